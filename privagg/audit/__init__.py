@@ -1,0 +1,1 @@
+"""What an outsider checks: re-derivation of every figure from the ledgers."""

@@ -1,0 +1,1 @@
+"""What happens at an institution: its data, its training, its charge, its upload."""

@@ -1,0 +1,153 @@
+"""Every error privagg raises on purpose, in one tree.
+
+A message says what was wrong, with which value, and what to do about it. Each class carries the
+exit code of the command line (2 for anything the user or a peer can cause) and whether the message
+may leave the party that raised it: a refusal that depends on private data is itself a release, so
+such an error stays with the data's owner (`public = False`).
+"""
+
+from __future__ import annotations
+
+
+class PrivaggError(Exception):
+    """Root of the tree; catching it catches every deliberate refusal of this library.
+
+    Attributes:
+        exit_code: what the command line exits with.
+        public: True where the message depends on public facts only and may be sent to a peer.
+    """
+
+    exit_code: int = 2
+    public: bool = True
+
+
+# --- configuration and data, before anything is spent -------------------------------------------
+
+
+class ConfigError(PrivaggError):
+    """The configuration cannot be used: unknown key, wrong type, contradiction, missing file."""
+
+
+class PlanError(ConfigError):
+    """The plan contradicts itself or promises what its numbers cannot hold."""
+
+
+class CalibrationError(PlanError):
+    """No noise multiplier in the allowed range meets the wanted guarantee."""
+
+
+class ModelError(ConfigError):
+    """The model cannot be trained with per-record gradients (a layer that mixes records, say)."""
+
+
+class DataError(PrivaggError):
+    """An institution's own data does not fit its declaration; shown to the owner only."""
+
+    public = False
+
+
+class MissingDependencyError(PrivaggError):
+    """An optional part of privagg was asked for that is not installed."""
+
+
+# --- privacy -------------------------------------------------------------------------------------
+
+
+class PrivacyError(PrivaggError):
+    """A privacy rule would be broken."""
+
+
+class UnknownEventError(PrivacyError):
+    """An accountant was given an event it has no proof for; it refuses rather than guess."""
+
+
+class CertificationError(PrivacyError):
+    """A bound could not be enclosed with the effort allowed; nothing is claimed."""
+
+
+class BudgetExceededError(PrivacyError):
+    """The ledger's projection for this charge lies above the data set's budget."""
+
+
+class NoiseError(PrivacyError):
+    """Noise was asked for outside the range in which its guarantee is proved."""
+
+
+class LedgerError(PrivaggError):
+    """The ledger cannot be used as it is: missing, locked, of another version, contradictory."""
+
+
+class LedgerTamperedError(LedgerError):
+    """The ledger's entries do not match its own hashes, signatures or checkpoints."""
+
+
+class ReceiptError(LedgerError):
+    """A receipt is forged, for another round, or already used."""
+
+
+# --- encoding and encryption ---------------------------------------------------------------------
+
+
+class EncodingError(PrivaggError):
+    """A value cannot be put on the grid or taken off it."""
+
+
+class CapacityError(EncodingError):
+    """The grid, packing or modulus has no proven room for the sum that is asked of it."""
+
+
+class SchemeError(PrivaggError):
+    """An encryption scheme is unknown, misconfigured or was used against its contract."""
+
+
+class ParameterError(SchemeError):
+    """No parameters of the scheme meet the length, range, cohort and security level together."""
+
+
+class KeyMismatchError(SchemeError):
+    """A tensor, message or request names another key than the one pinned."""
+
+
+class CiphertextError(SchemeError):
+    """Ciphertext bytes are malformed, out of range or of other parameters."""
+
+
+# --- the protocol --------------------------------------------------------------------------------
+
+
+class ProtocolError(PrivaggError):
+    """A party received what the protocol does not allow here."""
+
+
+class MessageError(ProtocolError):
+    """Bytes that are not a message of a known kind and version, or lie about their own size."""
+
+
+class SignatureError(ProtocolError):
+    """A signature does not verify against the identity key pinned for its sender."""
+
+
+class ReplayError(ProtocolError):
+    """A message for this (run, round, attempt, sender) was already accepted."""
+
+
+class WrongRoundError(ProtocolError):
+    """A message belongs to another run, round, attempt or plan."""
+
+
+class UnknownPartyError(ProtocolError):
+    """The sender is not on the roster, or not in this round's cohort."""
+
+
+class CohortError(ProtocolError):
+    """Too few contributions survived for the round to be opened under the plan's rule."""
+
+
+class OpeningRefusedError(ProtocolError):
+    """The key holder refuses to open: cohort, signatures, or a second opening of one round."""
+
+
+class VerificationError(PrivaggError):
+    """A report or bundle does not verify."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Sums over encrypted tensors at the speed of memory: no keys, no policy, no I/O."""

@@ -1,0 +1,1 @@
+"""What privacy costs: units, plans, integer noise, accountants, certified bounds and the ledger."""

@@ -1,0 +1,118 @@
+"""What a round does to privacy, as data: the events that plans emit, ledgers store, accountants read.
+
+An event describes; only an accountant interprets. The meaning of a stored event never changes, the
+set of kinds is closed, and every number is an exact decimal, so that two parties (or one party and
+an auditor ten years later) compute on the same value. Nothing in an event names code to import.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+Adjacency = Literal["add-or-remove-one"]
+"""Neighbouring data sets differ by one whole unit present or absent."""
+
+ExactDecimal = Annotated[Decimal, PlainSerializer(lambda x: format(x, "f"), return_type=str)]
+"""A decimal kept digit for digit: JSON carries it as a string in plain notation."""
+
+
+class Mechanism(BaseModel):
+    """One release of a (Poisson-subsampled) Gaussian mechanism, or one without any guarantee.
+
+    Args:
+        kind: `gaussian` (everybody takes part), `poisson-gaussian` (each unit takes part with
+            probability `sampling_rate`, independently, in secret) or `non-private`.
+        sampling_rate: q in (0, 1]; 1 for `gaussian`; an upper bound of the true rate.
+        noise_multiplier: noise standard deviation over L2 sensitivity; a lower bound of the truth.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    kind: Literal["gaussian", "poisson-gaussian", "non-private"]
+    sampling_rate: ExactDecimal = Field(default=Decimal(1), gt=0, le=1, max_digits=60)
+    noise_multiplier: ExactDecimal = Field(default=Decimal(0), ge=0, max_digits=60)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "gaussian" and self.sampling_rate != 1:
+            raise ValueError("a `gaussian` mechanism has sampling_rate 1; use `poisson-gaussian`")
+        if self.kind != "non-private" and self.noise_multiplier <= 0:
+            raise ValueError(
+                f"noise_multiplier must be positive, got {self.noise_multiplier}; "
+                "a release without noise is the kind `non-private`"
+            )
+        return self
+
+    @classmethod
+    def of(cls, sampling_rate: Decimal, noise_multiplier: Decimal) -> Mechanism:
+        """The mechanism with this rate and multiplier: plain Gaussian at rate 1, none at noise 0."""
+        if noise_multiplier == 0:
+            return cls(kind="non-private")
+        if sampling_rate == 1:
+            return cls(kind="gaussian", noise_multiplier=noise_multiplier.normalize())
+        return cls(
+            kind="poisson-gaussian",
+            sampling_rate=sampling_rate.normalize(),
+            noise_multiplier=noise_multiplier.normalize(),
+        )
+
+
+class Term(BaseModel):
+    """A mechanism run `count` times."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mechanism: Mechanism
+    count: int = Field(ge=1, le=10**12)
+
+
+class DpEvent(BaseModel):
+    """A composition of mechanisms on one privacy unit, adaptively chosen.
+
+    Args:
+        terms: the mechanisms with their counts, each mechanism once, in canonical order.
+        distance: total-variation distance between what really runs (integer sampler, tails,
+            aliases) and the ideal mechanisms, summed over all terms. An accountant folds it in as
+            delta(eps) + (1 + e^eps) * distance.
+        adjacency: the neighbouring relation; today add-or-remove-one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    terms: tuple[Term, ...] = ()
+    distance: ExactDecimal = Field(default=Decimal(0), ge=0)
+    adjacency: Adjacency = "add-or-remove-one"
+
+    @classmethod
+    def once(cls, mechanism: Mechanism, *, distance: Decimal = Decimal(0), count: int = 1) -> Self:
+        """One mechanism, `count` times; `distance` is the total over all of them."""
+        return cls(terms=(Term(mechanism=mechanism, count=count),), distance=distance)
+
+    def __add__(self, other: DpEvent) -> DpEvent:
+        """Sequential composition: counts of equal mechanisms add, distances add."""
+        counts: Counter[Mechanism] = Counter()
+        for term in (*self.terms, *other.terms):
+            counts[term.mechanism] += term.count
+        ordered = sorted(counts, key=lambda m: (m.kind, m.sampling_rate, m.noise_multiplier))
+        return DpEvent(
+            terms=tuple(Term(mechanism=m, count=counts[m]) for m in ordered),
+            distance=self.distance + other.distance,
+        )
+
+    def repeated(self, times: int) -> DpEvent:
+        """This event composed with itself `times` times (0 gives the empty event)."""
+        if times == 0:
+            return DpEvent()
+        return DpEvent(
+            terms=tuple(t.model_copy(update={"count": t.count * times}) for t in self.terms),
+            distance=self.distance * times,
+        )
+
+    @property
+    def is_private(self) -> bool:
+        """False where a term carries no guarantee at all (epsilon is infinite)."""
+        return all(term.mechanism.kind != "non-private" for term in self.terms)

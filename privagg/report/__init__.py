@@ -1,0 +1,1 @@
+"""From ledgers to what an outsider reads."""

@@ -1,0 +1,1 @@
+"""Secure aggregation schemes behind one contract, their keys, tensors and key holders."""

@@ -1,0 +1,52 @@
+"""Schemes by name, found through the entry point group `privagg.schemes`.
+
+privagg's own schemes are registered the same way as anybody else's, in `pyproject.toml`. A scheme
+is imported only when it is asked for, so that an aggregator needs neither SEAL nor phe to add.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from privagg.errors import MissingDependencyError, SchemeError
+from privagg.secure.scheme import Scheme
+
+GROUP = "privagg.schemes"
+
+
+def scheme_names() -> tuple[str, ...]:
+    """Names of every installed scheme, sorted."""
+    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+
+
+@cache
+def scheme(name: str) -> Scheme:
+    """The scheme called `name`.
+
+    Raises:
+        SchemeError: no installed package registers that name, or it registers something else.
+        MissingDependencyError: the scheme's own package is not installed.
+    """
+    found = list(entry_points(group=GROUP, name=name))
+    if not found:
+        raise SchemeError(
+            f"no secure aggregation scheme is called {name!r}; installed: "
+            f"{', '.join(scheme_names()) or 'none'}"
+        )
+    if len({entry.value for entry in found}) > 1:
+        raise SchemeError(
+            f"several packages register a scheme called {name!r} "
+            f"({', '.join(entry.value for entry in found)}); uninstall all but one"
+        )
+    try:
+        loaded = found[0].load()
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"scheme {name!r} needs the package {error.name!r}; "
+            f"install it with: pip install 'privagg[{name}]'"
+        ) from error
+    made = loaded() if isinstance(loaded, type) else loaded
+    if not isinstance(made, Scheme):
+        raise SchemeError(f"{found[0].value} is not a privagg scheme: it is {type(made).__name__}")
+    return made

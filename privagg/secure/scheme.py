@@ -1,0 +1,231 @@
+"""The contract of a secure aggregation scheme, public side.
+
+A scheme adds integer vectors that the adder cannot read. Whatever it does inside, every scheme
+returns *the same integers*: for contributions v_1 ... v_m in Z^d whose sum lies within the stated
+bound, opening the fold of their encryptions gives exactly v_1 + ... + v_m. One contract test suite
+(`tests/secure/contract.py`) holds all schemes to that.
+
+Three roles, three objects, and no object gives a role more than it needs:
+
+* `Parameters`: public numbers. The aggregator holds nothing else; it gets a `Fold` from them.
+* `EncryptionKey`: what a site needs to turn integers into a payload.
+* `DecryptionKey` (in `privagg.secure.opening`, which server and kernels may not import): what a
+  key holder needs to answer an opening request with a share.
+
+Opening is a protocol even where one party holds the key: a request, one or more shares, a
+combination; so keys held jointly by t of n institutions, or one-time mask keys, fit the same calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from privagg.secure.opening import DecryptionKey
+
+IntVector = NDArray[np.int64]
+Buffer = bytes | bytearray | memoryview
+
+
+class Phase(str, Enum):
+    """The steps a scheme takes part in; the round drives the ones a scheme declares, in order."""
+
+    SETUP = "setup"
+    UPLOAD = "upload"
+    RECOVERY = "recovery"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a round asks of a scheme; all of it public, all of it from the plan.
+
+    Args:
+        length: d, coordinates of a contribution.
+        upload_bound: no contribution has a coordinate beyond +-upload_bound (weight and noise in).
+        sum_bound: no sum of a full cohort has a coordinate beyond +-sum_bound.
+        addends: most contributions that are ever folded into one sum.
+        security_bits: lowest classical security level accepted.
+    """
+
+    length: int
+    upload_bound: int
+    sum_bound: int
+    addends: int
+    security_bits: int = 128
+
+
+class Parameters(ABC):
+    """Public parameters of a scheme for one requirement. Immutable; equal means same fingerprint.
+
+    Attributes:
+        scheme: registered name of the scheme.
+        requirement: what these parameters were chosen for.
+        security_bits: classical security level they reach (0 for a scheme that hides nothing).
+    """
+
+    scheme: str
+    requirement: Requirement
+    security_bits: int
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready facts from which `Scheme.load_parameters` rebuilds an equal object."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the canonical JSON of `to_dict`."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    @abstractmethod
+    def payload_bytes(self) -> int:
+        """Exact size of one payload in bytes; a payload of any other size is refused."""
+
+    @property
+    @abstractmethod
+    def packing(self) -> str:
+        """How values sit in the payload, in a few words; goes into the tensor's header."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """Why these parameters: modulus, headroom, security level, failure bound; plain text."""
+
+    @abstractmethod
+    def fold(self) -> Fold:
+        """An empty running sum for the aggregator."""
+
+
+class Fold(ABC):
+    """A running sum of payloads, in place; memory does not grow with the number of addends."""
+
+    count: int
+    """Contributions folded in so far."""
+
+    @abstractmethod
+    def check(self, payload: Buffer) -> None:
+        """Check size, structure and the range of every residue without adding.
+
+        Raises:
+            CiphertextError: names the first thing that is wrong.
+        """
+
+    @abstractmethod
+    def add(self, payload: Buffer, addends: int = 1) -> None:
+        """Check `payload` and add it; on any error the running sum is as it was before.
+
+        Args:
+            payload: `payload_bytes` bytes; read without copying where possible.
+            addends: contributions already inside `payload` (more than 1 for a partial sum).
+
+        Raises:
+            CiphertextError: malformed or out of range.
+            CapacityError: more addends than the parameters were chosen for.
+        """
+
+    @abstractmethod
+    def payload(self) -> bytes:
+        """The sum so far, as a payload of `payload_bytes` bytes."""
+
+
+class EncryptionKey(ABC):
+    """What a site holds. For a symmetric or masking scheme this may itself be secret.
+
+    Attributes:
+        parameters: the public parameters it belongs to.
+    """
+
+    parameters: Parameters
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """The key as bytes, for `Scheme.load_encryption_key`."""
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 (hex) over the parameters' fingerprint and the key's bytes; parties pin this."""
+        digest = hashlib.sha256(b"privagg/key/1\0" + self.parameters.fingerprint.encode())
+        digest.update(self.to_bytes())
+        return digest.hexdigest()
+
+    @abstractmethod
+    def encrypt(self, values: IntVector) -> bytes:
+        """Encrypt one contribution.
+
+        Args:
+            values: int64 (d,), every coordinate within +-upload_bound.
+
+        Returns:
+            A fresh payload of `parameters.payload_bytes` bytes.
+
+        Raises:
+            CapacityError: wrong length, or a coordinate beyond the bound.
+        """
+
+
+class Scheme(ABC):
+    """A family of parameters and keys. Stateless; found by name through `registry.scheme`.
+
+    Attributes:
+        name: what a configuration calls it.
+        protects: False for the plaintext oracle, which hides nothing and is marked unsafe.
+        phases: the phases of a round the scheme takes part in, in order.
+    """
+
+    name: ClassVar[str]
+    protects: ClassVar[bool] = True
+    phases: ClassVar[tuple[Phase, ...]] = (Phase.UPLOAD, Phase.OPEN)
+
+    @abstractmethod
+    def choose_parameters(self, requirement: Requirement, **options: Any) -> Parameters:
+        """Smallest parameters that hold the requirement with proven headroom.
+
+        Raises:
+            ParameterError: nothing fits; the message says which demand to lower.
+        """
+
+    @abstractmethod
+    def load_parameters(self, facts: Mapping[str, Any]) -> Parameters:
+        """Rebuild parameters from `Parameters.to_dict`, checking every value (untrusted input)."""
+
+    @abstractmethod
+    def generate_key(self, parameters: Parameters) -> DecryptionKey:
+        """A fresh key from the operating system's CSPRNG; its public half is `.encryption_key`."""
+
+    @abstractmethod
+    def load_encryption_key(self, parameters: Parameters, data: Buffer) -> EncryptionKey:
+        """Read an encryption key (untrusted input).
+
+        Raises:
+            KeyMismatchError, CiphertextError: the bytes are not a key for these parameters.
+        """
+
+    @abstractmethod
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> DecryptionKey:
+        """Read a decryption key from its owner's own storage."""
+
+    @abstractmethod
+    def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:
+        """Combine opening shares into the opened sum.
+
+        Args:
+            parameters: those of the fold.
+            shares: what key holders answered; one where a single party holds the key.
+            count: contributions in the opened sum.
+
+        Returns:
+            int64 (d,), exactly the sum of the contributions.
+
+        Raises:
+            CiphertextError: a share is malformed or lies outside the proven range.
+        """

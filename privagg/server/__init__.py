@@ -1,0 +1,1 @@
+"""The aggregator and the coordinator's steps; ciphertext and public parameters only."""
