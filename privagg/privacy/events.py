@@ -1,4 +1,4 @@
-"""What a round does to privacy, as data: the events that plans emit, ledgers store, accountants read.
+"""What a round does to privacy, as data: plans emit events, ledgers store them, accountants read.
 
 An event describes; only an accountant interprets. The meaning of a stored event never changes, the
 set of kinds is closed, and every number is an exact decimal, so that two parties (or one party and
@@ -49,7 +49,7 @@ class Mechanism(BaseModel):
 
     @classmethod
     def of(cls, sampling_rate: Decimal, noise_multiplier: Decimal) -> Mechanism:
-        """The mechanism with this rate and multiplier: plain Gaussian at rate 1, none at noise 0."""
+        """The mechanism of this rate and multiplier: Gaussian at rate 1, non-private at noise 0."""
         if noise_multiplier == 0:
             return cls(kind="non-private")
         if sampling_rate == 1:

@@ -1,0 +1,329 @@
+"""The configuration file: what a federation agrees on, checked before anything runs.
+
+A configuration says public things only. From it follow, in this order, the training plan (with its
+noise), the schema every site encodes its records by, and the places where files go.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from privagg.client.features import Feature, TableSchema, Target
+from privagg.client.models import ModelSpec
+from privagg.errors import ConfigError
+from privagg.privacy.plan.base import SiteName
+from privagg.privacy.unit import Custody
+from privagg.server.optimizers import OptimizerSpec
+
+
+class _Section(BaseModel):
+    """A section of the file: unknown keys are errors, so that a typo never becomes a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FederationSection(_Section):
+    """Who and where.
+
+    Args:
+        name: of the federation, for reports and run identifiers.
+        output: folder for models, ledgers and reports, relative to the configuration file.
+        seed: public seed of the model's initial parameters.
+    """
+
+    name: SiteName
+    output: Path = Path("out")
+    seed: int = Field(default=0, ge=0)
+
+
+class PrivacySection(_Section):
+    """How to be private, and how much.
+
+    Args:
+        mode: `record-distributed`, `record-local` or `client`.
+        epsilon: what the whole job may cost each data set; the noise is calibrated to it.
+        delta: at which epsilon is stated.
+        budget_epsilon: what a data set may spend over all jobs; defaults to `epsilon`.
+        noise_multiplier: fixes the noise instead of calibrating it; epsilon then only limits.
+        clip_norm_l2: largest L2 norm of a record's gradient (record modes) or of an update.
+        sensitivity_grid: integer grid units that the clip norm is divided into.
+        dropouts: sites that may fail in a round without stopping it.
+        colluders: sites that may pool what they know; the budget is charged against them.
+        unit: `client` mode only: what a client stands for, `site` or `person`.
+    """
+
+    mode: Literal["record-distributed", "record-local", "client"] = "record-distributed"
+    epsilon: Decimal = Field(gt=0)
+    delta: Decimal = Field(gt=0, lt=1)
+    budget_epsilon: Decimal | None = Field(default=None, gt=0)
+    noise_multiplier: Decimal | None = Field(default=None, ge=0)
+    clip_norm_l2: Decimal = Field(default=Decimal(1), gt=0)
+    sensitivity_grid: int = Field(default=2**16, ge=2**4, le=2**30)
+    dropouts: int = Field(default=0, ge=0)
+    colluders: int = Field(default=1, ge=0)
+    unit: Literal["site", "person"] = "site"
+
+    @property
+    def budget(self) -> Decimal:
+        """What a data set may spend over all jobs."""
+        return self.epsilon if self.budget_epsilon is None else self.budget_epsilon
+
+
+class TrainingSection(_Section):
+    """What is trained, and how.
+
+    Args:
+        model: a model's name (`logistic`, `mlp`, `cnn`, `package.module:factory`) or a table.
+        rounds: how often the sum is opened.
+        sampling_rate: probability that a record takes part in a step (record modes).
+        local_steps: steps at a site in a round (`record-local` and `client`).
+        local_learning_rate: step size at a site (`record-local` and `client`).
+        local_batch_size: records of one local step (`client`).
+        proximal_mu: FedProx's pull towards the round's model; 0 is FedAvg.
+        update_bound: largest coordinate of a local update (`record-local`); the default is what
+            the local steps can reach.
+        cohort_size: `client` mode: clients asked in a round; 0 asks all.
+        physical_batch: records whose gradients are in memory at once.
+        optimizer: the server's step.
+        retries: attempts after a stopped round; each one is charged again.
+    """
+
+    model: ModelSpec = ModelSpec()
+    rounds: int = Field(ge=1, le=10**6)
+    sampling_rate: Decimal = Field(default=Decimal(1), gt=0, le=1)
+    local_steps: int = Field(default=1, ge=1)
+    local_learning_rate: float = Field(default=0.1, gt=0)
+    local_batch_size: int = Field(default=32, ge=1)
+    proximal_mu: float = Field(default=0.0, ge=0)
+    update_bound: Decimal | None = Field(default=None, gt=0)
+    cohort_size: int = Field(default=0, ge=0)
+    physical_batch: int = Field(default=64, ge=1, le=65536)
+    optimizer: OptimizerSpec = OptimizerSpec()
+    retries: int = Field(default=0, ge=0, le=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("model"), str):
+            return {**values, "model": {"kind": values["model"]}}
+        return values
+
+
+class SecureSection(_Section):
+    """How contributions are added unread.
+
+    Args:
+        scheme: `ckks`, `bfv`, `paillier`, `plaintext` (unsafe), or an installed third party's.
+        custody: who can open the sum; `authority` or `sites`. There is no default: choose.
+        opener: custody `sites`: the site that answers opening requests; defaults to the first.
+        strict: the key holder adds the signed uploads again before it opens.
+        security_bits: lowest classical security level accepted.
+        options: further settings of the scheme, such as `modulus_bits` for Paillier.
+    """
+
+    scheme: str = "ckks"
+    custody: Custody
+    opener: str | None = None
+    strict: bool = False
+    security_bits: int = Field(default=128, ge=80, le=256)
+    options: dict[str, int | str | bool] = Field(default_factory=dict)
+
+
+class TableData(_Section):
+    """Tables: every column that is used, with its public range or categories."""
+
+    kind: Literal["table"] = "table"
+    features: tuple[Feature, ...] = Field(min_length=1)
+    target: Target
+    drop_missing: bool = False
+
+    @property
+    def table_schema(self) -> TableSchema:
+        """The schema every site encodes by."""
+        return TableSchema(
+            features=self.features, target=self.target, drop_missing=self.drop_missing
+        )
+
+
+class ImageData(_Section):
+    """Image sets in `.npy` files.
+
+    Args:
+        shape: (channels, height, width) as the model takes it.
+        value_range: darkest and brightest value a pixel can have.
+        classes: number of classes; labels are 0 ... classes - 1.
+    """
+
+    kind: Literal["images"]
+    shape: tuple[int, int, int]
+    value_range: tuple[float, float]
+    classes: int = Field(ge=2)
+
+
+class DatasetData(_Section):
+    """torch data sets: each site's `data` is a `package.module:factory` that returns one.
+
+    Args:
+        shape: shape of one record's input.
+        classes: number of classes.
+    """
+
+    kind: Literal["dataset"]
+    shape: tuple[int, ...]
+    classes: int = Field(ge=2)
+
+
+DataSection = Annotated[TableData | ImageData | DatasetData, Field(discriminator="kind")]
+
+
+class SiteSection(_Section):
+    """One institution: a name, a file and its public facts.
+
+    Args:
+        name: how messages and reports call it.
+        data: path of its table, of its images' `.npy`, or a data set's factory.
+        labels: path of the labels' `.npy` (images only).
+        records: declared number of records; public, used as normaliser and bound.
+        weight: integer weight in averages; defaults to `records` in `record-local`, else to 1.
+        dataset: public name of the data set whose budget is charged; defaults to the name.
+    """
+
+    name: SiteName
+    data: str
+    labels: str | None = None
+    records: int = Field(ge=1)
+    weight: int | None = Field(default=None, ge=1)
+    dataset: str = ""
+
+
+class EvaluationSection(_Section):
+    """A table whose owner declares it public; only on such a one is accuracy computed.
+
+    Args:
+        data, labels: as for a site.
+        public: must be true; a figure on private data would have to be charged.
+        name: for the report.
+    """
+
+    data: str
+    labels: str | None = None
+    public: Literal[True]
+    name: str = "public table"
+
+
+class Attestation(_Section):
+    """A statement of a named person, repeated in the report as theirs."""
+
+    who: str
+    what: str
+
+
+class Config(_Section):
+    """A whole configuration file."""
+
+    federation: FederationSection
+    privacy: PrivacySection
+    training: TrainingSection
+    secure: SecureSection
+    data: DataSection
+    sites: tuple[SiteSection, ...] = Field(min_length=1)
+    evaluation: EvaluationSection | None = None
+    attestations: tuple[Attestation, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data_is_a_table_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("data"), dict):
+            return {**values, "data": {"kind": "table", **values["data"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [site.name for site in self.sites]
+        if self.secure.opener is not None and self.secure.opener not in names:
+            raise ValueError(f"secure.opener {self.secure.opener!r} is none of the sites")
+        if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
+            raise ValueError("image sites need `labels`, the path of their labels' .npy file")
+        return self
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one record's input."""
+        return (self.data.table_schema.width,) if isinstance(self.data, TableData) else self.data.shape
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        if isinstance(self.data, TableData):
+            return self.data.table_schema.class_count
+        return self.data.classes
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, a wrong type or a contradiction; the
+            message names the key and what was expected.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error}; `privagg init {path}` writes one"
+        ) from error
+    try:
+        values = tomllib.loads(text, parse_float=_exact)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(values, source=str(path))
+
+
+def parse_config(values: dict[str, Any], *, source: str = "configuration") -> Config:
+    """Check a configuration given as plain values.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from error
+
+
+class _ExactFloat(float):
+    """A TOML float that remembers its digits, so that Decimal fields get them exactly."""
+
+    digits: str
+
+    def __new__(cls, digits: str) -> Self:
+        made = super().__new__(cls, digits)
+        made.digits = digits
+        return made
+
+    def __str__(self) -> str:
+        return self.digits
+
+
+def _exact(digits: str) -> float:
+    return _ExactFloat(digits.replace("_", ""))
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for details in error.errors(include_url=False)[:5]:
+        place = ".".join(str(part) for part in details["loc"]) or "the file"
+        if details["type"] == "extra_forbidden":
+            lines.append(f"unknown key {place!r}; remove it or correct its spelling")
+        elif details["type"] == "missing":
+            lines.append(f"{place!r} is missing; add it")
+        else:
+            message = details["msg"].removeprefix("Value error, ")
+            lines.append(f"{place!r}: {message} (got {str(details['input'])[:80]!r})")
+    return "; ".join(lines)

@@ -1,0 +1,119 @@
+"""Who is who: Ed25519 identity keys, and the roster of public keys that a party pins.
+
+A party trusts a message because the key that signed it stands in the party's *own* configuration,
+never because the message says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from privagg.errors import ConfigError, SignatureError, UnknownPartyError
+
+SIGNATURE_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A party's name and its private signing key.
+
+    Args:
+        name: as it stands in every roster.
+        key: Ed25519 private key (RFC 8032).
+    """
+
+    name: str
+    key: Ed25519PrivateKey
+
+    @classmethod
+    def generate(cls, name: str) -> Identity:
+        """A fresh identity; the key comes from the operating system's CSPRNG."""
+        return cls(name, Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load_or_create(cls, name: str, path: Path) -> Identity:
+        """The identity stored at `path` (PKCS#8 PEM, mode 0600), created where absent.
+
+        Raises:
+            ConfigError: the file is there but holds no Ed25519 key.
+        """
+        if not path.exists():
+            made = cls.generate(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(made._pem())
+            return made
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path} holds no readable private key: {error}") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ConfigError(f"{path} holds a {type(key).__name__}; an Ed25519 key is needed")
+        return cls(name, key)
+
+    def _pem(self) -> bytes:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    @property
+    def public_hex(self) -> str:
+        """The public key, 32 bytes as hex."""
+        raw = self.key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+        return raw.hex()
+
+    def sign(self, message: bytes) -> bytes:
+        """A 64-byte Ed25519 signature of `message`."""
+        return self.key.sign(message)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The public identity keys a party pins.
+
+    Args:
+        keys: party name -> Ed25519 public key, 64 hex digits.
+    """
+
+    keys: Mapping[str, str]
+
+    @classmethod
+    def of(cls, *identities: Identity) -> Roster:
+        """A roster of these identities' public keys."""
+        return cls({identity.name: identity.public_hex for identity in identities})
+
+    def verify(self, name: str, message: bytes, signature: bytes) -> None:
+        """Check that `name`'s pinned key signed `message`.
+
+        Raises:
+            UnknownPartyError: nobody of that name is on the roster.
+            SignatureError: the signature is not that key's over these bytes.
+        """
+        if name not in self.keys:
+            raise UnknownPartyError(
+                f"nobody called {name!r} is on the roster ({', '.join(sorted(self.keys))})"
+            )
+        try:
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.keys[name])).verify(
+                signature, message
+            )
+        except InvalidSignature as error:
+            raise SignatureError(
+                f"the signature on a message from {name!r} does not verify against the key "
+                f"pinned for it ({self.keys[name][:16]}...); the message was forged or altered, "
+                "or the pinned key is out of date"
+            ) from error
+        except ValueError as error:
+            raise ConfigError(f"the key pinned for {name!r} is no Ed25519 key: {error}") from error

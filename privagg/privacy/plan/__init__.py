@@ -1,0 +1,20 @@
+"""Plans: the only source of truth about sampler, clip, noise, normaliser and event.
+
+`Plan` is what the rest of the house asks; `TrainingPlan` is the first family of plans, with one
+class for each of three ways to be private.
+"""
+
+from privagg.privacy.plan.base import Plan, SiteTerms, TrainingPlan, load_plan
+from privagg.privacy.plan.client import ClientPlan
+from privagg.privacy.plan.distributed import DistributedPlan
+from privagg.privacy.plan.local import LocalPlan
+
+__all__ = [
+    "ClientPlan",
+    "DistributedPlan",
+    "LocalPlan",
+    "Plan",
+    "SiteTerms",
+    "TrainingPlan",
+    "load_plan",
+]

@@ -1,0 +1,109 @@
+"""Who sees what in a round whose noise is shared out, and what must be true for the row to hold.
+
+The rows follow `integer-noise`: an observer who knows k colluding sites subtracts their shares, so
+m - k shares of the m opened ones remain; whoever can open single uploads is held off only by the
+one share of the site itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from privagg.privacy.events import DpEvent
+from privagg.privacy.guarantee import Observer
+from privagg.privacy.unit import Custody, Unit
+
+ONE_UNIT = {
+    Unit.RECORD: "a person has at most one record, at one site",
+    Unit.SITE: "a site takes part under one name",
+    Unit.PERSON: "a person takes part through one client",
+}
+HONEST_SITE = "the site itself runs the plan as it stands"
+UNBROKEN = "the encryption is unbroken (computational)"
+HONEST_ADDER = "the aggregator adds honestly (strict mode removes this)"
+CSPRNG = "the operating system's random generator is sound"
+
+
+def _attested(shares: int) -> tuple[str, ...]:
+    if shares <= 1:
+        return ()
+    return (
+        f"{shares - 1} other site{'s' if shares > 2 else ''} added the planned noise "
+        "(attested, not provable)",
+    )
+
+
+def shared_noise_observers(
+    event_of_shares: Callable[[int], DpEvent],
+    *,
+    survivors: int,
+    unit: Unit,
+    custody: Custody,
+    protects: bool,
+    strict: bool,
+) -> tuple[Observer, ...]:
+    """One row for every observer and every number of colluding sites.
+
+    Args:
+        event_of_shares: the round's event when that many noise shares stay unknown.
+        survivors: m, opened contributions.
+        unit: whose presence is hidden.
+        custody: who can open sums.
+        protects: False for the plaintext oracle, under which the aggregator reads single uploads.
+        strict: whether the key holder adds again.
+    """
+    always = (ONE_UNIT[unit], HONEST_SITE, CSPRNG)
+    adder = () if strict or not protects else (HONEST_ADDER,)
+    single = event_of_shares(1)
+    rows: list[Observer] = []
+
+    def row(name: str, k: int, sees: str, event: DpEvent, *extra: str) -> None:
+        assumptions = (*always, *extra)
+        rows.append(
+            Observer(name=name, colluding_sites=k, sees=sees, event=event, assumptions=assumptions)
+        )
+
+    for k in range(survivors):
+        event, attested = event_of_shares(survivors - k), _attested(survivors - k)
+        sees = "every opened sum" if k == 0 else f"opened sums less the shares of {k} colluders"
+        row("model-users" if k == 0 else "sites", k, sees, event, *attested, *adder)
+        reads_single = not protects or (custody is Custody.SITES and k > 0)
+        if reads_single:
+            row("aggregator", k, "this site's own upload in the clear", single)
+        else:
+            row("aggregator", k, f"ciphertexts and {sees}", event, *attested, UNBROKEN, *adder)
+        if custody is Custody.AUTHORITY:
+            row("key-holder", k, sees, event, *attested, UNBROKEN, *adder)
+            row("aggregator+key-holder", k, "this site's own upload in the clear", single)
+    return tuple(rows)
+
+
+def own_noise_observers(
+    event: DpEvent, *, survivors: int, unit: Unit, custody: Custody
+) -> tuple[Observer, ...]:
+    """Rows for a plan under which every site's upload is private by its own noise alone."""
+    always = (ONE_UNIT[unit], HONEST_SITE, CSPRNG)
+    names = ["model-users", "aggregator"]
+    if custody is Custody.AUTHORITY:
+        names += ["key-holder", "aggregator+key-holder"]
+    rows = [
+        Observer(
+            name=name,
+            colluding_sites=0,
+            sees="at most this site's own noised update",
+            event=event,
+            assumptions=always,
+        )
+        for name in names
+    ]
+    rows += [
+        Observer(
+            name="sites",
+            colluding_sites=k,
+            sees="at most this site's own noised update",
+            event=event,
+            assumptions=always,
+        )
+        for k in range(1, survivors)
+    ]
+    return tuple(rows)

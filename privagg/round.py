@@ -1,0 +1,247 @@
+"""One round, whole: charge, train, encrypt at the sites; add; open; step.
+
+`run_round` reads like the way of the data. It holds the coordinator's side only: what happens at a
+site or a key holder happens behind the transport, in `privagg.client.site` and
+`privagg.secure.keyholder`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privagg.errors import CohortError, OpeningRefusedError, PrivaggError
+from privagg.identity import Identity, Roster
+from privagg.messages import (
+    Message,
+    Opening,
+    Refusal,
+    RoundClose,
+    RoundStart,
+    Statement,
+    read_message,
+)
+from privagg.privacy.plan import ClientPlan, TrainingPlan
+from privagg.secure.scheme import Parameters, Scheme
+from privagg.server.aggregator import Aggregator, RoundTerms
+from privagg.transport import Transport
+
+FloatVector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the coordinator of a run holds: public facts, its own identity, pinned keys.
+
+    Args:
+        run: identifier of the run.
+        plan: the agreed plan.
+        scheme: the secure aggregation scheme.
+        parameters: its public parameters, the key's public facts included.
+        key_id: SHA-256 (hex) of the encryption key.
+        identity: the coordinator's own.
+        roster: pinned identity keys of sites and key holder.
+        opener: the party that answers opening requests.
+    """
+
+    run: str
+    plan: TrainingPlan
+    scheme: Scheme
+    parameters: Parameters
+    key_id: str
+    identity: Identity
+    roster: Roster
+    opener: str
+
+    def cohort(self) -> tuple[str, ...]:
+        """The sites asked in a round: all, or `cohort_size` drawn uniformly by the OS CSPRNG."""
+        names = self.plan.names
+        if not isinstance(self.plan, ClientPlan) or self.plan.addends == len(names):
+            return names
+        drawn = set(secrets.SystemRandom().sample(names, self.plan.addends))
+        return tuple(name for name in names if name in drawn)
+
+    def terms(self, round_number: int, attempt: int, cohort: tuple[str, ...]) -> RoundTerms:
+        """What the aggregator holds uploads against."""
+        return RoundTerms(
+            run=self.run,
+            round=round_number,
+            attempt=attempt,
+            plan_digest=self.plan.digest,
+            key_id=self.key_id,
+            dimension=self.plan.dimension,
+            names=self.plan.names,
+            cohort=cohort,
+            minimum_survivors=self.plan.minimum_survivors,
+            strict=self.plan.strict,
+        )
+
+
+@dataclass
+class RoundOutcome:
+    """How a round ended; every field is a public fact.
+
+    Attributes:
+        outcome: `opened`, or `stopped` by the plan's rule before anything was opened.
+        reason: why it stopped; empty when opened.
+        update: float64 (d,), what the server optimiser steps along; None when stopped.
+        refusals: site -> why there is no contribution of it.
+        seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
+    """
+
+    round: int
+    attempt: int
+    cohort: tuple[str, ...]
+    outcome: Literal["opened", "stopped"] = "stopped"
+    reason: str = ""
+    update: FloatVector | None = None
+    survivors: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    exchanges: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall-clock time of a block to `seconds[stage]`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def run_round(
+    job: Job,
+    transport: Transport,
+    parameters: FloatVector,
+    *,
+    round_number: int,
+    attempt: int = 1,
+) -> RoundOutcome:
+    """Run one round over a transport.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries the frames.
+        parameters: float64 (d,), the model that the sites start from.
+        round_number: from 1.
+        attempt: from 1; a new attempt is charged again by every site.
+
+    Returns:
+        The outcome; a round that the plan's rule stops is an outcome, not an error.
+    """
+    result = RoundOutcome(round_number, attempt, job.cohort())
+    with result.timed("round"):
+        terms = job.terms(round_number, attempt, result.cohort)
+        aggregator = Aggregator(terms, job.parameters, job.roster)
+        _collect(job, transport, aggregator, parameters, result)
+        opening: Statement | None = None
+        try:
+            request = aggregator.open_request(job.identity)
+            message = _open(job, transport, request, aggregator.contributors, result)
+            result.update = _decode(job, bytes(message.payload), aggregator.contributors)
+            result.survivors, opening = aggregator.contributors, message.statement
+            result.outcome = "opened"
+        except (CohortError, OpeningRefusedError) as error:
+            result.reason = str(error)
+        _close(job, transport, result, opening)
+    return result
+
+
+def _collect(
+    job: Job,
+    transport: Transport,
+    aggregator: Aggregator,
+    parameters: FloatVector,
+    result: RoundOutcome,
+) -> None:
+    """Ask the cohort for contributions and fold them as they come."""
+    header = RoundStart(
+        run=job.run,
+        round=result.round,
+        attempt=result.attempt,
+        sender=job.identity.name,
+        plan_digest=job.plan.digest,
+        key_id=job.key_id,
+        cohort=result.cohort,
+    )
+    payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
+    start = Message.sign(job.identity, header, payload).to_bytes()
+    result.bytes_down = dict.fromkeys(result.cohort, len(start))
+    result.exchanges += 1
+    for reply in transport.exchange(dict.fromkeys(result.cohort, start)):
+        if reply.data is None:
+            result.refusals[reply.party] = reply.problem
+            continue
+        result.bytes_up[reply.party] = len(reply.data)
+        with result.timed("add"):
+            try:
+                aggregator.receive(reply.data, sender=reply.party)
+            except PrivaggError as error:
+                result.refusals[reply.party] = f"{type(error).__name__}: {error}"
+
+
+def _open(
+    job: Job,
+    transport: Transport,
+    request: Message,
+    contributors: tuple[str, ...],
+    result: RoundOutcome,
+) -> Message:
+    """Have the key holder open the sum; its answer must name exactly these contributors."""
+    result.exchanges += 1
+    with result.timed("open"):
+        reply = next(iter(transport.exchange({job.opener: request.to_bytes()})))
+        if reply.data is None:
+            raise OpeningRefusedError(f"{job.opener!r} did not open the round: {reply.problem}")
+        try:
+            message = read_message(reply.data, job.roster)
+        except PrivaggError as error:
+            raise OpeningRefusedError(f"the answer of {job.opener!r}: {error}") from error
+    header = message.header
+    if isinstance(header, Refusal):
+        raise OpeningRefusedError(f"{header.sender!r} refuses to open: {header.message}")
+    if (
+        not isinstance(header, Opening)
+        or header.sender != job.opener
+        or header.place != (job.run, result.round, result.attempt)
+        or header.contributors != contributors
+    ):
+        raise OpeningRefusedError(f"{job.opener!r} answered another request than the one asked")
+    return message
+
+
+def _decode(job: Job, share: bytes, contributors: tuple[str, ...]) -> FloatVector:
+    """Opened integers -> mean in model units, as the direction the server steps along."""
+    total = job.scheme.combine(job.parameters, [share], len(contributors))
+    factor = job.plan.step_sign * job.plan.unit_per_grid / job.plan.divisor(contributors)
+    return total.astype(np.float64) * float(factor)
+
+
+def _close(
+    job: Job, transport: Transport, result: RoundOutcome, opening: Statement | None
+) -> None:
+    """Tell the cohort how the round ended, so that every ledger can say what really happened."""
+    header = RoundClose(
+        run=job.run,
+        round=result.round,
+        attempt=result.attempt,
+        sender=job.identity.name,
+        plan_digest=job.plan.digest,
+        outcome=result.outcome,
+        survivors=result.survivors,
+        reason=result.reason[:2048],
+        opening=opening,
+    )
+    frame = Message.sign(job.identity, header).to_bytes()
+    for _ in transport.exchange(dict.fromkeys(result.cohort, frame)):
+        pass
