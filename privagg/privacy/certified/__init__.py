@@ -1,0 +1,27 @@
+"""Proven epsilon: enclosures in ball arithmetic, never a figure from floating point.
+
+The mathematics, with every error term, is in proofs/certified-epsilon.md.
+"""
+
+from privagg.privacy.certified.accountant import delta_interval, epsilon_interval
+from privagg.privacy.certified.calibrate import calibrate_noise
+from privagg.privacy.certified.mechanism import (
+    Composition,
+    Interval,
+    Mechanism,
+    round_down,
+    round_up,
+)
+from privagg.privacy.certified.planning import Effort
+
+__all__ = [
+    "Composition",
+    "Effort",
+    "Interval",
+    "Mechanism",
+    "calibrate_noise",
+    "delta_interval",
+    "epsilon_interval",
+    "round_down",
+    "round_up",
+]

@@ -1,0 +1,275 @@
+"""The certified accountant: the best proven interval among the methods that apply."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from flint import arb
+
+from privagg.errors import CertificationError
+from privagg.privacy.certified import contour, gaussian, single
+from privagg.privacy.certified.balls import as_dyadic, ball, working_precision
+from privagg.privacy.certified.contour import ContourCurve, round_table
+from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
+from privagg.privacy.certified.mechanism import (
+    Composition,
+    Direction,
+    Interval,
+    Rational,
+    Rounds,
+    checked_delta,
+    checked_distance,
+    checked_epsilon,
+    normalised,
+)
+from privagg.privacy.certified.planning import Effort, Goal, Plan, make_plan
+from privagg.privacy.certified.renyi import METHOD as RENYI
+from privagg.privacy.certified.renyi import RenyiBudget
+from privagg.privacy.certified.search import (
+    delta_ends,
+    folded,
+    lower_epsilon,
+    upper_epsilon,
+)
+from privagg.privacy.certified.single import SingleRoundCurve
+
+_CLOSED_FORM_BITS = 192
+DEFAULT_EFFORT = Effort()
+# A contour wider than this asks for the fallbacks' opinion too.
+_GOOD_WIDTH = Fraction(1, 10**6)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Proven ends of epsilon and where they come from; None where nothing was proven."""
+
+    lower: Fraction
+    upper: Fraction | None
+    lower_method: str
+    upper_method: str
+    bits: int
+
+
+def epsilon_interval(
+    composition: Composition,
+    delta: Rational,
+    *,
+    extra_distance: Rational = Fraction(0),
+    effort: Effort = DEFAULT_EFFORT,
+) -> Interval:
+    """Return a proven interval for epsilon at delta of a composition, both directions.
+
+    Args:
+        composition: mechanism -> number of rounds; parameters fixed before the first round.
+        delta: exact rational in (0, 1).
+        extra_distance: tau, the total-variation distance of what was run from the ideal Gaussian
+            rounds, over the whole composition. The upper end satisfies
+            delta(eps) + (1 + e^eps) tau <= delta; the lower end is the ideal mechanism's.
+        effort: how long a contour may become.
+
+    Guarantees: the composition is (upper, delta)-differentially private under add-or-remove-one,
+        and is not (e, delta)-private for any e < lower.
+    Raises:
+        PrivacyError: for arguments outside their ranges; UnknownEventError for other events.
+        CertificationError: where nothing can be enclosed with this effort.
+
+    Source: proofs/certified-epsilon.md.
+    """
+    rounds = normalised(composition)
+    target, distance = checked_delta(delta), checked_distance(extra_distance)
+    if 2 * distance >= target:
+        raise CertificationError(
+            f"extra_distance {float(distance):.3g} alone uses up delta {float(target):.3g}; "
+            "use a sampler nearer to the ideal or a larger delta"
+        )
+    with working_precision(_CLOSED_FORM_BITS):
+        if not rounds or total_variation_bound(rounds) + 2 * ball(distance) <= ball(target):
+            zero = Fraction(0)
+            return Interval(zero, zero, "trivial", "trivial", _CLOSED_FORM_BITS)
+        closed = _closed_form(rounds)
+        if closed is not None:
+            curve, method = closed
+            guess, slope = curve.guess(target)
+            upper = upper_epsilon(
+                curve, target, guess=guess, slope=slope, extra_distance=distance
+            )
+            lower = lower_epsilon(curve, target, guess=float(upper), slope=slope)
+            return Interval(lower, upper, method, method, _CLOSED_FORM_BITS)
+    return _searched(rounds, target, distance, effort)
+
+
+def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str] | None:
+    if all(mechanism.is_gaussian for mechanism, _ in rounds):
+        return GaussianCurve.of(rounds), gaussian.METHOD
+    if len(rounds) == 1 and rounds[0][1] == 1:
+        return SingleRoundCurve(rounds[0][0]), single.METHOD
+    return None
+
+
+def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Interval:
+    """Return the interval by contour, with certified Renyi orders where that is wide."""
+    ends = _by_contour(rounds, delta, distance, effort)
+    if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
+        fallback = _by_renyi(rounds, delta, distance)
+        if fallback is not None and (ends.upper is None or fallback < ends.upper):
+            ends = replace(ends, upper=fallback, upper_method=RENYI, bits=_CLOSED_FORM_BITS)
+    if ends.upper is None:
+        raise CertificationError(
+            "neither a contour nor a Renyi order gave an upper end; allow more effort"
+        )
+    return Interval(ends.lower, ends.upper, ends.upper_method, ends.lower_method, ends.bits)
+
+
+def _by_renyi(rounds: Rounds, delta: Fraction, distance: Fraction) -> Fraction | None:
+    """Return a Renyi upper end; with a distance, the least of a few splits that is proven."""
+    with working_precision(_CLOSED_FORM_BITS):
+        budget = RenyiBudget.of(rounds)
+        if not distance:
+            return budget.upper_epsilon(delta)
+        epsilon = budget.upper_epsilon(delta)
+        for _ in range(40):
+            spent = (1 + ball(epsilon).exp()) * ball(distance)
+            left = ball(delta) - spent
+            if not left > 0:
+                return None
+            epsilon = max(epsilon, budget.upper_epsilon(_below(left)))
+            if folded(budget.delta_at(epsilon), epsilon, distance) <= ball(delta):
+                return epsilon
+        return None
+
+
+def _below(value: arb) -> Fraction:
+    from privagg.privacy.certified.balls import lower_end
+
+    return lower_end(value)
+
+
+def plan_curve(
+    rounds: Rounds, direction: Direction, goal: Goal, effort: Effort
+) -> tuple[ContourCurve, Plan]:
+    """Return a contour curve sharp near the goal, and the plan behind it.
+
+    Raises: CertificationError where no affordable contour is found. The caller must evaluate the
+        curve at `plan.frame.precision_bits`.
+    """
+    plan = make_plan(rounds, direction, goal, effort)
+    with working_precision(plan.frame.precision_bits):
+        tables = [(round_table(m, plan.frame, plan.shapes[m]), times) for m, times in rounds]
+        return ContourCurve.of(plan.frame, tables), plan
+
+
+def _log(value: Fraction) -> float:
+    return math.log(value.numerator) - math.log(value.denominator)
+
+
+def _by_contour(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> _Ends:
+    """Return ends from the remove contour, after the add direction has agreed."""
+    nothing = _Ends(Fraction(0), None, "trivial", contour.METHOD, 0)
+    try:
+        curve, plan = plan_curve(rounds, Direction.REMOVE, Goal(_log(delta)), effort)
+    except CertificationError:
+        return nothing
+    bits = plan.frame.precision_bits
+    with working_precision(bits):
+        try:
+            upper = upper_epsilon(
+                curve, delta, guess=plan.guess, slope=plan.slope, extra_distance=distance
+            )
+        except CertificationError:
+            return nothing
+        lower = lower_epsilon(curve, delta, guess=float(upper), slope=plan.slope)
+    lower_method = contour.METHOD if lower else "trivial"
+    agreed = _add_direction(rounds, delta, distance, upper, effort)
+    if agreed is None:
+        return _Ends(lower, None, lower_method, contour.METHOD, bits)
+    return _Ends(lower, max(upper, agreed), lower_method, contour.METHOD, bits)
+
+
+def _add_direction(
+    rounds: Rounds, delta: Fraction, distance: Fraction, epsilon: Fraction, effort: Effort
+) -> Fraction | None:
+    """Return an upper end for the add direction, `epsilon` itself where that is proven enough."""
+    # The add direction's loss is at most -sum T log(1 - q): beyond it delta is 0.
+    with working_precision(_CLOSED_FORM_BITS):
+        if all(m.sampling_rate < 1 for m, _ in rounds):
+            most = sum((-times * ball(1 - m.sampling_rate).log() for m, times in rounds), arb(0))
+            if most <= ball(epsilon) and folded(arb(0), epsilon, distance) <= ball(delta):
+                return epsilon
+    try:
+        goal = Goal(_log(delta), float(epsilon))
+        curve, plan = plan_curve(rounds, Direction.ADD, goal, effort)
+        with working_precision(plan.frame.precision_bits):
+            if folded(curve.bounds(epsilon).upper, epsilon, distance) <= ball(delta):
+                return epsilon
+            return max(
+                epsilon,
+                upper_epsilon(
+                    curve,
+                    delta,
+                    guess=float(epsilon),
+                    slope=plan.slope,
+                    extra_distance=distance,
+                ),
+            )
+    except CertificationError:
+        return None
+
+
+def delta_interval(
+    composition: Composition, epsilon: Rational, *, effort: Effort = DEFAULT_EFFORT
+) -> Interval:
+    """Return a proven interval for delta at epsilon of a composition, both directions.
+
+    Args:
+        composition: mechanism -> number of rounds.
+        epsilon: exact rational >= 0.
+
+    Raises: as `epsilon_interval`.
+    """
+    rounds, eps = normalised(composition), checked_epsilon(epsilon)
+    zero = Fraction(0)
+    if not rounds:
+        return Interval(zero, zero, "trivial", "trivial", _CLOSED_FORM_BITS)
+    with working_precision(_CLOSED_FORM_BITS):
+        closed = _closed_form(rounds)
+        if closed is not None:
+            low, high = delta_ends(closed[0].bounds(eps))
+            return Interval(low, high, closed[1], closed[1], _CLOSED_FORM_BITS)
+        budget = RenyiBudget.of(rounds)
+        high = delta_ends_upper(budget.delta_at(eps))
+    low, method, lower_method, bits = zero, RENYI, "trivial", _CLOSED_FORM_BITS
+    ends = [_delta_contour(rounds, direction, eps, high, effort) for direction in Direction]
+    if all(end is not None for end in ends):
+        best = max(end[1] for end in ends if end is not None)
+        if best < high:
+            high, method, bits = best, contour.METHOD, max(e[2] for e in ends if e is not None)
+    for end in ends:
+        if end is not None and end[0] > low:
+            low, lower_method = end[0], contour.METHOD
+    return Interval(low, high, method, lower_method, bits)
+
+
+def delta_ends_upper(value: arb) -> Fraction:
+    """Return the exact upper end of a bound of delta, at most 1."""
+    from privagg.privacy.certified.balls import upper_end
+
+    return min(upper_end(value), Fraction(1))
+
+
+def _delta_contour(
+    rounds: Rounds, direction: Direction, epsilon: Fraction, high: Fraction, effort: Effort
+) -> tuple[Fraction, Fraction, int] | None:
+    """Return (lower, upper, bits) of delta at epsilon in one direction, or None."""
+    try:
+        goal = Goal(_log(high) - 1.0, float(epsilon))
+        curve, plan = plan_curve(rounds, direction, goal, effort)
+        with working_precision(plan.frame.precision_bits):
+            low, top = delta_ends(curve.bounds(epsilon))
+            return low, top, plan.frame.precision_bits
+    except CertificationError:
+        return None
+
+
+__all__ = ["DEFAULT_EFFORT", "as_dyadic", "delta_interval", "epsilon_interval", "plan_curve"]

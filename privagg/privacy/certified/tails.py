@@ -1,0 +1,109 @@
+"""Bounds for the nodes that a trapezoid sum over the real line leaves out.
+
+All bounds are for sums  step * sum |integrand(u_n + it)|  over the nodes beyond an end, with the
+integrand of `transform.py` at real order c (an imaginary part only makes it smaller on our line).
+Derivation: proofs/certified-epsilon.md, section 'Discarded nodes'.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from flint import arb
+
+from privagg.privacy.certified.balls import ball
+from privagg.privacy.certified.window import Window
+
+_PIECES = 16
+
+
+@dataclass(frozen=True)
+class Law:
+    """One subsampled Gaussian in noise units: V(u) = 1 - q + q exp(mu u - mu^2 / 2), as balls."""
+
+    rate: arb
+    mu: arb
+
+    def log_ratio(self, u: arb) -> arb:
+        """Return log V(u)."""
+        return (self.rate * (self.mu * u - self.mu**2 / 2).expm1()).log1p()
+
+    def weight(self, u: arb) -> arb:
+        """Return the share q exp(..) / V(u) of the shifted component, in (0, 1)."""
+        shifted = self.rate * (self.mu * u - self.mu**2 / 2).exp()
+        return shifted / (1 - self.rate + shifted)
+
+
+def _log_sup(a: arb, b: arb | None, linear: arb, curvature: arb, centre: arb) -> arb:
+    """Return sup over [a, b] of linear * (u - a) - curvature (u - centre)^2 / 2 (+ const 0)."""
+    vertex = centre + linear / curvature
+    if vertex <= a:
+        point = a
+    elif b is not None and vertex >= b:
+        point = b
+    else:
+        point = vertex
+    return linear * (point - a) - curvature * (point - centre) ** 2 / 2
+
+
+def remove_right(law: Law, order: arb, window: Window, start: arb, step: arb) -> arb:
+    """Bound step * sum phi(u) V(u)^(c+1) W(u) over nodes u > start.
+
+    log V is convex in u, so it lies below its chord on every piece and below its own asymptote
+    from the last piece on; phi * W is below a Gaussian right of the window's edge.
+    """
+    edge = ball(window.high) if not math.isinf(window.high) else arb(0)
+    if not math.isinf(window.high) and not start >= edge:
+        return arb("inf")
+    curvature = window.right_curvature()
+    extra = curvature - 1
+    # u^2/2 + extra (u - edge)^2/2 = curvature (u - centre)^2/2 + rest
+    centre = extra * edge / curvature
+    rest = extra * edge**2 / 2 - curvature * centre**2 / 2
+    scale = (-rest).exp() / (2 * arb.pi()).sqrt() / (1 if extra.is_zero() else 2)
+    total, a, power = arb(0), start, order + 1
+    for _ in range(_PIECES):
+        if power * law.mu / curvature + centre <= a:
+            break
+        b = a + (a.abs_upper() / 2).max(arb(1))
+        low, high = law.log_ratio(a), law.log_ratio(b)
+        sup = power * low + _log_sup(a, b, power * (high - low) / (b - a), curvature, centre)
+        total += (b - a + step) * sup.exp()
+        a = b
+    sup = power * law.log_ratio(a) + _log_sup(a, None, power * law.mu, curvature, centre)
+    return scale * (total + sup.exp() * (step + (2 * arb.pi() / curvature).sqrt()))
+
+
+def remove_left(law: Law, order: arb, window: Window, start: arb, step: arb) -> arb:
+    """Bound step * sum phi(u) V(u)^(c+1) W(u) over nodes u < start, for start < 0.
+
+    V increases in u; W is at most 1 and, left of its left edge, at most W(start).
+    """
+    cap = arb(1)
+    if not math.isinf(window.low) and start <= ball(window.low):
+        cap = window.on_real_line(start)
+    return cap * ((order + 1) * law.log_ratio(start)).exp() * _phi_tail(start, step)
+
+
+def add_left(law: Law, order: arb, start: arb, step: arb) -> arb:
+    """Bound step * sum phi(u) V(u)^-c over nodes u < start.
+
+    log V is convex, so -c log V lies below its tangent at `start`.
+    """
+    linear = order * law.mu * law.weight(start)
+    # v = -u turns the left tail into a right tail.
+    sup = -order * law.log_ratio(start) + _log_sup(-start, None, linear, arb(1), arb(0))
+    return sup.exp() * (step / (2 * arb.pi()).sqrt() + 1)
+
+
+def add_right(law: Law, order: arb, start: arb, step: arb) -> arb:
+    """Bound step * sum phi(u) V(u)^-c over nodes u > start > 0, V being increasing."""
+    return (-order * law.log_ratio(start)).exp() * _phi_tail(-start, step)
+
+
+def _phi_tail(start: arb, step: arb) -> arb:
+    """Bound step * sum phi over nodes below a negative start: phi increases there."""
+    if not start < 0:
+        return arb("inf")
+    return (-start / arb(2).sqrt()).erfc() / 2
