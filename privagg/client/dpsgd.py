@@ -1,0 +1,228 @@
+"""Sums of clipped per-record gradients, as integers. The only file that knows Opacus.
+
+Opacus supplies per-record gradients by hooks; sampling, clipping in exact arithmetic, noise and
+the normaliser are ours. Records are processed in physical batches of one public shape, padded with
+synthetic rows, so the arithmetic that a record's gradient goes through does not depend on how many
+others were sampled. That its bits do not depend on *which* others were is an assumption about
+torch's kernels; `require_independent_bits` tests it on the model at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+
+from privagg.client.data import Records
+from privagg.client.models import ParameterLayout, Vector, per_record_loss, set_parameters
+from privagg.errors import ConfigError, ModelError
+
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+MAX_BLOCK_VALUES = 1 << 22
+"""Most per-record gradient values that are put on the grid at a time (32 MiB as float64)."""
+
+
+class RecordGrid(Protocol):
+    """What is needed of the grid here: clipping and quantising contributions, one a row."""
+
+    def quantise_records(self, contributions: npt.NDArray[np.float64], /) -> Integers:
+        """Float `(B, d)` to int64 `(B, d)`, each row's L2 norm at most the sensitivity."""
+
+
+@contextlib.contextmanager
+def deterministic_torch() -> Iterator[None]:
+    """One thread and deterministic algorithms while the context lasts; then as it was before."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+class DpSgd:
+    """Per-record gradients of one model over one site's records, clipped and summed as integers.
+
+    Made once and used every round: hooking a model costs more than a small batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        records: Records,
+        grid: RecordGrid,
+        *,
+        physical_batch: int = 64,
+        loss: LossFunction = per_record_loss,
+    ) -> None:
+        """Hooks the model; it must not be trained elsewhere from now on.
+
+        Args:
+            model: a model that `models.build_model` made or `models.require_separable` accepted.
+            records: the site's own records.
+            grid: clips each record's gradient to the plan's norm and puts it on the grid.
+            physical_batch: public number of rows of every forward pass, a speed setting.
+            loss: `(logits (B, k), classes (B,)) -> (B,)`, each record's loss from its row alone.
+
+        Raises:
+            ConfigError: physical_batch is not positive.
+            ModelError: Opacus has no per-record gradients for a layer.
+        """
+        if physical_batch < 1:
+            raise ConfigError(f"physical_batch must be at least 1, got {physical_batch}")
+        self.layout = ParameterLayout.of(model)
+        self._records = records
+        self._grid = grid
+        self._batch = physical_batch
+        self._loss = loss
+        self._model = model
+        self._hooked = _hook(model)
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+
+    @property
+    def dimension(self) -> int:
+        """Number of trainable values, d."""
+        return self.layout.dimension
+
+    @property
+    def record_count(self) -> int:
+        """Number of records. Private: it sizes nothing that leaves the site."""
+        return len(self._records)
+
+    def gradient_sum(self, parameters: Vector, mask: Mask, *, layer_seed: int = 0) -> Integers:
+        """The sum over sampled records of their clipped gradients, in grid units.
+
+        Args:
+            parameters: float64 `(d,)`, public or already protected; used as float32.
+            mask: bool `(n,)`, which records were sampled.
+            layer_seed: seed of layers that draw, such as dropout.
+
+        Returns:
+            int64 `(d,)`. Adding or removing one record changes it by at most the grid's
+            sensitivity in L2, given that the record's gradient does not depend on the others. A
+            record whose gradient is not finite contributes zero; no record gives zeros.
+
+        Raises:
+            ModelError: the parameters have another length.
+            ConfigError: the mask has another length than there are records.
+        """
+        if mask.shape != (len(self._records),):
+            raise ConfigError(f"mask {mask.shape} does not fit {len(self._records)} records")
+        set_parameters(self._model, parameters)
+        total = np.zeros(self.dimension, dtype=np.int64)
+        sampled = np.flatnonzero(mask)
+        with _layer_randomness(layer_seed), _quiet_hooks():
+            for start in range(0, len(sampled), self._batch):
+                gradients = self.per_record_gradients(sampled[start : start + self._batch])
+                total += self._on_grid(gradients)
+        return total
+
+    def per_record_gradients(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Gradients of at most one physical batch of records at the current parameters.
+
+        Args:
+            indices: `(m,)` with m <= physical_batch.
+
+        Returns:
+            float32 `(m, d)`; rows may hold values that are not finite. Private: never released.
+        """
+        count = len(indices)
+        x, y = self._records.gather(indices)
+        if count < self._batch:
+            x = torch.cat([x, x.new_zeros((self._batch - count, *x.shape[1:]))])
+            y = torch.cat([y, y.new_zeros(self._batch - count)])
+        self._hooked.zero_grad(set_to_none=True)
+        # A sum, so that no record's gradient is divided by how many there are.
+        torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
+        rows = [self._rows_of(parameter)[:count] for parameter in self._trainable]
+        self._hooked.zero_grad(set_to_none=True)
+        return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
+
+    def _rows_of(self, parameter: nn.Parameter) -> torch.Tensor:
+        rows = getattr(parameter, "grad_sample", None)
+        if rows is None:  # the parameter takes no part in the loss
+            return torch.zeros(self._batch, parameter.numel())
+        if isinstance(rows, list):
+            rows = torch.stack(rows).sum(dim=0)
+        return torch.as_tensor(rows).detach().reshape(self._batch, -1)
+
+    def _on_grid(self, gradients: npt.NDArray[np.float32]) -> Integers:
+        total = np.zeros(self.dimension, dtype=np.int64)
+        rows = max(1, MAX_BLOCK_VALUES // max(1, self.dimension))
+        for start in range(0, len(gradients), rows):
+            block = gradients[start : start + rows].astype(np.float64)
+            block[~np.isfinite(block).all(axis=1)] = 0.0
+            total += self._grid.quantise_records(block).sum(axis=0)
+        return total
+
+
+def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:
+    """Tests on the given records that a record's gradient has the same bits whoever is beside it.
+
+    A record's row is compared bit for bit between batches with other neighbours, another position
+    and other numbers of records. Evidence for an assumption, not a proof; for an owner's own check
+    or a test, as its outcome depends on the records.
+
+    Args:
+        trainer: over at least 2 records.
+        trials: how many rearrangements are tried.
+
+    Raises:
+        ModelError: a rearrangement changed a record's gradient.
+    """
+    rows = min(trainer.record_count, trainer._batch)
+    reference = {i: trainer.per_record_gradients(np.array([i]))[0] for i in range(rows)}
+    for trial in range(trials):
+        order = np.roll(np.arange(rows), trial * 3 + 1)[: max(1, rows - trial)]
+        gradients = trainer.per_record_gradients(order[::-1] if trial % 2 else order)
+        for index, row in zip(order[::-1] if trial % 2 else order, gradients, strict=True):
+            if row.tobytes() != reference[int(index)].tobytes():
+                raise ModelError(
+                    f"the gradient of one record changes by up to "
+                    f"{np.abs(row - reference[int(index)]).max():.1e} with the records beside it; "
+                    "try another physical_batch, one torch thread, or another model"
+                )
+
+
+def _hook(model: nn.Module) -> nn.Module:
+    model.train()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hooked = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
+    except Exception as error:  # Opacus raises several kinds, some of its own
+        raise ModelError(
+            f"Opacus has no per-record gradients for this model: {error}; replace the layer by one "
+            "that Opacus supports (opacus.layers has recurrent and attention layers)"
+        ) from error
+    assert isinstance(hooked, nn.Module)
+    return hooked
+
+
+@contextlib.contextmanager
+def _quiet_hooks() -> Iterator[None]:
+    """Silences torch's remark that inputs need no gradient, which is how training is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield
+
+
+@contextlib.contextmanager
+def _layer_randomness(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

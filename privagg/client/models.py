@@ -1,0 +1,332 @@
+"""Models that can be trained with per-record gradients, and their parameters as one vector."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from privagg.errors import ModelError
+
+Vector = npt.NDArray[np.float64]
+
+
+class ModelSpec(BaseModel):
+    """Which model is trained; public, and the same for every site.
+
+    Args:
+        kind: `logistic`, `mlp`, `cnn`, or `package.module:factory`, a function or class of your
+            own that returns a `torch.nn.Module`. It is called with `input_shape` and `classes`
+            where it takes arguments of these names, and with `options`.
+        hidden: widths of the hidden layers of `mlp`.
+        channels: output channels of the two convolutions of `cnn`, multiples of 4.
+        options: further keyword arguments of your own factory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = "logistic"
+    hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
+    channels: tuple[int, int] = (8, 16)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def build_model(
+    spec: ModelSpec | str, input_shape: tuple[int, ...], classes: int, *, seed: int = 0
+) -> nn.Module:
+    """Builds a model whose initial parameters follow from a public seed.
+
+    Args:
+        spec: the model, or its `kind` alone.
+        input_shape: shape of one record's input.
+        classes: number of classes; 2 gives one logit in the built-in models.
+        seed: public seed of the initial parameters. The logistic model starts at zero.
+
+    Returns:
+        A float32 model on the CPU that maps `(B, *input_shape)` to `(B, 1)` or `(B, classes)`,
+        in which no layer mixes records.
+
+    Raises:
+        ModelError: the model cannot be built, mixes records, or has another output.
+    """
+    spec = ModelSpec(kind=spec) if isinstance(spec, str) else spec
+    outputs = 1 if classes == 2 else classes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec.kind == "logistic":
+            model = _logistic(input_shape, outputs)
+        elif spec.kind == "mlp":
+            model = _mlp(input_shape, spec.hidden, outputs)
+        elif spec.kind == "cnn":
+            model = _cnn(input_shape, spec.channels, outputs)
+        elif ":" in spec.kind:
+            model = _from_factory(spec, input_shape, classes)
+        else:
+            raise ModelError(
+                f"unknown model {spec.kind!r}; use 'logistic', 'mlp', 'cnn' or "
+                "'package.module:factory'"
+            )
+        require_separable(model, input_shape, classes)
+    return model
+
+
+def _logistic(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    linear = nn.Linear(math.prod(input_shape), outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def _mlp(input_shape: tuple[int, ...], hidden: tuple[int, ...], outputs: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def _cnn(input_shape: tuple[int, ...], channels: tuple[int, int], outputs: int) -> nn.Module:
+    if len(input_shape) != 3 or min(input_shape[1:]) < 4:
+        raise ModelError(
+            f"'cnn' takes images (C, H, W) of at least 4x4 pixels, got {input_shape}; use 'mlp'"
+        )
+    if any(width % 4 for width in channels):
+        raise ModelError(f"channels of 'cnn' must be multiples of 4 (GroupNorm), got {channels}")
+    first, second = channels
+    # Tanh and GroupNorm: bounded activations train better under clipping than ReLU and BatchNorm
+    # (Papernot et al. 2021), and neither looks across records.
+    features = nn.Sequential(
+        nn.Conv2d(input_shape[0], first, 3, padding=1),
+        nn.GroupNorm(4, first),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.GroupNorm(4, second),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+    width = second * (input_shape[1] // 4) * (input_shape[2] // 4)
+    return nn.Sequential(*features, nn.Linear(width, outputs))
+
+
+def _from_factory(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    module_name, _, name = spec.kind.partition(":")
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+        accepted = inspect.signature(factory).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"model {spec.kind!r} cannot be imported ({error}); it must read "
+            "'package.module:factory' and be importable from where privagg runs"
+        ) from error
+    offered = {"input_shape": input_shape, "classes": classes}
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    facts = {key: value for key, value in offered.items() if key in accepted or open_ended}
+    try:
+        model = factory(**{**facts, **spec.options})
+    except Exception as error:  # a stranger's code may raise anything; name whose it was
+        raise ModelError(f"model factory {spec.kind!r} failed: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec.kind!r} returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+    """Refuses a model in which one record's output depends on another record.
+
+    Layers known to mix records are refused by name. Whatever is left is probed with synthetic
+    records: no output may have a gradient with respect to another record's input, and no buffer
+    may change in a training step's forward pass.
+
+    Raises:
+        ModelError: a layer mixes records, the output has another shape than `(B, 1)` or
+            `(B, classes)`, or nothing can be trained.
+    """
+    for path, layer in model.named_modules():
+        _require_known_separable(path or type(layer).__name__, layer)
+    _require_trainable(model)
+    was_training = model.training
+    model.train()
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    # Values spread over [-1, 1] and different in every record; synthetic, so nothing leaks.
+    size = 3 * math.prod(input_shape)
+    x = torch.sin(torch.arange(1, size + 1, dtype=torch.float32) * 1.7).reshape(3, *input_shape)
+    x.requires_grad_(True)
+    try:
+        output = model(x)
+    except Exception as error:
+        raise ModelError(
+            f"the model does not take inputs of shape (B, {', '.join(map(str, input_shape))}): "
+            f"{error}"
+        ) from error
+    allowed = {(3, classes)} | ({(3, 1)} if classes == 2 else set())
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) not in allowed:
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ModelError(
+            f"the model's output for 3 records is {shape}; expected logits {sorted(allowed)}"
+        )
+    _require_gradient_apart(output, x)
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            raise ModelError(
+                f"buffer {name!r} changes in a forward pass, so the model keeps statistics over "
+                "records; use a layer without running statistics, such as GroupNorm"
+            )
+    model.train(was_training)
+
+
+def _require_known_separable(path: str, layer: nn.Module) -> None:
+    kind = type(layer).__name__
+    if isinstance(layer, _NormBase) and (
+        "InstanceNorm" not in kind or getattr(layer, "track_running_stats", False)
+    ):
+        raise ModelError(
+            f"layer {path!r} is {kind}, which mixes records, so no bound on one record's "
+            "influence holds; use torch.nn.GroupNorm(groups, channels), or LayerNorm, instead"
+        )
+    if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
+        raise ModelError(
+            f"layer {path!r} is {kind}, whose shape is not known yet; use the layer that states "
+            "its input size"
+        )
+
+
+def _require_trainable(model: nn.Module) -> None:
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise ModelError("the model has no trainable parameter")
+    for name, parameter in trainable:
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            raise ModelError(
+                f"parameter {name!r} is {parameter.dtype} on {parameter.device}; privagg trains "
+                "float32 models on the CPU"
+            )
+
+
+def _require_gradient_apart(output: torch.Tensor, x: torch.Tensor) -> None:
+    for record in range(len(x)):
+        (gradient,) = torch.autograd.grad(
+            output[record].sum(), x, retain_graph=True, allow_unused=True
+        )
+        if gradient is None:
+            continue
+        others = [other for other in range(len(x)) if other != record]
+        if bool((gradient[others] != 0).any()):
+            raise ModelError(
+                "one record's output depends on another record's input, so no bound on one "
+                "record's influence holds; look for attention or normalisation over the batch "
+                "axis (batch_first=False, for instance)"
+            )
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """How a model's trainable parameters lie in one vector: by name order of the module tree.
+
+    Args:
+        names: parameter names.
+        shapes: their shapes.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ParameterLayout:
+        """The layout of a model's trainable parameters."""
+        trainable = [(n, tuple(p.shape)) for n, p in model.named_parameters() if p.requires_grad]
+        return cls(tuple(n for n, _ in trainable), tuple(s for _, s in trainable))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of values of each parameter."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def dimension(self) -> int:
+        """Number of trainable values, d."""
+        return sum(self.sizes)
+
+    def to_tensors(self, vector: Vector) -> dict[str, npt.NDArray[np.float32]]:
+        """The vector `(d,)` as named float32 arrays, for a model file.
+
+        Raises:
+            ModelError: the vector has another length.
+        """
+        self.require_length(vector)
+        parts = np.split(np.asarray(vector, np.float32), np.cumsum(self.sizes)[:-1])
+        named = zip(self.names, parts, self.shapes, strict=True)
+        return {name: part.reshape(shape) for name, part, shape in named}
+
+    def from_tensors(self, tensors: Mapping[str, npt.ArrayLike]) -> Vector:
+        """The vector `(d,)` from named arrays; the inverse of `to_tensors` on float32 values.
+
+        Raises:
+            ModelError: a parameter is missing or has another shape.
+        """
+        parts = []
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if name not in tensors or np.shape(tensors[name]) != shape:
+                raise ModelError(
+                    f"the model file holds no parameter {name!r} of shape {shape}; it has: "
+                    f"{', '.join(sorted(tensors))}"
+                )
+            parts.append(np.asarray(tensors[name], np.float64).reshape(-1))
+        return np.concatenate(parts)
+
+    def require_length(self, vector: Vector) -> None:
+        """Raises ModelError where the vector is not of this model's length."""
+        if vector.shape != (self.dimension,):
+            raise ModelError(
+                f"a vector of shape {vector.shape} is no set of parameters of this model, which "
+                f"has {self.dimension}"
+            )
+
+
+def get_parameters(model: nn.Module) -> Vector:
+    """The trainable parameters as one float64 vector `(d,)`, in the order of the layout."""
+    parts = [p.detach().numpy().reshape(-1) for p in model.parameters() if p.requires_grad]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def set_parameters(model: nn.Module, vector: Vector) -> None:
+    """Writes one vector `(d,)` into the trainable parameters, rounded to float32.
+
+    Raises:
+        ModelError: the vector has another length.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    sizes = [p.numel() for p in trainable]
+    if vector.shape != (sum(sizes),):
+        ParameterLayout.of(model).require_length(vector)
+    values = torch.from_numpy(np.asarray(vector, dtype=np.float32))
+    parts = torch.split(values, sizes)
+    with torch.no_grad():
+        for parameter, part in zip(trainable, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+
+def per_record_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The loss of each record, float32 `(B,)`: logistic for one logit, cross-entropy for several.
+
+    Args:
+        logits: float32 `(B, 1)` or `(B, k)`.
+        classes: int64 `(B,)`.
+    """
+    if logits.shape[1] == 1:
+        return nn.functional.binary_cross_entropy_with_logits(
+            logits[:, 0], classes.to(logits.dtype), reduction="none"
+        )
+    return nn.functional.cross_entropy(logits, classes, reduction="none")
