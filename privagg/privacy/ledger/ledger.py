@@ -1,0 +1,481 @@
+"""The privacy budget ledger: charge first, train afterwards, and never rewrite.
+
+One ledger belongs to one institution and holds its budgets for every data set, across runs. Each
+method that changes anything is one transaction: either the entry, its signed checkpoint and the new
+totals are all durable, or nothing is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, delete, insert, text
+
+from privagg.errors import BudgetExceededError, LedgerError, ReceiptError
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.accountants import default_accountant
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import log, schema
+from privagg.privacy.ledger.composition import compose, is_beyond
+from privagg.privacy.ledger.entries import (
+    RECORDABLE,
+    Aborted,
+    BudgetKey,
+    BudgetSet,
+    Charge,
+    ChargeRequest,
+    Consumed,
+    Created,
+    Entry,
+    KeyRotated,
+    Payload,
+    Realised,
+    UploadStored,
+    payload_of,
+)
+from privagg.privacy.ledger.merkle import Frontier
+from privagg.privacy.ledger.notes import Verifier, check_key_name
+from privagg.privacy.ledger.reading import LedgerReading
+from privagg.privacy.ledger.receipt import Receipt
+from privagg.privacy.ledger.state import Account, State
+from privagg.privacy.ledger.store import Location, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ORIGIN_PREFIX = "privagg.ledger/"
+SOFTWARE = "privagg ledger, entry format 1"
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a charge would do.
+
+    Attributes:
+        epsilon_before, epsilon_after: upper bounds at `delta`.
+        epsilon_budget: the budget it would be held against.
+        delta: the budget's delta.
+        fits: True where the charge would be taken.
+        method: how epsilon_after was bounded.
+    """
+
+    epsilon_before: Decimal
+    epsilon_after: Decimal
+    epsilon_budget: Decimal
+    delta: Decimal
+    fits: bool
+    method: str
+    certified: bool
+
+
+class Ledger(LedgerReading):
+    """A ledger opened for reading, and for writing where its signing key was given.
+
+    Guarantees: a charge that would exceed its budget is refused before anything is written, also
+    among concurrent writers; a kill at any instant neither loses a charge nor doubles one; entries
+    are never changed or removed. A damaged or edited ledger stops with `LedgerTamperedError`.
+    """
+
+    @classmethod
+    def create(
+        cls,
+        location: Location,
+        owner: str,
+        *,
+        signing_key: Ed25519PrivateKey,
+        accountant: Accountant | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> Self:
+        """Create an empty ledger for `owner` and open it.
+
+        Args:
+            location: path of a new SQLite file (mode 0600), or a database URL.
+            owner: the institution's name: no white space, no plus sign.
+            signing_key: signs every checkpoint; its public key identifies the ledger.
+            accountant: interprets events; the certified one by default.
+            clock: the present, for tests.
+
+        Raises:
+            LedgerError: there is a ledger already, or the location cannot be used.
+        """
+        origin = ORIGIN_PREFIX + check_key_name(owner)
+        verifier = Verifier.of(check_key_name(origin), signing_key)
+        store = Store(location, read_only=False)
+        store.make_file()
+        now = (clock or _now)()
+        with store.write(lock_tree=False) as connection:
+            if connection.dialect.name != "sqlite":
+                connection.execute(text("SELECT pg_advisory_xact_lock(20852163)"))
+            if connection.dialect.has_table(connection, schema.meta.name):
+                raise LedgerError(f"there is a ledger at {store.where} already; open it instead")
+            schema.metadata.create_all(connection)
+            schema.protect(connection)
+            facts = {
+                "schema_version": str(schema.SCHEMA_VERSION),
+                "owner": owner,
+                "origin": origin,
+                "verifier": verifier.encode(),
+            }
+            for name, value in facts.items():
+                log.write_meta(connection, name, value)
+            connection.execute(insert(schema.tree).values(id=1, size=0, frontier=b""))
+            created = Created(
+                owner=owner, origin=origin, verifier=verifier.encode(), software=SOFTWARE
+            )
+            empty = log.Head(owner, State(), Frontier(), "")
+            log.append(connection, empty, created, keys=(signing_key,), now=now)
+        return cls(store, verifier, signing_key, accountant, clock)
+
+    @classmethod
+    def open(
+        cls,
+        location: Location,
+        *,
+        signing_key: Ed25519PrivateKey | None = None,
+        verifier: Verifier | str | None = None,
+        accountant: Accountant | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> Self:
+        """Open an existing ledger; without `signing_key` it can only be read.
+
+        Args:
+            location: as in `create`.
+            signing_key: the ledger's present key.
+            verifier: the public key a reader expects; without it, whoever rewrote the ledger could
+                have signed it anew, and `verify` says so.
+            accountant, clock: as in `create`.
+
+        Raises:
+            LedgerError: no ledger there, of another schema version, or signed by another key.
+            LedgerTamperedError: its head is not what its last checkpoint covers.
+        """
+        store = Store(location, read_only=signing_key is None)
+        store.require_file()
+        if not store.has_schema():
+            raise LedgerError(f"there is no ledger at {store.where}; create one first")
+        with store.read() as connection:
+            facts = log.read_meta(connection)
+            schema.require_version(facts.get("schema_version", ""), store.where)
+            if signing_key is not None:
+                pinned: Verifier | None = Verifier.of(facts.get("origin", "?"), signing_key)
+            else:
+                pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
+            log.load_head(connection, pinned if signing_key is not None else None)
+        return cls(store, pinned, signing_key, accountant, clock)
+
+    def __init__(
+        self,
+        store: Store,
+        pinned: Verifier | None,
+        signing_key: Ed25519PrivateKey | None,
+        accountant: Accountant | None,
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        super().__init__(store, pinned, accountant or default_accountant())
+        self._key = signing_key
+        self._clock = clock or _now
+
+    # --- budgets ---------------------------------------------------------------------------------
+
+    def set_budget(
+        self, key: BudgetKey, epsilon: Decimal, delta: Decimal, *, who: str, why: str
+    ) -> Entry:
+        """Set or change a budget; the change is an entry, and what was spent stays spent.
+
+        A budget lowered below what is spent is recorded and refuses every further charge. Only
+        `Decimal("Infinity")` allows releases without any guarantee.
+
+        Raises:
+            LedgerError: a value out of range.
+        """
+        values = {
+            "dataset": key.dataset, "unit": key.unit, "epsilon": epsilon, "delta": delta,
+            "who": who, "why": why,
+        }  # fmt: skip
+        change = payload_of("budget", values)
+        assert isinstance(change, BudgetSet)
+        with self._writing() as (connection, head):
+            account = log.read_account(connection, head, change.key)
+            return self._append(connection, head, change, account=account).entry
+
+    def project(self, key: BudgetKey, event: DpEvent) -> Projection:
+        """What charging `event` would do; writes nothing.
+
+        Raises:
+            BudgetExceededError: no budget was set for `key`.
+            UnknownEventError, CertificationError: the accountant cannot bound the event.
+        """
+        with self._store.read() as connection:
+            head = self._head(connection)
+            account = log.read_account(connection, head, key)
+        return self._projection(_required(account, key), event)
+
+    def _projection(self, account: Account, event: DpEvent) -> Projection:
+        after = self._bound(compose(account.total, event), account.delta)
+        return Projection(
+            epsilon_before=self._spent(account).upper,
+            epsilon_after=after.upper,
+            epsilon_budget=account.epsilon_budget,
+            delta=account.delta,
+            fits=not is_beyond(after.upper, account.epsilon_budget),
+            method=after.method,
+            certified=after.certified,
+        )
+
+    # --- a round ---------------------------------------------------------------------------------
+
+    def charge(self, request: ChargeRequest) -> Receipt:
+        """Charge one attempt at one round, before anything is released.
+
+        Charging the same request again returns the very same receipt and costs nothing.
+
+        Returns:
+            The receipt that training needs.
+
+        Raises:
+            BudgetExceededError: the budget is missing or too small; nothing was written.
+            LedgerError: this attempt was charged with other contents; use a new attempt.
+            UnknownEventError, CertificationError: the accountant cannot bound the event.
+        """
+        self._warm_up(request)
+        with self._writing() as (connection, head):
+            earlier = log.find_entry(connection, head, Charge.kind, request.subject)
+            if earlier is not None:
+                charge = earlier.payload
+                if not isinstance(charge, Charge) or not _same(charge.request(), request):
+                    raise LedgerError(
+                        f"run {request.run!r} round {request.round} attempt {request.attempt} was "
+                        f"charged to {request.key} with other contents (entry {earlier.index}); "
+                        "fresh sampling or noise needs a new attempt"
+                    )
+                return log.receipt_for(connection, head, earlier)
+            account = _required(log.read_account(connection, head, request.key), request.key)
+            projection = self._projection(account, request.event)
+            if not projection.fits:
+                raise BudgetExceededError(_refusal(request, projection))
+            charge = Charge(
+                **{name: getattr(request, name) for name in ChargeRequest.model_fields},
+                epsilon_before=projection.epsilon_before,
+                epsilon_after=projection.epsilon_after,
+                epsilon_budget=projection.epsilon_budget,
+                delta=projection.delta,
+                accountant=self._accountant.name,
+                method=projection.method,
+                certified=projection.certified,
+            )
+            added = self._append(connection, head, charge, account=account)
+            return Receipt(
+                owner=head.owner,
+                entry=added.entry.body().decode("ascii"),
+                checkpoint=added.note,
+                path=tuple(step.hex() for step in added.path),
+            )
+
+    def _warm_up(self, request: ChargeRequest) -> None:
+        """Bound epsilon before the write lock is taken, so that other writers need not wait."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            if log.find_entry(connection, head, Charge.kind, request.subject) is not None:
+                return
+            account = log.read_account(connection, head, request.key)
+        self._projection(_required(account, request.key), request.event)
+
+    def consume(self, receipt: Receipt) -> Entry:
+        """Use a receipt up, durably: whoever trains calls this first.
+
+        Raises:
+            ReceiptError: forged, of another ledger, already used, or of an aborted attempt.
+        """
+        with self._writing() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            used = log.find_entry(connection, head, Consumed.kind, charge.subject)
+            if used is not None:
+                raise ReceiptError(
+                    f"the receipt for run {charge.run!r} round {charge.round} attempt "
+                    f"{charge.attempt} was used before (entry {used.index}); "
+                    "training again needs a new attempt and a new charge"
+                )
+            attempt = _attempt_subject(charge)
+            if log.find_entry(connection, head, Aborted.kind, attempt) is not None:
+                raise ReceiptError(
+                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
+                )
+            consumed = Consumed(**_charge_fields(charge), charge=receipt.index)
+            return self._append(connection, head, consumed).entry
+
+    def store_upload(self, receipt: Receipt, data: bytes) -> Entry:
+        """Keep an upload's bytes, so that a resend is these bytes; the digest goes into the log.
+
+        Storing the same bytes again changes nothing.
+
+        Raises:
+            ReceiptError: the receipt is not genuine or was not used for training.
+            LedgerError: other bytes are stored for this attempt.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        with self._writing() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            if log.find_entry(connection, head, Consumed.kind, charge.subject) is None:
+                raise ReceiptError("an upload needs a receipt that was used for training")
+            subject = _attempt_subject(charge)
+            earlier = log.find_entry(connection, head, UploadStored.kind, subject)
+            if earlier is not None:
+                stored = earlier.payload
+                if isinstance(stored, UploadStored) and stored.sha256 == sha256:
+                    return earlier
+                raise LedgerError(
+                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} has an "
+                    "upload already; other bytes would be a second release on one charge"
+                )
+            connection.execute(
+                insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
+            )
+            upload = UploadStored(
+                run=charge.run, round=charge.round, attempt=charge.attempt,
+                charge=receipt.index, sha256=sha256, length_bytes=len(data),
+            )  # fmt: skip
+            return self._append(connection, head, upload).entry
+
+    def forget_uploads(self, run: str) -> int:
+        """Free the bytes stored for a finished run; their digests stay in the log.
+
+        Returns:
+            How many uploads were removed.
+        """
+        with self._writing() as (connection, _):
+            found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))
+            return found.rowcount
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> Entry:
+        """Append what happened: `realised`, `aborted`, `opened`, `released` or `tuning`.
+
+        None of these returns budget. Where there is one such entry for each attempt, recording the
+        same again changes nothing.
+
+        Raises:
+            LedgerError: another kind, wrong fields, contradicts what is recorded, or `realised`
+                without a charge.
+        """
+        if kind not in RECORDABLE:
+            raise LedgerError(
+                f"cannot record {kind!r}; these can be: {', '.join(sorted(RECORDABLE))}"
+            )
+        entry = payload_of(kind, payload)
+        subject = entry.subject
+        with self._writing() as (connection, head):
+            if subject is not None:
+                earlier = log.find_entry(connection, head, kind, subject)
+                if earlier is not None and earlier.payload.to_json() == entry.to_json():
+                    return earlier
+                if earlier is not None:
+                    raise LedgerError(
+                        f"entry {earlier.index} records {kind!r} for {subject} with other contents"
+                    )
+            if isinstance(entry, Realised):
+                assert subject is not None
+                if log.find_entry(connection, head, Charge.kind, subject) is None:
+                    raise LedgerError(f"nothing was charged for {subject}; charge comes first")
+            return self._append(connection, head, entry).entry
+
+    # --- keys ------------------------------------------------------------------------------------
+
+    def rotate_key(self, new_key: Ed25519PrivateKey, *, who: str, why: str) -> Entry:
+        """Change the signing key; the checkpoint after this entry is signed by both.
+
+        Every other process that has the ledger open must open it anew with the new key.
+        """
+        with self._writing() as (connection, head):
+            assert self._key is not None
+            new = Verifier.of(head.state.origin, new_key)
+            values = {
+                "old_verifier": head.state.owner_verifier, "new_verifier": new.encode(),
+                "who": who, "why": why,
+            }  # fmt: skip
+            change = payload_of(KeyRotated.kind, values)
+            if new.encode() == head.state.owner_verifier:
+                raise LedgerError("the new key is the ledger's present key")
+            added = log.append(
+                connection, head, change, keys=(self._key, new_key), now=self._clock()
+            )
+            log.write_meta(connection, "verifier", new.encode())
+        self._key, self._pinned = new_key, new
+        return added.entry
+
+    # --- shared ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Connection, log.Head]]:
+        with self._store.write() as connection:
+            yield connection, self._head(connection)
+
+    def _append(
+        self,
+        connection: Connection,
+        head: log.Head,
+        payload: Payload,
+        *,
+        account: Account | None = None,
+    ) -> log.Appended:
+        assert self._key is not None
+        if account is None and payload.key is not None:
+            account = log.read_account(connection, head, payload.key)
+        return log.append(
+            connection, head, payload, keys=(self._key,), now=self._clock(), account=account
+        )
+
+    def _genuine(self, connection: Connection, head: log.Head, receipt: Receipt) -> Charge:
+        """The charge behind a receipt that this ledger gave out.
+
+        Raises:
+            ReceiptError: it gave out no such receipt.
+        """
+        charge = receipt.charge
+        stored = log.find_entry(connection, head, Charge.kind, charge.subject)
+        if stored is None or log.receipt_for(connection, head, stored) != receipt:
+            raise ReceiptError(
+                f"the receipt for run {charge.run!r} round {charge.round} attempt "
+                f"{charge.attempt} was not given out by the ledger of {head.owner}"
+            )
+        return charge
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _required(account: Account | None, key: BudgetKey) -> Account:
+    if account is None:
+        raise BudgetExceededError(
+            f"no budget was set for data set {key.dataset!r}, unit {key.unit!r}; set one first"
+        )
+    return account
+
+
+def _refusal(request: ChargeRequest, projection: Projection) -> str:
+    return (
+        f"charging run {request.run!r} round {request.round} to data set {request.dataset!r} "
+        f"(unit {request.unit}) would raise epsilon from {projection.epsilon_before} to "
+        f"{projection.epsilon_after} at delta {projection.delta}, above the budget "
+        f"{projection.epsilon_budget}; plan fewer rounds or more noise, or have the budget raised"
+    )
+
+
+def _same(one: ChargeRequest, other: ChargeRequest) -> bool:
+    return one.to_json() == other.to_json()
+
+
+def _charge_fields(charge: Charge) -> dict[str, Any]:
+    return {name: getattr(charge, name) for name in ("run", "round", "attempt", "dataset", "unit")}
+
+
+def _attempt_subject(charge: Charge) -> str:
+    aborted = Aborted(run=charge.run, round=charge.round, attempt=charge.attempt, reason="")
+    assert aborted.subject is not None
+    return aborted.subject

@@ -1,0 +1,214 @@
+"""Signed notes: a text, an empty line, and one signature line for each key.
+
+Source: C2SP signed-note (c2sp.org/signed-note@v1.0.0); signature type 0x01, Ed25519 (RFC 8032).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from privagg.errors import LedgerError, LedgerTamperedError
+
+ED25519 = 0x01
+COSIGNATURE = 0x04
+
+MAX_NOTE_BYTES = 1 << 16
+MAX_SIGNATURES = 64
+_KEY_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,240}")
+_DASH = "\N{EM DASH} "
+
+
+def check_key_name(name: str) -> str:
+    """`name` itself where a note may carry it: no white space, plus sign or control character.
+
+    Raises:
+        LedgerError: it may not.
+    """
+    if not _KEY_NAME.fullmatch(name):
+        raise LedgerError(
+            f"{name!r} cannot name a signing key: use 1 to 240 characters "
+            "without white space, plus sign or control characters"
+        )
+    return name
+
+
+def decode_base64(text: str, *, what: str) -> bytes:
+    """The bytes of standard Base64 in its only canonical spelling.
+
+    Raises:
+        LedgerTamperedError: another alphabet, missing padding, or stray bits in the last digit.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise LedgerTamperedError(f"{what} is not Base64: {error}") from error
+    if base64.b64encode(data).decode("ascii") != text:
+        raise LedgerTamperedError(f"{what} is not in canonical Base64")
+    return data
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A public key under a name, as one note signature type uses it.
+
+    Attributes:
+        name: the key's name.
+        public_key: 32 bytes, RFC 8032.
+        signature_type: `ED25519` for a log's own signature, `COSIGNATURE` for a witness.
+    """
+
+    name: str
+    public_key: bytes
+    signature_type: int = ED25519
+
+    def __post_init__(self) -> None:
+        check_key_name(self.name)
+        if len(self.public_key) != 32 or self.signature_type not in (ED25519, COSIGNATURE):
+            raise LedgerError(
+                f"key {self.name!r} is not an Ed25519 public key of 32 bytes "
+                f"with signature type 1 or 4 (type {self.signature_type})"
+            )
+
+    @classmethod
+    def of(cls, name: str, key: Ed25519PrivateKey | Ed25519PublicKey) -> Verifier:
+        """The verifier of signatures made by `key` under `name`."""
+        public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+        raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return cls(name, raw)
+
+    @classmethod
+    def parse(cls, text: str) -> Verifier:
+        """The verifier written as `<name>+<key id in hex>+<base64 of type and key>`.
+
+        Raises:
+            LedgerError: not of that form, or the key id does not belong to the key.
+        """
+        pieces = text.split("+", 2)
+        if len(pieces) != 3:
+            raise LedgerError(f"{text!r} is not a verifier key of the form name+id+key")
+        try:
+            material = decode_base64(pieces[2], what=f"the key of {pieces[0]!r}")
+        except LedgerTamperedError as error:
+            raise LedgerError(str(error)) from error
+        verifier = cls(pieces[0], material[1:], material[0] if material else 0)
+        if verifier.key_id.hex() != pieces[1]:
+            raise LedgerError(f"verifier key {pieces[0]!r}: key id {pieces[1]} is not its key's")
+        return verifier
+
+    def encode(self) -> str:
+        """The key as one word of text, as `parse` reads it."""
+        material = bytes([self.signature_type]) + self.public_key
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(material).decode('ascii')}"
+
+    @property
+    def key_id(self) -> bytes:
+        """First four bytes of SHA-256(name || newline || signature type || key)."""
+        prefix = self.name.encode() + b"\n" + bytes([self.signature_type])
+        return hashlib.sha256(prefix + self.public_key).digest()[:4]
+
+    def verify(self, signature: bytes, message: bytes) -> None:
+        """Check a raw Ed25519 signature.
+
+        Raises:
+            LedgerTamperedError: it does not verify.
+        """
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+        except InvalidSignature as error:
+            raise LedgerTamperedError(
+                f"the signature by key {self.name!r} ({self.key_id.hex()}) does not verify"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature line: which key, and the bytes behind the key id."""
+
+    name: str
+    key_id: bytes
+    data: bytes
+
+    def line(self) -> str:
+        """The line as it stands in a note, with its newline."""
+        encoded = base64.b64encode(self.key_id + self.data).decode("ascii")
+        return f"{_DASH}{self.name} {encoded}\n"
+
+    def is_by(self, verifier: Verifier) -> bool:
+        """True where name and key id are the verifier's; says nothing about validity."""
+        return self.name == verifier.name and self.key_id == verifier.key_id
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text with its signatures, none of them checked yet.
+
+    Attributes:
+        text: ends in a newline; may contain empty lines.
+        signatures: in the order of the note.
+    """
+
+    text: str
+    signatures: tuple[Signature, ...] = ()
+
+    @classmethod
+    def parse(cls, note: str) -> Note:
+        """Split a signed note into its text and signature lines.
+
+        Raises:
+            LedgerTamperedError: not of the form of a signed note.
+        """
+        if len(note.encode("utf-8", "surrogatepass")) > MAX_NOTE_BYTES:
+            raise LedgerTamperedError(f"a signed note has at most {MAX_NOTE_BYTES} bytes")
+        if any((ord(c) < 0x20 and c != "\n") or 0xD800 <= ord(c) < 0xE000 for c in note):
+            raise LedgerTamperedError("a signed note holds a control character or no valid UTF-8")
+        text, gap, tail = note.rpartition("\n\n")
+        if not gap or not text or not tail.endswith("\n"):
+            raise LedgerTamperedError("a signed note needs a text, an empty line and signatures")
+        lines = tail[:-1].split("\n")
+        if len(lines) > MAX_SIGNATURES:
+            raise LedgerTamperedError(f"a signed note has at most {MAX_SIGNATURES} signatures")
+        return cls(text + "\n", tuple(_parse_signature(line) for line in lines))
+
+    def render(self) -> str:
+        """The signed note; `parse` reads it back."""
+        return f"{self.text}\n" + "".join(signature.line() for signature in self.signatures)
+
+    def signed_by(self, name: str, key: Ed25519PrivateKey) -> Note:
+        """This note with one more signature, of type Ed25519, over the text."""
+        verifier = Verifier.of(name, key)
+        signature = Signature(name, verifier.key_id, key.sign(self.text.encode()))
+        return Note(self.text, (*self.signatures, signature))
+
+    def require(self, verifiers: Iterable[Verifier]) -> None:
+        """Check that every one of these keys signed the text; unknown signatures are ignored.
+
+        Raises:
+            LedgerTamperedError: a signature is missing or does not verify.
+        """
+        for verifier in verifiers:
+            own = [signature for signature in self.signatures if signature.is_by(verifier)]
+            if not own:
+                raise LedgerTamperedError(
+                    f"no signature by key {verifier.name!r} ({verifier.key_id.hex()}) on the note"
+                )
+            for signature in own:
+                verifier.verify(signature.data, self.text.encode())
+
+
+def _parse_signature(line: str) -> Signature:
+    name, gap, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not gap or not _KEY_NAME.fullmatch(name):
+        raise LedgerTamperedError(f"{line[:80]!r} is not a signature line of a signed note")
+    data = decode_base64(encoded, what=f"the signature by {name!r}")
+    if len(data) < 5:
+        raise LedgerTamperedError(f"the signature by {name!r} has only {len(data)} bytes")
+    return Signature(name, data[:4], data[4:])

@@ -1,0 +1,232 @@
+"""What a ledger tells without being changed: spending, history, entries, proofs, checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+
+from sqlalchemy import Connection, select
+
+from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.privacy.accountant import Accountant, EpsilonBound
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import canonical, log, merkle, schema
+from privagg.privacy.ledger.composition import compose
+from privagg.privacy.ledger.entries import (
+    BudgetKey,
+    Charge,
+    Entry,
+    Realised,
+    UploadStored,
+)
+from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.state import Account
+from privagg.privacy.ledger.store import Store
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What was spent of one budget.
+
+    Attributes:
+        key: data set and unit.
+        event: composition of all committed events.
+        epsilon: upper bound at `delta`.
+        epsilon_budget, delta: the budget now.
+        charges: how many rounds (attempts) were charged.
+    """
+
+    key: BudgetKey
+    event: DpEvent
+    epsilon: EpsilonBound
+    epsilon_budget: Decimal
+    delta: Decimal
+    charges: int
+
+
+@dataclass(frozen=True)
+class ChargePoint:
+    """One charge in a budget's history, for a plot of epsilon against rounds."""
+
+    index: int
+    run: str
+    round: int
+    attempt: int
+    epsilon_after: Decimal
+    epsilon_budget: Decimal
+    delta: Decimal
+
+
+class LedgerReading:
+    """The reading half of a ledger."""
+
+    def __init__(self, store: Store, pinned: Verifier | None, accountant: Accountant) -> None:
+        self._store = store
+        self._pinned = pinned
+        self._accountant = accountant
+        self._bound = lru_cache(maxsize=256)(accountant.epsilon)
+
+    @property
+    def owner(self) -> str:
+        """Whose ledger."""
+        with self._store.read() as connection:
+            return self._head(connection).owner
+
+    @property
+    def verifier(self) -> Verifier:
+        """The public key that signs the ledger now, under the log's origin as its name."""
+        with self._store.read() as connection:
+            return Verifier.parse(self._head(connection).state.owner_verifier)
+
+    def keys(self) -> list[BudgetKey]:
+        """Every data set and unit that has a budget, sorted."""
+        with self._store.read() as connection:
+            return sorted(self._head(connection).state.digests)
+
+    def spent(self, key: BudgetKey) -> Spending:
+        """What the committed events of `key` cost so far.
+
+        Raises:
+            LedgerError: no budget was ever set for it.
+        """
+        with self._store.read() as connection:
+            head = self._head(connection)
+            account = log.read_account(connection, head, key)
+        if account is None:
+            raise LedgerError(f"no budget was set for data set {key.dataset!r}, unit {key.unit!r}")
+        epsilon = self._bound(account.total, account.delta)
+        return Spending(
+            key, account.total, epsilon, account.epsilon_budget, account.delta, account.charges
+        )
+
+    def history(self, key: BudgetKey) -> list[ChargePoint]:
+        """Every charge to `key` in order, with epsilon as it stood after it."""
+        charges = [
+            (entry.index, entry.payload)
+            for entry in self._entries_of(key, Charge.kind)
+            if isinstance(entry.payload, Charge)
+        ]
+        return [
+            ChargePoint(
+                index, c.run, c.round, c.attempt, c.epsilon_after, c.epsilon_budget, c.delta
+            )
+            for index, c in charges
+        ]
+
+    def realised(self, key: BudgetKey) -> DpEvent:
+        """Composition of the realised events of `key`; reported beside what was committed."""
+        found = [
+            entry.payload.event
+            for entry in self._entries_of(key, Realised.kind)
+            if isinstance(entry.payload, Realised)
+        ]
+        return compose(DpEvent(), DpEvent(), *found)
+
+    def entries(self, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """The entries start … stop - 1, all by default."""
+        table = schema.entries
+        query = select(table.c.idx, table.c.body).where(table.c.idx >= start).order_by(table.c.idx)
+        if stop is not None:
+            query = query.where(table.c.idx < stop)
+        with self._store.read() as connection:
+            return [
+                Entry.parse(row.body.encode(), what=f"entry {row.idx}")
+                for row in connection.execute(query)
+            ]
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        with self._store.read() as connection:
+            return self._head(connection).size
+
+    def checkpoint(self, size: int | None = None) -> str:
+        """The signed checkpoint of the log as it is, or as it was at `size` entries."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            if size is None or size == head.size:
+                return head.note
+            if not 0 < size < head.size:
+                raise LedgerError(f"there is no checkpoint of size {size} in {head.size} entries")
+            return log.read_note(connection, size)
+
+    def root(self) -> bytes:
+        """The Merkle tree head over all entries, 32 bytes."""
+        with self._store.read() as connection:
+            return self._head(connection).frontier.root()
+
+    def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
+        """Proof that entry `index` is in the tree of `size` entries (all by default)."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            wanted = _within(head.size, size)
+            return merkle.inclusion_proof(index, wanted, log.node_reader(connection))
+
+    def consistency_proof(self, old: int, new: int | None = None) -> list[bytes]:
+        """Proof that the tree of `new` entries (all by default) extends that of `old`."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            wanted = _within(head.size, new)
+            return merkle.consistency_proof(old, wanted, log.node_reader(connection))
+
+    def stored_upload(self, run: str, round_: int, attempt: int) -> bytes | None:
+        """The upload's bytes as stored for an attempt, None where there are none.
+
+        Raises:
+            LedgerTamperedError: they are not those whose digest stands in the log.
+        """
+        subject = canonical.dumps([run, round_, attempt]).decode("ascii")
+        with self._store.read() as connection:
+            head = self._head(connection)
+            data = connection.execute(
+                select(schema.uploads.c.data).where(schema.uploads.c.subject == subject)
+            ).scalar_one_or_none()
+            if data is None:
+                return None
+            entry = log.find_entry(connection, head, UploadStored.kind, subject)
+        stored = bytes(data)
+        if (
+            entry is None
+            or not isinstance(entry.payload, UploadStored)
+            or entry.payload.sha256 != hashlib.sha256(stored).hexdigest()
+        ):
+            raise LedgerTamperedError(f"the stored upload {subject} is not the one that was logged")
+        return stored
+
+    def close(self) -> None:
+        """Give back every connection to the database."""
+        self._store.close()
+
+    def _head(self, connection: Connection) -> log.Head:
+        return log.load_head(connection, self._pinned)
+
+    def _spent(self, account: Account) -> EpsilonBound:
+        """Epsilon before the next charge: as recorded where it is still the same question."""
+        if account.epsilon_spent is not None and (
+            account.charges == 0 or account.accountant == self._accountant.name
+        ):
+            return EpsilonBound(account.epsilon_spent, None, "as recorded", certified=False)
+        return self._bound(account.total, account.delta)
+
+    def _entries_of(self, key: BudgetKey, kind: str) -> list[Entry]:
+        table = schema.entries
+        query = (
+            select(table.c.idx, table.c.body)
+            .where(table.c.account == log.account_column(key), table.c.kind == kind)
+            .order_by(table.c.idx)
+        )
+        with self._store.read() as connection:
+            self._head(connection)
+            return [
+                Entry.parse(row.body.encode(), what=f"entry {row.idx}")
+                for row in connection.execute(query)
+            ]
+
+
+def _within(size: int, wanted: int | None) -> int:
+    if wanted is None:
+        return size
+    if not 0 <= wanted <= size:
+        raise LedgerError(f"the log has {size} entries, not {wanted}")
+    return wanted

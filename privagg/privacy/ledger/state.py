@@ -1,0 +1,187 @@
+"""The rules of the ledger without any storage: what an entry does, and whether it may stand.
+
+`State.apply` is run by the writer before an entry is signed and by every verifier afterwards, so
+that both hold the same rules. The digest of the state after each entry stands in that entry: the
+running totals, which make the ten-thousandth charge as cheap as the tenth, cannot be edited apart
+from the log that they summarise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from privagg.errors import LedgerTamperedError
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import canonical
+from privagg.privacy.ledger.composition import compose, event_to_json, is_beyond
+from privagg.privacy.ledger.entries import (
+    BudgetKey,
+    BudgetSet,
+    Charge,
+    Created,
+    Entry,
+    KeyRotated,
+    Payload,
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """One budget and what was spent of it.
+
+    Attributes:
+        key: data set and unit.
+        epsilon_budget: the budget; `Infinity` only where it was set so.
+        delta: the delta at which epsilon is counted.
+        total: composition of all committed events.
+        charges: how many there were.
+        epsilon_spent: upper bound at `delta` by `accountant`, as of the last charge; None where
+            delta changed since.
+        accountant: who computed it.
+    """
+
+    key: BudgetKey
+    epsilon_budget: Decimal
+    delta: Decimal
+    total: DpEvent = field(default_factory=DpEvent)
+    charges: int = 0
+    epsilon_spent: Decimal | None = Decimal(0)
+    accountant: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The account as canonical JSON values."""
+        spent = self.epsilon_spent
+        return {
+            "dataset": self.key.dataset,
+            "unit": self.key.unit,
+            "epsilon_budget": canonical.plain_decimal(self.epsilon_budget),
+            "delta": canonical.plain_decimal(self.delta),
+            "total": event_to_json(self.total),
+            "charges": self.charges,
+            "epsilon_spent": None if spent is None else canonical.plain_decimal(spent),
+            "accountant": self.accountant,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Account:
+        """The account from `to_json`."""
+        spent = value["epsilon_spent"]
+        return cls(
+            key=BudgetKey(value["dataset"], value["unit"]),
+            epsilon_budget=Decimal(value["epsilon_budget"]),
+            delta=Decimal(value["delta"]),
+            total=DpEvent.model_validate(value["total"]),
+            charges=value["charges"],
+            epsilon_spent=None if spent is None else Decimal(spent),
+            accountant=value["accountant"],
+        )
+
+    def with_budget(self, change: BudgetSet) -> Account:
+        """The account under a changed budget; what was spent stays spent."""
+        same = change.delta == self.delta
+        return replace(
+            self,
+            epsilon_budget=change.epsilon,
+            delta=change.delta,
+            epsilon_spent=self.epsilon_spent if same or not self.charges else None,
+        )
+
+    def with_charge(self, charge: Charge) -> Account:
+        """The account after a charge."""
+        return replace(
+            self,
+            total=compose(self.total, charge.event),
+            charges=self.charges + 1,
+            epsilon_spent=charge.epsilon_after,
+            accountant=charge.accountant,
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """Every account's digest, the signing key, and (in a verifier) the accounts themselves.
+
+    Attributes:
+        size: how many entries were applied.
+        owner_verifier: the verifier key that signs the log now, encoded; empty before entry 0.
+        digests: SHA-256 of each account's canonical bytes.
+    """
+
+    size: int = 0
+    origin: str = ""
+    owner_verifier: str = ""
+    digests: Mapping[BudgetKey, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """SHA-256 that commits to the key and to every account."""
+        rows = [[*key, self.digests[key]] for key in sorted(self.digests)]
+        return canonical.digest(
+            {"origin": self.origin, "verifier": self.owner_verifier, "accounts": rows}
+        )
+
+    def apply(self, payload: Payload, account: Account | None) -> tuple[State, Account | None]:
+        """The state and account after one more entry.
+
+        Args:
+            payload: what the entry says.
+            account: the account that it concerns as it stood before, None where it has none yet.
+
+        Raises:
+            LedgerTamperedError: the entry cannot stand here: its figures contradict the account.
+        """
+        state = replace(self, size=self.size + 1)
+        if isinstance(payload, Created) != (self.size == 0):
+            raise LedgerTamperedError(f"entry {self.size}: a ledger is created once, by entry 0")
+        if isinstance(payload, Created):
+            state = replace(state, origin=payload.origin, owner_verifier=payload.verifier)
+        elif isinstance(payload, KeyRotated):
+            if payload.old_verifier != self.owner_verifier:
+                raise LedgerTamperedError(
+                    f"entry {self.size} rotates a key that was not the ledger's"
+                )
+            state = replace(state, owner_verifier=payload.new_verifier)
+        elif isinstance(payload, BudgetSet):
+            fresh = Account(payload.key, payload.epsilon, payload.delta)
+            account = fresh if account is None else account.with_budget(payload)
+        elif isinstance(payload, Charge):
+            account = self._charged(payload, account)
+        if account is not None and payload.key is not None:
+            digests = {**self.digests, account.key: canonical.digest(account.to_json())}
+            state = replace(state, digests=digests)
+        return state, account
+
+    def _charged(self, charge: Charge, account: Account | None) -> Account:
+        if account is None:
+            raise LedgerTamperedError(f"entry {self.size} charges {charge.key}, without a budget")
+        if (charge.epsilon_budget, charge.delta) != (account.epsilon_budget, account.delta):
+            raise LedgerTamperedError(
+                f"entry {self.size} was held against the budget ({charge.epsilon_budget}, "
+                f"{charge.delta}), but it was ({account.epsilon_budget}, {account.delta})"
+            )
+        if is_beyond(charge.epsilon_after, account.epsilon_budget):
+            raise LedgerTamperedError(
+                f"entry {self.size} charges {charge.key} up to epsilon {charge.epsilon_after}, "
+                f"beyond its budget {account.epsilon_budget}"
+            )
+        return account.with_charge(charge)
+
+
+def replay(entry: Entry, state: State, accounts: dict[BudgetKey, Account]) -> State:
+    """Apply a stored entry to `state` and `accounts` (in place) and hold it against its digest.
+
+    Raises:
+        LedgerTamperedError: the entry cannot stand here, or its state digest is another.
+    """
+    if entry.index != state.size:
+        raise LedgerTamperedError(f"entry {state.size} says that it is entry {entry.index}")
+    key = entry.payload.key
+    before = accounts.get(key) if key is not None else None
+    following, account = state.apply(entry.payload, before)
+    if key is not None and account is not None:
+        accounts[key] = account
+    if following.digest() != entry.state:
+        raise LedgerTamperedError(f"entry {entry.index}: the running totals it commits to differ")
+    return following

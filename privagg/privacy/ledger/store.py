@@ -1,0 +1,184 @@
+"""The database under a ledger: connections, transactions, durability, and nothing about budgets.
+
+SQLite (one institution, several processes): write-ahead log, fsync on every commit, the write lock
+taken before anything is read. PostgreSQL (many writers): the single row of `ledger_tree` is locked
+first, so that writers queue there; readers see one snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import InterfaceError as SqlInterfaceError
+
+from privagg.errors import LedgerError, LedgerTamperedError, MissingDependencyError
+from privagg.privacy.ledger import schema
+
+BUSY_TIMEOUT_S = 120
+_WRITING = "privagg_ledger_writing"
+
+Location = Path | str
+"""A path of an SQLite file, or an SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`)."""
+
+
+def url_of(location: Location) -> URL:
+    """The database URL of a location.
+
+    Raises:
+        LedgerError: a URL of a database that a ledger cannot live in.
+    """
+    if isinstance(location, Path) or "://" not in location:
+        return URL.create("sqlite", database=str(location))
+    try:
+        url = make_url(location)
+    except ArgumentError as error:
+        raise LedgerError("the ledger's location is not a path or database URL") from error
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise LedgerError(f"a ledger lives in SQLite or PostgreSQL, not in {url.drivername!r}")
+    return url
+
+
+class Store:
+    """Transactions on one ledger's database; safe across threads, processes and forks."""
+
+    def __init__(self, location: Location, *, read_only: bool) -> None:
+        self.url = url_of(location)
+        self.read_only = read_only
+        self.where = self.url.render_as_string(hide_password=True)
+        if self.url.get_backend_name() == "sqlite" and self.url.database in (None, "", ":memory:"):
+            raise LedgerError("a ledger must be durable: give a file, not an in-memory database")
+        self.engine = _engine(self.url, read_only)
+        _survive_forks(self.engine)
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file, None for a server."""
+        return Path(self.url.database or "") if self.engine.dialect.name == "sqlite" else None
+
+    def make_file(self) -> None:
+        """Create the SQLite file, readable by its owner only; no-op where it is there."""
+        if self.path is None or self.path.exists():
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise LedgerError(f"cannot create the ledger {self.path}: {error.strerror}") from error
+
+    def require_file(self) -> None:
+        """Refuse to open an SQLite ledger that is not there.
+
+        Raises:
+            LedgerError: no such file.
+        """
+        if self.path is not None and not self.path.is_file():
+            raise LedgerError(f"there is no ledger at {self.path}; create one first")
+
+    @contextmanager
+    def write(self, *, lock_tree: bool = True) -> Iterator[Connection]:
+        """A transaction that holds the ledger's one write lock from its first statement on.
+
+        Raises:
+            LedgerError: opened read-only, locked for too long, or not reachable.
+            LedgerTamperedError: the database is damaged.
+        """
+        if self.read_only:
+            raise LedgerError(f"the ledger {self.where} was opened without its signing key")
+        with self._translated(), self.engine.connect() as plain:
+            connection = plain.execution_options(**{_WRITING: True})
+            with connection.begin():
+                if lock_tree and connection.dialect.name != "sqlite":
+                    connection.execute(select(schema.tree.c.size).with_for_update())
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one snapshot and blocks nobody.
+
+        Raises:
+            LedgerError: not reachable.
+            LedgerTamperedError: the database is damaged.
+        """
+        with self._translated(), self.engine.connect() as connection:
+            if connection.dialect.name != "sqlite":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    def has_schema(self) -> bool:
+        """True where the database holds a ledger."""
+        with self._translated():
+            return bool(inspect(self.engine).has_table(schema.meta.name))
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, SqlInterfaceError) as error:
+            raise LedgerError(f"the ledger {self.where} cannot be used: {error.orig}") from error
+        except DatabaseError as error:
+            raise LedgerTamperedError(f"the ledger {self.where}: {error.orig}") from error
+
+
+def _engine(url: URL, read_only: bool) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
+    arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": 30}
+    try:
+        engine = create_engine(url, connect_args=arguments)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise MissingDependencyError(
+            f"{url.drivername} needs an optional part: install privagg[postgres]"
+        ) from error
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.isolation_level = None  # BEGIN is ours, so that it can be IMMEDIATE
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA trusted_schema=OFF")
+            if read_only:
+                connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        writing = connection.get_execution_options().get(_WRITING, False)
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        elif writing:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+
+    return engine
+
+
+def _survive_forks(engine: Engine) -> None:
+    """A forked child must not share its parent's connections."""
+    reference = weakref.ref(engine)
+
+    def after_fork() -> None:
+        inherited = reference()
+        if inherited is not None:
+            inherited.dispose(close=False)
+
+    os.register_at_fork(after_in_child=after_fork)
