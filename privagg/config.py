@@ -254,7 +254,9 @@ class Config(_Section):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one record's input."""
-        return (self.data.table_schema.width,) if isinstance(self.data, TableData) else self.data.shape
+        return (
+            (self.data.table_schema.width,) if isinstance(self.data, TableData) else self.data.shape
+        )
 
     @property
     def classes(self) -> int:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.errors import CohortError, OpeningRefusedError, PrivaggError
+from privagg.errors import OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Message,
@@ -151,7 +151,7 @@ def run_round(
             result.update = _decode(job, bytes(message.payload), aggregator.contributors)
             result.survivors, opening = aggregator.contributors, message.statement
             result.outcome = "opened"
-        except (CohortError, OpeningRefusedError) as error:
+        except PrivaggError as error:
             result.reason = str(error)
         _close(job, transport, result, opening)
     return result
@@ -227,9 +227,7 @@ def _decode(job: Job, share: bytes, contributors: tuple[str, ...]) -> FloatVecto
     return total.astype(np.float64) * float(factor)
 
 
-def _close(
-    job: Job, transport: Transport, result: RoundOutcome, opening: Statement | None
-) -> None:
+def _close(job: Job, transport: Transport, result: RoundOutcome, opening: Statement | None) -> None:
     """Tell the cohort how the round ended, so that every ledger can say what really happened."""
     header = RoundClose(
         run=job.run,

@@ -32,6 +32,7 @@ from privagg.messages import (
     read_statement,
     refusal_text,
 )
+from privagg.secure.contributors import contributors_of
 from privagg.secure.opening import DecryptionKey
 from privagg.secure.scheme import Fold
 from privagg.secure.wire import EncryptedTensor
@@ -208,7 +209,7 @@ class KeyHolder:
             raise KeyMismatchError(f"the sum is labelled with key {tensor.key_id[:16]}...")
         if tensor.parameters_fingerprint != parameters.fingerprint:
             raise KeyMismatchError("the sum is labelled with other parameters")
-        if tensor.contributor_names(self._rule.names) != contributors:
+        if contributors_of(tensor, self._rule.names) != contributors:
             raise OpeningRefusedError(
                 "the sum's contributor set differs from the signed contributions"
             )

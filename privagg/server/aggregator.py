@@ -20,8 +20,9 @@ from privagg.errors import (
 )
 from privagg.identity import Identity, Roster
 from privagg.messages import Message, OpenRequest, Refusal, Statement, Upload, read_message
+from privagg.secure.contributors import bitmap_of, contributors_of
 from privagg.secure.scheme import Buffer, Parameters
-from privagg.secure.wire import EncryptedTensor, contributor_bitmap
+from privagg.secure.wire import EncryptedTensor
 
 FRAME_OVERHEAD_BYTES = 64 * 2**10
 """Room for a frame's header, the tensor's header and the signature."""
@@ -160,7 +161,7 @@ class Aggregator:
                 f"upload of {header.sender!r}: the tensor says {found}, this round uses "
                 f"{expected_tensor}"
             )
-        if tensor.contributor_names(self.terms.names) != (header.sender,):
+        if contributors_of(tensor, self.terms.names) != (header.sender,):
             raise CiphertextError(
                 f"upload of {header.sender!r}: its contributor set names other sites"
             )
@@ -187,7 +188,7 @@ class Aggregator:
             run=self.terms.run,
             round=self.terms.round,
             attempt=self.terms.attempt,
-            contributors=contributor_bitmap(contributors, self.terms.names),
+            contributors=bitmap_of(contributors, self.terms.names),
             roster_size=len(self.terms.names),
             payload=memoryview(self._fold.payload()),
         ).to_bytes()

@@ -190,8 +190,12 @@ class TrainingPlan(BaseModel, ABC):
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON; sites pin it."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(b"privagg/plan/1\0" + text.encode()).hexdigest()
+        return hashlib.sha256(b"privagg/plan/1\0" + self.canonical_json.encode()).hexdigest()
+
+    @property
+    def canonical_json(self) -> str:
+        """The plan as JSON with sorted keys and no spaces; `load_plan` reads it back."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @property
     def addends(self) -> int:

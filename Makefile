@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` and `make test`. Both set up their own .venv first.
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+
+.PHONY: demo test lint types contracts unit bench clean help
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "privagg needs Python 3.11 or newer; try: make PYTHON=python3.12 demo"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready  ## three hospitals train one model; results in out/
+	$(BIN)/privagg demo --output out
+
+test: $(VENV)/.ready lint types contracts unit  ## everything that CI runs
+
+lint: $(VENV)/.ready  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready  ## mypy, strict
+	$(BIN)/mypy privagg
+
+contracts: $(VENV)/.ready  ## import contracts and the proofs' bindings
+	$(BIN)/lint-imports
+	$(BIN)/python -m proofs.bind
+
+unit: $(VENV)/.ready  ## pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+bench: $(VENV)/.ready  ## heart and credit benchmarks on DATA (default ../shared/data)
+	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
+	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

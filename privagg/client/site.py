@@ -1,0 +1,354 @@
+"""A site: a message handler that owns its data, its ledger and its secrets. Bytes in, bytes out.
+
+Nothing is believed because a message says it: the coordinator's key, the plan's digest and the
+encryption key are pinned here. The order is fixed: check everything that can be checked, charge the
+ledger, and only with the receipt in hand train, add noise, encrypt. What was sent is stored first,
+so that a resend is the same bytes and free.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privagg.errors import (
+    BudgetExceededError,
+    CohortError,
+    KeyMismatchError,
+    MessageError,
+    PrivaggError,
+    ReceiptError,
+    SignatureError,
+    UnknownPartyError,
+    WrongRoundError,
+)
+from privagg.identity import Identity, Roster
+from privagg.messages import (
+    Acknowledgement,
+    Header,
+    Message,
+    Opening,
+    OpenRequest,
+    Refusal,
+    RefusalReason,
+    RoundClose,
+    RoundStart,
+    Upload,
+    read_message,
+    read_statement,
+    refusal_text,
+)
+from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.ledger import ChargeRequest, Ledger, Receipt
+from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.randomness import Randomness
+from privagg.secure.contributors import bitmap_of
+from privagg.secure.keyholder import KeyHolder
+from privagg.secure.scheme import EncryptionKey
+from privagg.secure.wire import EncryptedTensor
+
+IntVector = NDArray[np.int64]
+FloatVector = NDArray[np.float64]
+Place = tuple[str, int, int]
+
+
+class Learner(Protocol):
+    """Turns a model into this site's integer contribution under the plan."""
+
+    def contribution(
+        self, parameters: FloatVector, randomness: Randomness, place: Place
+    ) -> IntVector:
+        """Train, clip, put on the grid, weigh and add this site's noise.
+
+        Args:
+            parameters: float64 (d,), the round's model.
+            randomness: source of sampling and noise.
+            place: (run, round, attempt), labels for the streams.
+
+        Returns:
+            int64 (d,), every coordinate within the plan's upload bound.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a site believes without being told: its own configuration.
+
+    Args:
+        roster: identity keys of everybody it hears from.
+        coordinator: the only party that may start and close rounds.
+        plan_digest: the only plan it takes part in.
+        key_id: the only encryption key it encrypts under.
+    """
+
+    roster: Roster
+    coordinator: str
+    plan_digest: str
+    key_id: str
+
+
+class Site:
+    """One institution in a federation.
+
+    Args:
+        identity: signs its uploads.
+        pins: what it believes.
+        plan: the plan whose digest it pinned.
+        learner: trains on its records.
+        key: the encryption key it pinned.
+        ledger: its own, with a budget for its data set.
+        randomness: the operating system's; a deterministic source charges epsilon = infinity.
+        key_holder: under custody `sites`, the handler for opening requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        pins: Pins,
+        plan: TrainingPlan,
+        learner: Learner,
+        key: EncryptionKey,
+        ledger: Ledger,
+        randomness: Randomness,
+        key_holder: KeyHolder | None = None,
+    ) -> None:
+        if plan.digest != pins.plan_digest:
+            raise WrongRoundError(
+                f"{identity.name!r} pinned plan {pins.plan_digest[:16]}... but was given "
+                f"{plan.digest[:16]}...; agree on one plan and pin its digest"
+            )
+        if key.key_id != pins.key_id:
+            raise KeyMismatchError(
+                f"{identity.name!r} pinned key {pins.key_id[:16]}... but was given "
+                f"{key.key_id[:16]}...; get the key holder's key again and compare"
+            )
+        self.identity = identity
+        self.ledger = ledger
+        self._pins = pins
+        self._plan = plan
+        self._terms = plan.site(identity.name)
+        self._learner = learner
+        self._key = key
+        self._randomness = randomness
+        self._key_holder = key_holder
+        self.encrypt_seconds = 0.0
+        """Wall-clock seconds of the last encryption; shown to the owner, in no message."""
+
+    def handle(self, data: bytes) -> bytes:
+        """Answer one message; a refusal for public reasons is an answer too.
+
+        Raises:
+            MessageError, SignatureError, UnknownPartyError: no message of a pinned party.
+        """
+        message = read_message(data, self._pins.roster)
+        try:
+            return self._answer(message, data)
+        except PrivaggError as error:
+            facts = Refusal(
+                **self._reply_to(message.header),
+                reason=_reason(error),
+                message=refusal_text(error),
+            )
+            return Message.sign(self.identity, facts).to_bytes()
+
+    def _answer(self, message: Message, data: bytes) -> bytes:
+        header = message.header
+        if isinstance(header, OpenRequest) and self._key_holder is not None:
+            return self._key_holder.handle(data)
+        if header.sender != self._pins.coordinator:
+            raise UnknownPartyError(f"{header.sender!r} does not coordinate this federation")
+        if header.plan_digest != self._pins.plan_digest:
+            raise WrongRoundError(
+                f"plan {header.plan_digest[:16]}... is not the one this site pinned "
+                f"({self._pins.plan_digest[:16]}...)"
+            )
+        if isinstance(header, RoundStart):
+            return self._take_part(header, message)
+        if isinstance(header, RoundClose):
+            self._record(header)
+            return Message.sign(self.identity, Acknowledgement(**self._reply_to(header))).to_bytes()
+        raise MessageError(f"a site does not answer a {type(header).__name__}")
+
+    # --- taking part ---------------------------------------------------------------------------
+
+    def _take_part(self, header: RoundStart, message: Message) -> bytes:
+        self._check_start(header)
+        parameters = self._read_model(message)
+        stored = self.ledger.stored_upload(*header.place)
+        if stored is not None:
+            return stored
+        receipt = self.ledger.charge(self._charge_request(header))
+        self.ledger.consume(receipt)
+        values = self._learner.contribution(parameters, self._randomness, header.place)
+        upload = self._encrypt(header, receipt, values)
+        self.ledger.store_upload(receipt, upload)
+        return upload
+
+    def _check_start(self, header: RoundStart) -> None:
+        """Every refusal that public facts allow comes before the charge."""
+        if header.key_id != self._pins.key_id:
+            raise KeyMismatchError(
+                f"the round uses key {header.key_id[:16]}..., this site pinned "
+                f"{self._pins.key_id[:16]}..."
+            )
+        if header.round > self._plan.rounds:
+            raise WrongRoundError(
+                f"round {header.round} is beyond the plan's {self._plan.rounds} rounds"
+            )
+        cohort = header.cohort
+        in_order = tuple(name for name in self._plan.names if name in set(cohort))
+        if cohort != in_order or len(cohort) != self._plan.addends:
+            raise CohortError(
+                f"a round of this plan asks {self._plan.addends} different sites of the roster "
+                f"in its order; this one asks {', '.join(cohort)}"
+            )
+        if self.identity.name not in cohort:
+            raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
+
+    def _read_model(self, message: Message) -> FloatVector:
+        expected = 8 * self._plan.dimension
+        if len(message.payload) != expected:
+            raise MessageError(
+                f"the model has {len(message.payload)} bytes; {expected} were expected "
+                f"({self._plan.dimension} float64)"
+            )
+        parameters = np.frombuffer(message.payload, dtype="<f8").astype(np.float64)
+        if not np.isfinite(parameters).all():
+            raise MessageError("the round's model holds values that are not finite")
+        return parameters
+
+    def _charge_request(self, header: RoundStart) -> ChargeRequest:
+        plan = self._plan
+        event = plan.committed_event(self.identity.name)
+        if not self._randomness.secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        return ChargeRequest(
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            dataset=self._terms.dataset,
+            unit=plan.unit.value,
+            event=event,
+            plan_digest=plan.digest,
+            facts=self._facts(header),
+        )
+
+    def _facts(self, header: RoundStart) -> dict[str, Any]:
+        """What is about to be done, for whoever reads the ledger later; public facts only."""
+        plan, noise = self._plan, self._plan.noise
+        return {
+            "mode": plan.mode,
+            "cohort": list(header.cohort),
+            "minimum_survivors": plan.minimum_survivors,
+            "clip_norm_l2": str(plan.clip_norm_l2),
+            "sensitivity_grid": plan.sensitivity_grid,
+            "noise_stddev_grid": _noise_text(plan),
+            "noise_bound_grid": noise.bound if noise else 0,
+            "upload_bound_grid": plan.upload_bound,
+            "sum_bound_grid": plan.sum_bound,
+            "scheme": plan.scheme,
+            "key_id": self._pins.key_id,
+            "security_bits": self._key.parameters.security_bits,
+            "custody": plan.custody.value,
+            "generator": self._randomness.name,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        }
+
+    def _encrypt(self, header: RoundStart, receipt: Receipt, values: IntVector) -> bytes:
+        start = time.perf_counter()
+        payload = self._key.encrypt(values)
+        tensor = EncryptedTensor(
+            scheme=self._key.parameters.scheme,
+            parameters_fingerprint=self._key.parameters.fingerprint,
+            key_id=self._pins.key_id,
+            length=self._plan.dimension,
+            packing=self._key.parameters.packing,
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            contributors=bitmap_of((self.identity.name,), self._plan.names),
+            roster_size=len(self._plan.names),
+            payload=memoryview(payload),
+        )
+        upload = Upload(
+            **self._reply_to(header),
+            key_id=self._pins.key_id,
+            receipt_hash=receipt.entry_hash,
+            checkpoint=receipt.checkpoint,
+            generator=self._randomness.name,
+            noise_stddev_grid=_noise_text(self._plan),
+        )
+        frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
+        self.encrypt_seconds = time.perf_counter() - start
+        return frame
+
+    # --- what really happened ------------------------------------------------------------------
+
+    def _record(self, close: RoundClose) -> None:
+        """Append the realised event, or the stop; neither gives any budget back."""
+        place = {"run": close.run, "round": close.round, "attempt": close.attempt}
+        if close.outcome == "stopped":
+            self.ledger.record("aborted", {**place, "reason": close.reason})
+            return
+        if close.opening is None:
+            raise CohortError("a round cannot have been opened without its key holder's statement")
+        opening = read_statement(close.opening, self._pins.roster)
+        if not isinstance(opening, Opening) or opening.place != close.place:
+            raise SignatureError("the opening's statement is for another round")
+        if opening.contributors != close.survivors:
+            raise CohortError("the coordinator and the key holder name different contributors")
+        event = self._plan.realised_event(self.identity.name, close.survivors)
+        if not self._randomness.secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        self.ledger.record(
+            "realised",
+            {
+                **place,
+                "dataset": self._terms.dataset,
+                "unit": self._plan.unit.value,
+                "event": event,
+                "attested_by": opening.sender,
+                "facts": {
+                    "survivors": list(close.survivors),
+                    "contributed": self.identity.name in close.survivors,
+                    "noise_stddev_grid": _noise_text(self._plan),
+                },
+            },
+        )
+
+    def _reply_to(self, header: Header) -> dict[str, Any]:
+        return {
+            "run": header.run,
+            "round": header.round,
+            "attempt": header.attempt,
+            "sender": self.identity.name,
+            "plan_digest": self._pins.plan_digest,
+        }
+
+
+def _noise_text(plan: TrainingPlan) -> str:
+    """A share's standard deviation in grid units, exactly, as a decimal."""
+    if plan.noise is None:
+        return "0"
+    stddev = plan.noise.stddev_grid
+    return format(Decimal(stddev.numerator) / Decimal(stddev.denominator), "f")
+
+
+def _reason(error: PrivaggError) -> RefusalReason:
+    reasons: tuple[tuple[type[PrivaggError], RefusalReason], ...] = (
+        (BudgetExceededError, "budget"),
+        (ReceiptError, "spent-attempt"),
+        (KeyMismatchError, "key"),
+        (WrongRoundError, "plan"),
+        (CohortError, "cohort"),
+    )
+    return next((reason for kind, reason in reasons if isinstance(error, kind)), "unavailable")

@@ -1,0 +1,527 @@
+"""The Python door: a federation from its configuration, checked, run and reported.
+
+    from privagg import Federation
+
+    federation = Federation.from_toml("my.toml")
+    print(federation.plan.noise_multiplier)
+    result = federation.run()
+    print(result.metrics, result.report_html)
+
+All parties live in this process, each with its own identity, ledger and key material, and exchange
+the very bytes that a network would carry. A distributed runtime drives the same parties.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from privagg.client.evaluate import Evaluator
+from privagg.client.learning import make_learner
+from privagg.client.loading import load_records
+
+import privagg
+from privagg.client.data import Records
+from privagg.client.models import build_model, get_parameters, save_model
+from privagg.client.site import Pins, Site
+from privagg.config import Config, SiteSection, load_config, parse_config
+from privagg.errors import BudgetExceededError, ConfigError, PrivaggError
+from privagg.identity import Identity, Roster
+from privagg.planning import build_plan, requirement_of
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.accountants import default_accountant
+from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.privacy.unit import Custody
+from privagg.report import write_report
+from privagg.round import Job, RoundOutcome, run_round
+from privagg.runtime.local import LocalTransport
+from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.secure.opening import DecryptionKey
+from privagg.secure.registry import scheme as find_scheme
+from privagg.secure.scheme import Parameters, Scheme
+from privagg.server.optimizers import ServerOptimizer, make_optimizer
+
+COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
+
+FloatVector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What a caller hears after each round.
+
+    Attributes:
+        outcome: how the round ended.
+        metrics: figures on the table declared public; empty where there is none.
+        epsilon: site -> (spent so far over all jobs, budget), as its ledger says.
+        encrypt_seconds: wall-clock seconds all sites together took to encrypt.
+    """
+
+    outcome: RoundOutcome
+    metrics: Mapping[str, float]
+    epsilon: Mapping[str, tuple[Decimal, Decimal]]
+    encrypt_seconds: float
+
+
+@dataclass
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        run: its identifier.
+        outcome: `finished`, or `stopped` where a round stopped by the plan's rule.
+        parameters: float64 (d,), the model after the last opened round.
+        metrics: figures on the public table after the last opened round.
+        rounds: every attempt, in order.
+        model, report_json, report_html: files written.
+        ledgers: party -> ledger file.
+    """
+
+    run: str
+    outcome: str
+    reason: str
+    parameters: FloatVector
+    metrics: dict[str, float] = field(default_factory=dict)
+    rounds: list[RoundReport] = field(default_factory=list)
+    model: Path | None = None
+    report_json: Path | None = None
+    report_html: Path | None = None
+    ledgers: dict[str, Path] = field(default_factory=dict)
+
+
+class Federation:
+    """Institutions that train one model together.
+
+    Args:
+        config: the checked configuration.
+        base: folder that relative paths in it start from.
+        records: site name -> records, in place of the files named in the configuration.
+        public_records: the table declared public, in place of the file.
+        accountant: whose epsilon calibrates the noise and guards the budgets.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        base: Path | str = ".",
+        records: Mapping[str, Records] | None = None,
+        public_records: Records | None = None,
+        accountant: Accountant | None = None,
+    ) -> None:
+        self.config = config
+        self.base = Path(base)
+        self.accountant = accountant or default_accountant()
+        self._records = dict(records or {})
+        self._public_records = public_records
+        unknown = set(self._records) - {site.name for site in config.sites}
+        if unknown:
+            raise ConfigError(f"records given for unknown sites: {', '.join(sorted(unknown))}")
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **options: Any) -> Self:
+        """The federation described by a configuration file; its paths start at its folder.
+
+        Raises:
+            ConfigError: the file cannot be used as it is.
+        """
+        return cls(load_config(path), base=Path(path).resolve().parent, **options)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], **options: Any) -> Self:
+        """The federation described by plain values, as they would stand in the file."""
+        return cls(parse_config(values), **options)
+
+    # --- what follows from the configuration alone ----------------------------------------------
+
+    @cached_property
+    def model(self) -> Any:
+        """A fresh model with the public initial parameters (a `torch.nn.Module`)."""
+        config = self.config
+        return build_model(
+            config.training.model,
+            config.input_shape,
+            config.classes,
+            seed=config.federation.seed,
+        )
+
+    @cached_property
+    def plan(self) -> TrainingPlan:
+        """The plan, its noise calibrated to the configured epsilon."""
+        dimension = len(get_parameters(self.model))
+        return build_plan(self.config, dimension=dimension, accountant=self.accountant)
+
+    @cached_property
+    def scheme(self) -> Scheme:
+        """The secure aggregation scheme."""
+        return find_scheme(self.config.secure.scheme)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The scheme's parameters for this plan (before any key exists)."""
+        secure = self.config.secure
+        requirement = requirement_of(self.plan, security_bits=secure.security_bits)
+        return self.scheme.choose_parameters(requirement, **secure.options)
+
+    @property
+    def output(self) -> Path:
+        """Folder of models, ledgers and reports."""
+        return self.base / self.config.federation.output
+
+    @property
+    def opener(self) -> str:
+        """The party that answers opening requests."""
+        if self.config.secure.custody is Custody.AUTHORITY:
+            return KEY_HOLDER
+        return self.config.secure.opener or self.plan.names[0]
+
+    def records_of(self, site: SiteSection) -> Records:
+        """One site's records, read and encoded by the public declaration."""
+        if site.name not in self._records:
+            self._records[site.name] = load_records(
+                self.config.data, self.base, site.data, site.labels
+            )
+        return self._records[site.name]
+
+    @cached_property
+    def public_records(self) -> Records | None:
+        """The table declared public, or None where the configuration names none."""
+        evaluation = self.config.evaluation
+        if self._public_records is not None or evaluation is None:
+            return self._public_records
+        return load_records(
+            self.config.data, self.base, evaluation.data, evaluation.labels, public=True
+        )
+
+    # --- budgets --------------------------------------------------------------------------------
+
+    def ledger_path(self, party: str) -> Path:
+        """Where a party's ledger lies."""
+        return self.output / "ledgers" / f"{party}.sqlite"
+
+    def _identity(self, party: str) -> Identity:
+        return Identity.load_or_create(party, self.output / "keys" / f"{party}.pem")
+
+    def open_ledger(self, party: str) -> Ledger:
+        """A party's ledger, created with its budget where it does not exist yet."""
+        path, identity = self.ledger_path(party), self._identity(party)
+        if path.exists():
+            ledger = Ledger.open(path, signing_key=identity.key, accountant=self.accountant)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ledger = Ledger.create(
+                path, owner=party, signing_key=identity.key, accountant=self.accountant
+            )
+        if party != COORDINATOR:
+            self._ensure_budget(ledger, party)
+        return ledger
+
+    def _ensure_budget(self, ledger: Ledger, party: str) -> None:
+        """Set the configured budget where the data set has none; never change one that it has."""
+        key = self._budget_key(party)
+        if ledger.budget(key) is None:
+            privacy = self.config.privacy
+            ledger.set_budget(
+                key,
+                privacy.budget,
+                privacy.delta,
+                who=party,
+                why=f"configuration of federation {self.config.federation.name}",
+            )
+
+    def _budget_key(self, party: str) -> BudgetKey:
+        return BudgetKey(self.plan.site(party).dataset, self.plan.unit.value)
+
+    def check_budgets(self) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
+        """What the whole job would do to every data set's budget; nothing is spent.
+
+        Returns:
+            Site -> (epsilon spent before, epsilon after the whole job, budget).
+
+        Raises:
+            BudgetExceededError: a budget is too small for the whole job.
+        """
+        found = {}
+        for name in self.plan.names:
+            key = self._budget_key(name)
+            projection = self.open_ledger(name).project(key, self.plan.total_committed(name))
+            found[name] = (
+                projection.epsilon_before,
+                projection.epsilon_after,
+                projection.budget,
+            )
+            if not projection.fits:
+                raise BudgetExceededError(
+                    f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {name!r} "
+                    f"from epsilon {projection.epsilon_before} to {projection.epsilon_after}, "
+                    f"beyond its budget of {projection.budget}; nothing was spent. Raise "
+                    "privacy.epsilon's share of the budget with its owner, or ask for less: "
+                    "fewer rounds, a lower sampling rate, more noise"
+                )
+        return found
+
+    # --- the run --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        on_round: Callable[[RoundReport], None] | None = None,
+        randomness: Randomness | None = None,
+    ) -> RunResult:
+        """Train: charge, encrypt, add, open and step for every planned round; then report.
+
+        Args:
+            on_round: called after every attempt.
+            randomness: source of sampling and noise; the operating system's unless a test says
+                otherwise (a deterministic source is charged as epsilon = infinity).
+
+        Raises:
+            BudgetExceededError: before anything is spent, where a budget is too small.
+            PrivaggError: bad configuration or data, before anything is spent.
+        """
+        return _Run(self, randomness or SystemRandomness()).drive(on_round)
+
+
+class _Run:
+    """One run of a federation in this process: its parties, its rounds, its files."""
+
+    def __init__(self, federation: Federation, randomness: Randomness) -> None:
+        self.federation = federation
+        self.plan = plan = federation.plan
+        self.run_id = f"{federation.config.federation.name}-{secrets.token_hex(6)}"
+        records = {site.name: federation.records_of(site) for site in federation.config.sites}
+        if randomness.secure:
+            federation.check_budgets()
+        key = federation.scheme.generate_key(federation.parameters)
+        self.ledgers = {name: federation.open_ledger(name) for name in plan.names}
+        self.coordinator_ledger = federation.open_ledger(COORDINATOR)
+        self.identities = {
+            name: federation._identity(name) for name in (COORDINATOR, KEY_HOLDER, *plan.names)
+        }
+        self.roster = Roster.of(*self.identities.values())
+        self.sites = self._make_sites(key, records, randomness)
+        self.transport = LocalTransport(self._handlers(key))
+        self.job = Job(
+            run=self.run_id,
+            plan=plan,
+            scheme=federation.scheme,
+            parameters=key.encryption_key.parameters,
+            key_id=key.encryption_key.key_id,
+            identity=self.identities[COORDINATOR],
+            roster=self.roster,
+            opener=federation.opener,
+        )
+        self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
+        public = federation.public_records
+        self.evaluator = Evaluator(federation.model, public) if public is not None else None
+        self.generator = randomness.name
+
+    def _make_sites(
+        self, key: DecryptionKey, records: Mapping[str, Records], randomness: Randomness
+    ) -> dict[str, Site]:
+        federation, plan = self.federation, self.plan
+        pins = Pins(
+            roster=self.roster,
+            coordinator=COORDINATOR,
+            plan_digest=plan.digest,
+            key_id=key.encryption_key.key_id,
+        )
+        return {
+            name: Site(
+                identity=self.identities[name],
+                pins=pins,
+                plan=plan,
+                learner=make_learner(plan, name, records[name]),
+                key=key.encryption_key,
+                ledger=self.ledgers[name],
+                randomness=randomness,
+                key_holder=self._key_holder(key, name) if name == federation.opener else None,
+            )
+            for name in plan.names
+        }
+
+    def _key_holder(self, key: DecryptionKey, party: str) -> KeyHolder:
+        plan = self.plan
+        rule = OpeningRule(
+            plan_digest=plan.digest,
+            names=plan.names,
+            minimum_survivors=plan.minimum_survivors,
+            addends=plan.addends,
+            rounds=plan.rounds,
+            strict=plan.strict,
+        )
+        return KeyHolder(
+            identity=self.identities[party],
+            key=key,
+            rule=rule,
+            roster=self.roster,
+            aggregator=COORDINATOR,
+            store=self.federation.output / "keyholder" / f"{party}.sqlite",
+        )
+
+    def _handlers(self, key: DecryptionKey) -> dict[str, Callable[[bytes], bytes]]:
+        handlers: dict[str, Callable[[bytes], bytes]] = {
+            name: site.handle for name, site in self.sites.items()
+        }
+        if self.federation.opener == KEY_HOLDER:
+            handlers[KEY_HOLDER] = self._key_holder(key, KEY_HOLDER).handle
+        return handlers
+
+    # --- rounds -----------------------------------------------------------------------------------
+
+    def drive(self, on_round: Callable[[RoundReport], None] | None) -> RunResult:
+        """All rounds, then the files."""
+        parameters = get_parameters(self.federation.model)
+        result = RunResult(self.run_id, "finished", "", parameters)
+        self._record_start()
+        try:
+            for number in range(1, self.plan.rounds + 1):
+                report = self._one_round(result, number, on_round)
+                if report.outcome.outcome == "stopped":
+                    result.outcome, result.reason = "stopped", report.outcome.reason
+                    break
+        except PrivaggError as error:
+            self._record("run-finished", outcome="failed", reason=type(error).__name__)
+            raise
+        self._finish(result)
+        return result
+
+    def _one_round(
+        self, result: RunResult, number: int, on_round: Callable[[RoundReport], None] | None
+    ) -> RoundReport:
+        """One round with its retries; each attempt is charged, recorded and told."""
+        for attempt in range(1, self.federation.config.training.retries + 2):
+            outcome = run_round(
+                self.job,
+                self.transport,
+                result.parameters,
+                round_number=number,
+                attempt=attempt,
+            )
+            if outcome.update is not None:
+                result.parameters = self.optimizer.step(result.parameters, outcome.update)
+                result.metrics = self._evaluate(result.parameters)
+            report = RoundReport(
+                outcome=outcome,
+                metrics=dict(result.metrics) if outcome.update is not None else {},
+                epsilon=self._epsilon(),
+                encrypt_seconds=sum(self.sites[name].encrypt_seconds for name in outcome.bytes_up),
+            )
+            self._record_round(report)
+            result.rounds.append(report)
+            if on_round is not None:
+                on_round(report)
+            if outcome.outcome == "opened":
+                break
+        return report
+
+    def _evaluate(self, parameters: FloatVector) -> dict[str, float]:
+        return self.evaluator.metrics(parameters) if self.evaluator is not None else {}
+
+    def _epsilon(self) -> dict[str, tuple[Decimal, Decimal]]:
+        found = {}
+        for name, ledger in self.ledgers.items():
+            key = self.federation._budget_key(name)
+            budget = ledger.budget(key)
+            assert budget is not None  # set when the ledger was opened
+            found[name] = (ledger.spent(key).epsilon, budget.epsilon)
+        return found
+
+    # --- records and files ------------------------------------------------------------------------
+
+    def _record(self, kind: str, **values: Any) -> None:
+        self.coordinator_ledger.record(kind, {"run": self.run_id, **values})
+
+    def _record_start(self) -> None:
+        federation, plan = self.federation, self.plan
+        evaluation = federation.config.evaluation
+        self._record(
+            "run-started",
+            facts={
+                "federation": federation.config.federation.name,
+                "plan": plan.canonical_json,
+                "plan_digest": plan.digest,
+                "scheme": {
+                    "name": federation.scheme.name,
+                    "protects": federation.scheme.protects,
+                    "security_bits": self.job.parameters.security_bits,
+                    "key_id": self.job.key_id,
+                    "payload_bytes": self.job.parameters.payload_bytes,
+                    "explanation": self.job.parameters.explain(),
+                },
+                "custody": plan.custody.value,
+                "custody_plainly": plan.custody.plainly,
+                "opener": federation.opener,
+                "parties": dict(self.roster.keys),
+                "public_table": evaluation.name if evaluation is not None else None,
+                "attestations": [dict(a) for a in federation.config.attestations],
+                "generator": self.generator,
+                "versions": {
+                    "privagg": privagg.__version__,
+                    "python": platform.python_version(),
+                    "numpy": np.__version__,
+                },
+            },
+        )
+
+    def _record_round(self, report: RoundReport) -> None:
+        outcome = report.outcome
+        self._record(
+            "round",
+            round=outcome.round,
+            attempt=outcome.attempt,
+            outcome=outcome.outcome,
+            reason=outcome.reason,
+            facts={
+                "cohort": list(outcome.cohort),
+                "survivors": list(outcome.survivors),
+                "refusals": [
+                    {"site": site, "message": text} for site, text in outcome.refusals.items()
+                ],
+                "metrics": dict(report.metrics) or None,
+                "bytes_up": outcome.bytes_up,
+                "bytes_down": outcome.bytes_down,
+                "seconds": {"encrypt": report.encrypt_seconds, **outcome.seconds},
+                "exchanges": outcome.exchanges,
+            },
+        )
+
+    def _finish(self, result: RunResult) -> None:
+        """Save the model, close the coordinator's record, write the report from the ledgers."""
+        output = self.federation.output
+        result.model = output / "model.safetensors"
+        digest = save_model(self.federation.model, result.parameters, result.model)
+        self.coordinator_ledger.record(
+            "released",
+            {
+                "what": "model",
+                "who": COORDINATOR,
+                "facts": {
+                    "run": self.run_id,
+                    "model_file": result.model.name,
+                    "model_sha256": digest,
+                    "metrics": result.metrics or None,
+                },
+            },
+        )
+        self._record("run-finished", outcome=result.outcome, reason=result.reason)
+        result.ledgers = {
+            name: self.federation.ledger_path(name) for name in (COORDINATOR, *self.plan.names)
+        }
+        result.report_json, result.report_html = write_report(
+            output,
+            run=self.run_id,
+            coordinator=self.coordinator_ledger,
+            sites=self.ledgers,
+            accountant=self.federation.accountant,
+        )

@@ -1,0 +1,146 @@
+"""From a configuration to the plan that everybody pins, its noise calibrated."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from privagg.config import Config
+from privagg.errors import PlanError
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.calibration import calibrate
+from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, SiteTerms, TrainingPlan
+from privagg.secure.scheme import Requirement
+
+PLANS: dict[str, type[TrainingPlan]] = {
+    "record-distributed": DistributedPlan,
+    "record-local": LocalPlan,
+    "client": ClientPlan,
+}
+
+
+def build_plan(config: Config, *, dimension: int, accountant: Accountant) -> TrainingPlan:
+    """The plan that a configuration stands for.
+
+    Args:
+        config: the checked configuration.
+        dimension: d, trainable parameters of its model.
+        accountant: whose epsilon the noise is calibrated to.
+
+    Returns:
+        A plan whose committed events cost every data set at most `privacy.epsilon`.
+
+    Raises:
+        PlanError: the settings contradict each other.
+        CalibrationError: no noise meets the target.
+    """
+    facts = _plan_facts(config, dimension)
+    sigma = config.privacy.noise_multiplier
+    if sigma is None:
+        sigma = _calibrated(config, _validate(config, {**facts, "noise_multiplier": 1}), accountant)
+    if config.privacy.mode == "record-local" and config.training.update_bound is None:
+        facts["update_bound"] = _reachable_update(config, sigma)
+    return _validate(config, {**facts, "noise_multiplier": sigma})
+
+
+def _calibrated(config: Config, plan: TrainingPlan, accountant: Accountant) -> Decimal:
+    """The noise multiplier at which the site with the largest weight spends `epsilon`."""
+    heaviest = max(plan.sites, key=lambda site: site.weight).name
+    return calibrate(
+        lambda candidate: plan.with_noise(candidate).total_committed(heaviest),
+        epsilon=config.privacy.epsilon,
+        delta=config.privacy.delta,
+        accountant=accountant,
+    )
+
+
+def _plan_facts(config: Config, dimension: int) -> dict[str, Any]:
+    privacy, training = config.privacy, config.training
+    facts: dict[str, Any] = {
+        "mode": privacy.mode,
+        "sites": [
+            SiteTerms(
+                name=site.name,
+                dataset=site.dataset,
+                records=site.records,
+                weight=site.weight or (site.records if privacy.mode == "record-local" else 1),
+            )
+            for site in config.sites
+        ],
+        "dimension": dimension,
+        "rounds": training.rounds,
+        "clip_norm_l2": privacy.clip_norm_l2,
+        "sensitivity_grid": privacy.sensitivity_grid,
+        "delta": privacy.delta,
+        "dropouts": privacy.dropouts,
+        "colluders": privacy.colluders,
+        "custody": config.secure.custody,
+        "scheme": config.secure.scheme,
+        "strict": config.secure.strict,
+        "recipe": _recipe(config),
+    }
+    if privacy.mode != "client":
+        facts["sampling_rate"] = training.sampling_rate
+    if privacy.mode == "record-local":
+        facts["local_steps"] = training.local_steps
+        facts["update_bound"] = training.update_bound or 1
+    if privacy.mode == "client":
+        facts["protects_unit"] = privacy.unit
+        facts["cohort_size"] = training.cohort_size
+    return facts
+
+
+def _recipe(config: Config) -> dict[str, JsonValue]:
+    """What is trained and how, pinned with the plan; no path and no secret in it."""
+    training = config.training
+    return {
+        "federation": config.federation.name,
+        "seed": config.federation.seed,
+        "model": training.model.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json"),
+        "local_steps": training.local_steps,
+        "local_learning_rate": training.local_learning_rate,
+        "local_batch_size": training.local_batch_size,
+        "proximal_mu": training.proximal_mu,
+        "physical_batch": training.physical_batch,
+        "optimizer": training.optimizer.model_dump(mode="json"),
+    }
+
+
+def _reachable_update(config: Config, noise_multiplier: Decimal) -> Decimal:
+    """A public bound on a local update's coordinates that clamping practically never touches.
+
+    Every step moves a coordinate by the learning rate times at most C * batch / (q * records)
+    from the gradient, where a batch stays within twice its expectation or eight records, and by
+    a few noise standard deviations. The clamp is post-processing: too small a bound costs
+    accuracy, never privacy.
+    """
+    training, privacy = config.training, config.privacy
+    expected = min(training.sampling_rate * site.records for site in config.sites)
+    gradient = privacy.clip_norm_l2 * (2 + 8 / expected)
+    noise = 10 * privacy.clip_norm_l2 * noise_multiplier / expected
+    steps = Decimal(repr(training.local_learning_rate)) * training.local_steps
+    return (steps * (gradient + noise)).quantize(Decimal("0.0001"), rounding=ROUND_CEILING)
+
+
+def _validate(config: Config, facts: dict[str, Any]) -> TrainingPlan:
+    try:
+        return PLANS[config.privacy.mode].model_validate(facts)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)[0]
+        message = details["msg"].removeprefix("Value error, ")
+        place = ".".join(str(part) for part in details["loc"])
+        raise PlanError(f"{place}: {message}" if place else message) from error
+
+
+def requirement_of(plan: TrainingPlan, *, security_bits: int) -> Requirement:
+    """What a plan's sum asks of a secure aggregation scheme."""
+    return Requirement(
+        length=plan.dimension,
+        upload_bound=plan.upload_bound,
+        sum_bound=plan.sum_bound,
+        addends=plan.addends,
+        security_bits=security_bits,
+    )

@@ -1,0 +1,193 @@
+"""Plans: noise sized for the real weights, every observer's event, no room for wrap-around."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal as D
+from fractions import Fraction
+from math import sqrt
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from privagg.errors import NoiseError, PlanError
+from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, SiteTerms, load_plan
+
+
+def sites(*records: int, weights: tuple[int, ...] = ()) -> tuple[SiteTerms, ...]:
+    weights = weights or (1,) * len(records)
+    return tuple(
+        SiteTerms(name=f"s{i}", records=r, weight=w)
+        for i, (r, w) in enumerate(zip(records, weights, strict=True))
+    )
+
+
+def distributed(**changes: object) -> DistributedPlan:
+    facts: dict[str, object] = {
+        "sites": sites(100, 200, 50, 70),
+        "dimension": 14,
+        "rounds": 10,
+        "clip_norm_l2": D("0.5"),
+        "noise_multiplier": D(2),
+        "delta": D("1e-5"),
+        "custody": "authority",
+        "scheme": "ckks",
+        "sampling_rate": D("0.2"),
+        **changes,
+    }
+    return DistributedPlan.model_validate(facts)
+
+
+def client(**changes: object) -> ClientPlan:
+    facts: dict[str, object] = {
+        "sites": sites(*(10,) * 10),
+        "dimension": 14,
+        "rounds": 10,
+        "clip_norm_l2": D("0.5"),
+        "noise_multiplier": D(1),
+        "delta": D("1e-5"),
+        "custody": "authority",
+        "scheme": "ckks",
+        **changes,
+    }
+    return ClientPlan.model_validate(facts)
+
+
+def multiplier(plan: DistributedPlan | LocalPlan | ClientPlan, site: str = "s0") -> float:
+    (term,) = plan.committed_event(site).terms
+    return float(term.mechanism.noise_multiplier)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 40),
+    dropouts=st.integers(0, 10),
+    colluders=st.integers(0, 10),
+    sigma=st.decimals("0.4", "50", places=3),
+)
+def test_what_is_charged_is_the_least_noise_that_can_be_opened(
+    n: int, dropouts: int, colluders: int, sigma: D
+) -> None:
+    if n - dropouts - colluders < 1:
+        with pytest.raises(ValidationError, match="leave"):
+            distributed(sites=sites(*(50,) * n), dropouts=dropouts, colluders=colluders)
+        return
+    plan = distributed(
+        sites=sites(*(50,) * n), dropouts=dropouts, colluders=colluders, noise_multiplier=sigma
+    )
+    assert plan.noise is not None
+    honest = plan.minimum_survivors - colluders
+    left = sqrt(honest) * float(plan.noise.stddev_grid) / plan.sensitivity_grid
+    assert multiplier(plan) >= float(sigma) * (1 - 1e-12)
+    assert left == pytest.approx(float(sigma), rel=1e-4)
+    assert plan.noise_multiplier <= plan.committed_event("s0").terms[0].mechanism.noise_multiplier
+
+
+def test_ten_clients_one_with_a_thousand_records() -> None:
+    """Noise sized for uniform weights would leave the heavy client a multiplier of 0.11."""
+    weights = (1000, *(100,) * 9)
+    plan = client(sites=sites(*weights, weights=weights), colluders=0)
+    assert multiplier(plan, "s0") == pytest.approx(1.0, rel=1e-6)
+    assert multiplier(plan, "s1") == pytest.approx(10.0, rel=1e-6)
+
+
+def test_a_distributed_plan_has_no_weights_to_be_fooled_by() -> None:
+    with pytest.raises(ValidationError, match="weights must be 1"):
+        distributed(sites=sites(5, 5, weights=(1, 2)))
+
+
+def test_observers_follow_from_the_shares_that_stay_unknown() -> None:
+    plan = distributed()
+    rows = {(o.name, o.colluding_sites): o for o in plan.observers("s0", 4)}
+
+    def of(name: str, k: int) -> float:
+        return float(rows[name, k].event.terms[0].mechanism.noise_multiplier)
+
+    assert of("sites", 1) == pytest.approx(2.0, rel=1e-6)
+    assert of("model-users", 0) == pytest.approx(2.0 * sqrt(4 / 3), rel=1e-6)
+    assert of("sites", 3) == pytest.approx(2.0 * sqrt(1 / 3), rel=1e-6)
+    for k in range(4):
+        assert of("aggregator+key-holder", k) == pytest.approx(2.0 * sqrt(1 / 3), rel=1e-6)
+    assert any("attested" in text for text in rows["model-users", 0].assumptions)
+    assert not any("attested" in text for text in rows["aggregator+key-holder", 0].assumptions)
+    assert any("adds honestly" in text for text in rows["model-users", 0].assumptions)
+    strict = distributed(strict=True).observers("s0", 4)
+    assert not any("adds honestly" in text for row in strict for text in row.assumptions)
+
+
+def test_custody_of_the_sites_lets_one_site_open_single_uploads() -> None:
+    rows = {(o.name, o.colluding_sites): o for o in distributed(custody="sites").observers("s0", 4)}
+    assert "key-holder" not in {name for name, _ in rows}
+    event = rows["aggregator", 1].event
+    assert float(event.terms[0].mechanism.noise_multiplier) == pytest.approx(2 / sqrt(3), rel=1e-6)
+    plain = {
+        (o.name, o.colluding_sites): o for o in distributed(scheme="plaintext").observers("s0", 4)
+    }
+    assert plain["aggregator", 0].event == event
+
+
+def test_client_sampling_claims_no_amplification() -> None:
+    plan = client(cohort_size=4)
+    (term,) = plan.committed_event("s3").terms
+    assert term.mechanism.kind == "gaussian"
+    assert plan.addends == 4
+    assert plan.minimum_survivors == 4
+
+
+def test_local_noise_is_whole_at_every_site() -> None:
+    plan = LocalPlan.model_validate(
+        {**distributed().model_dump(exclude={"mode"}), "local_steps": 3, "update_bound": D(2)}
+    )
+    event = plan.committed_event("s2")
+    assert event.terms[0].count == 3
+    assert multiplier(plan) == pytest.approx(2.0, rel=1e-6)
+    assert {o.event for o in plan.observers("s0", 4)} == {plan.committed_event("s0")}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    records=st.lists(st.integers(1, 10**6), min_size=2, max_size=12),
+    sigma=st.decimals("0.4", "100", places=2),
+    rate=st.decimals("0.001", "1", places=3),
+)
+def test_uploads_at_their_bound_fit_the_sum(records: list[int], sigma: D, rate: D) -> None:
+    plan = distributed(sites=sites(*records), noise_multiplier=sigma, sampling_rate=rate)
+    assert plan.noise is not None
+    uploads = [plan.contribution_bound(site) + plan.noise.bound for site in plan.sites]
+    assert max(uploads) == plan.upload_bound
+    assert sum(uploads) == plan.sum_bound < 2**62
+
+
+def test_the_grid_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(PlanError, match="2\\*\\*62"):
+        distributed(sites=sites(*(10**9,) * 3), sensitivity_grid=2**36, sampling_rate=1)
+    with pytest.raises(NoiseError):
+        distributed(noise_multiplier=D("0.5"), sensitivity_grid=2)
+
+
+def test_digest_and_json_agree() -> None:
+    plan = distributed()
+    again = load_plan(json.loads(plan.canonical_json))
+    assert again == plan
+    assert again.digest == plan.digest
+    assert distributed(rounds=11).digest != plan.digest
+    with pytest.raises(PlanError):
+        load_plan({"mode": "record-distributed", "surprise": 1})
+    with pytest.raises(PlanError):
+        load_plan({"mode": "os.system"})
+
+
+def test_the_mean_divides_by_public_numbers_of_the_survivors() -> None:
+    plan = distributed()
+    assert plan.divisor(("s0", "s2")) == Fraction(1, 5) * 150
+    assert plan.unit_per_grid == Fraction(1, 2) / 2**16
+    weighted = client(sites=sites(9, 9, weights=(3, 4)), colluders=0)
+    assert weighted.divisor(("s1",)) == 4
+
+
+def test_no_noise_is_no_privacy() -> None:
+    plan = distributed(noise_multiplier=0)
+    assert plan.noise is None
+    assert not plan.committed_event("s0").is_private
