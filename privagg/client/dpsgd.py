@@ -125,7 +125,7 @@ class DpSgd:
         set_parameters(self._model, parameters)
         total = np.zeros(self.dimension, dtype=np.int64)
         sampled = np.flatnonzero(mask)
-        with _layer_randomness(layer_seed), _quiet_hooks():
+        with layer_randomness(layer_seed), _quiet_hooks():
             for start in range(0, len(sampled), self._batch):
                 gradients = self.per_record_gradients(sampled[start : start + self._batch])
                 total += self._on_grid(gradients)
@@ -222,7 +222,8 @@ def _quiet_hooks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _layer_randomness(seed: int) -> Iterator[None]:
+def layer_randomness(seed: int) -> Iterator[None]:
+    """Gives layers that draw (dropout) a generator of their own, seeded, while it lasts."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,0 +1,318 @@
+"""What a site computes in a round under each plan: its integer contribution, noise included.
+
+Three rules over one secure sum. `DistributedLearner`: one clipped gradient sum and a share of the
+noise. `LocalLearner`: several DP-SGD steps, each with all of its noise. `ClientLearner`: plain
+local SGD, the whole update clipped, and a share of the noise. The numbers that shape a
+contribution come from the plan and the public rule; the records enter only through sums that the
+grid has bounded. FedProx's proximal term is part of the last two rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from typing import Annotated, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from privagg.client.data import Records
+from privagg.client.dpsgd import (
+    DpSgd,
+    Integers,
+    LossFunction,
+    RecordGrid,
+    deterministic_torch,
+    layer_randomness,
+)
+from privagg.client.models import Vector, get_parameters, per_record_loss, set_parameters
+from privagg.errors import ConfigError
+from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
+from privagg.privacy.randomness import Randomness, poisson_sample
+
+Place = tuple[str, int, int]
+"""(run, round, attempt): what a contribution is for; labels of its random streams."""
+
+
+class UpdateGrid(RecordGrid, Protocol):
+    """The grid as client-level training needs it: one whole update, clipped and quantised."""
+
+    def quantise_update(self, update: Vector, /) -> Integers:
+        """Float `(d,)` to int64 `(d,)` of L2 norm at most the sensitivity."""
+
+
+class ClientRule(BaseModel):
+    """How a site trains between two rounds; public, the same for every site.
+
+    Args:
+        learning_rate: of the local steps. The distributed plan takes no local step.
+        prox_mu: μ of FedProx: adds μ·(w − w_round) to every local gradient (Li et al. 2020).
+        steps: local steps of a client-level round.
+        epochs: instead of `steps`: passes over as many records as the site declared.
+        batch_size: records of one client-level step.
+        physical_batch: rows of a per-record forward pass; a speed setting.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    steps: int | None = Field(default=None, ge=1, le=10**6)
+    epochs: int | None = Field(default=None, ge=1, le=10**6)
+    batch_size: int = Field(default=32, ge=1)
+    physical_batch: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give `steps` or `epochs`, not both")
+        return self
+
+    def step_count(self, declared_records: int) -> int:
+        """Local steps of a client-level round, from public numbers only."""
+        if self.steps is not None:
+            return self.steps
+        return (self.epochs or 1) * math.ceil(declared_records / self.batch_size)
+
+
+class DistributedLearner:
+    """Record level, distributed noise: one clipped gradient sum a round, plus a noise share."""
+
+    def __init__(self, plan: DistributedPlan, site: str, trainer: DpSgd) -> None:
+        """Takes the plan, the site's name in it, and the site's hooked model and records.
+
+        Raises:
+            ConfigError: the model has another number of parameters than the plan.
+        """
+        _require_dimension(plan, trainer.dimension)
+        self._plan, self._terms, self._trainer = plan, plan.site(site), trainer
+
+    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+        """The noised sum of clipped per-record gradients.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of sampling and noise.
+            place: (run, round, attempt), labels for the streams.
+
+        Returns:
+            int64 `(d,)` in grid units. Each record takes part with probability `sampling_rate`
+            and changes the sum by at most `sensitivity_grid` in L2; no record at all is still
+            noise.
+        """
+        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        with deterministic_torch():
+            total = self._trainer.gradient_sum(
+                parameters,
+                draw.mask(self._trainer.record_count, self._plan.sampling_rate),
+                layer_seed=draw.layer_seed(),
+            )
+        bound = self._plan.contribution_bound(self._terms)
+        return np.clip(total, -bound, bound) + draw.noise()
+
+
+class LocalLearner:
+    """Record level, local noise: several DP-SGD steps a round, every one with all its noise."""
+
+    def __init__(self, plan: LocalPlan, site: str, trainer: DpSgd, rule: ClientRule) -> None:
+        """Takes the plan, the site's name in it, its hooked model and records, and the rule.
+
+        Raises:
+            ConfigError: the model has another number of parameters than the plan.
+        """
+        _require_dimension(plan, trainer.dimension)
+        self._plan, self._terms, self._trainer, self._rule = plan, plan.site(site), trainer, rule
+
+    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+        """The weighted update on the upload's grid; a post-processing of the noised steps.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of sampling and noise.
+            place: (run, round, attempt), labels for the streams.
+
+        Returns:
+            int64 `(d,)`, at most weight·`update_levels` in every coordinate.
+        """
+        levels = self._plan.update_levels
+        scale = float(Fraction(levels) / Fraction(self._plan.update_bound))
+        delta = self.delta(parameters, randomness, place)
+        # Steps may overflow on a wild learning rate; that is post-processing, but must stay finite.
+        scaled = np.nan_to_num(delta * scale, nan=0.0, posinf=levels, neginf=-levels)
+        return np.clip(np.rint(scaled), -levels, levels).astype(np.int64) * self._terms.weight
+
+    def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
+        """The change of the parameters over the round's local steps, float64 `(d,)`.
+
+        Each step's release is the noised integer gradient sum; all else is computed from it, the
+        round's model and public numbers, so the steps' events are all there is to charge.
+        """
+        unit = Fraction(self._plan.clip_norm_l2) / self._plan.sensitivity_grid
+        scale = float(unit / self._plan.step_divisor(self._terms))
+        bound = self._plan.contribution_bound(self._terms)
+        local = parameters.astype(np.float64)
+        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        with deterministic_torch(), np.errstate(over="ignore", invalid="ignore"):
+            for step in range(self._plan.local_steps):
+                total = self._trainer.gradient_sum(
+                    local,
+                    draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
+                    layer_seed=draw.layer_seed(step),
+                )
+                noised = np.clip(total, -bound, bound) + draw.noise(step)
+                pull = self._rule.prox_mu * (local - parameters)
+                local = local - self._rule.learning_rate * (scale * noised + pull)
+        return np.asarray(local - parameters)
+
+
+class ClientLearner:
+    """Client level: plain local SGD, the whole update clipped on the grid, plus a noise share."""
+
+    def __init__(
+        self,
+        plan: ClientPlan,
+        site: str,
+        model: nn.Module,
+        records: Records,
+        grid: UpdateGrid,
+        rule: ClientRule,
+        *,
+        loss: LossFunction = per_record_loss,
+    ) -> None:
+        """Takes the plan, the site's name in it, its own model, its records, and the rule.
+
+        Raises:
+            ConfigError: the model has another number of parameters than the plan.
+        """
+        _require_dimension(plan, len(get_parameters(model)))
+        self._plan, self._terms, self._model = plan, plan.site(site), model
+        self._records, self._grid, self._rule, self._loss = records, grid, rule, loss
+
+    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+        """The weighted, clipped, noised update.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of batches and noise.
+            place: (run, round, attempt), labels for the streams.
+
+        Returns:
+            int64 `(d,)` in grid units. Replacing all of the site's records by none changes it by
+            at most weight·`sensitivity_grid` in L2. An update that is not finite counts as zero.
+        """
+        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        delta = self.delta(parameters, randomness, place)
+        if not np.isfinite(delta).all():
+            delta = np.zeros_like(delta)
+        bound = self._plan.contribution_bound(self._terms)
+        clipped = np.clip(self._grid.quantise_update(delta), -bound, bound)
+        return np.asarray(clipped * self._terms.weight + draw.noise())
+
+    def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
+        """The change of the parameters over the local steps, float64 `(d,)`. Private."""
+        start = parameters.astype(np.float32).astype(np.float64)
+        if len(self._records) == 0:
+            return np.zeros_like(start)
+        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        set_parameters(self._model, parameters)
+        self._model.train()
+        anchors = [p.detach().clone() for p in self._model.parameters() if p.requires_grad]
+        steps = self._rule.step_count(self._terms.records)
+        with deterministic_torch(), layer_randomness(draw.layer_seed()):
+            batches = draw.batches(len(self._records), self._rule.batch_size)
+            for _ in range(steps):
+                self._sgd_step(next(batches), anchors)
+        return get_parameters(self._model) - start
+
+    def _sgd_step(self, batch: npt.NDArray[np.int64], anchors: list[torch.Tensor]) -> None:
+        x, y = self._records.gather(batch)
+        weights = [p for p in self._model.parameters() if p.requires_grad]
+        loss = self._loss(self._model(x), y).mean()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        with torch.no_grad():
+            for weight, gradient, anchor in zip(weights, gradients, anchors, strict=True):
+                pull = self._rule.prox_mu * (weight - anchor)
+                slope = pull if gradient is None else gradient + pull
+                weight.sub_(slope, alpha=self._rule.learning_rate)
+
+
+class _Draws:
+    """The random draws of one contribution, each from a stream of its own."""
+
+    def __init__(self, randomness: Randomness, place: Place, site: str, plan: TrainingPlan) -> None:
+        self._randomness, self._labels, self._plan = randomness, (*place, site), plan
+
+    def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
+        """Which of the records take part in this step."""
+        stream = self._randomness.stream("sample", *self._labels, step)
+        return poisson_sample(stream, count, sampling_rate)
+
+    def noise(self, step: int = 0) -> Integers:
+        """This step's integer noise as the plan has it, int64 `(d,)`."""
+        if self._plan.noise is None:
+            return np.zeros(self._plan.dimension, dtype=np.int64)
+        stream = self._randomness.stream("noise", *self._labels, step)
+        return self._plan.noise.sample(stream, self._plan.dimension)
+
+    def layer_seed(self, step: int = 0) -> int:
+        """Seed of layers that draw, such as dropout."""
+        return int(self._randomness.stream("layers", *self._labels, step).uint64(1)[0] >> 1)
+
+    def batches(self, count: int, batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Endless batches from shuffled passes over `count` records."""
+        stream = self._randomness.stream("batches", *self._labels)
+        size, waiting = min(batch_size, count), np.empty(0, dtype=np.int64)
+        while True:
+            if len(waiting) < size:
+                order = np.argsort(stream.uint64(count), kind="stable")
+                waiting = np.concatenate([waiting, order])
+            yield waiting[:size]
+            waiting = waiting[size:]
+
+
+def make_learner(
+    plan: TrainingPlan,
+    site: str,
+    *,
+    model: nn.Module,
+    records: Records,
+    grid: UpdateGrid,
+    rule: ClientRule,
+    loss: LossFunction = per_record_loss,
+) -> DistributedLearner | LocalLearner | ClientLearner:
+    """The learner that the plan's mode asks for.
+
+    Args:
+        plan: what everybody agreed to.
+        site: the site's name in the plan.
+        model: its own instance of the public model; it belongs to the learner from now on.
+        records: the site's own records.
+        grid: the plan's grid.
+        rule: how the site trains between two rounds.
+        loss: each record's loss from its row alone.
+
+    Raises:
+        ConfigError: the model does not fit the plan, or the plan's mode is not known here.
+        ModelError: there are no per-record gradients for the model.
+    """
+    if isinstance(plan, ClientPlan):
+        return ClientLearner(plan, site, model, records, grid, rule, loss=loss)
+    trainer = DpSgd(model, records, grid, physical_batch=rule.physical_batch, loss=loss)
+    if isinstance(plan, LocalPlan):
+        return LocalLearner(plan, site, trainer, rule)
+    if isinstance(plan, DistributedPlan):
+        return DistributedLearner(plan, site, trainer)
+    raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
+
+
+def _require_dimension(plan: TrainingPlan, dimension: int) -> None:
+    if plan.dimension != dimension:
+        raise ConfigError(
+            f"the plan is for {plan.dimension} parameters, the model has {dimension}; model and "
+            "features must be the ones that the plan was made for"
+        )
