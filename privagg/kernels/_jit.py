@@ -1,0 +1,67 @@
+"""Numba's compiler with types that mypy can follow, and the one load it does not offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic
+
+Compiled = Callable[..., Any]
+
+U8 = types.Array(types.uint8, 1, "C")
+U64 = types.Array(types.uint64, 1, "C")
+I64 = types.Array(types.int64, 1, "C")
+ROWS = (U64, I64, I64, I64, I64)  # the fields of layout.RowTable, in order
+
+
+def kernel(*signatures: Any) -> Callable[[Compiled], Compiled]:
+    """Compile without the GIL for the given signatures only, and keep the machine code on disk."""
+
+    def wrap(function: Compiled) -> Compiled:
+        compiled: Any = njit(list(signatures), nogil=True, cache=True, boundscheck=False)(function)
+        made: Compiled = compiled
+        return made
+
+    return wrap
+
+
+def helper(function: Compiled) -> Compiled:
+    """Compile a function that only kernels call; LLVM inlines it where that pays."""
+    compiled: Any = njit(nogil=True)(function)
+    made: Compiled = compiled
+    return made
+
+
+def _load(width: int, result: Any) -> Any:
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], ir.IntType(width).as_pointer())
+            loaded = builder.load(pointer)
+            loaded.align = 1  # a payload may start anywhere in a message
+            return loaded
+
+        return result(types.uint64), codegen
+
+    return load
+
+
+load_u64 = intrinsic(_load(64, types.uint64))
+load_u8 = intrinsic(_load(8, types.uint8))
+
+
+@intrinsic
+def multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
+    """The 128-bit product of two uint64 as (high, low)."""
+    pair: Any = types.UniTuple(types.uint64, 2)  # type: ignore[no-untyped-call]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        low = builder.trunc(product, ir.IntType(64))
+        return context.make_tuple(builder, signature.return_type, [high, low])
+
+    return pair(types.uint64, types.uint64), codegen

@@ -1,0 +1,149 @@
+"""Checks that every scheme shares: requirements, contributions, opened sums, untrusted facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from privagg.errors import CapacityError, CiphertextError, ParameterError
+from privagg.secure.scheme import Buffer, IntVector, Requirement
+
+MAX_LENGTH = 1 << 36
+MAX_BOUND = (1 << 62) - 1  # a sum within it fits int64 with a bit to spare
+MAX_ADDENDS = 1 << 20
+
+
+def check_requirement(requirement: Requirement) -> Requirement:
+    """Return the requirement if a scheme can reason about it.
+
+    Raises:
+        ParameterError: a number that is not a whole number in its range; names it.
+    """
+    limits = {
+        "length": (1, MAX_LENGTH),
+        "upload_bound": (1, MAX_BOUND),
+        "sum_bound": (1, MAX_BOUND),
+        "addends": (1, MAX_ADDENDS),
+        "security_bits": (1, 256),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(requirement, name)
+        if type(value) is not int or not low <= value <= high:
+            raise ParameterError(f"{name} must be a whole number in [{low}, {high}], not {value!r}")
+    return requirement
+
+
+def sum_bound(requirement: Requirement, count: int | None = None) -> int:
+    """Largest magnitude that a sum of `count` contributions can have (None: a full cohort)."""
+    addends = requirement.addends if count is None else count
+    return min(requirement.sum_bound, requirement.upload_bound * addends)
+
+
+def check_count(requirement: Requirement, count: int) -> None:
+    """Raise CiphertextError unless 1 <= count <= addends: nothing else was proved to open."""
+    if not 1 <= count <= requirement.addends:
+        raise CiphertextError(
+            f"a sum of {count} contributions cannot be opened: the parameters hold "
+            f"1 to {requirement.addends}"
+        )
+
+
+def check_contribution(values: IntVector, requirement: Requirement) -> IntVector:
+    """Return `values` as a contiguous int64 vector within the requirement's upload bound.
+
+    The message never contains a value: it may leave the site, the values must not.
+
+    Raises:
+        CapacityError: not an int64 vector of the right length, or a coordinate beyond the bound.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype != np.int64:
+        found = getattr(values, "dtype", type(values).__name__)
+        raise CapacityError(f"a contribution must be a numpy int64 vector, not {found}")
+    if values.shape != (requirement.length,):
+        raise CapacityError(
+            f"a contribution must have shape ({requirement.length},), not {values.shape}"
+        )
+    bound = requirement.upload_bound
+    if int(values.max()) > bound or int(values.min()) < -bound:
+        raise CapacityError(
+            f"a coordinate lies beyond the bound of +-{bound} that the parameters were chosen for; "
+            "clip or choose parameters for a larger upload_bound"
+        )
+    return np.ascontiguousarray(values)
+
+
+def share_from(values: IntVector, requirement: Requirement, count: int) -> bytes:
+    """An opened sum as a share: little-endian int64, every coordinate within the proven range.
+
+    Raises:
+        CiphertextError: a coordinate that no honest contributions sum to.
+    """
+    _check_opened(values, requirement, count)
+    return values.astype("<i8", copy=False).tobytes()
+
+
+def sum_from(share: Buffer, requirement: Requirement, count: int) -> IntVector:
+    """Read a share made by `share_from`; int64 (d,), a fresh array.
+
+    Raises:
+        CiphertextError: wrong size, or a coordinate outside the proven range.
+    """
+    check_count(requirement, count)
+    size = memoryview(share).nbytes
+    if size != 8 * requirement.length:
+        raise CiphertextError(f"opening share has {size} bytes instead of {8 * requirement.length}")
+    values = np.frombuffer(share, dtype="<i8").astype(np.int64)
+    _check_opened(values, requirement, count)
+    return values
+
+
+def _check_opened(values: IntVector, requirement: Requirement, count: int) -> None:
+    bound = sum_bound(requirement, count)
+    if int(values.max()) > bound or int(values.min()) < -bound:
+        raise CiphertextError(
+            f"the opened sum has a coordinate beyond +-{bound}, which {count} honest contributions "
+            "cannot reach: a contribution is malformed or the count is wrong"
+        )
+
+
+def requirement_to_dict(requirement: Requirement) -> dict[str, Any]:
+    """JSON-ready fields of a requirement."""
+    return asdict(requirement)
+
+
+def requirement_from_dict(facts: Any) -> Requirement:
+    """Rebuild and check a requirement (untrusted input).
+
+    Raises:
+        ParameterError: not a mapping of exactly the known fields, or a field out of range.
+    """
+    known = {field.name for field in fields(Requirement)}
+    require_keys(facts, known, "requirement")
+    return check_requirement(Requirement(**{name: facts[name] for name in known}))
+
+
+def require_keys(facts: Any, known: set[str], what: str) -> None:
+    """Raise ParameterError unless `facts` is a mapping with exactly the keys `known`."""
+    if not isinstance(facts, Mapping):
+        raise ParameterError(f"{what} must be a table of facts, not {type(facts).__name__}")
+    if set(facts) != known:
+        raise ParameterError(
+            f"{what} has fields {sorted(map(str, facts))}; expected exactly {sorted(known)}"
+        )
+
+
+def require_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with defaults filled in.
+
+    Raises:
+        ParameterError: an option the scheme does not know.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ParameterError(
+            f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}"
+        )
+    return {**known, **options}

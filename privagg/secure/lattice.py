@@ -1,0 +1,313 @@
+"""What CKKS and BFV share: chains, payload layouts, key bytes, and how facts are read back."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from privagg.encoding.packing import Packing
+from privagg.errors import CapacityError, CiphertextError, KeyMismatchError, ParameterError
+from privagg.kernels.layout import ResidueLayout
+from privagg.kernels.residues import ResidueSum, pack_residues, unpack_residues
+from privagg.kernels.running_sum import Fault
+from privagg.secure import facts as fact
+from privagg.secure.folding import KernelFold, describe
+from privagg.secure.opening import DecryptionKey
+from privagg.secure.rns import RnsChain, security_level
+from privagg.secure.scheme import (
+    Buffer,
+    EncryptionKey,
+    IntVector,
+    Parameters,
+    Requirement,
+    Scheme,
+)
+
+if TYPE_CHECKING:
+    from privagg.secure.seal import SealContext, SealDecryptor, SealEncryptor, Words
+
+_COMMON = {"scheme", "requirement", "chain", "packing", "smudging_bits", "packed"}
+_PACKING = {"per_word", "limbs", "limb_bits"}
+_MAX_SMUDGING_BITS = 256
+
+
+@dataclass(frozen=True)
+class LatticeParameters(Parameters):
+    """Parameters of a scheme over an RNS ring; see the subclasses."""
+
+    requirement: Requirement
+    chain: RnsChain
+    packing_rule: Packing
+    smudging_bits: int
+    packed: bool
+
+    @property
+    @abstractmethod
+    def layout(self) -> ResidueLayout:
+        """Where each residue lies in a payload."""
+
+    @property
+    def security_bits(self) -> int:  # type: ignore[override]
+        """Classical security level by the Homomorphic Encryption Standard's table."""
+        return self.chain.security_bits
+
+    @property
+    def payload_bytes(self) -> int:
+        """Exact size of a payload in bytes."""
+        return self.layout.payload_bytes
+
+    @cached_property
+    def modulus_bits(self) -> float:
+        """log2 of the ciphertexts' modulus."""
+        return math.log2(self.chain.modulus)
+
+    def fold(self) -> KernelFold:
+        """An empty running sum."""
+        return KernelFold(ResidueSum(self.layout), self.requirement.addends)
+
+    def read(self, payload: Buffer) -> Words:
+        """The residues of a payload, size- and range-checked; uint64 (residues,).
+
+        Raises:
+            CiphertextError: names the first thing that is wrong.
+        """
+        try:
+            words = unpack_residues(self.layout, payload)
+        except ValueError as error:
+            raise CiphertextError(str(error)) from error
+        if isinstance(words, Fault):
+            raise CiphertextError(describe(words))
+        return words
+
+    def check_common(self) -> None:
+        """Raise ParameterError where requirement, chain and packing contradict each other."""
+        requirement, rule = fact.check_requirement(self.requirement), self.packing_rule
+        if self.chain.security_bits < security_level(requirement.security_bits):
+            raise ParameterError(
+                f"a chain of {self.chain.security_bits} bits of security does not reach the "
+                f"{requirement.security_bits} asked for"
+            )
+        promised = (rule.length, rule.upload_bound, rule.sum_bound, rule.addends)
+        if promised != _promise(requirement):
+            raise ParameterError("the packing was made for another requirement")
+        if type(self.packed) is not bool:
+            raise ParameterError(f"packed must be true or false, not {self.packed!r}")
+        if type(self.smudging_bits) is not int or not 0 <= self.smudging_bits <= _MAX_SMUDGING_BITS:
+            raise ParameterError(
+                f"smudging_bits must lie in [0, {_MAX_SMUDGING_BITS}], not {self.smudging_bits!r}"
+            )
+
+    def common_facts(self) -> dict[str, Any]:
+        """The facts every lattice scheme writes."""
+        rule = self.packing_rule
+        return {
+            "scheme": self.scheme,
+            "requirement": fact.requirement_to_dict(self.requirement),
+            "chain": self.chain.to_dict(),
+            "packing": {
+                "per_word": rule.per_word,
+                "limbs": rule.limbs,
+                "limb_bits": rule.limb_bits,
+            },
+            "smudging_bits": self.smudging_bits,
+            "packed": self.packed,
+        }
+
+    def explain_common(self) -> tuple[str, ...]:
+        """The part of an explanation that every lattice scheme gives."""
+        requirement, rule = self.requirement, self.packing_rule
+        whole = math.prod(self.chain.key_primes).bit_length()
+        held = (
+            f"{rule.limbs} words of {rule.limb_bits} bits a value"
+            if rule.limbs > 1
+            else f"{rule.per_word} value{'s' if rule.per_word > 1 else ''} a word"
+        )
+        return (
+            f"{self.scheme}: ring degree {self.chain.ring_degree}, {len(self.chain.primes)} "
+            f"prime{'s' if len(self.chain.primes) > 1 else ''} of together "
+            f"{self.modulus_bits:.1f} bits",
+            f"security: {whole} bits of modulus with keys, within the bound for "
+            f"{self.security_bits} bits of the Homomorphic Encryption Standard (2018)",
+            f"sums within +-{rule.sum_bound} of {requirement.addends} contributions: {held}, "
+            f"summed words within +-{rule.word_sum_bound}",
+            f"payload: {self.payload_bytes} bytes for {requirement.length} coordinates, "
+            f"{self.payload_bytes / requirement.length:.2f} bytes each",
+        )
+
+
+class LatticeEncryptionKey(EncryptionKey):
+    """A public key: residues modulo the key primes, in the payload's packing.
+
+    Args:
+        scheme: the scheme it belongs to.
+        parameters: its parameters.
+        public: uint64 (2, key primes, N), range-checked.
+    """
+
+    parameters: LatticeParameters
+
+    def __init__(self, scheme: LatticeScheme, parameters: LatticeParameters, public: Words) -> None:
+        self.scheme = scheme
+        self.parameters = parameters
+        self._public = public
+
+    def to_bytes(self) -> bytes:
+        """The key's residues."""
+        return pack_residues(public_layout(self.parameters.chain), self._public.reshape(-1))
+
+    @cached_property
+    def key_id(self) -> str:
+        """SHA-256 (hex) over the parameters' fingerprint and the key's bytes."""
+        identity: str = super().key_id
+        return identity
+
+    def encryptor(self) -> SealEncryptor:
+        """SEAL's encryptor under this key, made once."""
+        return self._encryptor
+
+    @cached_property
+    def _encryptor(self) -> SealEncryptor:
+        return self.scheme.seal_context(self.parameters).encryptor(self._public)
+
+
+class LatticeDecryptionKey(DecryptionKey):
+    """A secret key with its public half."""
+
+    encryption_key: LatticeEncryptionKey
+
+    def __init__(self, encryption_key: LatticeEncryptionKey, secret: Words) -> None:
+        self.encryption_key = encryption_key
+        self._secret = secret
+
+    def to_bytes(self) -> bytes:
+        """The public key's bytes, then the secret's residues."""
+        chain = self.encryption_key.parameters.chain
+        secret = pack_residues(secret_layout(chain), self._secret.reshape(-1))
+        return self.encryption_key.to_bytes() + secret
+
+    def decryptor(self) -> SealDecryptor:
+        """SEAL's decryptor under this key, made once."""
+        return self._decryptor
+
+    @cached_property
+    def _decryptor(self) -> SealDecryptor:
+        key = self.encryption_key
+        return key.scheme.seal_context(key.parameters).decryptor(self._secret)
+
+
+class LatticeScheme(Scheme):
+    """Keys and facts of a scheme over an RNS ring."""
+
+    parameters_type: ClassVar[type[LatticeParameters]]
+    encryption_key_type: ClassVar[type[LatticeEncryptionKey]]
+    decryption_key_type: ClassVar[type[LatticeDecryptionKey]]
+
+    @abstractmethod
+    def seal_context(self, parameters: Parameters) -> SealContext:
+        """SEAL set up for the parameters."""
+
+    def own(self, parameters: Parameters) -> Any:
+        """The parameters, if they are this scheme's.
+
+        Raises:
+            ParameterError: they are another scheme's.
+        """
+        if not isinstance(parameters, self.parameters_type):
+            raise ParameterError(
+                f"parameters are of scheme {parameters.scheme!r}, not {self.name!r}"
+            )
+        return parameters
+
+    def generate_key(self, parameters: Parameters) -> LatticeDecryptionKey:
+        """A fresh key pair, drawn by SEAL from the operating system's CSPRNG."""
+        public, secret = self.seal_context(parameters).generate_keys()
+        return self.decryption_key_type(
+            self.encryption_key_type(self, self.own(parameters), public), secret
+        )
+
+    def load_encryption_key(self, parameters: Parameters, data: Buffer) -> LatticeEncryptionKey:
+        """Read a public key (untrusted input)."""
+        layout = public_layout(self.own(parameters).chain)
+        return self.encryption_key_type(self, self.own(parameters), _key_words(layout, data))
+
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> LatticeDecryptionKey:
+        """Read a secret key from its owner's own storage."""
+        chain = self.own(parameters).chain
+        split = public_layout(chain).payload_bytes
+        view = memoryview(data)
+        public = self.load_encryption_key(parameters, view[:split])
+        return self.decryption_key_type(public, _key_words(secret_layout(chain), view[split:]))
+
+    def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:
+        """One party holds the key, so the one share is the sum."""
+        if len(shares) != 1:
+            raise CiphertextError(f"expected one opening share, got {len(shares)}")
+        return fact.sum_from(shares[0], self.own(parameters).requirement, count)
+
+    def read_common(self, facts: Mapping[str, Any], more: set[str]) -> dict[str, Any]:
+        """Read the facts every lattice scheme writes (untrusted input).
+
+        Args:
+            facts: what `to_dict` wrote.
+            more: names of the scheme's own facts.
+
+        Raises:
+            ParameterError: a fact is missing, unknown or contradicts another.
+        """
+        fact.require_keys(facts, _COMMON | more, f"{self.name} parameters")
+        if facts["scheme"] != self.name:
+            raise ParameterError(f"parameters are of scheme {facts['scheme']!r}, not {self.name!r}")
+        requirement = fact.requirement_from_dict(facts["requirement"])
+        numbers = facts["packing"]
+        fact.require_keys(numbers, _PACKING, "packing")
+        if any(type(n) is not int or not 0 <= n <= 1 << 16 for n in numbers.values()):
+            raise ParameterError(f"packing must be whole numbers, not {dict(numbers)!r}")
+        try:
+            rule = Packing(*_promise(requirement), **numbers)
+        except CapacityError as error:
+            raise ParameterError(f"packing does not hold the requirement: {error}") from error
+        return {
+            "requirement": requirement,
+            "chain": RnsChain.from_dict(facts["chain"]),
+            "packing_rule": rule,
+            "smudging_bits": facts["smudging_bits"],
+            "packed": facts["packed"],
+        }
+
+
+def public_layout(chain: RnsChain) -> ResidueLayout:
+    """Where a public key's residues lie in its bytes."""
+    primes = chain.key_primes
+    return ResidueLayout(primes * 2, (chain.ring_degree,) * (2 * len(primes)))
+
+
+def secret_layout(chain: RnsChain) -> ResidueLayout:
+    """Where a secret key's residues lie in its bytes."""
+    return ResidueLayout(chain.key_primes, (chain.ring_degree,) * len(chain.key_primes))
+
+
+def _key_words(layout: ResidueLayout, data: Buffer) -> Words:
+    size = memoryview(data).nbytes
+    if size != layout.payload_bytes:
+        raise KeyMismatchError(
+            f"a key for these parameters has {layout.payload_bytes} bytes, not {size}"
+        )
+    words = unpack_residues(layout, data)
+    if isinstance(words, Fault):
+        raise CiphertextError(f"key is malformed: {describe(words)}")
+    return np.ascontiguousarray(words)
+
+
+def _promise(requirement: Requirement) -> tuple[int, int, int, int]:
+    return (
+        requirement.length,
+        requirement.upload_bound,
+        fact.sum_bound(requirement),
+        requirement.addends,
+    )

@@ -1,0 +1,249 @@
+"""An encrypted tensor on the wire: a fixed versioned header and a raw payload.
+
+Context and keys travel once and are only named here. Every value has exactly one byte string and
+every accepted byte string exactly one value: lengths are checked against the bytes at hand before
+anything is read, padding and unused bits must be zero, and nothing is allocated beyond the header.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from privagg.errors import (
+    CiphertextError,
+    KeyMismatchError,
+    MessageError,
+    ReplayError,
+    WrongRoundError,
+)
+
+MAGIC = b"PAET"
+VERSION = 1
+MAX_ROSTER = 1 << 20
+MAX_TEXT_BYTES = 255
+_ALIGNMENT = 64  # the payload starts on a cache line of an aligned buffer
+_COUNTER_LIMIT = 1 << 32
+
+# magic, version, header bytes, payload bytes, length, round, attempt, roster size,
+# bytes of scheme, packing and run, one zero byte
+_FIXED = struct.Struct("<4sHIQQIIIBBBB")
+_DIGEST_BYTES = 32
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class EncryptedTensor:
+    """One payload of one whole model update, and everything needed to know where it belongs.
+
+    Args:
+        scheme: registered name of the scheme.
+        parameters_fingerprint: SHA-256 (hex) of the scheme's parameters.
+        key_id: SHA-256 (hex) that names the encryption key.
+        length: d, coordinates of the vector inside.
+        packing: how values sit in the payload, as the parameters state it.
+        run: identifier of the run.
+        round: number of the round, from 0 on.
+        attempt: number of the attempt at this round, from 0 on.
+        contributors: bitmap over the committed roster, bit i % 8 of byte i // 8 for roster[i].
+        roster_size: parties on the committed roster.
+        payload: raw residues; a view, never a copy.
+    """
+
+    scheme: str
+    parameters_fingerprint: str
+    key_id: str
+    length: int
+    packing: str
+    run: str
+    round: int
+    attempt: int
+    contributors: bytes
+    roster_size: int
+    payload: memoryview
+
+    def __post_init__(self) -> None:
+        for name in ("parameters_fingerprint", "key_id"):
+            if not _HEX.fullmatch(getattr(self, name)):
+                raise MessageError(f"{name} must be 64 lower-case hexadecimal digits")
+        if not 1 <= self.length < 1 << 63:
+            raise MessageError(f"length must be at least 1, not {self.length}")
+        for name in ("round", "attempt"):
+            if not 0 <= getattr(self, name) < _COUNTER_LIMIT:
+                raise MessageError(f"{name} must lie in [0, 2^32), not {getattr(self, name)}")
+        for name in ("scheme", "packing", "run"):
+            if not 1 <= len(getattr(self, name).encode()) <= MAX_TEXT_BYTES:
+                raise MessageError(f"{name} must have 1 to {MAX_TEXT_BYTES} bytes of UTF-8")
+        _check_bitmap(self.contributors, self.roster_size)
+
+    @property
+    def addends(self) -> int:
+        """Contributions inside the payload."""
+        return int.from_bytes(self.contributors, "little").bit_count()
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Roster places of the contributors, ascending."""
+        bits = np.unpackbits(np.frombuffer(self.contributors, np.uint8), bitorder="little")
+        return tuple(int(place) for place in np.flatnonzero(bits))
+
+    def to_bytes(self) -> bytes:
+        """Header, padding and payload."""
+        return b"".join((self._header(), self.payload))
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview, *, max_bytes: int) -> EncryptedTensor:
+        """Read a tensor (untrusted input); its payload is a view into `data`.
+
+        Args:
+            data: the bytes as they arrived.
+            max_bytes: largest tensor expected here, header included.
+
+        Raises:
+            MessageError: not a tensor of this version, of another size than it says, or not the
+                one byte string its value has.
+        """
+        view = memoryview(data).cast("B").toreadonly()
+        if view.nbytes > max_bytes:
+            raise MessageError(
+                f"tensor has {view.nbytes} bytes, above the {max_bytes} expected here"
+            )
+        if view.nbytes < _FIXED.size:
+            raise MessageError(f"tensor ends within its header: {view.nbytes} bytes")
+        (magic, version, header, payload, length, round_, attempt, roster, *texts, zero) = (
+            _FIXED.unpack_from(view)
+        )
+        if magic != MAGIC or version != VERSION:
+            raise MessageError(f"not an encrypted tensor of version {VERSION}")
+        if not 1 <= roster <= MAX_ROSTER:
+            raise MessageError(f"roster size {roster} is not in [1, {MAX_ROSTER}]")
+        if header != _header_bytes(roster, texts) or header > view.nbytes:
+            raise MessageError(f"header length {header} does not fit its fields or the bytes")
+        if payload != view.nbytes - header:
+            raise MessageError(
+                f"payload length says {payload} bytes, {view.nbytes - header} follow the header"
+            )
+        at = _FIXED.size
+        pieces: list[bytes] = []
+        for size in (_DIGEST_BYTES, _DIGEST_BYTES, _bitmap_bytes(roster), *texts):
+            pieces.append(bytes(view[at : at + size]))
+            at += size
+        if zero or any(view[at:header]):
+            raise MessageError("padding of the header is not zero")
+        return cls(
+            scheme=_text(pieces[3], "scheme"),
+            parameters_fingerprint=pieces[0].hex(),
+            key_id=pieces[1].hex(),
+            length=length,
+            packing=_text(pieces[4], "packing"),
+            run=_text(pieces[5], "run"),
+            round=round_,
+            attempt=attempt,
+            contributors=pieces[2],
+            roster_size=roster,
+            payload=view[header:],
+        )
+
+    def require_same_sum(self, other: EncryptedTensor) -> None:
+        """Raise unless both tensors belong to the same sum: only then may payloads be added.
+
+        Raises:
+            CiphertextError: other scheme, parameters, length, packing or roster size.
+            KeyMismatchError: encrypted under another key.
+            WrongRoundError: another run, round or attempt.
+        """
+        for name in ("scheme", "parameters_fingerprint", "length", "packing", "roster_size"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise CiphertextError(f"tensors differ in {name}: {mine!r} and {theirs!r}")
+        if self.key_id != other.key_id:
+            raise KeyMismatchError(
+                f"tensors are encrypted under different keys: {self.key_id} and {other.key_id}"
+            )
+        for name in ("run", "round", "attempt"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise WrongRoundError(f"tensors differ in {name}: {mine!r} and {theirs!r}")
+
+    def _header(self) -> bytes:
+        texts = [text.encode() for text in (self.scheme, self.packing, self.run)]
+        size = _header_bytes(self.roster_size, [len(text) for text in texts])
+        fixed = _FIXED.pack(
+            MAGIC,
+            VERSION,
+            size,
+            self.payload.nbytes,
+            self.length,
+            self.round,
+            self.attempt,
+            self.roster_size,
+            *(len(text) for text in texts),
+            0,
+        )
+        digests = bytes.fromhex(self.parameters_fingerprint) + bytes.fromhex(self.key_id)
+        return (fixed + digests + self.contributors + b"".join(texts)).ljust(size, b"\0")
+
+
+def contributor_bitmap(members: tuple[int, ...] | list[int], roster_size: int) -> bytes:
+    """The contributor set as a bitmap over the roster.
+
+    Args:
+        members: places on the roster, each once.
+        roster_size: parties on the roster.
+
+    Raises:
+        MessageError: a place outside the roster, twice, or none at all.
+    """
+    if len(set(members)) != len(members) or any(not 0 <= m < roster_size for m in members):
+        raise MessageError(f"contributors {members!r} are not distinct places below {roster_size}")
+    bits = sum(1 << member for member in members)
+    bitmap = bits.to_bytes(_bitmap_bytes(roster_size), "little")
+    _check_bitmap(bitmap, roster_size)
+    return bitmap
+
+
+def merge_contributors(left: bytes, right: bytes) -> bytes:
+    """The union of two disjoint contributor sets over the same roster.
+
+    Raises:
+        MessageError: bitmaps of different lengths.
+        ReplayError: the sets overlap: somebody's contribution would be counted twice.
+    """
+    if len(left) != len(right):
+        raise MessageError(
+            f"contributor sets of {len(left)} and {len(right)} bytes are over different rosters"
+        )
+    first, second = int.from_bytes(left, "little"), int.from_bytes(right, "little")
+    if first & second:
+        place = (first & second & -(first & second)).bit_length() - 1
+        raise ReplayError(f"roster place {place} is already in the sum; its tensor was not added")
+    return (first | second).to_bytes(len(left), "little")
+
+
+def _bitmap_bytes(roster_size: int) -> int:
+    return (roster_size + 7) // 8
+
+
+def _header_bytes(roster_size: int, texts: list[int]) -> int:
+    size = _FIXED.size + 2 * _DIGEST_BYTES + _bitmap_bytes(roster_size) + sum(texts)
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _check_bitmap(bitmap: bytes, roster_size: int) -> None:
+    if not 1 <= roster_size <= MAX_ROSTER:
+        raise MessageError(f"roster size {roster_size} is not in [1, {MAX_ROSTER}]")
+    if len(bitmap) != _bitmap_bytes(roster_size):
+        raise MessageError(f"contributor set has {len(bitmap)} bytes for a roster of {roster_size}")
+    bits = int.from_bytes(bitmap, "little")
+    if not bits or bits >> roster_size:
+        raise MessageError("contributor set is empty, or names parties beyond the roster")
+
+
+def _text(data: bytes, field: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MessageError(f"{field} is not UTF-8") from error

@@ -1,0 +1,350 @@
+"""What every secure aggregation scheme must do; `test_contract.py` runs it over a list of names.
+
+A third party checks its own scheme by naming it there: the suite finds it through the registry.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from privagg.errors import (
+    CapacityError,
+    CiphertextError,
+    KeyMismatchError,
+    ParameterError,
+    PrivaggError,
+)
+from privagg.secure.opening import DecryptionKey
+from privagg.secure.registry import scheme as find_scheme
+from privagg.secure.scheme import IntVector, Parameters, Requirement, Scheme
+
+REQUIREMENTS = {
+    "one small value": Requirement(1, upload_bound=1, sum_bound=2, addends=2),
+    "16 bits of 64 sites": Requirement(301, 32_767, 64 * 32_767, 64),
+    "sum below the worst case": Requirement(40, 1 << 30, 3 << 29, 5),
+    "the widest sums": Requirement(9, 1 << 60, (1 << 62) - 1, 3),
+}
+CASES = tuple(REQUIREMENTS)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A scheme with parameters and a key pair, made once for each requirement."""
+
+    scheme: Scheme
+    parameters: Parameters
+    key: DecryptionKey
+
+    @property
+    def requirement(self) -> Requirement:
+        return self.parameters.requirement
+
+    def encrypt(self, values: IntVector) -> bytes:
+        return self.key.encryption_key.encrypt(values)
+
+    def open(self, payload: bytes, count: int) -> IntVector:
+        share = self.key.open_share(payload, count)
+        return self.scheme.combine(self.parameters, [share], count)
+
+    def draw(self, rng: np.random.Generator, count: int) -> IntVector:
+        """`count` contributions whose sum keeps to the bound; int64 (count, d)."""
+        requirement = self.requirement
+        bound = min(requirement.upload_bound, requirement.sum_bound // count)
+        return rng.integers(
+            -bound, bound, (count, requirement.length), dtype=np.int64, endpoint=True
+        )
+
+
+@cache
+def setup(name: str, case: str) -> Setup:
+    found = find_scheme(name)
+    parameters = found.choose_parameters(REQUIREMENTS[case])
+    return Setup(found, parameters, found.generate_key(parameters))
+
+
+class SchemeContract:
+    """The laws; a test class inherits them and supplies the fixture `name`."""
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_opening_a_fold_gives_the_exact_sum(self, name: str, case: str) -> None:
+        made = setup(name, case)
+        rng = np.random.default_rng(20)
+        for count in sorted({1, 2, min(5, made.requirement.addends)}):
+            values = made.draw(rng, count)
+            fold = made.parameters.fold()
+            for contribution in values:
+                fold.add(made.encrypt(contribution))
+            assert fold.count == count
+            opened = made.open(fold.payload(), count)
+            assert opened.dtype == np.int64
+            assert opened.tolist() == values.sum(axis=0).tolist()
+
+    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_a_full_cohort_at_the_bound_is_exact(self, name: str, case: str, sign: int) -> None:
+        made = setup(name, case)
+        requirement = made.requirement
+        reach = min(requirement.sum_bound, requirement.addends * requirement.upload_bound)
+        fold, left = made.parameters.fold(), reach
+        payloads: dict[int, bytes] = {}
+        for _ in range(requirement.addends):
+            part = min(requirement.upload_bound, left)
+            left -= part
+            if part not in payloads:
+                payloads[part] = made.encrypt(np.full(requirement.length, sign * part))
+            fold.add(payloads[part])
+        opened = made.open(fold.payload(), requirement.addends)
+        assert opened.tolist() == [sign * reach] * requirement.length
+
+    @settings(
+        max_examples=8, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    )
+    @given(st.lists(st.lists(st.integers(-32_767, 32_767), min_size=3, max_size=3), min_size=1,
+                    max_size=4))  # fmt: skip
+    def test_any_vectors_add_up(self, name: str, heads: list[list[int]]) -> None:
+        made = setup(name, CASES[1])
+        values = np.zeros((len(heads), made.requirement.length), dtype=np.int64)
+        values[:, :3] = heads
+        fold = made.parameters.fold()
+        for contribution in values:
+            fold.add(made.encrypt(contribution))
+        opened = made.open(fold.payload(), len(heads))
+        assert opened.tolist() == values.sum(axis=0).tolist()
+
+    def test_partial_sums_merge(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        values = made.draw(np.random.default_rng(21), 5)
+        left, right, whole = (made.parameters.fold() for _ in range(3))
+        for number, contribution in enumerate(values):
+            (left if number < 2 else right).add(made.encrypt(contribution))
+        whole.add(left.payload(), addends=2)
+        whole.add(right.payload(), addends=3)
+        assert whole.count == 5
+        assert made.open(whole.payload(), 5).tolist() == values.sum(axis=0).tolist()
+
+    def test_order_of_adding_is_irrelevant(self, name: str) -> None:
+        made = setup(name, CASES[2])
+        payloads = [made.encrypt(v) for v in made.draw(np.random.default_rng(22), 4)]
+        sums = []
+        for order in (payloads, payloads[::-1]):
+            fold = made.parameters.fold()
+            for payload in order:
+                fold.add(payload)
+            sums.append(fold.payload())
+        assert sums[0] == sums[1]
+
+    def test_payloads_have_exactly_the_stated_size(self, name: str) -> None:
+        for case in CASES:
+            made = setup(name, case)
+            payload = made.encrypt(np.zeros(made.requirement.length, dtype=np.int64))
+            assert len(payload) == made.parameters.payload_bytes
+            assert made.parameters.packing
+
+    def test_the_same_values_encrypt_differently_each_time(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        values = made.draw(np.random.default_rng(23), 1)[0]
+        differ = made.encrypt(values) != made.encrypt(values)
+        assert differ == made.scheme.protects
+
+    @pytest.mark.parametrize(
+        "spoil", [lambda p: p[:-1], lambda p: p + b"\0", lambda p: b"", lambda p: p * 2]
+    )
+    def test_a_payload_of_another_size_leaves_the_sum_alone(self, name: str, spoil: Any) -> None:
+        made = setup(name, CASES[1])
+        first, second = made.draw(np.random.default_rng(24), 2)
+        fold = made.parameters.fold()
+        fold.add(made.encrypt(first))
+        bad = spoil(made.encrypt(second))
+        with pytest.raises(CiphertextError, match="bytes"):
+            fold.add(bad)
+        with pytest.raises(CiphertextError, match="bytes"):
+            fold.check(bad)
+        with pytest.raises(CiphertextError):
+            made.key.open_share(bad, 1)
+        fold.add(made.encrypt(second))
+        assert made.open(fold.payload(), 2).tolist() == (first + second).tolist()
+
+    def test_an_out_of_range_payload_leaves_the_sum_alone(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        first, second = made.draw(np.random.default_rng(25), 2)
+        fold = made.parameters.fold()
+        fold.add(made.encrypt(first))
+        # The greatest word of each kind: 2^64 - 1 for residues, 2^63 - 1 for signed counters.
+        greatest = b"\xff" * 8 if made.scheme.protects else b"\xff" * 7 + b"\x7f"
+        whole = (greatest * (made.parameters.payload_bytes // 8 + 1))[
+            : made.parameters.payload_bytes
+        ]
+        late = made.encrypt(second)[:-8] + greatest
+        for bad in (whole, late):
+            with pytest.raises(CiphertextError, match=r"value \d+|residue|ciphertext"):
+                fold.add(bad)
+            with pytest.raises(CiphertextError):
+                fold.check(bad)
+            with pytest.raises(CiphertextError):
+                made.key.open_share(bad, 1)
+        fold.add(memoryview(made.encrypt(second)))
+        assert fold.count == 2
+        assert made.open(fold.payload(), 2).tolist() == (first + second).tolist()
+
+    def test_a_fold_stops_at_its_capacity(self, name: str) -> None:
+        made = setup(name, CASES[0])
+        payload = made.encrypt(np.ones(1, dtype=np.int64))
+        fold = made.parameters.fold()
+        fold.add(payload)
+        with pytest.raises(CapacityError):
+            fold.add(payload, addends=2)
+        with pytest.raises(CapacityError):
+            fold.add(payload, addends=0)
+        fold.add(payload)
+        with pytest.raises(CapacityError):
+            fold.add(payload)
+        assert made.open(fold.payload(), 2).tolist() == [2]
+
+    def test_contributions_out_of_bounds_are_refused_without_naming_values(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        bound, length = made.requirement.upload_bound, made.requirement.length
+        for secret in (bound + 12_345, -bound - 12_345, np.iinfo(np.int64).min):
+            values = np.zeros(length, dtype=np.int64)
+            values[7] = secret
+            with pytest.raises(CapacityError) as caught:
+                made.encrypt(values)
+            assert str(abs(int(secret))) not in str(caught.value)
+        for values in (np.zeros(length + 1, np.int64), np.zeros((1, length), np.int64)):
+            with pytest.raises(CapacityError, match="shape"):
+                made.encrypt(values)
+        with pytest.raises(CapacityError, match="int64"):
+            made.encrypt(np.zeros(length))  # type: ignore[arg-type]
+
+    def test_openings_of_impossible_counts_are_refused(self, name: str) -> None:
+        made = setup(name, CASES[0])
+        payload = made.encrypt(np.ones(1, dtype=np.int64))
+        share = made.key.open_share(payload, 1)
+        for count in (0, -1, 3):
+            with pytest.raises(CiphertextError):
+                made.key.open_share(payload, count)
+            with pytest.raises(CiphertextError):
+                made.scheme.combine(made.parameters, [share], count)
+
+    def test_shares_are_checked(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        share = made.key.open_share(made.encrypt(np.zeros(301, dtype=np.int64)), 1)
+        for bad in ([], [share, share], [share[:-1]], [b"\xff\xff\xff\x7f" * (len(share) // 4)]):
+            with pytest.raises(CiphertextError):
+                made.scheme.combine(made.parameters, bad, 1)
+
+    def test_a_sum_beyond_what_count_contributions_reach_is_refused(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        fold = made.parameters.fold()
+        for _ in range(3):
+            fold.add(made.encrypt(np.full(301, 32_767, dtype=np.int64)))
+        with pytest.raises(CiphertextError):
+            made.open(fold.payload(), 2)
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_parameters_survive_json(self, name: str, case: str) -> None:
+        made = setup(name, case)
+        facts = json.loads(json.dumps(made.parameters.to_dict()))
+        again = made.scheme.load_parameters(facts)
+        assert again == made.parameters
+        assert again.fingerprint == made.parameters.fingerprint
+        assert again.payload_bytes == made.parameters.payload_bytes
+        assert again.security_bits == made.parameters.security_bits
+
+    def test_parameters_reach_the_security_asked_for(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        wanted = made.requirement.security_bits if made.scheme.protects else 0
+        assert made.parameters.security_bits >= wanted
+        assert str(made.parameters.payload_bytes) in made.parameters.explain()
+
+    def test_hostile_facts_get_a_parameter_error(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        facts = made.parameters.to_dict()
+        for spoiled in _spoiled(facts):
+            try:
+                loaded = made.scheme.load_parameters(spoiled)
+            except ParameterError:
+                continue
+            # Whatever is still accepted must be other valid parameters, never the same ones.
+            assert loaded.fingerprint != made.parameters.fingerprint
+
+    def test_other_lengths_are_other_parameters(self, name: str) -> None:
+        prints = {setup(name, case).parameters.fingerprint for case in CASES}
+        assert len(prints) == len(CASES)
+
+    def test_impossible_requirements_are_refused(self, name: str) -> None:
+        found = find_scheme(name)
+        for bad in (
+            Requirement(0, 1, 1, 1),
+            Requirement(1, 0, 1, 1),
+            Requirement(1, 1, 0, 1),
+            Requirement(1, 1, 1 << 62, 1),
+            Requirement(1, 1, 1, 0),
+        ):
+            with pytest.raises(ParameterError):
+                found.choose_parameters(bad)
+        with pytest.raises(ParameterError, match="no_such_option"):
+            found.choose_parameters(REQUIREMENTS[CASES[0]], no_such_option=1)
+
+    def test_keys_survive_their_bytes(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        values = made.draw(np.random.default_rng(26), 1)[0]
+        public = made.scheme.load_encryption_key(
+            made.parameters, made.key.encryption_key.to_bytes()
+        )
+        secret = made.scheme.load_decryption_key(made.parameters, made.key.to_bytes())
+        assert public.key_id == made.key.encryption_key.key_id == secret.encryption_key.key_id
+        share = secret.open_share(public.encrypt(values), 1)
+        assert made.scheme.combine(made.parameters, [share], 1).tolist() == values.tolist()
+
+    def test_the_public_key_does_not_contain_the_secret(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        if made.scheme.protects:
+            assert made.key.to_bytes() not in made.key.encryption_key.to_bytes()
+            assert made.key.to_bytes() != made.key.encryption_key.to_bytes()
+
+    def test_key_bytes_are_checked(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        good = made.key.encryption_key.to_bytes()
+        for bad in (b"", good[:-1], good + b"\0"):
+            with pytest.raises((KeyMismatchError, CiphertextError)):
+                made.scheme.load_encryption_key(made.parameters, bad)
+            with pytest.raises((KeyMismatchError, CiphertextError)):
+                made.scheme.load_decryption_key(made.parameters, bad)
+
+    def test_another_key_does_not_open(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        other = made.scheme.generate_key(made.parameters)
+        assert other.encryption_key.key_id != made.key.encryption_key.key_id
+        if not made.scheme.protects:
+            return
+        values = made.draw(np.random.default_rng(27), 1)[0]
+        with pytest.raises(CiphertextError):
+            other.open_share(made.encrypt(values), 1)
+
+    def test_parameters_of_another_scheme_are_refused(self, name: str) -> None:
+        made = setup(name, CASES[0])
+        other = setup("ckks" if name == "plaintext" else "plaintext", CASES[0])
+        with pytest.raises(PrivaggError):
+            made.scheme.generate_key(other.parameters)
+        with pytest.raises(ParameterError):
+            made.scheme.load_parameters(other.parameters.to_dict())
+
+
+def _spoiled(facts: dict[str, Any]) -> list[Any]:
+    """Versions of `facts` with one thing wrong."""
+    wrong: list[Any] = [None, [], "facts", {**facts, "surprise": 1}]
+    for key, value in facts.items():
+        wrong.append({k: v for k, v in facts.items() if k != key})
+        replacements: list[Any] = [None, "text", -1, 2.5, [], 10**30]
+        if isinstance(value, dict):
+            replacements.extend(_spoiled(value)[3:])
+        wrong.extend({**facts, key: other} for other in replacements if other != value)
+    return wrong
