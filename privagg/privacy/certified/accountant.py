@@ -10,7 +10,7 @@ from flint import arb
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified import contour, gaussian, single
-from privagg.privacy.certified.balls import as_dyadic, ball, working_precision
+from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
 from privagg.privacy.certified.contour import ContourCurve, round_table
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
@@ -134,16 +134,10 @@ def _by_renyi(rounds: Rounds, delta: Fraction, distance: Fraction) -> Fraction |
             left = ball(delta) - spent
             if not left > 0:
                 return None
-            epsilon = max(epsilon, budget.upper_epsilon(_below(left)))
+            epsilon = max(epsilon, budget.upper_epsilon(lower_end(left)))
             if folded(budget.delta_at(epsilon), epsilon, distance) <= ball(delta):
                 return epsilon
         return None
-
-
-def _below(value: arb) -> Fraction:
-    from privagg.privacy.certified.balls import lower_end
-
-    return lower_end(value)
 
 
 def plan_curve(
@@ -198,8 +192,8 @@ def _add_direction(
             if most <= ball(epsilon) and folded(arb(0), epsilon, distance) <= ball(delta):
                 return epsilon
     try:
-        goal = Goal(_log(delta), float(epsilon))
-        curve, plan = plan_curve(rounds, Direction.ADD, goal, effort)
+        # Planned for its own epsilon, which may lie far below the remove direction's.
+        curve, plan = plan_curve(rounds, Direction.ADD, Goal(_log(delta)), effort)
         with working_precision(plan.frame.precision_bits):
             if folded(curve.bounds(epsilon).upper, epsilon, distance) <= ball(delta):
                 return epsilon
@@ -238,7 +232,7 @@ def delta_interval(
             low, high = delta_ends(closed[0].bounds(eps))
             return Interval(low, high, closed[1], closed[1], _CLOSED_FORM_BITS)
         budget = RenyiBudget.of(rounds)
-        high = delta_ends_upper(budget.delta_at(eps))
+        high = min(upper_end(budget.delta_at(eps)), Fraction(1))
     low, method, lower_method, bits = zero, RENYI, "trivial", _CLOSED_FORM_BITS
     ends = [_delta_contour(rounds, direction, eps, high, effort) for direction in Direction]
     if all(end is not None for end in ends):
@@ -249,13 +243,6 @@ def delta_interval(
         if end is not None and end[0] > low:
             low, lower_method = end[0], contour.METHOD
     return Interval(low, high, method, lower_method, bits)
-
-
-def delta_ends_upper(value: arb) -> Fraction:
-    """Return the exact upper end of a bound of delta, at most 1."""
-    from privagg.privacy.certified.balls import upper_end
-
-    return min(upper_end(value), Fraction(1))
 
 
 def _delta_contour(
@@ -272,4 +259,4 @@ def _delta_contour(
         return None
 
 
-__all__ = ["DEFAULT_EFFORT", "as_dyadic", "delta_interval", "epsilon_interval", "plan_curve"]
+__all__ = ["DEFAULT_EFFORT", "delta_interval", "epsilon_interval", "plan_curve"]

@@ -104,6 +104,7 @@ def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> Roun
     main = subsampled_transform(mechanism, direction, window, line, shape.main)
     alias = subsampled_transform(mechanism, direction, window, alias_line, shape.alias)
     beyond = sup_beyond(mechanism, direction, window, line.order, cutoff, shape.beyond)
+    beyond = beyond.min(main.at_order)  # |M(c + i theta)| <= M(c), always
     rate, mu = ball(mechanism.sampling_rate), 1 / ball(mechanism.noise_multiplier)
     return RoundTable(main.values, beyond, alias.at_order, window.cut_mass(rate, mu))
 

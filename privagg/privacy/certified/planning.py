@@ -110,7 +110,7 @@ def make_plan(rounds: Rounds, direction: Direction, goal: Goal, effort: Effort) 
         guess = min(guess, _chernoff_epsilon(np.array([order]), np.array([at_order]), goal)[0])
     period, alias = _period(windowed_moment, order, guess, goal)
     room = goal.log_delta - TOLERANCE_NATS
-    count, heights = _length(parts, windows, order, period, at_order - order * guess, room, effort)
+    count, beyond = _length(parts, windows, order, period, at_order - order * guess, room, effort)
     loss = max(0.0, at_order - order * guess - goal.log_delta)
     nats = TOLERANCE_NATS + math.log(total) + loss + 6
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + count) + 25) / math.log(2) / 64)
@@ -123,10 +123,11 @@ def make_plan(rounds: Rounds, direction: Direction, goal: Goal, effort: Effort) 
         main = _grid(part.profile, window, order, nats, None)
         if main.count * count > effort.max_products:
             raise CertificationError("the contour would be too long for the effort allowed")
+        height, decay = beyond[part.mechanism]
         shapes[part.mechanism] = Shape(
             window=window,
             main=main,
-            beyond=_grid(part.profile, window, order, nats, heights[part.mechanism]),
+            beyond=_grid(part.profile, window, order, 6 + math.log(total) - decay, height),
             alias=_grid(part.profile, window, alias, 12 + math.log(total), None),
         )
     frame = Frame(direction, order, period, count, alias, max(128, bits))
@@ -242,8 +243,8 @@ def _length(
     log_peak: float,
     room: float,
     effort: Effort,
-) -> tuple[int, dict[Mechanism, float]]:
-    """Return (K, line height per mechanism) such that what lies beyond K is small."""
+) -> tuple[int, dict[Mechanism, tuple[float, float]]]:
+    """Return K such that what lies beyond is small; per mechanism (line height, log decay)."""
     spacing = 2 * math.pi / period
     thetas = spacing * np.exp(np.linspace(math.log(2.0), math.log(max(effort.max_terms, 3)), 60))
     total = np.zeros_like(thetas)
@@ -259,7 +260,10 @@ def _length(
     log_tail = total + log_peak + math.log(2 / period) - np.log(spacing * thetas)
     enough = np.nonzero(log_tail <= room)[0]
     index = int(enough[0]) if len(enough) else len(thetas) - 1
-    chosen = {m: float(h[int(np.argmin(d[:, index]))]) for m, (h, d) in curves.items()}
+    chosen = {}
+    for mechanism, (heights, decay) in curves.items():
+        best = int(np.argmin(decay[:, index]))
+        chosen[mechanism] = float(heights[best]), float(decay[best, index])
     return max(2, math.ceil(thetas[index] / spacing)), chosen
 
 
@@ -269,7 +273,7 @@ def _decay(
     """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height."""
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
     limit = min(0.49 * math.pi / profile.mu, 7.0 / math.sqrt(curvature))
-    heights = limit * np.array([0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0])
+    heights = limit * np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0])
     right = profile.reach + 4 + 10 * window.blur
     nodes = np.arange(-15.0, right, 0.25)
     shifted = np.exp(np.minimum(profile.mu * nodes - profile.mu**2 / 2, 600.0)) * profile.rate
@@ -285,7 +289,7 @@ def _decay(
         modulus = power * 0.5 * np.log(real**2 + imag**2) + weight
         phase = np.arctan2(imag, real)
         value = log_integral(modulus[None, :] - thetas[:, None] * phase[None, :])
-        rows.append(value + curvature * height**2 / 2 - at_order)
+        rows.append(np.minimum(value + curvature * height**2 / 2 - at_order, 0.0))
     return heights, np.array(rows)
 
 

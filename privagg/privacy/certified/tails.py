@@ -15,7 +15,10 @@ from flint import arb
 from privagg.privacy.certified.balls import ball
 from privagg.privacy.certified.window import Window
 
-_PIECES = 16
+_PIECES = 300
+_SHORTEST = 0.125
+# A piece bounded by exp(-100) needs no finer chords: M(c) is at least about 1.
+_NEGLIGIBLE = -100.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def remove_right(law: Law, order: arb, window: Window, start: arb, step: arb) ->
     from the last piece on; phi * W is below a Gaussian right of the window's edge.
     """
     edge = ball(window.high) if not math.isinf(window.high) else arb(0)
-    if not math.isinf(window.high) and not start >= edge:
+    if not math.isinf(window.high) and not start.mid() >= edge:
         return arb("inf")
     curvature = window.right_curvature()
     extra = curvature - 1
@@ -62,15 +65,20 @@ def remove_right(law: Law, order: arb, window: Window, start: arb, step: arb) ->
     centre = extra * edge / curvature
     rest = extra * edge**2 / 2 - curvature * centre**2 / 2
     scale = (-rest).exp() / (2 * arb.pi()).sqrt() / (1 if extra.is_zero() else 2)
-    total, a, power = arb(0), start, order + 1
+    total, a, power = arb(0), start.mid(), order + 1
+    low, length = law.log_ratio(a), 1.0
     for _ in range(_PIECES):
         if power * law.mu / curvature + centre <= a:
             break
-        b = a + (a.abs_upper() / 2).max(arb(1))
-        low, high = law.log_ratio(a), law.log_ratio(b)
+        b = (a + length).mid()
+        high = law.log_ratio(b)
         sup = power * low + _log_sup(a, b, power * (high - low) / (b - a), curvature, centre)
+        # Shorter chords where the bound still counts, longer ones where it does not.
+        if length > _SHORTEST and not sup < _NEGLIGIBLE:
+            length = max(length / 4, _SHORTEST)
+            continue
         total += (b - a + step) * sup.exp()
-        a = b
+        a, low, length = b, high, 1.5 * length
     sup = power * law.log_ratio(a) + _log_sup(a, None, power * law.mu, curvature, centre)
     return scale * (total + sup.exp() * (step + (2 * arb.pi() / curvature).sqrt()))
 
