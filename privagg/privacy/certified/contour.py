@@ -19,7 +19,7 @@ from fractions import Fraction
 from flint import acb, acb_mat, arb
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified.balls import ball
+from privagg.privacy.certified.balls import ball, error_square
 from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.search import DeltaBounds
 from privagg.privacy.certified.transform import (
@@ -74,16 +74,32 @@ class RoundTable:
     """One round of one mechanism on a frame.
 
     Attributes:
-        values: M(s_k) for k = 0 ... K, as balls.
+        logs: log M(s_k) for k = 0 ... K, as balls, on any branch (powers are integers).
+        lost: the k at which the ball of M(s_k) holds 0; `logs` has a bound of the modulus there.
         beyond: bound of |M(c + i theta)| over all |theta| >= (K + 1) h.
         at_alias: bound of M(alias_order).
         cut: probability mass, under P, that the window removes.
     """
 
-    values: list[acb]
+    logs: list[acb]
+    lost: frozenset[int]
     beyond: arb
     at_alias: arb
     cut: arb
+
+    @staticmethod
+    def of(values: Sequence[acb], beyond: arb, at_alias: arb, cut: arb) -> RoundTable:
+        """Return the table of a round whose transform has these balls."""
+        logs, lost = [], set()
+        for k, value in enumerate(values):
+            if value.abs_lower() > 0:
+                # Away from the cut of the logarithm: turn values in the left half plane first.
+                left = value.real < 0
+                logs.append((-value).log() + acb(0, arb.pi()) if left else value.log())
+            else:
+                logs.append(acb(value.abs_upper().log()))
+                lost.add(k)
+        return RoundTable(logs, frozenset(lost), beyond, at_alias, cut)
 
 
 def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> RoundTable:
@@ -94,7 +110,7 @@ def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> Roun
     if shape is None:
         if not mechanism.is_gaussian:
             raise CertificationError("a subsampled round needs a window and grids")
-        return RoundTable(
+        return RoundTable.of(
             values=gaussian_transform(mechanism, line).values,
             beyond=_gaussian_beyond(mechanism, line.order, cutoff),
             at_alias=gaussian_transform(mechanism, alias_line).at_order,
@@ -106,7 +122,7 @@ def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> Roun
     beyond = sup_beyond(mechanism, direction, window, line.order, cutoff, shape.beyond)
     beyond = beyond.min(main.at_order)  # |M(c + i theta)| <= M(c), always
     rate, mu = ball(mechanism.sampling_rate), 1 / ball(mechanism.noise_multiplier)
-    return RoundTable(main.values, beyond, alias.at_order, window.cut_mass(rate, mu))
+    return RoundTable.of(main.values, beyond, alias.at_order, window.cut_mass(rate, mu))
 
 
 def _gaussian_beyond(mechanism: Mechanism, order: arb, cutoff: arb) -> arb:
@@ -119,58 +135,94 @@ def chernoff_factor(order: arb) -> arb:
     return (order * order.log() - (1 + order) * (1 + order).log()).exp()
 
 
-class ContourCurve:
-    """Proven bounds of delta(eps) in one direction, from the tables of a composition.
+class Product:
+    """prod_r M_r(s_k)^T_r for k = 0 ... K, with the bounds that belong to it; grows round by round.
 
-    Args:
-        frame: the contour.
-        products: prod_r M_r(s_k)^T_r for k = 0 ... K.
-        beyond: prod_r beyond_r^T_r.
-        at_alias: prod_r at_alias_r^T_r.
-        cut: sum_r T_r cut_r.
+    Logarithms are added, not balls multiplied: rectangular balls of rotating complex numbers grow
+    by up to sqrt(2) a product, logarithms only by their own radius.
     """
 
-    def __init__(
-        self, frame: Frame, products: Sequence[acb], beyond: arb, at_alias: arb, cut: arb
-    ) -> None:
-        self._frame = frame
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.rounds = 0
+        self._logs = [acb(0)] * (frame.count + 1)
+        self._log_beyond, self._log_alias, self.cut = arb(0), arb(0), arb(0)
+        # Points where some factor's ball holds 0: only a bound on the modulus is kept there.
+        self._lost: set[int] = set()
+
+    def add(self, table: RoundTable, times: int) -> None:
+        """Take `times` more rounds of one mechanism, at a cost that does not depend on `times`."""
+        for k in table.lost - self._lost:
+            self._logs[k] = acb(self._logs[k].real)
+        self._lost |= table.lost
+        self._logs = [
+            total + times * log for total, log in zip(self._logs, table.logs, strict=True)
+        ]
+        self._log_beyond += times * table.beyond.log()
+        self._log_alias += times * table.at_alias.log()
+        self.cut += times * table.cut
+        self.rounds += times
+
+    def values(self) -> list[acb]:
+        """Return the products as balls."""
+        values = [log.exp() for log in self._logs]
+        for k in self._lost:
+            values[k] = error_square(self._logs[k].real.exp())
+        return values
+
+    @property
+    def beyond(self) -> arb:
+        """Bound of the product's modulus over |theta| >= (K + 1) h."""
+        return self._log_beyond.exp()
+
+    @property
+    def at_alias(self) -> arb:
+        """Bound of the product at the alias order."""
+        return self._log_alias.exp()
+
+    def log_moment(self) -> float:
+        """Return a float near log M_T(c), to steer by."""
+        return float(self._logs[0].real.mid())
+
+
+class ContourCurve:
+    """Proven bounds of delta(eps) in one direction, from the product of a composition."""
+
+    def __init__(self, product: Product) -> None:
+        frame = product.frame
+        if frame.count < 1:
+            raise CertificationError("a contour needs at least one term on each side")
         self._order, self._period = ball(frame.order), ball(frame.period)
-        spacing = frame.spacing()
-        self._cut = cut
+        self._alias_order = ball(frame.alias_order)
+        self._spacing = frame.spacing()
+        gap = self._alias_order - self._order
+        if not gap > 0:
+            raise CertificationError("the alias order must exceed the contour's order")
+        self._cut = product.cut
         self._block = math.isqrt(frame.count) + 1
         self._rows = frame.count // self._block + 1
         coefficients = []
-        for k, product in enumerate(products):
-            s = acb(self._order, k * spacing)
-            coefficients.append((product if k == 0 else 2 * product) / (s * (s + 1)))
+        for k, value in enumerate(product.values()):
+            s = acb(self._order, k * self._spacing)
+            coefficients.append((value if k == 0 else 2 * value) / (s * (s + 1)))
         coefficients += [acb(0)] * (self._rows * self._block - len(coefficients))
         self._matrix = acb_mat(self._rows, self._block, coefficients)
-        self._spacing = spacing
         # sum over |k| > K of 1 / |s (s+1)| <= 2 sum 1 / (h k)^2 <= 2 / (h^2 K)
-        self._tail = 2 * beyond / (spacing**2 * max(frame.count, 1))
-        if frame.count < 1:
-            raise CertificationError("a contour needs at least one term on each side")
-        gap = ball(frame.alias_order) - self._order
-        if not gap > 0:
-            raise CertificationError("the alias order must exceed the contour's order")
+        self._tail = 2 * product.beyond / (self._spacing**2 * frame.count)
         self._below = 1 / ((self._order * self._period).exp() - 1)
-        alias = ball(frame.alias_order)
-        self._above = chernoff_factor(alias) * at_alias / ((gap * self._period).exp() - 1)
+        self._above = (
+            chernoff_factor(self._alias_order)
+            * product.at_alias
+            / ((gap * self._period).exp() - 1)
+        )
 
     @staticmethod
     def of(frame: Frame, rounds: Sequence[tuple[RoundTable, int]]) -> ContourCurve:
         """Return the curve of a composition, each table taken its number of times."""
-        products: list[acb] = []
-        beyond, at_alias, cut = arb(1), arb(1), arb(0)
+        product = Product(frame)
         for table, times in rounds:
-            powers = [value**times for value in table.values]
-            products = (
-                [p * q for p, q in zip(products, powers, strict=True)] if products else powers
-            )
-            beyond *= table.beyond**times
-            at_alias *= table.at_alias**times
-            cut += times * table.cut
-        return ContourCurve(frame, products, beyond, at_alias, cut)
+            product.add(table, times)
+        return ContourCurve(product)
 
     def bounds(self, epsilon: Fraction) -> DeltaBounds:
         """Return proven bounds of delta(eps) in this frame's direction."""
@@ -178,7 +230,7 @@ class ContourCurve:
         damping = (-self._order * eps).exp() / self._period
         middle = damping * self._sum(eps)
         tail = damping * self._tail
-        aliases = self._below + self._above * (-ball(self._frame.alias_order) * eps).exp()
+        aliases = self._below + self._above * (-self._alias_order * eps).exp()
         return DeltaBounds(lower=middle - tail - aliases, upper=middle + tail + self._cut)
 
     def _sum(self, eps: arb) -> arb:
@@ -188,14 +240,3 @@ class ContourCurve:
         columns = acb_mat(self._block, 1, [(b * turn).exp() for b in range(self._block)])
         return (rows * (self._matrix * columns))[0, 0].real
 
-
-class Worse:
-    """The larger of two directions' bounds: what a guarantee for both neighbours needs."""
-
-    def __init__(self, first: ContourCurve, second: ContourCurve) -> None:
-        self._curves = (first, second)
-
-    def bounds(self, epsilon: Fraction) -> DeltaBounds:
-        """Return bounds of the maximum over both directions."""
-        one, two = (curve.bounds(epsilon) for curve in self._curves)
-        return DeltaBounds(lower=one.lower.max(two.lower), upper=one.upper.max(two.upper))
