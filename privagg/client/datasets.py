@@ -28,9 +28,9 @@ DIGITS_SHAPE = (1, 8, 8)
 DIGITS_VALUE_RANGE = (0.0, 16.0)
 DIGITS_CLASSES = 10
 
-# Round numbers around what cell nuclei under this microscope can show (radius and perimeter in
-# pixels of the digitised image, shape measures as defined): Street, Wolberg & Mangasarian 1993,
-# "Nuclear feature extraction for breast tumor diagnosis". (mean, standard error, worst) a measure.
+# Round numbers near the lowest and highest values that the data set's published documentation
+# states for each column (UCI, "Breast Cancer Wisconsin (Diagnostic)", 1995); lengths in pixels.
+# (mean, standard error, worst) for each measure.
 _NUCLEI_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "radius": ((5, 30), (0, 3), (5, 40)),
     "texture": ((5, 40), (0, 5), (10, 50)),

@@ -59,11 +59,7 @@ def evaluate(model: nn.Module, parameters: Vector, records: Records) -> Metrics:
         PrivacyError: the records are not declared public; a metric on them would be a release.
         DataError: there is no record.
     """
-    if not records.public:
-        raise PrivacyError(
-            "accuracy on records that are not declared public is a release and is not charged; "
-            "evaluate on a table declared public"
-        )
+    _require_public(records)
     if len(records) == 0:
         raise DataError("the public table has no usable record; nothing can be measured on it")
     x, y = records.gather(np.arange(len(records)))
@@ -99,6 +95,14 @@ def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
     rank_sum = float(mid_rank[group][positive].sum())
     wins = rank_sum - positives * (positives + 1) / 2.0
     return wins / (positives * (total - positives))
+
+
+def _require_public(records: Records) -> None:
+    if not records.public:
+        raise PrivacyError(
+            "accuracy on records that are not declared public is a release and is not charged; "
+            "evaluate on a table declared public"
+        )
 
 
 def _score(logits: torch.Tensor) -> npt.NDArray[np.float64] | None:

@@ -1,0 +1,101 @@
+"""Where a party's records come from: a file or a factory, read as the public declaration says."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from privagg.client.data import DatasetRecords, Records, load_images, load_table
+from privagg.client.features import TableSchema
+from privagg.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Tables, CSV or Parquet.
+
+    Args:
+        schema: features with public ranges or categories, and the target.
+    """
+
+    schema: TableSchema
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Image sets in `.npy` files.
+
+    Args:
+        shape: public (C, H, W) of one image as the model takes it.
+        value_range: public darkest and brightest value of a pixel.
+        classes: public number of classes.
+    """
+
+    shape: tuple[int, int, int]
+    value_range: tuple[float, float]
+    classes: int
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Map-style torch data sets, each made by a factory without arguments.
+
+    Args:
+        shape: public shape of one record's input.
+    """
+
+    shape: tuple[int, ...]
+
+
+Source = TableSource | ImageSource | DatasetSource
+
+
+def load_records(
+    source: Source, base: Path, data: str, labels: str | None = None, *, public: bool = False
+) -> Records:
+    """Reads one party's records.
+
+    Args:
+        source: how its files are read; public.
+        base: folder that relative paths start from.
+        data: path of the table or of the images; for a data set `package.module:factory`.
+        labels: path of the images' labels.
+        public: True only where the owner declares the records public.
+
+    Raises:
+        ConfigError: a path or factory does not exist.
+        DataError: what is there cannot be read, or does not fit the declaration.
+    """
+    if isinstance(source, TableSource):
+        return load_table(base / data, source.schema, public=public)
+    if isinstance(source, ImageSource):
+        if labels is None:
+            raise ConfigError(f"images {data} need `labels`, the path of their labels' .npy file")
+        return load_images(
+            base / data,
+            base / labels,
+            value_range=source.value_range,
+            shape=source.shape,
+            classes=source.classes,
+            public=public,
+        )
+    records = DatasetRecords(_make_dataset(data), public=public)
+    if records.input_shape != source.shape:
+        raise DataError(
+            f"records of {data} have shape {records.input_shape}, declared is {source.shape}"
+        )
+    return records
+
+
+def _make_dataset(factory: str) -> Any:
+    module, _, name = factory.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"data set {factory!r} cannot be made ({error}); it must read "
+            "'package.module:factory', a function without arguments that is importable from "
+            "where privagg runs"
+        ) from error
