@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from privagg.client.features import Feature, TableSchema, Target
+from privagg.client.loading import DatasetSource, ImageSource, TableSource
 from privagg.client.models import ModelSpec
+from privagg.client.training import ClientRule
 from privagg.errors import ConfigError
 from privagg.privacy.plan.base import SiteName
 from privagg.privacy.unit import Custody
@@ -60,7 +62,7 @@ class PrivacySection(_Section):
     mode: Literal["record-distributed", "record-local", "client"] = "record-distributed"
     epsilon: Decimal = Field(gt=0)
     delta: Decimal = Field(gt=0, lt=1)
-    budget_epsilon: Decimal | None = Field(default=None, gt=0)
+    budget_epsilon: Decimal | None = Field(default=None, gt=0, allow_inf_nan=True)
     noise_multiplier: Decimal | None = Field(default=None, ge=0)
     clip_norm_l2: Decimal = Field(default=Decimal(1), gt=0)
     sensitivity_grid: int = Field(default=2**16, ge=2**4, le=2**30)
@@ -106,6 +108,17 @@ class TrainingSection(_Section):
     optimizer: OptimizerSpec = OptimizerSpec()
     retries: int = Field(default=0, ge=0, le=100)
 
+    @property
+    def client_rule(self) -> ClientRule:
+        """How a site trains between two rounds."""
+        return ClientRule(
+            learning_rate=self.local_learning_rate,
+            prox_mu=self.proximal_mu,
+            steps=self.local_steps,
+            batch_size=self.local_batch_size,
+            physical_batch=self.physical_batch,
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _model_by_name(cls, values: Any) -> Any:
@@ -149,6 +162,21 @@ class TableData(_Section):
             features=self.features, target=self.target, drop_missing=self.drop_missing
         )
 
+    @property
+    def source(self) -> TableSource:
+        """How the sites' files are read."""
+        return TableSource(self.table_schema)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one record's input: (encoded columns,)."""
+        return (self.table_schema.width,)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the target."""
+        return self.table_schema.class_count
+
 
 class ImageData(_Section):
     """Image sets in `.npy` files.
@@ -164,6 +192,11 @@ class ImageData(_Section):
     value_range: tuple[float, float]
     classes: int = Field(ge=2)
 
+    @property
+    def source(self) -> ImageSource:
+        """How the sites' files are read."""
+        return ImageSource(self.shape, self.value_range, self.classes)
+
 
 class DatasetData(_Section):
     """torch data sets: each site's `data` is a `package.module:factory` that returns one.
@@ -176,6 +209,11 @@ class DatasetData(_Section):
     kind: Literal["dataset"]
     shape: tuple[int, ...]
     classes: int = Field(ge=2)
+
+    @property
+    def source(self) -> DatasetSource:
+        """How the sites' data sets are made."""
+        return DatasetSource(self.shape)
 
 
 DataSection = Annotated[TableData | ImageData | DatasetData, Field(discriminator="kind")]
@@ -250,20 +288,6 @@ class Config(_Section):
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
         return self
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one record's input."""
-        return (
-            (self.data.table_schema.width,) if isinstance(self.data, TableData) else self.data.shape
-        )
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        if isinstance(self.data, TableData):
-            return self.data.table_schema.class_count
-        return self.data.classes
 
 
 def load_config(path: str | Path) -> Config:

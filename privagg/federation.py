@@ -24,15 +24,17 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from privagg.client.evaluate import Evaluator
-from privagg.client.learning import make_learner
-from privagg.client.loading import load_records
 
 import privagg
 from privagg.client.data import Records
-from privagg.client.models import build_model, get_parameters, save_model
-from privagg.client.site import Pins, Site
+from privagg.client.evaluate import evaluate
+from privagg.client.loading import load_records
+from privagg.client.models import build_model, get_parameters
+from privagg.client.saving import save_model
+from privagg.client.site import Learner, Pins, Site
+from privagg.client.training import make_learner
 from privagg.config import Config, SiteSection, load_config, parse_config
+from privagg.encoding.grid import Grid
 from privagg.errors import BudgetExceededError, ConfigError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.planning import build_plan, requirement_of
@@ -146,12 +148,16 @@ class Federation:
 
     @cached_property
     def model(self) -> Any:
-        """A fresh model with the public initial parameters (a `torch.nn.Module`)."""
+        """A model for evaluation and saving (a `torch.nn.Module`); no site trains with it."""
+        return self.fresh_model()
+
+    def fresh_model(self) -> Any:
+        """A new model with the public initial parameters (a `torch.nn.Module`)."""
         config = self.config
         return build_model(
             config.training.model,
-            config.input_shape,
-            config.classes,
+            config.data.shape,
+            config.data.classes,
             seed=config.federation.seed,
         )
 
@@ -160,6 +166,14 @@ class Federation:
         """The plan, its noise calibrated to the configured epsilon."""
         dimension = len(get_parameters(self.model))
         return build_plan(self.config, dimension=dimension, accountant=self.accountant)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The integer grid of the plan."""
+        return Grid(
+            clip_norm_l2=float(self.plan.clip_norm_l2),
+            sensitivity_grid=self.plan.sensitivity_grid,
+        )
 
     @cached_property
     def scheme(self) -> Scheme:
@@ -189,7 +203,7 @@ class Federation:
         """One site's records, read and encoded by the public declaration."""
         if site.name not in self._records:
             self._records[site.name] = load_records(
-                self.config.data, self.base, site.data, site.labels
+                self.config.data.source, self.base, site.data, site.labels
             )
         return self._records[site.name]
 
@@ -200,7 +214,7 @@ class Federation:
         if self._public_records is not None or evaluation is None:
             return self._public_records
         return load_records(
-            self.config.data, self.base, evaluation.data, evaluation.labels, public=True
+            self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True
         )
 
     # --- budgets --------------------------------------------------------------------------------
@@ -229,7 +243,7 @@ class Federation:
     def _ensure_budget(self, ledger: Ledger, party: str) -> None:
         """Set the configured budget where the data set has none; never change one that it has."""
         key = self._budget_key(party)
-        if ledger.budget(key) is None:
+        if key not in set(ledger.keys()):
             privacy = self.config.privacy
             ledger.set_budget(
                 key,
@@ -258,13 +272,13 @@ class Federation:
             found[name] = (
                 projection.epsilon_before,
                 projection.epsilon_after,
-                projection.budget,
+                projection.epsilon_budget,
             )
             if not projection.fits:
                 raise BudgetExceededError(
                     f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {name!r} "
                     f"from epsilon {projection.epsilon_before} to {projection.epsilon_after}, "
-                    f"beyond its budget of {projection.budget}; nothing was spent. Raise "
+                    f"beyond its budget of {projection.epsilon_budget}; nothing was spent. Raise "
                     "privacy.epsilon's share of the budget with its owner, or ask for less: "
                     "fewer rounds, a lower sampling rate, more noise"
                 )
@@ -322,8 +336,6 @@ class _Run:
             opener=federation.opener,
         )
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
-        public = federation.public_records
-        self.evaluator = Evaluator(federation.model, public) if public is not None else None
         self.generator = randomness.name
 
     def _make_sites(
@@ -341,7 +353,7 @@ class _Run:
                 identity=self.identities[name],
                 pins=pins,
                 plan=plan,
-                learner=make_learner(plan, name, records[name]),
+                learner=self._make_learner(name, records[name]),
                 key=key.encryption_key,
                 ledger=self.ledgers[name],
                 randomness=randomness,
@@ -349,6 +361,18 @@ class _Run:
             )
             for name in plan.names
         }
+
+    def _make_learner(self, name: str, records: Records) -> Learner:
+        """A learner with a model of its own; every site starts from the same public seed."""
+        federation, training = self.federation, self.federation.config.training
+        return make_learner(
+            self.plan,
+            name,
+            model=federation.fresh_model(),
+            records=records,
+            grid=federation.grid,
+            rule=training.client_rule,
+        )
 
     def _key_holder(self, key: DecryptionKey, party: str) -> KeyHolder:
         plan = self.plan
@@ -426,15 +450,19 @@ class _Run:
         return report
 
     def _evaluate(self, parameters: FloatVector) -> dict[str, float]:
-        return self.evaluator.metrics(parameters) if self.evaluator is not None else {}
+        public = self.federation.public_records
+        if public is None:
+            return {}
+        metrics = evaluate(self.federation.model, parameters, public)
+        found = {"accuracy": metrics.accuracy, "loss": metrics.loss, "auc": metrics.auc}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _epsilon(self) -> dict[str, tuple[Decimal, Decimal]]:
         found = {}
         for name, ledger in self.ledgers.items():
             key = self.federation._budget_key(name)
-            budget = ledger.budget(key)
-            assert budget is not None  # set when the ledger was opened
-            found[name] = (ledger.spent(key).epsilon, budget.epsilon)
+            spending = ledger.spent(key)
+            found[name] = (spending.epsilon.upper, spending.epsilon_budget)
         return found
 
     # --- records and files ------------------------------------------------------------------------
@@ -463,8 +491,8 @@ class _Run:
                 "custody_plainly": plan.custody.plainly,
                 "opener": federation.opener,
                 "parties": dict(self.roster.keys),
-                "public_table": evaluation.name if evaluation is not None else None,
-                "attestations": [dict(a) for a in federation.config.attestations],
+                "public_table": None if evaluation is None else {"name": evaluation.name},
+                "attestations": [a.model_dump() for a in federation.config.attestations],
                 "generator": self.generator,
                 "versions": {
                     "privagg": privagg.__version__,

@@ -1,0 +1,58 @@
+"""The trained model as a file that runs no code when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.numpy import load_file, save
+from torch import nn
+
+from privagg.client.models import ParameterLayout, Vector, set_parameters
+from privagg.errors import ConfigError
+
+
+def save_model(
+    model: nn.Module, parameters: Vector, path: Path, metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write the trained parameters as safetensors, whole or not at all.
+
+    Args:
+        model: gives names and shapes; untouched.
+        parameters: float64 (d,), written as the float32 they are used as.
+        path: the file; replaced in one step.
+        metadata: strings that go into the file's header.
+
+    Returns:
+        SHA-256 (hex) of the file.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    tensors = ParameterLayout.of(model).to_tensors(parameters)
+    data = save(tensors, metadata=dict(metadata or {}))
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write the model to {path}: {error}") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_model(model: nn.Module, path: Path) -> nn.Module:
+    """Put saved parameters into a model of the same shape, and return it.
+
+    Raises:
+        ConfigError: the file is not there or is no safetensors file.
+        ModelError: it holds other parameters than the model's.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the model {path}: {error}") from error
+    set_parameters(model, ParameterLayout.of(model).from_tensors(tensors))
+    return model

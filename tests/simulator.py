@@ -1,0 +1,171 @@
+"""A federation in memory for attack stories: real messages, keys and ledgers, no training.
+
+Every site's contribution is a known integer vector, so that a sum can be checked to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privagg.client.site import Pins, Site
+from privagg.identity import Identity, Roster
+from privagg.planning import requirement_of
+from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.plan import DistributedPlan, SiteTerms
+from privagg.privacy.randomness import SystemRandomness
+from privagg.round import Job, RoundOutcome, run_round
+from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.secure.registry import scheme
+from privagg.transport import Reply
+
+NAMES = ("north", "east", "south", "west")
+DIMENSION = 5
+
+
+class KnownLearner:
+    """Contributes the same vector every time and counts how often it was asked."""
+
+    def __init__(self, values: NDArray[np.int64]) -> None:
+        self.values = values
+        self.calls = 0
+
+    def contribution(self, parameters: Any, randomness: Any, place: Any) -> NDArray[np.int64]:
+        self.calls += 1
+        return self.values.copy()
+
+
+@dataclass
+class Wire:
+    """A transport that a test can tamper with: each hook maps a frame to a frame or to None."""
+
+    handlers: dict[str, Callable[[bytes], bytes]]
+    answers: dict[str, Callable[[bytes], bytes | None]] = field(default_factory=dict)
+    seen: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
+        for party, frame in requests.items():
+            answer: bytes | None = self.handlers[party](frame)
+            assert answer is not None
+            self.seen.setdefault(party, []).append(answer)
+            if party in self.answers:
+                answer = self.answers[party](answer)
+            yield Reply(party, answer, "" if answer is not None else "vanished")
+
+
+class Simulation:
+    """Four sites, a coordinator and a key holder under one plan."""
+
+    def __init__(
+        self, folder: Path, *, scheme_name: str = "plaintext", budget: str = "1000", **plan: Any
+    ) -> None:
+        self.folder = folder
+        facts: dict[str, Any] = {
+            "sites": [SiteTerms(name=name, records=40) for name in NAMES],
+            "dimension": DIMENSION,
+            "rounds": 20,
+            "clip_norm_l2": Decimal(1),
+            "noise_multiplier": Decimal(4),
+            "delta": Decimal("1e-5"),
+            "custody": "authority",
+            "scheme": scheme_name,
+            "sampling_rate": Decimal("0.5"),
+            **plan,
+        }
+        self.plan = DistributedPlan.model_validate(facts)
+        self.scheme = scheme(scheme_name)
+        requirement = requirement_of(self.plan, security_bits=128)
+        self.key = self.scheme.generate_key(self.scheme.choose_parameters(requirement))
+        self.identities = {n: Identity.generate(n) for n in (*NAMES, "coordinator", "key-holder")}
+        self.roster = Roster.of(*self.identities.values())
+        self.learners = {
+            name: KnownLearner(np.arange(DIMENSION, dtype=np.int64) * (i + 1) - 3)
+            for i, name in enumerate(NAMES)
+        }
+        self.ledgers = {name: self._ledger(name, Decimal(budget)) for name in NAMES}
+        self.sites = {name: self.site(name) for name in NAMES}
+        self.key_holder = self.make_key_holder()
+        self.wire = Wire(
+            {
+                **{name: site.handle for name, site in self.sites.items()},
+                "key-holder": lambda data: self.key_holder.handle(data),
+            }
+        )
+
+    def _ledger(self, name: str, budget: Decimal) -> Ledger:
+        ledger = Ledger.create(
+            self.folder / f"{name}.sqlite", name, signing_key=self.identities[name].key
+        )
+        ledger.set_budget(
+            BudgetKey(name, "record"), budget, Decimal("1e-5"), who=name, why="simulation"
+        )
+        return ledger
+
+    def site(self, name: str, **changes: Any) -> Site:
+        pins = Pins(
+            roster=self.roster,
+            coordinator="coordinator",
+            plan_digest=self.plan.digest,
+            key_id=self.key.encryption_key.key_id,
+        )
+        facts: dict[str, Any] = {
+            "identity": self.identities[name],
+            "pins": pins,
+            "plan": self.plan,
+            "learner": self.learners[name],
+            "key": self.key.encryption_key,
+            "ledger": self.ledgers[name],
+            "randomness": SystemRandomness(),
+            **changes,
+        }
+        return Site(**facts)
+
+    def make_key_holder(self) -> KeyHolder:
+        rule = OpeningRule(
+            plan_digest=self.plan.digest,
+            names=self.plan.names,
+            minimum_survivors=self.plan.minimum_survivors,
+            addends=self.plan.addends,
+            rounds=self.plan.rounds,
+            strict=self.plan.strict,
+        )
+        return KeyHolder(
+            identity=self.identities["key-holder"],
+            key=self.key,
+            rule=rule,
+            roster=self.roster,
+            aggregator="coordinator",
+            store=self.folder / "openings.sqlite",
+        )
+
+    @property
+    def job(self) -> Job:
+        return Job(
+            run="run-1",
+            plan=self.plan,
+            scheme=self.scheme,
+            parameters=self.key.encryption_key.parameters,
+            key_id=self.key.encryption_key.key_id,
+            identity=self.identities["coordinator"],
+            roster=self.roster,
+            opener="key-holder",
+        )
+
+    def round(self, number: int = 1, attempt: int = 1) -> RoundOutcome:
+        return run_round(
+            self.job, self.wire, np.zeros(DIMENSION), round_number=number, attempt=attempt
+        )
+
+    def expected_update(self, names: tuple[str, ...]) -> NDArray[np.float64]:
+        total = sum(self.learners[name].values for name in names)
+        factor = -self.plan.unit_per_grid / self.plan.divisor(names)
+        return np.asarray(total, dtype=np.float64) * float(factor)
+
+    def charges(self, name: str) -> int:
+        return self.ledgers[name].spent(BudgetKey(name, "record")).charges

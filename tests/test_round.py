@@ -1,0 +1,329 @@
+"""Attack and accident stories on whole rounds: what is opened, what is spent, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from privagg.errors import PrivaggError
+from privagg.identity import Identity
+from privagg.messages import (
+    Message,
+    Opening,
+    OpenRequest,
+    Refusal,
+    RoundStart,
+    Upload,
+    read_message,
+)
+from privagg.secure.wire import EncryptedTensor
+from tests.simulator import DIMENSION, NAMES, Simulation
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Simulation:
+    return Simulation(tmp_path, dropouts=1)
+
+
+def start_frame(simulation: Simulation, *, sender: str = "coordinator", **changes: object) -> bytes:
+    facts: dict[str, object] = {
+        "run": "run-1",
+        "round": 1,
+        "attempt": 1,
+        "sender": sender,
+        "plan_digest": simulation.plan.digest,
+        "key_id": simulation.key.encryption_key.key_id,
+        "cohort": NAMES,
+        **changes,
+    }
+    payload = np.zeros(DIMENSION, dtype="<f8").tobytes()
+    header = RoundStart.model_validate(facts)
+    return Message.sign(simulation.identities[sender], header, payload).to_bytes()
+
+
+def refusal(simulation: Simulation, frame: bytes) -> Refusal:
+    header = read_message(frame, simulation.roster).header
+    assert isinstance(header, Refusal)
+    return header
+
+
+@pytest.mark.parametrize("scheme_name", ["plaintext", "ckks"])
+def test_an_honest_round_opens_exactly_the_sum(tmp_path: Path, scheme_name: str) -> None:
+    simulation = Simulation(tmp_path, scheme_name=scheme_name)
+    outcome = simulation.round()
+    assert outcome.outcome == "opened", outcome.reason
+    assert outcome.update is not None
+    np.testing.assert_array_equal(outcome.update, simulation.expected_update(NAMES))
+    for name in NAMES:
+        assert simulation.charges(name) == 1
+        kinds = [entry.kind for entry in simulation.ledgers[name].entries()]
+        assert kinds[-4:] == ["charge", "consumed", "upload", "realised"]
+
+
+def test_a_vanished_site_is_charged_and_the_round_goes_on(simulation: Simulation) -> None:
+    simulation.wire.answers["east"] = lambda frame: None
+    outcome = simulation.round()
+    assert outcome.survivors == ("north", "south", "west")
+    assert outcome.update is not None
+    np.testing.assert_array_equal(outcome.update, simulation.expected_update(outcome.survivors))
+    assert simulation.charges("east") == 1
+    assert outcome.refusals == {"east": "vanished"}
+
+
+def test_too_few_survivors_stop_the_round_before_opening(simulation: Simulation) -> None:
+    for name in ("east", "west"):
+        simulation.wire.answers[name] = lambda frame: None
+    outcome = simulation.round()
+    assert outcome.outcome == "stopped"
+    assert "2 of 4" in outcome.reason
+    assert outcome.update is None
+    assert "key-holder" not in simulation.wire.seen
+    assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
+    assert simulation.ledgers["north"].entries()[-1].kind == "aborted"
+
+
+def test_a_resend_is_the_same_bytes_and_free(simulation: Simulation) -> None:
+    site = simulation.sites["north"]
+    first = site.handle(start_frame(simulation))
+    again = site.handle(start_frame(simulation))
+    restarted = simulation.site("north").handle(start_frame(simulation))
+    assert first == again == restarted
+    assert simulation.learners["north"].calls == 1
+    assert simulation.charges("north") == 1
+
+
+def test_a_new_attempt_is_a_new_charge(simulation: Simulation) -> None:
+    site = simulation.sites["north"]
+    site.handle(start_frame(simulation))
+    site.handle(start_frame(simulation, attempt=2))
+    assert simulation.charges("north") == 2
+    assert simulation.learners["north"].calls == 2
+
+
+def test_a_site_killed_between_charge_and_upload_never_trains_twice(
+    simulation: Simulation,
+) -> None:
+    learner = simulation.learners["north"]
+
+    class KilledError(RuntimeError):
+        pass
+
+    class DyingLearner:
+        def contribution(self, *_: object) -> np.ndarray:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        simulation.site("north", learner=DyingLearner()).handle(start_frame(simulation))
+    answer = simulation.sites["north"].handle(start_frame(simulation))
+    assert refusal(simulation, answer).reason == "spent-attempt"
+    assert learner.calls == 0
+    assert simulation.charges("north") == 1
+
+
+def test_an_overspent_site_never_trains(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, budget="0.05")
+    outcome = simulation.round()
+    assert outcome.outcome == "stopped"
+    assert all("budget" in text for text in outcome.refusals.values())
+    assert all(learner.calls == 0 for learner in simulation.learners.values())
+    assert all(simulation.charges(name) == 0 for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"plan_digest": "00" * 32}, "plan"),
+        ({"key_id": "00" * 32}, "key"),
+        ({"round": 21}, "plan"),
+        ({"cohort": ("north", "east", "south")}, "cohort"),
+        ({"cohort": ("west", "south", "east", "north")}, "cohort"),
+        ({"cohort": ("north", "north", "south", "west")}, "cohort"),
+        ({"sender": "east"}, "unavailable"),
+    ],
+)
+def test_a_site_refuses_before_it_charges(
+    simulation: Simulation, changes: dict[str, object], reason: str
+) -> None:
+    answer = simulation.sites["north"].handle(start_frame(simulation, **changes))
+    assert refusal(simulation, answer).reason == reason
+    assert simulation.charges("north") == 0
+    assert simulation.learners["north"].calls == 0
+
+
+def test_a_model_that_is_not_finite_is_refused_uncharged(simulation: Simulation) -> None:
+    frame = read_message(start_frame(simulation), simulation.roster)
+    payload = np.array([np.nan] * DIMENSION, dtype="<f8").tobytes()
+    bad = Message.sign(simulation.identities["coordinator"], frame.header, payload).to_bytes()
+    assert "finite" in refusal(simulation, simulation.sites["north"].handle(bad)).message
+    assert simulation.charges("north") == 0
+
+
+# --- the aggregator faces a liar ------------------------------------------------------------------
+
+
+def forge(simulation: Simulation, frame: bytes, *, who: str, **changes: object) -> bytes:
+    message = read_message(frame, simulation.roster)
+    header = message.header.model_copy(update=changes)
+    return Message.sign(simulation.identities[who], header, bytes(message.payload)).to_bytes()
+
+
+def flip_payload(frame: bytes) -> bytes:
+    changed = bytearray(frame)
+    changed[-80] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("lie", "named"),
+    [
+        (lambda s, f: f[: len(f) // 2], "MessageError"),
+        (lambda s, f: flip_payload(f), "SignatureError"),
+        (lambda s, f: s.wire.seen["north"][-1], "UnknownPartyError"),
+        (lambda s, f: forge(s, f, who="east", round=2), "WrongRoundError"),
+        (lambda s, f: forge(s, f, who="east", key_id="00" * 32), "KeyMismatchError"),
+        (lambda s, f: forge(s, f, who="east", attempt=9), "WrongRoundError"),
+        (lambda s, f: b"", "MessageError"),
+        (lambda s, f: f + b"x", "MessageError"),
+    ],
+)
+def test_a_bad_upload_is_named_and_the_others_still_add_up(  # type: ignore[no-untyped-def]
+    simulation: Simulation, lie, named: str
+) -> None:
+    simulation.wire.answers["east"] = lambda frame: lie(simulation, frame)
+    outcome = simulation.round()
+    assert outcome.survivors == ("north", "south", "west")
+    assert outcome.refusals["east"].startswith(named)
+    assert outcome.update is not None
+    np.testing.assert_array_equal(outcome.update, simulation.expected_update(outcome.survivors))
+
+
+def test_a_replayed_upload_of_an_earlier_round_is_refused(simulation: Simulation) -> None:
+    simulation.round(1)
+    old = simulation.wire.seen["east"][0]
+    simulation.wire.answers["east"] = lambda frame: old
+    outcome = simulation.round(2)
+    assert "east" not in outcome.survivors
+    assert "WrongRoundError" in outcome.refusals["east"]
+
+
+# --- the key holder faces a curious aggregator ----------------------------------------------------
+
+
+def request_of(simulation: Simulation, names: tuple[str, ...]) -> Message:
+    """A request whose sum holds exactly these sites' uploads, properly labelled."""
+    from privagg.server.aggregator import Aggregator
+
+    job = simulation.job
+    terms = job.terms(1, 1, NAMES)
+    lax = type(terms)(**{**terms.__dict__, "minimum_survivors": 1})
+    aggregator = Aggregator(lax, job.parameters, simulation.roster)
+    for name in names:
+        aggregator.receive(simulation.sites[name].handle(start_frame(simulation)))
+    return aggregator.open_request(simulation.identities["coordinator"])
+
+
+def answer(simulation: Simulation, request: Message) -> Message:
+    frame = simulation.key_holder.handle(request.to_bytes())
+    return read_message(frame, simulation.roster)
+
+
+def test_the_key_holder_opens_one_cohort_a_round_also_after_a_restart(
+    simulation: Simulation,
+) -> None:
+    whole, part = request_of(simulation, NAMES), request_of(simulation, NAMES[:3])
+    first = simulation.key_holder.handle(whole.to_bytes())
+    assert isinstance(read_message(first, simulation.roster).header, Opening)
+    simulation.key_holder = simulation.make_key_holder()
+    assert simulation.key_holder.handle(whole.to_bytes()) == first
+    refused = answer(simulation, part).header
+    assert isinstance(refused, Refusal)
+    assert "second cohort" in refused.message
+
+
+def test_the_key_holder_refuses_too_small_a_cohort(simulation: Simulation) -> None:
+    refused = answer(simulation, request_of(simulation, ("north",))).header
+    assert isinstance(refused, Refusal)
+    assert "3 to 4" in refused.message
+
+
+def test_the_key_holder_refuses_unsigned_and_relabelled_contributions(
+    simulation: Simulation,
+) -> None:
+    request = request_of(simulation, NAMES)
+    header = request.header
+    assert isinstance(header, OpenRequest)
+    coordinator = simulation.identities["coordinator"]
+    statements = header.contributions
+    unsigned = statements[0].model_copy(update={"signature": "00" * 64})
+    twice = (statements[0], statements[0], *statements[2:])
+    other_round = statements[0].model_copy(
+        update={"header": statements[0].header.replace('"round":1', '"round":2')}
+    )
+    for contributions in (
+        (unsigned, *statements[1:]),
+        twice,
+        (other_round, *statements[1:]),
+        statements[::-1],
+        statements[:3],
+    ):
+        lie = header.model_copy(update={"contributions": contributions})
+        refused = answer(simulation, Message.sign(coordinator, lie, bytes(request.payload)))
+        assert isinstance(refused.header, Refusal), contributions
+    assert isinstance(answer(simulation, request).header, Opening)
+
+
+def test_only_the_aggregator_may_ask(simulation: Simulation) -> None:
+    request = request_of(simulation, NAMES)
+    lie = request.header.model_copy(update={"sender": "north"})
+    asked = Message.sign(simulation.identities["north"], lie, bytes(request.payload))
+    assert isinstance(answer(simulation, asked).header, Refusal)
+    with pytest.raises(PrivaggError):
+        simulation.key_holder.handle(
+            Message.sign(
+                Identity.generate("coordinator"), request.header, bytes(request.payload)
+            ).to_bytes()
+        )
+
+
+def test_strict_mode_catches_an_aggregator_that_adds_something_else(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, strict=True)
+    request = request_of(simulation, NAMES)
+    header = request.header
+    assert isinstance(header, OpenRequest)
+    assert len(header.upload_bytes) == 4
+    payload = bytearray(request.payload)
+    upload = read_message(
+        payload[header.tensor_bytes : header.tensor_bytes + header.upload_bytes[0]],
+        simulation.roster,
+    )
+    single = EncryptedTensor.from_bytes(upload.payload, max_bytes=10**6).payload
+    payload[header.tensor_bytes - len(single) : header.tensor_bytes] = single
+    coordinator = simulation.identities["coordinator"]
+    refused = answer(simulation, Message.sign(coordinator, header, bytes(payload))).header
+    assert isinstance(refused, Refusal)
+    assert "not the sum of the uploads" in refused.message
+    assert isinstance(answer(simulation, request).header, Opening)
+    outcome = simulation.round(2)
+    assert outcome.outcome == "opened", outcome.reason
+
+
+def test_without_strict_mode_the_aggregator_is_believed_as_the_guarantee_says(
+    simulation: Simulation,
+) -> None:
+    rows = simulation.plan.observers("north", 4)
+    assert all(
+        any("adds honestly" in text for text in row.assumptions)
+        for row in rows
+        if row.name == "model-users" and simulation.plan.scheme != "plaintext"
+    )
+
+
+def test_the_uploads_carry_what_an_auditor_keeps(simulation: Simulation) -> None:
+    frame = simulation.sites["north"].handle(start_frame(simulation))
+    header = read_message(frame, simulation.roster).header
+    assert isinstance(header, Upload)
+    assert header.generator.startswith("os-csprng")
+    assert header.checkpoint.startswith("privagg.ledger/north\n")
+    assert len(header.receipt_hash) == 64
