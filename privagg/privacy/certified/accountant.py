@@ -39,6 +39,7 @@ _CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()
 # A contour wider than this asks for the fallbacks' opinion too.
 _GOOD_WIDTH = Fraction(1, 10**6)
+_SHARP_WIDTH = Fraction(1, 10**8)
 
 
 @dataclass(frozen=True)
@@ -161,24 +162,36 @@ def _log(value: Fraction) -> float:
 def _by_contour(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> _Ends:
     """Return ends from the remove contour, after the add direction has agreed."""
     nothing = _Ends(Fraction(0), None, "trivial", contour.METHOD, 0)
+    lower, upper = Fraction(0), None
     try:
         curve, plan = plan_curve(rounds, Direction.REMOVE, Goal(_log(delta)), effort)
+        lower, upper = _ends_of(curve, plan, delta, distance)
+        if not distance and upper - lower > _SHARP_WIDTH * upper > 0:
+            # The first contour was aimed by a Chernoff bound; aim again at what it found.
+            goal = Goal(_log(delta), float(upper))
+            curve, plan = plan_curve(rounds, Direction.REMOVE, goal, effort)
+            again = _ends_of(curve, plan, delta, distance)
+            lower, upper = max(lower, again[0]), min(upper, again[1])
     except CertificationError:
-        return nothing
-    bits = plan.frame.precision_bits
-    with working_precision(bits):
-        try:
-            upper = upper_epsilon(
-                curve, delta, guess=plan.guess, slope=plan.slope, extra_distance=distance
-            )
-        except CertificationError:
+        if upper is None:
             return nothing
-        lower = lower_epsilon(curve, delta, guess=float(upper), slope=plan.slope)
+    bits = plan.frame.precision_bits
     lower_method = contour.METHOD if lower else "trivial"
     agreed = _add_direction(rounds, delta, distance, upper, effort)
     if agreed is None:
         return _Ends(lower, None, lower_method, contour.METHOD, bits)
     return _Ends(lower, max(upper, agreed), lower_method, contour.METHOD, bits)
+
+
+def _ends_of(
+    curve: ContourCurve, plan: Plan, delta: Fraction, distance: Fraction
+) -> tuple[Fraction, Fraction]:
+    """Return the (lower, upper) epsilon that one direction's curve proves."""
+    with working_precision(plan.frame.precision_bits):
+        upper = upper_epsilon(
+            curve, delta, guess=plan.guess, slope=plan.slope, extra_distance=distance
+        )
+        return lower_epsilon(curve, delta, guess=float(upper), slope=plan.slope), upper
 
 
 def _add_direction(

@@ -64,6 +64,9 @@ class Plan:
     shapes: dict[Mechanism, Shape | None]
     guess: float
     slope: float
+    nats: float
+    total: float
+    effort: Effort
 
 
 Moment = Callable[[Array], Array]
@@ -84,9 +87,15 @@ class _Part:
         return self.times * self.profile.log_moment(orders)
 
 
-def make_plan(rounds: Rounds, direction: Direction, goal: Goal, effort: Effort) -> Plan:
-    """Return a contour for a composition; CertificationError where none is affordable."""
-    total = sum(times for _, times in rounds)
+def make_plan(
+    rounds: Rounds, direction: Direction, goal: Goal, effort: Effort, growth: float = 1.0
+) -> Plan:
+    """Return a contour for a composition; CertificationError where none is affordable.
+
+    Args:
+        growth: the contour shall stay sharp until every number of rounds has grown by this factor.
+    """
+    total = growth * sum(times for _, times in rounds)
     negligible = goal.log_delta - TOLERANCE_NATS - math.log(total)
     parts = [
         _Part(m, n, None if m.is_gaussian else profile_of(m, direction, negligible))
@@ -94,44 +103,84 @@ def make_plan(rounds: Rounds, direction: Direction, goal: Goal, effort: Effort) 
     ]
 
     def moment(orders: Array) -> Array:
-        total: Array = np.sum([part.log_moment(orders) for part in parts], axis=0)
-        return total
+        summed: Array = np.sum([part.log_moment(orders) for part in parts], axis=0)
+        return summed
 
-    order, guess = _best_order(moment, goal)
-    order, windows = _windows(parts, order, goal)
+    wanted, guess = _best_order(lambda orders: math.sqrt(growth) * moment(orders), goal)
+    order, windows = _windows(parts, wanted, growth)
 
     def windowed_moment(orders: Array) -> Array:
         rows = [_windowed(p, windows[p.mechanism], orders) for p in parts]
-        total: Array = np.sum(rows, axis=0)
-        return total
+        summed: Array = np.sum(rows, axis=0)
+        return summed
 
     at_order = float(windowed_moment(np.array([order]))[0])
-    if goal.epsilon is None and order < 0.99 * _best_order(moment, goal)[0]:
-        guess = min(guess, _chernoff_epsilon(np.array([order]), np.array([at_order]), goal)[0])
-    period, alias = _period(windowed_moment, order, guess, goal)
+    guesses = [guess, guess]
+    if goal.epsilon is None:
+        moments = np.array([at_order, growth * at_order])
+        here = _chernoff_epsilon(np.array([order, order]), moments, goal)
+        guesses = [min(float(here[0]), guess), float(here[1]) if growth > 1 else guess]
+    grown = guesses[1]
+    period, alias = _period(lambda o: growth * windowed_moment(o), order, grown, goal)
     room = goal.log_delta - TOLERANCE_NATS
-    count, beyond = _length(parts, windows, order, period, at_order - order * guess, room, effort)
-    loss = max(0.0, at_order - order * guess - goal.log_delta)
-    nats = TOLERANCE_NATS + math.log(total) + loss + 6
+    peaks = [at_order - order * guesses[0], growth * at_order - order * grown]
+    count, beyond = _length(parts, windows, order, period, peaks[0], room, effort)
+    nats = TOLERANCE_NATS + math.log(total) + max(0.0, *peaks) - min(0.0, goal.log_delta) + 6
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + count) + 25) / math.log(2) / 64)
-    shapes: dict[Mechanism, Shape | None] = {}
-    for part in parts:
-        if part.profile is None:
-            shapes[part.mechanism] = None
-            continue
-        window = windows[part.mechanism]
-        main = _grid(part.profile, window, order, nats, None)
-        if main.count * count > effort.max_products:
-            raise CertificationError("the contour would be too long for the effort allowed")
-        height, decay = beyond[part.mechanism]
-        shapes[part.mechanism] = Shape(
-            window=window,
-            main=main,
-            beyond=_grid(part.profile, window, order, 6 + math.log(total) - decay, height),
-            alias=_grid(part.profile, window, alias, 12 + math.log(total), None),
-        )
     frame = Frame(direction, order, period, count, alias, max(128, bits))
-    return Plan(frame, shapes, guess, -order)
+    shapes = {
+        part.mechanism: _shape(
+            part, windows[part.mechanism], frame, nats, total, beyond.get(part.mechanism), effort
+        )
+        for part in parts
+    }
+    return Plan(frame, shapes, max(guesses[0], 0.0), -order, nats, total, effort)
+
+
+def extend_plan(plan: Plan, mechanism: Mechanism, goal: Goal) -> Shape | None:
+    """Return the shape of a further mechanism on a plan's frame; None without subsampling.
+
+    Raises: CertificationError where the frame's order does not suit it: then plan afresh.
+    """
+    frame = plan.frame
+    negligible = goal.log_delta - TOLERANCE_NATS - math.log(plan.total)
+    profile = None if mechanism.is_gaussian else profile_of(mechanism, frame.direction, negligible)
+    part = _Part(mechanism, max(1, math.ceil(plan.total)), profile)
+    order, windows = _windows([part], frame.order, 1.0)
+    if order != frame.order:
+        raise CertificationError("this mechanism needs another order than the contour has")
+    window, line = windows[mechanism], None
+    if profile is not None:
+        cutoff = np.array([2 * math.pi / frame.period * (frame.count + 1)])
+        heights, decay = _decay(profile, window, order, cutoff)
+        best = int(np.argmin(decay[:, 0]))
+        line = float(heights[best]), float(decay[best, 0])
+    return _shape(part, window, frame, plan.nats, plan.total, line, plan.effort)
+
+
+def _shape(
+    part: _Part,
+    window: Window,
+    frame: Frame,
+    nats: float,
+    total: float,
+    beyond: tuple[float, float] | None,
+    effort: Effort,
+) -> Shape | None:
+    """Return window and grids of one mechanism, from (line height, log decay) beyond K."""
+    if part.profile is None or beyond is None:
+        return None
+    main = _grid(part.profile, window, frame.order, nats, None)
+    if main.count * frame.count > effort.max_products:
+        raise CertificationError("the contour would be too long for the effort allowed")
+    height, decay = beyond
+    rough = 6 + math.log(total)
+    return Shape(
+        window=window,
+        main=main,
+        beyond=_grid(part.profile, window, frame.order, rough - decay, height),
+        alias=_grid(part.profile, window, frame.alias_order, 6 + rough, None),
+    )
 
 
 def _chernoff_epsilon(orders: Array, moments: Array, goal: Goal) -> Array:
@@ -163,7 +212,7 @@ def _best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
 
 
 def _windows(
-    parts: list[_Part], order: float, goal: Goal
+    parts: list[_Part], order: float, growth: float
 ) -> tuple[float, dict[Mechanism, Window]]:
     """Return an order at or below the wanted one, and windows under which M stays small there."""
     for shrink in _SHRINK:
@@ -173,7 +222,8 @@ def _windows(
                 chosen[part.mechanism] = Window()
                 continue
             # The Chernoff bound on the aliases above needs M at an order well above c.
-            window = _window(part.profile, part.times, _ALIAS_FACTOR * order * shrink)
+            times = growth * part.times
+            window = _window(part.profile, times, _ALIAS_FACTOR * order * shrink)
             if window is None:
                 break
             chosen[part.mechanism] = window
@@ -182,7 +232,7 @@ def _windows(
     raise CertificationError("every affordable order has its mass in a remote mode")
 
 
-def _window(profile: Profile, times: int, order: float) -> Window | None:
+def _window(profile: Profile, times: float, order: float) -> Window | None:
     """Return the cheapest window under which the remote mode does not matter, if any."""
     wanted = times * float(profile.log_moment(np.array([order]))[0])
 
