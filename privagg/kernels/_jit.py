@@ -28,7 +28,7 @@ def kernel(*signatures: Any) -> Callable[[Compiled], Compiled]:
     return wrap
 
 
-def helper(function: Compiled) -> Compiled:
+def inline(function: Compiled) -> Compiled:
     """Compile a function that only kernels call; LLVM inlines it where that pays."""
     compiled: Any = njit(nogil=True)(function)
     made: Compiled = compiled
@@ -52,8 +52,7 @@ load_u64 = intrinsic(_load(64, types.uint64))
 load_u8 = intrinsic(_load(8, types.uint8))
 
 
-@intrinsic
-def multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
+def _multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
     """The 128-bit product of two uint64 as (high, low)."""
     pair: Any = types.UniTuple(types.uint64, 2)  # type: ignore[no-untyped-call]
 
@@ -65,3 +64,6 @@ def multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, [high, low])
 
     return pair(types.uint64, types.uint64), codegen
+
+
+multiply_wide: Any = intrinsic(_multiply_wide)

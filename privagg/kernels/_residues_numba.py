@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from privagg.kernels._jit import I64, ROWS, U8, U64, helper, kernel, load_u8, load_u64
+from privagg.kernels._jit import I64, ROWS, U8, U64, inline, kernel, load_u8, load_u64
 
 _BLOCK = 1024  # residues; 8 KiB of sum and 8 KiB of input fit the first-level cache together
 _TOP = np.uint64(63)
@@ -17,7 +17,7 @@ _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 
 
-@helper
+@inline
 def _unpack(address, bits, start, length, careful, out):  # type: ignore[no-untyped-def]
     """Unpack `length` residues from residue `start` of the row at `address`.
 
@@ -59,7 +59,7 @@ def _unpack(address, bits, start, length, careful, out):  # type: ignore[no-unty
         out[j] = value & mask
 
 
-@helper
+@inline
 def _outside(block, length, modulus):  # type: ignore[no-untyped-def]
     """Whether any residue of the block is not below the modulus (which is below 2^63)."""
     last = modulus - _ONE
@@ -69,7 +69,7 @@ def _outside(block, length, modulus):  # type: ignore[no-untyped-def]
     return (flags >> _TOP) != _ZERO
 
 
-@helper
+@inline
 def _first_outside(block, length, modulus):  # type: ignore[no-untyped-def]
     for j in range(length):
         if block[j] >= modulus:
@@ -77,7 +77,7 @@ def _first_outside(block, length, modulus):  # type: ignore[no-untyped-def]
     return -1
 
 
-@helper
+@inline
 def _careful(row, rows, stop, count, bits):  # type: ignore[no-untyped-def]
     """Trailing residues of a block that need byte-wise loads: those at the payload's very end."""
     if row == rows - 1 and stop == count and bits != 64:

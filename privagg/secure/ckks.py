@@ -26,6 +26,7 @@ from privagg.secure.lattice import (
     LatticeEncryptionKey,
     LatticeParameters,
     LatticeScheme,
+    check_smudging,
 )
 from privagg.secure.rns import RING_DEGREES, RnsChain, find_chain, security_level
 from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from privagg.secure.seal import SealContext, Words
 
 _OPTIONS: Mapping[str, Any] = {"ring_degree": None, "smudging_bits": 0, "packed": True}
+_PACKING = {"per_word", "limbs", "limb_bits"}
 _RESIDUAL = 0.375  # honest results lie within 1/4 of an integer; beyond this nothing honest lies
 
 
@@ -44,10 +46,10 @@ class CkksParameters(LatticeParameters):
     Args:
         requirement: what the parameters were chosen for.
         chain: ring degree and primes.
-        packing: how values become words.
-        scale_bits: log2 of the scale.
         smudging_bits: room reserved for an added error 2^smudging_bits times the proven one.
         packed: residues take the bits of their prime in the payload, not 64.
+        packing_rule: how values become words.
+        scale_bits: log2 of the scale.
 
     Raises:
         ParameterError: the error bound, the modulus or the security level does not hold.
@@ -59,6 +61,11 @@ class CkksParameters(LatticeParameters):
 
     def __post_init__(self) -> None:
         self.check_common()
+        rule = self.packing_rule
+        if (rule.length, rule.upload_bound, rule.sum_bound, rule.addends) != _promise(
+            self.requirement
+        ):
+            raise ParameterError("the packing was made for another requirement")
         if type(self.scale_bits) is not int or not 1 <= self.scale_bits <= 120:
             raise ParameterError(f"scale_bits must lie in [1, 120], not {self.scale_bits!r}")
         if self.error.relative(self.scale_bits) > 0.25:
@@ -105,14 +112,23 @@ class CkksParameters(LatticeParameters):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready facts."""
-        return {**self.common_facts(), "scale_bits": self.scale_bits}
+        rule = self.packing_rule
+        packing = {"per_word": rule.per_word, "limbs": rule.limbs, "limb_bits": rule.limb_bits}
+        return {**self.common_facts(), "packing": packing, "scale_bits": self.scale_bits}
 
     def explain(self) -> str:
         """Why these parameters; plain text."""
         relative = self.error.relative(self.scale_bits)
+        rule = self.packing_rule
+        held = (
+            f"a value takes {rule.limbs} words of {rule.limb_bits} bits"
+            if rule.limbs > 1
+            else f"a word holds {rule.per_word} value{'s' if rule.per_word > 1 else ''}"
+        )
         return "\n".join(
             (
                 *self.explain_common(),
+                f"packing: {held}; a slot holds two words, summed within +-{rule.word_sum_bound}",
                 f"scale 2^{self.scale_bits}: the error of a sum of {self.requirement.addends} is "
                 f"at most {relative:.3f} grid steps (1/2 would still round to the right integer), "
                 f"but for a probability of 2^-64 over 2^20 openings",
@@ -198,8 +214,9 @@ class CkksScheme(LatticeScheme):
 
     def load_parameters(self, facts: Mapping[str, Any]) -> CkksParameters:
         """Rebuild parameters from their facts (untrusted input); the proof is checked again."""
-        common = self.read_common(facts, {"scale_bits"})
-        return CkksParameters(**common, scale_bits=facts["scale_bits"])
+        common = self.read_common(facts, {"packing", "scale_bits"})
+        rule = _read_packing(common["requirement"], facts["packing"])
+        return CkksParameters(**common, packing_rule=rule, scale_bits=facts["scale_bits"])
 
     def seal_context(self, parameters: Parameters) -> SealContext:
         """SEAL set up for the parameters."""
@@ -208,14 +225,30 @@ class CkksScheme(LatticeScheme):
         return seal_context("ckks", self.own(parameters).chain)
 
 
-def _packings(requirement: Requirement) -> list[Packing]:
-    """Every way to pack that a slot might hold: several values a word, then several limbs."""
-    bounds = (
+def _promise(requirement: Requirement) -> tuple[int, int, int, int]:
+    """The arguments of a packing that a requirement fixes."""
+    return (
         requirement.length,
         requirement.upload_bound,
         fact.sum_bound(requirement),
         requirement.addends,
     )
+
+
+def _read_packing(requirement: Requirement, numbers: Any) -> Packing:
+    """The packing from its facts (untrusted input)."""
+    fact.require_keys(numbers, _PACKING, "packing")
+    if any(type(n) is not int or not 0 <= n <= 64 for n in numbers.values()):
+        raise ParameterError(f"packing must be whole numbers up to 64, not {dict(numbers)!r}")
+    try:
+        return Packing(*_promise(requirement), **numbers)
+    except CapacityError as error:
+        raise ParameterError(f"packing does not hold the requirement: {error}") from error
+
+
+def _packings(requirement: Requirement) -> list[Packing]:
+    """Every way to pack that a slot might hold: several values a word, then several limbs."""
+    bounds = _promise(requirement)
     rules: list[Packing] = []
     for per_word in range(1, 9):
         try:
@@ -236,6 +269,7 @@ def _fit(
 ) -> CkksParameters | None:
     """Parameters for one packing and one ring degree, or None where nothing fits."""
     level = security_level(requirement.security_bits)
+    check_smudging(options["smudging_bits"])
     for has_special in (True, False):
         bound = error_bound(
             degree, rule, has_special=has_special, smudging_bits=options["smudging_bits"]

@@ -28,7 +28,6 @@ import math
 from dataclasses import dataclass
 
 from privagg.encoding.packing import Packing
-from privagg.errors import ParameterError
 from privagg.secure.rns import (
     FAILURE_BITS_PER_JOB,
     MIN_PRIME_BITS,
@@ -71,8 +70,6 @@ def error_bound(
         has_special: whether fresh ciphertexts are divided by a special prime.
         smudging_bits: multiplies the absolute part by 1 + 2^smudging_bits.
     """
-    if type(smudging_bits) is not int or not 0 <= smudging_bits <= 256:
-        raise ParameterError(f"smudging_bits must lie in [0, 256], not {smudging_bits!r}")
     degree, addends = float(ring_degree), float(rule.addends)
     slots = math.ceil(rule.words / ring_degree) * degree
     tail = tail_factor(4 * slots, FAILURE_BITS_PER_JOB + OPENINGS_PER_JOB_BITS + 1)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from privagg.encoding.packing import Packing
-from privagg.errors import CapacityError, CiphertextError, KeyMismatchError, ParameterError
+from privagg.errors import CiphertextError, KeyMismatchError, ParameterError
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import ResidueSum, pack_residues, unpack_residues
 from privagg.kernels.running_sum import Fault
@@ -32,8 +31,7 @@ from privagg.secure.scheme import (
 if TYPE_CHECKING:
     from privagg.secure.seal import SealContext, SealDecryptor, SealEncryptor, Words
 
-_COMMON = {"scheme", "requirement", "chain", "packing", "smudging_bits", "packed"}
-_PACKING = {"per_word", "limbs", "limb_bits"}
+_COMMON = {"scheme", "requirement", "chain", "smudging_bits", "packed"}
 _MAX_SMUDGING_BITS = 256
 
 
@@ -43,7 +41,6 @@ class LatticeParameters(Parameters):
 
     requirement: Requirement
     chain: RnsChain
-    packing_rule: Packing
     smudging_bits: int
     packed: bool
 
@@ -86,56 +83,38 @@ class LatticeParameters(Parameters):
         return words
 
     def check_common(self) -> None:
-        """Raise ParameterError where requirement, chain and packing contradict each other."""
-        requirement, rule = fact.check_requirement(self.requirement), self.packing_rule
+        """Raise ParameterError where requirement, chain and options contradict each other."""
+        requirement = fact.check_requirement(self.requirement)
         if self.chain.security_bits < security_level(requirement.security_bits):
             raise ParameterError(
                 f"a chain of {self.chain.security_bits} bits of security does not reach the "
                 f"{requirement.security_bits} asked for"
             )
-        promised = (rule.length, rule.upload_bound, rule.sum_bound, rule.addends)
-        if promised != _promise(requirement):
-            raise ParameterError("the packing was made for another requirement")
         if type(self.packed) is not bool:
             raise ParameterError(f"packed must be true or false, not {self.packed!r}")
-        if type(self.smudging_bits) is not int or not 0 <= self.smudging_bits <= _MAX_SMUDGING_BITS:
-            raise ParameterError(
-                f"smudging_bits must lie in [0, {_MAX_SMUDGING_BITS}], not {self.smudging_bits!r}"
-            )
+        check_smudging(self.smudging_bits)
 
     def common_facts(self) -> dict[str, Any]:
         """The facts every lattice scheme writes."""
-        rule = self.packing_rule
         return {
             "scheme": self.scheme,
             "requirement": fact.requirement_to_dict(self.requirement),
             "chain": self.chain.to_dict(),
-            "packing": {
-                "per_word": rule.per_word,
-                "limbs": rule.limbs,
-                "limb_bits": rule.limb_bits,
-            },
             "smudging_bits": self.smudging_bits,
             "packed": self.packed,
         }
 
     def explain_common(self) -> tuple[str, ...]:
         """The part of an explanation that every lattice scheme gives."""
-        requirement, rule = self.requirement, self.packing_rule
+        requirement = self.requirement
         whole = math.prod(self.chain.key_primes).bit_length()
-        held = (
-            f"{rule.limbs} words of {rule.limb_bits} bits a value"
-            if rule.limbs > 1
-            else f"{rule.per_word} value{'s' if rule.per_word > 1 else ''} a word"
-        )
         return (
             f"{self.scheme}: ring degree {self.chain.ring_degree}, {len(self.chain.primes)} "
             f"prime{'s' if len(self.chain.primes) > 1 else ''} of together "
             f"{self.modulus_bits:.1f} bits",
             f"security: {whole} bits of modulus with keys, within the bound for "
             f"{self.security_bits} bits of the Homomorphic Encryption Standard (2018)",
-            f"sums within +-{rule.sum_bound} of {requirement.addends} contributions: {held}, "
-            f"summed words within +-{rule.word_sum_bound}",
+            f"sums within +-{fact.sum_bound(requirement)} of {requirement.addends} contributions",
             f"payload: {self.payload_bytes} bytes for {requirement.length} coordinates, "
             f"{self.payload_bytes / requirement.length:.2f} bytes each",
         )
@@ -263,19 +242,9 @@ class LatticeScheme(Scheme):
         fact.require_keys(facts, _COMMON | more, f"{self.name} parameters")
         if facts["scheme"] != self.name:
             raise ParameterError(f"parameters are of scheme {facts['scheme']!r}, not {self.name!r}")
-        requirement = fact.requirement_from_dict(facts["requirement"])
-        numbers = facts["packing"]
-        fact.require_keys(numbers, _PACKING, "packing")
-        if any(type(n) is not int or not 0 <= n <= 1 << 16 for n in numbers.values()):
-            raise ParameterError(f"packing must be whole numbers, not {dict(numbers)!r}")
-        try:
-            rule = Packing(*_promise(requirement), **numbers)
-        except CapacityError as error:
-            raise ParameterError(f"packing does not hold the requirement: {error}") from error
         return {
-            "requirement": requirement,
+            "requirement": fact.requirement_from_dict(facts["requirement"]),
             "chain": RnsChain.from_dict(facts["chain"]),
-            "packing_rule": rule,
             "smudging_bits": facts["smudging_bits"],
             "packed": facts["packed"],
         }
@@ -292,6 +261,15 @@ def secret_layout(chain: RnsChain) -> ResidueLayout:
     return ResidueLayout(chain.key_primes, (chain.ring_degree,) * len(chain.key_primes))
 
 
+def check_smudging(bits: Any) -> int:
+    """Return the smudging bits if they are a whole number a modulus could ever have room for."""
+    if type(bits) is not int or not 0 <= bits <= _MAX_SMUDGING_BITS:
+        raise ParameterError(
+            f"smudging_bits must be a whole number in [0, {_MAX_SMUDGING_BITS}], not {bits!r}"
+        )
+    return bits
+
+
 def _key_words(layout: ResidueLayout, data: Buffer) -> Words:
     size = memoryview(data).nbytes
     if size != layout.payload_bytes:
@@ -302,12 +280,3 @@ def _key_words(layout: ResidueLayout, data: Buffer) -> Words:
     if isinstance(words, Fault):
         raise CiphertextError(f"key is malformed: {describe(words)}")
     return np.ascontiguousarray(words)
-
-
-def _promise(requirement: Requirement) -> tuple[int, int, int, int]:
-    return (
-        requirement.length,
-        requirement.upload_bound,
-        fact.sum_bound(requirement),
-        requirement.addends,
-    )

@@ -159,7 +159,7 @@ def _chain(
     wanted = [*sizes, SPECIAL_PRIME_BITS] if special else sizes
     primes: list[int] = []
     for size in wanted:
-        found = next((p for p in ntt_primes(ring_degree, size) if p not in primes), None)
+        found = ntt_prime(ring_degree, size, wanted[: len(primes)].count(size))
         if found is None:
             return None
         primes.append(found)
@@ -175,16 +175,24 @@ def _chain(
 
 
 @cache
-def ntt_primes(ring_degree: int, bits: int, most: int = 24) -> tuple[int, ...]:
-    """The `most` largest primes of exactly `bits` bits that are 1 modulo 2N, descending."""
+def ntt_prime(ring_degree: int, bits: int, place: int) -> int | None:
+    """The prime number `place` (from 0) of those of exactly `bits` bits that are 1 modulo 2N.
+
+    They are counted from the largest down; None where there are not so many.
+    """
     step = 2 * ring_degree
-    candidate = ((1 << bits) - 1) // step * step + 1
-    found: list[int] = []
-    while candidate >> (bits - 1) and len(found) < most:
-        if candidate < 1 << bits and is_prime(candidate):
-            found.append(candidate)
+    if place == 0:
+        candidate = ((1 << bits) - 2) // step * step + 1
+    else:
+        before = ntt_prime(ring_degree, bits, place - 1)
+        if before is None:
+            return None
+        candidate = before - step
+    while candidate >> (bits - 1):
+        if is_prime(candidate):
+            return candidate
         candidate -= step
-    return tuple(found)
+    return None
 
 
 @cache

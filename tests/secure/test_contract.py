@@ -7,7 +7,7 @@ import pytest
 
 from tests.secure.contract import CASES, SchemeContract, setup
 
-SCHEMES = ("plaintext", "ckks")
+SCHEMES = ("plaintext", "ckks", "bfv")
 
 
 @pytest.fixture(params=SCHEMES, scope="module")
