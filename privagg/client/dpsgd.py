@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +21,12 @@ from torch import nn
 
 from privagg.client.data import Records
 from privagg.client.models import ParameterLayout, Vector, per_record_loss, set_parameters
+from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-MAX_BLOCK_VALUES = 1 << 22
-"""Most per-record gradient values that are put on the grid at a time (32 MiB as float64)."""
-
-
-class RecordGrid(Protocol):
-    """What is needed of the grid here: clipping and quantising contributions, one a row."""
-
-    def quantise_records(self, contributions: npt.NDArray[np.float64], /) -> Integers:
-        """Float `(B, d)` to int64 `(B, d)`, each row's L2 norm at most the sensitivity."""
 
 
 @contextlib.contextmanager
@@ -64,7 +54,7 @@ class DpSgd:
         self,
         model: nn.Module,
         records: Records,
-        grid: RecordGrid,
+        grid: Grid,
         *,
         physical_batch: int = 64,
         loss: LossFunction = per_record_loss,
@@ -112,9 +102,10 @@ class DpSgd:
             layer_seed: seed of layers that draw, such as dropout.
 
         Returns:
-            int64 `(d,)`. Adding or removing one record changes it by at most the grid's
-            sensitivity in L2, given that the record's gradient does not depend on the others. A
-            record whose gradient is not finite contributes zero; no record gives zeros.
+            int64 `(d,)`, within the grid's contribution bound. Adding or removing one record
+            changes it by at most the grid's sensitivity in L2, given that the record's gradient
+            does not depend on the others. A record whose gradient is not finite contributes zero;
+            no record gives zeros.
 
         Raises:
             ModelError: the parameters have another length.
@@ -128,8 +119,8 @@ class DpSgd:
         with layer_randomness(layer_seed), _quiet_hooks():
             for start in range(0, len(sampled), self._batch):
                 gradients = self.per_record_gradients(sampled[start : start + self._batch])
-                total += self._on_grid(gradients)
-        return total
+                total += self._grid.sum_records(gradients)
+        return self._grid.clamp(total)
 
     def per_record_gradients(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Gradients of at most one physical batch of records at the current parameters.
@@ -159,15 +150,6 @@ class DpSgd:
         if isinstance(rows, list):
             rows = torch.stack(rows).sum(dim=0)
         return torch.as_tensor(rows).detach().reshape(self._batch, -1)
-
-    def _on_grid(self, gradients: npt.NDArray[np.float32]) -> Integers:
-        total = np.zeros(self.dimension, dtype=np.int64)
-        rows = max(1, MAX_BLOCK_VALUES // max(1, self.dimension))
-        for start in range(0, len(gradients), rows):
-            block = gradients[start : start + rows].astype(np.float64)
-            block[~np.isfinite(block).all(axis=1)] = 0.0
-            total += self._grid.quantise_records(block).sum(axis=0)
-        return total
 
 
 def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,24 +26,23 @@ from privagg.client.dpsgd import (
     DpSgd,
     Integers,
     LossFunction,
-    RecordGrid,
     deterministic_torch,
     layer_randomness,
 )
-from privagg.client.models import Vector, get_parameters, per_record_loss, set_parameters
+from privagg.client.models import (
+    ParameterLayout,
+    Vector,
+    get_parameters,
+    per_record_loss,
+    set_parameters,
+)
+from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
 from privagg.privacy.randomness import Randomness, poisson_sample
 
 Place = tuple[str, int, int]
 """(run, round, attempt): what a contribution is for; labels of its random streams."""
-
-
-class UpdateGrid(RecordGrid, Protocol):
-    """The grid as client-level training needs it: one whole update, clipped and quantised."""
-
-    def quantise_update(self, update: Vector, /) -> Integers:
-        """Float `(d,)` to int64 `(d,)` of L2 norm at most the sensitivity."""
 
 
 class ClientRule(BaseModel):
@@ -83,14 +82,25 @@ class ClientRule(BaseModel):
 class DistributedLearner:
     """Record level, distributed noise: one clipped gradient sum a round, plus a noise share."""
 
-    def __init__(self, plan: DistributedPlan, site: str, trainer: DpSgd) -> None:
-        """Takes the plan, the site's name in it, and the site's hooked model and records.
+    def __init__(
+        self,
+        plan: DistributedPlan,
+        site: str,
+        model: nn.Module,
+        records: Records,
+        rule: ClientRule,
+        *,
+        loss: LossFunction = per_record_loss,
+    ) -> None:
+        """Takes the plan, the site's name in it, its own model, its records, and the rule.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
+            EncodingError: the plan's numbers are outside the grid's proved range.
+            ModelError: there are no per-record gradients for the model.
         """
-        _require_dimension(plan, trainer.dimension)
-        self._plan, self._terms, self._trainer = plan, plan.site(site), trainer
+        self._plan, self._terms = plan, plan.site(site)
+        self._trainer = _trainer(plan, site, model, records, rule, loss)
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The noised sum of clipped per-record gradients.
@@ -112,21 +122,36 @@ class DistributedLearner:
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
                 layer_seed=draw.layer_seed(),
             )
-        bound = self._plan.contribution_bound(self._terms)
-        return np.clip(total, -bound, bound) + draw.noise()
+        return total + draw.noise()
 
 
 class LocalLearner:
     """Record level, local noise: several DP-SGD steps a round, every one with all its noise."""
 
-    def __init__(self, plan: LocalPlan, site: str, trainer: DpSgd, rule: ClientRule) -> None:
-        """Takes the plan, the site's name in it, its hooked model and records, and the rule.
+    def __init__(
+        self,
+        plan: LocalPlan,
+        site: str,
+        model: nn.Module,
+        records: Records,
+        rule: ClientRule,
+        *,
+        loss: LossFunction = per_record_loss,
+    ) -> None:
+        """Takes the plan, the site's name in it, its own model, its records, and the rule.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
+            EncodingError: the plan's numbers are outside the grid's proved range.
+            ModelError: there are no per-record gradients for the model.
         """
-        _require_dimension(plan, trainer.dimension)
-        self._plan, self._terms, self._trainer, self._rule = plan, plan.site(site), trainer, rule
+        self._plan, self._terms, self._rule = plan, plan.site(site), rule
+        self._trainer = _trainer(plan, site, model, records, rule, loss)
+        self._upload_grid = Grid(
+            clip_norm_l2=plan.update_bound,
+            sensitivity_grid=plan.update_levels,
+            contribution_bound=plan.update_levels,
+        )
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The weighted update on the upload's grid; a post-processing of the noised steps.
@@ -139,12 +164,8 @@ class LocalLearner:
         Returns:
             int64 `(d,)`, at most weight·`update_levels` in every coordinate.
         """
-        levels = self._plan.update_levels
-        scale = float(Fraction(levels) / Fraction(self._plan.update_bound))
         delta = self.delta(parameters, randomness, place)
-        # Steps may overflow on a wild learning rate; that is post-processing, but must stay finite.
-        scaled = np.nan_to_num(delta * scale, nan=0.0, posinf=levels, neginf=-levels)
-        return np.clip(np.rint(scaled), -levels, levels).astype(np.int64) * self._terms.weight
+        return self._upload_grid.round_public(delta) * self._terms.weight
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
         """The change of the parameters over the round's local steps, float64 `(d,)`.
@@ -154,7 +175,6 @@ class LocalLearner:
         """
         unit = Fraction(self._plan.clip_norm_l2) / self._plan.sensitivity_grid
         scale = float(unit / self._plan.step_divisor(self._terms))
-        bound = self._plan.contribution_bound(self._terms)
         local = parameters.astype(np.float64)
         draw = _Draws(randomness, place, self._terms.name, self._plan)
         with deterministic_torch(), np.errstate(over="ignore", invalid="ignore"):
@@ -164,7 +184,7 @@ class LocalLearner:
                     draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
                     layer_seed=draw.layer_seed(step),
                 )
-                noised = np.clip(total, -bound, bound) + draw.noise(step)
+                noised = total + draw.noise(step)
                 pull = self._rule.prox_mu * (local - parameters)
                 local = local - self._rule.learning_rate * (scale * noised + pull)
         return np.asarray(local - parameters)
@@ -179,7 +199,6 @@ class ClientLearner:
         site: str,
         model: nn.Module,
         records: Records,
-        grid: UpdateGrid,
         rule: ClientRule,
         *,
         loss: LossFunction = per_record_loss,
@@ -188,10 +207,12 @@ class ClientLearner:
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
+            EncodingError: the plan's numbers are outside the grid's proved range.
         """
-        _require_dimension(plan, len(get_parameters(model)))
+        _require_dimension(plan, ParameterLayout.of(model).dimension)
         self._plan, self._terms, self._model = plan, plan.site(site), model
-        self._records, self._grid, self._rule, self._loss = records, grid, rule, loss
+        self._records, self._rule, self._loss = records, rule, loss
+        self._grid = grid_of(plan, site)
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The weighted, clipped, noised update.
@@ -207,10 +228,7 @@ class ClientLearner:
         """
         draw = _Draws(randomness, place, self._terms.name, self._plan)
         delta = self.delta(parameters, randomness, place)
-        if not np.isfinite(delta).all():
-            delta = np.zeros_like(delta)
-        bound = self._plan.contribution_bound(self._terms)
-        clipped = np.clip(self._grid.quantise_update(delta), -bound, bound)
+        clipped = self._grid.clamp(self._grid.quantise_update(delta))
         return np.asarray(clipped * self._terms.weight + draw.noise())
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
@@ -275,39 +293,63 @@ class _Draws:
             waiting = waiting[size:]
 
 
+def grid_of(plan: DistributedPlan | LocalPlan | ClientPlan, site: str) -> Grid:
+    """The grid on which the plan bounds what is clipped at this site: a gradient or an update.
+
+    Raises:
+        EncodingError: the plan's numbers are outside the grid's proved range.
+    """
+    return Grid(
+        clip_norm_l2=plan.clip_norm_l2,
+        sensitivity_grid=plan.sensitivity_grid,
+        contribution_bound=plan.contribution_bound(plan.site(site)),
+    )
+
+
 def make_learner(
     plan: TrainingPlan,
     site: str,
     *,
     model: nn.Module,
     records: Records,
-    grid: UpdateGrid,
     rule: ClientRule,
     loss: LossFunction = per_record_loss,
 ) -> DistributedLearner | LocalLearner | ClientLearner:
-    """The learner that the plan's mode asks for.
+    """The learner that the plan's mode asks for, on the plan's own grid.
 
     Args:
         plan: what everybody agreed to.
         site: the site's name in the plan.
         model: its own instance of the public model; it belongs to the learner from now on.
         records: the site's own records.
-        grid: the plan's grid.
         rule: how the site trains between two rounds.
         loss: each record's loss from its row alone.
 
     Raises:
         ConfigError: the model does not fit the plan, or the plan's mode is not known here.
+        EncodingError: the plan's numbers are outside the grid's proved range.
         ModelError: there are no per-record gradients for the model.
     """
-    if isinstance(plan, ClientPlan):
-        return ClientLearner(plan, site, model, records, grid, rule, loss=loss)
-    trainer = DpSgd(model, records, grid, physical_batch=rule.physical_batch, loss=loss)
-    if isinstance(plan, LocalPlan):
-        return LocalLearner(plan, site, trainer, rule)
     if isinstance(plan, DistributedPlan):
-        return DistributedLearner(plan, site, trainer)
+        return DistributedLearner(plan, site, model, records, rule, loss=loss)
+    if isinstance(plan, LocalPlan):
+        return LocalLearner(plan, site, model, records, rule, loss=loss)
+    if isinstance(plan, ClientPlan):
+        return ClientLearner(plan, site, model, records, rule, loss=loss)
     raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
+
+
+def _trainer(
+    plan: DistributedPlan | LocalPlan,
+    site: str,
+    model: nn.Module,
+    records: Records,
+    rule: ClientRule,
+    loss: LossFunction,
+) -> DpSgd:
+    _require_dimension(plan, ParameterLayout.of(model).dimension)
+    grid = grid_of(plan, site)
+    return DpSgd(model, records, grid, physical_batch=rule.physical_batch, loss=loss)
 
 
 def _require_dimension(plan: TrainingPlan, dimension: int) -> None:
