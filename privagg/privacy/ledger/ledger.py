@@ -7,48 +7,42 @@ totals are all durable, or nothing is.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, delete, insert, text
 
-from privagg.errors import BudgetExceededError, LedgerError, ReceiptError
+from privagg.errors import BudgetExceededError, LedgerError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.events import DpEvent
-from privagg.privacy.ledger import log, schema
+from privagg.privacy.ledger import copying, log, schema
 from privagg.privacy.ledger.composition import compose, is_beyond
-from privagg.privacy.ledger.entries import (
-    RECORDABLE,
-    Aborted,
+from privagg.privacy.ledger.copying import require_empty
+from privagg.privacy.ledger.entries import Entry
+from privagg.privacy.ledger.merkle import Frontier
+from privagg.privacy.ledger.migrations import bring_up_to_date
+from privagg.privacy.ledger.notes import Verifier, check_key_name
+from privagg.privacy.ledger.payloads import (
     BudgetKey,
     BudgetSet,
     Charge,
     ChargeRequest,
-    Consumed,
     Created,
-    Entry,
     KeyRotated,
-    Payload,
-    Realised,
-    UploadStored,
     payload_of,
 )
-from privagg.privacy.ledger.merkle import Frontier
-from privagg.privacy.ledger.notes import Verifier, check_key_name
-from privagg.privacy.ledger.reading import LedgerReading
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.state import Account, State
 from privagg.privacy.ledger.store import Location, Store
+from privagg.privacy.ledger.writing import LedgerWriting, system_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 ORIGIN_PREFIX = "privagg.ledger/"
 SOFTWARE = "privagg ledger, entry format 1"
@@ -75,7 +69,7 @@ class Projection:
     certified: bool
 
 
-class Ledger(LedgerReading):
+class Ledger(LedgerWriting):
     """A ledger opened for reading, and for writing where its signing key was given.
 
     Guarantees: a charge that would exceed its budget is refused before anything is written, also
@@ -109,29 +103,23 @@ class Ledger(LedgerReading):
         verifier = Verifier.of(check_key_name(origin), signing_key)
         store = Store(location, read_only=False)
         store.make_file()
-        now = (clock or _now)()
+        now = (clock or system_clock)()
         with store.write(lock_tree=False) as connection:
-            if connection.dialect.name != "sqlite":
-                connection.execute(text("SELECT pg_advisory_xact_lock(20852163)"))
-            if connection.dialect.has_table(connection, schema.meta.name):
-                raise LedgerError(f"there is a ledger at {store.where} already; open it instead")
-            schema.metadata.create_all(connection)
-            schema.protect(connection)
+            require_empty(connection, store.where)
+            schema.install(connection)
             facts = {
-                "schema_version": str(schema.SCHEMA_VERSION),
                 "owner": owner,
                 "origin": origin,
                 "verifier": verifier.encode(),
             }
             for name, value in facts.items():
-                log.write_meta(connection, name, value)
-            connection.execute(insert(schema.tree).values(id=1, size=0, frontier=b""))
+                schema.write_meta(connection, name, value)
             created = Created(
                 owner=owner, origin=origin, verifier=verifier.encode(), software=SOFTWARE
             )
             empty = log.Head(owner, State(), Frontier(), "")
             log.append(connection, empty, created, keys=(signing_key,), now=now)
-        return cls(store, verifier, signing_key, accountant, clock)
+        return cls(store, verifier, signing_key, accountant or default_accountant(), clock)
 
     @classmethod
     def open(
@@ -160,27 +148,48 @@ class Ledger(LedgerReading):
         store.require_file()
         if not store.has_schema():
             raise LedgerError(f"there is no ledger at {store.where}; create one first")
+        bring_up_to_date(store)
         with store.read() as connection:
-            facts = log.read_meta(connection)
-            schema.require_version(facts.get("schema_version", ""), store.where)
+            facts = schema.read_meta(connection)
             if signing_key is not None:
                 pinned: Verifier | None = Verifier.of(facts.get("origin", "?"), signing_key)
             else:
                 pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
             log.load_head(connection, pinned if signing_key is not None else None)
-        return cls(store, pinned, signing_key, accountant, clock)
+        return cls(store, pinned, signing_key, accountant or default_accountant(), clock)
 
-    def __init__(
-        self,
-        store: Store,
-        pinned: Verifier | None,
-        signing_key: Ed25519PrivateKey | None,
-        accountant: Accountant | None,
-        clock: Callable[[], datetime] | None,
-    ) -> None:
-        super().__init__(store, pinned, accountant or default_accountant())
-        self._key = signing_key
-        self._clock = clock or _now
+    @classmethod
+    def restore(
+        cls,
+        source: Path,
+        location: Location,
+        *,
+        signing_key: Ed25519PrivateKey,
+        who: str,
+        why: str,
+        accountant: Accountant | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> Self:
+        """Go on from a backup or an exported bundle, as a new ledger at `location`.
+
+        What was appended after the copy was made is lost here but not undone: parties that kept a
+        later checkpoint will find the ledger rolled back. The restoration is itself an entry.
+
+        Args:
+            source: a file written by `backup` or `export`.
+            location: as in `create`; must be empty.
+            signing_key: the key that the copied ledger was last signed with.
+            who, why: recorded.
+
+        Raises:
+            LedgerError: the source cannot be read, the location holds a ledger, another key.
+            LedgerTamperedError: the source does not verify.
+        """
+        copying.restore(source, location, signing_key)
+        ledger = cls.open(location, signing_key=signing_key, accountant=accountant, clock=clock)
+        with ledger._writing() as (connection, head):
+            ledger._append(connection, head, payload_of("restored", {"who": who, "why": why}))
+        return ledger
 
     # --- budgets ---------------------------------------------------------------------------------
 
@@ -287,103 +296,6 @@ class Ledger(LedgerReading):
             account = log.read_account(connection, head, request.key)
         self._projection(_required(account, request.key), request.event)
 
-    def consume(self, receipt: Receipt) -> Entry:
-        """Use a receipt up, durably: whoever trains calls this first.
-
-        Raises:
-            ReceiptError: forged, of another ledger, already used, or of an aborted attempt.
-        """
-        with self._writing() as (connection, head):
-            charge = self._genuine(connection, head, receipt)
-            used = log.find_entry(connection, head, Consumed.kind, charge.subject)
-            if used is not None:
-                raise ReceiptError(
-                    f"the receipt for run {charge.run!r} round {charge.round} attempt "
-                    f"{charge.attempt} was used before (entry {used.index}); "
-                    "training again needs a new attempt and a new charge"
-                )
-            attempt = _attempt_subject(charge)
-            if log.find_entry(connection, head, Aborted.kind, attempt) is not None:
-                raise ReceiptError(
-                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
-                )
-            consumed = Consumed(**_charge_fields(charge), charge=receipt.index)
-            return self._append(connection, head, consumed).entry
-
-    def store_upload(self, receipt: Receipt, data: bytes) -> Entry:
-        """Keep an upload's bytes, so that a resend is these bytes; the digest goes into the log.
-
-        Storing the same bytes again changes nothing.
-
-        Raises:
-            ReceiptError: the receipt is not genuine or was not used for training.
-            LedgerError: other bytes are stored for this attempt.
-        """
-        sha256 = hashlib.sha256(data).hexdigest()
-        with self._writing() as (connection, head):
-            charge = self._genuine(connection, head, receipt)
-            if log.find_entry(connection, head, Consumed.kind, charge.subject) is None:
-                raise ReceiptError("an upload needs a receipt that was used for training")
-            subject = _attempt_subject(charge)
-            earlier = log.find_entry(connection, head, UploadStored.kind, subject)
-            if earlier is not None:
-                stored = earlier.payload
-                if isinstance(stored, UploadStored) and stored.sha256 == sha256:
-                    return earlier
-                raise LedgerError(
-                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} has an "
-                    "upload already; other bytes would be a second release on one charge"
-                )
-            connection.execute(
-                insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
-            )
-            upload = UploadStored(
-                run=charge.run, round=charge.round, attempt=charge.attempt,
-                charge=receipt.index, sha256=sha256, length_bytes=len(data),
-            )  # fmt: skip
-            return self._append(connection, head, upload).entry
-
-    def forget_uploads(self, run: str) -> int:
-        """Free the bytes stored for a finished run; their digests stay in the log.
-
-        Returns:
-            How many uploads were removed.
-        """
-        with self._writing() as (connection, _):
-            found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))
-            return found.rowcount
-
-    def record(self, kind: str, payload: Mapping[str, Any]) -> Entry:
-        """Append what happened: `realised`, `aborted`, `opened`, `released` or `tuning`.
-
-        None of these returns budget. Where there is one such entry for each attempt, recording the
-        same again changes nothing.
-
-        Raises:
-            LedgerError: another kind, wrong fields, contradicts what is recorded, or `realised`
-                without a charge.
-        """
-        if kind not in RECORDABLE:
-            raise LedgerError(
-                f"cannot record {kind!r}; these can be: {', '.join(sorted(RECORDABLE))}"
-            )
-        entry = payload_of(kind, payload)
-        subject = entry.subject
-        with self._writing() as (connection, head):
-            if subject is not None:
-                earlier = log.find_entry(connection, head, kind, subject)
-                if earlier is not None and earlier.payload.to_json() == entry.to_json():
-                    return earlier
-                if earlier is not None:
-                    raise LedgerError(
-                        f"entry {earlier.index} records {kind!r} for {subject} with other contents"
-                    )
-            if isinstance(entry, Realised):
-                assert subject is not None
-                if log.find_entry(connection, head, Charge.kind, subject) is None:
-                    raise LedgerError(f"nothing was charged for {subject}; charge comes first")
-            return self._append(connection, head, entry).entry
-
     # --- keys ------------------------------------------------------------------------------------
 
     def rotate_key(self, new_key: Ed25519PrivateKey, *, who: str, why: str) -> Entry:
@@ -404,50 +316,9 @@ class Ledger(LedgerReading):
             added = log.append(
                 connection, head, change, keys=(self._key, new_key), now=self._clock()
             )
-            log.write_meta(connection, "verifier", new.encode())
+            schema.write_meta(connection, "verifier", new.encode())
         self._key, self._pinned = new_key, new
         return added.entry
-
-    # --- shared ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def _writing(self) -> Iterator[tuple[Connection, log.Head]]:
-        with self._store.write() as connection:
-            yield connection, self._head(connection)
-
-    def _append(
-        self,
-        connection: Connection,
-        head: log.Head,
-        payload: Payload,
-        *,
-        account: Account | None = None,
-    ) -> log.Appended:
-        assert self._key is not None
-        if account is None and payload.key is not None:
-            account = log.read_account(connection, head, payload.key)
-        return log.append(
-            connection, head, payload, keys=(self._key,), now=self._clock(), account=account
-        )
-
-    def _genuine(self, connection: Connection, head: log.Head, receipt: Receipt) -> Charge:
-        """The charge behind a receipt that this ledger gave out.
-
-        Raises:
-            ReceiptError: it gave out no such receipt.
-        """
-        charge = receipt.charge
-        stored = log.find_entry(connection, head, Charge.kind, charge.subject)
-        if stored is None or log.receipt_for(connection, head, stored) != receipt:
-            raise ReceiptError(
-                f"the receipt for run {charge.run!r} round {charge.round} attempt "
-                f"{charge.attempt} was not given out by the ledger of {head.owner}"
-            )
-        return charge
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _required(account: Account | None, key: BudgetKey) -> Account:
@@ -469,13 +340,3 @@ def _refusal(request: ChargeRequest, projection: Projection) -> str:
 
 def _same(one: ChargeRequest, other: ChargeRequest) -> bool:
     return one.to_json() == other.to_json()
-
-
-def _charge_fields(charge: Charge) -> dict[str, Any]:
-    return {name: getattr(charge, name) for name in ("run", "round", "attempt", "dataset", "unit")}
-
-
-def _attempt_subject(charge: Charge) -> str:
-    aborted = Aborted(run=charge.run, round=charge.round, attempt=charge.attempt, reason="")
-    assert aborted.subject is not None
-    return aborted.subject

@@ -11,19 +11,20 @@ that the last entry's receipt needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import canonical, merkle, schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint
-from privagg.privacy.ledger.entries import BudgetKey, Entry, Payload, timestamp
+from privagg.privacy.ledger.entries import Entry, timestamp
 from privagg.privacy.ledger.merkle import Frontier
 from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.payloads import BudgetKey, Payload
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.state import Account, State
 
@@ -59,17 +60,6 @@ class Appended:
     path: tuple[bytes, ...]
 
 
-def read_meta(connection: Connection) -> dict[str, str]:
-    """The ledger's own facts by name: schema version, owner, origin, verifier."""
-    return {row.name: row.value for row in connection.execute(select(schema.meta))}
-
-
-def write_meta(connection: Connection, name: str, value: str) -> None:
-    """Set one of the ledger's own facts."""
-    connection.execute(delete(schema.meta).where(schema.meta.c.name == name))
-    connection.execute(insert(schema.meta).values(name=name, value=value))
-
-
 def load_head(connection: Connection, pinned: Verifier | None) -> Head:
     """The head, once the last signed checkpoint covers everything in it.
 
@@ -81,7 +71,7 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
         LedgerError: the ledger's key is not `pinned`.
         LedgerTamperedError: stored head and signed checkpoint differ.
     """
-    facts = read_meta(connection)
+    facts = schema.read_meta(connection)
     try:
         origin, owner, named = facts["origin"], facts["owner"], facts["verifier"]
     except KeyError as error:
@@ -136,27 +126,37 @@ def append(
         raise LedgerError(f"an entry of {len(body)} bytes is too large; record less in its facts")
     frontier, completed = head.frontier.append(merkle.leaf_hash(body))
     note = Checkpoint(state.origin, frontier.size, frontier.root()).sign(*keys)
-    key = payload.key
-    connection.execute(
-        insert(schema.entries).values(
-            idx=entry.index,
-            kind=entry.kind,
-            subject=payload.subject,
-            account=None if key is None else account_column(key),
-            body=body.decode("ascii"),
-        )
-    )
-    connection.execute(
-        insert(schema.nodes),
-        [{"level": level, "idx": idx, "hash": hash_} for (level, idx), hash_ in completed.items()],
-    )
+    write_entry(connection, entry, body)
+    write_nodes(connection, completed)
     connection.execute(insert(schema.checkpoints).values(size=frontier.size, note=note))
     connection.execute(
         update(schema.tree).values(size=frontier.size, frontier=head.frontier.to_bytes())
     )
-    if key is not None and following is not None and following != account:
-        _write_account(connection, following, new=account is None)
+    if following is not None and following != account:
+        write_account(connection, following, new=account is None)
     return Appended(entry, note, head.frontier.path_of_next())
+
+
+def write_entry(connection: Connection, entry: Entry, body: bytes) -> None:
+    """Insert an entry's row."""
+    key = entry.payload.key
+    connection.execute(
+        insert(schema.entries).values(
+            idx=entry.index,
+            kind=entry.kind,
+            subject=entry.payload.subject,
+            account=None if key is None else account_column(key),
+            body=body.decode("ascii"),
+        )
+    )
+
+
+def write_nodes(connection: Connection, completed: Mapping[merkle.Node, bytes]) -> None:
+    """Insert subtree roots."""
+    connection.execute(
+        insert(schema.nodes),
+        [{"level": level, "idx": idx, "hash": hash_} for (level, idx), hash_ in completed.items()],
+    )
 
 
 def account_column(key: BudgetKey) -> str:
@@ -270,7 +270,8 @@ def _digests(connection: Connection) -> dict[BudgetKey, str]:
     return {BudgetKey(row.dataset, row.unit): row.digest for row in rows}
 
 
-def _write_account(connection: Connection, account: Account, *, new: bool) -> None:
+def write_account(connection: Connection, account: Account, *, new: bool) -> None:
+    """Insert or update an account's row."""
     table = schema.accounts
     value = account.to_json()
     row = {"digest": canonical.digest(value), "body": canonical.dumps(value).decode("ascii")}

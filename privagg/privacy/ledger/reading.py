@@ -6,24 +6,29 @@ import hashlib
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
 
 from sqlalchemy import Connection, select
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.events import DpEvent
-from privagg.privacy.ledger import canonical, log, merkle, schema
+from privagg.privacy.ledger import log, merkle, schema
+from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.composition import compose
-from privagg.privacy.ledger.entries import (
+from privagg.privacy.ledger.copying import back_up
+from privagg.privacy.ledger.entries import Entry
+from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.payloads import (
     BudgetKey,
     Charge,
-    Entry,
     Realised,
     UploadStored,
+    attempt_subject,
 )
-from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.state import Account
 from privagg.privacy.ledger.store import Store
+from privagg.privacy.ledger.verifying import missing_rules, replay_database
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ class LedgerReading:
         Raises:
             LedgerTamperedError: they are not those whose digest stands in the log.
         """
-        subject = canonical.dumps([run, round_, attempt]).decode("ascii")
+        subject = attempt_subject(run, round_, attempt)
         with self._store.read() as connection:
             head = self._head(connection)
             data = connection.execute(
@@ -193,6 +198,62 @@ class LedgerReading:
         ):
             raise LedgerTamperedError(f"the stored upload {subject} is not the one that was logged")
         return stored
+
+    # --- verification and copies -----------------------------------------------------------------
+
+    def verify(self, checkpoint: str | None = None) -> list[str]:
+        """Replay the whole ledger: rules, totals, tree, signatures, uploads and every epsilon.
+
+        Args:
+            checkpoint: one of this ledger's checkpoints kept by another party; only with it can a
+                rollback of the whole ledger be found.
+
+        Returns:
+            What could not be verified; empty where everything was.
+
+        Raises:
+            LedgerTamperedError: names the first thing that does not fit.
+        """
+        with self._store.read() as connection:
+            replayed = replay_database(connection)
+            missing = missing_rules(connection)
+        return [
+            *missing,
+            *replayed.check_key(self._pinned),
+            *replayed.check_history(checkpoint),
+            *replayed.check_epsilon(self._accountant),
+        ]
+
+    def bundle(self) -> Bundle:
+        """The ledger as others may verify it: entries and checkpoints, no stored uploads."""
+        bodies, notes = schema.entries.c, schema.checkpoints.c
+        with self._store.read() as connection:
+            self._head(connection)
+            return Bundle(
+                tuple(
+                    row.body.encode()
+                    for row in connection.execute(select(bodies.body).order_by(bodies.idx))
+                ),
+                tuple(
+                    row.note for row in connection.execute(select(notes.note).order_by(notes.size))
+                ),
+            )
+
+    def export(self, path: Path) -> None:
+        """Write `bundle` to a new file.
+
+        Raises:
+            LedgerError: there is a file already, or it cannot be written.
+        """
+        self.bundle().write(path)
+
+    def backup(self, path: Path) -> None:
+        """Copy the whole ledger, stored uploads included, to a new SQLite file.
+
+        Raises:
+            LedgerError: there is a file already, or it cannot be written.
+        """
+        back_up(self._store, path)
 
     def close(self) -> None:
         """Give back every connection to the database."""

@@ -17,8 +17,9 @@ from privagg.errors import LedgerTamperedError, ReceiptError
 from privagg.privacy.ledger import canonical, merkle
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint
 from privagg.privacy.ledger.composition import event_digest
-from privagg.privacy.ledger.entries import BudgetKey, Charge, Entry, Hex32, Name
+from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.payloads import BudgetKey, Charge, Hex32, Name
 
 MAX_RECEIPT_BYTES = 1 << 21
 

@@ -19,11 +19,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    delete,
+    insert,
+    select,
 )
 
-from privagg.errors import LedgerError
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -89,81 +90,121 @@ uploads = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
-APPEND_ONLY = (entries, nodes, checkpoints)
+kept = Table(
+    "ledger_kept",
+    metadata,
+    Column("origin", String(240), primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("verifier", Text, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
+APPEND_ONLY = (entries, nodes, checkpoints, kept)
 """Tables whose rows the database refuses to change or delete."""
 
 WRITE_ONCE = (uploads,)
 """Tables whose rows the database refuses to change; deleting frees room."""
 
-
-def require_version(found: str, where: str) -> None:
-    """Refuse a ledger whose tables this software does not know.
-
-    Raises:
-        LedgerError: another version than `SCHEMA_VERSION`.
-    """
-    if found != str(SCHEMA_VERSION):
-        raise LedgerError(
-            f"the ledger {where} has schema version {found or 'none'}; this software knows "
-            f"{SCHEMA_VERSION}. Use a newer privagg, or restore a backup"
-        )
+_IN_ORDER = {entries: ("idx", 0), checkpoints: ("size", 1)}
 
 
-def protect(connection: Connection) -> None:
+def install(connection: Connection) -> None:
+    """Create every table of the present version, with its triggers, in an empty database."""
+    metadata.create_all(connection)
+    protect_all(connection)
+    write_meta(connection, "schema_version", str(SCHEMA_VERSION))
+    connection.execute(insert(tree).values(id=1, size=0, frontier=b""))
+
+
+def read_meta(connection: Connection) -> dict[str, str]:
+    """The ledger's own facts by name: schema version, owner, origin, verifier."""
+    return {row.name: row.value for row in connection.execute(select(meta))}
+
+
+def write_meta(connection: Connection, name: str, value: str) -> None:
+    """Set one of the ledger's own facts."""
+    connection.execute(delete(meta).where(meta.c.name == name))
+    connection.execute(insert(meta).values(name=name, value=value))
+
+
+def protect_all(connection: Connection) -> None:
+    """`protect` for every table."""
+    for table in metadata.sorted_tables:
+        protect(connection, table)
+
+
+def protect(connection: Connection, table: Table) -> None:
     """Install the triggers that make the database itself refuse to rewrite history."""
-    if connection.dialect.name == "sqlite":
-        statements = _sqlite_triggers()
-    else:
-        statements = _postgresql_triggers()
-    for statement in statements:
+    sqlite = connection.dialect.name == "sqlite"
+    for statement in _sqlite_triggers(table) if sqlite else _postgresql_triggers(table):
         connection.exec_driver_sql(statement)
 
 
-def _sqlite_triggers() -> list[str]:
-    found = []
-    for table in (*APPEND_ONLY, *WRITE_ONCE):
-        verbs = ("UPDATE", "DELETE") if table in APPEND_ONLY else ("UPDATE",)
-        found += [
-            f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
-            f"BEGIN SELECT RAISE(ABORT, '{table.name} is append-only'); END"
-            for verb in verbs
-        ]
-    # INSERT OR REPLACE deletes without firing a DELETE trigger, so position is checked as well.
-    for table, column in ((entries, "idx"), (checkpoints, "size")):
-        first = 0 if table is entries else 1
+def _verbs(table: Table) -> tuple[str, ...]:
+    if table in APPEND_ONLY:
+        return ("UPDATE", "DELETE")
+    return ("UPDATE",) if table in WRITE_ONCE else ()
+
+
+def _sqlite_triggers(table: Table) -> list[str]:
+    name = table.name
+    refuse = f"BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
+    found = [
+        f"CREATE TRIGGER {name}_no_{verb.lower()} BEFORE {verb} ON {name} {refuse}"
+        for verb in _verbs(table)
+    ]
+    # INSERT OR REPLACE deletes the old row without firing a DELETE trigger.
+    if table in APPEND_ONLY:
+        same = " AND ".join(f"{c.name} = NEW.{c.name}" for c in table.primary_key.columns)
         found.append(
-            f"CREATE TRIGGER {table.name}_in_order BEFORE INSERT ON {table.name} "
-            f"WHEN NEW.{column} <> (SELECT COALESCE(MAX({column}) + 1, {first}) FROM {table.name}) "
-            f"BEGIN SELECT RAISE(ABORT, '{table.name} is append-only: next position expected'); END"
+            f"CREATE TRIGGER {name}_no_replace BEFORE INSERT ON {name} "
+            f"WHEN EXISTS (SELECT 1 FROM {name} WHERE {same}) {refuse}"
         )
-    found.append(
-        f"CREATE TRIGGER {nodes.name}_no_replace BEFORE INSERT ON {nodes.name} "
-        f"WHEN EXISTS (SELECT 1 FROM {nodes.name} WHERE level = NEW.level AND idx = NEW.idx) "
-        f"BEGIN SELECT RAISE(ABORT, '{nodes.name} is append-only'); END"
-    )
+    if table in _IN_ORDER:
+        column, first = _IN_ORDER[table]
+        found.append(
+            f"CREATE TRIGGER {name}_in_order BEFORE INSERT ON {name} "
+            f"WHEN NEW.{column} <> (SELECT COALESCE(MAX({column}) + 1, {first}) FROM {name}) "
+            f"{refuse}"
+        )
     return found
 
 
-def _postgresql_triggers() -> list[str]:
-    found = [
-        "CREATE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$",
-        "CREATE FUNCTION ledger_next_entry() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN IF NEW.idx <> (SELECT COALESCE(MAX(idx) + 1, 0) FROM ledger_entries) THEN "
-        "RAISE EXCEPTION 'ledger_entries is append-only: next position expected'; END IF; "
-        "RETURN NEW; END $$",
-        "CREATE TRIGGER ledger_entries_in_order BEFORE INSERT ON ledger_entries "
-        "FOR EACH ROW EXECUTE FUNCTION ledger_next_entry()",
-    ]
-    for table in (*APPEND_ONLY, *WRITE_ONCE):
-        verbs = "UPDATE OR DELETE" if table in APPEND_ONLY else "UPDATE"
+def _postgresql_triggers(table: Table) -> list[str]:
+    name = table.name
+    found = []
+    if _verbs(table):
         found.append(
-            f"CREATE TRIGGER {table.name}_no_change BEFORE {verbs} ON {table.name} "
+            "CREATE OR REPLACE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+        )
+        found.append(
+            f"CREATE TRIGGER {name}_no_change BEFORE {' OR '.join(_verbs(table))} ON {name} "
             "FOR EACH ROW EXECUTE FUNCTION ledger_refuse()"
         )
-        if table in APPEND_ONLY:
-            found.append(
-                f"CREATE TRIGGER {table.name}_no_truncate BEFORE TRUNCATE ON {table.name} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()"
-            )
+    if table in APPEND_ONLY:
+        found.append(
+            f"CREATE TRIGGER {name}_no_truncate BEFORE TRUNCATE ON {name} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()"
+        )
+    if table in _IN_ORDER:
+        column, first = _IN_ORDER[table]
+        found += [
+            f"CREATE FUNCTION {name}_next() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF NEW.{column} <> (SELECT COALESCE(MAX({column}) + 1, {first}) FROM {name}) "
+            f"THEN RAISE EXCEPTION '{name} is append-only'; END IF; RETURN NEW; END $$",
+            f"CREATE TRIGGER {name}_in_order BEFORE INSERT ON {name} "
+            f"FOR EACH ROW EXECUTE FUNCTION {name}_next()",
+        ]
     return found
+
+
+def trigger_names(dialect: str) -> list[str]:
+    """The triggers that every ledger has, whatever version it was created with."""
+    names = []
+    for table in (*APPEND_ONLY, *WRITE_ONCE):
+        if dialect == "sqlite":
+            names += [f"{table.name}_no_{verb.lower()}" for verb in _verbs(table)]
+        else:
+            names.append(f"{table.name}_no_change")
+    return names

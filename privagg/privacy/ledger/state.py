@@ -17,12 +17,12 @@ from privagg.errors import LedgerTamperedError
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import compose, event_to_json, is_beyond
-from privagg.privacy.ledger.entries import (
+from privagg.privacy.ledger.entries import Entry
+from privagg.privacy.ledger.payloads import (
     BudgetKey,
     BudgetSet,
     Charge,
     Created,
-    Entry,
     KeyRotated,
     Payload,
 )
@@ -160,6 +160,12 @@ class State:
             raise LedgerTamperedError(
                 f"entry {self.size} was held against the budget ({charge.epsilon_budget}, "
                 f"{charge.delta}), but it was ({account.epsilon_budget}, {account.delta})"
+            )
+        known = account.charges == 0 or account.accountant == charge.accountant
+        if known and account.epsilon_spent not in (None, charge.epsilon_before):
+            raise LedgerTamperedError(
+                f"entry {self.size} says that epsilon was {charge.epsilon_before}, "
+                f"but it was {account.epsilon_spent}"
             )
         if is_beyond(charge.epsilon_after, account.epsilon_budget):
             raise LedgerTamperedError(

@@ -45,12 +45,12 @@ def request_for(
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
-@pytest.fixture()
+@pytest.fixture
 def empty(path: Path) -> Iterator[Ledger]:
     ledger = Ledger.create(
         path, "hospital-a", signing_key=KEY, accountant=RdpAccountant(), clock=clock
@@ -59,13 +59,13 @@ def empty(path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def ledger(empty: Ledger) -> Ledger:
     empty.set_budget(RECORDS, Decimal(8), DELTA, who="officer", why="approved")
     return empty
 
 
-@pytest.fixture()
+@pytest.fixture
 def again(path: Path) -> Callable[[], Ledger]:
     """Opens the ledger anew, as another process would."""
 

@@ -1,0 +1,146 @@
+"""Copies of a whole ledger: a backup in a file, and going on from a backup or a bundle.
+
+A copy is rows, not a file image, so that a ledger moves between SQLite and PostgreSQL the same way
+as it is backed up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, insert, select, text
+
+from privagg.errors import LedgerError
+from privagg.privacy.ledger import log, merkle, schema
+from privagg.privacy.ledger.bundle import Bundle
+from privagg.privacy.ledger.migrations import bring_up_to_date
+from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.replay import Replay
+from privagg.privacy.ledger.store import Location, Store
+from privagg.privacy.ledger.verifying import replay_database
+
+_ROWS_AT_ONCE = 500
+_SQLITE_MAGIC = b"SQLite format 3\x00"
+_CREATION_LOCK = 20852163  # any number, the same for everybody who creates a ledger on a server
+
+
+def require_empty(connection: Connection, where: str) -> None:
+    """Take the lock for creating a ledger here, and refuse where one is.
+
+    Raises:
+        LedgerError: there is a ledger already.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
+    if connection.dialect.has_table(connection, schema.meta.name):
+        raise LedgerError(f"there is a ledger at {where} already; open it instead")
+
+
+def back_up(store: Store, path: Path) -> None:
+    """Copy one snapshot of a ledger, uploads included, into a new SQLite file.
+
+    Raises:
+        LedgerError: there is a file already, or it cannot be written.
+    """
+    if path.exists():
+        raise LedgerError(f"{path} exists already; name a new file")
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    target = Store(part, read_only=False)
+    target.make_file()
+    with store.read() as source, target.write(lock_tree=False) as copy:
+        schema.metadata.create_all(copy)
+        _copy_rows(source, copy)
+        schema.protect_all(copy)
+    target.close()
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.rename(part, path)
+
+
+def restore(source: Path, location: Location, key: Ed25519PrivateKey) -> None:
+    """Fill a new ledger from a backup or an exported bundle, once that has been verified.
+
+    Raises:
+        LedgerError: the source cannot be read, was signed by another key than `key`, or there is
+            a ledger at the location.
+        LedgerTamperedError: the source does not verify.
+    """
+    target = Store(location, read_only=False)
+    if _is_sqlite(source):
+        backup = Store(source, read_only=True)
+        bring_up_to_date(backup)
+        with backup.read() as connection:
+            _require_key(replay_database(connection), key)
+            with _creating(target) as copy:
+                _copy_rows(connection, copy)
+        backup.close()
+    else:
+        bundle = Bundle.read(source)
+        _require_key(bundle.replay(), key)
+        with _creating(target) as copy:
+            _rows_of_bundle(bundle, copy)
+    target.close()
+
+
+def _require_key(replayed: Replay, key: Ed25519PrivateKey) -> None:
+    own = Verifier.of(replayed.state.origin, key).encode()
+    if own != replayed.state.owner_verifier:
+        raise LedgerError(
+            f"the copy is signed by key {replayed.state.owner_verifier}, not by {own}; "
+            "restore it with the key it was last signed with"
+        )
+
+
+def _is_sqlite(source: Path) -> bool:
+    try:
+        with source.open("rb") as file:
+            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    except OSError as error:
+        raise LedgerError(f"cannot read {source}: {error.strerror}") from error
+
+
+@contextmanager
+def _creating(target: Store) -> Iterator[Connection]:
+    """A transaction that leaves a whole ledger at `target` or nothing."""
+    target.make_file()
+    with target.write(lock_tree=False) as copy:
+        require_empty(copy, target.where)
+        schema.metadata.create_all(copy)
+        yield copy
+        schema.protect_all(copy)
+
+
+def _copy_rows(source: Connection, target: Connection) -> None:
+    for table in schema.metadata.sorted_tables:
+        found = source.execute(select(table).order_by(*table.primary_key.columns))
+        for rows in found.partitions(_ROWS_AT_ONCE):
+            target.execute(insert(table), [dict(row._mapping) for row in rows])
+
+
+def _rows_of_bundle(bundle: Bundle, target: Connection) -> None:
+    """Every table's rows from a bundle; uploads and kept checkpoints are not in one."""
+    walked, before = Replay(), merkle.Frontier()
+    for body, note in zip(bundle.bodies, bundle.notes, strict=True):
+        before = walked.frontier
+        log.write_entry(target, walked.add(body), body)
+        log.write_nodes(target, before.append(merkle.leaf_hash(body))[1])
+        target.execute(insert(schema.checkpoints).values(size=walked.size, note=note))
+    target.execute(insert(schema.tree).values(id=1, size=walked.size, frontier=before.to_bytes()))
+    for account in walked.accounts.values():
+        log.write_account(target, account, new=True)
+    facts = {
+        "schema_version": str(schema.SCHEMA_VERSION),
+        "owner": walked.owner,
+        "origin": walked.state.origin,
+        "verifier": walked.state.owner_verifier,
+    }
+    for name, value in facts.items():
+        schema.write_meta(target, name, value)

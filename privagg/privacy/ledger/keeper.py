@@ -1,0 +1,130 @@
+"""Keeping other ledgers' checkpoints, so that none of them can be rolled back or forked unnoticed.
+
+Coordinator, key holder and sites keep the signed checkpoint that comes with every receipt. The
+next one of the same ledger must extend it; the owner proves that with a consistency proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from sqlalchemy import Connection, insert, select, text
+
+from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.privacy.ledger import schema
+from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
+from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.store import Location, Store
+
+
+class CheckpointKeeper:
+    """Other ledgers' checkpoints, kept durably in a ledger's database or a file of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, location: Location) -> Self:
+        """Open (or create) a file that holds kept checkpoints and nothing else.
+
+        For a party that keeps no ledger itself; a ledger keeps them in its own database.
+        """
+        store = Store(location, read_only=False)
+        store.make_file()
+        with store.write(lock_tree=False) as connection:
+            if not connection.dialect.has_table(connection, schema.kept.name):
+                schema.kept.create(connection)
+                schema.protect(connection, schema.kept)
+        return cls(store)
+
+    def keep(
+        self,
+        origin: str,
+        note: str,
+        *,
+        verifier: Verifier | str,
+        proof: Sequence[bytes] | None = None,
+    ) -> Checkpoint:
+        """Keep a checkpoint of the ledger `origin`, once it is consistent with those kept before.
+
+        Args:
+            origin: the ledger it must be of.
+            note: the signed checkpoint.
+            verifier: the public key pinned for that ledger's owner.
+            proof: consistency proof between this checkpoint and the latest kept one (see
+                `latest`); needed unless nothing is kept yet or the size is already kept.
+
+        Raises:
+            LedgerError: a proof is needed and none was given.
+            LedgerTamperedError: not signed by the pinned key, of another ledger, rolled back or
+                forked.
+        """
+        pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
+        checkpoint = open_checkpoint(note, pinned)
+        if checkpoint.origin != origin:
+            raise LedgerTamperedError(
+                f"a checkpoint of {checkpoint.origin!r} was given for the ledger {origin!r}"
+            )
+        with self._store.write(lock_tree=False) as connection:
+            if connection.dialect.name != "sqlite":
+                connection.execute(text("LOCK TABLE ledger_kept IN SHARE ROW EXCLUSIVE MODE"))
+            same = _kept(connection, origin, checkpoint.size)
+            if same is not None:
+                require_extends(Checkpoint.parse(same), checkpoint, ())
+                return checkpoint
+            latest = _kept(connection, origin, None)
+            if latest is not None:
+                _require_consistent(Checkpoint.parse(latest), checkpoint, proof)
+            connection.execute(
+                insert(schema.kept).values(
+                    origin=origin, size=checkpoint.size, verifier=pinned.encode(), note=note
+                )
+            )
+        return checkpoint
+
+    def latest(self, origin: str) -> str | None:
+        """The largest checkpoint kept of the ledger `origin`, None where none is kept."""
+        with self._store.read() as connection:
+            return _kept(connection, origin, None)
+
+    def all(self, origin: str | None = None) -> list[str]:
+        """Every kept checkpoint (of one ledger), by origin and size."""
+        table = schema.kept
+        query = select(table.c.note).order_by(table.c.origin, table.c.size)
+        if origin is not None:
+            query = query.where(table.c.origin == origin)
+        with self._store.read() as connection:
+            return [row.note for row in connection.execute(query)]
+
+    def close(self) -> None:
+        """Give back every connection to the database."""
+        self._store.close()
+
+
+def _require_consistent(
+    latest: Checkpoint, checkpoint: Checkpoint, proof: Sequence[bytes] | None
+) -> None:
+    old, new = sorted((latest, checkpoint), key=lambda each: each.size)
+    if proof is None:
+        if checkpoint.size < latest.size:
+            raise LedgerTamperedError(
+                f"{checkpoint.origin} shows {checkpoint.size} entries, but {latest.size} were "
+                "signed before: it was rolled back, unless its owner proves otherwise"
+            )
+        raise LedgerError(
+            f"a consistency proof from {old.size} to {new.size} entries of {checkpoint.origin} is "
+            "needed; ask its owner for Ledger.consistency_proof"
+        )
+    require_extends(old, new, proof)
+
+
+def _kept(connection: Connection, origin: str, size: int | None) -> str | None:
+    table = schema.kept
+    query = select(table.c.note).where(table.c.origin == origin)
+    if size is None:
+        query = query.order_by(table.c.size.desc()).limit(1)
+    else:
+        query = query.where(table.c.size == size)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else str(found)

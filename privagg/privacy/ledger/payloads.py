@@ -1,0 +1,341 @@
+"""What entries say: the closed set of kinds, and the fields of each.
+
+An entry describes and never interprets: it holds the event, the budget and the figures as they
+stood, so that a stranger can replay the rules on them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
+
+from privagg.errors import LedgerError
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import canonical
+from privagg.privacy.ledger.composition import event_to_json
+
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
+
+
+def _printable(text: str) -> str:
+    if not _PRINTABLE.fullmatch(text):
+        raise ValueError("control characters cannot be recorded")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Natural = Annotated[int, Field(ge=0, lt=1 << 53)]
+Facts = Annotated[dict[str, Any], BeforeValidator(canonical.facts)]
+Exact = Annotated[
+    Decimal,
+    Field(ge=0, allow_inf_nan=True),
+    PlainSerializer(canonical.plain_decimal, return_type=str),
+]
+Delta = Annotated[
+    Decimal, Field(gt=0, lt=1), PlainSerializer(canonical.plain_decimal, return_type=str)
+]
+Event = Annotated[DpEvent, PlainSerializer(event_to_json)]
+
+
+class BudgetKey(NamedTuple):
+    """What a budget belongs to: a data set under its public name, and the unit it protects."""
+
+    dataset: str
+    unit: str
+
+
+def attempt_subject(run: str, round_: int, attempt: int) -> str:
+    """How one attempt at a round is named in the log."""
+    return canonical.dumps([run, round_, attempt]).decode("ascii")
+
+
+class Payload(BaseModel):
+    """An entry's contents. Subclasses are the closed set of kinds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="never")
+
+    kind: ClassVar[str]
+    of_round: ClassVar[bool] = False
+
+    @property
+    def subject(self) -> str | None:
+        """What there may be only one entry of this kind about; None where that is unlimited."""
+        return None
+
+    @property
+    def key(self) -> BudgetKey | None:
+        """The budget this entry concerns, if any."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The payload as canonical JSON values."""
+        value = self.model_dump(mode="json")
+        assert isinstance(value, dict)
+        return value
+
+
+class Created(Payload):
+    """The ledger begins. Always entry 0, and nowhere else."""
+
+    kind: ClassVar[str] = "created"
+
+    owner: Name
+    origin: Name
+    verifier: Name
+    software: Text
+
+
+class BudgetSet(Payload):
+    """A budget is set or changed; delta is the one at which its epsilon is counted."""
+
+    kind: ClassVar[str] = "budget"
+
+    dataset: Name
+    unit: Name
+    epsilon: Exact
+    delta: Delta
+    who: Name
+    why: Text
+
+    @property
+    def key(self) -> BudgetKey:
+        return BudgetKey(self.dataset, self.unit)
+
+
+class OfAttempt(Payload):
+    """Something about one attempt at one round of one run."""
+
+    of_round: ClassVar[bool] = True
+
+    run: Name
+    round: Natural
+    attempt: Natural
+
+    @property
+    def attempt_subject(self) -> str:
+        """Names the attempt."""
+        return attempt_subject(self.run, self.round, self.attempt)
+
+    @property
+    def subject(self) -> str:
+        return self.attempt_subject
+
+
+class OfCharge(OfAttempt):
+    """Something about one charge: an attempt, seen from one data set and unit."""
+
+    dataset: Name
+    unit: Name
+
+    @property
+    def key(self) -> BudgetKey:
+        return BudgetKey(self.dataset, self.unit)
+
+    @property
+    def subject(self) -> str:
+        parts = [self.run, self.round, self.attempt, self.dataset, self.unit]
+        return canonical.dumps(parts).decode("ascii")
+
+
+class ChargeRequest(OfCharge):
+    """What a site is about to release, charged before it trains.
+
+    Args:
+        run: name of the run; round, attempt: counted from 0; a retry with fresh sampling or noise
+            is a new attempt.
+        dataset: public name of the data set.
+        unit: what the guarantee hides (record, site, person).
+        event: the committed event: the least noise that the plan lets be opened.
+        plan_digest: digest of the plan, hexadecimal or prefixed by its algorithm.
+        facts: what was really planned (sampler, cohort, clip, noise owed, grid, scheme, custody,
+            generator, versions), recorded as it stands.
+    """
+
+    kind: ClassVar[str] = "charge"
+
+    event: Event
+    plan_digest: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class Charge(ChargeRequest):
+    """A charge as recorded: the request, and what it did to the budget."""
+
+    epsilon_before: Exact
+    epsilon_after: Exact
+    epsilon_budget: Exact
+    delta: Delta
+    accountant: Name
+    method: Text
+    certified: bool
+
+    def request(self) -> ChargeRequest:
+        """What was asked for, without what the ledger added."""
+        return ChargeRequest(**{name: getattr(self, name) for name in ChargeRequest.model_fields})
+
+
+class Consumed(OfCharge):
+    """A receipt was used: training on this charge has begun and cannot begin again."""
+
+    kind: ClassVar[str] = "consumed"
+
+    charge: Natural
+
+
+class UploadStored(OfAttempt):
+    """The upload's bytes were stored; a resend is these bytes and no others."""
+
+    kind: ClassVar[str] = "upload"
+
+    charge: Natural
+    sha256: Hex32
+    length_bytes: Natural
+
+
+class Realised(OfCharge):
+    """What really happened after opening; it is reported and never returns budget."""
+
+    kind: ClassVar[str] = "realised"
+
+    event: Event
+    attested_by: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class Aborted(OfAttempt):
+    """An attempt came to nothing; its charge stays."""
+
+    kind: ClassVar[str] = "aborted"
+
+    reason: Text
+    facts: Facts = Field(default_factory=dict)
+
+
+class Opened(OfAttempt):
+    """The sum of an attempt was opened."""
+
+    kind: ClassVar[str] = "opened"
+
+    facts: Facts = Field(default_factory=dict)
+
+
+class Released(Payload):
+    """Something left the federation: a model, a metric, a report."""
+
+    kind: ClassVar[str] = "released"
+
+    what: Text
+    who: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class Tuning(Payload):
+    """A search over hyperparameters: which runs belong to it, and how it is accounted for."""
+
+    kind: ClassVar[str] = "tuning"
+
+    name: Name
+    runs: tuple[Name, ...] = Field(min_length=1, max_length=4096)
+    method: Literal["composition", "repeat-and-select"]
+    who: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class RunStarted(Payload):
+    """A coordinator begins a run: the plan, the parties, the scheme, as everybody pinned them."""
+
+    kind: ClassVar[str] = "run-started"
+
+    run: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class RoundEnded(OfAttempt):
+    """How an attempt at a round ended, as the coordinator saw it: opened, or stopped and why."""
+
+    kind: ClassVar[str] = "round"
+
+    outcome: Literal["opened", "stopped"]
+    reason: Text = ""
+    facts: Facts = Field(default_factory=dict)
+
+
+class RunFinished(Payload):
+    """A coordinator's run is over."""
+
+    kind: ClassVar[str] = "run-finished"
+
+    run: Name
+    outcome: Literal["finished", "stopped", "failed"]
+    reason: Text = ""
+
+
+class KeyRotated(Payload):
+    """The signing key changes; the checkpoint after this entry carries both keys' signatures."""
+
+    kind: ClassVar[str] = "key"
+
+    old_verifier: Name
+    new_verifier: Name
+    who: Name
+    why: Text
+
+
+class Restored(Payload):
+    """The ledger goes on from a copy; entries after this copy was made may be missing."""
+
+    kind: ClassVar[str] = "restored"
+
+    who: Name
+    why: Text
+
+
+KINDS: dict[str, type[Payload]] = {
+    cls.kind: cls
+    for cls in (
+        Created, BudgetSet, Charge, Consumed, UploadStored, Realised, Aborted, Opened, Released,
+        Tuning, RunStarted, RoundEnded, RunFinished, KeyRotated, Restored,
+    )
+}  # fmt: skip
+
+RECORDABLE = frozenset(
+    {"realised", "aborted", "opened", "released", "tuning", "run-started", "round", "run-finished"}
+)
+"""The kinds that `Ledger.record` takes; all others follow from a rule of their own."""
+
+
+def payload_of(kind: str, values: Mapping[str, Any]) -> Payload:
+    """The payload of this kind with these values.
+
+    Raises:
+        LedgerError: unknown kind, missing or unknown field, value out of range.
+    """
+    model = KINDS.get(kind)
+    if model is None:
+        raise LedgerError(f"unknown kind of entry {kind!r}; known are {', '.join(sorted(KINDS))}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise LedgerError(f"not a {kind!r} entry: {_in_words(error)}") from error
+
+
+def _in_words(error: ValidationError) -> str:
+    parts = (
+        f"{'.'.join(str(piece) for piece in item['loc']) or 'value'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False)
+    )
+    return "; ".join(parts)

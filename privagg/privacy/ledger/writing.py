@@ -1,0 +1,208 @@
+"""Writing to a ledger: the one transaction, and what a round records around its charge."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, delete, insert
+
+from privagg.errors import LedgerError, ReceiptError
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.ledger import log, schema
+from privagg.privacy.ledger.checkpoint import Checkpoint
+from privagg.privacy.ledger.entries import Entry
+from privagg.privacy.ledger.keeper import CheckpointKeeper
+from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.payloads import (
+    RECORDABLE,
+    Aborted,
+    Charge,
+    Consumed,
+    Payload,
+    Realised,
+    UploadStored,
+    payload_of,
+)
+from privagg.privacy.ledger.reading import LedgerReading
+from privagg.privacy.ledger.receipt import Receipt
+from privagg.privacy.ledger.state import Account
+from privagg.privacy.ledger.store import Store
+
+
+class LedgerWriting(LedgerReading):
+    """What happens after a charge: training, upload, and what became of the round."""
+
+    def __init__(
+        self,
+        store: Store,
+        pinned: Verifier | None,
+        signing_key: Ed25519PrivateKey | None,
+        accountant: Accountant,
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        super().__init__(store, pinned, accountant)
+        self._key = signing_key
+        self._clock = clock or system_clock
+
+    def consume(self, receipt: Receipt) -> Entry:
+        """Use a receipt up, durably: whoever trains calls this first.
+
+        Raises:
+            ReceiptError: forged, of another ledger, already used, or of an aborted attempt.
+        """
+        with self._writing() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            used = log.find_entry(connection, head, Consumed.kind, charge.subject)
+            if used is not None:
+                raise ReceiptError(
+                    f"the receipt for run {charge.run!r} round {charge.round} attempt "
+                    f"{charge.attempt} was used before (entry {used.index}); "
+                    "training again needs a new attempt and a new charge"
+                )
+            attempt = charge.attempt_subject
+            if log.find_entry(connection, head, Aborted.kind, attempt) is not None:
+                raise ReceiptError(
+                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
+                )
+            consumed = Consumed(**_charge_fields(charge), charge=receipt.index)
+            return self._append(connection, head, consumed).entry
+
+    def store_upload(self, receipt: Receipt, data: bytes) -> Entry:
+        """Keep an upload's bytes, so that a resend is these bytes; the digest goes into the log.
+
+        Storing the same bytes again changes nothing.
+
+        Raises:
+            ReceiptError: the receipt is not genuine or was not used for training.
+            LedgerError: other bytes are stored for this attempt.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        with self._writing() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            if log.find_entry(connection, head, Consumed.kind, charge.subject) is None:
+                raise ReceiptError("an upload needs a receipt that was used for training")
+            subject = charge.attempt_subject
+            earlier = log.find_entry(connection, head, UploadStored.kind, subject)
+            if earlier is not None:
+                stored = earlier.payload
+                if isinstance(stored, UploadStored) and stored.sha256 == sha256:
+                    return earlier
+                raise LedgerError(
+                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} has an "
+                    "upload already; other bytes would be a second release on one charge"
+                )
+            connection.execute(
+                insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
+            )
+            upload = UploadStored(
+                run=charge.run, round=charge.round, attempt=charge.attempt,
+                charge=receipt.index, sha256=sha256, length_bytes=len(data),
+            )  # fmt: skip
+            return self._append(connection, head, upload).entry
+
+    def forget_uploads(self, run: str) -> int:
+        """Free the bytes stored for a finished run; their digests stay in the log.
+
+        Returns:
+            How many uploads were removed.
+        """
+        with self._writing() as (connection, _):
+            found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))
+            return found.rowcount
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> Entry:
+        """Append what happened: `realised`, `aborted`, `opened`, `released` or `tuning`.
+
+        None of these returns budget. Where there is one such entry for each attempt, recording the
+        same again changes nothing.
+
+        Raises:
+            LedgerError: another kind, wrong fields, contradicts what is recorded, or `realised`
+                without a charge.
+        """
+        if kind not in RECORDABLE:
+            raise LedgerError(
+                f"cannot record {kind!r}; these can be: {', '.join(sorted(RECORDABLE))}"
+            )
+        entry = payload_of(kind, payload)
+        subject = entry.subject
+        with self._writing() as (connection, head):
+            if subject is not None:
+                earlier = log.find_entry(connection, head, kind, subject)
+                if earlier is not None and earlier.payload.to_json() == entry.to_json():
+                    return earlier
+                if earlier is not None:
+                    raise LedgerError(
+                        f"entry {earlier.index} records {kind!r} for {subject} with other contents"
+                    )
+            if isinstance(entry, Realised):
+                assert subject is not None
+                if log.find_entry(connection, head, Charge.kind, subject) is None:
+                    raise LedgerError(f"nothing was charged for {subject}; charge comes first")
+            return self._append(connection, head, entry).entry
+
+    def keep_checkpoint(
+        self,
+        origin: str,
+        note: str,
+        *,
+        verifier: Verifier | str,
+        proof: Sequence[bytes] | None = None,
+    ) -> Checkpoint:
+        """Keep another ledger's checkpoint; see `CheckpointKeeper.keep`."""
+        return CheckpointKeeper(self._store).keep(origin, note, verifier=verifier, proof=proof)
+
+    def kept_checkpoint(self, origin: str) -> str | None:
+        """The largest checkpoint kept of another ledger, None where none is kept."""
+        return CheckpointKeeper(self._store).latest(origin)
+
+    # --- shared ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Connection, log.Head]]:
+        with self._store.write() as connection:
+            yield connection, self._head(connection)
+
+    def _append(
+        self,
+        connection: Connection,
+        head: log.Head,
+        payload: Payload,
+        *,
+        account: Account | None = None,
+    ) -> log.Appended:
+        assert self._key is not None
+        if account is None and payload.key is not None:
+            account = log.read_account(connection, head, payload.key)
+        return log.append(
+            connection, head, payload, keys=(self._key,), now=self._clock(), account=account
+        )
+
+    def _genuine(self, connection: Connection, head: log.Head, receipt: Receipt) -> Charge:
+        """The charge behind a receipt that this ledger gave out.
+
+        Raises:
+            ReceiptError: it gave out no such receipt.
+        """
+        charge = receipt.charge
+        stored = log.find_entry(connection, head, Charge.kind, charge.subject)
+        if stored is None or log.receipt_for(connection, head, stored) != receipt:
+            raise ReceiptError(
+                f"the receipt for run {charge.run!r} round {charge.round} attempt "
+                f"{charge.attempt} was not given out by the ledger of {head.owner}"
+            )
+        return charge
+
+
+def system_clock() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def _charge_fields(charge: Charge) -> dict[str, Any]:
+    return {name: getattr(charge, name) for name in ("run", "round", "attempt", "dataset", "unit")}
