@@ -34,7 +34,6 @@ from privagg.client.saving import save_model
 from privagg.client.site import Learner, Pins, Site
 from privagg.client.training import make_learner
 from privagg.config import Config, SiteSection, load_config, parse_config
-from privagg.encoding.grid import Grid
 from privagg.errors import BudgetExceededError, ConfigError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.planning import build_plan, requirement_of
@@ -166,14 +165,6 @@ class Federation:
         """The plan, its noise calibrated to the configured epsilon."""
         dimension = len(get_parameters(self.model))
         return build_plan(self.config, dimension=dimension, accountant=self.accountant)
-
-    @cached_property
-    def grid(self) -> Grid:
-        """The integer grid of the plan."""
-        return Grid(
-            clip_norm_l2=float(self.plan.clip_norm_l2),
-            sensitivity_grid=self.plan.sensitivity_grid,
-        )
 
     @cached_property
     def scheme(self) -> Scheme:
@@ -370,7 +361,6 @@ class _Run:
             name,
             model=federation.fresh_model(),
             records=records,
-            grid=federation.grid,
             rule=training.client_rule,
         )
 
