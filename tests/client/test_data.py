@@ -1,0 +1,224 @@
+"""Reading tables, image sets and torch data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from privagg.client.data import (
+    DatasetRecords,
+    Records,
+    TensorRecords,
+    load_images,
+    load_table,
+    read_frame,
+)
+from privagg.client.datasets import (
+    BREAST_CANCER_SCHEMA,
+    BREAST_CANCER_SITES,
+    DIGITS_CLASSES,
+    DIGITS_CLIENTS,
+    DIGITS_SHAPE,
+    DIGITS_VALUE_RANGE,
+    split_rows,
+    write_breast_cancer,
+    write_digits,
+)
+from privagg.client.features import CategoricalFeature, NumericFeature, TableSchema, Target
+from privagg.client.loading import DatasetSource, ImageSource, TableSource, load_records
+from privagg.errors import ConfigError, DataError
+
+SCHEMA = TableSchema(
+    features=(
+        NumericFeature(name="v", range=(0, 10)),
+        CategoricalFeature(name="c", categories=("1", "2")),
+    ),
+    target=Target(name="t", positive=">0"),
+)
+
+
+def test_csv_and_parquet_encode_alike(tmp_path: Path) -> None:
+    table = pd.DataFrame({"v": [0.0, None, 10.0], "c": [1, 2, None], "t": [1, 0, 1], "other": "x"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.astype({"c": "Int64"}).to_parquet(tmp_path / "t.parquet")
+    expected = [[-1, 1, 0], [0, 0, 1], [1, 0, 0]]
+    for name in ("t.csv", "t.parquet"):
+        records = load_table(tmp_path / name, SCHEMA)
+        np.testing.assert_array_equal(records.x.numpy(), expected)
+        assert records.y.tolist() == [1, 0, 1]
+        assert not records.public
+
+
+def test_a_gap_elsewhere_does_not_change_how_a_cell_reads(tmp_path: Path) -> None:
+    """Type inference over a whole column would turn `1` into `1.0` where another cell is empty."""
+    (tmp_path / "whole.csv").write_text("v,c,t\n1,1,1\n2,2,0\n")
+    (tmp_path / "gap.csv").write_text("v,c,t\n1,1,1\nword,,0\n")
+    whole, gap = (load_table(tmp_path / f"{name}.csv", SCHEMA) for name in ("whole", "gap"))
+    assert torch.equal(whole.x[0], gap.x[0])
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "absent.parquet"])
+def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no file .*{name}"):
+        read_frame(tmp_path / name)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
+    (tmp_path / "table.xlsx").write_bytes(b"PK")
+    for name in ("bad.parquet", "empty.csv", "bytes.csv"):
+        with pytest.raises(DataError, match=name):
+            read_frame(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"use a \.csv or \.parquet"):
+        read_frame(tmp_path / "table.xlsx")
+
+
+def save_images(folder: Path, images: np.ndarray, labels: np.ndarray) -> tuple[Path, Path]:
+    np.save(folder / "i.npy", images)
+    np.save(folder / "l.npy", labels)
+    return folder / "i.npy", folder / "l.npy"
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3), (4, 1, 2, 3), (4, 2, 3, 1), (4, 6)])
+def test_image_layouts(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.arange(24, dtype=np.uint8)
+    paths = save_images(tmp_path, pixels.reshape(shape), np.array([0, 1, 2, 1]))
+    records = load_images(*paths, value_range=(0, 23), shape=(1, 2, 3), classes=3)
+    np.testing.assert_allclose(records.x.numpy().reshape(-1), pixels / 23, atol=1e-7)
+    assert records.input_shape == (1, 2, 3)
+
+
+def test_pixels_clamp_and_strange_labels_drop_out(tmp_path: Path) -> None:
+    images = np.array([[[np.nan, np.inf]], [[-5.0, 300.0]], [[0.0, 255.0]]])
+    paths = save_images(tmp_path, images, np.array([0, 1, 7]))
+    records = load_images(*paths, value_range=(0, 255), shape=(1, 1, 2), classes=2)
+    np.testing.assert_array_equal(records.x.numpy().reshape(2, 2), [[0, 1], [0, 1]])
+    assert records.y.tolist() == [0, 1]
+
+
+def test_colour_images_with_channels_last(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+    paths = save_images(tmp_path, images, np.zeros(5, dtype=np.int64))
+    records = load_images(*paths, value_range=(0, 255), shape=(3, 4, 6), classes=2)
+    np.testing.assert_allclose(records.x[2, 1].numpy(), images[2, :, :, 1] / 255, atol=1e-7)
+
+
+def test_unusable_image_files(tmp_path: Path) -> None:
+    good, labels = save_images(tmp_path, np.zeros((2, 3, 3)), np.array([0, 1, 1]))
+    facts = {"value_range": (0, 1), "shape": (1, 3, 3), "classes": 2}
+    with pytest.raises(DataError, match="one label for each"):
+        load_images(good, labels, **facts)
+    np.save(tmp_path / "object.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"object\.npy.*numpy\.save"):
+        load_images(tmp_path / "object.npy", labels, **facts)
+    (tmp_path / "torn.npy").write_bytes(good.read_bytes()[:100])
+    with pytest.raises(DataError, match="torn"):
+        load_images(tmp_path / "torn.npy", labels, **facts)
+    np.save(labels, np.array([0, 1]))
+    with pytest.raises(DataError, match=r"declared \(1, 4, 4\)"):
+        load_images(good, labels, value_range=(0, 1), shape=(1, 4, 4), classes=2)
+    with pytest.raises(ConfigError, match="low < high"):
+        load_images(good, labels, value_range=(1, 1), shape=(1, 3, 3), classes=2)
+
+
+class Squares(Dataset):
+    """A data set that is read item by item."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([index, index**2]), index % 2
+
+
+def make_squares() -> Squares:
+    return Squares()
+
+
+def test_lazy_and_materialised_data_sets_agree() -> None:
+    lazy = DatasetRecords(Squares())
+    memory = lazy.materialise()
+    assert isinstance(lazy, Records)
+    assert isinstance(memory, Records)
+    assert lazy.input_shape == memory.input_shape == (2,)
+    for indices in (np.array([3, 0]), np.array([], dtype=np.int64)):
+        for left, right in zip(lazy.gather(indices), memory.gather(indices), strict=True):
+            assert torch.equal(left, right)
+            assert left.dtype == right.dtype
+
+
+class Stream(IterableDataset):
+    """No random access."""
+
+    def __iter__(self):  # noqa: ANN204
+        yield torch.zeros(2), 0
+
+
+def test_data_sets_without_random_access_or_pairs_are_refused() -> None:
+    with pytest.raises(DataError, match="map-style"):
+        DatasetRecords(Stream())
+    with pytest.raises(DataError, match="pair"):
+        DatasetRecords(TensorDataset(torch.zeros(3, 2)))
+    with pytest.raises(DataError, match="empty"):
+        DatasetRecords(TensorDataset(torch.zeros(0, 2), torch.zeros(0)))
+
+
+def test_records_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(DataError, match="belong"):
+        TensorRecords.of(np.zeros((3, 2)), np.zeros(2))
+    with pytest.raises(DataError, match="float32"):
+        TensorRecords(torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))
+
+
+def test_records_from_each_source(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("v,c,t\n1,1,1\n")
+    assert len(load_records(TableSource(SCHEMA), tmp_path, "t.csv", public=True)) == 1
+    save_images(tmp_path, np.zeros((2, 1, 1)), np.array([0, 1]))
+    images = ImageSource((1, 1, 1), (0, 1), 2)
+    assert load_records(images, tmp_path, "i.npy", "l.npy", public=True).public
+    with pytest.raises(ConfigError, match="labels"):
+        load_records(images, tmp_path, "i.npy")
+    factory = f"{__name__}:make_squares"
+    assert len(load_records(DatasetSource((2,)), tmp_path, factory)) == 5
+    with pytest.raises(DataError, match="declared is"):
+        load_records(DatasetSource((3,)), tmp_path, factory)
+    for wrong in ("no.such.module:x", f"{__name__}:absent", "plain"):
+        with pytest.raises(ConfigError, match="importable"):
+            load_records(DatasetSource((2,)), tmp_path, wrong)
+
+
+def test_split_is_a_partition_and_stays_the_same() -> None:
+    split = split_rows(20, {"a": 9, "b": 6}, name="x")
+    everyone = np.concatenate([*split.sites.values(), split.public])
+    assert sorted(everyone.tolist()) == list(range(20))
+    # Known answer: the order of SHA-256("x/<row>"), as the sha256sum program gives it.
+    assert split.public.tolist() == [8, 9, 11, 16, 18]
+
+
+def test_breast_cancer_hospitals(tmp_path: Path) -> None:
+    paths = write_breast_cancer(tmp_path)
+    for name, size in {**BREAST_CANCER_SITES, "public": 119}.items():
+        records = load_table(paths[name], BREAST_CANCER_SCHEMA)
+        assert len(records) == size
+        assert records.input_shape == (30,)
+        assert 0.25 < float(records.y.float().mean()) < 0.5  # 37 % are malignant overall
+        assert bool((records.x.abs() < 1).float().mean() > 0.98)  # the ranges fit
+
+
+def test_digits_clients(tmp_path: Path) -> None:
+    paths = write_digits(tmp_path)
+    for name, size in {**DIGITS_CLIENTS, "public": 297}.items():
+        records = load_images(
+            *paths[name],
+            value_range=DIGITS_VALUE_RANGE,
+            shape=DIGITS_SHAPE,
+            classes=DIGITS_CLASSES,
+        )
+        assert len(records) == size
+        assert records.input_shape == (1, 8, 8)
+        assert 0 <= float(records.x.min()) < float(records.x.max()) == 1
