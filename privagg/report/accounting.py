@@ -1,0 +1,192 @@
+"""What a run did to one site, computed from its ledger: the observer matrix and its peers.
+
+The budget was charged with the committed events. Here the realised ones are composed: who survived
+each round decides how many noise shares an observer cannot subtract.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context, Decimal, localcontext
+from functools import cache
+
+from privagg.errors import CertificationError, UnknownEventError
+from privagg.privacy.accountant import Accountant, EpsilonBound
+from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.guarantee import Observer
+from privagg.privacy.ledger.composition import compose
+from privagg.privacy.plan import TrainingPlan
+from privagg.report.figures import relative_text
+from privagg.report.model import AccountantFigure, BoundedEvent, ObserverRow
+
+NOTHING = DpEvent()
+NO_PRIVACY = DpEvent.once(Mechanism(kind="non-private"))
+_EXACT = Context(prec=400, rounding=ROUND_CEILING)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One charged attempt at a round, as the site's ledger tells it.
+
+    Attributes:
+        survivors: contributions in the opened sum, this site's among them; 0 where no sum with
+            this site's contribution was opened.
+        private: False where the site recorded a release without any guarantee.
+    """
+
+    survivors: int
+    private: bool
+
+
+@dataclass
+class Bounds:
+    """An accountant that remembers: sites of one plan ask for the same events again and again."""
+
+    accountant: Accountant
+    known: dict[tuple[DpEvent, Decimal], EpsilonBound] = field(default_factory=dict)
+
+    def epsilon(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """As `Accountant.epsilon`; infinite at once where a term carries no guarantee."""
+        if not event.is_private:
+            return EpsilonBound(Decimal("Infinity"), None, "no guarantee", certified=True)
+        place = (event, delta)
+        if place not in self.known:
+            self.known[place] = self.accountant.epsilon(event, delta)
+        return self.known[place]
+
+
+def repeated(event: DpEvent, times: int) -> DpEvent:
+    """The event composed with itself, its distance never rounded down."""
+    with localcontext(_EXACT):
+        return event.repeated(times)
+
+
+def committed_guarantee(
+    plan: TrainingPlan, site: str, events: Iterable[DpEvent], bounds: Bounds
+) -> BoundedEvent:
+    """Everything charged in a run: holds against as many colluding sites as the plan allows for."""
+    counted = Counter(events)
+    event = compose(NOTHING, NOTHING, *(repeated(e, count) for e, count in counted.items()))
+    rows = plan.observers(site, plan.minimum_survivors)
+    row = row_against(rows, "sites" if plan.colluders else "model-users", plan.colluders)
+    bound = bounds.epsilon(event, plan.delta)
+    return BoundedEvent(
+        epsilon=bound.upper,
+        epsilon_lower=bound.lower,
+        delta=plan.delta,
+        unit=plan.unit,
+        adjacency=event.adjacency,
+        observer=row.name,
+        colluding_sites=plan.colluders,
+        method=bound.method,
+        certified=bound.certified,
+        assumptions=row.assumptions,
+        event=event,
+    )
+
+
+def observer_matrix(
+    plan: TrainingPlan, site: str, attempts: Sequence[Attempt], bounds: Bounds
+) -> tuple[ObserverRow, ...]:
+    """The realised guarantee against every observer and number of colluding sites.
+
+    An attempt without an opened sum counts for whoever may read single uploads. Those are taken to
+    be the observers whose view of a full round is one noise share; where that counts an observer
+    who saw ciphertext only, the figure is too large, never too small.
+    """
+
+    @cache
+    def rows_of(survivors: int) -> tuple[Observer, ...]:
+        return plan.observers(site, survivors)
+
+    single = row_against(rows_of(1), "model-users", 0).event
+    counted = Counter(attempts)
+    found = []
+    for full in rows_of(plan.addends):
+        events, assumptions = [], list(full.assumptions) if not attempts else []
+        for attempt, count in counted.items():
+            seen = full
+            event = full.event if full.event == single else NOTHING
+            if attempt.survivors:
+                seen = row_against(rows_of(attempt.survivors), full.name, full.colluding_sites)
+                event = seen.event
+            if not attempt.private:
+                event = NO_PRIVACY
+            events.append(repeated(event, count))
+            assumptions += seen.assumptions
+        total = compose(NOTHING, NOTHING, *events)
+        bound = bounds.epsilon(total, plan.delta)
+        found.append(
+            ObserverRow(
+                epsilon=bound.upper,
+                epsilon_lower=bound.lower,
+                delta=plan.delta,
+                unit=plan.unit,
+                adjacency=total.adjacency,
+                observer=full.name,
+                colluding_sites=full.colluding_sites,
+                method=bound.method,
+                certified=bound.certified,
+                assumptions=tuple(dict.fromkeys(assumptions)),
+                sees=full.sees,
+                event=total,
+            )
+        )
+    return tuple(found)
+
+
+def row_against(rows: Sequence[Observer], name: str, colluding_sites: int) -> Observer:
+    """The row against `name` with k colluders, or with as many as there can be where k is more."""
+    same = [row for row in rows if row.name == name and row.colluding_sites <= colluding_sites]
+    if not same:  # `sites` begins at k = 1; nobody to collude with leaves the model's users
+        same = [row for row in rows if row.name == "model-users"]
+    return max(same, key=lambda row: row.colluding_sites)
+
+
+def accountant_figures(
+    event: DpEvent, delta: Decimal, bounds: Bounds, peers: Sequence[Bounds]
+) -> tuple[AccountantFigure, ...]:
+    """What the budget's accountant and its peers say about one event, side by side."""
+    own = bounds.epsilon(event, delta)
+    figures = [
+        AccountantFigure(
+            name=bounds.accountant.name,
+            epsilon=own.upper,
+            epsilon_lower=own.lower,
+            delta=delta,
+            certified=own.certified,
+            note=own.method,
+        )
+    ]
+    for peer in peers:
+        name = peer.accountant.name
+        try:
+            bound = peer.epsilon(event, delta)
+        except (UnknownEventError, CertificationError) as error:
+            figures.append(
+                AccountantFigure(
+                    name=name, epsilon=None, delta=delta, certified=False, note=str(error)
+                )
+            )
+            continue
+        figures.append(
+            AccountantFigure(
+                name=name,
+                epsilon=bound.upper,
+                delta=delta,
+                certified=False,
+                note=f"{bound.method}{_below(bound.upper, own.lower)}",
+            )
+        )
+    return tuple(figures)
+
+
+def _below(value: Decimal, proven: Decimal | None) -> str:
+    if proven is None or value >= proven:
+        return ""
+    return (
+        f"; lies below the proven lower end ({relative_text(value, proven)}), "
+        "so it understates epsilon"
+    )

@@ -1,0 +1,370 @@
+"""From ledgers to a report. Every fact comes from an entry of the coordinator's or a site's ledger.
+
+The ledgers of the parties are held against each other on the way: one plan, one list of survivors
+a round. Where two of them contradict, there is no report but an error that says where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from privagg.errors import LedgerError
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.accountants import PldAccountant, RdpAccountant, default_accountant
+from privagg.privacy.ledger import BudgetKey, Entry
+from privagg.privacy.ledger.payloads import (
+    Aborted,
+    Charge,
+    Realised,
+    Released,
+    RoundEnded,
+    RunFinished,
+    RunStarted,
+)
+from privagg.privacy.ledger.reading import LedgerReading
+from privagg.privacy.plan import TrainingPlan, load_plan
+from privagg.privacy.unit import Custody
+from privagg.report.accounting import (
+    Attempt,
+    Bounds,
+    accountant_figures,
+    committed_guarantee,
+    observer_matrix,
+)
+from privagg.report.model import (
+    Attestation,
+    Budget,
+    HistoryPoint,
+    LedgerFacts,
+    PublicTable,
+    Refusal,
+    ReleasedModel,
+    Report,
+    RoundReport,
+    SchemeFacts,
+    SiteReport,
+    StageSeconds,
+)
+from privagg.report.sentences import distinct_assumptions, summarise, unprotected
+
+SCHEME_FACTS = ("name", "protects", "security_bits", "key_id", "explanation")
+
+Place = tuple[int, int]
+
+
+@dataclass
+class RunRecord:
+    """What the coordinator's ledger holds about one run."""
+
+    started: RunStarted
+    rounds: list[RoundEnded] = field(default_factory=list)
+    released: Released | None = None
+    finished: RunFinished | None = None
+
+
+def build_report(
+    *,
+    run: str,
+    coordinator: LedgerReading,
+    sites: Mapping[str, LedgerReading],
+    accountant: Accountant | None = None,
+    peers: Sequence[Accountant] | None = None,
+    generated: datetime | None = None,
+) -> Report:
+    """The report of one run.
+
+    Args:
+        run: its identifier, as the coordinator recorded it.
+        coordinator: the coordinator's ledger.
+        sites: site name -> its ledger; every site of the plan must be there.
+        accountant: whose epsilon is reported; the certified one by default.
+        peers: accountants whose figures stand beside it; dp-accounting's two by default.
+        generated: the report's own time; now by default.
+
+    Raises:
+        LedgerError: the run is unknown, a site's ledger is missing, or two ledgers contradict.
+        LedgerTamperedError: a ledger does not hold what its checkpoint covers.
+    """
+    record = _run_record(coordinator.entries(), run)
+    facts = record.started.facts
+    plan = _plan_of(facts)
+    bounds = Bounds(accountant or default_accountant())
+    others = [Bounds(p) for p in (peers if peers is not None else default_peers())]
+    survivors = {(r.round, r.attempt): tuple(r.facts["survivors"]) for r in record.rounds}
+    reports = []
+    for name in plan.names:
+        if name not in sites:
+            raise LedgerError(
+                f"the plan of run {run!r} names the site {name!r}, whose ledger was not given"
+            )
+        story = _site_story(name, sites[name], plan, run, survivors)
+        reports.append(_site_report(name, sites[name], plan, story, bounds, others))
+    draft = _assemble(record, facts, plan, reports, coordinator, generated or datetime.now(UTC))
+    return draft.model_copy(update={"summary": summarise(draft), "unprotected": unprotected(draft)})
+
+
+def default_peers() -> tuple[Accountant, ...]:
+    """The accountants of dp-accounting."""
+    return RdpAccountant(), PldAccountant()
+
+
+def runs_of(coordinator: LedgerReading) -> tuple[str, ...]:
+    """The runs a coordinator's ledger knows, oldest first."""
+    return tuple(e.payload.run for e in coordinator.entries() if isinstance(e.payload, RunStarted))
+
+
+# --- the coordinator's side ----------------------------------------------------------------------
+
+
+def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
+    record: RunRecord | None = None
+    known: list[str] = []
+    for entry in entries:
+        payload = entry.payload
+        if isinstance(payload, RunStarted):
+            known.append(payload.run)
+            if payload.run == run:
+                record = RunRecord(payload)
+        elif record is None:
+            continue
+        elif isinstance(payload, RoundEnded) and payload.run == run:
+            record.rounds.append(payload)
+        elif isinstance(payload, Released) and payload.facts.get("run") == run:
+            record.released = payload
+        elif isinstance(payload, RunFinished) and payload.run == run:
+            record.finished = payload
+    if record is None:
+        raise LedgerError(
+            f"the coordinator's ledger knows no run {run!r}; it knows "
+            f"{', '.join(known) if known else 'none'}"
+        )
+    return record
+
+
+def _plan_of(facts: Mapping[str, Any]) -> TrainingPlan:
+    stored = facts["plan"]
+    plan = load_plan(json.loads(stored) if isinstance(stored, str) else stored)
+    if plan.digest != facts["plan_digest"]:
+        raise LedgerError(
+            f"the coordinator's ledger holds a plan with digest {plan.digest} and calls it "
+            f"{facts['plan_digest']}; it is not the plan that was agreed to"
+        )
+    return plan
+
+
+def _assemble(
+    record: RunRecord,
+    facts: Mapping[str, Any],
+    plan: TrainingPlan,
+    sites: Sequence[SiteReport],
+    coordinator: LedgerReading,
+    generated: datetime,
+) -> Report:
+    finished = record.finished
+    outcome: Literal["finished", "stopped", "failed", "unfinished"] = (
+        finished.outcome if finished else "unfinished"
+    )
+    custody = Custody(facts["custody"])
+    return Report(
+        federation=facts["federation"],
+        run=record.started.run,
+        generated=generated.astimezone(UTC).replace(microsecond=0),
+        outcome=outcome,
+        reason=finished.reason or None if finished else None,
+        summary=(),
+        plan=json.loads(plan.canonical_json),
+        plan_digest=plan.digest,
+        scheme=_scheme(facts["scheme"]),
+        custody=custody,
+        custody_plainly=facts.get("custody_plainly", custody.plainly),
+        opener=facts.get("opener"),
+        parties=facts["parties"],
+        public_table=_public_table(facts.get("public_table")),
+        attestations=tuple(Attestation(**a) for a in facts.get("attestations", ())),
+        versions=facts["versions"],
+        generator=facts["generator"],
+        sites=tuple(sites),
+        rounds=tuple(_round(r) for r in record.rounds),
+        model=_released(record.released),
+        coordinator=_ledger_facts(coordinator),
+        assumptions=distinct_assumptions(sites),
+        unprotected=(),
+    )
+
+
+def _scheme(facts: Mapping[str, Any]) -> SchemeFacts:
+    known = {name: facts[name] for name in SCHEME_FACTS}
+    given = facts.get("parameters", {})
+    others = {k: v for k, v in facts.items() if k not in (*SCHEME_FACTS, "parameters")}
+    return SchemeFacts(**known, parameters={**given, **others})
+
+
+def _public_table(stored: Any) -> PublicTable | None:
+    if stored is None:
+        return None
+    if isinstance(stored, str):
+        return PublicTable(name=stored)
+    return PublicTable(name=stored["name"], rows=stored.get("rows"))
+
+
+def _round(ended: RoundEnded) -> RoundReport:
+    facts = ended.facts
+    seconds = {name: float(value) for name, value in facts.get("seconds", {}).items()}
+    stages = {name: seconds.get(name, 0.0) for name in StageSeconds.model_fields}
+    return RoundReport(
+        run=ended.run,
+        round=ended.round,
+        attempt=ended.attempt,
+        outcome=ended.outcome,
+        reason=ended.reason or None,
+        cohort=tuple(facts["cohort"]),
+        survivors=tuple(facts["survivors"]),
+        refusals=tuple(
+            Refusal(site=r["site"], message=r["message"]) for r in facts.get("refusals", ())
+        ),
+        metrics=_figures(facts.get("metrics")) or None,
+        bytes_up=facts.get("bytes_up", {}),
+        bytes_down=facts.get("bytes_down", {}),
+        seconds=StageSeconds(**stages),
+        exchanges=facts.get("exchanges", 0),
+    )
+
+
+def _figures(stored: Mapping[str, Any] | None) -> dict[str, float]:
+    """Recorded metrics as numbers; a figure that is none (a diverged loss) is left out."""
+    found = {name: float(value) for name, value in (stored or {}).items()}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _released(entry: Released | None) -> ReleasedModel | None:
+    if entry is None:
+        return None
+    facts = entry.facts
+    return ReleasedModel(
+        file=facts["model_file"],
+        sha256=facts["model_sha256"],
+        metrics=_figures(facts.get("metrics")),
+    )
+
+
+# --- a site's side -------------------------------------------------------------------------------
+
+
+@dataclass
+class SiteStory:
+    """What a site's ledger holds about its data set, and about this run in particular."""
+
+    run: str
+    key: BudgetKey
+    charges: list[Charge] = field(default_factory=list)
+    outcomes: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    realised: dict[Place, Realised] = field(default_factory=dict)
+
+
+def _site_story(
+    name: str,
+    ledger: LedgerReading,
+    plan: TrainingPlan,
+    run: str,
+    survivors: Mapping[Place, tuple[str, ...]],
+) -> SiteStory:
+    story = SiteStory(run, BudgetKey(plan.site(name).dataset, plan.unit.value))
+    for entry in ledger.entries():
+        payload = entry.payload
+        if isinstance(payload, Charge) and payload.key == story.key:
+            story.charges.append(payload)
+            if payload.run == run and payload.plan_digest != plan.digest:
+                raise LedgerError(
+                    f"the ledger of {name!r} charged run {run!r} under plan "
+                    f"{payload.plan_digest[:16]}..., the coordinator recorded {plan.digest[:16]}..."
+                )
+        elif isinstance(payload, Realised) and payload.key == story.key:
+            place = (payload.round, payload.attempt)
+            story.outcomes[payload.run, *place] = "realised"
+            if payload.run != run:
+                continue
+            story.realised[place] = payload
+            named = tuple(payload.facts["survivors"])
+            if named != survivors.get(place):
+                raise LedgerError(
+                    f"round {payload.round}, attempt {payload.attempt}: the ledger of {name!r} "
+                    f"names the survivors {', '.join(named)}, the coordinator's "
+                    f"{', '.join(survivors.get(place, ())) or 'none'}"
+                )
+        elif isinstance(payload, Aborted):
+            story.outcomes[payload.run, payload.round, payload.attempt] = "aborted"
+    return story
+
+
+def _site_report(
+    name: str,
+    ledger: LedgerReading,
+    plan: TrainingPlan,
+    story: SiteStory,
+    bounds: Bounds,
+    peers: Sequence[Bounds],
+) -> SiteReport:
+    of_run = [c for c in story.charges if c.run == story.run]
+    terms = plan.site(name)
+    committed = committed_guarantee(plan, name, (c.event for c in of_run), bounds)
+    attempts = [_attempt(name, c, story.realised.get((c.round, c.attempt))) for c in of_run]
+    spent_before = story.charges[-1].epsilon_after if story.charges else Decimal(0)
+    return SiteReport(
+        name=name,
+        dataset=terms.dataset,
+        declared_records=terms.records,
+        unit=plan.unit,
+        adjacency=committed.adjacency,
+        budget=_budget(ledger, story, of_run),
+        epsilon_before_run=of_run[0].epsilon_before if of_run else spent_before,
+        epsilon_after_run=of_run[-1].epsilon_after if of_run else spent_before,
+        history=tuple(
+            HistoryPoint.model_validate(
+                {
+                    "run": c.run,
+                    "round": c.round,
+                    "attempt": c.attempt,
+                    "epsilon_after": c.epsilon_after,
+                    "outcome": story.outcomes.get((c.run, c.round, c.attempt), "charged"),
+                }
+            )
+            for c in story.charges
+        ),
+        committed=committed,
+        guarantees=observer_matrix(plan, name, attempts, bounds),
+        accountants=accountant_figures(committed.event, plan.delta, bounds, peers),
+        ledger=_ledger_facts(ledger),
+    )
+
+
+def _attempt(site: str, charge: Charge, realised: Realised | None) -> Attempt:
+    if realised is None:
+        return Attempt(0, charge.event.is_private)
+    survivors = realised.facts["survivors"]
+    opened = len(survivors) if site in survivors else 0
+    return Attempt(opened, charge.event.is_private and realised.event.is_private)
+
+
+def _budget(ledger: LedgerReading, story: SiteStory, of_run: Sequence[Charge]) -> Budget | None:
+    """The budget that the run's last charge was held against, or the present one."""
+    if of_run:
+        return Budget(epsilon=of_run[-1].epsilon_budget, delta=of_run[-1].delta)
+    if story.key not in ledger.keys():  # noqa: SIM118 - a method of the ledger, not of a dict
+        return None
+    spending = ledger.spent(story.key)
+    return Budget(epsilon=spending.epsilon_budget, delta=spending.delta)
+
+
+def _ledger_facts(ledger: LedgerReading) -> LedgerFacts:
+    return LedgerFacts(
+        entries=len(ledger),
+        root=ledger.root().hex(),
+        checkpoint=ledger.checkpoint(),
+        public_key=ledger.verifier.encode(),
+    )

@@ -1,0 +1,383 @@
+"""A report arranged for a page: the same facts, grouped and written for a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from privagg.report.figures import (
+    byte_text,
+    count_text,
+    delta_text,
+    epsilon_text,
+    joined,
+    lower_text,
+    relative_text,
+    second_text,
+)
+from privagg.report.model import AccountantFigure, ObserverRow, Report, RoundReport, SiteReport
+from privagg.report.sentences import worst_row
+
+OBSERVERS = {
+    "model-users": "Users of the model",
+    "sites": "Users of the model",
+    "aggregator": "Aggregator",
+    "key-holder": "Key holder",
+    "aggregator+key-holder": "Aggregator with key holder",
+}
+"""Row of the matrix by observer; `sites` is `model-users` with k colluding sites."""
+
+ACCOUNTANTS = {
+    "certified": "Certified, proven",
+    "rdp": "RDP of dp-accounting",
+    "pld": "PLD of dp-accounting",
+}
+
+MOST_COLUMNS = 13
+MOST_ROUNDS = 120
+
+PLAN_LABELS = {
+    "mode": "Way of being private",
+    "rounds": "Rounds planned",
+    "dimension": "Model parameters",
+    "sampling_rate": "Sampling rate q",
+    "local_steps": "Local steps a round",
+    "clip_norm_l2": "Clip norm (L2)",
+    "noise_multiplier": "Noise multiplier",
+    "delta": "δ of the job",
+    "dropouts": "Sites that may fail in a round",
+    "colluders": "Colluding sites the charge allows for",
+    "cohort_size": "Clients asked in a round (0: all)",
+    "protects_unit": "Unit protected",
+    "sensitivity_grid": "Sensitivity in grid units",
+    "update_bound": "Clamp of an update",
+    "update_levels": "Grid levels of an update",
+    "scheme": "Aggregation scheme",
+    "custody": "Who can open the sum",
+    "strict": "Key holder adds again before opening",
+}
+
+
+@dataclass(frozen=True)
+class BudgetBar:
+    """One site's spending as a bar. Shares are per cent of the bar's full width."""
+
+    site: str
+    dataset: str
+    records: str
+    spent: str
+    budget: str
+    delta: str
+    run: str
+    before_share: float
+    run_share: float
+    infinite: bool
+    over: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An epsilon in the matrix, written; `exact` for the pointer; notes are footnote numbers."""
+
+    epsilon: str
+    exact: str
+    over: bool
+    infinite: bool
+    notes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """One observer against every number of colluding sites; None where there is no such case."""
+
+    observer: str
+    sees: str
+    notes: tuple[int, ...]
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The observer matrix that a group of sites shares."""
+
+    sites: str
+    delta: str
+    unit: str
+    columns: tuple[int, ...]
+    rows: tuple[MatrixRow, ...]
+    shortened: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One accountant's figure in a table."""
+
+    name: str
+    epsilon: str
+    lower: str
+    relative: str
+    certified: bool
+    below: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class ComparisonGroup:
+    """Accountants' figures for the sites whose committed event is the same."""
+
+    sites: str
+    delta: str
+    representative: SiteReport
+    figures: tuple[Comparison, ...]
+
+
+def budget_bars(report: Report) -> tuple[BudgetBar, ...]:
+    """Spending against budget for each site, in roster order."""
+    return tuple(_budget_bar(site) for site in report.sites)
+
+
+def _budget_bar(site: SiteReport) -> BudgetBar:
+    after, before = site.epsilon_after_run, site.epsilon_before_run
+    limit = site.budget.epsilon if site.budget else None
+    infinite = after.is_infinite()
+    bounded = limit is not None and limit.is_finite() and limit > 0
+    over = bounded and limit is not None and after > limit
+    full = max(limit, after) if bounded and limit is not None and not infinite else after
+    usable = not infinite and full > 0
+    return BudgetBar(
+        site=site.name,
+        dataset=site.dataset,
+        records=count_text(site.declared_records, "declared record"),
+        spent=epsilon_text(after),
+        budget=epsilon_text(limit) if limit is not None else "none set",
+        delta=delta_text(site.budget.delta) if site.budget else delta_text(site.committed.delta),
+        run=epsilon_text(site.committed.epsilon),
+        before_share=float(before / full * 100) if usable else 0.0,
+        run_share=float((after - before) / full * 100) if usable else 100.0,
+        infinite=infinite,
+        over=over,
+    )
+
+
+def headline_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
+    """(who, epsilon, remark) for the first page: the weakest figure of any site against each."""
+    wanted = (
+        ("model-users", 0, "Users of the model", "see every opened sum"),
+        ("sites", 1, "One other site", "subtracts its own share of the noise"),
+        ("aggregator", 0, "The aggregator", ""),
+        ("aggregator", 1, "Aggregator with one site", ""),
+        ("key-holder", 0, "The key holder", ""),
+        ("aggregator+key-holder", 0, "Aggregator with key holder", ""),
+    )
+    found = []
+    for observer, colluding, who, remark in wanted:
+        row = worst_row(report, observer, colluding)
+        if row is not None:
+            found.append((who, epsilon_text(row.epsilon), remark or row.sees))
+    return tuple(found)
+
+
+def matrices(report: Report) -> tuple[Matrix, ...]:
+    """One matrix for each group of sites whose rows are alike."""
+    numbers = {text: i + 1 for i, text in enumerate(report.assumptions)}
+    groups: dict[object, list[SiteReport]] = {}
+    for site in report.sites:
+        limit = site.budget.epsilon if site.budget else None
+        groups.setdefault((site.guarantees, limit), []).append(site)
+    return tuple(_matrix(sites, numbers) for sites in groups.values())
+
+
+def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
+    site = sites[0]
+    limit = site.budget.epsilon if site.budget else Decimal("Infinity")
+    by_row: dict[str, dict[int, int]] = {}
+    for index, row in enumerate(site.guarantees):
+        label = OBSERVERS.get(row.observer, row.observer)
+        by_row.setdefault(label, {}).setdefault(row.colluding_sites, index)
+    every = sorted({k for cells in by_row.values() for k in cells})
+    columns = _spread(every, MOST_COLUMNS)
+    rows = []
+    for label, indices in by_row.items():
+        members = [site.guarantees[i] for i in indices.values()]
+        common = [a for a in members[0].assumptions if all(a in m.assumptions for m in members)]
+        cells: list[Cell | None] = []
+        for k in columns:
+            if k not in indices:
+                cells.append(None)
+                continue
+            row = site.guarantees[indices[k]]
+            special = [a for a in row.assumptions if a not in common and a in numbers]
+            cells.append(
+                Cell(
+                    epsilon=epsilon_text(row.epsilon),
+                    exact=format(row.epsilon, "f"),
+                    over=row.epsilon > limit and row.epsilon.is_finite(),
+                    infinite=row.epsilon.is_infinite(),
+                    notes=tuple(sorted(numbers[a] for a in special)),
+                )
+            )
+        sees = _sees(members)
+        notes = tuple(sorted(numbers[a] for a in common if a in numbers))
+        rows.append(MatrixRow(observer=label, sees=sees, notes=notes, cells=tuple(cells)))
+    return Matrix(
+        sites=joined([s.name for s in sites], most=12),
+        delta=delta_text(site.committed.delta),
+        unit=site.unit.value,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        shortened=len(columns) < len(every),
+    )
+
+
+def _sees(rows: Sequence[ObserverRow]) -> str:
+    """What a row's observer sees: alone, and (where that is another thing) with k sites."""
+    alone, together = rows[0].sees, re.sub(r"\b\d+\b", "k", rows[-1].sees)
+    return alone if alone in (rows[-1].sees, together) else f"{alone}; with k sites: {together}"
+
+
+def _spread(values: Sequence[int], most: int) -> list[int]:
+    if len(values) <= most:
+        return list(values)
+    step = (len(values) - 1) / (most - 1)
+    return sorted({values[round(i * step)] for i in range(most)})
+
+
+def comparisons(report: Report) -> tuple[ComparisonGroup, ...]:
+    """Accountants side by side, once for each distinct committed event."""
+    groups: dict[object, list[SiteReport]] = {}
+    for site in report.sites:
+        groups.setdefault((site.committed.event, site.accountants), []).append(site)
+    return tuple(_comparison(sites) for sites in groups.values())
+
+
+def _comparison(sites: Sequence[SiteReport]) -> ComparisonGroup:
+    figures = sites[0].accountants
+    proven = next((f for f in figures if f.certified and f.epsilon is not None), None)
+    return ComparisonGroup(
+        sites=joined([s.name for s in sites], most=12),
+        delta=delta_text(figures[0].delta) if figures else "",
+        representative=sites[0],
+        figures=tuple(_compared(figure, proven) for figure in figures),
+    )
+
+
+def _compared(figure: AccountantFigure, proven: AccountantFigure | None) -> Comparison:
+    value, relative, below = figure.epsilon, "", False
+    if proven is not None and proven.epsilon is not None and value is not None:
+        relative = "" if figure.certified else relative_text(value, proven.epsilon)
+        below = proven.epsilon_lower is not None and value < proven.epsilon_lower
+    return Comparison(
+        name=accountant_name(figure.name),
+        epsilon=epsilon_text(value, 9) if value is not None else "no figure",
+        lower=lower_text(figure.epsilon_lower, 9) if figure.epsilon_lower else "",
+        relative=relative,
+        certified=figure.certified,
+        below=below,
+        note=figure.note,
+    )
+
+
+def accountant_name(name: str) -> str:
+    """An accountant's name for a person."""
+    return ACCOUNTANTS.get(name, name)
+
+
+def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
+    """(label, value) for the plan's scalar settings, in the order of `PLAN_LABELS`."""
+    return tuple(
+        (label, _plain_value(report.plan[key]))
+        for key, label in PLAN_LABELS.items()
+        if key in report.plan
+    )
+
+
+def _plain_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One attempt at a round, written. A row with `gap` stands for rounds left out."""
+
+    number: str
+    outcome: str
+    reason: str
+    cohort: str
+    missing: str
+    metrics: tuple[str, ...]
+    sent: str
+    seconds: str
+    opened: bool
+    gap: bool = False
+
+
+def round_rows(report: Report) -> tuple[RoundRow, ...]:
+    """Every round; of a long run the first and last ones and all that were stopped."""
+    rounds, measures = report.rounds, metric_names(report)
+    if len(rounds) <= MOST_ROUNDS:
+        return tuple(_round_row(r, measures) for r in rounds)
+    edge = MOST_ROUNDS // 4
+    stopped = [i for i, r in enumerate(rounds) if r.outcome == "stopped"][: MOST_ROUNDS // 2]
+    shown = sorted({*range(edge), *stopped, *range(len(rounds) - edge, len(rounds))})
+    rows: list[RoundRow] = []
+    previous = -1
+    for index in shown:
+        if index != previous + 1:
+            left_out = count_text(index - previous - 1, "round")
+            rows.append(RoundRow(f"{left_out} left out here; the JSON report has them",
+                                 "", "", "", "", (), "", "", opened=True, gap=True))  # fmt: skip
+        rows.append(_round_row(rounds[index], measures))
+        previous = index
+    return tuple(rows)
+
+
+def metric_names(report: Report) -> tuple[str, ...]:
+    """Every metric some round has, `accuracy` and `auc` first; at most four."""
+    names = {name for r in report.rounds for name in r.metrics or {}}
+    first = [name for name in ("accuracy", "auc") if name in names]
+    return tuple((first + sorted(names - set(first)))[:4])
+
+
+def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
+    missing = [name for name in r.cohort if name not in r.survivors]
+    refused = [f"{x.site}: {x.message}" for x in r.refusals]
+    metrics = r.metrics or {}
+    return RoundRow(
+        number=f"{r.round}" if r.attempt <= 1 else f"{r.round} (attempt {r.attempt})",
+        outcome=r.outcome,
+        reason=r.reason or "",
+        cohort=f"{len(r.survivors) or 'none'} of {len(r.cohort)}",
+        missing="; ".join(refused) if refused else joined(missing),
+        metrics=tuple(f"{metrics[m]:.3f}" if m in metrics else "–" for m in measures),
+        sent=byte_text(sum(r.bytes_up.values())),
+        seconds=second_text(r.seconds.round),
+        opened=r.outcome == "opened",
+    )
+
+
+def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
+    """(what, over the run, mean of a round) for the run's time and traffic."""
+    rounds = report.rounds
+    if not rounds:
+        return ()
+    seconds = [r.seconds for r in rounds]
+    stages = (
+        ("Time, all of it", [s.round for s in seconds]),
+        ("Encrypting, all sites", [s.encrypt for s in seconds]),
+        ("Checking and adding", [s.add for s in seconds]),
+        ("Opening", [s.open for s in seconds]),
+    )
+    rows = [(name, second_text(sum(v)), second_text(sum(v) / len(v))) for name, v in stages]
+    for name, amounts in (
+        ("Sent by all sites", [sum(r.bytes_up.values()) for r in rounds]),
+        ("Received by all sites", [sum(r.bytes_down.values()) for r in rounds]),
+    ):
+        mean = round(sum(amounts) / len(amounts))
+        rows.append((name, byte_text(sum(amounts)), byte_text(mean)))
+    exchanges = sum(r.exchanges for r in rounds)
+    rows.append(("Exchanges of messages", f"{exchanges}", f"{exchanges / len(rounds):.3g}"))
+    return tuple(rows)

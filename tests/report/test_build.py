@@ -1,0 +1,200 @@
+"""Reports are read from ledgers only, and say what the ledgers say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from privagg.errors import LedgerError
+from privagg.privacy.accountants import CertifiedAccountant
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger.composition import compose
+from privagg.report import Report, build_report, runs_of, write_report
+from privagg.report.model import ObserverRow, SiteReport
+from privagg.report.sentences import summarise, unprotected
+from tests.report.worlds import World, distributed
+
+GetReport = Callable[[str], Report]
+GetWorld = Callable[[str], World]
+
+
+def _row(site: SiteReport, observer: str, k: int) -> ObserverRow:
+    return next(r for r in site.guarantees if (r.observer, r.colluding_sites) == (observer, k))
+
+
+def test_spending_is_what_the_ledger_charged(world: GetWorld, report: GetReport) -> None:
+    made = world("three-hospitals")
+    for site in report("three-hospitals").sites:
+        spent = made.sites[site.name].spent(made._key(site.name))
+        assert site.epsilon_after_run == spent.epsilon.upper
+        assert 0 < site.epsilon_before_run < site.epsilon_after_run
+        assert site.committed.epsilon < site.epsilon_after_run  # an earlier run spent the rest
+        assert len(site.history) == made.earlier_runs + made.plan.rounds
+
+
+def test_the_committed_figure_is_the_accountants_own(world: GetWorld, report: GetReport) -> None:
+    plan = world("three-hospitals").plan
+    event = compose(DpEvent(), DpEvent(), *([plan.committed_event("leuven")] * plan.rounds))
+    expected = CertifiedAccountant().epsilon(event, plan.delta)
+    committed = report("three-hospitals").sites[2].committed
+    assert (committed.epsilon, committed.epsilon_lower) == (expected.upper, expected.lower)
+    assert committed.event.terms == event.terms
+
+
+def test_an_aborted_round_is_charged_but_opens_nothing(report: GetReport) -> None:
+    made = report("three-hospitals")
+    aborted = [p for p in made.sites[0].history if p.outcome == "aborted"]
+    assert [(p.round, p.attempt) for p in aborted] == [(11, 1)]
+    users = _row(made.sites[0], "model-users", 0)
+    assert sum(term.count for term in users.event.terms) == 29
+    # Whoever opens single uploads is counted as having seen the upload of the stopped round.
+    both = _row(made.sites[0], "aggregator+key-holder", 0)
+    assert sum(term.count for term in both.event.terms) == 30
+
+
+def test_a_round_with_a_dropout_has_fewer_noise_shares(world: GetWorld, report: GetReport) -> None:
+    plan = world("three-hospitals").plan
+    made = report("three-hospitals")
+    users = _row(made.sites[0], "model-users", 0)
+    counts = {t.mechanism.noise_multiplier: t.count for t in users.event.terms}
+    full, short = (plan.event_of_shares(m).terms[0].mechanism for m in (3, 2))
+    assert counts == {full.noise_multiplier: 28, short.noise_multiplier: 1}
+    # leuven itself was the one missing: nothing of it was opened in that round
+    away = _row(made.sites[2], "model-users", 0)
+    assert {t.mechanism.noise_multiplier: t.count for t in away.event.terms} == {
+        full.noise_multiplier: 28
+    }
+
+
+@pytest.mark.parametrize("name", ["three-hospitals", "smooth", "weighted", "plaintext"])
+def test_more_colluders_never_learn_less(report: GetReport, name: str) -> None:
+    for site in report(name).sites:
+        for observer in {row.observer for row in site.guarantees}:
+            rows = [r for r in site.guarantees if r.observer == observer]
+            epsilons = [r.epsilon for r in sorted(rows, key=lambda r: r.colluding_sites)]
+            assert epsilons == sorted(epsilons)
+
+
+def test_with_no_dropouts_and_one_colluder_the_realised_figure_beats_the_committed(
+    report: GetReport,
+) -> None:
+    for site in report("smooth").sites:
+        assert _row(site, "model-users", 0).epsilon < site.committed.epsilon
+
+
+def test_under_plaintext_the_aggregator_reads_single_uploads(report: GetReport) -> None:
+    site = report("plaintext").sites[0]
+    assert _row(site, "aggregator", 0).epsilon == _row(site, "aggregator", 2).epsilon
+    assert _row(site, "aggregator", 0).epsilon > _row(site, "model-users", 0).epsilon
+    assert "does not encrypt" in report("plaintext").unprotected[0]
+
+
+def test_a_deterministic_source_means_no_guarantee_anywhere(report: GetReport) -> None:
+    made = report("infinite")
+    for site in made.sites:
+        assert site.committed.epsilon.is_infinite()
+        assert all(row.epsilon.is_infinite() for row in site.guarantees)
+    assert any("No privacy guarantee" in sentence for sentence in made.summary)
+
+
+def test_weights_give_every_site_its_own_matrix(report: GetReport) -> None:
+    epsilons = [_row(site, "model-users", 0).epsilon for site in report("weighted").sites]
+    assert len(set(epsilons)) == 3
+    assert epsilons == sorted(epsilons)
+
+
+def test_peers_stand_beside_the_proven_interval(report: GetReport) -> None:
+    figures = {a.name: a for a in report("three-hospitals").sites[0].accountants}
+    proven = figures["certified"]
+    assert proven.certified
+    assert proven.epsilon is not None
+    assert proven.epsilon_lower is not None
+    assert proven.epsilon_lower <= proven.epsilon
+    assert set(figures) == {"certified", "rdp", "pld"}
+    assert not figures["rdp"].certified
+
+
+def test_a_peer_below_the_proven_lower_end_is_said_to_understate(world: GetWorld) -> None:
+    class Low:
+        name = "low"
+
+        def epsilon(self, event: DpEvent, delta: Decimal) -> object:
+            bound = CertifiedAccountant().epsilon(event, delta)
+            return type(bound)(bound.upper / 2, None, "half of it", False)
+
+    made = world("smooth").report(peers=(Low(),))
+    note = made.sites[0].accountants[1].note
+    assert "lies below the proven lower end" in note
+    assert "-" not in note.split("(")[1].split("%")[0]  # a minus sign, no hyphen
+
+
+def test_the_sentences_follow_from_the_figures(report: GetReport) -> None:
+    for name in ("three-hospitals", "twelve-sites", "plaintext", "infinite"):
+        made = Report.from_json(report(name).to_json())
+        assert summarise(made) == made.summary
+        assert unprotected(made) == made.unprotected
+        text = " ".join((*made.summary, *made.unprotected, *made.assumptions)).lower()
+        assert "anonym" not in text
+        assert "complian" not in text
+
+
+def test_epsilons_in_sentences_are_rounded_up(report: GetReport) -> None:
+    made = report("three-hospitals")
+    spent = made.sites[0].epsilon_after_run
+    written = next(s for s in made.summary if "had each spent" in s)
+    figure = Decimal(written.split("spent ε = ")[1].split()[0])
+    assert figure >= spent
+    assert figure - spent < Decimal("0.01")
+
+
+def test_an_unknown_run_is_refused_with_those_there_are(world: GetWorld) -> None:
+    made = world("smooth")
+    assert runs_of(made.coordinator) == (made.run,)
+    with pytest.raises(LedgerError, match=f"it knows {made.run}"):
+        build_report(run="other", coordinator=made.coordinator, sites=made.sites)
+
+
+def test_a_missing_sites_ledger_is_refused(world: GetWorld) -> None:
+    made = world("smooth")
+    without = {name: ledger for name, ledger in made.sites.items() if name != "leuven"}
+    with pytest.raises(LedgerError, match="'leuven', whose ledger was not given"):
+        build_report(run=made.run, coordinator=made.coordinator, sites=without)
+
+
+def test_ledgers_that_contradict_each_other_give_no_report(tmp_path: Path) -> None:
+    made = World(tmp_path, distributed(rounds=2))
+    made.start()
+    made._charge("st-anna", made.run, 1)
+    place = {"run": made.run, "round": 1, "attempt": 1}
+    made._realise("st-anna", place, ["st-anna", "leuven"])
+    facts = {"cohort": ["st-anna"], "survivors": ["st-anna", "charite"]}
+    made.coordinator.record("round", {**place, "outcome": "opened", "facts": facts})
+    with pytest.raises(LedgerError, match=r"names the survivors st-anna, leuven.*st-anna, charite"):
+        made.report()
+
+
+def test_a_run_that_was_killed_is_reported_as_unfinished(tmp_path: Path) -> None:
+    made = World(tmp_path, distributed(rounds=2))
+    made.start()
+    made._charge("st-anna", made.run, 1)
+    report = made.report(peers=())
+    assert report.outcome == "unfinished"
+    assert report.sites[0].history[0].outcome == "charged"
+    assert report.sites[0].epsilon_after_run > 0
+    assert report.sites[1].epsilon_after_run == 0
+    assert _row(report.sites[0], "model-users", 0).epsilon == 0
+    assert _row(report.sites[0], "aggregator+key-holder", 0).epsilon > 0
+
+
+def test_files_are_written_whole(world: GetWorld, tmp_path: Path) -> None:
+    made = world("smooth")
+    json_path, html_path = write_report(
+        tmp_path / "out", run=made.run, coordinator=made.coordinator, sites=made.sites
+    )
+    assert Report.from_json(json_path.read_text()).run == made.run
+    assert html_path is not None
+    assert html_path.read_text().endswith("</html>\n")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]

@@ -1,0 +1,145 @@
+"""The page: self-contained, escaped, accessible, honest about infinity."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+
+from privagg.report import Report
+from privagg.report.html import render_html
+
+GetReport = Callable[[str], Report]
+VOID = {"meta", "br", "hr", "link", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what the assertions ask about, and checks that tags nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] != "style":
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(report: GetReport) -> Callable[[str], tuple[str, Page]]:
+    made: dict[str, tuple[str, Page]] = {}
+
+    def get(name: str) -> tuple[str, Page]:
+        if name not in made:
+            text = render_html(report(name))
+            made[name] = (text, Page(text))
+        return made[name]
+
+    return get
+
+
+GetPage = Callable[[str], tuple[str, Page]]
+NAMES = ["three-hospitals", "plaintext", "twelve-sites", "infinite"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_fetched_and_nothing_runs(page: GetPage, name: str) -> None:
+    text, parsed = page(name)
+    tags = {tag for tag, _ in parsed.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "form"}
+    for _, attrs in parsed.tags:
+        assert not any(key.startswith("on") for key in attrs)
+        for key in ("href", "src", "xlink:href"):
+            assert (attrs.get(key) or "#").startswith("#")
+    assert "@import" not in text
+    assert re.findall(r"url\((?!#)", text) == []
+    assert "default-src 'none'" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_id_is_unique_and_every_reference_lands(page: GetPage, name: str) -> None:
+    text, parsed = page(name)
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {(attrs.get("href") or "")[1:] for _, attrs in parsed.tags if "href" in attrs}
+    assert targets | set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+
+
+def test_names_are_text_and_never_markup(page: GetPage) -> None:
+    text, parsed = page("twelve-sites")
+    assert "<b>&</b>" not in text
+    assert "Krebsregister Süd &lt;b&gt;&amp;&lt;/b&gt; $x_1$" in text
+    assert any("Süd <b>&</b> $x_1$" in piece for piece in parsed.text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plots_and_tables_speak(page: GetPage, name: str) -> None:
+    _, parsed = page(name)
+    plots = [attrs for _, attrs in parsed.tags if attrs.get("role") == "img"]
+    assert len(plots) == len(parsed.all("svg"))
+    assert all(attrs.get("aria-label") for attrs in plots)
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
+    assert all(attrs.get("scope") in ("col", "row") for attrs in parsed.all("th"))
+    assert parsed.all("html")[0]["lang"] == "en"
+
+
+def test_colours_come_from_the_page(page: GetPage) -> None:
+    text, _ = page("three-hospitals")
+    body = text[text.index("<body>") :]
+    assert "var(--series-1)" in body
+    assert re.findall(r"#(?:0[1-9a-f]){3}\b", body) == []
+
+
+def test_infinity_and_plain_text_are_announced(page: GetPage) -> None:
+    assert "No guarantee." in page("infinite")[0]
+    assert "∞" in page("infinite")[0]
+    assert "Nothing was encrypted." in page("plaintext")[0]
+    assert "Nothing was encrypted." not in page("three-hospitals")[0]
+
+
+def test_a_stopped_round_is_a_marked_row_with_its_reason(page: GetPage) -> None:
+    text, parsed = page("three-hospitals")
+    assert sum(attrs.get("class") == "stopped" for attrs in parsed.all("tr")) == 1
+    assert "1 of 3 contributions; the plan needs 2" in text
+
+
+def test_no_claim_about_the_law_or_anonymity(page: GetPage) -> None:
+    for name in NAMES:
+        lowered = page(name)[0].lower()
+        assert "anonymous" not in lowered
+        assert "compliant" not in lowered
+
+
+def test_the_matrix_marks_what_lies_above_the_budget(page: GetPage) -> None:
+    text, _ = page("twelve-sites")
+    assert 'class="k over"' in text  # aggregator with key holder: 3.32 against a budget of 2
+    assert 'class="k over"' not in page("three-hospitals")[0]
+
+
+def test_a_long_run_is_shortened_in_the_page_only(report: GetReport) -> None:
+    made = report("three-hospitals")
+    rounds = tuple(made.rounds[i % 30].model_copy(update={"round": i + 1}) for i in range(1000))
+    text = render_html(made.model_copy(update={"rounds": rounds}))
+    assert "rounds left out here; the JSON report has them" in text or "left out here" in text
+    assert text.count("<tr") < 400
+    assert len(text) < 1_000_000

@@ -1,0 +1,257 @@
+"""Federations that were never trained: ledgers filled by the rules, for reports to be read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privagg.identity import Identity
+from privagg.privacy.accountants import CertifiedAccountant
+from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger
+from privagg.privacy.plan import ClientPlan, DistributedPlan, TrainingPlan
+from privagg.report import Report, build_report
+from privagg.report.accounting import Bounds
+
+MADE = datetime(2026, 3, 14, 9, 30, tzinfo=UTC)
+
+
+class Remembering(Bounds):
+    """The certified accountant, asked once for each event: a world's sites charge the same ones."""
+
+    name = "certified"
+
+
+SHARED = Remembering(CertifiedAccountant())
+HOSPITALS = (("st-anna", 254), ("charite", 171), ("leuven", 144))
+
+
+@dataclass
+class World:
+    """Ledgers of one federation and what went into them."""
+
+    folder: Path
+    plan: TrainingPlan
+    federation: str = "breast-cancer-three-hospitals"
+    run: str = "breast-cancer-3f9a2c41d07e"
+    budget: Decimal = Decimal(2)
+    generator: str = "operating system's CSPRNG"
+    protects: bool = True
+    stopped: frozenset[int] = frozenset()
+    dropped: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    attestations: tuple[dict[str, str], ...] = ()
+    earlier_runs: int = 0
+    secure: bool = True
+    outcome: str = "finished"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        names = ("coordinator", "key-holder", *self.plan.names)
+        self.identities = {name: Identity.generate(name) for name in names}
+        self.coordinator = self._ledger("coordinator")
+        self.sites = {name: self._ledger(name) for name in self.plan.names}
+        for name, ledger in self.sites.items():
+            key = self._key(name)
+            ledger.set_budget(key, self.budget, self.plan.delta, who="board", why="policy 7")
+        for number in range(self.earlier_runs):
+            for name in self.sites:
+                self._charge(name, "earlier-run", number + 1)
+
+    def _ledger(self, name: str) -> Ledger:
+        return Ledger.create(
+            self.folder / f"{name}.sqlite",
+            name,
+            signing_key=self.identities[name].key,
+            accountant=SHARED,
+        )
+
+    def _key(self, name: str) -> BudgetKey:
+        return BudgetKey(self.plan.site(name).dataset, self.plan.unit.value)
+
+    def _charge(self, name: str, run: str, number: int) -> None:
+        event = self.plan.committed_event(name)
+        if not self.secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        self.sites[name].charge(
+            ChargeRequest(
+                run=run,
+                round=number,
+                attempt=1,
+                dataset=self.plan.site(name).dataset,
+                unit=self.plan.unit.value,
+                event=event,
+                plan_digest=self.plan.digest,
+            )
+        )
+
+    def start(self) -> None:
+        """The coordinator's first entry of the run."""
+        plan = self.plan
+        scheme = {
+            "name": plan.scheme, "protects": self.protects,
+            "security_bits": 128 if self.protects else 0, "key_id": "6d" * 32,
+            "payload_bytes": 131_177,
+            "explanation": "CKKS in the ring of degree 8192 with residues of 60, 40 and 60 bits; "
+            "sums of 3 contributions are rounded back to the grid with room for 2^41."
+            if self.protects else "No encryption: the oracle that the others are compared with.",
+        }  # fmt: skip
+        facts: dict[str, Any] = {
+            "federation": self.federation, "plan": plan.canonical_json,
+            "plan_digest": plan.digest, "scheme": scheme, "custody": plan.custody.value,
+            "custody_plainly": plan.custody.plainly, "opener": "key-holder",
+            "parties": {name: i.public_hex for name, i in self.identities.items()},
+            "public_table": "holdout-table", "attestations": list(self.attestations),
+            "versions": {"privagg": "0.1.0", "python": "3.11.9", "numpy": "2.3.1"},
+            "generator": self.generator,
+        }  # fmt: skip
+        self.coordinator.record("run-started", {"run": self.run, "facts": facts})
+
+    def play(self) -> World:
+        """Start, all rounds, release, finish."""
+        self.start()
+        rng = np.random.default_rng(7)
+        for number in range(1, self.plan.rounds + 1):
+            self._round(number, rng)
+        if self.outcome == "finished":
+            facts = {
+                "run": self.run, "model_file": "model.safetensors", "model_sha256": "ab" * 32,
+                "metrics": {"accuracy": 0.9561, "auc": 0.989},
+            }  # fmt: skip
+            self.coordinator.record("released", {"what": "model", "who": "c", "facts": facts})
+        ending = {"run": self.run, "outcome": self.outcome, "reason": self.reason}
+        self.coordinator.record("run-finished", ending)
+        return self
+
+    def _round(self, number: int, rng: np.random.Generator) -> None:
+        names, place = self.plan.names, {"run": self.run, "round": number, "attempt": 1}
+        for name in names:
+            self._charge(name, self.run, number)
+        missing = self.dropped.get(number, ())
+        stopped = number in self.stopped
+        survivors = [] if stopped else [name for name in names if name not in missing]
+        learning = 0.62 + 0.34 * (1 - np.exp(-number / 7)) + rng.normal(0, 0.006)
+        seconds = {
+            "encrypt": 0.021 * len(names), "add": 0.004, "open": 0.0 if stopped else 0.006,
+            "round": float(0.09 + 0.03 * rng.random() + 0.025 * len(names)),
+        }  # fmt: skip
+        facts = {
+            "cohort": list(names), "survivors": survivors,
+            "refusals": [{"site": n, "message": "no answer within 30 s"} for n in missing],
+            "metrics": None if stopped else {"accuracy": float(learning), "loss": 0.3},
+            "bytes_up": {n: 131_482 for n in names if n not in missing},
+            "bytes_down": dict.fromkeys(names, 812), "seconds": seconds, "exchanges": 3,
+        }  # fmt: skip
+        reason = "1 of 3 contributions; the plan needs 2" if stopped else ""
+        outcome = "stopped" if stopped else "opened"
+        self.coordinator.record(
+            "round", {**place, "outcome": outcome, "reason": reason, "facts": facts}
+        )
+        for name in names:
+            if stopped:
+                self.sites[name].record("aborted", {**place, "reason": reason})
+            elif name in survivors:
+                self._realise(name, place, survivors)
+
+    def _realise(self, name: str, place: dict[str, Any], survivors: list[str]) -> None:
+        event = self.plan.realised_event(name, survivors)
+        if not self.secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        payload = {
+            **place, "dataset": self.plan.site(name).dataset, "unit": self.plan.unit.value,
+            "event": event, "attested_by": "key-holder", "facts": {"survivors": survivors},
+        }  # fmt: skip
+        self.sites[name].record("realised", payload)
+
+    def report(self, **options: Any) -> Report:
+        """The report of the run."""
+        options.setdefault("accountant", SHARED)
+        return build_report(
+            run=self.run, coordinator=self.coordinator, sites=self.sites, generated=MADE,
+            **options,
+        )  # fmt: skip
+
+
+def distributed(
+    *, sites: tuple[tuple[str, int], ...] = HOSPITALS, **changes: Any
+) -> DistributedPlan:
+    """A record-distributed plan over these sites."""
+    facts = {
+        "sites": [{"name": n, "records": r, "dataset": f"{n}-2025"} for n, r in sites],
+        "dimension": 31, "rounds": 30, "sampling_rate": "0.2", "clip_norm_l2": "1",
+        "noise_multiplier": "3.4", "delta": "0.00001", "custody": "authority", "scheme": "ckks",
+        "dropouts": 1,
+        "recipe": {"model": {"kind": "logistic"}, "optimizer": {"kind": "sgd", "rate": 0.5}},
+        **changes,
+    }  # fmt: skip
+    return DistributedPlan.model_validate(facts)
+
+
+def three_hospitals(folder: Path) -> World:
+    """Three hospitals, 30 rounds, earlier spending, one drop-out, one stopped round."""
+    who = {"who": "Dr. M. Weiss, data protection officer", "what": "No person is in two tables."}
+    return World(
+        folder, distributed(), earlier_runs=6, stopped=frozenset({11}),
+        dropped={5: ("leuven",), 11: ("leuven", "charite")}, attestations=(who,),
+    ).play()  # fmt: skip
+
+
+def smooth(folder: Path) -> World:
+    """Three hospitals, nothing goes wrong."""
+    return World(folder, distributed(rounds=12)).play()
+
+
+def plaintext(folder: Path) -> World:
+    """The oracle scheme: single uploads lie open."""
+    plan = distributed(scheme="plaintext", custody="sites", rounds=8)
+    return World(folder, plan, protects=False).play()
+
+
+def twelve_sites(folder: Path) -> World:
+    """Twelve sites whose run the plan's rule stopped."""
+    sites = tuple((f"clinic-{i:02}", 90 + 37 * i) for i in range(1, 13))
+    plan = distributed(sites=sites, rounds=8, dropouts=2, colluders=2)
+    return World(
+        folder, plan, federation="Krebsregister Süd <b>&</b> $x_1$",
+        stopped=frozenset({8}), outcome="stopped", reason="1 of 3 contributions; the plan needs 2",
+    ).play()  # fmt: skip
+
+
+def unsafe_randomness(folder: Path) -> World:
+    """A deterministic test source: epsilon is infinite."""
+    return World(
+        folder, distributed(rounds=6), secure=False, budget=Decimal("Infinity"),
+        generator="deterministic test source (unsafe)",
+    ).play()  # fmt: skip
+
+
+def weighted_clients(folder: Path) -> World:
+    """Client level with unequal weights: every site has a matrix of its own."""
+    plan = ClientPlan.model_validate(
+        {
+            "sites": [
+                {"name": "a", "records": 50, "weight": 1},
+                {"name": "b", "records": 60, "weight": 2},
+                {"name": "c", "records": 70, "weight": 4},
+            ],
+            "dimension": 100, "rounds": 5, "clip_norm_l2": "0.5", "noise_multiplier": "8",
+            "delta": "0.000001", "custody": "sites", "scheme": "bfv", "colluders": 0,
+            "protects_unit": "person",
+        }
+    )  # fmt: skip
+    return World(folder, plan, budget=Decimal(4)).play()
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {
+    "three-hospitals": three_hospitals,
+    "smooth": smooth,
+    "plaintext": plaintext,
+    "twelve-sites": twelve_sites,
+    "infinite": unsafe_randomness,
+    "weighted": weighted_clients,
+}
