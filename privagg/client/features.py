@@ -76,18 +76,24 @@ def _require_distinct(values: Sequence[Category], what: str) -> None:
 
 
 class NumericFeature(BaseModel):
-    """A number scaled from its public range to [-1, 1].
+    """A number scaled from its public range to [-scale, scale].
 
     Args:
         name: the column.
         range: lowest and highest value, in the column's own unit, from public knowledge. Values
             outside clamp to it.
-        transform: `linear`, or `signed-log` for sign(v)·log(1+|v|) before scaling (amounts).
+        transform: `linear`, or `signed-log` for sign(v)·log(1 + |v|/log_unit) before scaling
+            (amounts).
+        log_unit: of `signed-log`: the amount, in the column's unit, around which the logarithm
+            takes over from the straight line.
+        scale: how much the feature counts: encoded values lie in [-scale, scale]. Under clipping
+            and noise a feature that spreads further is learnt faster; choose it from public
+            knowledge of what matters, never from the data.
         missing: value, in the column's unit, that stands for a missing cell; None is the middle
             of the encoded range, 0.
         not_measured: codes that mean "not measured" in this column; filled like a missing cell,
             but never a reason to drop the record.
-        indicator: adds a column that is 1 where the cell was missing or not measured.
+        indicator: adds a column that is `scale` where the cell was missing or not measured.
     """
 
     model_config = _FROZEN
@@ -95,6 +101,8 @@ class NumericFeature(BaseModel):
     name: str = Field(min_length=1)
     range: tuple[float, float]
     transform: Literal["linear", "signed-log"] = "linear"
+    log_unit: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0)
     missing: float | None = None
     not_measured: tuple[float, ...] = ()
     indicator: bool = False
@@ -104,6 +112,11 @@ class NumericFeature(BaseModel):
         low, high = self.range
         if not low < high:
             raise ValueError(f"range of {self.name!r} must have low < high, got [{low}, {high}]")
+        if self.transform == "linear" and self.log_unit != 1.0:
+            raise ValueError(
+                f"log_unit of {self.name!r} belongs to the transform 'signed-log'; add the "
+                "transform or leave log_unit out"
+            )
         return self
 
     @property
@@ -117,14 +130,16 @@ class NumericFeature(BaseModel):
         return np.where(np.isin(values, self.not_measured), np.nan, values)
 
     def encode(self, column: pd.Series) -> FloatArray:
-        """The encoded columns, float64 `(n, len(columns))`, every value in [-1, 1]."""
+        """The encoded columns, float64 `(n, len(columns))`, every value in [-scale, scale]."""
         values = self.read(column)
         absent = np.isnan(values)
-        fill = 0.0 if self.missing is None else float(self._scale(np.float64(self.missing)))
-        scaled = np.where(absent, fill, self._scale(np.where(absent, self.range[0], values)))
-        return np.column_stack([scaled, absent] if self.indicator else [scaled]).astype(np.float64)
+        fill = 0.0 if self.missing is None else float(self._position(np.float64(self.missing)))
+        placed = np.where(absent, fill, self._position(np.where(absent, self.range[0], values)))
+        columns = np.column_stack([placed, absent] if self.indicator else [placed])
+        return np.asarray(self.scale * columns.astype(np.float64))
 
-    def _scale(self, values: npt.NDArray[np.float64] | np.float64) -> FloatArray:
+    def _position(self, values: npt.NDArray[np.float64] | np.float64) -> FloatArray:
+        """Where values lie in the public range, from -1 at its low end to 1 at its high end."""
         low, high = (self._transform(np.float64(bound)) for bound in self.range)
         position = (self._transform(values) - low) / (high - low)
         return np.asarray(np.clip(2.0 * position - 1.0, -1.0, 1.0))
@@ -132,7 +147,7 @@ class NumericFeature(BaseModel):
     def _transform(self, values: npt.NDArray[np.float64] | np.float64) -> Any:
         if self.transform == "linear":
             return values
-        return np.sign(values) * np.log1p(np.abs(values))
+        return np.sign(values) * np.log1p(np.abs(values) / self.log_unit)
 
 
 class CategoricalFeature(BaseModel):
@@ -143,6 +158,7 @@ class CategoricalFeature(BaseModel):
         categories: the values, in the order of the encoded columns; numbers match as numbers
             (`1`, `1.0` and `"1"` are one category), everything else as text without outer blanks.
         drop_first: leaves out the first category's column, so that it encodes as all zero.
+        scale: what a category's own column holds, in place of 1; see `NumericFeature.scale`.
     """
 
     model_config = _FROZEN
@@ -150,6 +166,7 @@ class CategoricalFeature(BaseModel):
     name: str = Field(min_length=1)
     categories: tuple[Category, ...] = Field(min_length=1)
     drop_first: bool = False
+    scale: float = Field(default=1.0, gt=0)
 
     @after_model(mode="after")
     def _distinct(self) -> Self:
@@ -169,9 +186,9 @@ class CategoricalFeature(BaseModel):
         return tuple(f"{self.name}={category}" for category in self.encoded_categories)
 
     def encode(self, column: pd.Series) -> FloatArray:
-        """The encoded columns, float64 `(n, len(columns))`, zeros and ones."""
+        """The encoded columns, float64 `(n, len(columns))`, zeros and `scale`."""
         hot = [equals_category(column, category) for category in self.encoded_categories]
-        return np.column_stack(hot).astype(np.float64)
+        return np.asarray(self.scale * np.column_stack(hot).astype(np.float64))
 
 
 class Target(BaseModel):
@@ -342,8 +359,9 @@ class TableSchema(BaseModel):
             frame: the table; columns that are not declared are ignored.
 
         Returns:
-            x float32 `(m, width)` with values in [-1, 1], and y int64 `(m,)`, for the m <= n
-            records that are usable. A record's row depends on that record and this schema alone.
+            x float32 `(m, width)`, each column within its feature's scale, and y int64 `(m,)`,
+            for the m <= n records that are usable. A record's row depends on that record and
+            this schema alone.
 
         Raises:
             DataError: a declared column is missing.

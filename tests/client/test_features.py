@@ -61,6 +61,22 @@ def test_missing_values_take_the_public_fill_never_the_datas_own() -> None:
     np.testing.assert_array_equal(encode(age=[None, "90"])[:, 0], [0, 1])
 
 
+def test_scale_stretches_every_column_of_a_feature() -> None:
+    oldpeak = NumericFeature(name="p", range=(-1, 3), scale=5, missing=0, indicator=True)
+    column = pd.Series(["-9", "1", "3", None], dtype=object)
+    np.testing.assert_allclose(oldpeak.encode(column), [[-5, 0], [0, 0], [5, 0], [-2.5, 5]])
+    pain = CategoricalFeature(name="cp", categories=(1, 2, 3), drop_first=True, scale=4)
+    column = pd.Series(["1", "2", "3", "9"], dtype=object)
+    np.testing.assert_array_equal(pain.encode(column), [[0, 0], [4, 0], [0, 4], [0, 0]])
+
+
+def test_log_unit_is_where_the_logarithm_begins() -> None:
+    # log1p(1000/1000) of log1p(3000/1000): half of the way from zero to the end, log 2 of log 4.
+    paid = NumericFeature(name="a", range=(-3000, 3000), transform="signed-log", log_unit=1000)
+    column = pd.Series(["-1000", "0", "1000", "3000"], dtype=object)
+    np.testing.assert_allclose(paid.encode(column)[:, 0], [-0.5, 0, 0.5, 1], atol=1e-15)
+
+
 def test_codes_for_not_measured_fill_and_indicate() -> None:
     np.testing.assert_array_equal(encode(chol=["0", None, "600"])[:, 1:3], [[0, 1], [0, 1], [1, 0]])
 
@@ -156,7 +172,10 @@ def test_repeated_column_is_refused() -> None:
     [
         {"name": "a", "range": (2, 2)},
         {"name": "a", "range": (0, float("inf"))},
-        {"name": "a", "range": (0, 1), "scale": 3},
+        {"name": "a", "range": (0, 1), "scaling": 3},
+        {"name": "a", "range": (0, 1), "scale": 0},
+        {"name": "a", "range": (0, 1), "log_unit": 1000},
+        {"name": "a", "range": (0, 1), "transform": "signed-log", "log_unit": -1},
     ],
 )
 def test_numeric_declarations_that_make_no_sense(facts: dict[str, object]) -> None:
