@@ -42,6 +42,8 @@ def scheme(name: str) -> Scheme:
     try:
         loaded = found[0].load()
     except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == found[0].value.split(".")[0]:
+            raise SchemeError(f"scheme {name!r} is registered but broken: {error}") from error
         raise MissingDependencyError(
             f"scheme {name!r} needs the package {error.name!r}; "
             f"install it with: pip install 'privagg[{name}]'"

@@ -1,0 +1,226 @@
+"""The whole way through the Python door: every mode and scheme, every refusal before spending."""
+
+from __future__ import annotations
+
+import copy
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from privagg import Federation
+from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES, write_breast_cancer
+from privagg.config import parse_config
+from privagg.errors import (
+    BudgetExceededError,
+    ConfigError,
+    DataError,
+    ModelError,
+    PlanError,
+    SchemeError,
+)
+from privagg.privacy.ledger import BudgetKey
+from privagg.privacy.randomness import DeterministicRandomness
+
+BASE: dict[str, Any] = {
+    "federation": {"name": "three-hospitals"},
+    "privacy": {"epsilon": "2", "delta": "1e-5"},
+    "training": {
+        "rounds": 3,
+        "sampling_rate": "0.3",
+        "optimizer": {"kind": "sgd", "learning_rate": 2.0},
+    },
+    "secure": {"scheme": "plaintext", "custody": "authority"},
+    "data": {"kind": "table", **BREAST_CANCER_SCHEMA.model_dump()},
+}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_breast_cancer(tmp_path_factory.mktemp("tables"))
+
+
+def config(tables: dict[str, Path], **sections: dict[str, Any]) -> dict[str, Any]:
+    values = copy.deepcopy(BASE)
+    values["sites"] = [
+        {"name": name, "data": str(tables[name]), "records": records}
+        for name, records in BREAST_CANCER_SITES.items()
+    ]
+    values["evaluation"] = {"data": str(tables["public"]), "public": True}
+    for section, changes in sections.items():
+        values[section] = {**values.get(section, {}), **changes}
+    return values
+
+
+def federation(tables: dict[str, Path], folder: Path, **sections: dict[str, Any]) -> Federation:
+    return Federation.from_dict(config(tables, **sections), base=folder)
+
+
+MODES: list[dict[str, Any]] = [
+    {"privacy": {"mode": "record-distributed"}},
+    {"privacy": {"mode": "record-local"}, "training": {"local_steps": 2}},
+    {"privacy": {"mode": "client", "unit": "site"}, "training": {"local_steps": 2}},
+]
+
+
+@pytest.mark.parametrize("sections", MODES, ids=lambda s: s["privacy"]["mode"])
+@pytest.mark.parametrize("custody", ["authority", "sites"])
+def test_every_mode_trains_charges_and_reports(
+    tables: dict[str, Path], tmp_path: Path, sections: dict[str, Any], custody: str
+) -> None:
+    made = federation(tables, tmp_path, **sections, secure={"custody": custody})
+    result = made.run()
+    assert result.outcome == "finished", result.reason
+    assert len(result.rounds) == 3
+    assert 0.3 < result.metrics["accuracy"] <= 1
+    assert result.model is not None
+    assert result.model.stat().st_size > 100
+    assert result.report_json is not None
+    report = json.loads(result.report_json.read_text())
+    plan = made.plan
+    for site in report["sites"]:
+        ledger = made.open_ledger(site["name"])
+        spending = ledger.spent(BudgetKey(site["dataset"], plan.unit.value))
+        assert spending.event.terms == plan.total_committed(site["name"]).terms
+        assert Decimal(site["epsilon_after_run"]) == spending.epsilon.upper
+        assert spending.epsilon.upper <= Decimal(2)
+        assert spending.epsilon.certified
+        assert spending.epsilon.upper > Decimal("1.999")
+
+
+def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    models = {}
+    for scheme, secure in {
+        "plaintext": {},
+        "ckks": {},
+        "bfv": {},
+        "paillier": {"security_bits": 112, "options": {"modulus_bits": 2048}},
+    }.items():
+        made = federation(
+            tables,
+            tmp_path / scheme,
+            privacy={"budget_epsilon": "Infinity"},
+            secure={"scheme": scheme, **secure},
+        )
+        result = made.run(randomness=DeterministicRandomness(b"same"))
+        assert result.outcome == "finished", result.reason
+        assert result.model is not None
+        models[scheme] = result.model.read_bytes()
+        spent = made.open_ledger("riverside").spent(BudgetKey("riverside", "record"))
+        assert not spent.epsilon.upper.is_finite()
+    assert len(set(models.values())) == 1
+
+
+def test_a_second_run_that_would_overspend_is_refused_unspent(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    made = federation(tables, tmp_path)
+    made.run()
+    before = made.open_ledger("riverside").checkpoint()
+    again = federation(tables, tmp_path)
+    with pytest.raises(BudgetExceededError, match="nothing was spent"):
+        again.run()
+    assert again.open_ledger("riverside").checkpoint() == before
+
+
+def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    made = federation(tables, tmp_path, privacy={"noise_multiplier": "0.5"})
+    with pytest.raises(BudgetExceededError, match="beyond its budget"):
+        made.run()
+    spending = made.open_ledger("lakeview").spent(BudgetKey("lakeview", "record"))
+    assert spending.charges == 0
+
+
+def test_weights_and_custody_stand_in_the_plan(tables: dict[str, Path], tmp_path: Path) -> None:
+    made = federation(
+        tables, tmp_path, privacy={"mode": "record-local"}, secure={"custody": "sites"}
+    )
+    assert [site.weight for site in made.plan.sites] == list(BREAST_CANCER_SITES.values())
+    assert made.opener == made.plan.names[0]
+    assert made.plan.custody.value == "sites"
+
+
+def test_bn_is_refused_by_name(tables: dict[str, Path], tmp_path: Path) -> None:
+    made = federation(tables, tmp_path, training={"model": "tests.test_federation:batch_norm"})
+    with pytest.raises(ModelError, match="BatchNorm1d.*GroupNorm"):
+        _ = made.plan
+
+
+def batch_norm(input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Linear(input_shape[0], 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"privacy": {"epsilonn": 1}}, ConfigError, "epsilonn"),
+        ({"privacy": {"delta": 2}}, ConfigError, "privacy.delta"),
+        ({"training": {"rounds": "many"}}, ConfigError, "training.rounds"),
+        ({"secure": {"custody": "me"}}, ConfigError, "authority"),
+        ({"evaluation": {"public": False}}, ConfigError, "evaluation.public"),
+        ({"privacy": {"colluders": 3}}, PlanError, "honest"),
+        ({"secure": {"scheme": "rot13"}}, ConfigError, "rot13"),
+    ],
+)
+def test_bad_configuration_is_named(
+    tables: dict[str, Path], tmp_path: Path, change: dict[str, Any], error: Any, text: str
+) -> None:
+    with pytest.raises((error, SchemeError), match=text):
+        made = federation(tables, tmp_path, **change)
+        _ = made.parameters
+
+
+def test_missing_column_and_unreadable_file_spend_nothing(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    short = tmp_path / "short.csv"
+    short.write_text("a,b\n1,2\n")
+    values = config(tables)
+    values["sites"][0]["data"] = str(short)
+    with pytest.raises(DataError, match="mean radius"):
+        Federation.from_dict(values, base=tmp_path).run()
+    values["sites"][0]["data"] = str(tmp_path / "nowhere.csv")
+    with pytest.raises(ConfigError, match="nowhere.csv"):
+        Federation.from_dict(values, base=tmp_path).run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_custody_has_no_default(tables: dict[str, Path]) -> None:
+    values = config(tables)
+    del values["secure"]["custody"]
+    with pytest.raises(ConfigError, match="secure.custody"):
+        parse_config(values)
+
+
+def test_the_mean_is_the_sum_over_public_numbers(tables: dict[str, Path], tmp_path: Path) -> None:
+    """Without noise the federation is one plain gradient step on the union of the tables."""
+    made = federation(
+        tables,
+        tmp_path,
+        privacy={"noise_multiplier": 0, "budget_epsilon": "Infinity", "clip_norm_l2": "1000"},
+        training={"rounds": 1, "sampling_rate": 1, "optimizer": {"learning_rate": 1.0}},
+    )
+    result = made.run()
+    x, y = zip(
+        *(
+            made.records_of(site).gather(np.arange(len(made.records_of(site))))
+            for site in made.config.sites
+        ),
+        strict=True,
+    )
+    features = torch.cat(list(x)).double().numpy()
+    labels = torch.cat(list(y)).double().numpy()
+    residual = 0.5 - labels
+    declared = sum(site.records for site in made.plan.sites)
+    gradient = np.append(features.T @ residual, residual.sum()) / declared
+    grid_step = 1000 / made.plan.sensitivity_grid
+    np.testing.assert_allclose(result.parameters, -gradient, atol=grid_step)
