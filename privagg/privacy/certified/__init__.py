@@ -13,9 +13,11 @@ from privagg.privacy.certified.mechanism import (
     round_up,
 )
 from privagg.privacy.certified.planning import Effort
+from privagg.privacy.certified.state import ContourState
 
 __all__ = [
     "Composition",
+    "ContourState",
     "Effort",
     "Interval",
     "Mechanism",

@@ -35,7 +35,7 @@ from privagg.privacy.certified.search import (
 )
 from privagg.privacy.certified.single import SingleRoundCurve
 
-_CLOSED_FORM_BITS = 192
+CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()
 # A contour wider than this asks for the fallbacks' opinion too.
 _GOOD_WIDTH = Fraction(1, 10**6)
@@ -85,10 +85,10 @@ def epsilon_interval(
             f"extra_distance {float(distance):.3g} alone uses up delta {float(target):.3g}; "
             "use a sampler nearer to the ideal or a larger delta"
         )
-    with working_precision(_CLOSED_FORM_BITS):
+    with working_precision(CLOSED_FORM_BITS):
         if not rounds or total_variation_bound(rounds) + 2 * ball(distance) <= ball(target):
             zero = Fraction(0)
-            return Interval(zero, zero, "trivial", "trivial", _CLOSED_FORM_BITS)
+            return Interval(zero, zero, "trivial", "trivial", CLOSED_FORM_BITS)
         closed = _closed_form(rounds)
         if closed is not None:
             curve, method = closed
@@ -97,8 +97,14 @@ def epsilon_interval(
                 curve, target, guess=guess, slope=slope, extra_distance=distance
             )
             lower = lower_epsilon(curve, target, guess=float(upper), slope=slope)
-            return Interval(lower, upper, method, method, _CLOSED_FORM_BITS)
+            return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
     return _searched(rounds, target, distance, effort)
+
+
+def closed_form_applies(composition: Composition) -> bool:
+    """Return whether nothing needs a contour: no rounds, one round, or no subsampling at all."""
+    rounds = normalised(composition)
+    return not rounds or _closed_form(rounds) is not None
 
 
 def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str] | None:
@@ -115,7 +121,7 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
     if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
         fallback = _by_renyi(rounds, delta, distance)
         if fallback is not None and (ends.upper is None or fallback < ends.upper):
-            ends = replace(ends, upper=fallback, upper_method=RENYI, bits=_CLOSED_FORM_BITS)
+            ends = replace(ends, upper=fallback, upper_method=RENYI, bits=CLOSED_FORM_BITS)
     if ends.upper is None:
         raise CertificationError(
             "neither a contour nor a Renyi order gave an upper end; allow more effort"
@@ -125,7 +131,7 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
 
 def _by_renyi(rounds: Rounds, delta: Fraction, distance: Fraction) -> Fraction | None:
     """Return a Renyi upper end; with a distance, the least of a few splits that is proven."""
-    with working_precision(_CLOSED_FORM_BITS):
+    with working_precision(CLOSED_FORM_BITS):
         budget = RenyiBudget.of(rounds)
         if not distance:
             return budget.upper_epsilon(delta)
@@ -198,12 +204,9 @@ def _add_direction(
     rounds: Rounds, delta: Fraction, distance: Fraction, epsilon: Fraction, effort: Effort
 ) -> Fraction | None:
     """Return an upper end for the add direction, `epsilon` itself where that is proven enough."""
-    # The add direction's loss is at most -sum T log(1 - q): beyond it delta is 0.
-    with working_precision(_CLOSED_FORM_BITS):
-        if all(m.sampling_rate < 1 for m, _ in rounds):
-            most = sum((-times * ball(1 - m.sampling_rate).log() for m, times in rounds), arb(0))
-            if most <= ball(epsilon) and folded(arb(0), epsilon, distance) <= ball(delta):
-                return epsilon
+    with working_precision(CLOSED_FORM_BITS):
+        if add_direction_silent(rounds, delta, distance, epsilon):
+            return epsilon
     try:
         # Planned for its own epsilon, which may lie far below the remove direction's.
         curve, plan = plan_curve(rounds, Direction.ADD, Goal(_log(delta)), effort)
@@ -224,6 +227,20 @@ def _add_direction(
         return None
 
 
+def add_direction_silent(
+    rounds: Rounds, delta: Fraction, distance: Fraction, epsilon: Fraction
+) -> bool:
+    """Return whether the add direction's loss never exceeds epsilon, so that its delta is 0.
+
+    The loss of one such round is at most -log(1 - q), whatever comes out.
+    """
+    if any(mechanism.is_gaussian for mechanism, _ in rounds):
+        return False
+    most = sum((-times * ball(1 - m.sampling_rate).log() for m, times in rounds), arb(0))
+    fits = folded(arb(0), epsilon, distance) <= ball(delta)
+    return bool(most <= ball(epsilon)) and bool(fits)
+
+
 def delta_interval(
     composition: Composition, epsilon: Rational, *, effort: Effort = DEFAULT_EFFORT
 ) -> Interval:
@@ -238,15 +255,15 @@ def delta_interval(
     rounds, eps = normalised(composition), checked_epsilon(epsilon)
     zero = Fraction(0)
     if not rounds:
-        return Interval(zero, zero, "trivial", "trivial", _CLOSED_FORM_BITS)
-    with working_precision(_CLOSED_FORM_BITS):
+        return Interval(zero, zero, "trivial", "trivial", CLOSED_FORM_BITS)
+    with working_precision(CLOSED_FORM_BITS):
         closed = _closed_form(rounds)
         if closed is not None:
             low, high = delta_ends(closed[0].bounds(eps))
-            return Interval(low, high, closed[1], closed[1], _CLOSED_FORM_BITS)
+            return Interval(low, high, closed[1], closed[1], CLOSED_FORM_BITS)
         budget = RenyiBudget.of(rounds)
         high = min(upper_end(budget.delta_at(eps)), Fraction(1))
-    low, method, lower_method, bits = zero, RENYI, "trivial", _CLOSED_FORM_BITS
+    low, method, lower_method, bits = zero, RENYI, "trivial", CLOSED_FORM_BITS
     ends = [_delta_contour(rounds, direction, eps, high, effort) for direction in Direction]
     if all(end is not None for end in ends):
         best = max(end[1] for end in ends if end is not None)
@@ -270,6 +287,3 @@ def _delta_contour(
             return low, top, plan.frame.precision_bits
     except CertificationError:
         return None
-
-
-__all__ = ["DEFAULT_EFFORT", "delta_interval", "epsilon_interval", "plan_curve"]

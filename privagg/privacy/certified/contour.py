@@ -196,8 +196,8 @@ class ContourCurve:
         self._alias_order = ball(frame.alias_order)
         self._spacing = frame.spacing()
         gap = self._alias_order - self._order
-        if not gap > 0:
-            raise CertificationError("the alias order must exceed the contour's order")
+        if not (self._order > 0 and self._period > 0 and gap > 0):
+            raise CertificationError("a contour needs 0 < order < alias order and a period > 0")
         self._cut = product.cut
         self._block = math.isqrt(frame.count) + 1
         self._rows = frame.count // self._block + 1

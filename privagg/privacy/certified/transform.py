@@ -89,11 +89,8 @@ def subsampled_transform(
     nodes = _Nodes(law, direction, window, line.order, grid)
     raw = _power_sums(nodes.weights(), nodes.exponents(line.spacing), line.count)
     share, offset, omitted = nodes.errors()
-    # |M(c)| <= |sum| + omitted + share M(c) + offset, solved for M(c).
-    at_order = arb(raw[0].abs_upper() + omitted + offset) / (1 - share)
-    error = arb((share * at_order + offset + omitted).abs_upper())
-    if not error.is_finite():
-        raise CertificationError("the transform's error bound is not finite on this grid")
+    at_order = _solved(raw[0].abs_upper(), share, offset, omitted)
+    error = share * at_order + offset + omitted
     slack = error_square(error)
     return Transform(values=[value + slack for value in raw], at_order=at_order.upper())
 
@@ -118,8 +115,19 @@ def sup_beyond(
         plain += modulus
         damped += modulus * (-cutoff * angle).exp()
     share, offset, omitted = nodes.errors()
-    at_order = (plain + omitted + offset) / (1 - share)
+    at_order = _solved(plain, share, offset, omitted)
     return arb((damped + omitted + offset + share * at_order).abs_upper())
+
+
+def _solved(total: arb, share: arb, offset: arb, omitted: arb) -> arb:
+    """Return a bound of M(c) from M(c) <= total + omitted + offset + share * M(c)."""
+    # Below 1 the inequality says nothing; a half keeps well away from that.
+    if not share < 0.5:
+        raise CertificationError("the grid is too coarse: the rule's error exceeds its value")
+    bound = (total + omitted + offset) / (1 - share)
+    if not bound.is_finite():
+        raise CertificationError("the transform's error bound is not finite on this grid")
+    return bound
 
 
 class _Nodes:
@@ -135,8 +143,8 @@ class _Nodes:
         self._step, self._height = ball(grid.step), ball(grid.height)
         if not (2 * law.mu * self._height < arb.pi() and self._height > 0 and self._step > 0):
             raise CertificationError("the grid leaves the strip in which log V is analytic")
-        if not (order > 0 and ball(grid.start) < 0):
-            raise CertificationError("the order must be positive and the grid start negative")
+        if not (order > 0 and ball(grid.start) < 0 and grid.count > 0):
+            raise CertificationError("the order must be positive, the grid begin below 0")
         self._curvature = window.curvature()
         sign = 1 if direction is Direction.REMOVE else -1
         self._points = [
