@@ -155,7 +155,7 @@ class Ledger(LedgerWriting):
                 pinned: Verifier | None = Verifier.of(facts.get("origin", "?"), signing_key)
             else:
                 pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
-            log.load_head(connection, pinned if signing_key is not None else None)
+            log.load_head(connection, pinned)
         return cls(store, pinned, signing_key, accountant or default_accountant(), clock)
 
     @classmethod

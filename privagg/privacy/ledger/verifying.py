@@ -24,10 +24,11 @@ def replay_database(connection: Connection) -> Replay:
     Raises:
         LedgerTamperedError: names the first thing that does not fit.
     """
+    _check_file(connection)
     table = schema.entries
     done = Replay()
     completed: dict[merkle.Node, bytes] = {}
-    uploads: dict[str, str] = {}
+    uploads: dict[str, UploadStored] = {}
     before = done.frontier
     for row in connection.execute(select(table).order_by(table.c.idx)):
         before = done.frontier
@@ -35,8 +36,8 @@ def replay_database(connection: Connection) -> Replay:
         entry = done.add(body)
         _check_columns(entry, row.idx, row.kind, row.subject, row.account)
         completed.update(before.append(merkle.leaf_hash(body))[1])
-        if isinstance(entry.payload, UploadStored) and entry.payload.subject is not None:
-            uploads[entry.payload.subject] = entry.payload.sha256
+        if isinstance(entry.payload, UploadStored):
+            uploads[entry.payload.subject] = entry.payload
     if not done.size:
         raise LedgerTamperedError("the ledger has no entries")
     _check_meta(connection, done)
@@ -63,6 +64,13 @@ def missing_rules(connection: Connection) -> list[str]:
     ]
 
 
+def _check_file(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        (said,) = connection.exec_driver_sql("PRAGMA integrity_check(1)").one()
+        if said != "ok":
+            raise LedgerTamperedError(f"the ledger's file is damaged: {said}")
+
+
 def _check_columns(
     entry: Entry, idx: int, kind: str, subject: str | None, account: str | None
 ) -> None:
@@ -80,15 +88,13 @@ def _check_columns(
 def _check_meta(connection: Connection, done: Replay) -> None:
     facts = schema.read_meta(connection)
     expected = {
+        "schema_version": str(schema.SCHEMA_VERSION),
         "owner": done.owner,
         "origin": done.state.origin,
         "verifier": done.state.owner_verifier,
     }
-    for name, value in expected.items():
-        if facts.get(name) != value:
-            raise LedgerTamperedError(
-                f"the ledger's {name} is stored as {facts.get(name)!r}, but the log says {value!r}"
-            )
+    if facts != expected:
+        raise LedgerTamperedError(f"the meta rows {facts} do not fit the log: {expected}")
 
 
 def _check_tree(
@@ -98,8 +104,8 @@ def _check_tree(
     completed: dict[merkle.Node, bytes],
 ) -> None:
     rows = list(connection.execute(select(schema.tree)))
-    stored = [(row.size, bytes(row.frontier)) for row in rows]
-    if stored != [(done.size, before.to_bytes())]:
+    stored = [(row.id, row.size, bytes(row.frontier)) for row in rows]
+    if stored != [(1, done.size, before.to_bytes())]:
         raise LedgerTamperedError("the stored tree row does not fit the entries")
     nodes = {
         (row.level, row.idx): bytes(row.hash) for row in connection.execute(select(schema.nodes))
@@ -131,9 +137,11 @@ def _check_accounts(connection: Connection, done: Replay) -> None:
         raise LedgerTamperedError("the stored running totals do not fit the entries")
 
 
-def _check_uploads(connection: Connection, logged: dict[str, str]) -> None:
+def _check_uploads(connection: Connection, logged: dict[str, UploadStored]) -> None:
     for row in connection.execute(select(schema.uploads)):
-        if hashlib.sha256(bytes(row.data)).hexdigest() != logged.get(row.subject):
+        entry = logged.get(row.subject)
+        found = (row.run, hashlib.sha256(bytes(row.data)).hexdigest())
+        if entry is None or found != (entry.run, entry.sha256):
             raise LedgerTamperedError(
                 f"the stored upload {row.subject} is not the one that was logged"
             )
