@@ -327,3 +327,15 @@ def test_the_uploads_carry_what_an_auditor_keeps(simulation: Simulation) -> None
     assert header.generator.startswith("os-csprng")
     assert header.checkpoint.startswith("privagg.ledger/north\n")
     assert len(header.receipt_hash) == 64
+
+
+def test_a_site_that_contributed_nothing_realised_nothing(simulation: Simulation) -> None:
+    simulation.wire.answers["east"] = lambda frame: None
+    simulation.round()
+    east = simulation.ledgers["east"].entries()[-1].payload.to_json()
+    north = simulation.ledgers["north"].entries()[-1].payload.to_json()
+    assert east["facts"]["contributed"] is False
+    assert east["event"]["terms"] == []
+    (term,) = north["event"]["terms"]
+    share = simulation.plan.event_of_shares(3).terms[0].mechanism.noise_multiplier
+    assert term["mechanism"]["noise_multiplier"] == str(share)

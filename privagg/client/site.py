@@ -307,7 +307,7 @@ class Site:
         if opening.contributors != close.survivors:
             raise CohortError("the coordinator and the key holder name different contributors")
         event = self._plan.realised_event(self.identity.name, close.survivors)
-        if not self._randomness.secure:
+        if event.terms and not self._randomness.secure:
             event = DpEvent.once(Mechanism(kind="non-private"))
         self.ledger.record(
             "realised",

@@ -8,8 +8,10 @@ stands on both sides, so it is solved for, and the solution is checked by one la
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -144,12 +146,25 @@ def _rdp_curve(mechanism: Mechanism) -> NDArray[np.float64]:
     from dp_accounting import rdp
 
     accountant = rdp.RdpAccountant()
-    accountant.compose(_peer_event(mechanism, dp_accounting))
+    with _quiet_peer():
+        accountant.compose(_peer_event(mechanism, dp_accounting))
     curve = np.array(accountant.rdp, dtype=np.float64)
     # At tiny sampling rates cancellation yields zeros and negative values; such an order says
     # nothing, and dp-accounting would read it as epsilon = 0.
     curve[~(curve > 0)] = np.inf
     return curve * (1 + _FLOAT_SLACK)
+
+
+@contextmanager
+def _quiet_peer() -> Iterator[None]:
+    """Silences dp-accounting's remark that it leaves out an order, which is how orders are meant."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _rdp_epsilon(curve: NDArray[np.float64], delta: float) -> Decimal:

@@ -163,7 +163,10 @@ class TrainingPlan(BaseModel, ABC):
 
     @abstractmethod
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """What one round did to `site` against users of the model, given who survived."""
+        """What one round did to `site` against users of the model, given who survived.
+
+        Nothing where the site's contribution is not in the opened sum.
+        """
 
     @abstractmethod
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:

@@ -116,8 +116,8 @@ class ClientPlan(TrainingPlan):
         return self.event_of_shares(site, self.counted_shares)
 
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """See `TrainingPlan.realised_event`."""
-        return self.event_of_shares(site, max(1, len(survivors)))
+        """See `TrainingPlan.realised_event`: all surviving shares unknown."""
+        return self.event_of_shares(site, len(survivors)) if site in survivors else DpEvent()
 
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
         """See `TrainingPlan.observers`."""

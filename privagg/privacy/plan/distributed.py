@@ -113,7 +113,7 @@ class DistributedPlan(TrainingPlan):
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
         """See `TrainingPlan.realised_event`: all surviving shares unknown."""
         self.site(site)
-        return self.event_of_shares(max(1, len(survivors)))
+        return self.event_of_shares(len(survivors)) if site in survivors else DpEvent()
 
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
         """See `TrainingPlan.observers`."""

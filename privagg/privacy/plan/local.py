@@ -92,7 +92,7 @@ class LocalPlan(TrainingPlan):
 
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
         """See `TrainingPlan.realised_event`: who else survived does not matter here."""
-        return self.committed_event(site)
+        return self.committed_event(site) if site in survivors else DpEvent()
 
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
         """See `TrainingPlan.observers`."""
