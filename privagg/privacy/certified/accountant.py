@@ -11,7 +11,7 @@ from flint import arb
 from privagg.errors import CertificationError
 from privagg.privacy.certified import contour, gaussian, single
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
-from privagg.privacy.certified.contour import ContourCurve, round_table
+from privagg.privacy.certified.contour import ContourCurve
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
     Composition,
@@ -34,6 +34,7 @@ from privagg.privacy.certified.search import (
     upper_epsilon,
 )
 from privagg.privacy.certified.single import SingleRoundCurve
+from privagg.privacy.certified.tables import round_table
 
 CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()

@@ -13,121 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 from flint import acb, acb_mat, arb
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import ball, error_square
-from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.search import DeltaBounds
-from privagg.privacy.certified.transform import (
-    Grid,
-    Line,
-    gaussian_transform,
-    subsampled_transform,
-    sup_beyond,
-)
-from privagg.privacy.certified.window import Window
+from privagg.privacy.certified.tables import Frame, RoundTable
 
 METHOD = "contour"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What every round on one contour shares. All floats are read as exact dyadics.
-
-    Args:
-        direction: which of the two dominating pairs.
-        order: real part c of the contour, positive.
-        period: the alias period Delta in units of epsilon, positive.
-        count: K; the sum runs over |k| <= K.
-        alias_order: a > c, the order of the Chernoff bound on the aliases above.
-        precision_bits: working precision.
-    """
-
-    direction: Direction
-    order: float
-    period: float
-    count: int
-    alias_order: float
-    precision_bits: int
-
-    def spacing(self) -> arb:
-        """Return h = 2 pi / Delta."""
-        return 2 * arb.pi() / ball(self.period)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How one mechanism's integrals are sampled on a frame: a window and three grids."""
-
-    window: Window
-    main: Grid
-    beyond: Grid
-    alias: Grid
-
-
-@dataclass(frozen=True)
-class RoundTable:
-    """One round of one mechanism on a frame.
-
-    Attributes:
-        logs: log M(s_k) for k = 0 ... K, as balls, on any branch (powers are integers).
-        lost: the k at which the ball of M(s_k) holds 0; `logs` has a bound of the modulus there.
-        beyond: bound of |M(c + i theta)| over all |theta| >= (K + 1) h.
-        at_alias: bound of M(alias_order).
-        cut: probability mass, under P, that the window removes.
-    """
-
-    logs: list[acb]
-    lost: frozenset[int]
-    beyond: arb
-    at_alias: arb
-    cut: arb
-
-    @staticmethod
-    def of(values: Sequence[acb], beyond: arb, at_alias: arb, cut: arb) -> RoundTable:
-        """Return the table of a round whose transform has these balls."""
-        logs, lost = [], set()
-        for k, value in enumerate(values):
-            if value.abs_lower() > 0:
-                # Away from the cut of the logarithm: turn values in the left half plane first.
-                left = value.real < 0
-                logs.append((-value).log() + acb(0, arb.pi()) if left else value.log())
-            else:
-                logs.append(acb(value.abs_upper().log()))
-                lost.add(k)
-        return RoundTable(logs, frozenset(lost), beyond, at_alias, cut)
-
-
-def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> RoundTable:
-    """Return the table of one mechanism; `shape` may be None only without subsampling."""
-    line = Line(ball(frame.order), frame.spacing(), frame.count)
-    alias_line = Line(ball(frame.alias_order), frame.spacing(), 0)
-    cutoff = (frame.count + 1) * line.spacing
-    if shape is None:
-        if not mechanism.is_gaussian:
-            raise CertificationError("a subsampled round needs a window and grids")
-        return RoundTable.of(
-            values=gaussian_transform(mechanism, line).values,
-            beyond=_gaussian_beyond(mechanism, line.order, cutoff),
-            at_alias=gaussian_transform(mechanism, alias_line).at_order,
-            cut=arb(0),
-        )
-    direction, window = frame.direction, shape.window
-    main = subsampled_transform(mechanism, direction, window, line, shape.main)
-    alias = subsampled_transform(mechanism, direction, window, alias_line, shape.alias)
-    beyond = sup_beyond(mechanism, direction, window, line.order, cutoff, shape.beyond)
-    beyond = beyond.min(main.at_order)  # |M(c + i theta)| <= M(c), always
-    rate, mu = ball(mechanism.sampling_rate), 1 / ball(mechanism.noise_multiplier)
-    return RoundTable.of(main.values, beyond, alias.at_order, window.cut_mass(rate, mu))
-
-
-def _gaussian_beyond(mechanism: Mechanism, order: arb, cutoff: arb) -> arb:
-    half = 1 / (2 * ball(mechanism.noise_multiplier) ** 2)
-    return ((order * (order + 1) - cutoff**2) * half).exp().upper()
 
 
 def chernoff_factor(order: arb) -> arb:
@@ -139,14 +34,17 @@ class Product:
     """prod_r M_r(s_k)^T_r for k = 0 ... K, with the bounds that belong to it; grows round by round.
 
     Logarithms are added, not balls multiplied: rectangular balls of rotating complex numbers grow
-    by up to sqrt(2) a product, logarithms only by their own radius.
+    by up to sqrt(2) a product, logarithms only by their own radius. On a frame with a bulk order
+    the values are prod M_r^T_r - prod B_r^T_r, B being the bulk's transforms.
     """
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self.rounds = 0
         self._logs = [acb(0)] * (frame.count + 1)
+        self._rests = [acb(0)] * (frame.count + 1)
         self._log_beyond, self._log_alias, self.cut = arb(0), arb(0), arb(0)
+        self._rest_beyond, self._rest_mass, self._log_bulk = arb(0), arb(0), arb(0)
         # Points where some factor's ball holds 0: only a bound on the modulus is kept there.
         self._lost: set[int] = set()
 
@@ -162,23 +60,50 @@ class Product:
         self._log_alias += times * table.at_alias.log()
         self.cut += times * table.cut
         self.rounds += times
+        if self.frame.bulk_order is not None:
+            self._add_bulk(table, times)
+
+    def _add_bulk(self, table: RoundTable, times: int) -> None:
+        if table.at_bulk is None or self._lost:
+            raise CertificationError("a bulk is taken out only where its transform is known")
+        self._log_bulk += times * table.at_bulk.log()
+        if table.rest is None:
+            return
+        self._rests = [
+            total + times * log for total, log in zip(self._rests, table.rest.logs, strict=True)
+        ]
+        self._rest_beyond += times * table.rest.beyond
+        self._rest_mass += times * table.rest.mass
 
     def values(self) -> list[acb]:
         """Return the products as balls."""
         values = [log.exp() for log in self._logs]
+        if self.frame.bulk_order is not None:
+            return [v * rest.expm1() for v, rest in zip(values, self._rests, strict=True)]
         for k in self._lost:
             values[k] = error_square(self._logs[k].real.exp())
         return values
 
     @property
     def beyond(self) -> arb:
-        """Bound of the product's modulus over |theta| >= (K + 1) h."""
-        return self._log_beyond.exp()
+        """Bound of the values' modulus over |theta| >= (K + 1) h."""
+        whole = self._log_beyond.exp()
+        return whole if self.frame.bulk_order is None else whole * self._rest_beyond.expm1()
 
     @property
     def at_alias(self) -> arb:
         """Bound of the product at the alias order."""
         return self._log_alias.exp()
+
+    @property
+    def mass(self) -> arb:
+        """Bound of the total mass that the values are the transform of."""
+        return arb(1) if self.frame.bulk_order is None else self._rest_mass.min(arb(1))
+
+    @property
+    def at_bulk(self) -> arb:
+        """Bound of prod_r B_r^T_r at the bulk order."""
+        return self._log_bulk.exp()
 
     def log_moment(self) -> float:
         """Return a float near log M_T(c), to steer by."""
@@ -209,12 +134,16 @@ class ContourCurve:
         self._matrix = acb_mat(self._rows, self._block, coefficients)
         # sum over |k| > K of 1 / |s (s+1)| <= 2 sum 1 / (h k)^2 <= 2 / (h^2 K)
         self._tail = 2 * product.beyond / (self._spacing**2 * frame.count)
-        self._below = 1 / ((self._order * self._period).exp() - 1)
+        self._below = product.mass / ((self._order * self._period).exp() - 1)
         self._above = (
             chernoff_factor(self._alias_order)
             * product.at_alias
             / ((gap * self._period).exp() - 1)
         )
+        self._bulk_order, self._bulk = arb(0), arb(0)
+        if frame.bulk_order is not None:
+            self._bulk_order = ball(frame.bulk_order)
+            self._bulk = chernoff_factor(self._bulk_order) * product.at_bulk
 
     @staticmethod
     def of(frame: Frame, rounds: Sequence[tuple[RoundTable, int]]) -> ContourCurve:
@@ -231,7 +160,8 @@ class ContourCurve:
         middle = damping * self._sum(eps)
         tail = damping * self._tail
         aliases = self._below + self._above * (-self._alias_order * eps).exp()
-        return DeltaBounds(lower=middle - tail - aliases, upper=middle + tail + self._cut)
+        bulk = self._bulk * (-self._bulk_order * eps).exp()
+        return DeltaBounds(lower=middle - tail - aliases, upper=middle + tail + self._cut + bulk)
 
     def _sum(self, eps: arb) -> arb:
         """Return the real part of sum_k (1 or 2) F(s_k) exp(-i k h eps)."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified.contour import Frame, Shape
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
 from privagg.privacy.certified.profile import (
     Array,
@@ -23,6 +22,7 @@ from privagg.privacy.certified.profile import (
     log_window,
     profile_of,
 )
+from privagg.privacy.certified.tables import Frame, Shape
 from privagg.privacy.certified.transform import Grid
 from privagg.privacy.certified.window import Window
 

@@ -16,7 +16,7 @@ from privagg.privacy.certified.accountant import (
     epsilon_interval,
 )
 from privagg.privacy.certified.balls import ball, working_precision
-from privagg.privacy.certified.contour import ContourCurve, Product, RoundTable, round_table
+from privagg.privacy.certified.contour import ContourCurve, Product
 from privagg.privacy.certified.mechanism import (
     Composition,
     Direction,
@@ -29,6 +29,7 @@ from privagg.privacy.certified.mechanism import (
 )
 from privagg.privacy.certified.planning import Effort, Goal, Plan, extend_plan, make_plan
 from privagg.privacy.certified.search import folded, lower_epsilon, upper_epsilon
+from privagg.privacy.certified.tables import RoundTable, round_table
 
 # A contour is kept until rounds, or the moment at its order, have grown by this factor.
 _GROWTH = 2.0

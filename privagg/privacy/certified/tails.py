@@ -8,34 +8,16 @@ Derivation: proofs/certified-epsilon.md, section 'Discarded nodes'.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from flint import arb
 
 from privagg.privacy.certified.balls import ball
-from privagg.privacy.certified.window import Window
+from privagg.privacy.certified.window import Law, Window
 
 _PIECES = 300
 _SHORTEST = 0.125
 # A piece bounded by exp(-100) needs no finer chords: M(c) is at least about 1.
 _NEGLIGIBLE = -100.0
-
-
-@dataclass(frozen=True)
-class Law:
-    """One subsampled Gaussian in noise units: V(u) = 1 - q + q exp(mu u - mu^2 / 2), as balls."""
-
-    rate: arb
-    mu: arb
-
-    def log_ratio(self, u: arb) -> arb:
-        """Return log V(u)."""
-        return (self.rate * (self.mu * u - self.mu**2 / 2).expm1()).log1p()
-
-    def weight(self, u: arb) -> arb:
-        """Return the share q exp(..) / V(u) of the shifted component, in (0, 1)."""
-        shifted = self.rate * (self.mu * u - self.mu**2 / 2).exp()
-        return shifted / (1 - self.rate + shifted)
 
 
 def _log_sup(a: arb, b: arb | None, linear: arb, curvature: arb, centre: arb) -> arb:

@@ -21,8 +21,7 @@ from privagg.errors import CertificationError
 from privagg.privacy.certified import tails
 from privagg.privacy.certified.balls import ball, error_square
 from privagg.privacy.certified.mechanism import Direction, Mechanism
-from privagg.privacy.certified.tails import Law
-from privagg.privacy.certified.window import Window
+from privagg.privacy.certified.window import Law, Window
 
 
 @dataclass(frozen=True)

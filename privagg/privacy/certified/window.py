@@ -16,6 +16,23 @@ from privagg.privacy.certified.balls import ball, normal_cdf
 
 
 @dataclass(frozen=True)
+class Law:
+    """One subsampled Gaussian in noise units: V(u) = 1 - q + q exp(mu u - mu^2 / 2), as balls."""
+
+    rate: arb
+    mu: arb
+
+    def log_ratio(self, u: arb) -> arb:
+        """Return log V(u)."""
+        return (self.rate * (self.mu * u - self.mu**2 / 2).expm1()).log1p()
+
+    def weight(self, u: arb) -> arb:
+        """Return the share q exp(..) / V(u) of the shifted component, in (0, 1)."""
+        shifted = self.rate * (self.mu * u - self.mu**2 / 2).exp()
+        return shifted / (1 - self.rate + shifted)
+
+
+@dataclass(frozen=True)
 class Window:
     """The smeared indicator of (low, high], in units of the round's noise deviation.
 
@@ -61,7 +78,7 @@ class Window:
         """Return W(u) for real u."""
         return self.value(acb(u)).real
 
-    def cut_mass(self, rate: arb, inverse_noise: arb) -> arb:
+    def cut_mass(self, law: Law) -> arb:
         """Return the integral of (1 - W) dP for a window without a left edge.
 
         P = (1-q) N(0,1) + q N(mu,1) in noise units; a normal smeared by a normal is a normal.
@@ -70,9 +87,8 @@ class Window:
             return arb(0)
         scale = self.curvature().sqrt() * ball(self.blur)
         edge = ball(self.high)
-        return (1 - rate) * normal_cdf(-edge / scale) + rate * normal_cdf(
-            (inverse_noise - edge) / scale
-        )
+        unshifted = (1 - law.rate) * normal_cdf(-edge / scale)
+        return unshifted + law.rate * normal_cdf((law.mu - edge) / scale)
 
 
 def _cdf(x: acb) -> acb:
