@@ -135,14 +135,13 @@ def find_chain(
     """
     limit = MAX_MODULUS_BITS_BY_SECURITY[security_bits][ring_degree]
     extra = SPECIAL_PRIME_BITS if special else 0
+    modulus_bits = max(modulus_bits, MIN_PRIME_BITS - 1)
     if modulus_bits + extra > limit:
         return None
     for count in range(max(1, math.ceil(modulus_bits / MAX_MODULUS_BITS)), 64):
-        total = math.ceil(modulus_bits)
+        total = max(math.ceil(modulus_bits), MIN_PRIME_BITS * count)
         while total <= modulus_bits + count + 1:
             sizes = [total // count + (i < total % count) for i in range(count)]
-            if sizes[-1] < MIN_PRIME_BITS:
-                return None
             chain = _chain(ring_degree, sizes, security_bits, special)
             if chain is not None and math.log2(chain.modulus) >= modulus_bits:
                 return chain
