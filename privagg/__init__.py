@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Federation": "privagg.federation",
-    "RunResult": "privagg.federation",
+    "RunResult": "privagg.running",
     "Config": "privagg.config",
     "load_config": "privagg.config",
     "Ledger": "privagg.privacy.ledger",
@@ -26,8 +26,9 @@ _HOMES = {
 if TYPE_CHECKING:
     from privagg.config import Config, load_config
     from privagg.errors import PrivaggError
-    from privagg.federation import Federation, RunResult
+    from privagg.federation import Federation
     from privagg.privacy.ledger import Ledger
+    from privagg.running import RunResult
 
 __all__ = ["Config", "Federation", "Ledger", "PrivaggError", "RunResult", "load_config"]
 
