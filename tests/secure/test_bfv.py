@@ -156,12 +156,12 @@ def test_unused_coefficients_of_c0_are_not_sent() -> None:
 
 def test_coefficients_of_many_digits_come_back() -> None:
     """More than 59 bits a coefficient take several decryptions, more than 64 several words."""
-    requirement = Requirement(40_000, 1 << 20, (1 << 22) - 1, 4)
+    requirement = Requirement(57_000, 1 << 20, (1 << 22) - 1, 4)
     parameters = SCHEME.choose_parameters(requirement, ring_degree=8192)
     assert parameters.field_layout.bits > 2 * 59
     assert parameters.field_layout.shift == GUARD_BITS
     key = SCHEME.generate_key(parameters)
-    values = np.random.default_rng(1).integers(-(1 << 20), 1 << 20, 40_000, endpoint=True)
+    values = np.random.default_rng(1).integers(-(1 << 20), 1 << 20, 57_000, endpoint=True)
     share = key.open_share(key.encryption_key.encrypt(values), 1)
     assert SCHEME.combine(parameters, [share], 1).tolist() == values.tolist()
 
