@@ -1,0 +1,106 @@
+"""Configuration files: exact numbers in, one clear message out."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from privagg.config import load_config
+from privagg.errors import ConfigError
+
+GOOD = """
+[federation]
+name = "demo"
+
+[privacy]
+mode = "record-distributed"
+epsilon = 1.1000000000000000000001
+delta = 1e-5
+
+[training]
+model = "logistic"
+rounds = 5
+sampling_rate = 0.1
+
+[training.optimizer]
+kind = "adam"
+learning_rate = 0.5
+
+[secure]
+scheme = "ckks"
+custody = "authority"
+
+[data]
+target = { name = "sick", positive = "== 1" }
+
+[[data.features]]
+name = "age"
+range = [18, 100]
+
+[[data.features]]
+name = "sex"
+categories = ["f", "m"]
+
+[[sites]]
+name = "north"
+data = "north.csv"
+records = 100
+
+[[sites]]
+name = "south"
+data = "south.parquet"
+records = 50
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(text)
+    return path
+
+
+def test_decimals_keep_every_digit(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, GOOD))
+    assert config.privacy.epsilon == Decimal("1.1000000000000000000001")
+    assert config.privacy.delta == Decimal("0.00001")
+    assert config.training.sampling_rate == Decimal("0.1")
+    assert config.training.model.kind == "logistic"
+    assert config.data.shape == (3,)
+    assert config.data.classes == 2
+    assert config.privacy.budget == config.privacy.epsilon
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("rounds = 5", "rounds = 5\nround = 6", "training.round"),
+        ("rounds = 5", "", "training.rounds"),
+        ("epsilon = 1.1000000000000000000001", 'epsilon = "lots"', "privacy.epsilon"),
+        ("epsilon = 1.1000000000000000000001", "epsilon = -1", "privacy.epsilon"),
+        ("delta = 1e-5", "delta = nan", "privacy.delta"),
+        ('mode = "record-distributed"', 'mode = "magic"', "privacy.mode"),
+        ('custody = "authority"', "", "secure.custody"),
+        ("records = 50", "records = 0", "sites.1.records"),
+        ('name = "south"', 'name = "../south"', "sites.1.name"),
+        ("range = [18, 100]", "range = [100, 18]", "age"),
+        ('kind = "adam"', 'kind = "adamantium"', "training.optimizer.kind"),
+        ("[federation]", "[federation", "not valid TOML"),
+        ("[federation]", "[telemetry]\nsend = true\n\n[federation]", "telemetry"),
+    ],
+)
+def test_one_clear_message(tmp_path: Path, old: str, new: str, named: str) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert named in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="privagg init"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError):
+        load_config(tmp_path)
