@@ -67,7 +67,9 @@ class Setup:
 def setup(name: str, case: str) -> Setup:
     found = find_scheme(name)
     parameters = found.choose_parameters(REQUIREMENTS[case])
-    return Setup(found, parameters, found.generate_key(parameters))
+    key = found.generate_key(parameters)
+    # A scheme whose modulus is its key completes its parameters there.
+    return Setup(found, key.encryption_key.parameters, key)
 
 
 class SchemeContract:
