@@ -93,7 +93,7 @@ class TensorRecords:
 
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs float32 `(m, *input_shape)` and classes int64 `(m,)` of m records."""
-        rows = torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64))
+        rows = torch.from_numpy(np.array(indices, dtype=np.int64))
         return self.x.index_select(0, rows), self.y.index_select(0, rows)
 
     def take(self, indices: Sequence[int] | Indices) -> TensorRecords:

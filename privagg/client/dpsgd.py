@@ -20,7 +20,13 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from privagg.client.data import Records
-from privagg.client.models import ParameterLayout, Vector, per_record_loss, set_parameters
+from privagg.client.models import (
+    ParameterLayout,
+    Vector,
+    layer_randomness,
+    per_record_loss,
+    set_parameters,
+)
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
 
@@ -116,7 +122,7 @@ class DpSgd:
         set_parameters(self._model, parameters)
         total = np.zeros(self.dimension, dtype=np.int64)
         sampled = np.flatnonzero(mask)
-        with layer_randomness(layer_seed), _quiet_hooks():
+        with layer_randomness(layer_seed):
             for start in range(0, len(sampled), self._batch):
                 gradients = self.per_record_gradients(sampled[start : start + self._batch])
                 total += self._grid.sum_records(gradients)
@@ -136,12 +142,24 @@ class DpSgd:
         if count < self._batch:
             x = torch.cat([x, x.new_zeros((self._batch - count, *x.shape[1:]))])
             y = torch.cat([y, y.new_zeros(self._batch - count)])
-        self._hooked.zero_grad(set_to_none=True)
-        # A sum, so that no record's gradient is divided by how many there are.
-        torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
-        rows = [self._rows_of(parameter)[:count] for parameter in self._trainable]
-        self._hooked.zero_grad(set_to_none=True)
-        return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
+        try:
+            # A sum, so that no record's gradient is divided by how many there are.
+            with _quiet_hooks():
+                torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
+            rows = [self._rows_of(parameter)[:count] for parameter in self._trainable]
+            return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
+        finally:
+            self._forget_batch()
+
+    def _forget_batch(self) -> None:
+        """Leaves nothing behind that Opacus would add to the next batch, also after a failure."""
+        for parameter in self._trainable:
+            parameter.grad = None
+            vars(parameter).update(grad_sample=None, _forward_counter=0)
+            vars(parameter).pop("_current_grad_sample", None)
+        for layer in self._model.modules():
+            layer.__dict__.pop("activations", None)
+            layer.__dict__.pop("max_batch_len", None)
 
     def _rows_of(self, parameter: nn.Parameter) -> torch.Tensor:
         rows = getattr(parameter, "grad_sample", None)
@@ -170,13 +188,13 @@ def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:
     reference = {i: trainer.per_record_gradients(np.array([i]))[0] for i in range(rows)}
     for trial in range(trials):
         order = np.roll(np.arange(rows), trial * 3 + 1)[: max(1, rows - trial)]
-        gradients = trainer.per_record_gradients(order[::-1] if trial % 2 else order)
-        for index, row in zip(order[::-1] if trial % 2 else order, gradients, strict=True):
+        order = order[::-1] if trial % 2 else order
+        for index, row in zip(order, trainer.per_record_gradients(order), strict=True):
             if row.tobytes() != reference[int(index)].tobytes():
+                change = np.abs(row - reference[int(index)]).max()
                 raise ModelError(
-                    f"the gradient of one record changes by up to "
-                    f"{np.abs(row - reference[int(index)]).max():.1e} with the records beside it; "
-                    "try another physical_batch, one torch thread, or another model"
+                    f"the gradient of one record changes by up to {change:.1e} with the records "
+                    "beside it; try another physical_batch, one torch thread, or another model"
                 )
 
 
@@ -200,12 +218,4 @@ def _quiet_hooks() -> Iterator[None]:
     """Silences torch's remark that inputs need no gradient, which is how training is meant."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        yield
-
-
-@contextlib.contextmanager
-def layer_randomness(seed: int) -> Iterator[None]:
-    """Gives layers that draw (dropout) a generator of their own, seeded, while it lasts."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
         yield

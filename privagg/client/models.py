@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,22 @@ class ModelSpec(BaseModel):
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+@contextlib.contextmanager
+def layer_randomness(seed: int) -> Iterator[None]:
+    """Seeds what layers draw from (initial values, dropout) while it lasts; then as it was before.
+
+    Only the CPU's generator is touched: torch.manual_seed also queues a call for devices, with a
+    stack trace, and never lets go of it.
+    """
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
 def build_model(
     spec: ModelSpec | str, input_shape: tuple[int, ...], classes: int, *, seed: int = 0
 ) -> nn.Module:
@@ -61,8 +78,7 @@ def build_model(
     """
     spec = ModelSpec(kind=spec) if isinstance(spec, str) else spec
     outputs = 1 if classes == 2 else classes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with layer_randomness(seed):
         if spec.kind == "logistic":
             model = _logistic(input_shape, outputs)
         elif spec.kind == "mlp":

@@ -27,12 +27,12 @@ from privagg.client.dpsgd import (
     Integers,
     LossFunction,
     deterministic_torch,
-    layer_randomness,
 )
 from privagg.client.models import (
     ParameterLayout,
     Vector,
     get_parameters,
+    layer_randomness,
     per_record_loss,
     set_parameters,
 )

@@ -155,7 +155,7 @@ def test_lazy_and_materialised_data_sets_agree() -> None:
 class Stream(IterableDataset):
     """No random access."""
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self):
         yield torch.zeros(2), 0
 
 

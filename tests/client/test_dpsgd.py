@@ -1,0 +1,318 @@
+"""Clipped gradient sums against stock Opacus, and the laws their sensitivity rests on."""
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus import PrivacyEngine
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from privagg.client.data import DatasetRecords, TensorRecords
+from privagg.client.dpsgd import DpSgd, deterministic_torch, require_independent_bits
+from privagg.client.models import (
+    ModelSpec,
+    build_model,
+    get_parameters,
+    per_record_loss,
+    set_parameters,
+)
+from privagg.encoding.grid import Grid
+from privagg.errors import ConfigError, ModelError
+
+# What stock Opacus says about being used as here; ours is silent.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Full backward hook"),
+    pytest.mark.filterwarnings("ignore:Secure RNG"),
+]
+
+S = 2**24
+MODELS = [
+    (ModelSpec(kind="logistic"), (13,), 2),
+    (ModelSpec(kind="logistic"), (1, 4, 4), 5),
+    (ModelSpec(kind="mlp", hidden=(16,)), (13,), 2),
+    (ModelSpec(kind="cnn"), (1, 8, 8), 10),
+]
+Case = tuple[ModelSpec, tuple[int, ...], int]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with deterministic_torch():
+        yield
+
+
+def grid(clip: str = "1", sensitivity: int = S) -> Grid:
+    return Grid(Decimal(clip), sensitivity_grid=sensitivity, contribution_bound=2**50)
+
+
+def make(case: Case, count: int, *, clip: str = "1", batch: int = 16, seed: int = 0) -> DpSgd:
+    spec, shape, classes = case
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, *shape))
+    records = TensorRecords.of(x, rng.integers(0, classes, count))
+    return DpSgd(
+        build_model(spec, shape, classes, seed=1), records, grid(clip), physical_batch=batch
+    )
+
+
+def start_of(trainer: DpSgd, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(trainer.dimension) * 0.3
+
+
+@pytest.mark.parametrize("case", MODELS, ids=str)
+def test_noiseless_path_follows_stock_opacus_step_for_step(case: Case) -> None:
+    """Same batches, no noise, a fixed expected batch: one path through DPOptimizer, one through us.
+
+    The two may differ by one grid unit a record and a step, by float32 arithmetic, and by the 1e-6
+    that Opacus adds to a norm before it divides.
+    """
+    spec, shape, classes = case
+    expected_batch, rate, clip, count = 12, 0.5, 0.7, 40
+    ours = make(case, count, clip=str(clip))
+    theirs = GradSampleModule(build_model(spec, shape, classes, seed=1), loss_reduction="mean")
+    w = start_of(ours)
+    set_parameters(theirs, w)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(theirs.parameters(), lr=rate),
+        noise_multiplier=0.0,
+        max_grad_norm=clip,
+        expected_batch_size=expected_batch,
+    )
+    rng = np.random.default_rng(8)
+    for _ in range(6):
+        mask = rng.random(count) < 0.3
+        x, y = ours._records.gather(np.flatnonzero(mask))
+        optimizer.zero_grad()
+        per_record_loss(theirs(x), y).mean().backward()
+        optimizer.step()
+        w = w - rate / expected_batch * ours.gradient_sum(w, mask) * (clip / S)
+        np.testing.assert_allclose(get_parameters(theirs), w, rtol=2e-5, atol=4e-6)
+
+
+def test_noiseless_path_follows_a_whole_privacy_engine() -> None:
+    """As a user of Opacus would set it up, over an epoch of fixed batches."""
+    case, count, size = MODELS[2], 48, 8
+    ours = make(case, count, batch=size)
+    spec, shape, classes = case
+    x, y = ours._records.gather(np.arange(count))
+    module = build_model(spec, shape, classes, seed=1)
+    w = get_parameters(module)
+    model, optimizer, loader = PrivacyEngine().make_private(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.3),
+        data_loader=DataLoader(TensorDataset(x, y), batch_size=size, shuffle=False),
+        noise_multiplier=0.0,
+        max_grad_norm=1.0,
+        poisson_sampling=False,
+    )
+    for step, (inputs, classes_of) in enumerate(loader):
+        optimizer.zero_grad()
+        per_record_loss(model(inputs), classes_of).mean().backward()
+        optimizer.step()
+        mask = np.arange(count) // size == step
+        w = w - 0.3 / size * ours.gradient_sum(w, mask) / S
+        np.testing.assert_allclose(get_parameters(model._module), w, rtol=2e-5, atol=4e-6)
+
+
+@pytest.mark.parametrize("case", MODELS, ids=str)
+@pytest.mark.parametrize("batch", [4, 32])
+def test_a_records_gradient_has_the_same_bits_whoever_is_beside_it(case: Case, batch: int) -> None:
+    trainer = make(case, 40, batch=batch)
+    set_parameters(trainer._model, start_of(trainer))
+    require_independent_bits(trainer, trials=12)
+
+
+class CentresTheBatch(nn.Module):
+    """A model that mixes records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x - x.mean(dim=0))
+
+
+def test_a_model_that_mixes_records_fails_the_bit_test() -> None:
+    records = TensorRecords.of(np.random.default_rng(0).standard_normal((8, 3)), np.arange(8) % 2)
+    with pytest.raises(ModelError, match="changes by up to"):
+        require_independent_bits(DpSgd(CentresTheBatch(), records, grid()))
+
+
+@pytest.fixture(scope="module")
+def clipped() -> DpSgd:
+    """Gradients partly above and partly below the clip norm, several physical batches."""
+    return make(MODELS[0], 24, clip="0.8", batch=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(chosen=st.lists(st.booleans(), min_size=24, max_size=24), record=st.integers(0, 23))
+def test_one_record_moves_the_sum_by_its_own_clipped_integers_exactly(
+    clipped: DpSgd, chosen: list[bool], record: int
+) -> None:
+    w = start_of(clipped)
+    mask = np.array(chosen)
+    mask[record] = True
+    without = mask.copy()
+    without[record] = False
+    only = np.arange(24) == record
+    own = clipped.gradient_sum(w, only)
+    np.testing.assert_array_equal(
+        clipped.gradient_sum(w, mask) - clipped.gradient_sum(w, without), own
+    )
+    assert sum(int(z) ** 2 for z in own) <= S**2
+
+
+def test_clipping_clips_some_and_leaves_some(clipped: DpSgd) -> None:
+    w = start_of(clipped)
+    set_parameters(clipped._model, w)
+    norms = np.linalg.norm(
+        np.concatenate([clipped.per_record_gradients(np.arange(i, i + 8)) for i in (0, 8, 16)]),
+        axis=1,
+    )
+    assert (norms > 0.8).any()
+    assert (norms < 0.8).any()
+
+
+def test_physical_batches_are_a_speed_setting() -> None:
+    sums = [make(MODELS[2], 40, batch=batch) for batch in (4, 16, 64)]
+    mask = np.arange(40) % 3 != 0
+    first, *others = (trainer.gradient_sum(start_of(trainer), mask) for trainer in sums)
+    for other in others:  # float32 in another order: a few parts in 2^24 a record
+        assert np.abs(first - other).max() <= 8 * 27
+
+
+def test_no_record_gives_zeros() -> None:
+    trainer = make(MODELS[0], 10)
+    empty = trainer.gradient_sum(start_of(trainer), np.zeros(10, dtype=np.bool_))
+    assert empty.dtype == np.int64
+    assert not empty.any()
+    nobody = make(MODELS[0], 0)
+    assert not nobody.gradient_sum(start_of(nobody), np.zeros(0, dtype=np.bool_)).any()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_record_whose_gradient_is_not_finite_contributes_zero(poison: float) -> None:
+    clean = make(MODELS[2], 9)
+    x, y = clean._records.gather(np.arange(9))
+    x = x.clone()
+    x[4] = poison
+    dirty = DpSgd(
+        clean._model.__class__(*clean._model), TensorRecords(x, y), grid(), physical_batch=16
+    )
+    others = np.arange(9) != 4
+    w = start_of(clean) * 100
+    np.testing.assert_array_equal(
+        dirty.gradient_sum(w, np.ones(9, dtype=np.bool_)), clean.gradient_sum(w, others)
+    )
+
+
+class Odd(nn.Module):
+    """One layer used twice, one parameter never, one dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Linear(4, 4)
+        self.never = nn.Linear(2, 2)
+        self.dropout = nn.Dropout(0.0)
+        self.last = nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.dropout(torch.tanh(self.twice(torch.tanh(self.twice(x))))))
+
+
+def test_layers_used_twice_or_never_agree_with_plain_autograd() -> None:
+    model = Odd()
+    records = TensorRecords.of(np.random.default_rng(1).standard_normal((5, 4)), [0, 1, 1, 0, 1])
+    trainer = DpSgd(model, records, grid("100"), physical_batch=5)
+    w = start_of(trainer)
+    total = trainer.gradient_sum(w, np.ones(5, dtype=np.bool_)) * (100 / S)
+    plain = Odd()
+    set_parameters(plain, w)
+    per_record_loss(plain(records.x), records.y).sum().backward()
+    expected = [
+        np.zeros(p.numel()) if p.grad is None else p.grad.numpy().reshape(-1)
+        for p in plain.parameters()
+    ]
+    np.testing.assert_allclose(total, np.concatenate(expected), atol=5 * 100 / S + 1e-5)
+
+
+def test_layers_that_draw_follow_the_seed_given() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    records = TensorRecords.of(np.random.default_rng(1).standard_normal((9, 4)), np.arange(9) % 2)
+    trainer = DpSgd(model, records, grid(), physical_batch=4)
+    w, mask = start_of(trainer), np.ones(9, dtype=np.bool_)
+    state = torch.get_rng_state()
+    first = trainer.gradient_sum(w, mask, layer_seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(99)
+    np.testing.assert_array_equal(first, trainer.gradient_sum(w, mask, layer_seed=1))
+    assert (first != trainer.gradient_sum(w, mask, layer_seed=2)).any()
+
+
+def test_records_read_lazily_give_the_same_sum() -> None:
+    memory = make(MODELS[0], 12)
+    x, y = memory._records.gather(np.arange(12))
+    lazy = DpSgd(
+        build_model("logistic", (13,), 2),
+        DatasetRecords(TensorDataset(x, y)),
+        grid(),
+        physical_batch=16,
+    )
+    mask = np.arange(12) % 2 == 0
+    w = start_of(memory)
+    np.testing.assert_array_equal(memory.gradient_sum(w, mask), lazy.gradient_sum(w, mask))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    trainer = make(MODELS[0], 5)
+    with pytest.raises(ConfigError, match="does not fit 5 records"):
+        trainer.gradient_sum(start_of(trainer), np.ones(4, dtype=np.bool_))
+    with pytest.raises(ModelError, match="has 14"):
+        trainer.gradient_sum(np.zeros(13), np.ones(5, dtype=np.bool_))
+    with pytest.raises(ConfigError, match="at least 1"):
+        make(MODELS[0], 5, batch=0)
+
+
+def test_a_layer_that_opacus_cannot_take_is_named() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1))
+    with pytest.raises(ModelError, match=r"(?s)per-record gradients.*BatchNorm"):
+        DpSgd(model, TensorRecords.of(np.zeros((2, 4)), [0, 1]), grid())
+
+
+def test_torch_settings_come_back_as_they_were() -> None:
+    torch.use_deterministic_algorithms(False)
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError), deterministic_torch():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+        raise RuntimeError
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == threads
+
+
+def test_a_batch_that_failed_leaves_nothing_behind() -> None:
+    """Opacus adds up what it finds; a leftover would count a record twice."""
+    trainer = make(MODELS[2], 6)
+    x, y = trainer._records.gather(np.arange(6))
+    failing = [False]
+
+    def loss(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        if failing[0]:
+            raise KeyboardInterrupt
+        return per_record_loss(outputs, classes)
+
+    model = build_model(MODELS[2][0], (13,), 2, seed=1)
+    ours = DpSgd(model, TensorRecords(x, y), grid(), physical_batch=16, loss=loss)
+    w, mask = start_of(trainer), np.ones(6, dtype=np.bool_)
+    failing[0] = True
+    with pytest.raises(KeyboardInterrupt):
+        ours.gradient_sum(w, mask)
+    failing[0] = False
+    np.testing.assert_array_equal(ours.gradient_sum(w, mask), trainer.gradient_sum(w, mask))
