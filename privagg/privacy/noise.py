@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil, isqrt
 
 import numpy as np
@@ -69,11 +69,17 @@ class Composition:
         return self.base_stddev**2 * _geometric(self.radix**2, self.levels)
 
     @property
+    def reach(self) -> Fraction:
+        """How far rounding and the independent noise can move it: (1 + b + b^2 + ...) / 2."""
+        return Fraction(_geometric(self.radix, self.levels), 2)
+
+    @property
     def bound(self) -> int:
         """Largest magnitude it can return, in grid units."""
         return table_bound(self.base_stddev) * _geometric(self.radix, self.levels)
 
 
+@lru_cache(maxsize=256)
 def compose(stddev_grid: Fraction) -> Composition:
     """The fewest levels that stand for a Gaussian of at least this standard deviation.
 
@@ -173,14 +179,14 @@ def sum_of_shares_distance(*, stddev_grid: Exact, shares: int, dimension: int = 
         dimension: coordinates, each with its own shares.
 
     Returns:
-        Total over all coordinates, rounded up; 0 for one share, below 1e-500 a coordinate for two.
+        Total over all coordinates, rounded up; 0 for one share, below 1e-900 a coordinate for
+        any cohort.
 
     Raises:
         NoiseError: the standard deviation is out of range, or a count is below 1.
     """
     _at_least_one(shares=shares, dimension=dimension)
-    variance = compose(_checked(stddev_grid)).variance
-    return decimal_above(dimension * sum_distance(variance, shares))
+    return decimal_above(dimension * _sum_distance(compose(_checked(stddev_grid)), shares))
 
 
 def total_distance(*, stddev_grid: Exact, dimension: int, shares: int, rounds: int = 1) -> Decimal:
@@ -205,18 +211,30 @@ def total_distance(*, stddev_grid: Exact, dimension: int, shares: int, rounds: i
     """
     _at_least_one(dimension=dimension, shares=shares, rounds=rounds)
     parts = compose(_checked(stddev_grid))
-    coordinate = shares * _sample_distance(parts) + sum_distance(parts.variance, shares)
+    coordinate = shares * _sample_distance(parts) + _sum_distance(parts, shares)
     return decimal_above(rounds * dimension * coordinate)
 
 
+@lru_cache(maxsize=256)
 def _sample_distance(parts: Composition) -> Fraction:
     """Distance of one composed sample: its tables, and the joins between them."""
     distance = parts.levels * table_distance(parts.base_stddev)
     if parts.levels > 1:
-        stddev_above = Fraction(isqrt(ceil(parts.variance)) + 1)
-        join = join_distance(parts.base_stddev, parts.radix, stddev_above)
-        distance += (parts.levels - 1) * join
+        base_variance = parts.base_stddev**2
+        distance += (parts.levels - 1) * join_distance(
+            low=base_variance,
+            high=base_variance,
+            radix=parts.radix,
+            variance=parts.variance,
+            reach=parts.reach,
+        )
     return distance
+
+
+@lru_cache(maxsize=1024)
+def _sum_distance(parts: Composition, shares: int) -> Fraction:
+    """Distance between a sum of ideal shares of this composition and one rounded Gaussian."""
+    return sum_distance(variance=parts.variance, reach=parts.reach, shares=shares)
 
 
 def _checked(stddev_grid: Exact) -> Fraction:

@@ -43,38 +43,46 @@ def table_distance(stddev: Fraction) -> Fraction:
     return rounding + _TAIL
 
 
-def join_distance(base_stddev: Fraction, radix: int, stddev: Fraction) -> Fraction:
-    """Distance that one step R + radix * Z of the radix composition adds (Lemma 3).
+def join_distance(
+    *, low: Fraction, high: Fraction, radix: int, variance: Fraction, reach: Fraction
+) -> Fraction:
+    """Distance of X + radix * Y from one rounded Gaussian, X and Y being ideal (Lemma 2).
 
-    R and Z stand for Gaussians with standard deviations base_stddev and at least base_stddev, and
-    `stddev` is at least that of R + radix * Z. Requires base_stddev >= 4 * radix >= 8.
+    Ideal means: X = round(N(0, low) + V) with V independent of N, and Y the same with `high`. Then
+    X + radix * Y is, up to this distance, again ideal, with variance low + radix^2 * high. One
+    lemma serves both the sum of two shares (radix 1) and one step of the radix composition.
+
+    Args:
+        low: variance of the Gaussian that X stands for, at least 1, in grid units squared.
+        high: the same for Y.
+        radix: b >= 1.
+        variance: low + radix^2 * high, or more.
+        reach: at least as large as everything in X + radix * Y but its Gaussian can get.
     """
-    w = base_stddev**2 / (1 + radix**2)
+    w = low * high / (low + radix**2 * high)
 
     def bound() -> arb:
-        aliases = 5 * (-2 * arb.pi() ** 2 * _ball(w)).exp()
-        return (21 * _ball(stddev) + 2) * aliases + 2 * arb(-200).exp()
+        exponent = 2 * arb.pi() ** 2 * _ball(w)
+        cut = _ball(reach) + (2 * exponent * _ball(variance)).sqrt() + 1
+        return (5 * cut + 5) * (-exponent).exp()
 
     return _above(bound)
 
 
-def sum_distance(variance: Fraction, shares: int) -> Fraction:
-    """Distance of a sum of `shares` ideal shares from one rounded Gaussian (Lemma 2).
+def sum_distance(*, variance: Fraction, reach: Fraction, shares: int) -> Fraction:
+    """Distance of a sum of `shares` ideal shares from one rounded Gaussian (Lemma 3).
 
-    Each share stands for a Gaussian of variance at least `variance` >= 256; the sum stands for one
-    of `shares` times that variance. One share is its own sum: distance 0.
+    Args:
+        variance: v, of the Gaussian that each share stands for; the sum stands for shares * v.
+        reach: at least as large as everything in a share but its Gaussian can get.
+        shares: h >= 1; one share is its own sum, at distance 0.
     """
-    if shares == 1:
+    joins = shares - 1
+    if joins == 0:
         return Fraction(0)
-
-    def bound() -> arb:
-        v, h = _ball(variance), arb(shares)
-        nearest = (-(arb.pi() ** 2) * v / 2).exp()
-        aliases = 2 * nearest / (1 - nearest**8)
-        reach = h * v.sqrt() + arb.pi() * v * h.sqrt() + 1
-        return (reach + arb(0.5)) * (h + 1) * aliases + 2 * nearest
-
-    return _above(bound)
+    return joins * join_distance(
+        low=variance, high=variance, radix=1, variance=shares * variance, reach=shares * reach
+    )
 
 
 def _ball(value: Fraction) -> arb:
