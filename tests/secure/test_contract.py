@@ -7,7 +7,7 @@ import pytest
 
 from tests.secure.contract import CASES, SchemeContract, setup
 
-SCHEMES = ("plaintext", "ckks", "bfv")
+SCHEMES = ("plaintext", "ckks", "bfv", "paillier")
 
 
 @pytest.fixture(params=SCHEMES, scope="module")
