@@ -1,0 +1,87 @@
+"""The application and its door: a deliberate refusal becomes one `error:` line, never a trace."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from privagg import __version__
+from privagg.cli import ledgers, numbers, reports, training
+from privagg.cli.console import fail, show_traceback
+from privagg.errors import PrivaggError
+
+HELP = """Train one model across institutions whose data never leaves them.
+
+Each contribution is clipped, noised and encrypted before it goes; every
+round's (ε, δ) is charged to each institution's ledger before anybody
+trains; a report says what was spent, and against whom it holds.
+
+[bold]First steps[/bold]
+
+  privagg demo             three hospitals, one model; look at out/
+  privagg init my.toml     write a commented configuration
+  privagg check my.toml    noise, ε a round and sizes, before training
+  privagg run my.toml      train
+
+[bold]Numbers without training[/bold]
+
+  privagg epsilon -q 0.2 -s 10 -n 10000 -d 1e-9
+  privagg calibrate -e 1 -d 1e-5 -q 0.2 -n 40
+
+Each verb explains itself: privagg run --help.
+Exit codes: 0 done, 1 unexpected, 2 refused or stopped.
+"""
+
+app = typer.Typer(
+    name="privagg",
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("init")(training.init)
+app.command("check")(training.check)
+app.command("run")(training.run)
+app.command("demo")(training.demo)
+app.command("epsilon")(numbers.epsilon)
+app.command("calibrate")(numbers.calibrate)
+app.add_typer(ledgers.app, name="ledger")
+app.command("report")(reports.report)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"privagg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show an error's traceback.", is_eager=True)
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and leave.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options of every verb."""
+    show_traceback(debug)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `privagg` script."""
+    try:
+        app()
+    except PrivaggError as error:
+        sys.exit(fail(error))
+    except KeyboardInterrupt:
+        sys.exit(fail(None, "interrupted; whatever was charged to a ledger stays charged"))
+    except Exception as error:
+        sys.exit(fail(error))

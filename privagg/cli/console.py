@@ -1,0 +1,101 @@
+"""How the command line speaks: plain when piped, coloured in a terminal, JSON where asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from privagg.errors import PrivaggError
+
+PIPED_WIDTH = 140
+
+_debug = False
+
+
+def show_traceback(wanted: bool) -> None:
+    """Whether `fail` prints the traceback too."""
+    global _debug
+    _debug = wanted
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that neither colours nor cuts lines when its output goes to a file or a pipe."""
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, emoji=False, width=PIPED_WIDTH)
+    return made
+
+
+def fail(error: Exception | None, message: str | None = None) -> int:
+    """Say on stderr what went wrong and what to do; return the exit code.
+
+    A deliberate refusal (`PrivaggError`) carries its own message and code; anything else is a
+    fault of privagg's, exits with 1 and asks for a report.
+    """
+    out = console(stderr=True)
+    if _debug and error is not None:
+        out.print(Text("".join(traceback.format_exception(error)).rstrip(), style="dim"))
+    line = Text("error: ", style="bold red")
+    if isinstance(error, PrivaggError) or error is None:
+        line.append(message or str(error), style="not bold default")
+        out.print(line, soft_wrap=True)
+        return error.exit_code if isinstance(error, PrivaggError) else 130
+    line.append(f"{type(error).__name__}: {error}", style="not bold default")
+    out.print(line, soft_wrap=True)
+    out.print(
+        "This is a fault in privagg, not in what you asked for. Whatever was charged to a ledger "
+        "stays charged. Please report it with what `--debug` (before the verb) prints.",
+        soft_wrap=True,
+    )
+    return 1
+
+
+def note(message: str) -> None:
+    """A remark on stderr, so that it never mixes with output that a machine reads."""
+    console(stderr=True).print(Text(message, style="dim"), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, as is: no colours, no wrapping."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document on one line of stdout, at once."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def heading(out: Console, text: str) -> None:
+    """A bold line with air above it."""
+    out.print()
+    out.print(Text(text, style="bold"))
+
+
+def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    """Label and value side by side; values are text, whatever they contain."""
+    table = Table.grid(padding=(0, 3))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in pairs:
+        table.add_row(Text(label), Text(value))
+    out.print(table)
+
+
+def table(
+    out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1
+) -> None:
+    """A plain table; the first `left` columns are aligned left, numbers right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for number, name in enumerate(columns):
+        made.add_column(Text(name), justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    out.print(made)

@@ -1,0 +1,142 @@
+"""A run as it happens: a line a round, and under it a progress bar where there is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from privagg.cli.console import print_json_line
+from privagg.report.figures import byte_text, epsilon_text, second_text
+
+if TYPE_CHECKING:
+    from privagg.running import RoundReport
+
+MOST_SITE_COLUMNS = 4
+
+
+class RoundLines:
+    """Prints one line for each attempt at a round.
+
+    Args:
+        out: where to.
+        rounds: planned rounds.
+        sites: names in roster order.
+        metric: False where no table was declared public.
+    """
+
+    def __init__(self, out: Console, rounds: int, sites: tuple[str, ...], *, metric: bool) -> None:
+        self.out = out
+        self.rounds = rounds
+        self.sites = sites
+        self.metric = metric
+        self.one_by_one = len(sites) <= MOST_SITE_COLUMNS
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=out, transient=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task("training", total=rounds)
+
+    def live(self) -> AbstractContextManager[Any]:
+        """Shows the bar while inside; nothing at all where output is piped."""
+        return self.progress if self.out.is_terminal else nullcontext()
+
+    def header(self) -> None:
+        """The columns' names."""
+        self.out.print(Text(self._columns(
+            "round", "sites", "accuracy" if self.metric else "", self._site_names(), "sent",
+            "encrypt", "add", "open",
+        ), style="dim"), soft_wrap=True)  # fmt: skip
+
+    def __call__(self, report: RoundReport) -> None:
+        """One attempt has ended."""
+        outcome = report.outcome
+        seconds = outcome.seconds
+        opened = outcome.outcome == "opened"
+        self.out.print(
+            Text(self._columns(
+                f"{outcome.round}/{self.rounds}",
+                f"{len(outcome.survivors) if opened else len(outcome.bytes_up)}"
+                f"/{len(outcome.cohort)}",
+                _metric(report) if self.metric else "",
+                self._spending(report),
+                byte_text(sum(outcome.bytes_up.values())),
+                second_text(report.encrypt_seconds),
+                second_text(seconds.get("add", 0.0)),
+                second_text(seconds.get("open", 0.0)),
+            ), style="" if opened else "yellow"),
+            soft_wrap=True,
+        )  # fmt: skip
+        for site, why in outcome.refusals.items():
+            self.out.print(Text(f"        {site}: {why}", style="yellow"), soft_wrap=True)
+        if opened:
+            self.progress.advance(self.task)
+        else:
+            self.out.print(Text(f"        stopped, nothing was opened: {outcome.reason}",
+                                style="yellow"), soft_wrap=True)  # fmt: skip
+
+    def _columns(
+        self, number: str, sites: str, metric: str, spent: str, sent: str, *stages: str
+    ) -> str:
+        metric = f"{metric:>9}  " if self.metric else ""
+        times = "".join(f"{stage:>9}" for stage in stages)
+        return f"{number:>7}  {sites:>6}  {metric}{spent}  {sent:>8}{times}"
+
+    def _site_names(self) -> str:
+        if self.one_by_one:
+            return "  ".join(f"{f'ε {name}'[:22]:>{self._width(name)}}" for name in self.sites)
+        return f"{'ε of budget':>26}"
+
+    @staticmethod
+    def _width(name: str) -> int:
+        return min(max(len(name) + 2, 10), 22)
+
+    def _spending(self, report: RoundReport) -> str:
+        pairs = {name: _share(*report.epsilon[name]) for name in self.sites}
+        if self.one_by_one:
+            return "  ".join(f"{pairs[name]:>{self._width(name)}}" for name in self.sites)
+        if len(set(pairs.values())) == 1:
+            text = f"{next(iter(pairs.values()))} at all {len(pairs)}"
+        else:
+            spent = [report.epsilon[name][0] for name in self.sites]
+            text = f"{epsilon_text(min(spent))} to {epsilon_text(max(spent))}"
+        return f"{text:>26}"
+
+
+def _share(spent: Decimal, budget: Decimal) -> str:
+    return f"{epsilon_text(spent)}/{epsilon_text(budget)}"
+
+
+def _metric(report: RoundReport) -> str:
+    value = report.metrics.get("accuracy")
+    if value is not None:
+        return f"{value:.1%}"
+    return "–" if not report.metrics else f"{next(iter(report.metrics.values())):.3f}"
+
+
+def json_lines(rounds: int) -> Callable[[RoundReport], None]:
+    """A line of JSON for each attempt, for a machine that watches."""
+
+    def told(report: RoundReport) -> None:
+        outcome = report.outcome
+        print_json_line(
+            {
+                "round": outcome.round, "of": rounds, "attempt": outcome.attempt,
+                "outcome": outcome.outcome, "reason": outcome.reason,
+                "cohort": list(outcome.cohort), "survivors": list(outcome.survivors),
+                "refusals": dict(outcome.refusals), "metrics": dict(report.metrics),
+                "epsilon": {
+                    name: {"spent": format(spent, "f"), "budget": format(budget, "f")}
+                    for name, (spent, budget) in report.epsilon.items()
+                },
+                "bytes_up": dict(outcome.bytes_up), "bytes_down": dict(outcome.bytes_down),
+                "seconds": {"encrypt": report.encrypt_seconds, **outcome.seconds},
+            }
+        )  # fmt: skip
+
+    return told

@@ -1,0 +1,229 @@
+"""`epsilon` and `calibrate`: numbers without training. They need neither torch nor data."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+import typer
+
+from privagg.cli import console
+from privagg.cli.options import check_delta, exact, mixed_rounds, positive, spread
+from privagg.errors import CertificationError, ConfigError, UnknownEventError
+from privagg.privacy.events import DpEvent, Mechanism
+
+ADJACENCIES = ("add-or-remove-one", "replace-one")
+
+Rates = Annotated[
+    list[Decimal],
+    typer.Option(
+        "--sampling-rate", "-q", parser=exact, metavar="Q", help="Probability of a unit to be in."
+    ),
+]
+Rounds = Annotated[
+    list[int], typer.Option("--rounds", "-n", metavar="N", help="How many such rounds.")
+]
+Delta = Annotated[
+    Decimal, typer.Option("--delta", "-d", parser=exact, metavar="D", help="δ, in (0, 1).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def epsilon(
+    noise_multiplier: Annotated[
+        list[Decimal],
+        typer.Option(
+            "--noise-multiplier",
+            "-s",
+            parser=exact,
+            metavar="SIGMA",
+            help="Noise standard deviation over L2 sensitivity.",
+        ),
+    ],
+    rounds: Rounds,
+    delta: Delta,
+    sampling_rate: Rates = [Decimal(1)],  # noqa: B006 - typer copies it
+    adjacency: Annotated[
+        str, typer.Option(help=f"Neighbouring relation: {' or '.join(ADJACENCIES)}.")
+    ] = ADJACENCIES[0],
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Also ask dp-accounting's RDP and PLD.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Prove an interval for the ε of Gaussian or Poisson-sampled Gaussian rounds.
+
+    The upper end is what budgets are held against. Repeat the options for mixed rounds; each
+    repetition is a group of equal rounds, and an option given once holds for all groups.
+
+    [bold]Examples[/bold]
+
+      privagg epsilon --sampling-rate 0.2 --noise-multiplier 10 --rounds 10000 --delta 1e-9
+
+      privagg epsilon -q 0.01 -s 1.1 -n 1000  -q 1 -s 40 -n 10  --delta 1e-6 --json
+    """  # fmt: skip
+    check_delta(delta)
+    event = mixed_rounds(sampling_rate, _effective(noise_multiplier, sampling_rate, adjacency),
+                         rounds)  # fmt: skip
+    figures = _figures(event, delta, peers)
+    if as_json:
+        _print_epsilon_json(event, delta, adjacency, figures)
+    else:
+        _print_epsilon(delta, adjacency, figures)
+
+
+def _effective(multipliers: list[Decimal], rates: list[Decimal], adjacency: str) -> list[Decimal]:
+    """Noise multipliers for add-or-remove-one that stand for the wanted relation.
+
+    Replacing one unit moves a full-participation sum by up to twice the clip norm, so the
+    multiplier halves. Under subsampling no such step is proved here, and it is refused.
+    """
+    if adjacency == "add-or-remove-one":
+        return multipliers
+    if adjacency != "replace-one":
+        raise ConfigError(f"unknown adjacency {adjacency!r}; choose {' or '.join(ADJACENCIES)}")
+    if any(rate != 1 for rate in rates):
+        raise ConfigError(
+            "replace-one is proved for full participation only (--sampling-rate 1); under Poisson "
+            "sampling use add-or-remove-one"
+        )
+    return [multiplier / 2 for multiplier in multipliers]
+
+
+def _figures(event: DpEvent, delta: Decimal, peers: bool) -> list[dict[str, Any]]:
+    """What each accountant says: name, upper, lower, method or why there is none."""
+    from privagg.privacy.accountant import Accountant
+    from privagg.privacy.accountants import PldAccountant, RdpAccountant, default_accountant
+
+    asked: list[Accountant] = [default_accountant()]
+    if peers:
+        asked += [RdpAccountant(), PldAccountant()]
+    found: list[dict[str, Any]] = []
+    for accountant in asked:
+        try:
+            bound = accountant.epsilon(event, delta)
+        except (UnknownEventError, CertificationError) as error:
+            if not found:
+                raise
+            found.append({"name": accountant.name, "epsilon": None, "note": str(error)})
+            continue
+        found.append(
+            {
+                "name": accountant.name, "epsilon": bound.upper, "lower": bound.lower,
+                "certified": bound.certified, "note": bound.method,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _below(figure: dict[str, Any], proven: dict[str, Any]) -> bool:
+    lower = proven["lower"]
+    return figure["epsilon"] is not None and lower is not None and figure["epsilon"] < lower
+
+
+def _plain(value: Decimal | None) -> str | None:
+    return None if value is None else format(value, "f")
+
+
+def _print_epsilon_json(
+    event: DpEvent, delta: Decimal, adjacency: str, figures: list[dict[str, Any]]
+) -> None:
+    proven = figures[0]
+    console.print_json(
+        {
+            "epsilon": _plain(proven["epsilon"]),
+            "epsilon_lower": _plain(proven["lower"]),
+            "delta": _plain(delta),
+            "adjacency": adjacency,
+            "certified": proven["certified"],
+            "method": proven["note"],
+            "event": event.model_dump(mode="json"),
+            "peers": [
+                {
+                    "name": f["name"],
+                    "epsilon": _plain(f["epsilon"]),
+                    "below_proven": _below(f, proven),
+                    "note": f["note"],
+                }
+                for f in figures[1:]
+            ],
+        }
+    )
+
+
+def _print_epsilon(delta: Decimal, adjacency: str, figures: list[dict[str, Any]]) -> None:
+    from privagg.report.figures import delta_text, epsilon_text, lower_text, relative_text
+
+    out, proven = console.console(), figures[0]
+    upper = proven["epsilon"]
+    out.print(f"[bold]ε ≤ {epsilon_text(upper, 9)}[/bold]   at δ = {delta_text(delta)}, "
+              f"{adjacency}, proven")  # fmt: skip
+    if proven["lower"] is not None and upper.is_finite():
+        out.print(f"ε ≥ {lower_text(proven['lower'], 9)}   proven lower end")
+    rows = []
+    for figure in figures[1:]:
+        value = figure["epsilon"]
+        if value is None:
+            rows.append((figure["name"], "no figure", "", figure["note"]))
+            continue
+        remark = figure["note"]
+        if _below(figure, proven):
+            remark = f"below the proven lower end: it understates ε ({remark})"
+        rows.append((figure["name"], epsilon_text(value, 9), relative_text(value, upper), remark))
+    if rows:
+        out.print()
+        console.table(out, ("peer", "ε", "against proven", "how"), [
+            (name, value, relative, how) for name, value, relative, how in rows])  # fmt: skip
+
+
+def calibrate(
+    epsilon: Annotated[
+        Decimal, typer.Option("--epsilon", "-e", parser=exact, metavar="E", help="Target ε.")
+    ],
+    delta: Delta,
+    rounds: Rounds,
+    sampling_rate: Rates = [Decimal(1)],  # noqa: B006 - typer copies it
+    as_json: AsJson = False,
+) -> None:
+    """Find the smallest noise multiplier, to 10⁻⁶, whose proven ε fits.
+
+    Repeat the sampling rate and the rounds for groups of rounds that share one multiplier.
+
+    [bold]Examples[/bold]
+
+      privagg calibrate --epsilon 1 --delta 1e-5 --sampling-rate 0.2 --rounds 40
+
+      privagg calibrate -e 3 -d 1e-6  -q 0.01 -n 5000  -q 1 -n 5  --json
+    """
+    from privagg.privacy.accountants import default_accountant
+    from privagg.privacy.calibration import calibrate as search
+
+    positive(epsilon, "epsilon")
+    check_delta(delta)
+    groups = max(len(sampling_rate), len(rounds))
+    rates, counts = spread(sampling_rate, groups, "sampling-rate"), spread(rounds, groups, "rounds")
+    mixed_rounds(rates, [Decimal(1)], counts)  # refuses what is out of range before the search
+
+    def event_of(multiplier: Decimal) -> DpEvent:
+        event = DpEvent()
+        for rate, count in zip(rates, counts, strict=True):
+            event += DpEvent.once(Mechanism.of(rate, multiplier), count=count)
+        return event
+
+    accountant = default_accountant()
+    multiplier = search(event_of, epsilon=epsilon, delta=delta, accountant=accountant)
+    bound = accountant.epsilon(event_of(multiplier), delta)
+    if as_json:
+        console.print_json(
+            {
+                "noise_multiplier": _plain(multiplier), "epsilon": _plain(bound.upper),
+                "epsilon_target": _plain(epsilon), "delta": _plain(delta),
+                "certified": bound.certified, "method": bound.method,
+                "event": event_of(multiplier).model_dump(mode="json"),
+            }
+        )  # fmt: skip
+        return
+    out = console.console()
+    out.print(f"[bold]noise multiplier {multiplier:f}[/bold]")
+    out.print(f"ε ≤ {bound.upper:f} of {epsilon:f} at δ = {delta:f}, proven; "
+              "a multiplier smaller by 10⁻⁶ would not fit")  # fmt: skip

@@ -1,0 +1,255 @@
+"""What a plan means, before anyone trains: facts for a machine, and the same for a person."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from math import log2
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from privagg.cli import console
+from privagg.errors import BudgetExceededError
+
+if TYPE_CHECKING:
+    from privagg.federation import Federation
+
+MOST_ROUNDS_SHOWN = 12
+LARGEST_SUM_BITS = 62
+
+
+def describe(federation: Federation) -> dict[str, Any]:
+    """The plan, its cost round by round, its observers, sizes and room; JSON-ready."""
+    from privagg.report.accounting import Bounds
+
+    bounds = Bounds(federation.accountant)
+    plan, parameters = federation.plan, federation.parameters
+    noise = plan.noise
+    return {
+        "federation": federation.config.federation.name,
+        "mode": plan.mode,
+        "unit": plan.unit.value,
+        "plan_digest": plan.digest,
+        "rounds": plan.rounds,
+        "parameters": plan.dimension,
+        "clip_norm_l2": format(plan.clip_norm_l2, "f"),
+        "noise_multiplier": format(plan.noise_multiplier, "f"),
+        "noise_share_stddev_grid": float(noise.stddev_grid) if noise else 0.0,
+        "sensitivity_grid": plan.sensitivity_grid,
+        "sampling_rate": _sampling_rate(plan),
+        "delta": format(plan.delta, "f"),
+        "sites": [site.model_dump() for site in plan.sites],
+        "asked_in_a_round": plan.addends,
+        "minimum_survivors": plan.minimum_survivors,
+        "dropouts": plan.dropouts,
+        "colluders": plan.colluders,
+        "custody": plan.custody.value,
+        "custody_plainly": plan.custody.plainly,
+        "epsilon_by_round": _by_round(federation, bounds),
+        "observers": _observers(federation, bounds),
+        "scheme": {
+            "name": plan.scheme,
+            "protects": federation.scheme.protects,
+            "security_bits": parameters.security_bits,
+            "explanation": parameters.explain(),
+            "upload_bytes": parameters.payload_bytes,
+            "round_bytes_up": parameters.payload_bytes * plan.addends,
+            "job_bytes_up": parameters.payload_bytes * plan.addends * plan.rounds,
+        },
+        "room": {
+            "upload_bound_grid": plan.upload_bound,
+            "sum_bound_grid": plan.sum_bound,
+            "sum_bits": round(log2(plan.sum_bound), 2),
+            "largest_sum_bits": LARGEST_SUM_BITS,
+        },
+        "budgets": _budgets(federation),
+    }
+
+
+def _sampling_rate(plan: Any) -> str | None:
+    rate = getattr(plan, "sampling_rate", None)
+    return None if rate is None else format(rate, "f")
+
+
+def _heaviest(federation: Federation) -> str:
+    """The site that is charged most: the one with the largest weight."""
+    return max(federation.plan.sites, key=lambda site: site.weight).name
+
+
+def _by_round(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
+    """Committed epsilon after some rounds, always the first and the last, at the site charged most.
+
+    The figures are for a data set of which nothing was spent before.
+    """
+    plan, site = federation.plan, _heaviest(federation)
+    if plan.rounds <= MOST_ROUNDS_SHOWN:
+        shown = list(range(1, plan.rounds + 1))
+    else:
+        step = (plan.rounds - 1) / (MOST_ROUNDS_SHOWN - 1)
+        shown = sorted({1 + round(i * step) for i in range(MOST_ROUNDS_SHOWN)})
+    return [
+        {
+            "round": number,
+            "epsilon": format(
+                bounds.epsilon(plan.total_committed(site, number), plan.delta).upper, "f"
+            ),
+        }
+        for number in shown
+    ]
+
+
+def _observers(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
+    """Epsilon of the whole job against every observer when everybody survives every round."""
+    from privagg.report.accounting import Attempt, observer_matrix
+
+    plan = federation.plan
+    attempts = [Attempt(plan.addends, private=True)] * plan.rounds
+    return [
+        {
+            "observer": row.observer,
+            "colluding_sites": row.colluding_sites,
+            "epsilon": format(row.epsilon, "f"),
+            "sees": row.sees,
+            "assumptions": list(row.assumptions),
+        }
+        for row in observer_matrix(plan, _heaviest(federation), attempts, bounds)
+    ]
+
+
+def _budgets(federation: Federation) -> list[dict[str, Any]]:
+    """What the job would do to each data set's budget. Opens ledgers for reading, creates none.
+
+    Raises:
+        BudgetExceededError: a budget is too small for the whole job.
+    """
+    from privagg.privacy.ledger import BudgetKey, Ledger
+
+    plan, privacy, found = federation.plan, federation.config.privacy, []
+    for site in plan.sites:
+        key, path = BudgetKey(site.dataset, plan.unit.value), federation.ledger_path(site.name)
+        total, before, budget = plan.total_committed(site.name), Decimal(0), privacy.budget
+        after = None
+        if path.exists():
+            ledger = Ledger.open(path, accountant=federation.accountant)
+            if key in set(ledger.keys()):
+                projection = ledger.project(key, total)
+                before, after = projection.epsilon_before, projection.epsilon_after
+                budget = projection.epsilon_budget
+        if after is None:
+            after = federation.accountant.epsilon(total, plan.delta).upper
+        if not after <= budget:
+            raise BudgetExceededError(
+                f"{plan.rounds} rounds would bring data set {site.dataset!r} of {site.name!r} from "
+                f"epsilon {before:f} to {after:f}, beyond its budget of {budget:f}; nothing was "
+                "spent. Plan fewer rounds, a lower sampling rate or more noise (a smaller "
+                "privacy.epsilon), or have its owner raise the budget with `privagg ledger budget`"
+            )
+        found.append(
+            {
+                "site": site.name, "dataset": site.dataset, "epsilon_before": format(before, "f"),
+                "epsilon_after": format(after, "f"), "epsilon_budget": format(budget, "f"),
+            }
+        )  # fmt: skip
+    return found
+
+
+def print_plan(out: Console, facts: dict[str, Any]) -> None:
+    """The plan for a person."""
+    _print_settings(out, facts)
+    _print_cost(out, facts)
+    _print_observers(out, facts)
+    _print_encryption(out, facts)
+
+
+def _print_settings(out: Console, facts: dict[str, Any]) -> None:
+    from privagg.report.figures import count_text
+
+    sites = facts["sites"]
+    records = sum(site["records"] for site in sites)
+    noise = facts["noise_multiplier"].rstrip("0").rstrip(".") or "0"
+    pairs = [
+        ("way of being private", f"{facts['mode']}, the unit is a {facts['unit']}"),
+        ("noise multiplier", f"{noise}  (each site adds {facts['noise_share_stddev_grid']:.1f} "
+         f"grid units; the clip is {facts['sensitivity_grid']})"),
+        ("rounds", f"{facts['rounds']}"),
+        ("model", count_text(facts["parameters"], "parameter")),
+        ("cohort", f"{facts['asked_in_a_round']} sites with {records} declared records; a round "
+         f"needs {facts['minimum_survivors']} contributions"),
+        ("allowed for", f"{count_text(facts['dropouts'], 'dropout')}, "
+         f"{count_text(facts['colluders'], 'colluding site')}"),
+        ("custody", f"{facts['custody']}: {facts['custody_plainly']}"),
+        ("plan digest", facts["plan_digest"]),
+    ]  # fmt: skip
+    if facts["sampling_rate"] is not None:
+        pairs.insert(2, ("sampling rate", facts["sampling_rate"]))
+    console.heading(out, f"Plan of {facts['federation']}")
+    console.facts(out, pairs)
+
+
+def _print_cost(out: Console, facts: dict[str, Any]) -> None:
+    from privagg.report.figures import delta_text, epsilon_text
+
+    console.heading(out, f"ε charged after each planned round, at δ = "
+                         f"{delta_text(Decimal(facts['delta']))}")  # fmt: skip
+    rows = facts["epsilon_by_round"]
+    last = Decimal(rows[-1]["epsilon"])
+    width = 24
+    lines = []
+    for row in rows:
+        value = Decimal(row["epsilon"])
+        share = float(value / last) if last.is_finite() and last > 0 else 1.0
+        lines.append(
+            (str(row["round"]), epsilon_text(value, 4), "━" * max(1, round(share * width)))
+        )
+    table = [(number, value, bar.ljust(width)) for number, value, bar in lines]
+    console.table(out, ("round", "ε", "".ljust(width)), table, left=0)
+    for budget in facts["budgets"]:
+        before, after, limit = (
+            epsilon_text(Decimal(budget[name]), 4)
+            for name in ("epsilon_before", "epsilon_after", "epsilon_budget")
+        )
+        out.print(f"{budget['site']}: spent {before} before, {after} after the job, budget {limit}",
+                  markup=False)  # fmt: skip
+
+
+def _print_observers(out: Console, facts: dict[str, Any]) -> None:
+    from privagg.report.figures import epsilon_text
+    from privagg.report.view import MOST_COLUMNS, OBSERVERS
+
+    console.heading(out, "Who could learn what: ε of the whole job, k sites pooling what they know")
+    cells: dict[str, dict[int, str]] = {}
+    for row in facts["observers"]:
+        label = OBSERVERS.get(row["observer"], row["observer"])
+        cells.setdefault(label, {})[row["colluding_sites"]] = epsilon_text(
+            Decimal(row["epsilon"]), 3
+        )
+    every = sorted({k for by_k in cells.values() for k in by_k})[:MOST_COLUMNS]
+    console.table(
+        out,
+        ("observer", *(f"k = {k}" for k in every)),
+        [(label, *(by_k.get(k, "–") for k in every)) for label, by_k in cells.items()],
+    )
+
+
+def _print_encryption(out: Console, facts: dict[str, Any]) -> None:
+    from privagg.report.figures import byte_text
+
+    scheme, room = facts["scheme"], facts["room"]
+    console.heading(out, "Encryption and room in the grid")
+    safety = (
+        f"{scheme['security_bits']}-bit security"
+        if scheme["protects"]
+        else "UNSAFE: does not encrypt; for tests and comparisons"
+    )
+    console.facts(
+        out,
+        (
+            ("scheme", f"{scheme['name']}, {safety}"),
+            ("parameters", scheme["explanation"]),
+            ("ciphertext", f"{byte_text(scheme['upload_bytes'])} an upload, "
+             f"{byte_text(scheme['round_bytes_up'])} a round, "
+             f"{byte_text(scheme['job_bytes_up'])} for the job"),
+            ("room", f"a sum stays within ±{room['sum_bound_grid']} "
+             f"({room['sum_bits']} of {room['largest_sum_bits']} bits)"),
+        ),
+    )  # fmt: skip

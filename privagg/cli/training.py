@@ -1,0 +1,273 @@
+"""`init`, `check`, `run` and `demo`: from a configuration to a trained model."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from privagg.cli import console
+from privagg.errors import ConfigError, DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from privagg.federation import Federation
+    from privagg.running import RunResult
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+TRAINING_MODULES = frozenset(
+    {"torch", "opacus", "safetensors", "pandas", "pyarrow", "sklearn", "numba"}
+)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("federation.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented configuration to start from.
+
+    [bold]Example[/bold]
+
+      privagg init my.toml
+    """
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists already; choose another name, or replace it with --force")
+    _write(path, _packaged("template.toml"))
+    out = console.console()
+    out.print(f"wrote {path}", markup=False, soft_wrap=True)
+    out.print(f"next: name your sites and columns in it, then `privagg check {path}`", markup=False)
+
+
+def check(
+    config: ConfigPath,
+    data: Annotated[
+        bool, typer.Option("--data/--no-data", help="Also look at the sites' files that are here.")
+    ] = True,
+    site: Annotated[
+        str | None, typer.Option(help="Look at this site's file only: run this where it lies.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a configuration and print the plan, before anyone trains. Spends nothing.
+
+    What it says about a site's data is for the data's owner only; nothing of it is sent or stored.
+
+    [bold]Examples[/bold]
+
+      privagg check my.toml
+
+      privagg check my.toml --site riverside     at riverside, on its own file
+
+      privagg check my.toml --no-data --json     the plan alone, for a machine
+    """
+    from privagg.cli.planview import describe, print_plan
+
+    federation = _federation(config)
+    if site is not None and site not in federation.plan.names:
+        raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
+    findings = _findings(federation, site) if data else {}
+    facts = describe(federation)
+    if as_json:
+        console.print_json({**facts, "findings": findings})
+    else:
+        out = console.console()
+        print_plan(out, facts)
+        for name, found in findings.items():
+            console.heading(out, f"Data of {name} (for its owner only)")
+            for finding in found:
+                out.print(_finding_line(finding), soft_wrap=True)
+            if not found:
+                out.print("fits its declaration")
+    wrong = [name for name, found in findings.items()
+             if any(f["severity"] == "error" for f in found)]  # fmt: skip
+    if wrong:
+        raise DataError(
+            f"the data of {', '.join(wrong)} should not be used as it is; see the findings above. "
+            "Nothing was spent"
+        )
+
+
+def _finding_line(finding: dict[str, Any]) -> Text:
+    style = {"error": "bold red", "warning": "yellow"}.get(finding["severity"], "dim")
+    place = f"{finding['column']}: " if finding["column"] else ""
+    return Text(f"{finding['severity']:>7}  ", style=style).append(
+        f"{place}{finding['message']}", style="not bold default"
+    )
+
+
+def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[str, Any]]]:
+    """What the owner of each site should know about its file; reading it checks the file itself."""
+    from dataclasses import asdict
+
+    found = {
+        section.name: [asdict(finding) for finding in federation.inspect(section)]
+        for section in federation.config.sites
+        if only in (None, section.name)
+    }
+    if only is None:
+        _ = federation.public_records  # read now, so that a bad file is named now
+    return found
+
+
+def run(config: ConfigPath, as_json: AsJson = False) -> None:
+    """Train: charge, encrypt, add, open, step, for every planned round; then write the report.
+
+    Budgets are checked before anything is spent. A round that cannot be opened stays charged.
+
+    [bold]Examples[/bold]
+
+      privagg run my.toml
+
+      privagg run my.toml --json > rounds.jsonl     one JSON document a line
+    """
+    _train(_federation(config), as_json=as_json)
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for data, model, ledgers and report.")
+    ] = Path("out"),
+    scheme: Annotated[
+        str, typer.Option(help="ckks, bfv, paillier or plaintext (unsafe).")
+    ] = "ckks",
+    as_json: AsJson = False,
+) -> None:
+    """Three hospitals train one breast-cancer model; nothing is downloaded.
+
+    Writes the hospitals' tables and the configuration into the output folder, so that you can
+    change it and run it again with `privagg run`.
+    """
+    path = write_demo(output, scheme=scheme)
+    if not as_json:
+        console.note(f"the configuration is {path}; change it and run `privagg run {path}`")
+    _train(_federation(path), as_json=as_json)
+
+
+def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
+    """Write the demo's tables and configuration; return the configuration's path.
+
+    A second demo in the same folder is a new run on the same data: its ledgers are kept, and the
+    budget in it lasts for a few such runs.
+    """
+    try:
+        from privagg.client.datasets import write_breast_cancer
+    except ImportError as error:
+        raise _missing(error) from error
+    write_breast_cancer(folder / "data")
+    text = _packaged("demo.toml").replace('scheme = "ckks"', f'scheme = "{scheme}"')
+    return _write(folder / "breast-cancer.toml", text)
+
+
+def _train(federation: Federation, *, as_json: bool) -> None:
+    from privagg.cli.live import RoundLines, json_lines
+
+    plan = federation.plan
+    if as_json:
+        result = federation.run(on_round=json_lines(plan.rounds))
+        console.print_json_line(_result_json(result))
+        _exit_unless_finished(result)
+        return
+    out = console.console()
+    sizes = ", ".join(f"{site.name} ({site.records})" for site in plan.sites[:6])
+    more = f" and {len(plan.sites) - 6} more" if len(plan.sites) > 6 else ""
+    noise = f"noise multiplier {plan.noise_multiplier.normalize():f}, {plan.scheme}"
+    name = federation.config.federation.name
+    out.print(Text(f"{name}: {sizes}{more}; {noise}"), soft_wrap=True)
+    if not federation.scheme.protects:
+        console.note(f"scheme {plan.scheme} does not encrypt: for tests and comparisons only")
+    measured = federation.public_records is not None
+    lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
+    lines.header()
+    with lines.live():
+        result = federation.run(on_round=lines)
+    _print_result(result)
+    _exit_unless_finished(result)
+
+
+def _print_result(result: RunResult) -> None:
+    out = console.console()
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    out.print()
+    if metrics:
+        out.print(Text(f"on the public table: {metrics}"))
+    if result.outcome != "finished":
+        out.print(Text(f"the run was {result.outcome}: {result.reason}", style="yellow"),
+                  soft_wrap=True)  # fmt: skip
+    pairs = [("run", result.run)]
+    pairs += [
+        (label, str(path))
+        for label, path in (
+            ("model", result.model), ("report", result.report_json), ("page", result.report_html),
+        )
+        if path is not None
+    ]  # fmt: skip
+    if result.ledgers:
+        folder = next(iter(result.ledgers.values())).parent
+        pairs.append(("ledgers", f"{folder}/ ({len(result.ledgers)} files)"))
+    width = max(len(label) for label, _ in pairs)
+    for label, value in pairs:
+        out.print(Text(f"{label.ljust(width)}  ", style="dim").append(value, style="not dim"),
+                  soft_wrap=True)  # fmt: skip
+
+
+def _result_json(result: RunResult) -> dict[str, Any]:
+    def text(path: Path | None) -> str | None:
+        return None if path is None else str(path)
+
+    return {
+        "run": result.run,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "metrics": result.metrics,
+        "model": text(result.model),
+        "report_json": text(result.report_json),
+        "report_html": text(result.report_html),
+        "ledgers": {party: str(path) for party, path in result.ledgers.items()},
+    }
+
+
+def _exit_unless_finished(result: RunResult) -> None:
+    """A run that the plan's rule stopped left its files, but it is not what was asked for."""
+    if result.outcome != "finished":
+        raise typer.Exit(2)
+
+
+def _federation(path: Path) -> Federation:
+    """The federation of a configuration file.
+
+    Raises:
+        MissingDependencyError: what training needs is not installed.
+    """
+    try:
+        from privagg.federation import Federation
+    except ImportError as error:
+        raise _missing(error) from error
+    return Federation.from_toml(path)
+
+
+def _missing(error: ImportError) -> Exception:
+    """The error to raise for a failed import: ours where an extra is missing, else the same."""
+    if (error.name or "").partition(".")[0] not in TRAINING_MODULES:
+        return error
+    return MissingDependencyError(
+        f"training needs {error.name}, which is not installed; pip install 'privagg[train,ckks]'"
+    )
+
+
+def _packaged(name: str) -> str:
+    return resources.files("privagg.cli").joinpath(name).read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}; choose another folder"
+        ) from error
+    return path
