@@ -239,6 +239,7 @@ class Federation:
         *,
         on_round: Callable[[RoundReport], None] | None = None,
         randomness: Randomness | None = None,
+        run_id: str | None = None,
     ) -> RunResult:
         """Train: charge, encrypt, add, open and step for every planned round; then report.
 
@@ -246,9 +247,11 @@ class Federation:
             on_round: called after every attempt.
             randomness: source of sampling and noise; the operating system's unless a test says
                 otherwise (a deterministic source is charged as epsilon = infinity).
+            run_id: name of the run; a fresh one by default. A name that was used before is
+                refused by the ledgers, which never charge one attempt twice.
 
         Raises:
             BudgetExceededError: before anything is spent, where a budget is too small.
             PrivaggError: bad configuration or data, before anything is spent.
         """
-        return Run(self, randomness or SystemRandomness()).drive(on_round)
+        return Run(self, randomness or SystemRandomness(), run_id).drive(on_round)

@@ -88,10 +88,12 @@ class RunResult:
 class Run:
     """One run of a federation in this process: its parties, its rounds, its files."""
 
-    def __init__(self, federation: Federation, randomness: Randomness) -> None:
+    def __init__(
+        self, federation: Federation, randomness: Randomness, run_id: str | None = None
+    ) -> None:
         self.federation = federation
         self.plan = plan = federation.plan
-        self.run_id = f"{federation.config.federation.name}-{secrets.token_hex(6)}"
+        self.run_id = run_id or f"{federation.config.federation.name}-{secrets.token_hex(6)}"
         records = {site.name: federation.records_of(site) for site in federation.config.sites}
         if randomness.secure:
             federation.check_budgets()

@@ -107,7 +107,7 @@ def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path
             privacy={"budget_epsilon": "Infinity"},
             secure={"scheme": scheme, **secure},
         )
-        result = made.run(randomness=DeterministicRandomness(b"same"))
+        result = made.run(randomness=DeterministicRandomness(b"same"), run_id="one")
         assert result.outcome == "finished", result.reason
         assert result.model is not None
         models[scheme] = result.model.read_bytes()
