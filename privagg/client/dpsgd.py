@@ -23,31 +23,16 @@ from privagg.client.data import Records
 from privagg.client.models import (
     ParameterLayout,
     Vector,
-    layer_randomness,
     per_record_loss,
     set_parameters,
 )
+from privagg.client.torch_state import layer_randomness
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@contextlib.contextmanager
-def deterministic_torch() -> Iterator[None]:
-    """One thread and deterministic algorithms while the context lasts; then as it was before."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 class DpSgd:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from privagg.client.data import Records
-from privagg.client.dpsgd import deterministic_torch
 from privagg.client.models import Vector, per_record_loss, set_parameters
+from privagg.client.torch_state import deterministic_torch
 from privagg.errors import DataError, PrivacyError
 
 _BLOCK = 1024

@@ -4,7 +4,7 @@ Every number that shapes the encoding (range, category, fill value) is declared,
 record is a function of that record and of public facts. Nothing is fitted: a mean, a maximum or a
 vocabulary taken from the data would be a release, and would let one record move all the others.
 Inside a round nothing here refuses a record's value: values clamp, unknown categories encode to
-zero, unusable records drop out one by one. `schema.check` says all of it to the data's owner.
+zero, unusable records drop out one by one. `inspection.check_table` tells the owner all of it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _as_number(value: object) -> float | None:
-    """The finite number that a declared value or its text stands for, or None."""
+    """The finite number that a value or its text stands for, or None."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
@@ -49,10 +49,14 @@ def _as_number(value: object) -> float | None:
 def numeric_values(column: pd.Series) -> FloatArray:
     """The column as numbers, NaN where a cell is missing or does not read as a finite number.
 
-    Each cell is read by itself: what one record holds never changes how another one is read.
+    Each cell is read by itself: what one record holds never changes how another one is read, not
+    even in the last bit (a library's reader may choose integers or floats by the whole column).
     """
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    if column.dtype.kind in "iufb":
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isfinite(values), values, np.nan)
+    numbers = [_as_number(cell) for cell in column]
+    return np.array([np.nan if number is None else number for number in numbers], np.float64)
 
 
 def equals_category(column: pd.Series, category: Category) -> BoolArray:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from privagg.client.torch_state import layer_randomness
 from privagg.errors import ModelError
 
 Vector = npt.NDArray[np.float64]
@@ -40,22 +40,6 @@ class ModelSpec(BaseModel):
     hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
     channels: tuple[int, int] = (8, 16)
     options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-@contextlib.contextmanager
-def layer_randomness(seed: int) -> Iterator[None]:
-    """Seeds what layers draw from (initial values, dropout) while it lasts; then as it was before.
-
-    Only the CPU's generator is touched: torch.manual_seed also queues a call for devices, with a
-    stack trace, and never lets go of it.
-    """
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
 
 
 def build_model(
@@ -176,9 +160,10 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
     was_training = model.training
     model.train()
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    # Values spread over [-1, 1] and different in every record; synthetic, so nothing leaks.
-    size = 3 * math.prod(input_shape)
-    x = torch.sin(torch.arange(1, size + 1, dtype=torch.float32) * 1.7).reshape(3, *input_shape)
+    # Values spread over (0, 1), different in every record; as whole numbers they are index 0, which
+    # every embedding has. Synthetic, so nothing leaks.
+    steps = torch.arange(1, 3 * math.prod(input_shape) + 1, dtype=torch.float32)
+    x = (0.49 * torch.sin(1.7 * steps) + 0.5).reshape(3, *input_shape)
     x.requires_grad_(True)
     try:
         output = model(x)

@@ -26,16 +26,15 @@ from privagg.client.dpsgd import (
     DpSgd,
     Integers,
     LossFunction,
-    deterministic_torch,
 )
 from privagg.client.models import (
     ParameterLayout,
     Vector,
     get_parameters,
-    layer_randomness,
     per_record_loss,
     set_parameters,
 )
+from privagg.client.torch_state import deterministic_torch, layer_randomness
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan

@@ -1,5 +1,7 @@
 """The encoding is a function of one record and public facts."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from privagg.client.features import CategoricalFeature, NumericFeature, TableSchema, Target
+from privagg.client.features import (
+    CategoricalFeature,
+    NumericFeature,
+    TableSchema,
+    Target,
+    numeric_values,
+)
 from privagg.client.inspection import check_table
 from privagg.errors import DataError
 
@@ -115,6 +123,39 @@ def test_every_encoded_value_is_finite_and_within_one(cells: list[object]) -> No
     x = encode(age=cells, debt=cells, chol=cells)
     assert np.isfinite(x).all()
     assert np.abs(x).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(["1", "2", None], dtype="category"),
+        pd.Series([1, 2, None], dtype="category"),
+        pd.Series([1, 2, None], dtype="Int64"),
+        pd.Series([1, 2, None], dtype="float64"),
+        pd.Series(["1", " 2.0", "two"], dtype="string"),
+        pd.Series([Decimal(1), 2, [2]], dtype=object),
+        pd.Series([True, "2", pd.Timestamp(2)], dtype=object),
+        pd.Series([1, 2, 10**400], dtype=object),
+    ],
+)
+def test_columns_of_every_kind_read_cell_by_cell(column: pd.Series) -> None:
+    feature = NumericFeature(name="a", range=(0, 2), missing=0.5)
+    np.testing.assert_array_equal(feature.encode(column)[:, 0], [0, 1, -0.5])
+    categories = CategoricalFeature(name="a", categories=("1", 2))
+    np.testing.assert_array_equal(categories.encode(column), [[1, 0], [0, 1], [0, 0]])
+    assert Target(name="a", positive=">1").encode(column).tolist() == [0, 1, -1]
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "timedelta64[ns]"])
+def test_times_are_no_numbers(dtype: str) -> None:
+    assert np.isnan(numeric_values(pd.Series([1, 2], dtype=dtype))).all()
+
+
+def test_large_whole_numbers_read_the_same_beside_a_fraction() -> None:
+    odd = str(2**62 + 2**9 + 1)
+    alone = numeric_values(pd.Series([odd], dtype=object))
+    beside = numeric_values(pd.Series([odd, "0.5"], dtype=object))
+    assert alone[0] == beside[0] == float(odd)
 
 
 def test_records_with_gaps_drop_out_one_by_one_where_declared() -> None:
