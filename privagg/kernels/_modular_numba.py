@@ -22,6 +22,7 @@ from privagg.kernels._montgomery_rows import (
 
 _ZERO = np.uint64(0)
 _DIGIT = np.uint64((1 << RADIX_BITS) - 1)
+_TWO_DIGITS = np.uint64((1 << (2 * RADIX_BITS)) - 1)
 _ROW_BYTES = np.uint64(8 * LANES)
 _BELOW = 1.0 - 2.0**-40  # keeps an estimated quotient from passing the true one
 
@@ -32,6 +33,7 @@ TABLE = types.Array(types.uint32, 3, "C")
 CHOICES = types.Array(types.uint16, 2, "C")
 NUMBERS = types.Array(types.int64, 1, "C")
 INT = types.int64
+WORD = types.uint64
 
 
 @inline
@@ -50,23 +52,25 @@ def _multiply(out, left, right, modulus, total):  # type: ignore[no-untyped-def]
 def _unpack(address, width, count, out):  # type: ignore[no-untyped-def]
     """Read `count` little-endian numbers of `width` bytes each; lanes beyond become 1."""
     digits = len(out) - ROWS
-    for lane in range(LANES):
-        if lane >= count:
-            for j in range(digits):
-                out[j, lane] = _ZERO
-            out[0, lane] = np.uint64(1)
-            continue
+    whole = min(digits, max(0, (width - 8) * 8 // RADIX_BITS + 1))  # digits in a whole load
+    for j in range(whole):
+        bit = RADIX_BITS * j
+        at = address + np.uint64(bit >> 3)
+        for lane in range(count):
+            loaded = load_u64(at + np.uint64(lane * width))
+            out[j, lane] = (loaded >> np.uint64(bit & 7)) & _DIGIT
+    for lane in range(count):
         base = address + np.uint64(lane * width)
-        for j in range(digits):
+        for j in range(whole, digits):  # never read past the number: it may be the payload's last
             bit = RADIX_BITS * j
-            byte = bit >> 3
             word = _ZERO
-            if byte + 8 <= width:
-                word = load_u64(base + np.uint64(byte))
-            else:  # never read past the number: it may be the payload's last
-                for k in range(byte, width):
-                    word |= np.uint64(load_u8(base + np.uint64(k))) << np.uint64(8 * (k - byte))
+            for k in range(bit >> 3, min((bit >> 3) + 8, width)):
+                word |= np.uint64(load_u8(base + np.uint64(k))) << np.uint64(8 * (k - (bit >> 3)))
             out[j, lane] = (word >> np.uint64(bit & 7)) & _DIGIT
+    for lane in range(count, LANES):
+        for j in range(digits):
+            out[j, lane] = _ZERO
+        out[0, lane] = np.uint64(1)
 
 
 @inline
@@ -81,10 +85,10 @@ def _outside(group, lane, bound):  # type: ignore[no-untyped-def]
             break
         if j == 0:
             return True
-    any_bit = _ZERO
-    for j in range(digits):
-        any_bit |= group[j, lane]
-    return any_bit == _ZERO
+    first_used = 0
+    while first_used < digits and group[first_used, lane] == _ZERO:
+        first_used += 1
+    return first_used == digits
 
 
 @inline
@@ -144,16 +148,16 @@ def _pack(number, out, start, width):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _divisible(group, lane_total, divisor_multiple, divisor, number, lanes):  # type: ignore[no-untyped-def]
+def _divisible(group, lane_total, divisor_multiple, divisor, inverse, number, lanes):  # type: ignore[no-untyped-def]
     """The first lane whose number is a multiple of the divisor, or -1.
 
     Reduces in place, `lane_total` being a copy: what is left above the cleared digits is the number
     divided by a power of two modulo the divisor, so it is zero modulo the divisor for a multiple.
     """
     digits = len(divisor_multiple) - ROWS
-    for j in range(len(lane_total)):
-        for lane in range(LANES):
-            lane_total[j, lane] = group[j, lane] if j < len(group) else _ZERO
+    shared = min(len(group), len(lane_total))  # the group's last rows are zero
+    lane_total[:shared] = group[:shared]
+    lane_total[shared:] = _ZERO
     modulus_at = np.uint64(divisor_multiple.ctypes.data)
     base = np.uint64(lane_total.ctypes.data)
     for _ in range(0, digits, ROWS):
@@ -163,6 +167,10 @@ def _divisible(group, lane_total, divisor_multiple, divisor, number, lanes):  # 
     rest = lane_total[digits:]
     carry_digits(np.uint64(rest.ctypes.data), np.uint64(rest.ctypes.data), np.uint64(left + ROWS))
     for lane in range(lanes):
+        # A multiple z * divisor here has z < 2^28 or so, and z is read off the lowest two digits.
+        low = rest[0, lane] | rest[1, lane] << np.uint64(RADIX_BITS)
+        if (low * inverse & _TWO_DIGITS) >> np.uint64(30):
+            continue
         _canonical(rest, lane, divisor, number[:left])
         any_bit = np.int64(0)
         for j in range(left):
@@ -172,11 +180,26 @@ def _divisible(group, lane_total, divisor_multiple, divisor, number, lanes):  # 
     return -1
 
 
-@kernel(INT(types.uint64, INT, INT, INT, NUMBERS, DIGITS, NUMBERS, GROUP, GROUP, NUMBERS))
-def check(address, width, first, last, modulus, divisor_multiple, divisor, group, total, number):  # type: ignore[no-untyped-def]
+@inline
+def _gather(entries, chosen, starts, out):  # type: ignore[no-untyped-def]
+    """Put the chosen table entries side by side; lanes beyond them repeat the first."""
+    digits = entries.shape[1]
+    for lane in range(LANES):
+        starts[lane] = np.int64(chosen[lane if lane < len(chosen) else 0]) * digits
+    flat = entries.reshape(-1)
+    for j in range(digits):
+        for lane in range(LANES):
+            out[j, lane] = flat[starts[lane] + j]
+
+
+@kernel(INT(types.uint64, INT, INT, INT, NUMBERS, DIGITS, NUMBERS, WORD, GROUP, GROUP, NUMBERS))
+def check(  # type: ignore[no-untyped-def]
+    address, width, first, last, modulus, divisor_multiple, divisor, inverse, group, total, number
+):
     """The first of the numbers first ... last-1 outside [1, modulus), or divisible; -1 if none.
 
-    An empty `divisor` skips the divisibility check.
+    `divisor_multiple` is the divisor's K, `inverse` the divisor's inverse modulo 2^54. An empty
+    `divisor` skips the divisibility check.
     """
     for start in range(first, last, LANES):
         count = min(LANES, last - start)
@@ -187,7 +210,7 @@ def check(address, width, first, last, modulus, divisor_multiple, divisor, group
                 bad = lane
                 break
         if len(divisor):
-            shared = _divisible(group, total, divisor_multiple, divisor, number, bad)
+            shared = _divisible(group, total, divisor_multiple, divisor, inverse, number, bad)
             if shared >= 0:
                 bad = shared
         if bad < count:
@@ -239,15 +262,13 @@ def choose(  # type: ignore[no-untyped-def]
     out, starts, width, first, last, choices, table, multiple, modulus, group, right, total, number
 ):
     """Write start times the chosen entry of every window, for the numbers first ... last-1."""
-    windows, _, digits = table.shape
+    windows = len(table)
+    starts_in_row = np.zeros(LANES, np.int64)
     for start in range(first, last, LANES):
         count = min(LANES, last - start)
         _unpack(starts + np.uint64(start * width), width, count, group)
         for w in range(windows):
-            for lane in range(LANES):
-                entry = table[w, choices[start + min(lane, count - 1), w]]
-                for j in range(digits):
-                    right[j, lane] = np.uint64(entry[j])
+            _gather(table[w], choices[start : start + count, w], starts_in_row, right)
             _multiply(group, group, right, multiple, total)
         for lane in range(count):
             _canonical(group, lane, modulus, number)

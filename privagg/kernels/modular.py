@@ -64,7 +64,7 @@ class ModularProduct(RunningSum):
         modulus: odd; all products are modulo this.
         length: residues in a payload.
         width: bytes of a residue in a payload.
-        divisor: odd, or 1 for none.
+        divisor: odd and at least the modulus' square root, or 1 for none.
         backend: "numba" or "integers"; None takes `default_modular_backend()`.
     """
 
@@ -76,6 +76,8 @@ class ModularProduct(RunningSum):
             raise ValueError(f"unknown kernel backend {self.backend!r}; known: {BACKENDS}")
         if length < 1 or modulus.bit_length() > 8 * width:
             raise ValueError(f"{length} residues of {width} bytes cannot hold this modulus")
+        if divisor != 1 and (divisor % 2 == 0 or divisor * divisor < modulus):
+            raise ValueError("the divisor must be 1, or odd and at least the modulus' square root")
         self.modulus, self.length, self.width, self.divisor = modulus, length, width, divisor
         make = _LaneProduct if self.backend == "numba" else _IntegerProduct
         self._engine: _LaneProduct | _IntegerProduct = make(modulus, length, width, divisor)
@@ -165,18 +167,19 @@ class _LaneProduct:
         """Index of the first number outside its range or divisible, or -1."""
         found = [-1] * self._threads
         lanes, divisor = self._lanes, self._divisor
-        rows = lanes.digits
+        rows, inverse = lanes.digits, np.uint64(0)
         multiple, digits = np.zeros(0, np.uint32), np.zeros(0, np.int64)
         if divisor is not None:
             multiple, digits = divisor.multiple_digits, divisor.modulus_digits
             rows = max(rows, 2 * divisor.digits)
+            inverse = np.uint64(pow(divisor.modulus, -1, 1 << (2 * RADIX_BITS)))
         address = np.uint64(view.ctypes.data)
 
         def work(part: int, first: int, last: int) -> None:
             total = aligned_zeros(rows + ROWS, LANES)
             found[part] = self._kernels.check(
                 address, self._width, first * LANES, min(last * LANES, self._length),
-                lanes.modulus_digits, multiple, digits, lanes.group(), total,
+                lanes.modulus_digits, multiple, digits, inverse, lanes.group(), total,
                 np.zeros(rows, np.int64),
             )  # fmt: skip
 

@@ -27,7 +27,7 @@ class KernelFold(Fold):
         self._check_size(payload)
         fault = self._kernel.check(payload)
         if fault is not None:
-            raise CiphertextError(describe(fault))
+            raise CiphertextError(self._describe(fault))
 
     def add(self, payload: Buffer, addends: int = 1) -> None:
         """Check `payload` and add it; on any error the running sum is as it was before."""
@@ -35,7 +35,7 @@ class KernelFold(Fold):
         self._check_size(payload)
         fault = self._kernel_add([payload], addends)[0]
         if fault is not None:
-            raise CiphertextError(describe(fault))
+            raise CiphertextError(self._describe(fault))
         self.count += addends
 
     def add_many(self, payloads: Sequence[Buffer]) -> list[CiphertextError | None]:
@@ -56,7 +56,7 @@ class KernelFold(Fold):
         faults = self._kernel_add([payloads[number] for number in sized], 1)
         for number, fault in zip(sized, faults, strict=True):
             if fault is not None:
-                errors[number] = CiphertextError(describe(fault))
+                errors[number] = CiphertextError(self._describe(fault))
         self.count += errors.count(None)
         return errors
 
@@ -69,6 +69,10 @@ class KernelFold(Fold):
     def _kernel_add(self, payloads: Sequence[Buffer], addends: int) -> list[Fault | None]:
         """Add through the kernel; schemes whose range grows with the addends override this."""
         return self._kernel.add(payloads)
+
+    def _describe(self, fault: Fault) -> str:
+        """A fault in words; schemes whose values are no plain words override this."""
+        return describe(fault)
 
     def _check_capacity(self, addends: int) -> None:
         if addends < 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from privagg.errors import KeyMismatchError, ParameterError, SchemeError
 from privagg.kernels.modular import ModularProduct
+from privagg.kernels.running_sum import Fault
 from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold
 from privagg.secure.paillier_packing import SlotPacking, slot_bits_for
@@ -159,6 +160,15 @@ class PaillierParameters(Parameters):
 
 class PaillierFold(KernelFold):
     """A fold of ciphertexts: every one in [1, n^2) and no multiple of n, then multiplied."""
+
+    def _describe(self, fault: Fault) -> str:
+        if fault.value == 0:
+            problem = "zero"
+        elif fault.value >= fault.limit:
+            problem = "not below n^2"
+        else:
+            problem = "a multiple of n"
+        return f"ciphertext {fault.index} of the payload is {problem}, so it encrypts nothing"
 
 
 def parameters_from_dict(facts: Mapping[str, Any]) -> PaillierParameters:
