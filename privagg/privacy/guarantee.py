@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.events import Adjacency, DpEvent, ExactDecimal
@@ -43,7 +43,7 @@ class Guarantee(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon: ExactDecimal
+    epsilon: ExactDecimal = Field(allow_inf_nan=True)
     epsilon_lower: ExactDecimal | None
     delta: ExactDecimal
     unit: Unit

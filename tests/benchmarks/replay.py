@@ -1,0 +1,308 @@
+"""Runs one job many times over with fresh noise: the whole path, charge to open, for every draw.
+
+What a federation sets up once (identities, keys, the plan, the hooked models) is set up once. What
+makes a run is made for every draw: a run identifier, the institutions' ledgers with their budgets,
+receipts, noise from the operating system, encrypted uploads, one opening a round, the server's
+step. Each draw starts from fresh ledgers because it stands for the one run that would really be
+made; a hundred of them on one ledger would rightly be refused.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from privagg import Federation
+from privagg.client.models import get_parameters
+from privagg.client.site import Pins, Site
+from privagg.client.training import make_learner
+from privagg.identity import Identity, Roster
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.calibration import calibrate
+from privagg.privacy.events import DpEvent
+from privagg.privacy.guarantee import Guarantee, guarantee
+from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.randomness import SystemRandomness
+from privagg.round import Job, run_round
+from privagg.runtime.local import LocalTransport
+from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.server.optimizers import make_optimizer
+
+COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
+
+FloatVector = NDArray[np.float64]
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One finished run.
+
+    Args:
+        parameters: float64 (d,), the released model.
+        epsilon_spent: what each site's ledger says it spent, against the committed observer.
+        bytes_up: all uploads together.
+    """
+
+    parameters: FloatVector
+    epsilon_spent: dict[str, Decimal]
+    bytes_up: int
+
+
+class Replay:
+    """A federation whose job is run again and again.
+
+    Args:
+        federation: configured, with its data where the configuration says.
+        folder: an empty folder for ledgers and the key holder's store.
+    """
+
+    def __init__(self, federation: Federation, folder: Path) -> None:
+        self.federation = federation
+        self.plan: TrainingPlan = federation.plan
+        self._folder = folder
+        self._key = federation.scheme.generate_key(federation.parameters)
+        parties = (COORDINATOR, KEY_HOLDER, *self.plan.names)
+        self._identities = {name: Identity.generate(name) for name in parties}
+        self._roster = Roster.of(*self._identities.values())
+        self._learners = {
+            site.name: make_learner(
+                self.plan,
+                site.name,
+                model=federation.fresh_model(),
+                records=federation.records_of(site),
+                rule=federation.config.training.client_rule,
+            )
+            for site in federation.config.sites
+        }
+        self._key_holder = self._make_key_holder()
+
+    def draws(self, count: int) -> Iterator[Draw]:
+        """`count` runs, each from charge to model, with noise of its own."""
+        for number in range(count):
+            yield self._draw(f"draw-{number}")
+
+    def guarantees(self, *wanted: tuple[str, int]) -> list[Guarantee]:
+        """What the plan's rounds promise the first site's records.
+
+        Args:
+            wanted: (observer's name, number of colluding sites).
+
+        Returns:
+            One guarantee each, composed over all planned rounds with every site surviving.
+        """
+        plan = self.plan
+        rows = {
+            (row.name, row.colluding_sites): row
+            for row in plan.observers(plan.names[0], len(plan.names))
+        }
+        accountant = self.federation.accountant
+        found = []
+        for key in wanted:
+            event = rows[key].event.repeated(plan.rounds)
+            found.append(guarantee(rows[key], event, plan.delta, plan.unit, accountant))
+        return found
+
+    def _draw(self, run: str) -> Draw:
+        ledgers = {name: self._fresh_ledger(name, run) for name in self.plan.names}
+        try:
+            transport = LocalTransport(self._handlers(ledgers))
+            parameters, sent = self._train(self._job(run), transport)
+            spent = {
+                name: ledger.spent(self._budget_key(name)).epsilon.upper
+                for name, ledger in ledgers.items()
+            }
+            return Draw(parameters, spent, sent)
+        finally:
+            for ledger in ledgers.values():
+                ledger.close()
+
+    def _train(self, job: Job, transport: LocalTransport) -> tuple[FloatVector, int]:
+        """All rounds; every one must open with every site in it, or the row would not hold."""
+        parameters = get_parameters(self.federation.model)
+        optimizer = make_optimizer(self.federation.config.training.optimizer)
+        sent = 0
+        for number in range(1, self.plan.rounds + 1):
+            outcome = run_round(job, transport, parameters, round_number=number)
+            if outcome.update is None or outcome.survivors != self.plan.names:
+                raise RuntimeError(f"{job.run} round {number}: {outcome.reason or outcome}")
+            parameters = optimizer.step(parameters, outcome.update)
+            sent += sum(outcome.bytes_up.values())
+        return parameters, sent
+
+    def _fresh_ledger(self, name: str, run: str) -> Ledger:
+        path = self._folder / run / f"{name}.sqlite"
+        accountant = self.federation.accountant
+        key = self._identities[name].key
+        ledger = Ledger.create(path, name, signing_key=key, accountant=accountant)
+        privacy = self.federation.config.privacy
+        ledger.set_budget(
+            self._budget_key(name), privacy.budget, privacy.delta, who=name, why="benchmark"
+        )
+        return ledger
+
+    def _budget_key(self, name: str) -> BudgetKey:
+        return BudgetKey(self.plan.site(name).dataset, self.plan.unit.value)
+
+    def _handlers(self, ledgers: dict[str, Ledger]) -> dict[str, Callable[[bytes], bytes]]:
+        pins = Pins(
+            roster=self._roster,
+            coordinator=COORDINATOR,
+            plan_digest=self.plan.digest,
+            key_id=self._key.encryption_key.key_id,
+        )
+        sites: dict[str, Any] = {
+            name: Site(
+                identity=self._identities[name],
+                pins=pins,
+                plan=self.plan,
+                learner=self._learners[name],
+                key=self._key.encryption_key,
+                ledger=ledgers[name],
+                randomness=SystemRandomness(),
+            )
+            for name in self.plan.names
+        }
+        handlers = {name: site.handle for name, site in sites.items()}
+        return {**handlers, KEY_HOLDER: self._key_holder.handle}
+
+    def _job(self, run: str) -> Job:
+        return Job(
+            run=run,
+            plan=self.plan,
+            scheme=self.federation.scheme,
+            parameters=self._key.encryption_key.parameters,
+            key_id=self._key.encryption_key.key_id,
+            identity=self._identities[COORDINATOR],
+            roster=self._roster,
+            opener=KEY_HOLDER,
+        )
+
+    def _make_key_holder(self) -> KeyHolder:
+        plan = self.plan
+        return KeyHolder(
+            identity=self._identities[KEY_HOLDER],
+            key=self._key,
+            rule=OpeningRule(
+                plan_digest=plan.digest,
+                names=plan.names,
+                minimum_survivors=plan.minimum_survivors,
+                addends=plan.addends,
+                rounds=plan.rounds,
+                strict=plan.strict,
+            ),
+            roster=self._roster,
+            aggregator=COORDINATOR,
+            store=self._folder / "openings.sqlite",
+        )
+
+
+def noise_against(
+    plan: TrainingPlan, observer: tuple[str, int], epsilon: Decimal, accountant: Accountant
+) -> Decimal:
+    """The plan's noise multiplier at which this observer's epsilon over all rounds fits.
+
+    Args:
+        plan: with any noise multiplier but 0.
+        observer: (name, number of colluding sites).
+        epsilon: what all rounds together may cost, as that observer sees them.
+        accountant: whose upper bound has to fit.
+    """
+
+    def event_of(multiplier: Decimal) -> DpEvent:
+        rows = plan.with_noise(multiplier).observers(plan.names[0], len(plan.names))
+        event = next(row.event for row in rows if (row.name, row.colluding_sites) == observer)
+        return event.repeated(plan.rounds)
+
+    return calibrate(event_of, epsilon=epsilon, delta=plan.delta, accountant=accountant)
+
+
+def calibrated(
+    values: dict[str, Any], base: Path, observer: tuple[str, int], epsilon: Decimal
+) -> Federation:
+    """The configured federation with its noise set so that `observer`'s epsilon is `epsilon`.
+
+    The budget at every site is what the plan's committed observer costs, which is more where the
+    plan counts on fewer noise shares than `observer` meets. Epsilon 0 stands for no noise at all.
+    """
+    privacy = {**values["privacy"], "epsilon": "1", "budget_epsilon": "Infinity"}
+    if epsilon == 0:
+        return _with_privacy(values, base, {**privacy, "noise_multiplier": "0"})
+    draft = _with_privacy(values, base, {**privacy, "noise_multiplier": "1"})
+    noise = noise_against(draft.plan, observer, epsilon, draft.accountant)
+    committed = draft.plan.with_noise(noise).total_committed(draft.plan.names[0])
+    budget = str(draft.accountant.epsilon(committed, draft.plan.delta).upper)
+    limits = {"epsilon": budget, "budget_epsilon": budget, "noise_multiplier": str(noise)}
+    return _with_privacy(values, base, {**privacy, **limits})
+
+
+def _with_privacy(values: dict[str, Any], base: Path, privacy: dict[str, Any]) -> Federation:
+    return Federation.from_dict({**values, "privacy": privacy}, base=base)
+
+
+def privacy_facts(found: Guarantee, federation: Federation) -> dict[str, Any]:
+    """What a row says about its guarantee; `epsilon` is rounded up to four decimals."""
+    plan, secure = federation.plan, federation.config.secure
+    step, up = Decimal("0.0001"), None
+    if found.epsilon.is_finite():
+        up = float(found.epsilon.quantize(step, rounding=ROUND_CEILING))
+    return {
+        "epsilon": up,
+        "epsilon_upper": str(found.epsilon),
+        "epsilon_lower": None if found.epsilon_lower is None else str(found.epsilon_lower),
+        "delta": float(plan.delta),
+        "observer": found.observer,
+        "colluding_sites": found.colluding_sites,
+        "unit": found.unit.value,
+        "adjacency": found.adjacency,
+        "certified": found.certified,
+        "method": found.method,
+        "assumptions": list(found.assumptions),
+        "noise_multiplier": str(plan.noise_multiplier),
+        "scheme": secure.scheme,
+        "custody": secure.custody.value,
+    }
+
+
+def over_draws(name: str, values: Sequence[float]) -> dict[str, float | int]:
+    """Mean over draws with its standard error, under `name`, `<name>_se` and `draws`."""
+    draws = len(values)
+    spread = float(np.std(values, ddof=1)) if draws > 1 else 0.0
+    return {name: float(np.mean(values)), f"{name}_se": spread / draws**0.5, "draws": draws}
+
+
+@contextmanager
+def throwaway_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one, else on disk.
+
+    A draw's ledgers are deleted after it; waiting for a disk to make them durable first would
+    measure the disk.
+    """
+    memory = Path("/dev/shm")
+    where = str(memory) if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=where) as name:
+        yield Path(name)
+
+
+def in_parallel(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[R]:
+    """The results of `work` on each job in order, computed in so many processes."""
+    if workers <= 1:
+        yield from track(map(work, jobs), total=len(jobs), description="jobs")
+        return
+    # Fresh processes: a fork would copy the threads that numerical libraries may have started.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from track(pool.map(work, jobs), total=len(jobs), description="jobs")
