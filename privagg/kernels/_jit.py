@@ -1,4 +1,4 @@
-"""Numba's compiler with types that mypy can follow, and the one load it does not offer."""
+"""Numba's compiler with types that mypy can follow, and the machine operations it lacks."""
 
 from __future__ import annotations
 
@@ -35,21 +35,43 @@ def inline(function: Compiled) -> Compiled:
     return made
 
 
-def _load(width: int, result: Any) -> Any:
-    def load(typingctx: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = builder.inttoptr(args[0], ir.IntType(width).as_pointer())
-            loaded = builder.load(pointer)
-            loaded.align = 1  # a payload may start anywhere in a message
-            return loaded
+def _load_u64(typingctx: Any, base: Any, offset: Any) -> Any:
+    """The little-endian word at byte `offset` of address `base`, at any alignment."""
 
-        return result(types.uint64), codegen
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = builder.load(_pointer(builder, args, ir.IntType(64)))
+        loaded.align = 1  # a payload may start anywhere in a message
+        return loaded
 
-    return load
+    return types.uint64(types.uint64, types.int64), codegen
 
 
-load_u64 = intrinsic(_load(64, types.uint64))
-load_u8 = intrinsic(_load(8, types.uint8))
+def _load_u8(typingctx: Any, base: Any, offset: Any) -> Any:
+    """The byte at `offset` of address `base`, as a word."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = builder.load(_pointer(builder, args, ir.IntType(8)))
+        return builder.zext(loaded, ir.IntType(64))
+
+    return types.uint64(types.uint64, types.int64), codegen
+
+
+def _store_u64(typingctx: Any, base: Any, offset: Any, value: Any) -> Any:
+    """Write a word at byte `offset` of address `base`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        stored = builder.store(args[2], _pointer(builder, args, ir.IntType(64)))
+        stored.align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.int64, types.uint64), codegen
+
+
+def _pointer(builder: Any, args: Any, kind: Any) -> Any:
+    """base + offset as a pointer LLVM can follow through a loop: that lets it use vectors."""
+    byte = ir.IntType(8)
+    base = builder.inttoptr(args[0], byte.as_pointer())
+    return builder.bitcast(builder.gep(base, [args[1]]), kind.as_pointer())
 
 
 def _multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
@@ -67,3 +89,6 @@ def _multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
 
 
 multiply_wide: Any = intrinsic(_multiply_wide)
+load_u64: Any = intrinsic(_load_u64)
+load_u8: Any = intrinsic(_load_u8)
+store_u64: Any = intrinsic(_store_u64)

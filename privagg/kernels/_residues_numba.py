@@ -1,7 +1,9 @@
 """Residue kernels, compiled. Inputs are addresses: one signature serves any number of uploads.
 
-A block of residues is unpacked into a buffer that stays in the first-level cache, checked, and only
-then added, so that a bad block never touches the sum. Buffers are held and sized by the caller.
+Four inputs are checked and added in one pass over a block of the sum that stays in the first-level
+cache. The check is folded into one word of flags a block; only where it is raised are the block's
+inputs looked at one by one, and a bad one is subtracted again, which is exact in 64-bit words.
+Buffers are held and sized by the caller.
 """
 
 from __future__ import annotations
@@ -9,64 +11,122 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from privagg.kernels._jit import I64, ROWS, U8, U64, inline, kernel, load_u8, load_u64
+from privagg.kernels._jit import I64, ROWS, U8, U64, inline, kernel, load_u8, load_u64, store_u64
 
-_BLOCK = 1024  # residues; 8 KiB of sum and 8 KiB of input fit the first-level cache together
-_TOP = np.uint64(63)
-_ZERO = np.uint64(0)
+_BLOCK = 2048  # residues; with four inputs a block's words stay within a core's own caches
+_TAIL = 64  # residues at a payload's end that are read byte by byte, never past the end
+_NARROW = 57  # bits of a residue that one eight-byte load holds at any bit offset
 _ONE = np.uint64(1)
+_ZERO = np.uint64(0)
+_TOP = np.uint64(63)
 
 
 @inline
-def _unpack(address, bits, start, length, careful, out):  # type: ignore[no-untyped-def]
-    """Unpack `length` residues from residue `start` of the row at `address`.
+def _flagged(flags):  # type: ignore[no-untyped-def]
+    return (flags >> _TOP) != _ZERO
 
-    `careful` is how many trailing residues of the block are read byte by byte, because an
-    eight-byte load there could run past the end of the payload.
+
+@inline
+def _add_words_4(total, a, b, c, d, last, length):  # type: ignore[no-untyped-def]
+    """Add four rows of 64-bit residues; the top bit of the result is set by any beyond `last`.
+
+    last < 2^63, so v > last sets the top bit of last - v, or v has it itself.
     """
-    if bits == 64:
-        base = address + np.uint64(start * 8)
-        for j in range(length):
-            out[j] = load_u64(base + np.uint64(8 * j))
-        return
+    flags = _ZERO
+    for j in range(0, 8 * length, 8):
+        va, vb, vc, vd = load_u64(a, j), load_u64(b, j), load_u64(c, j), load_u64(d, j)
+        flags |= (last - va) | (last - vb) | (last - vc) | (last - vd) | va | vb | vc | vd
+        store_u64(total, j, load_u64(total, j) + ((va + vb) + (vc + vd)))
+    return flags
+
+
+@inline
+def _add_words_1(total, a, last, length):  # type: ignore[no-untyped-def]
+    flags = _ZERO
+    for j in range(0, 8 * length, 8):
+        va = load_u64(a, j)
+        flags |= (last - va) | va
+        store_u64(total, j, load_u64(total, j) + va)
+    return flags
+
+
+@inline
+def _add_packed_4(total, a, b, c, d, last, length, bits):  # type: ignore[no-untyped-def]
+    """As `_add_words_4`, from residues of at most 57 bits packed to `bits`."""
+    flags = _ZERO
     mask = (_ONE << np.uint64(bits)) - _ONE
-    fast = length - careful
-    narrow = bits <= 57  # 7 bits of offset and the value fit one load
-    for group in range(0, fast, 8):
-        base = address + np.uint64(((start + group) >> 3) * bits)
+    for group in range(length >> 3):
         for j in range(8):
             bit = j * bits
-            at = base + np.uint64(bit >> 3)
+            at = group * bits + (bit >> 3)
             shift = np.uint64(bit & 7)
-            value = load_u64(at) >> shift
-            if not narrow and shift + np.uint64(bits) > np.uint64(64):
-                value |= np.uint64(load_u8(at + np.uint64(8))) << (np.uint64(64) - shift)
-            out[group + j] = value & mask
+            va = (load_u64(a, at) >> shift) & mask
+            vb = (load_u64(b, at) >> shift) & mask
+            vc = (load_u64(c, at) >> shift) & mask
+            vd = (load_u64(d, at) >> shift) & mask
+            flags |= (last - va) | (last - vb) | (last - vc) | (last - vd)
+            to = 64 * group + 8 * j
+            store_u64(total, to, load_u64(total, to) + ((va + vb) + (vc + vd)))
+    return flags
+
+
+@inline
+def _add_packed_1(total, a, last, length, bits):  # type: ignore[no-untyped-def]
+    flags = _ZERO
+    mask = (_ONE << np.uint64(bits)) - _ONE
+    for group in range(length >> 3):
+        for j in range(8):
+            bit = j * bits
+            va = (load_u64(a, group * bits + (bit >> 3)) >> np.uint64(bit & 7)) & mask
+            flags |= last - va
+            to = 64 * group + 8 * j
+            store_u64(total, to, load_u64(total, to) + va)
+    return flags
+
+
+@inline
+def _unpack_fast(address, bits, length, out):  # type: ignore[no-untyped-def]
+    """Unpack `length` residues; reads up to nine bytes past their last bit."""
+    if bits == 64:
+        for j in range(length):
+            out[j] = load_u64(address, 8 * j)
+        return
+    mask = (_ONE << np.uint64(bits)) - _ONE
+    for group in range(length >> 3):
+        for j in range(8):
+            bit = j * bits
+            at = group * bits + (bit >> 3)
+            shift = np.uint64(bit & 7)
+            value = load_u64(address, at) >> shift
+            if bits > _NARROW and shift + np.uint64(bits) > np.uint64(64):
+                value |= load_u8(address, at + 8) << (np.uint64(64) - shift)
+            out[8 * group + j] = value & mask
+
+
+@inline
+def _unpack(address, bits, length, tail, out):  # type: ignore[no-untyped-def]
+    """Unpack `length` residues, the last `tail` of them byte by byte."""
+    fast = length - tail
+    _unpack_fast(address, bits, fast, out)
+    mask = ~_ZERO if bits == 64 else (_ONE << np.uint64(bits)) - _ONE
     for j in range(fast, length):
-        bit = (start + j) * bits
-        value = _ZERO
-        filled = 0
-        at = address + np.uint64(bit >> 3)
-        shift = bit & 7
-        while filled < bits + shift:
-            byte = np.uint64(load_u8(at))
-            if filled >= shift:
-                value |= byte << np.uint64(filled - shift)
-            else:
-                value |= byte >> np.uint64(shift - filled)
+        at = (j * bits) >> 3
+        shift = (j * bits) & 7
+        value = load_u8(address, at) >> np.uint64(shift)
+        filled = 8 - shift
+        while filled < bits:
+            at += 1
+            value |= load_u8(address, at) << np.uint64(filled)
             filled += 8
-            at += _ONE
         out[j] = value & mask
 
 
 @inline
-def _outside(block, length, modulus):  # type: ignore[no-untyped-def]
-    """Whether any residue of the block is not below the modulus (which is below 2^63)."""
-    last = modulus - _ONE
-    flags = _ZERO
-    for j in range(length):
-        flags |= (last - block[j]) | block[j]  # the top bit is set by value > last, or by value
-    return (flags >> _TOP) != _ZERO
+def _tail(row, rows, stop, count):  # type: ignore[no-untyped-def]
+    """How much of a block lies at the payload's very end."""
+    if row == rows - 1 and stop == count:
+        return min(_TAIL, count)
+    return 0
 
 
 @inline
@@ -78,11 +138,29 @@ def _first_outside(block, length, modulus):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _careful(row, rows, stop, count, bits):  # type: ignore[no-untyped-def]
-    """Trailing residues of a block that need byte-wise loads: those at the payload's very end."""
-    if row == rows - 1 and stop == count and bits != 64:
-        return min(64, count)
-    return 0
+def _add_block(total, address, bits, length, tail, last, block):  # type: ignore[no-untyped-def]
+    """Add one input's block by the quickest way that suits it; returns its flags."""
+    if tail == 0 and bits == 64:
+        return _add_words_1(total, address, last, length)
+    if tail == 0 and bits <= _NARROW:
+        return _add_packed_1(total, address, last, length, bits)
+    _unpack(address, bits, length, tail, block)
+    flags = _ZERO
+    for j in range(length):
+        flags |= (last - block[j]) | block[j]
+        store_u64(total, 8 * j, load_u64(total, 8 * j) + block[j])
+    return flags
+
+
+@inline
+def _take_back_if_bad(total, address, bits, length, tail, modulus, block):  # type: ignore[no-untyped-def]
+    """Where a block that was added holds a bad residue, subtract it again and return its place."""
+    _unpack(address, bits, length, tail, block)
+    place = _first_outside(block, length, modulus)
+    if place >= 0:
+        for j in range(length):
+            store_u64(total, 8 * j, load_u64(total, 8 * j) - block[j])
+    return place
 
 
 @kernel(types.void(U64, U64, *ROWS, types.int64, types.int64, I64, U64))
@@ -92,39 +170,58 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
     fault[i] becomes the index of input i's first bad residue (or stays -1), found[i] its value.
     """
     block = np.empty(_BLOCK, np.uint64)
-    rows = len(modulus)
+    inputs = len(addresses)
+    base = np.uint64(total.ctypes.data)
     for row in range(first, last):
+        width, top = bits[row], modulus[row] - _ONE
         for start in range(0, count[row], _BLOCK):
             length = min(_BLOCK, count[row] - start)
-            careful = _careful(row, rows, start + length, count[row], bits[row])
-            at = target[row] + start
-            for i in range(len(addresses)):
-                if fault[i] >= 0:
+            tail = _tail(row, len(modulus), start + length, count[row])
+            here = base + np.uint64(8 * (target[row] + start))
+            offset = np.uint64(source[row] + ((start * width) >> 3))
+            i = 0
+            while i < inputs:
+                together = 1
+                four = tail == 0 and (width == 64 or width <= _NARROW) and i + 4 <= inputs
+                if four and max(fault[i], fault[i + 1], fault[i + 2], fault[i + 3]) < 0:
+                    together = 4
+                    a, b = addresses[i] + offset, addresses[i + 1] + offset
+                    c, d = addresses[i + 2] + offset, addresses[i + 3] + offset
+                    if width == 64:
+                        flags = _add_words_4(here, a, b, c, d, top, length)
+                    else:
+                        flags = _add_packed_4(here, a, b, c, d, top, length, width)
+                elif fault[i] >= 0:
+                    i += 1
                     continue
-                address = addresses[i] + np.uint64(source[row])
-                _unpack(address, bits[row], start, length, careful, block)
-                if _outside(block, length, modulus[row]):
-                    j = _first_outside(block, length, modulus[row])
-                    fault[i] = at + j
-                    found[i] = block[j]
-                    continue
-                for j in range(length):
-                    total[at + j] += block[j]
+                else:
+                    flags = _add_block(
+                        here, addresses[i] + offset, width, length, tail, top, block
+                    )
+                if _flagged(flags):
+                    for k in range(i, i + together):
+                        place = _take_back_if_bad(
+                            here, addresses[k] + offset, width, length, tail, modulus[row], block
+                        )
+                        if place >= 0:
+                            fault[k] = target[row] + start + place
+                            found[k] = block[place]
+                i += together
 
 
 @kernel(types.void(U64, types.uint64, *ROWS, types.int64, types.int64))
 def undo(total, address, modulus, bits, count, source, target, first, stop):  # type: ignore[no-untyped-def]
     """Subtract one input's residues from row `first` up to the block that holds residue `stop`."""
     block = np.empty(_BLOCK, np.uint64)
-    rows = len(modulus)
-    for row in range(first, rows):
+    for row in range(first, len(modulus)):
         for start in range(0, count[row], _BLOCK):
             length = min(_BLOCK, count[row] - start)
             at = target[row] + start
             if at + length > stop:
                 return
-            careful = _careful(row, rows, start + length, count[row], bits[row])
-            _unpack(address + np.uint64(source[row]), bits[row], start, length, careful, block)
+            tail = _tail(row, len(modulus), start + length, count[row])
+            offset = np.uint64(source[row] + ((start * bits[row]) >> 3))
+            _unpack(address + offset, bits[row], length, tail, block)
             for j in range(length):
                 total[at + j] -= block[j]
 
@@ -133,17 +230,21 @@ def undo(total, address, modulus, bits, count, source, target, first, stop):  # 
 def unpack(out, address, modulus, bits, count, source, target, first, last, fault, found):  # type: ignore[no-untyped-def]
     """Check rows first ... last-1 of one input and write them to `out` (unless it is empty)."""
     block = np.empty(_BLOCK, np.uint64)
-    rows = len(modulus)
     for row in range(first, last):
+        top = modulus[row] - _ONE
         for start in range(0, count[row], _BLOCK):
             length = min(_BLOCK, count[row] - start)
-            careful = _careful(row, rows, start + length, count[row], bits[row])
+            tail = _tail(row, len(modulus), start + length, count[row])
             at = target[row] + start
-            _unpack(address + np.uint64(source[row]), bits[row], start, length, careful, block)
-            if _outside(block, length, modulus[row]):
-                j = _first_outside(block, length, modulus[row])
-                fault[0] = at + j
-                found[0] = block[j]
+            offset = np.uint64(source[row] + ((start * bits[row]) >> 3))
+            _unpack(address + offset, bits[row], length, tail, block)
+            flags = _ZERO
+            for j in range(length):
+                flags |= (top - block[j]) | block[j]
+            if _flagged(flags):
+                place = _first_outside(block, length, modulus[row])
+                fault[0] = at + place
+                found[0] = block[place]
                 return
             if len(out):
                 for j in range(length):
@@ -171,6 +272,7 @@ def reduce(total, modulus, bits, count, source, target, first, last, steps):  # 
 @kernel(types.void(U8, U64, *ROWS, types.int64, types.int64))
 def pack(out, total, modulus, bits, count, source, target, first, last):  # type: ignore[no-untyped-def]
     """Write rows first ... last-1 of a reduced sum in the form of an input."""
+    base = np.uint64(out.ctypes.data)
     for row in range(first, last):
         at = source[row]
         width = bits[row]
@@ -180,8 +282,7 @@ def pack(out, total, modulus, bits, count, source, target, first, last):  # type
             value = total[j]
             held |= value << np.uint64(filled)
             if filled + width >= 64:
-                for k in range(8):
-                    out[at + k] = np.uint8((held >> np.uint64(8 * k)) & np.uint64(255))
+                store_u64(base, at, held)
                 at += 8
                 used = 64 - filled
                 held = value >> np.uint64(used) if used < 64 else _ZERO
