@@ -61,16 +61,18 @@ class DpSgd:
 
         Raises:
             ConfigError: physical_batch is not positive.
-            ModelError: Opacus has no per-record gradients for a layer.
+            ModelError: Opacus has no per-record gradients for a layer, or a layer draws.
         """
         if physical_batch < 1:
             raise ConfigError(f"physical_batch must be at least 1, got {physical_batch}")
         self.layout = ParameterLayout.of(model)
         self._records = records
         self._grid = grid
-        self._batch = physical_batch
+        self.physical_batch = physical_batch
         self._loss = loss
         self._model = model
+        model.train()
+        _require_no_draws(model, records.input_shape)
         self._hooked = _hook(model)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
 
@@ -84,13 +86,12 @@ class DpSgd:
         """Number of records. Private: it sizes nothing that leaves the site."""
         return len(self._records)
 
-    def gradient_sum(self, parameters: Vector, mask: Mask, *, layer_seed: int = 0) -> Integers:
+    def gradient_sum(self, parameters: Vector, mask: Mask) -> Integers:
         """The sum over sampled records of their clipped gradients, in grid units.
 
         Args:
             parameters: float64 `(d,)`, public or already protected; used as float32.
             mask: bool `(n,)`, which records were sampled.
-            layer_seed: seed of layers that draw, such as dropout.
 
         Returns:
             int64 `(d,)`, within the grid's contribution bound. Adding or removing one record
@@ -107,10 +108,9 @@ class DpSgd:
         set_parameters(self._model, parameters)
         total = np.zeros(self.dimension, dtype=np.int64)
         sampled = np.flatnonzero(mask)
-        with layer_randomness(layer_seed):
-            for start in range(0, len(sampled), self._batch):
-                gradients = self.per_record_gradients(sampled[start : start + self._batch])
-                total += self._grid.sum_records(gradients)
+        for start in range(0, len(sampled), self.physical_batch):
+            gradients = self.per_record_gradients(sampled[start : start + self.physical_batch])
+            total += self._grid.sum_records(gradients)
         return self._grid.clamp(total)
 
     def per_record_gradients(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -124,9 +124,9 @@ class DpSgd:
         """
         count = len(indices)
         x, y = self._records.gather(indices)
-        if count < self._batch:
-            x = torch.cat([x, x.new_zeros((self._batch - count, *x.shape[1:]))])
-            y = torch.cat([y, y.new_zeros(self._batch - count)])
+        if count < self.physical_batch:
+            x = torch.cat([x, x.new_zeros((self.physical_batch - count, *x.shape[1:]))])
+            y = torch.cat([y, y.new_zeros(self.physical_batch - count)])
         try:
             # A sum, so that no record's gradient is divided by how many there are.
             with _quiet_hooks():
@@ -149,10 +149,10 @@ class DpSgd:
     def _rows_of(self, parameter: nn.Parameter) -> torch.Tensor:
         rows = getattr(parameter, "grad_sample", None)
         if rows is None:  # the parameter takes no part in the loss
-            return torch.zeros(self._batch, parameter.numel())
+            return torch.zeros(self.physical_batch, parameter.numel())
         if isinstance(rows, list):
             rows = torch.stack(rows).sum(dim=0)
-        return torch.as_tensor(rows).detach().reshape(self._batch, -1)
+        return torch.as_tensor(rows).detach().reshape(self.physical_batch, -1)
 
 
 def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:
@@ -169,7 +169,7 @@ def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:
     Raises:
         ModelError: a rearrangement changed a record's gradient.
     """
-    rows = min(trainer.record_count, trainer._batch)
+    rows = min(trainer.record_count, trainer.physical_batch)
     reference = {i: trainer.per_record_gradients(np.array([i]))[0] for i in range(rows)}
     for trial in range(trials):
         order = np.roll(np.arange(rows), trial * 3 + 1)[: max(1, rows - trial)]
@@ -183,8 +183,30 @@ def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:
                 )
 
 
+def _require_no_draws(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Refuses a model that takes numbers from torch's generator in a forward pass.
+
+    What a record would get depends on its place in the batch, so on who else was sampled; the
+    usual coupling argument needs ideal coins, and torch's generator is seeded with 32 bits.
+    """
+    with layer_randomness(0), torch.no_grad():
+        before = torch.default_generator.get_state()
+        model(torch.zeros(2, *input_shape))
+        drew = not torch.equal(before, torch.default_generator.get_state())
+    if drew:
+        named = [f"{path!r} ({type(x).__name__})" for path, x in model.named_modules() if _draws(x)]
+        raise ModelError(
+            f"the model draws random numbers in training: {', '.join(named) or 'in its forward'}; "
+            "for record-level privacy set its dropout to 0 (clipping and noise regularise "
+            "already), or train at client level"
+        )
+
+
+def _draws(layer: nn.Module) -> bool:
+    return "Dropout" in type(layer).__name__ or isinstance(layer, nn.RReLU | nn.FractionalMaxPool2d)
+
+
 def _hook(model: nn.Module) -> nn.Module:
-    model.train()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

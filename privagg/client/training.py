@@ -119,7 +119,6 @@ class DistributedLearner:
             total = self._trainer.gradient_sum(
                 parameters,
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
-                layer_seed=draw.layer_seed(),
             )
         return total + draw.noise()
 
@@ -181,7 +180,6 @@ class LocalLearner:
                 total = self._trainer.gradient_sum(
                     local,
                     draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
-                    layer_seed=draw.layer_seed(step),
                 )
                 noised = total + draw.noise(step)
                 pull = self._rule.prox_mu * (local - parameters)
@@ -276,9 +274,9 @@ class _Draws:
         stream = self._randomness.stream("noise", *self._labels, step)
         return self._plan.noise.sample(stream, self._plan.dimension)
 
-    def layer_seed(self, step: int = 0) -> int:
-        """Seed of layers that draw, such as dropout."""
-        return int(self._randomness.stream("layers", *self._labels, step).uint64(1)[0] >> 1)
+    def layer_seed(self) -> int:
+        """Seed of layers that draw, such as dropout; only whole clients are trained with them."""
+        return int(self._randomness.stream("layers", *self._labels).uint64(1)[0] >> 1)
 
     def batches(self, count: int, batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
         """Endless batches from shuffled passes over `count` records."""

@@ -273,17 +273,25 @@ def test_a_model_over_tokens_agrees_with_plain_autograd() -> None:
     np.testing.assert_allclose(total, expected, atol=7 * 100 / S + 1e-5)
 
 
-def test_layers_that_draw_follow_the_seed_given() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-    records = TensorRecords.of(np.random.default_rng(1).standard_normal((9, 4)), np.arange(9) % 2)
-    trainer = DpSgd(model, records, grid(), physical_batch=4)
-    w, mask = start_of(trainer), np.ones(9, dtype=np.bool_)
-    state = torch.get_rng_state()
-    first = trainer.gradient_sum(w, mask, layer_seed=1)
-    assert torch.equal(state, torch.get_rng_state())
-    torch.manual_seed(99)
-    np.testing.assert_array_equal(first, trainer.gradient_sum(w, mask, layer_seed=1))
-    assert (first != trainer.gradient_sum(w, mask, layer_seed=2)).any()
+class DrawsInForward(nn.Linear):
+    """Dropout that no layer's name gives away, and that the output does not show at zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, training=self.training))
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        (nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1)), r"'1' \(Dropout\)"),
+        (nn.Sequential(nn.RReLU(), nn.Linear(4, 1)), r"'0' \(RReLU\)"),
+        (DrawsInForward(4, 1), "in its forward"),
+    ],
+)
+def test_models_that_draw_are_refused_at_record_level(model: nn.Module, named: str) -> None:
+    records = TensorRecords.of(np.ones((3, 4)), [0, 1, 1])
+    with pytest.raises(ModelError, match=f"{named}.*dropout to 0"):
+        DpSgd(model, records, grid())
 
 
 def test_records_read_lazily_give_the_same_sum() -> None:

@@ -273,6 +273,18 @@ def test_batches_pass_over_every_record_before_any_comes_again() -> None:
     assert first.tolist() != second.tolist()
 
 
+def test_layers_that_draw_follow_the_sites_randomness() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1, bias=False))
+    plan = ClientPlan(**common(dimension=40))
+    ours = ClientLearner(plan, "a", model, data("a"), ClientRule(steps=3))
+    w = np.linspace(-1, 1, 40)
+    first = ours.delta(w, RANDOM, PLACE)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(first, ours.delta(w, RANDOM, PLACE))
+    assert (first != ours.delta(w, DeterministicRandomness(5), PLACE)).any()
+
+
 def test_local_steps_follow_from_public_numbers() -> None:
     assert ClientRule(steps=7).step_count(1000) == 7
     assert ClientRule(epochs=3, batch_size=32).step_count(65) == 9
