@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -11,7 +10,6 @@ from flint import arb
 from privagg.errors import CertificationError
 from privagg.privacy.certified import contour, gaussian, single
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
-from privagg.privacy.certified.contour import ContourCurve
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
     Composition,
@@ -24,7 +22,7 @@ from privagg.privacy.certified.mechanism import (
     checked_epsilon,
     normalised,
 )
-from privagg.privacy.certified.planning import Effort, Goal, Plan, make_plan
+from privagg.privacy.certified.planning import Effort, Goal, make_plan
 from privagg.privacy.certified.renyi import METHOD as RENYI
 from privagg.privacy.certified.renyi import RenyiBudget
 from privagg.privacy.certified.search import (
@@ -34,13 +32,12 @@ from privagg.privacy.certified.search import (
     upper_epsilon,
 )
 from privagg.privacy.certified.single import SingleRoundCurve
-from privagg.privacy.certified.tables import round_table
+from privagg.privacy.certified.strategy import curve_of, log_of, remove_ends, single_ends
 
 CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()
 # A contour wider than this asks for the fallbacks' opinion too.
 _GOOD_WIDTH = Fraction(1, 10**6)
-_SHARP_WIDTH = Fraction(1, 10**8)
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,11 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
     """Return the interval by contour, with certified Renyi orders where that is wide."""
     ends = _by_contour(rounds, delta, distance, effort)
     if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
+        # Further rounds never lower epsilon: the worst single round's is a lower end.
+        alone = max(single_ends(mechanism, delta)[0] for mechanism, _ in rounds)
+        if alone > ends.lower:
+            ends = replace(ends, lower=alone, lower_method=single.METHOD)
+    if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
         fallback = _by_renyi(rounds, delta, distance)
         if fallback is not None and (ends.upper is None or fallback < ends.upper):
             ends = replace(ends, upper=fallback, upper_method=RENYI, bits=CLOSED_FORM_BITS)
@@ -148,57 +150,14 @@ def _by_renyi(rounds: Rounds, delta: Fraction, distance: Fraction) -> Fraction |
         return None
 
 
-def plan_curve(
-    rounds: Rounds, direction: Direction, goal: Goal, effort: Effort
-) -> tuple[ContourCurve, Plan]:
-    """Return a contour curve sharp near the goal, and the plan behind it.
-
-    Raises: CertificationError where no affordable contour is found. The caller must evaluate the
-        curve at `plan.frame.precision_bits`.
-    """
-    plan = make_plan(rounds, direction, goal, effort)
-    with working_precision(plan.frame.precision_bits):
-        tables = [(round_table(m, plan.frame, plan.shapes[m]), times) for m, times in rounds]
-        return ContourCurve.of(plan.frame, tables), plan
-
-
-def _log(value: Fraction) -> float:
-    return math.log(value.numerator) - math.log(value.denominator)
-
-
 def _by_contour(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> _Ends:
-    """Return ends from the remove contour, after the add direction has agreed."""
-    nothing = _Ends(Fraction(0), None, "trivial", contour.METHOD, 0)
-    lower, upper = Fraction(0), None
-    try:
-        curve, plan = plan_curve(rounds, Direction.REMOVE, Goal(_log(delta)), effort)
-        lower, upper = _ends_of(curve, plan, delta, distance)
-        if not distance and upper - lower > _SHARP_WIDTH * upper > 0:
-            # The first contour was aimed by a Chernoff bound; aim again at what it found.
-            goal = Goal(_log(delta), float(upper))
-            curve, plan = plan_curve(rounds, Direction.REMOVE, goal, effort)
-            again = _ends_of(curve, plan, delta, distance)
-            lower, upper = max(lower, again[0]), min(upper, again[1])
-    except CertificationError:
-        if upper is None:
-            return nothing
-    bits = plan.frame.precision_bits
-    lower_method = contour.METHOD if lower else "trivial"
-    agreed = _add_direction(rounds, delta, distance, upper, effort)
-    if agreed is None:
-        return _Ends(lower, None, lower_method, contour.METHOD, bits)
-    return _Ends(lower, max(upper, agreed), lower_method, contour.METHOD, bits)
-
-
-def _ends_of(
-    curve: ContourCurve, plan: Plan, delta: Fraction, distance: Fraction
-) -> tuple[Fraction, Fraction]:
-    """Return the (lower, upper) epsilon that one direction's curve proves."""
-    with working_precision(plan.frame.precision_bits):
-        upper = upper_epsilon(
-            curve, delta, guess=plan.guess, slope=plan.slope, extra_distance=distance
-        )
-        return lower_epsilon(curve, delta, guess=float(upper), slope=plan.slope), upper
+    """Return ends from the remove contours, after the add direction has agreed."""
+    ends = remove_ends(rounds, delta, distance, effort)
+    lower_method = contour.METHOD if ends.lower else "trivial"
+    upper = ends.upper
+    if upper is not None:
+        upper = _add_direction(rounds, delta, distance, upper, effort)
+    return _Ends(ends.lower, upper, lower_method, contour.METHOD, ends.bits)
 
 
 def _add_direction(
@@ -210,7 +169,8 @@ def _add_direction(
             return epsilon
     try:
         # Planned for its own epsilon, which may lie far below the remove direction's.
-        curve, plan = plan_curve(rounds, Direction.ADD, Goal(_log(delta)), effort)
+        plan = make_plan(rounds, Direction.ADD, Goal(log_of(delta)), effort)
+        curve = curve_of(plan, rounds)
         with working_precision(plan.frame.precision_bits):
             if folded(curve.bounds(epsilon).upper, epsilon, distance) <= ball(delta):
                 return epsilon
@@ -281,8 +241,8 @@ def _delta_contour(
 ) -> tuple[Fraction, Fraction, int] | None:
     """Return (lower, upper, bits) of delta at epsilon in one direction, or None."""
     try:
-        goal = Goal(_log(high) - 1.0, float(epsilon))
-        curve, plan = plan_curve(rounds, direction, goal, effort)
+        plan = make_plan(rounds, direction, Goal(log_of(high) - 1.0, float(epsilon)), effort)
+        curve = curve_of(plan, rounds)
         with working_precision(plan.frame.precision_bits):
             low, top = delta_ends(curve.bounds(epsilon))
             return low, top, plan.frame.precision_bits

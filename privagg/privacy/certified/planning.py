@@ -14,25 +14,15 @@ import numpy as np
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
-from privagg.privacy.certified.profile import (
-    Array,
-    Profile,
-    log_integral,
-    log_ratio_at,
-    log_window,
-    profile_of,
-)
+from privagg.privacy.certified.profile import Array, Part, profile_of
+from privagg.privacy.certified.sampling import decay, grid
 from privagg.privacy.certified.tables import Frame, Shape
-from privagg.privacy.certified.transform import Grid
 from privagg.privacy.certified.window import Window
+from privagg.privacy.certified.windowing import choose_windows, windowed
 
 # Every error term is aimed at this share of delta (in nats).
 TOLERANCE_NATS = 25.0
-_ALIAS_FACTOR = 1.5
-# A remote mode is bounded by tail estimates that may be a few nats too large.
-_REMOTE_MARGIN = 6.0
-_BLURS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.035, 0.025, 0.016)
-_SHRINK = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+_ROUGH = 2000
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Plan:
-    """A frame, the shape of every mechanism, and floats for the search that follows."""
+    """A frame, the shape of every mechanism, and floats for the search that follows.
+
+    `is_blunt` says that what lies beyond K is not small: no affordable contour is long enough.
+    """
 
     frame: Frame
     shapes: dict[Mechanism, Shape | None]
@@ -67,24 +60,10 @@ class Plan:
     nats: float
     total: float
     effort: Effort
+    is_blunt: bool = False
 
 
 Moment = Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class _Part:
-    mechanism: Mechanism
-    times: int
-    profile: Profile | None
-
-    def log_moment(self, orders: Array) -> Array:
-        """Return log M(order)^times."""
-        if self.profile is None:
-            variance = 1 / float(self.mechanism.noise_multiplier) ** 2
-            result: Array = self.times * orders * (orders + 1) * variance / 2
-            return result
-        return self.times * self.profile.log_moment(orders)
 
 
 def make_plan(
@@ -98,7 +77,7 @@ def make_plan(
     total = growth * sum(times for _, times in rounds)
     negligible = goal.log_delta - TOLERANCE_NATS - math.log(total)
     parts = [
-        _Part(m, n, None if m.is_gaussian else profile_of(m, direction, negligible))
+        Part(m, n, None if m.is_gaussian else profile_of(m, direction, negligible))
         for m, n in rounds
     ]
 
@@ -106,11 +85,11 @@ def make_plan(
         summed: Array = np.sum([part.log_moment(orders) for part in parts], axis=0)
         return summed
 
-    wanted, guess = _best_order(lambda orders: math.sqrt(growth) * moment(orders), goal)
-    order, windows = _windows(parts, wanted, growth)
+    wanted, guess = best_order(lambda orders: math.sqrt(growth) * moment(orders), goal)
+    order, windows = choose_windows(parts, wanted, growth)
 
     def windowed_moment(orders: Array) -> Array:
-        rows = [_windowed(p, windows[p.mechanism], orders) for p in parts]
+        rows = [windowed(p, windows[p.mechanism], orders) for p in parts]
         summed: Array = np.sum(rows, axis=0)
         return summed
 
@@ -118,13 +97,13 @@ def make_plan(
     guesses = [guess, guess]
     if goal.epsilon is None:
         moments = np.array([at_order, growth * at_order])
-        here = _chernoff_epsilon(np.array([order, order]), moments, goal)
+        here = chernoff_epsilon(np.array([order, order]), moments, goal)
         guesses = [min(float(here[0]), guess), float(here[1]) if growth > 1 else guess]
     grown = guesses[1]
-    period, alias = _period(lambda o: growth * windowed_moment(o), order, grown, goal)
+    period, alias = choose_period(lambda o: growth * windowed_moment(o), order, grown, goal)
     room = goal.log_delta - TOLERANCE_NATS
     peaks = [at_order - order * guesses[0], growth * at_order - order * grown]
-    count, beyond = _length(parts, windows, order, period, peaks[0], room, effort)
+    count, beyond, is_blunt = _length(parts, windows, order, period, peaks[0], room, effort)
     nats = TOLERANCE_NATS + math.log(total) + max(0.0, *peaks) - min(0.0, goal.log_delta) + 6
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + count) + 25) / math.log(2) / 64)
     frame = Frame(direction, order, period, count, alias, max(128, bits))
@@ -134,7 +113,7 @@ def make_plan(
         )
         for part in parts
     }
-    return Plan(frame, shapes, max(guesses[0], 0.0), -order, nats, total, effort)
+    return Plan(frame, shapes, max(guesses[0], 0.0), -order, nats, total, effort, is_blunt)
 
 
 def extend_plan(plan: Plan, mechanism: Mechanism, goal: Goal) -> Shape | None:
@@ -145,21 +124,21 @@ def extend_plan(plan: Plan, mechanism: Mechanism, goal: Goal) -> Shape | None:
     frame = plan.frame
     negligible = goal.log_delta - TOLERANCE_NATS - math.log(plan.total)
     profile = None if mechanism.is_gaussian else profile_of(mechanism, frame.direction, negligible)
-    part = _Part(mechanism, max(1, math.ceil(plan.total)), profile)
-    order, windows = _windows([part], frame.order, 1.0)
+    part = Part(mechanism, max(1, math.ceil(plan.total)), profile)
+    order, windows = choose_windows([part], frame.order, 1.0)
     if order != frame.order:
         raise CertificationError("this mechanism needs another order than the contour has")
     window, line = windows[mechanism], None
     if profile is not None:
         cutoff = np.array([2 * math.pi / frame.period * (frame.count + 1)])
-        heights, decay = _decay(profile, window, order, cutoff)
-        best = int(np.argmin(decay[:, 0]))
-        line = float(heights[best]), float(decay[best, 0])
+        heights, drops = decay(profile, window, order, cutoff)
+        best = int(np.argmin(drops[:, 0]))
+        line = float(heights[best]), float(drops[best, 0])
     return _shape(part, window, frame, plan.nats, plan.total, line, plan.effort)
 
 
 def _shape(
-    part: _Part,
+    part: Part,
     window: Window,
     frame: Frame,
     nats: float,
@@ -170,26 +149,26 @@ def _shape(
     """Return window and grids of one mechanism, from (line height, log decay) beyond K."""
     if part.profile is None or beyond is None:
         return None
-    main = _grid(part.profile, window, frame.order, nats, None)
+    main = grid(part.profile, window, frame.order, nats, None)
     if main.count * frame.count > effort.max_products:
         raise CertificationError("the contour would be too long for the effort allowed")
-    height, decay = beyond
+    height, drop = beyond
     rough = 6 + math.log(total)
     return Shape(
         window=window,
         main=main,
-        beyond=_grid(part.profile, window, frame.order, rough - decay, height),
-        alias=_grid(part.profile, window, frame.alias_order, 6 + rough, None),
+        beyond=grid(part.profile, window, frame.order, rough - drop, height),
+        alias=grid(part.profile, window, frame.alias_order, 6 + rough, None),
     )
 
 
-def _chernoff_epsilon(orders: Array, moments: Array, goal: Goal) -> Array:
+def chernoff_epsilon(orders: Array, moments: Array, goal: Goal) -> Array:
     factor = orders * np.log(orders) - (1 + orders) * np.log1p(orders)
     result: Array = (moments + factor - goal.log_delta) / orders
     return result
 
 
-def _best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
+def best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
     """Return (saddle order, epsilon there): the order of the best Chernoff bound."""
     low, high = math.log(1e-4), math.log(1e9)
     for _ in range(4):
@@ -197,7 +176,7 @@ def _best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
         with np.errstate(over="ignore", invalid="ignore"):
             moments = moment(orders)
         if goal.epsilon is None:
-            score = _chernoff_epsilon(orders, moments, goal)
+            score = chernoff_epsilon(orders, moments, goal)
         else:
             factor = orders * np.log(orders) - (1 + orders) * np.log1p(orders)
             score = moments + factor - orders * goal.epsilon
@@ -211,78 +190,12 @@ def _best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
     return float(orders[best]), max(epsilon, 0.0)
 
 
-def _windows(
-    parts: list[_Part], order: float, growth: float
-) -> tuple[float, dict[Mechanism, Window]]:
-    """Return an order at or below the wanted one, and windows under which M stays small there.
-
-    A lower order means a longer contour, a narrower blur means more nodes: the cheaper wins.
-    """
-    best: tuple[float, float, dict[Mechanism, Window]] | None = None
-    for shrink in _SHRINK:
-        chosen: dict[Mechanism, Window] = {}
-        for part in parts:
-            if part.profile is None:
-                chosen[part.mechanism] = Window()
-                continue
-            # The Chernoff bound on the aliases above needs M at an order well above c.
-            times = growth * part.times
-            window = _window(part.profile, times, _ALIAS_FACTOR * order * shrink)
-            if window is None:
-                break
-            chosen[part.mechanism] = window
-        else:
-            nodes = sum(1.0 if w.is_open else math.hypot(1, 1 / w.blur) for w in chosen.values())
-            cost = nodes * (5 / math.sqrt(shrink) + 1 / shrink)
-            if best is None or cost < best[0]:
-                best = cost, order * shrink, chosen
-            if all(window.is_open for window in chosen.values()):
-                break
-    if best is None:
-        raise CertificationError("every affordable order has its mass in a remote mode")
-    return best[1], best[2]
-
-
-def _window(profile: Profile, times: float, order: float) -> Window | None:
-    """Return the cheapest window under which the remote mode does not matter, if any."""
-    wanted = times * float(profile.log_moment(np.array([order]))[0])
-
-    def fits(window: Window) -> bool:
-        height = profile.remote_peak(order, window)[1] + _REMOTE_MARGIN
-        if times * math.exp(min(height - wanted / times, 9.0)) > 0.1:
-            return False
-        right = profile.reach + 4 + 10 * window.blur
-        _, values = profile.windowed(order, window, right)
-        return times * float(log_integral(values)) - wanted < 1.5
-
-    open_window = Window()
-    if profile.direction is Direction.ADD or fits(open_window):
-        return open_window
-    for blur in _BLURS:
-        window = Window(high=profile.reach * math.sqrt(1 + blur * blur), blur=blur)
-        if fits(window):
-            return window
-    return None
-
-
-def _windowed(part: _Part, window: Window, orders: Array) -> Array:
-    if part.profile is None:
-        return part.log_moment(orders)
-    right = part.profile.reach + 4 + 10 * window.blur
-    values = [
-        np.logaddexp(
-            float(log_integral(part.profile.windowed(float(order), window, right)[1])),
-            part.profile.remote_peak(float(order), window)[1] + _REMOTE_MARGIN,
-        )
-        for order in orders
-    ]
-    return part.times * np.array(values)
-
-
-def _period(moment: Moment, order: float, guess: float, goal: Goal) -> tuple[float, float]:
+def choose_period(
+    moment: Moment, order: float, guess: float, goal: Goal, log_mass: float = 0.0
+) -> tuple[float, float]:
     """Return (Delta, a) such that both alias sums are small against delta."""
     room = goal.log_delta - TOLERANCE_NATS
-    period = -room / order
+    period = max(log_mass - room, 3.0) / order
     factors = np.array([1.05, 1.15, 1.3, 1.5, 1.8, 2.2, 3.0, 4.0])
     orders = order * factors
     moments = moment(orders)
@@ -297,15 +210,15 @@ def _period(moment: Moment, order: float, guess: float, goal: Goal) -> tuple[flo
 
 
 def _length(
-    parts: list[_Part],
+    parts: list[Part],
     windows: dict[Mechanism, Window],
     order: float,
     period: float,
     log_peak: float,
     room: float,
     effort: Effort,
-) -> tuple[int, dict[Mechanism, tuple[float, float]]]:
-    """Return K such that what lies beyond is small; per mechanism (line height, log decay)."""
+) -> tuple[int, dict[Mechanism, tuple[float, float]], bool]:
+    """Return K, (line height, log decay beyond) per mechanism, and whether K is too short."""
     spacing = 2 * math.pi / period
     thetas = spacing * np.exp(np.linspace(math.log(2.0), math.log(max(effort.max_terms, 3)), 60))
     total = np.zeros_like(thetas)
@@ -315,84 +228,18 @@ def _length(
             variance = 1 / float(part.mechanism.noise_multiplier) ** 2
             total += part.times * -(thetas**2) * variance / 2
             continue
-        heights, decay = _decay(part.profile, windows[part.mechanism], order, thetas)
-        curves[part.mechanism] = heights, decay
-        total += part.times * decay.min(axis=0)
+        heights, drops = decay(part.profile, windows[part.mechanism], order, thetas)
+        curves[part.mechanism] = heights, drops
+        total += part.times * drops.min(axis=0)
     log_tail = total + log_peak + math.log(2 / period) - np.log(spacing * thetas)
     enough = np.nonzero(log_tail <= room)[0]
-    index = int(enough[0]) if len(enough) else len(thetas) - 1
+    # Where even the longest contour is too short, a short one gives a first rough answer.
+    index = int(enough[0]) if len(enough) else int(np.searchsorted(thetas, _ROUGH * spacing))
+    index = min(index, len(thetas) - 1)
     chosen = {}
-    for mechanism, (heights, decay) in curves.items():
-        best = int(np.argmin(decay[:, index]))
-        chosen[mechanism] = float(heights[best]), float(decay[best, index])
-    return max(2, math.ceil(thetas[index] / spacing)), chosen
+    for mechanism, (heights, drops) in curves.items():
+        best = int(np.argmin(drops[:, index]))
+        chosen[mechanism] = float(heights[best]), float(drops[best, index])
+    return max(2, math.ceil(thetas[index] / spacing)), chosen, not len(enough)
 
 
-def _decay(
-    profile: Profile, window: Window, order: float, thetas: Array
-) -> tuple[Array, Array]:
-    """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height."""
-    curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
-    limit = min(0.49 * math.pi / profile.mu, 7.0 / math.sqrt(curvature))
-    heights = limit * np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0])
-    right = profile.reach + 4 + 10 * window.blur
-    nodes = np.arange(-15.0, right, 0.25)
-    shifted = np.exp(np.minimum(profile.mu * nodes - profile.mu**2 / 2, 600.0)) * profile.rate
-    weight = log_window(window, nodes) - nodes**2 / 2
-    sign = 1.0 if profile.direction is Direction.REMOVE else -1.0
-    power = order + 1 if sign > 0 else -order
-    plain = power * log_ratio_at(profile.rate, profile.mu, nodes) + weight
-    at_order = float(log_integral(plain))
-    rows = []
-    for height in heights:
-        angle = profile.mu * height
-        real, imag = 1 - profile.rate + shifted * math.cos(angle), shifted * math.sin(angle)
-        modulus = power * 0.5 * np.log(real**2 + imag**2) + weight
-        phase = np.arctan2(imag, real)
-        value = log_integral(modulus[None, :] - thetas[:, None] * phase[None, :])
-        rows.append(np.minimum(value + curvature * height**2 / 2 - at_order, 0.0))
-    return heights, np.array(rows)
-
-
-def _grid(
-    profile: Profile, window: Window, order: float, nats: float, height: float | None
-) -> Grid:
-    """Return a grid whose rule errs by about exp(-nats) relative to M(order)."""
-    curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
-    ideal = math.sqrt(nats / (2 * curvature)) if height is None else height
-    line = min(ideal, 0.49 * math.pi / profile.mu)
-    excess, split = 0.0, 0.0
-    if profile.direction is Direction.ADD:
-        line, excess, split = _add_line(profile, order, line, nats)
-    step = 2 * math.pi * line / (nats + 2 * curvature * line * line + excess)
-    right = profile.reach + 4 + 10 * window.blur
-    place, height_there = profile.remote_peak(order, window)
-    if height_there > -math.inf:
-        right = max(right, min(place, 4e4))
-    right = max(right, split)
-    nodes, values = profile.windowed(order, window, right + 20)
-    floor = float(log_integral(values)) - nats - curvature * line * line / 2 - excess - 4
-    inside = np.nonzero(values > floor)[0]
-    start = float(nodes[inside[0]]) if len(inside) else -12.0
-    last = float(nodes[inside[-1]]) if len(inside) else 12.0
-    if math.isfinite(window.high):
-        last = max(last, window.high + 0.5)
-    last = max(last, split)
-    count = math.ceil((last - min(start, -2.0)) / step) + 2
-    return Grid(min(start, -2.0), step, count, line, split)
-
-
-def _add_line(
-    profile: Profile, order: float, line: float, nats: float
-) -> tuple[float, float, float]:
-    """Return (height, log of what |V| may lose, split) for the add direction."""
-    for _ in range(20):
-        half = profile.mu * line
-        worst = -order * math.log(max(math.cos(half), 1e-9))
-        split = math.sqrt(2 * (nats + worst)) + 1
-        weight = min(profile.rate * math.exp(min(profile.mu * split, 50.0)), 0.5)
-        inner = -order / 2 * math.log1p(-2 * weight * (1 - weight) * (1 - math.cos(2 * half)))
-        if inner <= nats / 3:
-            return line, inner, split
-        line *= 0.8
-    return line, nats, split

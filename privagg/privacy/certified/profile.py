@@ -50,30 +50,55 @@ class Profile:
         values = self._integrand(np.array([order]), nodes, log_ratio)[0]
         return nodes, values + log_window(window, nodes)
 
-    def remote_peak(self, order: float, window: Window) -> tuple[float, float]:
-        """Return (place, log integrand) of the second mode, the shifted component's own.
+    def log_moment_under(self, orders: Array, window: Window) -> Array:
+        """Return log M at float64 (m,) orders under a window, its remote mode left out."""
+        nodes = np.arange(-15.0, self.reach + 4 + 10 * window.blur, _STEP)
+        log_ratio = log_ratio_at(self.rate, self.mu, nodes)
+        values = self._integrand(orders, nodes, log_ratio) + log_window(window, nodes)[None, :]
+        return log_integral(values)
+
+    def remote_peaks(self, orders: Array, window: Window) -> tuple[Array, Array]:
+        """Return (places, log integrand) of the second mode, the shifted component's own.
 
         Where there is none beyond `reach`, the height is -inf.
         """
+        heights = np.full_like(orders, -np.inf)
+        places = np.full_like(orders, self.reach)
         if self.direction is Direction.ADD:
-            return self.reach, -math.inf
-        blur = window.blur**2
-        edge = window.high if math.isfinite(window.high) else 0.0
-        curvature = 1 + (1 / blur if math.isfinite(window.high) else 0.0)
-        pull = edge / blur if math.isfinite(window.high) else 0.0
-        best, place, peak = -math.inf, self.reach, ((order + 1) * self.mu + pull) / curvature
+            return places, heights
+        squeezed = 1 / window.blur**2 if math.isfinite(window.high) else 0.0
+        pull = window.high * squeezed if squeezed else 0.0
+        power = orders + 1
+        peaks = (power * self.mu + pull) / (1 + squeezed)
         for _ in range(12):
-            if peak <= self.reach:
-                break
-            at = np.array([peak])
-            ratio = log_ratio_at(self.rate, self.mu, at)
-            value = (order + 1) * ratio - at**2 / 2 + log_window(window, at)
-            if float(value[0]) > best:
-                best, place = float(value[0]), peak
+            ratio = log_ratio_at(self.rate, self.mu, peaks)
+            value = power * ratio - peaks**2 / 2 + log_window(window, peaks)
+            better = (peaks > self.reach) & (value > heights)
+            heights, places = np.where(better, value, heights), np.where(better, peaks, places)
             # Stationary where u = ((c+1) mu w(u) + pull) / curvature, w the shifted share.
-            share = 1 - (1 - self.rate) * math.exp(-min(float(ratio[0]), 700.0))
-            peak = ((order + 1) * self.mu * share + pull) / curvature
-        return place, best
+            share = 1 - (1 - self.rate) * np.exp(-np.minimum(ratio, 700.0))
+            peaks = (power * self.mu * share + pull) / (1 + squeezed)
+        return places, heights
+
+    def remote_peak(self, order: float, window: Window) -> tuple[float, float]:
+        """Return `remote_peaks` at one order, as floats."""
+        places, heights = self.remote_peaks(np.array([order]), window)
+        return float(places[0]), float(heights[0])
+
+
+@dataclass(frozen=True)
+class Part:
+    mechanism: Mechanism
+    times: int
+    profile: Profile | None
+
+    def log_moment(self, orders: Array) -> Array:
+        """Return log M(order)^times."""
+        if self.profile is None:
+            variance = 1 / float(self.mechanism.noise_multiplier) ** 2
+            result: Array = self.times * orders * (orders + 1) * variance / 2
+            return result
+        return self.times * self.profile.log_moment(orders)
 
 
 def profile_of(mechanism: Mechanism, direction: Direction, log_negligible: float) -> Profile:

@@ -1,0 +1,147 @@
+"""Which contours to try for one direction, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+
+from privagg.errors import CertificationError
+from privagg.privacy.certified.balls import working_precision
+from privagg.privacy.certified.contour import ContourCurve
+from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
+from privagg.privacy.certified.planning import Effort, Goal, Plan, make_plan
+from privagg.privacy.certified.search import lower_epsilon, upper_epsilon
+from privagg.privacy.certified.single import SingleRoundCurve
+from privagg.privacy.certified.splitting import make_split_plan
+from privagg.privacy.certified.tables import round_table
+
+# Wider than the first is aimed at again. A contour of more products (terms times nodes) than _LONG
+# is first replaced by a rough one, as taking out the bulk is then likely to be cheaper.
+_SHARP = Fraction(1, 10**8)
+_GOOD = Fraction(1, 10**6)
+_LONG = 3_000_000
+_ROUGH_TERMS = 1500
+_SINGLE_BITS = 192
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Proven ends of one direction's epsilon; `upper` is None where none was proven."""
+
+    lower: Fraction
+    upper: Fraction | None
+    bits: int
+
+    def width(self) -> Fraction:
+        """Return (upper - lower) / upper, 0 for a proven zero, 1 where nothing is known."""
+        if self.upper is None:
+            return Fraction(1)
+        return (self.upper - self.lower) / self.upper if self.upper else Fraction(0)
+
+    def meet(self, other: Ends) -> Ends:
+        """Return the tighter of both ends."""
+        if other.upper is None or (self.upper is not None and self.upper <= other.upper):
+            return replace(self, lower=max(self.lower, other.lower))
+        return replace(other, lower=max(self.lower, other.lower))
+
+
+def log_of(value: Fraction) -> float:
+    """Return a float near log(value), for values beyond the range of floats too."""
+    return math.log(value.numerator) - math.log(value.denominator)
+
+
+def curve_of(plan: Plan, rounds: Rounds) -> ContourCurve:
+    """Return the curve of a composition on a plan; evaluate it at the plan's precision."""
+    with working_precision(plan.frame.precision_bits):
+        tables = [(round_table(m, plan.frame, plan.shapes[m]), times) for m, times in rounds]
+        return ContourCurve.of(plan.frame, tables)
+
+
+def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Ends:
+    """Return the best proven ends of the remove direction's epsilon that the effort allows."""
+    goal = Goal(log_of(delta))
+
+    def attempt(make: Callable[[], Plan]) -> Ends:
+        try:
+            return _ends(make(), rounds, delta, distance)
+        except CertificationError:
+            return Ends(Fraction(0), None, 0)
+
+    rough = replace(effort, max_terms=min(effort.max_terms, _ROUGH_TERMS))
+    first = _first_plan(rounds, goal, effort, rough)
+    if first is None:
+        return Ends(Fraction(0), None, 0)
+    plan, is_long = first
+    ends = attempt(lambda: plan)
+    if not is_long:
+        if ends.upper is None or ends.width() <= _SHARP or distance:
+            return ends
+        # The first contour was aimed by a Chernoff bound; aim again at what it found.
+        aimed = Goal(goal.log_delta, float(ends.upper))
+        return ends.meet(attempt(lambda: make_plan(rounds, Direction.REMOVE, aimed, effort)))
+    for epsilon in _aims(rounds, delta, ends):
+        aim = Goal(goal.log_delta, epsilon)
+        ends = ends.meet(attempt(partial(make_split_plan, rounds, aim, effort)))
+        if ends.width() <= _GOOD:
+            return ends
+    if distance:
+        return ends
+    return ends.meet(attempt(lambda: make_plan(rounds, Direction.REMOVE, goal, effort)))
+
+
+def single_ends(mechanism: Mechanism, delta: Fraction) -> tuple[Fraction, Fraction]:
+    """Return proven (lower, upper) epsilon at delta of one round; (0, 0) where delta suffices."""
+    curve = SingleRoundCurve(mechanism)
+    with working_precision(_SINGLE_BITS):
+        guess, slope = curve.guess(delta)
+        upper = upper_epsilon(curve, delta, guess=guess, slope=slope)
+        return lower_epsilon(curve, delta, guess=float(upper), slope=slope), upper
+
+
+def _aims(rounds: Rounds, delta: Fraction, ends: Ends) -> Iterator[float]:
+    """Yield the epsilons worth aiming a split contour at.
+
+    With few participations one round makes the loss, wherever in the row it stands, so its
+    epsilon at delta / rounds is a good first guess; the second aim is the rough contour's answer.
+    """
+    guesses = [
+        float(single_ends(mechanism, delta / times)[1])
+        for mechanism, times in rounds
+        if not mechanism.is_gaussian
+    ]
+    guess = 1.05 * max(guesses, default=0.0)
+    if guess > 0 and (ends.upper is None or guess < float(ends.upper)):
+        yield guess
+        yield 1.5 * guess
+    if ends.upper:
+        yield float(ends.upper)
+
+
+def _first_plan(
+    rounds: Rounds, goal: Goal, effort: Effort, rough: Effort
+) -> tuple[Plan, bool] | None:
+    """Return (plan, whether it is a short stand-in for a long contour), or None."""
+    try:
+        plan = make_plan(rounds, Direction.REMOVE, goal, effort)
+        nodes = sum(shape.main.count for shape in plan.shapes.values() if shape is not None)
+        if plan.frame.count * nodes <= _LONG and not plan.is_blunt:
+            return plan, False
+    except CertificationError:
+        pass
+    try:
+        return make_plan(rounds, Direction.REMOVE, goal, rough), True
+    except CertificationError:
+        return None
+
+
+def _ends(plan: Plan, rounds: Rounds, delta: Fraction, distance: Fraction) -> Ends:
+    curve, bits = curve_of(plan, rounds), plan.frame.precision_bits
+    with working_precision(bits):
+        upper = upper_epsilon(
+            curve, delta, guess=plan.guess, slope=plan.slope, extra_distance=distance
+        )
+        lower = lower_epsilon(curve, delta, guess=float(upper), slope=plan.slope)
+    return Ends(lower, upper, bits)
