@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal as D
+from decimal import Decimal
 from fractions import Fraction
 from math import sqrt
 
@@ -29,12 +29,12 @@ def distributed(**changes: object) -> DistributedPlan:
         "sites": sites(100, 200, 50, 70),
         "dimension": 14,
         "rounds": 10,
-        "clip_norm_l2": D("0.5"),
-        "noise_multiplier": D(2),
-        "delta": D("1e-5"),
+        "clip_norm_l2": Decimal("0.5"),
+        "noise_multiplier": Decimal(2),
+        "delta": Decimal("1e-5"),
         "custody": "authority",
         "scheme": "ckks",
-        "sampling_rate": D("0.2"),
+        "sampling_rate": Decimal("0.2"),
         **changes,
     }
     return DistributedPlan.model_validate(facts)
@@ -45,9 +45,9 @@ def client(**changes: object) -> ClientPlan:
         "sites": sites(*(10,) * 10),
         "dimension": 14,
         "rounds": 10,
-        "clip_norm_l2": D("0.5"),
-        "noise_multiplier": D(1),
-        "delta": D("1e-5"),
+        "clip_norm_l2": Decimal("0.5"),
+        "noise_multiplier": Decimal(1),
+        "delta": Decimal("1e-5"),
         "custody": "authority",
         "scheme": "ckks",
         **changes,
@@ -68,7 +68,7 @@ def multiplier(plan: DistributedPlan | LocalPlan | ClientPlan, site: str = "s0")
     sigma=st.decimals("0.4", "50", places=3),
 )
 def test_what_is_charged_is_the_least_noise_that_can_be_opened(
-    n: int, dropouts: int, colluders: int, sigma: D
+    n: int, dropouts: int, colluders: int, sigma: Decimal
 ) -> None:
     if n - dropouts - colluders < 1:
         with pytest.raises(ValidationError, match="leave"):
@@ -138,7 +138,7 @@ def test_client_sampling_claims_no_amplification() -> None:
 
 def test_local_noise_is_whole_at_every_site() -> None:
     plan = LocalPlan.model_validate(
-        {**distributed().model_dump(exclude={"mode"}), "local_steps": 3, "update_bound": D(2)}
+        {**distributed().model_dump(exclude={"mode"}), "local_steps": 3, "update_bound": Decimal(2)}
     )
     event = plan.committed_event("s2")
     assert event.terms[0].count == 3
@@ -152,7 +152,9 @@ def test_local_noise_is_whole_at_every_site() -> None:
     sigma=st.decimals("0.4", "100", places=2),
     rate=st.decimals("0.001", "1", places=3),
 )
-def test_uploads_at_their_bound_fit_the_sum(records: list[int], sigma: D, rate: D) -> None:
+def test_uploads_at_their_bound_fit_the_sum(
+    records: list[int], sigma: Decimal, rate: Decimal
+) -> None:
     plan = distributed(sites=sites(*records), noise_multiplier=sigma, sampling_rate=rate)
     assert plan.noise is not None
     uploads = [plan.contribution_bound(site) + plan.noise.bound for site in plan.sites]
@@ -162,9 +164,9 @@ def test_uploads_at_their_bound_fit_the_sum(records: list[int], sigma: D, rate: 
 
 def test_the_grid_refuses_what_it_cannot_hold() -> None:
     with pytest.raises(PlanError, match="2\\*\\*62"):
-        distributed(sites=sites(*(10**9,) * 3), sensitivity_grid=2**36, sampling_rate=1)
+        distributed(sites=sites(*(10**9,) * 4), sensitivity_grid=2**31, rounds=1, sampling_rate=1)
     with pytest.raises(NoiseError):
-        distributed(noise_multiplier=D("0.5"), sensitivity_grid=2)
+        distributed(noise_multiplier=Decimal("0.5"), sensitivity_grid=2)
 
 
 def test_digest_and_json_agree() -> None:

@@ -113,7 +113,7 @@ class TrainingPlan(BaseModel, ABC):
     dimension: int = Field(ge=1, le=10**10)
     rounds: int = Field(ge=1, le=10**6)
     clip_norm_l2: ExactDecimal = Field(gt=0, max_digits=40)
-    sensitivity_grid: int = Field(default=2**16, ge=2, le=2**40)
+    sensitivity_grid: int = Field(default=2**16, ge=2, le=2**31)
     noise_multiplier: ExactDecimal = Field(ge=0, max_digits=40)
     delta: ExactDecimal = Field(gt=0, lt=1, max_digits=60)
     dropouts: int = Field(default=0, ge=0)

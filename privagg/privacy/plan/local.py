@@ -39,7 +39,7 @@ class LocalPlan(TrainingPlan):
     sampling_rate: ExactDecimal = Field(gt=0, le=1, max_digits=40)
     local_steps: int = Field(ge=1, le=10**6)
     update_bound: ExactDecimal = Field(gt=0, max_digits=40)
-    update_levels: int = Field(default=2**20, ge=2, le=2**40)
+    update_levels: int = Field(default=2**20, ge=2, le=2**31)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
