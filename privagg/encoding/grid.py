@@ -184,15 +184,15 @@ class Grid:
         scaled *= self._factors(scaled)[:, np.newaxis]
         integers = self._truncate(scaled)
         too_long = np.flatnonzero(self._capped_square_sums(integers) > self.sensitivity_grid**2)
-        # Float clipping misses C by a few parts in 2^53, so the first shrink is enough; the last
-        # multiplies by zero, so the loop ends with every row inside, whatever floats did.
-        for bits in range(40, -1, -1):
+        # Float clipping misses C by a few parts in 2^53, so the first shrink is enough.
+        for bits in range(40, 0, -1):
             if not len(too_long):
                 break
             scaled[too_long] *= 1 - 2.0**-bits
             integers[too_long] = self._truncate(scaled[too_long])
             sums = self._capped_square_sums(integers[too_long])
             too_long = too_long[sums > self.sensitivity_grid**2]
+        integers[too_long] = 0  # never reached; the bound must not rest on what floats do
         return integers
 
     def _factors(self, rows: Floats) -> Floats:
