@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 _BLOCK = re.compile(r"^```proof-binding\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_CODE = re.compile(r"^([\w.]+):([\w.]+) sha256:([0-9a-f]{64}|\?)$")
+_CODE = re.compile(r"^([\w.]+):([\w.]+) sha256:([0-9a-f]{64}|\?|<[^>]*>)$")
 _TEST = re.compile(r"^test: ([\w./-]+\.py)::([\w:]+)$")
 _WITHOUT_MEANING = frozenset({"ctx", "kind", "type_comment"})
 
@@ -43,7 +43,7 @@ class CodeBinding:
     Args:
         module: dotted name of the module.
         name: dotted name within it.
-        digest: SHA-256 (hex) of its normalised syntax tree, or `?` where none was written yet.
+        digest: SHA-256 (hex) of its normalised syntax tree, or a placeholder (`?`, `<...>`) before it was first written.
     """
 
     module: str
