@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from privagg.errors import PrivaggError
@@ -81,21 +81,32 @@ def heading(out: Console, text: str) -> None:
 
 def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     """Label and value side by side; values are text, whatever they contain."""
-    table = Table.grid(padding=(0, 3))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    pairs = list(pairs)
+    indent = max((len(label) for label, _ in pairs), default=0) + 3
     for label, value in pairs:
-        table.add_row(Text(label), Text(value))
-    out.print(table)
+        lines = [
+            part
+            for line in value.splitlines() or [""]
+            for part in textwrap.wrap(line.strip(), max(out.width - indent, 30)) or [""]
+        ]
+        for number, line in enumerate(lines):
+            start = label.ljust(indent) if number == 0 else " " * indent
+            out.print(Text(start, style="dim").append(line, style="not dim"), soft_wrap=True)
 
 
 def table(
-    out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1
+    out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]
 ) -> None:
-    """A plain table; the first `left` columns are aligned left, numbers right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for number, name in enumerate(columns):
-        made.add_column(Text(name), justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    out.print(made)
+    """A plain table; the columns numbered in `left` are aligned left, all others right."""
+    made = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *made, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        return "   ".join(
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+
+    out.print(Text(line(columns), style="dim"), soft_wrap=True)
+    for row in made:
+        out.print(Text(line(row)), soft_wrap=True)

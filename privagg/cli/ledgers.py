@@ -90,7 +90,7 @@ def _print_budget(ledger: Ledger, key: Any, last: int) -> None:
                 )
                 for p in shown
             ],
-            left=2,
+            left=(0, 1),
         )  # fmt: skip
 
 

@@ -172,8 +172,7 @@ def _print_epsilon(delta: Decimal, adjacency: str, figures: list[dict[str, Any]]
         rows.append((figure["name"], epsilon_text(value, 9), relative_text(value, upper), remark))
     if rows:
         out.print()
-        console.table(out, ("peer", "ε", "against proven", "how"), [
-            (name, value, relative, how) for name, value, relative, how in rows])  # fmt: skip
+        console.table(out, ("peer", "ε", "against proven", "how"), rows, left=(0, 3))
 
 
 def calibrate(

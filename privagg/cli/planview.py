@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS_SHOWN = 12
 LARGEST_SUM_BITS = 62
+BAR_WIDTH = 24
 
 
 def describe(federation: Federation) -> dict[str, Any]:
@@ -193,16 +194,14 @@ def _print_cost(out: Console, facts: dict[str, Any]) -> None:
                          f"{delta_text(Decimal(facts['delta']))}")  # fmt: skip
     rows = facts["epsilon_by_round"]
     last = Decimal(rows[-1]["epsilon"])
-    width = 24
     lines = []
     for row in rows:
         value = Decimal(row["epsilon"])
         share = float(value / last) if last.is_finite() and last > 0 else 1.0
-        lines.append(
-            (str(row["round"]), epsilon_text(value, 4), "━" * max(1, round(share * width)))
-        )
-    table = [(number, value, bar.ljust(width)) for number, value, bar in lines]
-    console.table(out, ("round", "ε", "".ljust(width)), table, left=0)
+        bar = "━" * max(1, round(share * BAR_WIDTH))
+        lines.append((str(row["round"]), epsilon_text(value, 4), bar))
+    console.table(out, ("round", "ε", ""), lines, left=(2,))
+    out.print()
     for budget in facts["budgets"]:
         before, after, limit = (
             epsilon_text(Decimal(budget[name]), 4)
@@ -228,6 +227,7 @@ def _print_observers(out: Console, facts: dict[str, Any]) -> None:
         out,
         ("observer", *(f"k = {k}" for k in every)),
         [(label, *(by_k.get(k, "–") for k in every)) for label, by_k in cells.items()],
+        left=(0,),
     )
 
 

@@ -228,7 +228,7 @@ def _public_metric(report: Report) -> str:
     table = report.public_table
     size = f" ({count_text(table.rows, 'row')})" if table.rows is not None else ""
     return (
-        f"On the table {table.name}{size}, which was declared public, the model reached {label} "
+        f"On the table “{table.name}”{size}, which was declared public, the model reached {label} "
         f"of {metrics[name]:.3f}."
     )
 
@@ -258,7 +258,7 @@ def unprotected(report: Report) -> tuple[str, ...]:
         items.insert(4, "A person with several records, or with records at several sites: ε is for "
                         "one record and grows with their number.")  # fmt: skip
     if report.public_table is not None:
-        items.append(f"The table {report.public_table.name}: it was declared public and is not "
+        items.append(f"The table “{report.public_table.name}”: it was declared public and is not "
                      "protected in any way.")  # fmt: skip
     return tuple(items)
 

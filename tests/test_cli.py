@@ -1,0 +1,407 @@
+"""The command line: teaches, refuses with one line and exit code 2, and reads well when piped."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from privagg.cli import main
+from privagg.cli.training import write_demo
+from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
+from privagg.config import TableData, load_config
+from privagg.privacy.ledger import Ledger
+from privagg.report import Report
+
+Call = Callable[..., "Answer"]
+
+
+class Answer:
+    """What one call printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*words: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["privagg", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main()
+        printed = capsys.readouterr()
+        code = ending.value.code
+        return Answer(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return run
+
+
+def _quick(folder: Path, **replaced: str) -> Path:
+    """The demo's configuration, made quick: two rounds under the oracle scheme."""
+    path = write_demo(folder, scheme="plaintext")
+    text = path.read_text()
+    for old, new in {"rounds = 40": "rounds = 2", **replaced}.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a two-round run, made by the command line in a process of its own."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = _quick(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", "from privagg.cli import main; main()", "run", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def test_epsilon_prints_a_proven_interval_and_peers(call: Call) -> None:
+    answer = call("epsilon", "-q", "0.2", "-s", "10", "-n", "10000", "-d", "1e-9", "--json")
+    facts = answer.json
+    assert answer.code == 0
+    lower, upper = Decimal(facts["epsilon_lower"]), Decimal(facts["epsilon"])
+    assert lower < upper <= lower * Decimal("1.000001")
+    assert Decimal("13.59") < upper < Decimal("13.60")
+    assert facts["certified"]
+    assert {peer["name"] for peer in facts["peers"]} == {"rdp", "pld"}
+
+
+def test_epsilon_of_mixed_rounds_takes_groups_in_order(call: Call) -> None:
+    words = ("epsilon", "-d", "1e-6", "--json", "--no-peers")
+    both = call(*words, "-q", "0.1", "-s", "2", "-n", "10", "-q", "1", "-s", "30", "-n", "3")
+    terms = both.json["event"]["terms"]
+    assert {(t["mechanism"]["sampling_rate"], t["count"]) for t in terms} == {("0.1", 10), ("1", 3)}
+    first = call(*words, "-q", "0.1", "-s", "2", "-n", "10").json
+    assert Decimal(first["epsilon"]) < Decimal(both.json["epsilon"])
+
+
+def test_replace_one_costs_as_much_as_half_the_noise(call: Call) -> None:
+    words = ("epsilon", "-n", "1", "-d", "1e-5", "--json", "--no-peers")
+    replace = call(*words, "-s", "8", "--adjacency", "replace-one").json
+    half = call(*words, "-s", "4").json
+    assert replace["epsilon"] == half["epsilon"]
+    assert replace["adjacency"] == "replace-one"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-q", "0.2", "-s", "1", "-n", "3", "-d", "2"), "--delta must lie strictly between"),
+        (("-q", "1.5", "-s", "1", "-n", "3", "-d", "1e-5"), "--sampling-rate must be above 0"),
+        (("-q", "0.1", "-s", "0", "-n", "3", "-d", "1e-5"), "--noise-multiplier must be above 0"),
+        (("-q", "0.1", "-s", "1", "-n", "0", "-d", "1e-5"), "--rounds must lie between"),
+        (("-q", "0.1", "-q", "1", "-s", "1", "-n", "1", "-n", "2", "-n", "3", "-d", "1e-5"),
+         "given 2 times for 3 groups"),
+        (("-q", "0.1", "-s", "1", "-n", "1", "-d", "1e-5", "--adjacency", "replace-one"),
+         "full participation only"),
+        (("-s", "1", "-n", "1", "-d", "1e-5", "--adjacency", "other"), "unknown adjacency"),
+    ],
+)  # fmt: skip
+def test_epsilon_refuses_what_it_cannot_prove(
+    call: Call, words: tuple[str, ...], message: str
+) -> None:
+    answer = call("epsilon", *words)
+    assert answer.code == 2
+    assert answer.err.startswith("error: ")
+    assert message in answer.err
+    assert answer.out == ""
+
+
+def test_a_word_that_is_no_number_is_refused(call: Call) -> None:
+    answer = call("epsilon", "-q", "abc", "-s", "1", "-n", "1", "-d", "1e-5")
+    assert answer.code == 2
+    assert "is not a number" in answer.err
+
+
+def test_calibrate_lands_at_or_below_the_target_and_not_a_step_lower(call: Call) -> None:
+    words = ("-d", "1e-5", "-q", "0.2", "-n", "40")
+    found = call("calibrate", "-e", "1", *words, "--json").json
+    assert Decimal(found["epsilon"]) <= 1
+    smaller = Decimal(found["noise_multiplier"]) - Decimal("0.000001")
+    above = call("epsilon", "-s", smaller, *words, "--json", "--no-peers").json
+    assert Decimal(above["epsilon"]) > 1
+
+
+def test_numbers_need_neither_torch_nor_the_encryption_libraries() -> None:
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] in ('torch', 'opacus', 'tenseal', 'phe', 'pandas',\n"
+        "                                      'matplotlib', 'jinja2'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "sys.argv = ['privagg', 'epsilon', '-s', '5', '-n', '3', '-d', '1e-5', '--json']\n"
+        "from privagg.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["certified"]
+
+
+# --- configurations ------------------------------------------------------------------------------
+
+
+def test_the_template_is_a_valid_configuration(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    assert call("init", path).code == 0
+    config = load_config(path)
+    assert [site.name for site in config.sites] == ["riverside", "hillcrest", "lakeview"]
+    again = call("init", path)
+    assert again.code == 2
+    assert "exists already" in again.err
+    assert call("init", path, "--force").code == 0
+
+
+def test_the_template_mentions_every_key_there_is(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    call("init", path)
+    text, config = path.read_text(), load_config(path)
+    for section in (config.federation, config.privacy, config.training, config.secure):
+        for key in type(section).model_fields:
+            rare = {"sensitivity_grid", "update_bound", "physical_batch", "opener",
+                    "security_bits", "options", "optimizer"}  # fmt: skip
+            assert key in rare or re.search(rf"(?m)^(# )?{key} =", text), key
+
+
+def test_the_demo_declares_the_table_as_the_library_does(tmp_path: Path) -> None:
+    config = load_config(write_demo(tmp_path))
+    assert isinstance(config.data, TableData)
+    assert config.data.table_schema == BREAST_CANCER_SCHEMA
+    assert {site.name: site.records for site in config.sites} == BREAST_CANCER_SITES
+
+
+def test_check_prints_the_plan_and_leaves_nothing_behind(call: Call, tmp_path: Path) -> None:
+    path = _quick(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    answer = call("check", path)
+    assert answer.code == 0
+    for words in ("noise multiplier", "ε charged after each planned round", "k = 2", "ciphertext",
+                  "room", "custody", "Data of riverside (for its owner only)"):  # fmt: skip
+        assert words in answer.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_check_json_says_what_the_plan_costs(call: Call, tmp_path: Path) -> None:
+    facts = call("check", _quick(tmp_path), "--no-data", "--json").json
+    epsilons = [Decimal(row["epsilon"]) for row in facts["epsilon_by_round"]]
+    assert epsilons == sorted(epsilons)
+    assert epsilons[-1] <= 1
+    assert facts["scheme"]["upload_bytes"] > 0
+    assert facts["room"]["sum_bits"] < facts["room"]["largest_sum_bits"]
+    assert facts["findings"] == {}
+
+
+def test_check_at_one_site_reads_that_sites_file_only(call: Call, tmp_path: Path) -> None:
+    path = _quick(tmp_path)
+    (tmp_path / "data" / "lakeview.csv").unlink()
+    assert call("check", path, "--site", "riverside").code == 0
+    missing = call("check", path)
+    assert missing.code == 2
+    assert "lakeview.csv" in missing.err
+    unknown = call("check", path, "--site", "elsewhere")
+    assert unknown.code == 2
+    assert "riverside, hillcrest, lakeview" in unknown.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rounds = 2", "rounds = 2\nroundz = 3", "roundz"),
+        ("epsilon = 1 ", "epsilon = -1 ", "privacy.epsilon"),
+        ("rounds = 2", 'rounds = "many"', "training.rounds"),
+        ('custody = "authority"', 'custody = "nobody"', "custody"),
+        ('scheme = "plaintext"', 'scheme = "rot13"', "rot13"),
+        ('name = "worst area"', 'name = "worst aria"', "worst aria"),
+        ("colluders = 1", "colluders = 3", "honest noise share"),
+        ('model = "logistic"', 'model = "tests.nowhere:factory"', "tests.nowhere"),
+        ("budget_epsilon = 3 ", "budget_epsilon = 0.2 ", "budget"),
+        ("[privacy]", "[privacy", "not valid TOML"),
+    ],
+)  # fmt: skip
+def test_a_bad_configuration_is_one_line_and_spends_nothing(
+    call: Call, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = _quick(tmp_path)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    for verb in ("check", "run"):
+        answer = call(verb, path)
+        assert answer.code == 2, answer.err
+        assert message in answer.err
+        assert answer.err.count("error: ") == 1
+        assert "Traceback" not in answer.err
+    for ledger in tmp_path.rglob("*.sqlite"):
+        entries = Ledger.open(ledger).entries()
+        assert not any(entry.kind == "charge" for entry in entries)
+
+
+def test_an_unreadable_file_is_named(call: Call, tmp_path: Path) -> None:
+    answer = call("run", tmp_path / "nope.toml")
+    assert answer.code == 2
+    assert "nope.toml" in answer.err
+    assert "privagg init" in answer.err
+
+
+def test_debug_shows_the_traceback_of_a_refusal(call: Call, tmp_path: Path) -> None:
+    answer = call("--debug", "run", tmp_path / "nope.toml")
+    assert answer.code == 2
+    assert "Traceback" in answer.err
+    assert "Traceback" not in call("run", tmp_path / "nope.toml").err
+
+
+def test_a_fault_of_ours_exits_with_1_and_asks_for_a_report(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("privagg.cli.numbers._figures", broken)
+    answer = call("epsilon", "-s", "5", "-n", "3", "-d", "1e-5")
+    assert answer.code == 1
+    assert "RuntimeError: boom" in answer.err
+    assert "Please report it" in answer.err
+
+
+# --- runs and what they leave --------------------------------------------------------------------
+
+
+def test_a_piped_run_has_a_line_a_round_and_no_control_codes(trained: Path) -> None:
+    text = (trained / "stdout.txt").read_text()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert len(re.findall(r"(?m)^ +[12]/2 +3/3 +\d+\.\d% ", text)) == 2
+    for name in ("riverside", "hillcrest", "lakeview", "encrypt", "report.html", "ledgers"):
+        assert name in text
+    assert not any(line.endswith(" ") for line in text.splitlines() if "/2" in line)
+
+
+def test_a_run_leaves_model_ledgers_and_reports(trained: Path) -> None:
+    assert (trained / "model.safetensors").stat().st_size > 0
+    made = Report.from_json((trained / "report.json").read_bytes())
+    assert made.outcome == "finished"
+    assert len(made.rounds) == 2
+    assert "</html>" in (trained / "report.html").read_text()
+    assert len(list((trained / "ledgers").glob("*.sqlite"))) == 4
+
+
+def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:
+    answer = call("run", _quick(tmp_path), "--json")
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert [line.get("round") for line in lines] == [1, 2, None]
+    assert Decimal(lines[1]["epsilon"]["riverside"]["spent"]) <= 1
+    assert lines[-1]["outcome"] == "finished"
+    assert Path(lines[-1]["report_json"]).is_file()
+
+
+def test_ledger_show_agrees_with_the_ledger(call: Call, trained: Path) -> None:
+    path = trained / "ledgers" / "riverside.sqlite"
+    facts = call("ledger", "show", path, "--json").json
+    ledger = Ledger.open(path)
+    budget = facts["budgets"][0]
+    assert Decimal(budget["epsilon_spent"]) == ledger.spent(ledger.keys()[0]).epsilon.upper
+    assert [point["round"] for point in budget["history"]] == [1, 2]
+    assert facts["root"] == ledger.root().hex()
+    answer = call("ledger", "show", path, "--last", "1")
+    assert answer.code == 0
+    assert "the last 1 of 2 charges" in answer.out
+    missing = call("ledger", "show", trained / "nothing.sqlite")
+    assert missing.code == 2
+    assert "there is no ledger" in missing.err
+
+
+def test_ledger_verify_needs_a_kept_checkpoint_to_speak_about_the_past(
+    call: Call, trained: Path, tmp_path: Path
+) -> None:
+    path = trained / "ledgers" / "hillcrest.sqlite"
+    kept = tmp_path / "kept.checkpoint"
+    kept.write_text(call("ledger", "checkpoint", path).out)
+    without = call("ledger", "verify", path)
+    assert without.code == 0
+    assert "completeness of history not verifiable" in without.out
+    with_it = call("ledger", "verify", path, "--checkpoint", kept)
+    assert with_it.code == 0
+    assert "completeness of history not verifiable" not in with_it.out
+    other = call("ledger", "verify", trained / "ledgers" / "lakeview.sqlite", "--checkpoint", kept)
+    assert other.code == 2
+
+
+def test_ledger_budget_changes_the_budget_and_says_who(call: Call, tmp_path: Path) -> None:
+    path = _quick(tmp_path)
+    assert call("run", path).code == 0
+    ledger = tmp_path / "ledgers" / "riverside.sqlite"
+    words = ("ledger", "budget", ledger, "--dataset", "riverside", "-e", "7", "-d", "1e-5",
+             "--who", "Dr. Ito", "--why", "vote 12")  # fmt: skip
+    assert call(*words, "--key", tmp_path / "none.pem").code == 2
+    assert not (tmp_path / "none.pem").exists()
+    assert call(*words, "--key", tmp_path / "keys" / "lakeview.pem").code == 2
+    assert call(*words, "--key", tmp_path / "keys" / "riverside.pem").code == 0
+    opened = Ledger.open(ledger)
+    assert opened.spent(opened.keys()[0]).epsilon_budget == 7
+    assert opened.entries()[-1].payload.to_json()["who"] == "Dr. Ito"
+
+
+def test_report_is_made_again_from_the_ledgers(call: Call, trained: Path, tmp_path: Path) -> None:
+    first = Report.from_json((trained / "report.json").read_bytes())
+    again = Report.from_json(call("report", trained, "--json").out)
+    unchanging = {"generated"}
+    assert again.model_dump(exclude=unchanging) == first.model_dump(exclude=unchanging)
+    assert call("report", trained, "--output", tmp_path / "r").code == 0
+    assert (tmp_path / "r" / "report.html").is_file()
+    from_json = call("report", trained / "report.json", "--output", tmp_path / "j")
+    assert from_json.code == 0
+    assert (tmp_path / "j" / "report.json").read_text() == (trained / "report.json").read_text()
+
+
+def test_report_refuses_what_holds_no_run(call: Call, trained: Path, tmp_path: Path) -> None:
+    empty = call("report", tmp_path)
+    assert empty.code == 2
+    assert "coordinator.sqlite" in empty.err
+    unknown = call("report", trained, "--run", "other")
+    assert unknown.code == 2
+    assert "knows no run 'other'" in unknown.err
+    (tmp_path / "x.json").write_text("{}")
+    assert call("report", tmp_path / "x.json").code == 1
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("init",), ("check",), ("run",), ("demo",), ("epsilon",), ("calibrate",), ("report",),
+     ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("ledger", "budget")],
+)  # fmt: skip
+def test_help_teaches_by_example(call: Call, words: tuple[str, ...]) -> None:
+    answer = call(*words, "--help")
+    assert answer.code == 0
+    assert words in (("ledger",), ("demo",)) or "privagg " + " ".join(words) in answer.out
+    assert "[bold]" not in answer.out
+
+
+def test_the_version_is_the_packages(call: Call) -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert call("--version").out == f"privagg {project['project']['version']}\n"
