@@ -141,6 +141,7 @@ class Aggregator:
             tensor = EncryptedTensor.from_bytes(
                 payload, max_bytes=self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
             )
+            contributors = contributors_of(tensor, self.terms.names)
         except PrivaggError as error:
             raise type(error)(f"upload of {header.sender!r}: {error}") from error
         facts = (tensor.run, tensor.round, tensor.attempt, tensor.key_id)
@@ -161,7 +162,7 @@ class Aggregator:
                 f"upload of {header.sender!r}: the tensor says {found}, this round uses "
                 f"{expected_tensor}"
             )
-        if contributors_of(tensor, self.terms.names) != (header.sender,):
+        if contributors != (header.sender,):
             raise CiphertextError(
                 f"upload of {header.sender!r}: its contributor set names other sites"
             )
