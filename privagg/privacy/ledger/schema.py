@@ -176,7 +176,7 @@ def _postgresql_triggers(table: Table) -> list[str]:
     if _verbs(table):
         found.append(
             "CREATE OR REPLACE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+            "$$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is append-only'; END $$"
         )
         found.append(
             f"CREATE TRIGGER {name}_no_change BEFORE {' OR '.join(_verbs(table))} ON {name} "

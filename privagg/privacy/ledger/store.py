@@ -145,7 +145,7 @@ def _engine(url: URL, read_only: bool) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": 30}
     try:
-        engine = create_engine(url, connect_args=arguments)
+        engine = create_engine(url, connect_args=arguments, pool_pre_ping=not sqlite)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise MissingDependencyError(
             f"{url.drivername} needs an optional part: install privagg[postgres]"

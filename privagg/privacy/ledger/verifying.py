@@ -54,7 +54,8 @@ def missing_rules(connection: Connection) -> list[str]:
     catalogue = (
         "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         if connection.dialect.name == "sqlite"
-        else "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D'"
+        else "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE tgenabled <> 'D' AND relnamespace = current_schema()::regnamespace"
     )
     present = {row[0] for row in connection.exec_driver_sql(catalogue)}
     return [

@@ -20,33 +20,34 @@ from tests.privacy.ledger.conftest import (
     KEY,
     OTHER_KEY,
     RECORDS,
-    clock,
+    create,
     request_for,
 )
 
 INFINITY = Decimal("Infinity")
 
 
-def test_a_new_ledger_is_a_file_for_its_owner_only(empty: Ledger, path: Path) -> None:
+def test_a_new_ledger_is_a_file_for_its_owner_only(path: Path) -> None:
+    empty = create(path)
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     assert len(empty) == 1
     assert empty.owner == "hospital-a"
 
 
-def test_a_ledger_is_created_once(empty: Ledger, path: Path) -> None:
+def test_a_ledger_is_created_once(empty: Ledger, location: Path | str) -> None:
     with pytest.raises(LedgerError, match="already"):
-        Ledger.create(path, "hospital-a", signing_key=KEY)
+        Ledger.create(location, "hospital-a", signing_key=KEY)
 
 
-def test_opening_nothing_says_so(tmp_path: Path) -> None:
+def test_opening_nothing_says_so(folder: Path) -> None:
     with pytest.raises(LedgerError, match="no ledger at"):
-        Ledger.open(tmp_path / "none.db")
-    assert list(tmp_path.iterdir()) == []
+        Ledger.open(folder / "none.db")
+    assert list(folder.iterdir()) == []
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "notes.txt"
+def test_a_file_that_is_no_ledger_is_refused(folder: Path) -> None:
+    file = folder / "notes.txt"
     file.write_text("these are notes, and more than a hundred bytes of them" * 10)
     with pytest.raises(LedgerError):
         Ledger.open(file)
@@ -62,13 +63,13 @@ def test_an_owner_that_a_checkpoint_cannot_name_is_refused(path: Path) -> None:
         Ledger.create(path, "hospital a", signing_key=KEY)
 
 
-def test_another_key_does_not_open_it_for_writing(ledger: Ledger, path: Path) -> None:
+def test_another_key_does_not_open_it_for_writing(ledger: Ledger, location: Path | str) -> None:
     with pytest.raises(LedgerError, match="signed by key"):
-        Ledger.open(path, signing_key=OTHER_KEY)
+        Ledger.open(location, signing_key=OTHER_KEY)
 
 
-def test_without_a_key_it_can_only_be_read(ledger: Ledger, path: Path) -> None:
-    reader = Ledger.open(path, accountant=RdpAccountant())
+def test_without_a_key_it_can_only_be_read(ledger: Ledger, location: Path | str) -> None:
+    reader = Ledger.open(location, accountant=RdpAccountant())
     assert reader.project(RECORDS, EVENT).fits
     with pytest.raises(LedgerError, match="without its signing key"):
         reader.charge(request_for(0))
@@ -179,7 +180,9 @@ def test_a_budget_out_of_range_is_refused(ledger: Ledger, epsilon: str, delta: s
     assert len(ledger) == size
 
 
-def test_an_event_that_the_accountant_refuses_costs_nothing(ledger: Ledger, path: Path) -> None:
+def test_an_event_that_the_accountant_refuses_costs_nothing(
+    ledger: Ledger, location: Path | str
+) -> None:
     class Refusing:
         name = "refusing"
 
@@ -187,7 +190,7 @@ def test_an_event_that_the_accountant_refuses_costs_nothing(ledger: Ledger, path
             raise UnknownEventError("no proof for this event")
 
     with pytest.raises(UnknownEventError):
-        Ledger.open(path, signing_key=KEY, accountant=Refusing()).charge(request_for(0))
+        Ledger.open(location, signing_key=KEY, accountant=Refusing()).charge(request_for(0))
     assert ledger.spent(RECORDS).charges == 0
 
 
@@ -212,11 +215,9 @@ def test_a_receipt_travels_as_json_and_proves_itself(ledger: Ledger) -> None:
     assert ledger.consume(receipt).kind == "consumed"
 
 
-def test_a_foreign_receipt_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_foreign_receipt_is_refused(ledger: Ledger, folder: Path) -> None:
     ledger.charge(request_for(0))
-    twin = Ledger.create(
-        tmp_path / "twin.db", "hospital-a", signing_key=KEY, accountant=RdpAccountant(), clock=clock
-    )
+    twin = create(folder / "twin.db")
     twin.set_budget(RECORDS, Decimal(9), DELTA, who="officer", why="approved")
     foreign = twin.charge(request_for(0))
     with pytest.raises(ReceiptError, match="not given out"):

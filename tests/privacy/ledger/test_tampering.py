@@ -86,8 +86,8 @@ def test_an_honest_ledger_verifies(honest: Path) -> None:
 
 
 @pytest.mark.parametrize("table", [table.name for table in (*APPEND_ONLY, *WRITE_ONCE)])
-def test_the_database_itself_refuses_to_rewrite(honest: Path, tmp_path: Path, table: str) -> None:
-    path = tmp_path / "ledger.db"
+def test_the_database_itself_refuses_to_rewrite(honest: Path, folder: Path, table: str) -> None:
+    path = folder / "ledger.db"
     shutil.copy(honest, path)
     with closing(sqlite3.connect(path)) as connection:
         column = connection.execute(f"SELECT * FROM {table}").description[-1][0]
@@ -102,8 +102,8 @@ def test_the_database_itself_refuses_to_rewrite(honest: Path, tmp_path: Path, ta
                 connection.execute(statement)
 
 
-def test_missing_triggers_are_reported(honest: Path, tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def test_missing_triggers_are_reported(honest: Path, folder: Path) -> None:
+    path = folder / "ledger.db"
     shutil.copy(honest, path)
     with closing(unlocked(path)):
         pass
@@ -164,19 +164,19 @@ def edit(rng: np.random.Generator, connection: sqlite3.Connection) -> str:
     return f"edit {table}.{names[column]}: {row[column]!r} -> {changed!r}"
 
 
-def test_none_of_400_random_edits_of_the_database_is_missed(honest: Path, tmp_path: Path) -> None:
+def test_none_of_400_random_edits_of_the_database_is_missed(honest: Path, folder: Path) -> None:
     rng = np.random.default_rng(20260102)
     before = contents(honest)
     checked = 0
     for number in range(400):
-        path = tmp_path / f"{number}.db"
+        path = folder / f"{number}.db"
         shutil.copy(honest, path)
         with closing(unlocked(path)) as connection:
             described = edit(rng, connection)
         if contents(path) == before:
             continue
         checked += 1
-        with pytest.raises(LedgerError):  # noqa: PT012  the ledger is closed whatever happens
+        with pytest.raises(LedgerError):
             ledger = read(path)
             try:
                 findings = ledger.verify()
@@ -187,9 +187,7 @@ def test_none_of_400_random_edits_of_the_database_is_missed(honest: Path, tmp_pa
     assert checked > 350
 
 
-def test_a_flipped_byte_of_the_file_is_found_or_changes_nothing(
-    honest: Path, tmp_path: Path
-) -> None:
+def test_a_flipped_byte_of_the_file_is_found_or_changes_nothing(honest: Path, folder: Path) -> None:
     rng = np.random.default_rng(7)
     before = contents(honest)
     image = honest.read_bytes()
@@ -197,7 +195,7 @@ def test_a_flipped_byte_of_the_file_is_found_or_changes_nothing(
     for number in range(150):
         place = int(rng.integers(len(image)))
         flipped = image[:place] + bytes([image[place] ^ (1 << int(rng.integers(8)))])
-        path = tmp_path / f"{number}.db"
+        path = folder / f"{number}.db"
         path.write_bytes(flipped + image[place + 1 :])
         try:
             ledger = read(path)
@@ -254,21 +252,21 @@ def test_deleted_swapped_repeated_and_cut_lines_are_found(lines: list[bytes]) ->
                     verify(b"".join(changed))
 
 
-def test_a_swapped_key_is_found(tmp_path: Path) -> None:
-    forged = fill(tmp_path / "forged.db", key=OTHER_KEY)
+def test_a_swapped_key_is_found(folder: Path) -> None:
+    forged = fill(folder / "forged.db", key=OTHER_KEY)
     assert HISTORY_UNVERIFIABLE in forged.verify()
     with pytest.raises(LedgerTamperedError, match="key was swapped"):
         forged.bundle().verify(verifier=OWN)
     with pytest.raises(LedgerError, match="signed by key"):
-        read(tmp_path / "forged.db")
+        read(folder / "forged.db")
 
 
-def test_a_rollback_passes_only_where_nobody_kept_a_checkpoint(tmp_path: Path) -> None:
-    ledger = fill(tmp_path / "ledger.db", rounds=1)
-    ledger.backup(tmp_path / "old.db")
+def test_a_rollback_passes_only_where_nobody_kept_a_checkpoint(folder: Path) -> None:
+    ledger = fill(folder / "ledger.db", rounds=1)
+    ledger.backup(folder / "old.db")
     ledger.charge(request_for(1))
     kept = ledger.checkpoint()
-    rolled_back = read(tmp_path / "old.db")
+    rolled_back = read(folder / "old.db")
     assert rolled_back.verify() == [HISTORY_UNVERIFIABLE]
     with pytest.raises(LedgerTamperedError, match="rolled back"):
         rolled_back.verify(kept)
@@ -276,11 +274,11 @@ def test_a_rollback_passes_only_where_nobody_kept_a_checkpoint(tmp_path: Path) -
         rolled_back.bundle().verify(verifier=OWN, checkpoint=kept)
 
 
-def test_a_fork_by_the_keys_owner_is_found_by_a_kept_checkpoint(tmp_path: Path) -> None:
-    ledger = fill(tmp_path / "ledger.db", rounds=1)
+def test_a_fork_by_the_keys_owner_is_found_by_a_kept_checkpoint(folder: Path) -> None:
+    ledger = fill(folder / "ledger.db", rounds=1)
     kept = ledger.checkpoint()
     fork = Ledger.create(
-        tmp_path / "fork.db",
+        folder / "fork.db",
         "hospital-a",
         signing_key=KEY,
         accountant=RdpAccountant(),
@@ -294,12 +292,12 @@ def test_a_fork_by_the_keys_owner_is_found_by_a_kept_checkpoint(tmp_path: Path) 
         fork.verify(kept)
 
 
-def test_a_checkpoint_of_another_ledger_or_signer_proves_nothing(tmp_path: Path) -> None:
-    ledger = fill(tmp_path / "ledger.db", rounds=1)
-    stranger = Ledger.create(tmp_path / "b.db", "hospital-b", signing_key=KEY, clock=clock)
+def test_a_checkpoint_of_another_ledger_or_signer_proves_nothing(folder: Path) -> None:
+    ledger = fill(folder / "ledger.db", rounds=1)
+    stranger = Ledger.create(folder / "b.db", "hospital-b", signing_key=KEY, clock=clock)
     with pytest.raises(LedgerTamperedError, match="hospital-b"):
         ledger.verify(stranger.checkpoint())
-    forged = fill(tmp_path / "forged.db", key=OTHER_KEY, rounds=1)
+    forged = fill(folder / "forged.db", key=OTHER_KEY, rounds=1)
     with pytest.raises(LedgerTamperedError, match="no signature by key"):
         ledger.verify(forged.checkpoint())
 
@@ -327,9 +325,9 @@ EDITS: dict[str, Callable[[sqlite3.Connection], object]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_ledger_stops_at_its_next_use_without_a_full_verification(
-    honest: Path, tmp_path: Path, name: str
+    honest: Path, folder: Path, name: str
 ) -> None:
-    path = tmp_path / "ledger.db"
+    path = folder / "ledger.db"
     shutil.copy(honest, path)
     with closing(unlocked(path)) as connection:
         EDITS[name](connection)
@@ -337,8 +335,8 @@ def test_an_edited_ledger_stops_at_its_next_use_without_a_full_verification(
         Ledger.open(path, signing_key=KEY, accountant=RdpAccountant()).charge(request_for(9))
 
 
-def test_a_replaced_charge_is_found_when_its_receipt_is_used(honest: Path, tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def test_a_replaced_charge_is_found_when_its_receipt_is_used(honest: Path, folder: Path) -> None:
+    path = folder / "ledger.db"
     shutil.copy(honest, path)
     ledger = Ledger.open(path, signing_key=KEY, accountant=RdpAccountant())
     ledger.charge(request_for(9))
@@ -352,7 +350,7 @@ def test_a_replaced_charge_is_found_when_its_receipt_is_used(honest: Path, tmp_p
         ledger.charge(request_for(9))
 
 
-def test_a_figure_below_what_the_events_cost_is_found(tmp_path: Path) -> None:
+def test_a_figure_below_what_the_events_cost_is_found(folder: Path) -> None:
     class Flattering(RdpAccountant):
         """Claims the name of the honest accountant and half of its figures."""
 
@@ -361,9 +359,9 @@ def test_a_figure_below_what_the_events_cost_is_found(tmp_path: Path) -> None:
             return type(bound)(bound.upper / 2, None, bound.method, False)
 
     ledger = Ledger.create(
-        tmp_path / "ledger.db", "hospital-a", signing_key=KEY, accountant=Flattering(), clock=clock
+        folder / "ledger.db", "hospital-a", signing_key=KEY, accountant=Flattering(), clock=clock
     )
     ledger.set_budget(RECORDS, Decimal(8), DELTA, who="officer", why="approved")
     ledger.charge(request_for(0))
     with pytest.raises(LedgerTamperedError, match="its events cost"):
-        read(tmp_path / "ledger.db").verify()
+        read(folder / "ledger.db").verify()

@@ -1,0 +1,106 @@
+"""A PostgreSQL server of one's own for the length of a test session.
+
+It needs the server's programs (Debian's package `postgresql`), a socket in a private folder, and no
+network. PostgreSQL refuses to run as root; then it runs as an unprivileged user.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+USER = "privagg"
+
+
+def programs() -> Path | None:
+    """The folder of the newest installed server's programs, None where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    if found:
+        return found[-1].parent
+    somewhere = shutil.which("initdb")
+    return Path(somewhere).parent if somewhere else None
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    folder: Path
+    programs: Path
+    account: str | None
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the server's programs as the server's user."""
+        done = subprocess.run(
+            [str(self.programs / program), *arguments],
+            user=self.account,
+            group=pwd.getpwnam(self.account).pw_gid if self.account else None,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} {arguments}: {done.stderr}")
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=off"
+        self.run("pg_ctl", *self._data(), "-w", "-l", f"{self.folder}/log", "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; mode `immediate` is a crash."""
+        self.run("pg_ctl", *self._data(), "-w", "-m", mode, "stop")
+
+    def database(self) -> str:
+        """The URL of a new, empty schema: room for one ledger."""
+        name = f"ledger{next(self._numbers)}"
+        with psycopg.connect(host=str(self.folder), user=USER, dbname="postgres") as connection:
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        options = f"host={self.folder}&options=-csearch_path%3D{name}"
+        return f"postgresql+psycopg://{USER}@/postgres?{options}"
+
+    def _data(self) -> Sequence[str]:
+        return ("-D", f"{self.folder}/data")
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server in a folder of its own, gone afterwards."""
+    found = programs()
+    if found is None:
+        raise FileNotFoundError("no PostgreSQL server is installed")
+    account = _unprivileged() if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="privagg-pg-"))
+    try:
+        if account:
+            shutil.chown(folder, account)
+        server = Server(folder, found, account)
+        server.run("initdb", *server._data(), "-U", USER, "-A", "trust", "-N", "-E", "UTF8")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unprivileged() -> str:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    raise FileNotFoundError("no unprivileged user to run PostgreSQL as")
