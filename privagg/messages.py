@@ -165,9 +165,31 @@ class Acknowledgement(Header):
     kind: ClassVar[int] = 7
 
 
+class PartialSum(Header):
+    """Aggregator to aggregator: a sum of some of the round's uploads. Payload: the tensor.
+
+    Args:
+        contributions: the signed statements of every upload in it, in roster order.
+    """
+
+    kind: ClassVar[int] = 8
+
+    key_id: Hex64
+    contributions: tuple[Statement, ...] = Field(max_length=10**5)
+
+
 KINDS: dict[int, type[Header]] = {
     cls.kind: cls
-    for cls in (RoundStart, Upload, Refusal, OpenRequest, Opening, RoundClose, Acknowledgement)
+    for cls in (
+        RoundStart,
+        Upload,
+        Refusal,
+        OpenRequest,
+        Opening,
+        RoundClose,
+        Acknowledgement,
+        PartialSum,
+    )
 }
 
 

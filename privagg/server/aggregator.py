@@ -7,6 +7,7 @@ running sum exactly as it was; the error names the sender and the reason.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from privagg.errors import (
     CiphertextError,
@@ -19,13 +20,23 @@ from privagg.errors import (
     WrongRoundError,
 )
 from privagg.identity import Identity, Roster
-from privagg.messages import Message, OpenRequest, Refusal, Statement, Upload, read_message
+from privagg.messages import (
+    Header,
+    Message,
+    OpenRequest,
+    PartialSum,
+    Refusal,
+    Statement,
+    Upload,
+    read_message,
+    read_statement,
+)
 from privagg.secure.contributors import bitmap_of, contributors_of
 from privagg.secure.scheme import Buffer, Parameters
 from privagg.secure.wire import EncryptedTensor
 
 FRAME_OVERHEAD_BYTES = 64 * 2**10
-"""Room for a frame's header, the tensor's header and the signature."""
+"""Room for a frame's header, the tensor's header and the signature; or for one statement."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class RoundTerms:
         cohort: sites asked in this round.
         minimum_survivors: fewer contributions are not opened.
         strict: keep the upload frames, for the key holder to add again.
+        aggregators: parties whose partial sums are accepted (a tree of aggregators).
     """
 
     run: str
@@ -53,6 +65,7 @@ class RoundTerms:
     cohort: tuple[str, ...]
     minimum_survivors: int
     strict: bool
+    aggregators: tuple[str, ...] = ()
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -89,84 +102,159 @@ class Aggregator:
         """Check one frame and fold it in.
 
         Args:
-            data: an `Upload` (or `Refusal`) frame; the payload is read in place.
+            data: an `Upload`, `PartialSum` or `Refusal` frame; the payload is read in place.
             sender: who the transport says sent it, where it knows; the frame must agree.
 
         Returns:
-            Name of the site whose upload was added.
+            Name of the party whose contribution was added.
 
         Raises:
             ProtocolError, CiphertextError, KeyMismatchError: what was wrong; nothing was added.
         """
-        limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
+        limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES * (1 + self._may_combine)
         message = read_message(data, self._roster, max_bytes=limit)
         header = message.header
         if sender is not None and header.sender != sender:
             raise UnknownPartyError(f"{sender!r} delivered a message signed by {header.sender!r}")
-        self._check_place(message)
+        if isinstance(header, PartialSum):
+            self._merge(header, message.payload)
+            return header.sender
+        self._check_place(header)
         if isinstance(header, Refusal):
             raise CohortError(f"{header.sender!r} refuses this round: {header.message}")
         if not isinstance(header, Upload):
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
-        if header.sender in self._statements:
-            raise ReplayError(f"an upload of {header.sender!r} is already in this round's sum")
-        if header.key_id != self.terms.key_id:
-            raise KeyMismatchError(
-                f"{header.sender!r} encrypted under key {header.key_id[:16]}..., this round "
-                f"uses {self.terms.key_id[:16]}..."
-            )
-        tensor = self._check_tensor(header, message.payload)
-        try:
-            self._fold.add(tensor.payload)
-        except CiphertextError as error:
-            raise CiphertextError(f"upload of {header.sender!r}: {error}") from error
-        self._statements[header.sender] = message.statement
+        self._check_key(header.sender, header.key_id)
+        self._add(header.sender, message.payload, {header.sender: message.statement})
         if self.terms.strict:
             self._uploads[header.sender] = bytes(data)
         return header.sender
 
-    def _check_place(self, message: Message) -> None:
-        header, terms = message.header, self.terms
-        if header.sender not in terms.cohort:
+    @property
+    def _may_combine(self) -> int:
+        """How many statements may come along in one frame, beyond its own header."""
+        return len(self.terms.cohort) if self.terms.aggregators else 0
+
+    def _merge(self, header: PartialSum, payload: Buffer) -> None:
+        """Fold another aggregator's partial sum, once every statement in it is verified."""
+        if header.sender not in self.terms.aggregators:
+            raise UnknownPartyError(f"{header.sender!r} is not an aggregator of this round")
+        if self.terms.strict:
+            raise MessageError("strict mode adds the uploads themselves; partial sums are refused")
+        self._require_place(header, header.sender)
+        self._check_key(header.sender, header.key_id)
+        statements: dict[str, Statement] = {}
+        for statement in header.contributions:
+            upload = read_statement(statement, self._roster)
+            if not isinstance(upload, Upload) or upload.sender in statements:
+                raise MessageError(f"the partial sum of {header.sender!r} names no set of uploads")
+            self._check_place(upload)
+            self._check_key(upload.sender, upload.key_id)
+            statements[upload.sender] = statement
+        self._add(header.sender, payload, statements)
+
+    def _add(self, sender: str, payload: Buffer, statements: dict[str, Statement]) -> None:
+        """Fold a tensor that holds exactly the contributions of these statements."""
+        again = [name for name in statements if name in self._statements]
+        if again:
+            raise ReplayError(f"an upload of {again[0]!r} is already in this round's sum")
+        tensor = self._check_tensor(sender, tuple(statements), payload)
+        try:
+            self._fold.add(tensor.payload, addends=len(statements))
+        except CiphertextError as error:
+            raise CiphertextError(f"upload of {sender!r}: {error}") from error
+        self._statements.update(statements)
+
+    def _check_key(self, sender: str, key_id: str) -> None:
+        if key_id != self.terms.key_id:
+            raise KeyMismatchError(
+                f"{sender!r} encrypted under key {key_id[:16]}..., this round uses "
+                f"{self.terms.key_id[:16]}..."
+            )
+
+    def _check_place(self, header: Header) -> None:
+        if header.sender not in self.terms.cohort:
             raise UnknownPartyError(f"{header.sender!r} is not in this round's cohort")
+        self._require_place(header, header.sender)
+
+    def _require_place(self, header: Header, sender: str) -> None:
+        terms = self.terms
         if header.place != terms.place or header.plan_digest != terms.plan_digest:
             raise WrongRoundError(
-                f"{header.sender!r} answered for run {header.run}, round {header.round}, attempt "
+                f"{sender!r} answered for run {header.run}, round {header.round}, attempt "
                 f"{header.attempt}, plan {header.plan_digest[:16]}...; this is run {terms.run}, "
                 f"round {terms.round}, attempt {terms.attempt}, plan {terms.plan_digest[:16]}..."
             )
 
-    def _check_tensor(self, header: Upload, payload: Buffer) -> EncryptedTensor:
+    def _check_tensor(
+        self, sender: str, contributors: tuple[str, ...], payload: Buffer
+    ) -> EncryptedTensor:
         try:
             tensor = EncryptedTensor.from_bytes(
                 payload, max_bytes=self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
             )
-            contributors = contributors_of(tensor, self.terms.names)
         except PrivaggError as error:
-            raise type(error)(f"upload of {header.sender!r}: {error}") from error
-        facts = (tensor.run, tensor.round, tensor.attempt, tensor.key_id)
-        expected_tensor = (
+            raise type(error)(f"upload of {sender!r}: {error}") from error
+        expected_place = (*self.terms.place, self.terms.key_id)
+        if (tensor.run, tensor.round, tensor.attempt, tensor.key_id) != expected_place:
+            raise WrongRoundError(
+                f"the tensor inside the upload of {sender!r} is labelled with another round or "
+                "key than the upload that carries it"
+            )
+        found = (tensor.scheme, tensor.parameters_fingerprint, tensor.length, tensor.packing)
+        expected = (
             self._parameters.scheme,
             self._parameters.fingerprint,
             self.terms.dimension,
             self._parameters.packing,
         )
-        if facts != (*self.terms.place, self.terms.key_id):
-            raise WrongRoundError(
-                f"the tensor inside the upload of {header.sender!r} is labelled with another "
-                "round or key than the upload that carries it"
-            )
-        found = (tensor.scheme, tensor.parameters_fingerprint, tensor.length, tensor.packing)
-        if found != expected_tensor:
+        if found != expected:
             raise CiphertextError(
-                f"upload of {header.sender!r}: the tensor says {found}, this round uses "
-                f"{expected_tensor}"
+                f"upload of {sender!r}: the tensor says {found}, this round uses {expected}"
             )
-        if contributors != (header.sender,):
-            raise CiphertextError(
-                f"upload of {header.sender!r}: its contributor set names other sites"
-            )
+        if set(contributors_of(tensor, self.terms.names)) != set(contributors):
+            raise CiphertextError(f"upload of {sender!r}: its contributor set names other sites")
         return tensor
+
+    def _sum_tensor(self) -> bytes:
+        """The sum so far, labelled with its contributors."""
+        return EncryptedTensor(
+            scheme=self._parameters.scheme,
+            parameters_fingerprint=self._parameters.fingerprint,
+            key_id=self.terms.key_id,
+            length=self.terms.dimension,
+            packing=self._parameters.packing,
+            run=self.terms.run,
+            round=self.terms.round,
+            attempt=self.terms.attempt,
+            contributors=bitmap_of(self.contributors, self.terms.names),
+            roster_size=len(self.terms.names),
+            payload=memoryview(self._fold.payload()),
+        ).to_bytes()
+
+    def partial_sum(self, identity: Identity) -> Message:
+        """What was folded so far, for an aggregator further up a tree.
+
+        Raises:
+            CohortError: nothing was folded yet.
+        """
+        if not self._statements:
+            raise CohortError("no contribution was folded; there is no partial sum to pass on")
+        header = PartialSum(
+            **self._reply_as(identity),
+            key_id=self.terms.key_id,
+            contributions=tuple(self._statements[name] for name in self.contributors),
+        )
+        return Message.sign(identity, header, self._sum_tensor())
+
+    def _reply_as(self, identity: Identity) -> dict[str, Any]:
+        return {
+            "run": self.terms.run,
+            "round": self.terms.round,
+            "attempt": self.terms.attempt,
+            "sender": identity.name,
+            "plan_digest": self.terms.plan_digest,
+        }
 
     def open_request(self, identity: Identity) -> Message:
         """The request to open what was folded.
@@ -180,26 +268,10 @@ class Aggregator:
                 f"{len(contributors)} of {len(self.terms.cohort)} sites contributed; the plan "
                 f"opens {self.terms.minimum_survivors} or more (raise `dropouts` to allow fewer)"
             )
-        tensor = EncryptedTensor(
-            scheme=self._parameters.scheme,
-            parameters_fingerprint=self._parameters.fingerprint,
-            key_id=self.terms.key_id,
-            length=self.terms.dimension,
-            packing=self._parameters.packing,
-            run=self.terms.run,
-            round=self.terms.round,
-            attempt=self.terms.attempt,
-            contributors=bitmap_of(contributors, self.terms.names),
-            roster_size=len(self.terms.names),
-            payload=memoryview(self._fold.payload()),
-        ).to_bytes()
+        tensor = self._sum_tensor()
         uploads = [self._uploads[name] for name in contributors] if self.terms.strict else []
         header = OpenRequest(
-            run=self.terms.run,
-            round=self.terms.round,
-            attempt=self.terms.attempt,
-            sender=identity.name,
-            plan_digest=self.terms.plan_digest,
+            **self._reply_as(identity),
             key_id=self.terms.key_id,
             contributions=tuple(self._statements[name] for name in contributors),
             tensor_bytes=len(tensor),
