@@ -70,8 +70,9 @@ class Entry:
             raise LedgerTamperedError(
                 f"{what} has version {value['version']!r}; this software reads {ENTRY_VERSION}"
             )
-        if not isinstance(value["payload"], dict) or not isinstance(value["kind"], str):
-            raise LedgerTamperedError(f"{what} has no payload or kind")
+        types = {"index": int, "time": str, "kind": str, "payload": dict, "state": str}
+        if any(type(value[name]) is not wanted for name, wanted in types.items()):
+            raise LedgerTamperedError(f"{what} has a field of a wrong type")
         try:
             entry = cls(
                 value["index"], value["time"], payload_of(value["kind"], value["payload"]),

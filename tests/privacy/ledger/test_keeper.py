@@ -1,0 +1,111 @@
+"""Keeping a peer's checkpoints: growth is taken, rollback and fork are not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier
+from tests.privacy.ledger.conftest import (
+    DELTA,
+    KEY,
+    OTHER_KEY,
+    RECORDS,
+    create,
+    request_for,
+)
+
+ORIGIN = "privagg.ledger/hospital-a"
+OWN = Verifier.of(ORIGIN, KEY)
+
+
+@pytest.fixture
+def peer(folder: Path) -> Ledger:
+    """Another institution's ledger of a few entries."""
+    ledger = create(folder / "peer.db")
+    ledger.set_budget(RECORDS, Decimal(8), DELTA, who="officer", why="approved")
+    for round_ in range(4):
+        ledger.charge(request_for(round_))
+    return ledger
+
+
+@pytest.fixture
+def keeper(folder: Path) -> CheckpointKeeper:
+    return CheckpointKeeper.open(folder / "kept.db")
+
+
+def test_checkpoints_are_kept_as_the_log_grows(
+    peer: Ledger, keeper: CheckpointKeeper, folder: Path
+) -> None:
+    assert keeper.latest(ORIGIN) is None
+    keeper.keep(ORIGIN, peer.checkpoint(3), verifier=OWN)
+    keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN.encode(), proof=peer.consistency_proof(3))
+    keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN)
+    keeper.close()
+    again = CheckpointKeeper.open(folder / "kept.db")
+    assert again.latest(ORIGIN) == peer.checkpoint()
+    assert again.all(ORIGIN) == [peer.checkpoint(3), peer.checkpoint(6)]
+    assert peer.verify(again.latest(ORIGIN)) == []
+
+
+def test_a_later_checkpoint_needs_its_proof(peer: Ledger, keeper: CheckpointKeeper) -> None:
+    keeper.keep(ORIGIN, peer.checkpoint(3), verifier=OWN)
+    with pytest.raises(LedgerError, match="consistency proof from 3 to 6"):
+        keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN)
+    with pytest.raises(LedgerTamperedError, match="not proved"):
+        keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN, proof=peer.consistency_proof(2))
+    assert keeper.latest(ORIGIN) == peer.checkpoint(3)
+
+
+def test_an_earlier_checkpoint_is_a_rollback_unless_proved_otherwise(
+    peer: Ledger, keeper: CheckpointKeeper
+) -> None:
+    keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN)
+    with pytest.raises(LedgerTamperedError, match="rolled back"):
+        keeper.keep(ORIGIN, peer.checkpoint(4), verifier=OWN)
+    keeper.keep(ORIGIN, peer.checkpoint(4), verifier=OWN, proof=peer.consistency_proof(4, 6))
+    assert keeper.latest(ORIGIN) == peer.checkpoint(6)
+    assert keeper.all() == [peer.checkpoint(4), peer.checkpoint(6)]
+
+
+def test_a_fork_is_found(peer: Ledger, keeper: CheckpointKeeper, folder: Path) -> None:
+    fork = create(folder / "fork.db")
+    fork.set_budget(RECORDS, Decimal(9), DELTA, who="officer", why="another history")
+    for round_ in range(6):
+        fork.charge(request_for(round_))
+    keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN)
+    with pytest.raises(LedgerTamperedError, match="forked"):
+        keeper.keep(ORIGIN, fork.checkpoint(6), verifier=OWN)
+    with pytest.raises(LedgerTamperedError, match="not proved"):
+        keeper.keep(ORIGIN, fork.checkpoint(8), verifier=OWN, proof=fork.consistency_proof(6))
+
+
+def test_only_the_pinned_key_and_the_named_ledger_count(
+    peer: Ledger, keeper: CheckpointKeeper
+) -> None:
+    with pytest.raises(LedgerTamperedError, match="no signature by key"):
+        keeper.keep(ORIGIN, peer.checkpoint(), verifier=Verifier.of(ORIGIN, OTHER_KEY))
+    with pytest.raises(LedgerTamperedError, match="was given for the ledger"):
+        keeper.keep("privagg.ledger/hospital-b", peer.checkpoint(), verifier=OWN)
+    assert keeper.all() == []
+
+
+def test_a_ledger_keeps_its_peers_checkpoints_itself(ledger: Ledger, peer: Ledger) -> None:
+    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(3), verifier=OWN)
+    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=OWN, proof=peer.consistency_proof(3))
+    assert ledger.kept_checkpoint(ORIGIN) == peer.checkpoint()
+    assert len(ledger) == 2
+
+
+def test_proofs_and_checkpoints_outside_the_log_are_refused(peer: Ledger) -> None:
+    with pytest.raises(LedgerError, match="no checkpoint of size"):
+        peer.checkpoint(7)
+    with pytest.raises(LedgerError, match="has 6 entries"):
+        peer.inclusion_proof(0, 7)
+    with pytest.raises(LedgerError, match="no entry 6"):
+        peer.inclusion_proof(6)
+    with pytest.raises(LedgerError, match="no consistency proof"):
+        peer.consistency_proof(0)
