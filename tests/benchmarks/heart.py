@@ -21,7 +21,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -256,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_json(options.json, rows)
 
 
-def _show(rows: list[Row], seconds: float) -> None:
+def _show(rows: Sequence[Row], seconds: float) -> None:
     columns: dict[str, Column] = {
         "mode": "mode",
         "holds against": lambda row: row["observer"] if row["epsilon"] else "nobody",
