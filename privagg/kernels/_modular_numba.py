@@ -55,17 +55,15 @@ def _unpack(address, width, count, out):  # type: ignore[no-untyped-def]
     whole = min(digits, max(0, (width - 8) * 8 // RADIX_BITS + 1))  # digits in a whole load
     for j in range(whole):
         bit = RADIX_BITS * j
-        at = address + np.uint64(bit >> 3)
+        at, shift = bit >> 3, np.uint64(bit & 7)
         for lane in range(count):
-            loaded = load_u64(at + np.uint64(lane * width))
-            out[j, lane] = (loaded >> np.uint64(bit & 7)) & _DIGIT
+            out[j, lane] = (load_u64(address, lane * width + at) >> shift) & _DIGIT
     for lane in range(count):
-        base = address + np.uint64(lane * width)
         for j in range(whole, digits):  # never read past the number: it may be the payload's last
             bit = RADIX_BITS * j
             word = _ZERO
             for k in range(bit >> 3, min((bit >> 3) + 8, width)):
-                word |= np.uint64(load_u8(base + np.uint64(k))) << np.uint64(8 * (k - (bit >> 3)))
+                word |= load_u8(address, lane * width + k) << np.uint64(8 * (k - (bit >> 3)))
             out[j, lane] = (word >> np.uint64(bit & 7)) & _DIGIT
     for lane in range(count, LANES):
         for j in range(digits):

@@ -54,7 +54,7 @@ class FixedBase:
     Args:
         base: in [1, modulus).
         modulus: odd.
-        width: bytes of a number in and out, little-endian.
+        width: bytes of a number in and out, little-endian; as many as the modulus has.
         exponent_bits: exponents of at least this size are covered.
         window_bits: bits of a digit of the exponent, 1 to 14.
         backend: "numba" or "integers"; None takes what the machine has.
@@ -70,8 +70,8 @@ class FixedBase:
         window_bits: int,
         backend: str | None = None,
     ) -> None:
-        if not 1 <= base < modulus or modulus.bit_length() > 8 * width:
-            raise ValueError("the base must be a residue that fits the given width")
+        if not 1 <= base < modulus or width != -(-modulus.bit_length() // 8):
+            raise ValueError("expected a base in [1, modulus), and the modulus' own width in bytes")
         if not 1 <= window_bits <= MAX_WINDOW_BITS or exponent_bits < 1:
             raise ValueError(f"windows of {window_bits} bits are not supported")
         self.backend = default_modular_backend(modulus) if backend is None else backend

@@ -63,7 +63,7 @@ class ModularProduct(RunningSum):
     Args:
         modulus: odd; all products are modulo this.
         length: residues in a payload.
-        width: bytes of a residue in a payload.
+        width: bytes of a residue in a payload, as many as the modulus has.
         divisor: odd and at least the modulus' square root, or 1 for none.
         backend: "numba" or "integers"; None takes `default_modular_backend()`.
     """
@@ -74,8 +74,11 @@ class ModularProduct(RunningSum):
         self.backend = default_modular_backend(modulus) if backend is None else backend
         if self.backend not in BACKENDS:
             raise ValueError(f"unknown kernel backend {self.backend!r}; known: {BACKENDS}")
-        if length < 1 or modulus.bit_length() > 8 * width:
-            raise ValueError(f"{length} residues of {width} bytes cannot hold this modulus")
+        if length < 1 or width != -(-modulus.bit_length() // 8):
+            raise ValueError(
+                f"expected at least one residue, of as many bytes as the modulus: not {length} of "
+                f"{width} bytes for {modulus.bit_length()} bits"
+            )
         if divisor != 1 and (divisor % 2 == 0 or divisor * divisor < modulus):
             raise ValueError("the divisor must be 1, or odd and at least the modulus' square root")
         self.modulus, self.length, self.width, self.divisor = modulus, length, width, divisor
