@@ -24,7 +24,6 @@ import numpy as np
 
 from privagg.errors import CiphertextError, ParameterError
 from privagg.kernels.layout import ResidueLayout
-from privagg.kernels.residues import pack_residues
 from privagg.kernels.wide import FieldLayout, Lift, place_digit, scale_residues
 from privagg.secure import facts as fact
 from privagg.secure.lattice import (
@@ -97,6 +96,11 @@ class BfvParameters(LatticeParameters):
         """How values share a coefficient."""
         return field_layout(self.requirement, self.fields)
 
+    @property
+    def ciphertexts(self) -> int:
+        """Ciphertexts in a payload, each with the same number of rows."""
+        return len(self.used)
+
     @cached_property
     def used(self) -> tuple[int, ...]:
         """Coefficients in use, for each ciphertext."""
@@ -159,22 +163,24 @@ class BfvEncryptionKey(LatticeEncryptionKey):
 
     parameters: BfvParameters
 
-    def encrypt(self, values: IntVector) -> bytes:
-        """Encrypt one contribution; see `EncryptionKey.encrypt`."""
+    @property
+    def units_per_ciphertext(self) -> int:
+        """Values in a ciphertext."""
+        return self.parameters.chain.ring_degree * self.parameters.fields
+
+    def units(self, values: IntVector) -> IntVector:
+        """The values themselves; they are packed one ciphertext at a time."""
+        return values
+
+    def encrypt_one(self, number: int, units: IntVector) -> Words:
+        """Pack values into coefficients and add them to an encryption of zero."""
         parameters = self.parameters
-        checked = fact.check_contribution(values, parameters.requirement)
-        degree, fields = parameters.chain.ring_degree, parameters.field_layout
-        lift = _lift(parameters.chain.primes, fields.bits)
-        encryptor = self.encryptor()
-        pieces: list[Words] = []
-        for number, sent in enumerate(parameters.sent):
-            start = number * degree * fields.fields
-            coefficients = fields.pack(checked[start : start + sent * fields.fields], sent)
-            c0, c1 = encryptor.encrypt_zero()
-            c0 = np.ascontiguousarray(c0[:, :sent])
-            lift.add(c0, coefficients)
-            pieces += [c0.reshape(-1), c1.reshape(-1)]
-        return pack_residues(parameters.layout, np.concatenate(pieces))
+        sent = parameters.sent[number]
+        coefficients = parameters.field_layout.pack(units, sent)
+        c0, c1 = self.encryptor().encrypt_zero()
+        c0 = np.ascontiguousarray(c0[:, :sent])
+        _lift(parameters.chain.primes, parameters.field_layout.bits).add(c0, coefficients)
+        return np.concatenate((c0.reshape(-1), c1.reshape(-1)))
 
 
 class BfvDecryptionKey(LatticeDecryptionKey):

@@ -18,7 +18,6 @@ import numpy as np
 from privagg.encoding.packing import Packing
 from privagg.errors import CapacityError, CiphertextError, ParameterError
 from privagg.kernels.layout import ResidueLayout
-from privagg.kernels.residues import pack_residues
 from privagg.secure import facts as fact
 from privagg.secure.ckks_bounds import ErrorBound, error_bound, modulus_bits, scale_bits_for
 from privagg.secure.lattice import (
@@ -91,7 +90,7 @@ class CkksParameters(LatticeParameters):
 
     @cached_property
     def ciphertexts(self) -> int:
-        """Ciphertexts in a payload."""
+        """Ciphertexts in a payload, each with the same number of rows."""
         return -(-self.packing_rule.words // self.chain.ring_degree)
 
     @cached_property
@@ -141,18 +140,19 @@ class CkksEncryptionKey(LatticeEncryptionKey):
 
     parameters: CkksParameters
 
-    def encrypt(self, values: IntVector) -> bytes:
-        """Encrypt one contribution; see `EncryptionKey.encrypt`."""
-        parameters = self.parameters
-        checked = fact.check_contribution(values, parameters.requirement)
-        words = parameters.packing_rule.pack(checked)
-        degree = parameters.chain.ring_degree
-        encryptor = self.encryptor()
-        residues: list[Words] = []
-        for start in range(0, words.size, degree):
-            slots = _slots(words[start : start + degree], degree)
-            residues.append(encryptor.encrypt_slots(slots, 2.0**parameters.scale_bits).reshape(-1))
-        return pack_residues(parameters.layout, np.concatenate(residues))
+    @property
+    def units_per_ciphertext(self) -> int:
+        """Words in a ciphertext: two a slot."""
+        return self.parameters.chain.ring_degree
+
+    def units(self, values: IntVector) -> IntVector:
+        """The packed words."""
+        return self.parameters.packing_rule.pack(values)
+
+    def encrypt_one(self, number: int, units: IntVector) -> Words:
+        """Encode words as slots and encrypt them."""
+        slots = _slots(units, self.parameters.chain.ring_degree)
+        return self.encryptor().encrypt_slots(slots, 2.0**self.parameters.scale_bits).reshape(-1)
 
 
 class CkksDecryptionKey(LatticeDecryptionKey):

@@ -27,6 +27,7 @@ from privagg.secure.scheme import (
     Requirement,
     Scheme,
 )
+from privagg.secure.workers import encryption_processes, over_processes
 
 if TYPE_CHECKING:
     from privagg.secure.seal import SealContext, SealDecryptor, SealEncryptor, Words
@@ -48,6 +49,11 @@ class LatticeParameters(Parameters):
     @abstractmethod
     def layout(self) -> ResidueLayout:
         """Where each residue lies in a payload."""
+
+    @property
+    @abstractmethod
+    def ciphertexts(self) -> int:
+        """Ciphertexts in a payload, each with the same number of rows."""
 
     @property
     def security_bits(self) -> int:  # type: ignore[override]
@@ -145,6 +151,70 @@ class LatticeEncryptionKey(EncryptionKey):
         """SHA-256 (hex) over the parameters' fingerprint and the key's bytes."""
         identity: str = super().key_id
         return identity
+
+    def encrypt(self, values: IntVector) -> bytes:
+        """Encrypt one contribution; see `EncryptionKey.encrypt`.
+
+        Large ones are shared out over processes, as `workers.encryption_processes` decides.
+        """
+        units = self.units(fact.check_contribution(values, self.parameters.requirement))
+        layout, parts = self.parameters.layout, self.parameters.ciphertexts
+        processes = encryption_processes(layout.residues, parts)
+        if processes == 1:
+            return self._encrypt_part(0, parts, units)
+        size = self.units_per_ciphertext
+
+        def part(first: int, last: int) -> IntVector:
+            return units[first * size : last * size]
+
+        pieces = over_processes(
+            self,
+            self.scheme.name,
+            parts,
+            processes,
+            lambda first, last: part(first, last).data.cast("B"),
+            lambda first, last: self._encrypt_part(first, last, part(first, last)),
+        )
+        return b"".join(pieces)
+
+    def encrypt_range(self, first: int, last: int, units: Buffer) -> bytes:
+        """The payload's piece that holds ciphertexts first ... last-1.
+
+        Args:
+            first, last: which ciphertexts.
+            units: their plaintext units, int64 in this machine's order.
+        """
+        return self._encrypt_part(first, last, np.frombuffer(units, dtype=np.int64))
+
+    @property
+    @abstractmethod
+    def units_per_ciphertext(self) -> int:
+        """Plaintext units that one ciphertext takes."""
+
+    @abstractmethod
+    def units(self, values: IntVector) -> IntVector:
+        """Checked values as plaintext units: what ciphertexts are filled with, in order."""
+
+    @abstractmethod
+    def encrypt_one(self, number: int, units: IntVector) -> Words:
+        """The residues of ciphertext `number` for its units (fewer in the last one); flat."""
+
+    def _encrypt_part(self, first: int, last: int, units: IntVector) -> bytes:
+        layout, size = self.parameters.layout, self.units_per_ciphertext
+        rows = len(layout.moduli) // self.parameters.ciphertexts
+        piece = ResidueLayout(
+            layout.moduli[first * rows : last * rows],
+            layout.counts[first * rows : last * rows],
+            layout.packed,
+        )
+        residues = np.empty(piece.residues, dtype=np.uint64)
+        at = 0
+        for number in range(first, last):
+            start = (number - first) * size
+            made = self.encrypt_one(number, units[start : start + size])
+            residues[at : at + made.size] = made
+            at += made.size
+        return pack_residues(piece, residues)
 
     def encryptor(self) -> SealEncryptor:
         """SEAL's encryptor under this key, made once."""

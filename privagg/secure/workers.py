@@ -1,0 +1,195 @@
+"""Encryption over processes: SEAL holds Python's global lock, so threads would gain nothing.
+
+One place decides how many processes encrypt, and keeps the helpers alive between rounds. A helper
+is a plain child process (`privagg.secure.encryption_worker`) spoken to over its pipes: it neither
+forks this process nor imports the user's script again, so it works below torch, in a notebook and
+without `if __name__ == "__main__"`. A helper that dies costs time, never the result: this process
+then encrypts its part itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import privagg
+from privagg.kernels.threads import available_cpus
+from privagg.secure.scheme import Buffer, EncryptionKey
+
+ENVIRONMENT = "PRIVAGG_PROCESSES"
+MIN_RESIDUES_A_PROCESS = 8 << 20  # about a second of encryption; a helper takes two to start
+
+_FRAME = struct.Struct("<Q")
+
+
+class WorkerLostError(Exception):
+    """A helper ended or broke its protocol; internal, its part is encrypted here instead."""
+
+
+def encryption_processes(residues: int, parts: int) -> int:
+    """Processes worth using, this one included.
+
+    Args:
+        residues: words of ciphertext that are to be made.
+        parts: ciphertexts, the least that can be handed out.
+
+    Returns:
+        What PRIVAGG_PROCESSES says where it is set, else one a processor, so that each has at
+        least `MIN_RESIDUES_A_PROCESS` residues to make; never more than `parts`.
+    """
+    wanted = os.environ.get(ENVIRONMENT, "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return max(1, min(int(wanted), parts))
+    return max(1, min(available_cpus(), residues // MIN_RESIDUES_A_PROCESS, parts))
+
+
+def over_processes(
+    key: EncryptionKey,
+    scheme: str,
+    parts: int,
+    processes: int,
+    units: Callable[[int, int], Buffer],
+    here: Callable[[int, int], bytes],
+) -> list[bytes]:
+    """Encrypt `parts` ciphertexts over processes, in order.
+
+    Args:
+        key: encrypts; helpers get its bytes once.
+        scheme: registered name of its scheme.
+        parts: ciphertexts in all.
+        processes: how many processes share them, this one included.
+        units: the plaintext bytes of ciphertexts first ... last-1, for a helper.
+        here: encrypts ciphertexts first ... last-1 in this process.
+
+    Returns:
+        Payload pieces whose concatenation is the payload.
+    """
+    bounds = [parts * i // processes for i in range(processes + 1)]
+    ranges = list(itertools.pairwise(bounds))
+    helpers = _helpers(processes - 1)
+
+    def remote(number: int) -> bytes | None:
+        first, last = ranges[number]
+        try:
+            return helpers[number - 1].encrypt(key, scheme, first, last, units(first, last))
+        except WorkerLostError:
+            return None
+
+    with ThreadPoolExecutor(max_workers=max(1, processes - 1)) as pool:
+        waiting = [pool.submit(remote, number) for number in range(1, processes)]
+        pieces: list[bytes | None] = [here(*ranges[0])]
+        pieces += [future.result() for future in waiting]
+    return [
+        here(*ranges[number]) if piece is None else piece for number, piece in enumerate(pieces)
+    ]
+
+
+class _Helper:
+    """A child process that encrypts for this one."""
+
+    def __init__(self) -> None:
+        root = str(Path(privagg.__file__).resolve().parent.parent)
+        inherited = os.environ.get("PYTHONPATH")
+        path = root if not inherited else os.pathsep.join((root, inherited))
+        self._lock = threading.Lock()
+        self._ready_for = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "privagg.secure.encryption_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, ENVIRONMENT: "1"},
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def encrypt(
+        self, key: EncryptionKey, scheme: str, first: int, last: int, units: Buffer
+    ) -> bytes:
+        sink, source = self._process.stdin, self._process.stdout
+        if sink is None or source is None:
+            raise WorkerLostError
+        with self._lock:
+            try:
+                if self._ready_for != key.key_id:
+                    facts = json.dumps(key.parameters.to_dict()).encode()
+                    for frame in (scheme.encode(), facts, key.to_bytes()):
+                        write_frame(sink, frame)
+                    self._ready_for = key.key_id
+                else:
+                    write_frame(sink, b"")
+                write_frame(sink, struct.pack("<QQ", first, last))
+                write_frame(sink, units)
+                sink.flush()
+                return read_frame(source)
+            except (OSError, ValueError, EOFError) as error:
+                self.close()
+                raise WorkerLostError from error
+
+    def close(self) -> None:
+        """End the process; it ends by itself when its input does."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def write_frame(file: IO[bytes], data: Buffer) -> None:
+    """Write a length and that many bytes."""
+    view = memoryview(data).cast("B")
+    file.write(_FRAME.pack(view.nbytes))
+    file.write(view)
+
+
+def read_frame(file: IO[bytes]) -> bytes:
+    """Read what `write_frame` wrote; EOFError where the other side has gone."""
+    head = file.read(_FRAME.size)
+    if len(head) < _FRAME.size:
+        raise EOFError
+    (size,) = _FRAME.unpack(head)
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+_pool: list[_Helper] = []
+_pool_lock = threading.Lock()
+
+
+def _helpers(count: int) -> list[_Helper]:
+    """`count` living helpers, started where they are missing."""
+    with _pool_lock:
+        _pool[:] = [helper for helper in _pool if helper.alive]
+        while len(_pool) < count:
+            _pool.append(_Helper())
+        return _pool[:count]
+
+
+def close_helpers() -> None:
+    """End all helpers; the next large encryption starts new ones."""
+    with _pool_lock:
+        while _pool:
+            _pool.pop().close()
+
+
+atexit.register(close_helpers)
+if hasattr(os, "register_at_fork"):
+    # A forked child shares the pipes; two processes on one pipe would mix their messages up.
+    os.register_at_fork(after_in_child=_pool.clear)
