@@ -286,6 +286,19 @@ def test_a_fault_of_ours_exits_with_1_and_asks_for_a_report(
     assert "Please report it" in answer.err
 
 
+def test_an_interruption_says_what_stays_charged(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    path = _quick(tmp_path)
+    monkeypatch.setattr("privagg.running.run_round", interrupted)
+    answer = call("run", path)
+    assert answer.code == 130
+    assert "stays charged" in answer.err
+
+
 # --- runs and what they leave --------------------------------------------------------------------
 
 

@@ -81,7 +81,5 @@ def main() -> None:
         app()
     except PrivaggError as error:
         sys.exit(fail(error))
-    except KeyboardInterrupt:
-        sys.exit(fail(None, "interrupted; whatever was charged to a ledger stays charged"))
     except Exception as error:
         sys.exit(fail(error))

@@ -163,14 +163,28 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
 
 
 def _train(federation: Federation, *, as_json: bool) -> None:
-    from privagg.cli.live import RoundLines, json_lines
+    """Run, telling each round; an interruption is said plainly, since charges outlive it."""
+    try:
+        if as_json:
+            from privagg.cli.live import json_lines
+
+            result = federation.run(on_round=json_lines(federation.plan.rounds))
+            console.print_json_line(_result_json(result))
+        else:
+            result = _train_live(federation)
+            _print_result(result)
+    except KeyboardInterrupt as error:
+        message = "interrupted; every round charged so far stays charged in the sites' ledgers"
+        raise typer.Exit(console.fail(None, message)) from error
+    if result.outcome != "finished":  # it left its files, but is not what was asked for
+        raise typer.Exit(2)
+
+
+def _train_live(federation: Federation) -> RunResult:
+    """Run with a line a round and, in a terminal, a progress bar."""
+    from privagg.cli.live import RoundLines
 
     plan = federation.plan
-    if as_json:
-        result = federation.run(on_round=json_lines(plan.rounds))
-        console.print_json_line(_result_json(result))
-        _exit_unless_finished(result)
-        return
     out = console.console()
     sizes = ", ".join(f"{site.name} ({site.records})" for site in plan.sites[:6])
     more = f" and {len(plan.sites) - 6} more" if len(plan.sites) > 6 else ""
@@ -183,9 +197,7 @@ def _train(federation: Federation, *, as_json: bool) -> None:
     lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
     lines.header()
     with lines.live():
-        result = federation.run(on_round=lines)
-    _print_result(result)
-    _exit_unless_finished(result)
+        return federation.run(on_round=lines)
 
 
 def _print_result(result: RunResult) -> None:
@@ -228,12 +240,6 @@ def _result_json(result: RunResult) -> dict[str, Any]:
         "report_html": text(result.report_html),
         "ledgers": {party: str(path) for party, path in result.ledgers.items()},
     }
-
-
-def _exit_unless_finished(result: RunResult) -> None:
-    """A run that the plan's rule stopped left its files, but it is not what was asked for."""
-    if result.outcome != "finished":
-        raise typer.Exit(2)
 
 
 def _federation(path: Path) -> Federation:

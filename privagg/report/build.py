@@ -27,7 +27,6 @@ from privagg.privacy.ledger.payloads import (
     RunFinished,
     RunStarted,
 )
-from privagg.privacy.ledger.reading import LedgerReading
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.unit import Custody
 from privagg.report.accounting import (
@@ -52,6 +51,7 @@ from privagg.report.model import (
     StageSeconds,
 )
 from privagg.report.sentences import distinct_assumptions, summarise, unprotected
+from privagg.report.source import LedgerView
 
 SCHEME_FACTS = ("name", "protects", "security_bits", "key_id", "explanation")
 
@@ -71,8 +71,8 @@ class RunRecord:
 def build_report(
     *,
     run: str,
-    coordinator: LedgerReading,
-    sites: Mapping[str, LedgerReading],
+    coordinator: LedgerView,
+    sites: Mapping[str, LedgerView],
     accountant: Accountant | None = None,
     peers: Sequence[Accountant] | None = None,
     generated: datetime | None = None,
@@ -114,7 +114,7 @@ def default_peers() -> tuple[Accountant, ...]:
     return RdpAccountant(), PldAccountant()
 
 
-def runs_of(coordinator: LedgerReading) -> tuple[str, ...]:
+def runs_of(coordinator: LedgerView) -> tuple[str, ...]:
     """The runs a coordinator's ledger knows, oldest first."""
     return tuple(e.payload.run for e in coordinator.entries() if isinstance(e.payload, RunStarted))
 
@@ -163,7 +163,7 @@ def _assemble(
     facts: Mapping[str, Any],
     plan: TrainingPlan,
     sites: Sequence[SiteReport],
-    coordinator: LedgerReading,
+    coordinator: LedgerView,
     generated: datetime,
 ) -> Report:
     finished = record.finished
@@ -269,7 +269,7 @@ class SiteStory:
 
 def _site_story(
     name: str,
-    ledger: LedgerReading,
+    ledger: LedgerView,
     plan: TrainingPlan,
     run: str,
     survivors: Mapping[Place, tuple[str, ...]],
@@ -304,7 +304,7 @@ def _site_story(
 
 def _site_report(
     name: str,
-    ledger: LedgerReading,
+    ledger: LedgerView,
     plan: TrainingPlan,
     story: SiteStory,
     bounds: Bounds,
@@ -351,7 +351,7 @@ def _attempt(site: str, charge: Charge, realised: Realised | None) -> Attempt:
     return Attempt(opened, charge.event.is_private and realised.event.is_private)
 
 
-def _budget(ledger: LedgerReading, story: SiteStory, of_run: Sequence[Charge]) -> Budget | None:
+def _budget(ledger: LedgerView, story: SiteStory, of_run: Sequence[Charge]) -> Budget | None:
     """The budget that the run's last charge was held against, or the present one."""
     if of_run:
         return Budget(epsilon=of_run[-1].epsilon_budget, delta=of_run[-1].delta)
@@ -361,7 +361,7 @@ def _budget(ledger: LedgerReading, story: SiteStory, of_run: Sequence[Charge]) -
     return Budget(epsilon=spending.epsilon_budget, delta=spending.delta)
 
 
-def _ledger_facts(ledger: LedgerReading) -> LedgerFacts:
+def _ledger_facts(ledger: LedgerView) -> LedgerFacts:
     return LedgerFacts(
         entries=len(ledger),
         root=ledger.root().hex(),

@@ -60,10 +60,13 @@ def _context(report: Report) -> dict[str, Any]:
         plots.time_plot(report.rounds),
         plots.bytes_plot(report.rounds, [site.name for site in report.sites]),
     )
+    plotted = view.closest_to_budget(report)
     return {
         "report": report,
+        "unplotted": len(report.sites) - len(plotted),
         "banners": _banners(report),
         "bars": bars,
+        "summary_bars": [b for b in bars if b.site in {site.name for site in plotted}],
         "sites": tuple(zip(bars, report.sites, strict=True)),
         "any_before": any(bar.before_share > 0 for bar in bars),
         "any_infinite": any(bar.infinite for bar in bars) or any(c.infinite for c in cells),
@@ -71,7 +74,7 @@ def _context(report: Report) -> dict[str, Any]:
         "headline": view.headline_rows(report),
         "headline_delta": delta_text(report.sites[0].committed.delta) if report.sites else "",
         "spending_plots": [
-            plots.epsilon_plot(site, report.run, i) for i, site in enumerate(report.sites)
+            plots.epsilon_plot(site, report.run, i) for i, site in enumerate(plotted)
         ],
         "cost_plots": [plot for plot in cost if plot is not None],
         "totals": view.total_rows(report),

@@ -131,14 +131,15 @@ def _spending(report: Report) -> list[str]:
     charged = sorted(site.committed.epsilon for site in report.sites)
     low, high = epsilon_text(charged[0]), epsilon_text(charged[-1])
     amount = f"ε = {high}" if low == high else f"between ε = {low} and ε = {high}"
-    closest = max(report.sites, key=_share_of_budget)
+    closest = max(report.sites, key=share_of_budget)
     return [
         f"This run was charged with {amount} at every institution. Closest to its budget is "
         f"{closest.name}: {_spent_by([closest])}"
     ]
 
 
-def _share_of_budget(site: SiteReport) -> Decimal:
+def share_of_budget(site: SiteReport) -> Decimal:
+    """What was spent over the budget; 0 where there is no finite budget, infinite as epsilon is."""
     if site.epsilon_after_run.is_infinite():
         return Decimal("Infinity")
     if site.budget is None or site.budget.epsilon.is_infinite() or site.budget.epsilon == 0:

@@ -18,7 +18,7 @@ from privagg.report.figures import (
     second_text,
 )
 from privagg.report.model import AccountantFigure, ObserverRow, Report, RoundReport, SiteReport
-from privagg.report.sentences import worst_row
+from privagg.report.sentences import share_of_budget, worst_row
 
 OBSERVERS = {
     "model-users": "Users of the model",
@@ -36,6 +36,7 @@ ACCOUNTANTS = {
 }
 
 MOST_COLUMNS = 13
+MOST_SITE_PLOTS = 24
 MOST_ROUNDS = 120
 
 PLAN_LABELS = {
@@ -159,6 +160,16 @@ def _budget_bar(site: SiteReport) -> BudgetBar:
         infinite=infinite,
         over=over,
     )
+
+
+def closest_to_budget(report: Report) -> tuple[SiteReport, ...]:
+    """The sites that get a plot of their own: all, or those closest to their budget; roster order.
+
+    Where there are too many, the others stand in the tables and in the JSON report.
+    """
+    ranked = sorted(report.sites, key=share_of_budget, reverse=True)
+    shown = {site.name for site in ranked[:MOST_SITE_PLOTS]}
+    return tuple(site for site in report.sites if site.name in shown)
 
 
 def headline_rows(report: Report) -> tuple[tuple[str, str, str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from html.parser import HTMLParser
 
 import pytest
@@ -143,3 +144,20 @@ def test_a_long_run_is_shortened_in_the_page_only(report: GetReport) -> None:
     assert "rounds left out here; the JSON report has them" in text or "left out here" in text
     assert text.count("<tr") < 400
     assert len(text) < 1_000_000
+
+
+def test_a_crowd_of_sites_is_plotted_for_those_closest_to_their_budgets(report: GetReport) -> None:
+    made = report("smooth")
+    crowd = tuple(
+        made.sites[0].model_copy(
+            update={"name": f"site-{i}", "epsilon_after_run": Decimal(i) / 100}
+        )
+        for i in range(100)
+    )
+    text = render_html(made.model_copy(update={"sites": crowd}))
+    assert text.count("rounds charged") == 24
+    assert "76 more stand in the table" in text
+    assert text.count('class="bar"') == 24
+    assert "<b>site-99</b>" in text
+    assert "<b>site-0</b>" not in text
+    assert '<th scope="row">site-0</th>' in text
