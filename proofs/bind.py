@@ -43,7 +43,7 @@ class CodeBinding:
     Args:
         module: dotted name of the module.
         name: dotted name within it.
-        digest: SHA-256 (hex) of its normalised syntax tree, or a placeholder (`?`, `<...>`) before it was first written.
+        digest: SHA-256 (hex) of its normalised syntax tree; at first a placeholder, `?` or `<...>`.
     """
 
     module: str

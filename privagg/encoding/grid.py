@@ -131,6 +131,23 @@ class Grid:
         row: Integers = self.quantise_records(np.asarray(update)[np.newaxis])[0]
         return row
 
+    def scaled_records(self, contributions: NDArray[Any], /) -> Floats:
+        """Clip every row to C and bring it to the grid's scale, without rounding.
+
+        Args:
+            contributions: float32 or float64, shape (B, d).
+
+        Returns:
+            float64, shape (B, d), grid units; each row's norm is at most S up to a few parts in
+            2^53, a bound that whoever rounds has to enforce. Rows that are not finite are zeros.
+
+        Raises:
+            EncodingError: wrong dtype or number of axes.
+        """
+        scaled = _as_rows(contributions).astype(np.float64, order="C")
+        scaled *= self._factors(scaled)[:, np.newaxis]
+        return scaled
+
     def clamp(self, total: Integers, /) -> Integers:
         """Bring every coordinate of a noiseless sum into +-contribution_bound.
 
@@ -180,32 +197,31 @@ class Grid:
 
     def _quantise_block(self, block: NDArray[Any]) -> Integers:
         """`quantise_records` on a block of rows that fits the caches."""
-        scaled = block.astype(np.float64, order="C")
-        scaled *= self._factors(scaled)[:, np.newaxis]
+        scaled = self.scaled_records(block)
         integers = self._truncate(scaled)
-        too_long = np.flatnonzero(self._capped_square_sums(integers) > self.sensitivity_grid**2)
+        limit = self.sensitivity_grid**2
+        too_long = np.flatnonzero(capped_square_sums(integers, limit) > limit)
         # Float clipping misses C by a few parts in 2^53, so the first shrink is enough.
         for bits in range(40, 0, -1):
             if not len(too_long):
                 break
             scaled[too_long] *= 1 - 2.0**-bits
             integers[too_long] = self._truncate(scaled[too_long])
-            sums = self._capped_square_sums(integers[too_long])
-            too_long = too_long[sums > self.sensitivity_grid**2]
+            too_long = too_long[capped_square_sums(integers[too_long], limit) > limit]
         integers[too_long] = 0  # never reached; the bound must not rest on what floats do
         return integers
 
     def _factors(self, rows: Floats) -> Floats:
         """What each row is multiplied by to be clipped and on the grid; sets bad rows to zero."""
         norms = _norms(rows)
+        clipped = norms > float(self.clip_norm_l2)
         for i in np.flatnonzero(~np.isfinite(norms)):
-            if np.isfinite(rows[i]).all():
+            if np.isfinite(rows[i]).all():  # far longer than C, and stays marked as such
                 rows[i] *= _FAR_TOO_LONG
                 norms[i] = _norms(rows[i : i + 1])[0]
             else:
                 rows[i] = 0.0
-                norms[i] = 0.0
-        clipped = norms > float(self.clip_norm_l2)
+                clipped[i] = False
         factors = np.full(len(rows), float(self.scale))
         np.divide(float(self.sensitivity_grid), norms, out=factors, where=clipped)
         return factors
@@ -216,10 +232,18 @@ class Grid:
             integers: Integers = scaled.astype(np.int64)
         return np.clip(integers, -self.sensitivity_grid, self.sensitivity_grid, out=integers)
 
-    def _capped_square_sums(self, integers: Integers) -> NDArray[np.uint64]:
-        """min(sum of squares, S^2 + 1) of each row, exact: no step leaves 64 bits."""
-        squares = (integers * integers).view(np.uint64)
-        return _fold_columns(squares, cap=np.uint64(self.sensitivity_grid**2 + 1))
+
+def capped_square_sums(integers: Integers, limit: int) -> NDArray[np.uint64]:
+    """Each row's sum of squares where it is at most `limit`, else some number above `limit`.
+
+    Exact: partial sums are cut at limit + 1, so no step leaves 64 bits.
+
+    Args:
+        integers: int64, shape (B, d), every square at most 2^62.
+        limit: at most 2^62.
+    """
+    squares = (integers * integers).view(np.uint64)
+    return _fold_columns(squares, cap=np.uint64(limit + 1))
 
 
 def _norms(rows: Floats) -> Floats:

@@ -139,10 +139,27 @@ class DeterministicRandomness:
 
     def stream(self, *labels: Label) -> ByteStream:
         """The stream that belongs to the seed and `labels`, from its first byte."""
-        digest = hashlib.sha256(b"privagg deterministic stream v1" + self._seed)
-        for label in labels:
-            digest.update(_tagged(label))
-        return _AesCtrStream(digest.digest())
+        return _keyed_stream(b"privagg deterministic stream v1", self._seed, labels)
+
+
+def public_stream(seed: bytes, *labels: Label) -> ByteStream:
+    """A stream that everybody recomputes from a public seed, for choices that hide nothing.
+
+    For rotations and masks that all parties must agree on; never for sampling or noise.
+
+    Args:
+        seed: public, the same at every party.
+        labels: what the stream is for, say ("mask", round).
+    """
+    return _keyed_stream(b"privagg public stream v1", _tagged(seed), labels)
+
+
+def _keyed_stream(domain: bytes, seed: bytes, labels: tuple[Label, ...]) -> ByteStream:
+    """AES-256-CTR under SHA-256 of the domain, the tagged seed and the tagged labels."""
+    digest = hashlib.sha256(domain + seed)
+    for label in labels:
+        digest.update(_tagged(label))
+    return _AesCtrStream(digest.digest())
 
 
 def _tagged(part: bytes | str | int) -> bytes:

@@ -48,7 +48,7 @@ def test_no_row_ever_exceeds_the_sensitivity(grid: Grid, rows: Array) -> None:
     assert max(exact_square_sums(quantised)) <= grid.sensitivity_grid**2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(grids, any_rows)
 def test_each_value_is_the_clipped_one_truncated_towards_zero(grid: Grid, rows: Array) -> None:
     """Against exact rational arithmetic, up to one grid unit and the stated relative error."""
@@ -62,7 +62,7 @@ def test_each_value_is_the_clipped_one_truncated_towards_zero(grid: Grid, rows: 
         clip_squared = Fraction(grid.clip_norm_l2) ** 2
         shrink = Fraction(1)
         if norm_squared > clip_squared:
-            digits = 10**450  # a rational square root of so many digits
+            digits = 2**1500  # a rational square root of so many digits
             ratio = clip_squared / norm_squared
             shrink = Fraction(isqrt(int(ratio * digits * digits)), digits)
         for x, z in zip(exact, integers, strict=True):
@@ -148,9 +148,10 @@ def test_a_row_that_is_not_finite_contributes_zero_and_harms_no_other(bad: float
 
 def test_rows_whose_squares_overflow_are_clipped_not_dropped() -> None:
     grid = Grid(1.0, 1000, 2**20)
-    integers = grid.quantise_records(np.array([[3e200, -4e200], [1.7e308, 0], [5e-324, 0]]))
-    assert np.abs(integers - [[600, -800], [1000, 0], [0, 0]]).max() <= 1
-    assert not integers[2].any()
+    rows = np.array([[3e200, -4e200], [1.7e308, 0], [9.5e153, 9.5e153], [5e-324, 0]])
+    integers = grid.quantise_records(rows)
+    assert np.abs(integers - [[600, -800], [1000, 0], [707, 707], [0, 0]]).max() <= 1
+    assert not integers[3].any()
 
 
 @settings(max_examples=100, deadline=None)

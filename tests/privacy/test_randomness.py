@@ -25,6 +25,7 @@ from privagg.privacy.randomness import (
     Randomness,
     SystemRandomness,
     poisson_sample,
+    public_stream,
 )
 
 labels = st.lists(st.one_of(st.text(max_size=4), st.integers(-50, 50)), max_size=4)
@@ -96,6 +97,12 @@ def test_labels_do_not_run_together_and_seeds_of_two_types_differ() -> None:
     assert source.stream("ab", "c").bytes(8) != source.stream("a", "bc").bytes(8)
     assert source.stream("1").bytes(8) != source.stream(1).bytes(8)
     assert source.stream().bytes(8) != DeterministicRandomness(b"1").stream().bytes(8)
+
+
+def test_public_streams_are_the_same_for_everybody_and_none_of_the_test_source() -> None:
+    assert public_stream(b"run", "mask", 3).bytes(32) == public_stream(b"run", "mask", 3).bytes(32)
+    assert public_stream(b"run", "mask", 3).bytes(32) != public_stream(b"run", "mask", 4).bytes(32)
+    assert public_stream(b"run").bytes(32) != DeterministicRandomness(b"run").stream().bytes(32)
 
 
 @pytest.mark.parametrize("source", [SystemRandomness(), DeterministicRandomness(1)])
