@@ -224,8 +224,10 @@ def delta_interval(
             return Interval(low, high, closed[1], closed[1], CLOSED_FORM_BITS)
         budget = RenyiBudget.of(rounds)
         high = min(upper_end(budget.delta_at(eps)), Fraction(1))
+        silent = add_direction_silent(rounds, Fraction(1), zero, eps)
+    directions = (Direction.REMOVE,) if silent else tuple(Direction)
+    ends = [_delta_contour(rounds, direction, eps, high, effort) for direction in directions]
     low, method, lower_method, bits = zero, RENYI, "trivial", CLOSED_FORM_BITS
-    ends = [_delta_contour(rounds, direction, eps, high, effort) for direction in Direction]
     if all(end is not None for end in ends):
         best = max(end[1] for end in ends if end is not None)
         if best < high:

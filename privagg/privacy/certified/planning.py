@@ -180,6 +180,8 @@ def best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
         else:
             factor = orders * np.log(orders) - (1 + orders) * np.log1p(orders)
             score = moments + factor - orders * goal.epsilon
+            # Nobody asks for more than delta: an order beyond that only makes the grids finer.
+            score = np.where(score < goal.log_delta - TOLERANCE_NATS, np.inf, score)
         score = np.where(np.isfinite(score), score, np.inf)
         best = int(np.argmin(score))
         step = (high - low) / 40
