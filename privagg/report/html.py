@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from privagg.errors import MissingDependencyError
-from privagg.report import plots, view
+from privagg.report import plots, roundview, view
 from privagg.report.figures import delta_text, epsilon_text
 from privagg.report.model import Report
 
@@ -77,15 +77,16 @@ def _context(report: Report) -> dict[str, Any]:
             plots.epsilon_plot(site, report.run, i) for i, site in enumerate(plotted)
         ],
         "cost_plots": [plot for plot in cost if plot is not None],
-        "totals": view.total_rows(report),
+        "totals": roundview.total_rows(report),
         "comparisons": [
             (group, plots.accountant_plot(group.representative, i, view.ACCOUNTANTS))
             for i, group in enumerate(view.comparisons(report))
         ],
         "matrices": matrices,
+        "group_limit": view.MOST_GROUPS,
         "plan": view.plan_rows(report),
-        "rounds": view.round_rows(report),
-        "measures": view.metric_names(report),
+        "rounds": roundview.round_rows(report),
+        "measures": roundview.metric_names(report),
         "scheme_parameters": _pretty(report.scheme.parameters),
         "recipe": _pretty(report.plan.get("recipe") or {}),
     }

@@ -173,8 +173,11 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
             )  # fmt: skip
         axes.set_xlim(0, last)
         axes.set_ylim(0, top)
-        axes.grid(axis="y")
-        axes.yaxis.set_major_locator(_few())
+        if finite or not points:
+            axes.grid(axis="y")
+            axes.yaxis.set_major_locator(_few())
+        else:  # there is no scale to infinity
+            axes.set_yticks([])
         _whole_numbers(axes.xaxis, 5)
         axes.set_xlabel("rounds charged")
         return _finish(figure, name, title, _epsilon_alt(site, len(points)))

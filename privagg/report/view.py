@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from privagg.report.figures import (
-    byte_text,
     count_text,
     delta_text,
     epsilon_text,
     joined,
     lower_text,
     relative_text,
-    second_text,
 )
-from privagg.report.model import AccountantFigure, ObserverRow, Report, RoundReport, SiteReport
+from privagg.report.model import AccountantFigure, ObserverRow, Report, SiteReport
 from privagg.report.sentences import share_of_budget, worst_row
 
 OBSERVERS = {
@@ -37,7 +35,7 @@ ACCOUNTANTS = {
 
 MOST_COLUMNS = 13
 MOST_SITE_PLOTS = 24
-MOST_ROUNDS = 120
+MOST_GROUPS = 12
 
 PLAN_LABELS = {
     "mode": "Way of being private",
@@ -76,6 +74,7 @@ class BudgetBar:
     run_share: float
     infinite: bool
     over: bool
+    bounded: bool
 
 
 @dataclass(frozen=True)
@@ -152,14 +151,21 @@ def _budget_bar(site: SiteReport) -> BudgetBar:
         dataset=site.dataset,
         records=count_text(site.declared_records, "declared record"),
         spent=epsilon_text(after),
-        budget=epsilon_text(limit) if limit is not None else "none set",
+        budget=_limit_text(limit),
         delta=delta_text(site.budget.delta) if site.budget else delta_text(site.committed.delta),
         run=epsilon_text(site.committed.epsilon),
         before_share=float(before / full * 100) if usable else 0.0,
         run_share=float((after - before) / full * 100) if usable else 100.0,
         infinite=infinite,
         over=over,
+        bounded=bounded,
     )
+
+
+def _limit_text(limit: Decimal | None) -> str:
+    if limit is None:
+        return "none set"
+    return "no limit" if limit.is_infinite() else epsilon_text(limit)
 
 
 def closest_to_budget(report: Report) -> tuple[SiteReport, ...]:
@@ -191,13 +197,13 @@ def headline_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
 
 
 def matrices(report: Report) -> tuple[Matrix, ...]:
-    """One matrix for each group of sites whose rows are alike."""
+    """One matrix for each group of sites whose rows are alike, for the first groups."""
     numbers = {text: i + 1 for i, text in enumerate(report.assumptions)}
     groups: dict[object, list[SiteReport]] = {}
     for site in report.sites:
         limit = site.budget.epsilon if site.budget else None
         groups.setdefault((site.guarantees, limit), []).append(site)
-    return tuple(_matrix(sites, numbers) for sites in groups.values())
+    return tuple(_matrix(sites, numbers) for sites in list(groups.values())[:MOST_GROUPS])
 
 
 def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
@@ -256,11 +262,11 @@ def _spread(values: Sequence[int], most: int) -> list[int]:
 
 
 def comparisons(report: Report) -> tuple[ComparisonGroup, ...]:
-    """Accountants side by side, once for each distinct committed event."""
+    """Accountants side by side, once for each distinct committed event, for the first of them."""
     groups: dict[object, list[SiteReport]] = {}
     for site in report.sites:
         groups.setdefault((site.committed.event, site.accountants), []).append(site)
-    return tuple(_comparison(sites) for sites in groups.values())
+    return tuple(_comparison(sites) for sites in list(groups.values())[:MOST_GROUPS])
 
 
 def _comparison(sites: Sequence[SiteReport]) -> ComparisonGroup:
@@ -308,87 +314,3 @@ def _plain_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
-
-
-@dataclass(frozen=True)
-class RoundRow:
-    """One attempt at a round, written. A row with `gap` stands for rounds left out."""
-
-    number: str
-    outcome: str
-    reason: str
-    cohort: str
-    missing: str
-    metrics: tuple[str, ...]
-    sent: str
-    seconds: str
-    opened: bool
-    gap: bool = False
-
-
-def round_rows(report: Report) -> tuple[RoundRow, ...]:
-    """Every round; of a long run the first and last ones and all that were stopped."""
-    rounds, measures = report.rounds, metric_names(report)
-    if len(rounds) <= MOST_ROUNDS:
-        return tuple(_round_row(r, measures) for r in rounds)
-    edge = MOST_ROUNDS // 4
-    stopped = [i for i, r in enumerate(rounds) if r.outcome == "stopped"][: MOST_ROUNDS // 2]
-    shown = sorted({*range(edge), *stopped, *range(len(rounds) - edge, len(rounds))})
-    rows: list[RoundRow] = []
-    previous = -1
-    for index in shown:
-        if index != previous + 1:
-            left_out = count_text(index - previous - 1, "round")
-            rows.append(RoundRow(f"{left_out} left out here; the JSON report has them",
-                                 "", "", "", "", (), "", "", opened=True, gap=True))  # fmt: skip
-        rows.append(_round_row(rounds[index], measures))
-        previous = index
-    return tuple(rows)
-
-
-def metric_names(report: Report) -> tuple[str, ...]:
-    """Every metric some round has, `accuracy` and `auc` first; at most four."""
-    names = {name for r in report.rounds for name in r.metrics or {}}
-    first = [name for name in ("accuracy", "auc") if name in names]
-    return tuple((first + sorted(names - set(first)))[:4])
-
-
-def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
-    missing = [name for name in r.cohort if name not in r.survivors]
-    refused = [f"{x.site}: {x.message}" for x in r.refusals]
-    metrics = r.metrics or {}
-    return RoundRow(
-        number=f"{r.round}" if r.attempt <= 1 else f"{r.round} (attempt {r.attempt})",
-        outcome=r.outcome,
-        reason=r.reason or "",
-        cohort=f"{len(r.survivors) or 'none'} of {len(r.cohort)}",
-        missing="; ".join(refused) if refused else joined(missing),
-        metrics=tuple(f"{metrics[m]:.3f}" if m in metrics else "–" for m in measures),
-        sent=byte_text(sum(r.bytes_up.values())),
-        seconds=second_text(r.seconds.round),
-        opened=r.outcome == "opened",
-    )
-
-
-def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
-    """(what, over the run, mean of a round) for the run's time and traffic."""
-    rounds = report.rounds
-    if not rounds:
-        return ()
-    seconds = [r.seconds for r in rounds]
-    stages = (
-        ("Time, all of it", [s.round for s in seconds]),
-        ("Encrypting, all sites", [s.encrypt for s in seconds]),
-        ("Checking and adding", [s.add for s in seconds]),
-        ("Opening", [s.open for s in seconds]),
-    )
-    rows = [(name, second_text(sum(v)), second_text(sum(v) / len(v))) for name, v in stages]
-    for name, amounts in (
-        ("Sent by all sites", [sum(r.bytes_up.values()) for r in rounds]),
-        ("Received by all sites", [sum(r.bytes_down.values()) for r in rounds]),
-    ):
-        mean = round(sum(amounts) / len(amounts))
-        rows.append((name, byte_text(sum(amounts)), byte_text(mean)))
-    exchanges = sum(r.exchanges for r in rounds)
-    rows.append(("Exchanges of messages", f"{exchanges}", f"{exchanges / len(rounds):.3g}"))
-    return tuple(rows)

@@ -1,0 +1,95 @@
+"""A run's rounds arranged for a page: a row for each attempt, totals of time and traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from privagg.report.figures import byte_text, count_text, joined, second_text
+from privagg.report.model import Report, RoundReport
+
+MOST_ROUNDS = 120
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One attempt at a round, written. A row with `gap` stands for rounds left out."""
+
+    number: str
+    outcome: str
+    reason: str
+    cohort: str
+    missing: str
+    metrics: tuple[str, ...]
+    sent: str
+    seconds: str
+    opened: bool
+    gap: bool = False
+
+
+def round_rows(report: Report) -> tuple[RoundRow, ...]:
+    """Every round; of a long run the first and last ones and all that were stopped."""
+    rounds, measures = report.rounds, metric_names(report)
+    if len(rounds) <= MOST_ROUNDS:
+        return tuple(_round_row(r, measures) for r in rounds)
+    edge = MOST_ROUNDS // 4
+    stopped = [i for i, r in enumerate(rounds) if r.outcome == "stopped"][: MOST_ROUNDS // 2]
+    shown = sorted({*range(edge), *stopped, *range(len(rounds) - edge, len(rounds))})
+    rows: list[RoundRow] = []
+    previous = -1
+    for index in shown:
+        if index != previous + 1:
+            left_out = count_text(index - previous - 1, "round")
+            rows.append(RoundRow(f"{left_out} left out here; the JSON report has them",
+                                 "", "", "", "", (), "", "", opened=True, gap=True))  # fmt: skip
+        rows.append(_round_row(rounds[index], measures))
+        previous = index
+    return tuple(rows)
+
+
+def metric_names(report: Report) -> tuple[str, ...]:
+    """Every metric some round has, `accuracy` and `auc` first; at most four."""
+    names = {name for r in report.rounds for name in r.metrics or {}}
+    first = [name for name in ("accuracy", "auc") if name in names]
+    return tuple((first + sorted(names - set(first)))[:4])
+
+
+def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
+    missing = [name for name in r.cohort if name not in r.survivors]
+    refused = [f"{x.site}: {x.message}" for x in r.refusals]
+    metrics = r.metrics or {}
+    return RoundRow(
+        number=f"{r.round}" if r.attempt <= 1 else f"{r.round} (attempt {r.attempt})",
+        outcome=r.outcome,
+        reason=r.reason or "",
+        cohort=f"{len(r.survivors) or 'none'} of {len(r.cohort)}",
+        missing="; ".join(refused) if refused else joined(missing),
+        metrics=tuple(f"{metrics[m]:.3f}" if m in metrics else "–" for m in measures),
+        sent=byte_text(sum(r.bytes_up.values())),
+        seconds=second_text(r.seconds.round),
+        opened=r.outcome == "opened",
+    )
+
+
+def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
+    """(what, over the run, mean of a round) for the run's time and traffic."""
+    rounds = report.rounds
+    if not rounds:
+        return ()
+    seconds = [r.seconds for r in rounds]
+    stages = (
+        ("Time, all of it", [s.round for s in seconds]),
+        ("Encrypting, all sites", [s.encrypt for s in seconds]),
+        ("Checking and adding", [s.add for s in seconds]),
+        ("Opening", [s.open for s in seconds]),
+    )
+    rows = [(name, second_text(sum(v)), second_text(sum(v) / len(v))) for name, v in stages]
+    for name, amounts in (
+        ("Sent by all sites", [sum(r.bytes_up.values()) for r in rounds]),
+        ("Received by all sites", [sum(r.bytes_down.values()) for r in rounds]),
+    ):
+        mean = round(sum(amounts) / len(amounts))
+        rows.append((name, byte_text(sum(amounts)), byte_text(mean)))
+    exchanges = sum(r.exchanges for r in rounds)
+    rows.append(("Exchanges of messages", f"{exchanges}", f"{exchanges / len(rounds):.3g}"))
+    return tuple(rows)
