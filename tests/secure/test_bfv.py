@@ -166,6 +166,23 @@ def test_coefficients_of_many_digits_come_back() -> None:
     assert SCHEME.combine(parameters, [share], 1).tolist() == values.tolist()
 
 
+def test_a_made_up_ciphertext_opens_to_the_secret() -> None:
+    """What is not guaranteed: adding (0, q/2^K) adds s to the sum. Only honest uploads are safe."""
+    requirement = Requirement(2048, 100, 200, 2)
+    parameters = SCHEME.choose_parameters(requirement, ring_degree=2048)
+    assert parameters.fields == 1
+    key = SCHEME.generate_key(parameters)
+    zeros = np.zeros(2048, dtype=np.int64)
+    words = parameters.read(key.encryption_key.encrypt(zeros)).copy()
+    (prime,) = parameters.chain.primes
+    step = prime >> (parameters.field_layout.bits - GUARD_BITS)
+    words[2048] = (int(words[2048]) + step) % prime  # the constant coefficient of c1
+    payload = pack_residues(parameters.layout, words)
+    opened = SCHEME.combine(parameters, [key.open_share(payload, 1)], 1)
+    assert set(opened.tolist()) <= {-1, 0, 1}
+    assert 500 < np.count_nonzero(opened == 1) < 900  # a third of 2048
+
+
 def test_smudging_reserves_room() -> None:
     plain, smudged = (
         SCHEME.choose_parameters(REQUIREMENT, ring_degree=8192, smudging_bits=bits)
