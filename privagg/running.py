@@ -213,8 +213,9 @@ class Run:
                 attempt=attempt,
             )
             if outcome.update is not None:
-                result.parameters = self.optimizer.step(result.parameters, outcome.update)
-                result.metrics = self._evaluate(result.parameters)
+                stepped = self.optimizer.step(result.parameters, outcome.update)
+                result.parameters = stepped
+                result.metrics = self._evaluate(self._released(stepped))
             report = RoundReport(
                 outcome=outcome,
                 metrics=dict(result.metrics) if outcome.update is not None else {},
@@ -228,6 +229,11 @@ class Run:
             if outcome.outcome == "opened":
                 break
         return report
+
+    def _released(self, parameters: FloatVector) -> FloatVector:
+        """What would be released now: the optimiser's average where it keeps one."""
+        average = self.optimizer.average
+        return parameters if average is None else average
 
     def _evaluate(self, parameters: FloatVector) -> dict[str, float]:
         public = self.federation.public_records
@@ -252,7 +258,6 @@ class Run:
 
     def _record_start(self) -> None:
         federation, plan = self.federation, self.plan
-        evaluation = federation.config.evaluation
         self._record(
             "run-started",
             facts={
@@ -271,7 +276,7 @@ class Run:
                 "custody_plainly": plan.custody.plainly,
                 "opener": federation.opener,
                 "parties": dict(self.roster.keys),
-                "public_table": None if evaluation is None else {"name": evaluation.name},
+                "public_table": self._public_table(),
                 "attestations": [a.model_dump() for a in federation.config.attestations],
                 "generator": self.generator,
                 "versions": {
@@ -281,6 +286,14 @@ class Run:
                 },
             },
         )
+
+    def _public_table(self) -> dict[str, Any] | None:
+        """The table declared public: its name, and its size, which is public too."""
+        evaluation, records = self.federation.config.evaluation, self.federation.public_records
+        if records is None:
+            return None
+        name = evaluation.name if evaluation is not None else "given in the program"
+        return {"name": name, "rows": len(records)}
 
     def _record_round(self, report: RoundReport) -> None:
         outcome = report.outcome
@@ -299,7 +312,11 @@ class Run:
                 "metrics": dict(report.metrics) or None,
                 "bytes_up": outcome.bytes_up,
                 "bytes_down": outcome.bytes_down,
-                "seconds": {"encrypt": report.encrypt_seconds, **outcome.seconds},
+                # The time a whole round takes depends on private data, so it is never recorded.
+                "seconds": {
+                    "encrypt": report.encrypt_seconds,
+                    **{name: outcome.seconds.get(name, 0.0) for name in ("add", "open")},
+                },
                 "exchanges": outcome.exchanges,
             },
         )
@@ -307,6 +324,7 @@ class Run:
     def _finish(self, result: RunResult) -> None:
         """Save the model, close the coordinator's record, write the report from the ledgers."""
         output = self.federation.output
+        result.parameters = self._released(result.parameters)
         result.model = output / "model.safetensors"
         digest = save_model(self.federation.model, result.parameters, result.model)
         self.coordinator_ledger.record(

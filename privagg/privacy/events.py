@@ -8,10 +8,13 @@ an auditor ten years later) compute on the same value. Nothing in an event names
 from __future__ import annotations
 
 from collections import Counter
-from decimal import Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+_UPWARD = Context(prec=60, rounding=ROUND_CEILING)
+"""Distances are upper bounds: whatever rounding their sums need goes up."""
 
 Adjacency = Literal["add-or-remove-one"]
 """Neighbouring data sets differ by one whole unit present or absent."""
@@ -100,7 +103,7 @@ class DpEvent(BaseModel):
         ordered = sorted(counts, key=lambda m: (m.kind, m.sampling_rate, m.noise_multiplier))
         return DpEvent(
             terms=tuple(Term(mechanism=m, count=counts[m]) for m in ordered),
-            distance=self.distance + other.distance,
+            distance=_UPWARD.add(self.distance, other.distance),
         )
 
     def repeated(self, times: int) -> DpEvent:
@@ -109,7 +112,7 @@ class DpEvent(BaseModel):
             return DpEvent()
         return DpEvent(
             terms=tuple(t.model_copy(update={"count": t.count * times}) for t in self.terms),
-            distance=self.distance * times,
+            distance=_UPWARD.multiply(self.distance, Decimal(times)),
         )
 
     @property

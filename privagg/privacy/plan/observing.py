@@ -65,7 +65,8 @@ def shared_noise_observers(
 
     for k in range(survivors):
         event, attested = event_of_shares(survivors - k), _attested(survivors - k)
-        sees = "every opened sum" if k == 0 else f"opened sums less the shares of {k} colluders"
+        colluders = "one colluder" if k == 1 else f"{k} colluders"
+        sees = "every opened sum" if k == 0 else f"opened sums less the shares of {colluders}"
         row("model-users" if k == 0 else "sites", k, sees, event, *attested, *adder)
         reads_single = not protects or (custody is Custody.SITES and k > 0)
         if reads_single:
@@ -82,28 +83,17 @@ def own_noise_observers(
     event: DpEvent, *, survivors: int, unit: Unit, custody: Custody
 ) -> tuple[Observer, ...]:
     """Rows for a plan under which every site's upload is private by its own noise alone."""
-    always = (ONE_UNIT[unit], HONEST_SITE, CSPRNG)
-    names = ["model-users", "aggregator"]
+    names = ["aggregator"]
     if custody is Custody.AUTHORITY:
         names += ["key-holder", "aggregator+key-holder"]
-    rows = [
+    return tuple(
         Observer(
             name=name,
-            colluding_sites=0,
-            sees="at most this site's own noised update",
-            event=event,
-            assumptions=always,
-        )
-        for name in names
-    ]
-    rows += [
-        Observer(
-            name="sites",
             colluding_sites=k,
             sees="at most this site's own noised update",
             event=event,
-            assumptions=always,
+            assumptions=(ONE_UNIT[unit], HONEST_SITE, CSPRNG),
         )
-        for k in range(1, survivors)
-    ]
-    return tuple(rows)
+        for k in range(survivors)
+        for name in ("model-users" if k == 0 else "sites", *names)
+    )
