@@ -21,7 +21,11 @@ def kernel(*signatures: Any) -> Callable[[Compiled], Compiled]:
     """Compile without the GIL for the given signatures only, and keep the machine code on disk."""
 
     def wrap(function: Compiled) -> Compiled:
-        compiled: Any = njit(list(signatures), nogil=True, cache=True, boundscheck=False)(function)
+        compiled: Any
+        try:
+            compiled = njit(list(signatures), nogil=True, cache=True)(function)
+        except RuntimeError:  # no directory that numba may write to: compile for this process
+            compiled = njit(list(signatures), nogil=True)(function)
         made: Compiled = compiled
         return made
 

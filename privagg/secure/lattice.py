@@ -1,4 +1,12 @@
-"""What CKKS and BFV share: chains, payload layouts, key bytes, and how facts are read back."""
+"""What CKKS and BFV share: chains, payload layouts, key bytes, encryption, how facts are read.
+
+Both are secure against chosen plaintexts, not against chosen ciphertexts: whoever may have a
+ciphertext of its own making opened, and sees the result, learns the secret key (a ciphertext
+(0, D) opens to D times the secret). So only sums of honestly made uploads may be opened. The key
+holder's rules (pinned contributors, one opening a round, adding again in strict mode) keep an
+aggregator from choosing; they cannot tell a contributor who makes up residues.
+`proofs/exact-decryption.md` has the argument for exactness and its limits.
+"""
 
 from __future__ import annotations
 
