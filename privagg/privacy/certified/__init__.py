@@ -5,6 +5,7 @@ The mathematics, with every error term, is in proofs/certified-epsilon.md.
 
 from privagg.privacy.certified.accountant import delta_interval, epsilon_interval
 from privagg.privacy.certified.calibrate import calibrate_noise
+from privagg.privacy.certified.convolution import convolution_epsilon
 from privagg.privacy.certified.mechanism import (
     Composition,
     Interval,
@@ -22,6 +23,7 @@ __all__ = [
     "Interval",
     "Mechanism",
     "calibrate_noise",
+    "convolution_epsilon",
     "delta_interval",
     "epsilon_interval",
     "round_down",

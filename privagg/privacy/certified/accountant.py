@@ -8,8 +8,9 @@ from fractions import Fraction
 from flint import arb
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified import contour, gaussian, single
+from privagg.privacy.certified import contour, convolution, gaussian, single
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
+from privagg.privacy.certified.convolution import convolution_upper_epsilon
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
     Composition,
@@ -38,6 +39,8 @@ CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()
 # A contour wider than this asks for the fallbacks' opinion too.
 _GOOD_WIDTH = Fraction(1, 10**6)
+# Wider than this even a slow convolution is worth its time.
+_COARSE_WIDTH = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,26 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
         fallback = _by_renyi(rounds, delta, distance)
         if fallback is not None and (ends.upper is None or fallback < ends.upper):
             ends = replace(ends, upper=fallback, upper_method=RENYI, bits=CLOSED_FORM_BITS)
+    if ends.upper is not None and ends.upper - ends.lower > _COARSE_WIDTH * ends.upper:
+        convolved = _by_convolution(rounds, delta, distance, ends)
+        if convolved is not None and convolved < ends.upper:
+            ends = replace(ends, upper=convolved, upper_method=convolution.METHOD)
     if ends.upper is None:
         raise CertificationError(
             "neither a contour nor a Renyi order gave an upper end; allow more effort"
         )
     return Interval(ends.lower, ends.upper, ends.upper_method, ends.lower_method, ends.bits)
+
+
+def _by_convolution(
+    rounds: Rounds, delta: Fraction, distance: Fraction, ends: _Ends
+) -> Fraction | None:
+    """Return a convolved upper end; tried from the lower end first, where epsilon often lies."""
+    guess = float(ends.lower) * 1.1 or float(ends.upper or 0)
+    try:
+        return convolution_upper_epsilon(rounds, delta, guess=guess, extra_distance=distance)
+    except CertificationError:
+        return None
 
 
 def _by_renyi(rounds: Rounds, delta: Fraction, distance: Fraction) -> Fraction | None:
