@@ -36,7 +36,7 @@ contracts: $(VENV)/.ready  ## import contracts and the proofs' bindings
 	$(BIN)/python -m proofs.bind
 
 unit: $(VENV)/.ready  ## pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: $(VENV)/.ready  ## heart and credit benchmarks on DATA (default ../shared/data)
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
