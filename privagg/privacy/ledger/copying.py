@@ -49,7 +49,8 @@ def back_up(store: Store, path: Path) -> None:
     if path.exists():
         raise LedgerError(f"{path} exists already; name a new file")
     part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
+    for suffix in ("", "-wal", "-shm"):  # left by a backup that was killed
+        part.with_name(part.name + suffix).unlink(missing_ok=True)
     target = Store(part, read_only=False)
     target.make_file()
     with store.read() as source, target.write(lock_tree=False) as copy:

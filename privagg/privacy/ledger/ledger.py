@@ -301,7 +301,11 @@ class Ledger(LedgerWriting):
     def rotate_key(self, new_key: Ed25519PrivateKey, *, who: str, why: str) -> Entry:
         """Change the signing key; the checkpoint after this entry is signed by both.
 
+        Store the new key durably before calling this: afterwards the ledger opens with no other.
         Every other process that has the ledger open must open it anew with the new key.
+
+        Raises:
+            LedgerError: the new key is the present one.
         """
         with self._writing() as (connection, head):
             assert self._key is not None

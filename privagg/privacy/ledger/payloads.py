@@ -26,6 +26,7 @@ from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import event_to_json
 
+_MAX_ESCAPED_NAME = 512
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
 
 
@@ -35,7 +36,16 @@ def _printable(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_printable)]
+def _short(text: str) -> str:
+    # Names stand in database indices, whose rows have some 2,700 bytes for three of them.
+    if len(canonical.dumps(text)) > _MAX_ESCAPED_NAME:
+        raise ValueError("too long once escaped; use a shorter name")
+    return text
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=240), AfterValidator(_printable), AfterValidator(_short)
+]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Natural = Annotated[int, Field(ge=0, lt=1 << 53)]

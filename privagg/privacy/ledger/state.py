@@ -132,7 +132,7 @@ class State:
         Raises:
             LedgerTamperedError: the entry cannot stand here: its figures contradict the account.
         """
-        state = replace(self, size=self.size + 1)
+        state, before = replace(self, size=self.size + 1), account
         if isinstance(payload, Created) != (self.size == 0):
             raise LedgerTamperedError(f"entry {self.size}: a ledger is created once, by entry 0")
         if isinstance(payload, Created):
@@ -148,7 +148,7 @@ class State:
             account = fresh if account is None else account.with_budget(payload)
         elif isinstance(payload, Charge):
             account = self._charged(payload, account)
-        if account is not None and payload.key is not None:
+        if account is not None and account is not before:
             digests = {**self.digests, account.key: canonical.digest(account.to_json())}
             state = replace(state, digests=digests)
         return state, account

@@ -103,6 +103,9 @@ class Store:
             raise LedgerError(f"the ledger {self.where} was opened without its signing key")
         with self._translated(), self.engine.connect() as plain:
             connection = plain.execution_options(**{_WRITING: True})
+            if connection.dialect.name != "sqlite":
+                # After the lock each statement must see what the writer before has committed.
+                connection = connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
                 if lock_tree and connection.dialect.name != "sqlite":
                     connection.execute(select(schema.tree.c.size).with_for_update())
@@ -155,11 +158,12 @@ def _engine(url: URL, read_only: bool) -> Engine:
     def connected(connection: Any, _record: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.isolation_level = None  # BEGIN is ours, so that it can be IMMEDIATE
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA trusted_schema=OFF")
             if read_only:
                 connection.execute("PRAGMA query_only=ON")
+            else:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
@@ -168,6 +172,7 @@ def _engine(url: URL, read_only: bool) -> Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
         elif writing:
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S}s'")
 
     return engine
 

@@ -176,9 +176,8 @@ class LedgerWriting(LedgerReading):
         *,
         account: Account | None = None,
     ) -> log.Appended:
+        """Append an entry; `account` is the stored one where the payload changes a budget."""
         assert self._key is not None
-        if account is None and payload.key is not None:
-            account = log.read_account(connection, head, payload.key)
         return log.append(
             connection, head, payload, keys=(self._key,), now=self._clock(), account=account
         )
