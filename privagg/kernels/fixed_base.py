@@ -57,6 +57,7 @@ class FixedBase:
         width: bytes of a number in and out, little-endian; as many as the modulus has.
         exponent_bits: exponents of at least this size are covered.
         window_bits: bits of a digit of the exponent, 1 to 14.
+        at_once: powers that one call will usually ask for; decides the backend.
         backend: "numba" or "integers"; None takes what the machine has.
     """
 
@@ -68,13 +69,14 @@ class FixedBase:
         *,
         exponent_bits: int,
         window_bits: int,
+        at_once: int = LANES,
         backend: str | None = None,
     ) -> None:
         if not 1 <= base < modulus or width != -(-modulus.bit_length() // 8):
             raise ValueError("expected a base in [1, modulus), and the modulus' own width in bytes")
         if not 1 <= window_bits <= MAX_WINDOW_BITS or exponent_bits < 1:
             raise ValueError(f"windows of {window_bits} bits are not supported")
-        self.backend = default_modular_backend(modulus) if backend is None else backend
+        self.backend = default_modular_backend(modulus, at_once) if backend is None else backend
         if self.backend not in BACKENDS:
             raise ValueError(f"unknown kernel backend {self.backend!r}; known: {BACKENDS}")
         self.modulus, self.width, self.window_bits = modulus, width, window_bits

@@ -22,10 +22,16 @@ BACKENDS = ("numba", "integers")
 _MIN_GROUPS_A_THREAD = 4
 
 
-def default_modular_backend(modulus: int) -> str:
-    """`numba` where compiled kernels run and the modulus fits the lanes, else `integers`."""
+def default_modular_backend(modulus: int, numbers: int = LANES) -> str:
+    """`numba` where compiled kernels run, the modulus fits the lanes and enough of them are used.
+
+    Args:
+        modulus: that of the products.
+        numbers: how many numbers are worked on at once; lanes work on eight even if one is used,
+            so below four `integers` is faster.
+    """
     fits = modulus.bit_length() <= RADIX_BITS * (MAX_DIGITS - 2 * ROWS)
-    return "numba" if default_backend() == "numba" and fits else "integers"
+    return "numba" if default_backend() == "numba" and fits and numbers >= 4 else "integers"
 
 
 def whole_number(value: int) -> Any:
@@ -71,7 +77,7 @@ class ModularProduct(RunningSum):
     def __init__(
         self, modulus: int, length: int, width: int, divisor: int = 1, backend: str | None = None
     ) -> None:
-        self.backend = default_modular_backend(modulus) if backend is None else backend
+        self.backend = default_modular_backend(modulus, length) if backend is None else backend
         if self.backend not in BACKENDS:
             raise ValueError(f"unknown kernel backend {self.backend!r}; known: {BACKENDS}")
         if length < 1 or width != -(-modulus.bit_length() // 8):

@@ -3,12 +3,12 @@
 Encryption of m is (1 + n*m) * rho mod n^2 with rho a random n-th residue (Paillier, Eurocrypt
 1999). How rho is drawn depends on where the key comes from:
 
-* a key made here carries h = -x^2 mod n, and rho = (h^n)^a with a of n/2 bits (Damgård, Jurik &
-  Nielsen 2010, section 4). *Short-exponent assumption*: h^a for such a cannot be told from h^a with
-  a of full size. It is the setting of Goldreich & Rosen ("On the security of modular exponentiation
-  with application to the construction of pseudorandom generators", J. Cryptology 16, 2003), who
-  prove it for half-size exponents from the hardness of factoring; raising to the n-th power, a map
-  that is one-to-one on residues, changes nothing about it;
+* a key made here carries h = -x^2 mod n, and rho = (h^n)^a with a of half as many bits as n
+  (Damgård, Jurik & Nielsen 2010). *Short-exponent assumption*: h^a mod n for such a cannot be told
+  from h^a with a of full size. Goldreich & Rosen ("On the security of modular exponentiation with
+  application to the construction of pseudorandom generators", J. Cryptology 16, 2003) derive
+  pseudorandomness under half-size exponents from the hardness of factoring; raising to the n-th
+  power maps residues modulo n one-to-one to n-th residues modulo n^2, and so changes nothing;
 * of a foreign key nothing of the kind is known, and rho = r^n with r uniform: Paillier's own
   scheme, some ten times slower, secure under decisional composite residuosity alone.
 
@@ -129,13 +129,14 @@ class PaillierEncryptionKey(EncryptionKey):
             if self._table is None:
                 bits = -(-self.parameters.modulus_bits // 2)
                 square_bits = 2 * self.parameters.modulus_bits
-                uses = _EXPECTED_UPLOADS * self.parameters.slots.plaintexts
+                at_once = self.parameters.slots.plaintexts
                 self._table = FixedBase(
                     int(gmpy2.powmod(self._base, self._modulus, self._square)),
                     int(self._square),
                     self.parameters.ciphertext_bytes,
                     exponent_bits=bits,
-                    window_bits=best_window_bits(bits, uses, square_bits),
+                    window_bits=best_window_bits(bits, _EXPECTED_UPLOADS * at_once, square_bits),
+                    at_once=at_once,
                 )
             return self._table
 

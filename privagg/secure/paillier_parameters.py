@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from privagg.errors import KeyMismatchError, ParameterError, SchemeError
-from privagg.kernels.modular import ModularProduct
+from privagg.kernels.modular import ModularProduct, whole_number
 from privagg.kernels.running_sum import Fault
 from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold
@@ -63,6 +63,9 @@ class PaillierParameters(Parameters):
                 "lower the required security level"
             )
         if self.public_modulus is not None:
+            if type(self.public_modulus) is not int:
+                found = type(self.public_modulus).__name__
+                raise ParameterError(f"the public modulus must be a whole number, not {found}")
             _check_modulus(self.public_modulus, bits)
 
     @property
@@ -144,7 +147,9 @@ class PaillierParameters(Parameters):
             f"are exact, and sums up to {headroom:.2f} times that are recognised and refused. "
             f"{slots.plaintexts} ciphertexts, {self.payload_bytes} bytes "
             f"({self.payload_bytes / self.requirement.length:.2f} a value). "
-            "Decryption never fails: all steps are exact."
+            "Decryption never fails: all steps are exact. Keys made here encrypt with exponents of "
+            f"{self.modulus_bits // 2} bits (short-exponent assumption); foreign keys with full "
+            "ones."
         )
 
     def fold(self) -> PaillierFold:
@@ -205,17 +210,19 @@ def _modulus_from_hex(text: Any) -> int:
     return int(text, 16)
 
 
-def _check_modulus(modulus: Any, bits: int) -> None:
+@lru_cache(maxsize=64)
+def _check_modulus(modulus: int, bits: int) -> None:
     """What anybody can check of a modulus; that it is a product of two primes only its owner can.
 
     A prime or a square would let everybody decrypt, small factors would leak plaintexts bit by bit.
     """
-    if type(modulus) is not int or modulus.bit_length() != bits:
-        found = modulus.bit_length() if isinstance(modulus, int) else type(modulus).__name__
-        raise ParameterError(f"the public modulus must have exactly {bits} bits, not {found}")
+    if modulus.bit_length() != bits:
+        raise ParameterError(
+            f"the public modulus must have exactly {bits} bits, not {modulus.bit_length()}"
+        )
     if modulus % 2 == 0 or math.gcd(modulus, _SMALL_PRIMES) > 1:
         raise ParameterError("the public modulus has a small factor: it protects nothing")
     if math.isqrt(modulus) ** 2 == modulus:
         raise ParameterError("the public modulus is a square: it protects nothing")
-    if pow(2, modulus - 1, modulus) == 1:
+    if pow(whole_number(2), modulus - 1, modulus) == 1:
         raise ParameterError("the public modulus looks like a prime: it protects nothing")

@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def phe_key() -> PaillierDecryptionKey:
     return adapter.from_phe_private(parameters, private)
 
 
+@pytest.fixture(scope="module", params=[100, 700], ids=["2 ciphertexts", "9 ciphertexts"])
+def any_key(request: pytest.FixtureRequest, key: PaillierDecryptionKey) -> PaillierDecryptionKey:
+    """The same key for uploads below and above the size from which compiled kernels work."""
+    requirement = replace(REQUIREMENT, length=request.param)
+    parameters = SCHEME.choose_parameters(requirement, modulus_bits=2048)
+    return SCHEME.load_decryption_key(parameters, key.to_bytes())
+
+
 def number(text: str) -> int:
     return int(text, 16)
 
@@ -72,8 +81,12 @@ def opened(key: PaillierDecryptionKey, payload: bytes, count: int) -> list[int]:
     return SCHEME.combine(parameters, [key.open_share(payload, count)], count).tolist()
 
 
-def draw(seed: int, count: int = 1) -> IntVector:
-    return np.random.default_rng(seed).integers(-32_767, 32_768, (count, REQUIREMENT.length))
+def draw(seed: int, count: int = 1, length: int = REQUIREMENT.length) -> IntVector:
+    return np.random.default_rng(seed).integers(-32_767, 32_768, (count, length))
+
+
+def draw_for(key: PaillierDecryptionKey, seed: int, count: int = 1) -> IntVector:
+    return draw(seed, count, key.encryption_key.parameters.requirement.length)
 
 
 # --- known answers from phe ----------------------------------------------------------------------
@@ -105,36 +118,36 @@ def test_our_ciphertexts_are_those_of_phe_for_the_same_randomness(
     assert ciphertexts(phe_key, payload) == expected
 
 
-def test_phe_decrypts_what_we_encrypt(key: PaillierDecryptionKey) -> None:
-    values = draw(1)[0]
-    payload = key.encryption_key.encrypt(values)
-    private = adapter.to_phe_private(key)
-    packed = key.encryption_key.parameters.slots.pack(values)
-    found = [private.raw_decrypt(c) for c in ciphertexts(key, payload)]
+def test_phe_decrypts_what_we_encrypt(any_key: PaillierDecryptionKey) -> None:
+    values = draw_for(any_key, 1)[0]
+    payload = any_key.encryption_key.encrypt(values)
+    private = adapter.to_phe_private(any_key)
+    packed = any_key.encryption_key.parameters.slots.pack(values)
+    found = [private.raw_decrypt(c) for c in ciphertexts(any_key, payload)]
     assert found == [m % private.public_key.n for m in packed]
 
 
-def test_we_decrypt_what_phe_encrypts(key: PaillierDecryptionKey) -> None:
-    values = draw(2)[0]
-    public = adapter.to_phe_public(key.encryption_key)
-    packed = key.encryption_key.parameters.slots.pack(values)
+def test_we_decrypt_what_phe_encrypts(any_key: PaillierDecryptionKey) -> None:
+    values = draw_for(any_key, 2)[0]
+    public = adapter.to_phe_public(any_key.encryption_key)
+    packed = any_key.encryption_key.parameters.slots.pack(values)
     numbers = [public.raw_encrypt(m % public.n) for m in packed]
-    assert opened(key, payload_of(key, numbers), 1) == values.tolist()
+    assert opened(any_key, payload_of(any_key, numbers), 1) == values.tolist()
 
 
-def test_phe_adds_to_the_same_bytes(key: PaillierDecryptionKey) -> None:
-    uploads = draw(3, 5)
-    public = adapter.to_phe_public(key.encryption_key)
-    payloads = [key.encryption_key.encrypt(values) for values in uploads]
-    fold = key.encryption_key.parameters.fold()
+def test_phe_adds_to_the_same_bytes(any_key: PaillierDecryptionKey) -> None:
+    uploads = draw_for(any_key, 3, 5)
+    public = adapter.to_phe_public(any_key.encryption_key)
+    payloads = [any_key.encryption_key.encrypt(values) for values in uploads]
+    fold = any_key.encryption_key.parameters.fold()
     for payload in payloads:
         fold.add(payload)
-    sums = [phe.EncryptedNumber(public, c) for c in ciphertexts(key, payloads[0])]
+    sums = [phe.EncryptedNumber(public, c) for c in ciphertexts(any_key, payloads[0])]
     for payload in payloads[1:]:
-        numbers = ciphertexts(key, payload)
+        numbers = ciphertexts(any_key, payload)
         sums = [s + phe.EncryptedNumber(public, c) for s, c in zip(sums, numbers, strict=True)]
-    assert fold.payload() == payload_of(key, [s.ciphertext(be_secure=False) for s in sums])
-    assert opened(key, fold.payload(), 5) == uploads.sum(axis=0).tolist()
+    assert fold.payload() == payload_of(any_key, [s.ciphertext(be_secure=False) for s in sums])
+    assert opened(any_key, fold.payload(), 5) == uploads.sum(axis=0).tolist()
 
 
 def test_phe_keys_come_back_as_they_were(key: PaillierDecryptionKey) -> None:
@@ -159,9 +172,9 @@ def test_a_phe_key_of_another_size_is_refused() -> None:
 
 
 def test_encryption_is_the_formula_of_damgard_jurik_nielsen(
-    key: PaillierDecryptionKey, monkeypatch: pytest.MonkeyPatch
+    any_key: PaillierDecryptionKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public = key.encryption_key
+    public = any_key.encryption_key
     drawn: list[bytes] = []
 
     def record(size: int) -> bytes:
@@ -169,8 +182,8 @@ def test_encryption_is_the_formula_of_damgard_jurik_nielsen(
         return drawn[-1]
 
     monkeypatch.setattr(secrets, "token_bytes", record)
-    values = draw(6)[0]
-    found = ciphertexts(key, public.encrypt(values))
+    values = draw_for(any_key, 6)[0]
+    found = ciphertexts(any_key, public.encrypt(values))
     table = public._fixed_base()
     n, base = public.modulus, public.base
     assert base is not None
@@ -246,26 +259,27 @@ def test_the_base_is_minus_a_square(key: PaillierDecryptionKey) -> None:
         (lambda n, c: n * (c % n), "multiple of n"),
     ],
 )
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, -1])
 def test_numbers_that_are_no_ciphertexts_are_refused(
-    key: PaillierDecryptionKey, spoil: Callable[[int, int], int], reason: str, index: int
+    any_key: PaillierDecryptionKey, spoil: Callable[[int, int], int], reason: str, index: int
 ) -> None:
-    parameters = key.encryption_key.parameters
-    first, second = draw(8, 2)
+    parameters = any_key.encryption_key.parameters
+    first, second = draw_for(any_key, 8, 2)
     fold = parameters.fold()
-    fold.add(key.encryption_key.encrypt(first))
+    fold.add(any_key.encryption_key.encrypt(first))
     before = fold.payload()
-    numbers = ciphertexts(key, key.encryption_key.encrypt(second))
-    numbers[index] = spoil(key.encryption_key.modulus, numbers[index])
-    bad = payload_of(key, numbers)
-    for refuse in (fold.add, fold.check, lambda p: key.open_share(p, 1)):
-        with pytest.raises(CiphertextError, match=f"ciphertext {index} .*{reason}"):
+    numbers = ciphertexts(any_key, any_key.encryption_key.encrypt(second))
+    position = index % len(numbers)
+    numbers[index] = spoil(any_key.encryption_key.modulus, numbers[index])
+    bad = payload_of(any_key, numbers)
+    for refuse in (fold.add, fold.check, lambda p: any_key.open_share(p, 1)):
+        with pytest.raises(CiphertextError, match=f"ciphertext {position} .*{reason}"):
             refuse(bad)
     assert fold.payload() == before
     assert fold.count == 1
-    good = key.encryption_key.encrypt(second)
+    good = any_key.encryption_key.encrypt(second)
     assert [str(e) for e in fold.add_many([bad, good])][1] == "None"
-    assert opened(key, fold.payload(), 2) == (first + second).tolist()
+    assert opened(any_key, fold.payload(), 2) == (first + second).tolist()
 
 
 def test_refusals_do_not_print_the_ciphertext(key: PaillierDecryptionKey) -> None:
@@ -444,11 +458,11 @@ print(fold.payload().hex())
 
 @pytest.mark.parametrize("absent", [["phe", "gmpy2"], ["phe", "gmpy2", "numba"]])
 def test_an_aggregator_adds_without_phe_and_gmpy2(
-    key: PaillierDecryptionKey, absent: list[str]
+    any_key: PaillierDecryptionKey, absent: list[str]
 ) -> None:
-    parameters = key.encryption_key.parameters
-    uploads = draw(12, 3)
-    payloads = [key.encryption_key.encrypt(values) for values in uploads]
+    parameters = any_key.encryption_key.parameters
+    uploads = draw_for(any_key, 12, 3)
+    payloads = [any_key.encryption_key.encrypt(values) for values in uploads]
     answer = subprocess.run(
         [sys.executable, "-c", _AGGREGATOR.format(absent=absent)],
         input=json.dumps([parameters.to_dict(), [p.hex() for p in payloads]]),
@@ -457,7 +471,7 @@ def test_an_aggregator_adds_without_phe_and_gmpy2(
         check=True,
     )
     total = bytes.fromhex(answer.stdout)
-    assert opened(key, total, 3) == uploads.sum(axis=0).tolist()
+    assert opened(any_key, total, 3) == uploads.sum(axis=0).tolist()
 
 
 def test_missing_packages_are_named(
