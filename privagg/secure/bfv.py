@@ -32,12 +32,12 @@ from privagg.secure.lattice import (
     LatticeParameters,
     LatticeScheme,
     check_smudging,
+    ring_degrees,
 )
 from privagg.secure.rns import (
     FAILURE_BITS_PER_JOB,
     MIN_PRIME_BITS,
     OPENINGS_PER_JOB_BITS,
-    RING_DEGREES,
     find_chain,
     security_level,
     tail_factor,
@@ -251,7 +251,7 @@ class BfvScheme(LatticeScheme):
         """The smallest ring whose payload is within 5 % of the smallest one there is."""
         fact.check_requirement(requirement)
         chosen = fact.require_options(options, _OPTIONS)
-        degrees = RING_DEGREES if chosen["ring_degree"] is None else (chosen["ring_degree"],)
+        degrees = ring_degrees(chosen["ring_degree"])
         fits = [fit for fit in (_fit(requirement, n, chosen) for n in degrees) if fit is not None]
         if not fits:
             raise ParameterError(

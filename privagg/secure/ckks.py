@@ -26,8 +26,9 @@ from privagg.secure.lattice import (
     LatticeParameters,
     LatticeScheme,
     check_smudging,
+    ring_degrees,
 )
-from privagg.secure.rns import RING_DEGREES, RnsChain, find_chain, security_level
+from privagg.secure.rns import RnsChain, find_chain, security_level
 from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class CkksScheme(LatticeScheme):
         fact.check_requirement(requirement)
         chosen = fact.require_options(options, _OPTIONS)
         best: CkksParameters | None = None
-        degrees = RING_DEGREES if chosen["ring_degree"] is None else (chosen["ring_degree"],)
+        degrees = ring_degrees(chosen["ring_degree"])
         for degree in degrees:
             for rule in _packings(requirement):
                 found = _fit(requirement, rule, degree, chosen)

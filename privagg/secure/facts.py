@@ -11,7 +11,7 @@ import numpy as np
 from privagg.errors import CapacityError, CiphertextError, ParameterError
 from privagg.secure.scheme import Buffer, IntVector, Requirement
 
-MAX_LENGTH = 1 << 36
+MAX_LENGTH = 1 << 32
 MAX_BOUND = (1 << 62) - 1  # a sum within it fits int64 with a bit to spare
 MAX_ADDENDS = 1 << 20
 

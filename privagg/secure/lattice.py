@@ -26,7 +26,7 @@ from privagg.kernels.running_sum import Fault
 from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold, describe
 from privagg.secure.opening import DecryptionKey
-from privagg.secure.rns import RnsChain, security_level
+from privagg.secure.rns import RING_DEGREES, RnsChain, security_level
 from privagg.secure.scheme import (
     Buffer,
     EncryptionKey,
@@ -337,6 +337,15 @@ def public_layout(chain: RnsChain) -> ResidueLayout:
 def secret_layout(chain: RnsChain) -> ResidueLayout:
     """Where a secret key's residues lie in its bytes."""
     return ResidueLayout(chain.key_primes, (chain.ring_degree,) * len(chain.key_primes))
+
+
+def ring_degrees(wanted: Any) -> tuple[int, ...]:
+    """The ring degrees to choose from: all, or the one that is wanted."""
+    if wanted is None:
+        return RING_DEGREES
+    if type(wanted) is not int or wanted not in RING_DEGREES:
+        raise ParameterError(f"ring degree {wanted!r} is not one of {RING_DEGREES}")
+    return (wanted,)
 
 
 def check_smudging(bits: Any) -> int:

@@ -132,7 +132,12 @@ def find_chain(
         modulus_bits: log2 of the least q that will do.
         security_bits: 128, 192 or 256.
         special: whether keys carry a special prime (less noise in fresh ciphertexts).
+
+    Raises:
+        ParameterError: no such ring degree.
     """
+    if ring_degree not in RING_DEGREES:
+        raise ParameterError(f"ring degree {ring_degree!r} is not one of {RING_DEGREES}")
     limit = MAX_MODULUS_BITS_BY_SECURITY[security_bits][ring_degree]
     extra = SPECIAL_PRIME_BITS if special else 0
     modulus_bits = max(modulus_bits, MIN_PRIME_BITS - 1)

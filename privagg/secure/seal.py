@@ -264,9 +264,10 @@ def _body(data: bytes, size: int) -> bytes | memoryview:
 
 @contextmanager
 def _channel() -> Iterator[str]:
-    """A path that only this process can open, in memory where the system offers that.
+    """A path that only this user can open, in memory where the system offers that (Linux).
 
-    TenSEAL's binding saves and loads through file names alone; secret keys must not touch a disk.
+    TenSEAL's binding saves and loads through file names alone, and secret keys should not touch a
+    disk; elsewhere they do for a moment, in a folder of mode 0700.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("privagg", os.MFD_CLOEXEC)

@@ -81,6 +81,8 @@ def over_processes(
 
     def remote(number: int) -> bytes | None:
         first, last = ranges[number]
+        if number > len(helpers):
+            return None
         try:
             return helpers[number - 1].encrypt(key, scheme, first, last, units(first, last))
         except WorkerLostError:
@@ -174,11 +176,12 @@ _pool_lock = threading.Lock()
 
 
 def _helpers(count: int) -> list[_Helper]:
-    """`count` living helpers, started where they are missing."""
+    """`count` living helpers, started where they are missing; fewer where none can be started."""
     with _pool_lock:
         _pool[:] = [helper for helper in _pool if helper.alive]
-        while len(_pool) < count:
-            _pool.append(_Helper())
+        with contextlib.suppress(OSError):
+            while len(_pool) < count:
+                _pool.append(_Helper())
         return _pool[:count]
 
 

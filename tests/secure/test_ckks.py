@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ REQUIREMENT = Requirement(3000, 32_767, 16 * 32_767, 16)
 DEGREES = [2048, 4096, 8192, 16384]
 
 
-def made(degree: int | None = None, **options: object) -> tuple[CkksParameters, CkksDecryptionKey]:
+def made(degree: int | None = None, **options: Any) -> tuple[CkksParameters, CkksDecryptionKey]:
     parameters = SCHEME.choose_parameters(REQUIREMENT, ring_degree=degree, **options)
     key = SCHEME.generate_key(parameters)
     assert isinstance(key, CkksDecryptionKey)
@@ -149,6 +150,12 @@ def test_smudging_reserves_room() -> None:
     for bad in (-1, 1.5, 1000, None):
         with pytest.raises(ParameterError, match="smudging_bits"):
             SCHEME.choose_parameters(REQUIREMENT, smudging_bits=bad)
+
+
+@pytest.mark.parametrize("degree", [1000, "4096", 2.5])
+def test_unknown_ring_degrees_are_refused(degree: Any) -> None:
+    with pytest.raises(ParameterError, match="ring degree"):
+        SCHEME.choose_parameters(REQUIREMENT, ring_degree=degree)
 
 
 def test_nothing_fits_is_said_with_what_to_lower() -> None:

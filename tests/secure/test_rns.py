@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import sympy  # type: ignore[import-untyped]
@@ -65,6 +66,12 @@ def test_no_chain_passes_the_security_bound() -> None:
     wide = tuple(p for p in (ntt_prime(2048, 28, place) for place in range(2)) if p)
     with pytest.raises(ParameterError, match="weaker than 128"):
         RnsChain(2048, wide, None, 128)
+
+
+@pytest.mark.parametrize("degree", [1024, 3000, 2.5, "4096", None, []])
+def test_unknown_ring_degrees_are_refused(degree: Any) -> None:
+    with pytest.raises(ParameterError, match="ring degree"):
+        find_chain(degree, 40, 128, special=False)
 
 
 def test_chains_that_are_not_chains_are_refused() -> None:

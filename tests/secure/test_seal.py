@@ -97,6 +97,15 @@ def test_an_encryption_of_zero_decrypts_to_zero_and_takes_a_message(bfv: SealCon
     assert np.count_nonzero(opened) == 1
 
 
+def test_without_memory_files_a_private_folder_serves(
+    ckks: SealContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.memfd_create")
+    public, secret = ckks.generate_keys()
+    words = ckks.encryptor(public).encrypt_slots(np.array([7.0 + 0j]), 2.0**40)
+    assert abs(ckks.decryptor(secret).decrypt_slots(words, 2.0**40)[0] - 7) < 1e-4
+
+
 def test_keys_are_fresh_and_reloadable(ckks: SealContext) -> None:
     first, second = ckks.generate_keys(), ckks.generate_keys()
     assert (first[0] != second[0]).any()

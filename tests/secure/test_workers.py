@@ -53,7 +53,8 @@ def test_payloads_from_several_processes_open_exactly(
     def opened() -> list[int]:
         payload = key.encryption_key.encrypt(VALUES)
         assert len(payload) == parameters.payload_bytes
-        return found.combine(parameters, [key.open_share(payload, 1)], 1).tolist()
+        opened: list[int] = found.combine(parameters, [key.open_share(payload, 1)], 1).tolist()
+        return opened
 
     assert opened() == VALUES.tolist()
     (helper,) = workers._pool
@@ -63,6 +64,17 @@ def test_payloads_from_several_processes_open_exactly(
     helper._process.wait()
     assert opened() == VALUES.tolist()  # with a new one
     assert workers._pool != [helper]
+
+
+def test_a_machine_that_starts_no_processes_encrypts_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(workers.ENVIRONMENT, "2")
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    found = scheme("bfv")
+    parameters = found.choose_parameters(REQUIREMENT, ring_degree=2048)
+    key = found.generate_key(parameters)
+    payload = key.encryption_key.encrypt(VALUES)
+    assert found.combine(parameters, [key.open_share(payload, 1)], 1).tolist() == VALUES.tolist()
+    assert workers._pool == []
 
 
 def test_a_helper_that_breaks_down_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
