@@ -41,6 +41,7 @@ class Product:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self.rounds = 0
+        self._kernel: list[acb] | None = None
         self._logs = [acb(0)] * (frame.count + 1)
         self._rests = [acb(0)] * (frame.count + 1)
         self._log_beyond, self._log_alias, self.cut = arb(0), arb(0), arb(0)
@@ -77,11 +78,27 @@ class Product:
 
     def values(self) -> list[acb]:
         """Return the products as balls."""
-        values = [log.exp() for log in self._logs]
+        return self._values(self._logs)
+
+    def coefficients(self) -> list[acb]:
+        """Return F(s_0) and 2 F(s_k), F(s) = M_T(s) / (s (s + 1)), as balls."""
+        if self._kernel is None:
+            order, spacing = ball(self.frame.order), self.frame.spacing()
+            points = [acb(order, k * spacing) for k in range(self.frame.count + 1)]
+            doubled = [acb(0)] + [acb(2).log()] * self.frame.count
+            self._kernel = [
+                two - s.log() - (s + 1).log() for two, s in zip(doubled, points, strict=True)
+            ]
+        return self._values(
+            [log + kernel for log, kernel in zip(self._logs, self._kernel, strict=True)]
+        )
+
+    def _values(self, logs: list[acb]) -> list[acb]:
+        values = [log.exp() for log in logs]
         if self.frame.bulk_order is not None:
             return [v * rest.expm1() for v, rest in zip(values, self._rests, strict=True)]
         for k in self._lost:
-            values[k] = error_square(self._logs[k].real.exp())
+            values[k] = error_square(logs[k].real.exp())
         return values
 
     @property
@@ -126,10 +143,7 @@ class ContourCurve:
         self._cut = product.cut
         self._block = math.isqrt(frame.count) + 1
         self._rows = frame.count // self._block + 1
-        coefficients = []
-        for k, value in enumerate(product.values()):
-            s = acb(self._order, k * self._spacing)
-            coefficients.append((value if k == 0 else 2 * value) / (s * (s + 1)))
+        coefficients = product.coefficients()
         coefficients += [acb(0)] * (self._rows * self._block - len(coefficients))
         self._matrix = acb_mat(self._rows, self._block, coefficients)
         # sum over |k| > K of 1 / |s (s+1)| <= 2 sum 1 / (h k)^2 <= 2 / (h^2 K)

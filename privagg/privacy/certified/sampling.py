@@ -26,8 +26,8 @@ def decay(
 ) -> tuple[Array, Array]:
     """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height."""
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
-    limit = min(0.49 * math.pi / profile.mu, 7.0 / math.sqrt(curvature))
-    heights = limit * np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0])
+    limit = min(0.49 * math.pi / profile.mu, 12.0 / math.sqrt(curvature))
+    heights = limit * np.array([0.01, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])
     right = profile.reach + 4 + 10 * window.blur
     nodes = np.arange(-15.0, right, 0.25)
     shifted = np.exp(np.minimum(profile.mu * nodes - profile.mu**2 / 2, 600.0)) * profile.rate

@@ -161,8 +161,9 @@ def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> Roun
     main = subsampled_transform(mechanism, direction, window, line, shape.main)
     alias = subsampled_transform(mechanism, direction, window, alias_line, shape.alias)
     cut = window.cut_mass(law_of(mechanism))
-    beyond = sup_beyond(mechanism, direction, window, line.order, cutoff, shape.beyond)
-    beyond = beyond.min(main.at_order)  # |M(c + i theta)| <= M(c), always
+    beyond = sup_beyond(
+        mechanism, direction, window, line.order, cutoff, shape.beyond, main.at_order
+    )
     return RoundTable.of(main.values, beyond, alias.at_order, cut)
 
 
@@ -182,9 +183,12 @@ def _split_table(mechanism: Mechanism, frame: Frame, shape: Shape, bulk: BulkSha
         (beside, shape.main, shape.beyond),
     ):
         transform = subsampled_transform(mechanism, direction, part, line, main)
-        sup = sup_beyond(mechanism, direction, part, line.order, cutoff, beyond)
         parts.append(transform.values)
-        sups.append(sup.min(transform.at_order))
+        sups.append(
+            sup_beyond(
+                mechanism, direction, part, line.order, cutoff, beyond, transform.at_order
+            )
+        )
     rest = Rest(
         logs=[(r / b).log1p() for b, r in zip(*parts, strict=True)],
         beyond=(sups[1] / sups[0]).log1p(),
