@@ -20,6 +20,10 @@ ONE_UNIT = {
 }
 HONEST_SITE = "the site itself runs the plan as it stands"
 UNBROKEN = "the encryption is unbroken (computational)"
+HONEST_ENCRYPTION = (
+    "no contributor colluding with the aggregator sends a made-up ciphertext "
+    "(opening one can reveal the key)"
+)
 HONEST_ADDER = "the aggregator adds honestly (strict mode removes this)"
 CSPRNG = "the operating system's random generator is sound"
 
@@ -72,7 +76,8 @@ def shared_noise_observers(
         if reads_single:
             row("aggregator", k, "this site's own upload in the clear", single)
         else:
-            row("aggregator", k, f"ciphertexts and {sees}", event, *attested, UNBROKEN, *adder)
+            extra = (*attested, UNBROKEN, HONEST_ENCRYPTION, *adder)
+            row("aggregator", k, f"ciphertexts and {sees}", event, *extra)
         if custody is Custody.AUTHORITY:
             row("key-holder", k, sees, event, *attested, UNBROKEN, *adder)
             row("aggregator+key-holder", k, "this site's own upload in the clear", single)
