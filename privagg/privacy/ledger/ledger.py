@@ -288,13 +288,16 @@ class Ledger(LedgerWriting):
             )
 
     def _warm_up(self, request: ChargeRequest) -> None:
-        """Bound epsilon before the write lock is taken, so that other writers need not wait."""
+        """Bound epsilon before the write lock is taken, so that other writers need not wait.
+
+        What is read here is not authenticated and not relied on: it only fills the cache of bounds.
+        """
         with self._store.read() as connection:
-            head = self._head(connection)
-            if log.find_entry(connection, head, Charge.kind, request.subject) is not None:
+            if log.is_filed(connection, Charge.kind, request.subject):
                 return
-            account = log.read_account(connection, head, request.key)
-        self._projection(_required(account, request.key), request.event)
+            account = log.peek_account(connection, request.key)
+        if account is not None:
+            self._projection(account, request.event)
 
     # --- keys ------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ that the last entry's receipt needs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -181,6 +182,25 @@ def read_account(connection: Connection, head: Head, key: BudgetKey) -> Account 
     if canonical.digest(value) != digest:
         raise LedgerTamperedError(f"the running totals of {key} were changed outside the ledger")
     return Account.from_json(value)
+
+
+def peek_account(connection: Connection, key: BudgetKey) -> Account | None:
+    """The account as stored, believed by nobody; None where there is none that can be read."""
+    table = schema.accounts
+    body = connection.execute(
+        select(table.c.body).where(table.c.dataset == key.dataset, table.c.unit == key.unit)
+    ).scalar_one_or_none()
+    try:
+        return None if body is None else Account.from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError, ArithmeticError):
+        return None
+
+
+def is_filed(connection: Connection, kind: str, subject: str) -> bool:
+    """True where an entry of this kind is filed about `subject`; whether rightly is not checked."""
+    table = schema.entries
+    query = select(table.c.idx).where(table.c.kind == kind, table.c.subject == subject)
+    return connection.execute(query).scalar_one_or_none() is not None
 
 
 def read_entry(connection: Connection, index: int) -> Entry:

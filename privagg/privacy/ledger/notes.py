@@ -24,6 +24,7 @@ COSIGNATURE = 0x04
 MAX_NOTE_BYTES = 1 << 16
 MAX_SIGNATURES = 64
 _KEY_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,240}")
+_FORBIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _DASH = "\N{EM DASH} "
 
 
@@ -168,7 +169,7 @@ class Note:
         """
         if len(note.encode("utf-8", "surrogatepass")) > MAX_NOTE_BYTES:
             raise LedgerTamperedError(f"a signed note has at most {MAX_NOTE_BYTES} bytes")
-        if any((ord(c) < 0x20 and c != "\n") or 0xD800 <= ord(c) < 0xE000 for c in note):
+        if _FORBIDDEN.search(note):
             raise LedgerTamperedError("a signed note holds a control character or no valid UTF-8")
         text, gap, tail = note.rpartition("\n\n")
         if not gap or not text or not tail.endswith("\n"):

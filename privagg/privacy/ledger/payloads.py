@@ -37,8 +37,9 @@ def _printable(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    # Names stand in database indices, whose rows have some 2,700 bytes for three of them.
-    if len(canonical.dumps(text)) > _MAX_ESCAPED_NAME:
+    # Names stand in database indices, whose rows have some 2,700 bytes for three of them. In ASCII
+    # only quotes and backslashes are escaped, to at most twice their length.
+    if not text.isascii() and len(canonical.dumps(text)) > _MAX_ESCAPED_NAME:
         raise ValueError("too long once escaped; use a shorter name")
     return text
 

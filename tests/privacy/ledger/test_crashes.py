@@ -121,14 +121,14 @@ def test_killed_at_every_statement_of_a_round_sqlite(folder: Path) -> None:
 
 
 def test_killed_at_statements_of_a_round_postgresql(server: postgres.Server) -> None:
-    # The rules are the same as on SQLite, so every fifth statement has to do.
+    # The rules are the same as on SQLite, so every seventh statement has to do.
     step, died = 1, True
     while died:
         url = server.database()
         with_budget(url)
         died = killed_at(step, lambda url=url: a_round(url))  # type: ignore[misc]
         check_round(url)
-        step += 5
+        step += 7
     assert step > 40
 
 
