@@ -118,6 +118,7 @@ class Bundle:
         verifier: Verifier | None = None,
         checkpoint: str | None = None,
         accountant: Accountant | None = None,
+        every_charge: bool = False,
     ) -> list[str]:
         """Replay the bundle and hold it against what the verifier brought along.
 
@@ -125,6 +126,7 @@ class Bundle:
             verifier: the owner's key, from a source other than this bundle.
             checkpoint: a checkpoint of this ledger kept by another party.
             accountant: computes every budget's epsilon anew.
+            every_charge: check epsilon after each charge, not only after the last.
 
         Returns:
             What could not be verified; empty where everything was.
@@ -134,7 +136,9 @@ class Bundle:
         """
         done = self.replay()
         findings = done.check_key(verifier) + done.check_history(checkpoint)
-        return findings + (done.check_epsilon(accountant) if accountant else [])
+        if accountant is not None:
+            findings += done.check_epsilon(accountant, every_charge=every_charge)
+        return findings
 
 
 def write_new(path: Path, pieces: Iterable[bytes]) -> None:

@@ -11,8 +11,10 @@ from decimal import Decimal
 
 from privagg.errors import LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
+from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import merkle
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint
+from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import (
@@ -49,6 +51,7 @@ class Replay:
         frontier: the Merkle tree.
         verifiers: every key the log ever had, oldest first, with the size it signs from.
         roots: the tree's root at each size, `roots[n]` over the first n entries.
+        charges: every charge by its position.
     """
 
     owner: str = ""
@@ -57,8 +60,8 @@ class Replay:
     frontier: merkle.Frontier = field(default_factory=merkle.Frontier)
     verifiers: list[tuple[int, Verifier]] = field(default_factory=list)
     roots: list[bytes] = field(default_factory=lambda: [merkle.EMPTY_ROOT])
+    charges: dict[int, Charge] = field(default_factory=dict)
     _once: set[tuple[str, str]] = field(default_factory=set)
-    _charges: dict[int, Charge] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -85,7 +88,7 @@ class Replay:
         if isinstance(payload, Created):
             self.owner = payload.owner
         elif isinstance(payload, Charge):
-            self._charges[entry.index] = payload
+            self.charges[entry.index] = payload
         return entry
 
     def check_note(self, note: str, size: int) -> Checkpoint:
@@ -145,8 +148,12 @@ class Replay:
             )
         return []
 
-    def check_epsilon(self, accountant: Accountant) -> list[str]:
+    def check_epsilon(self, accountant: Accountant, *, every_charge: bool = False) -> list[str]:
         """Compute every budget's epsilon anew and hold it against what was recorded.
+
+        Args:
+            accountant: computes; figures that another one recorded are not judged.
+            every_charge: check epsilon after each charge, not only after the last.
 
         Returns:
             What could not be verified.
@@ -154,23 +161,27 @@ class Replay:
         Raises:
             LedgerTamperedError: a recorded epsilon lies below what the events cost.
         """
-        findings = []
-        for key, account in sorted(self.accounts.items()):
-            if account.epsilon_spent is None or not account.charges:
+        last = {charge.key: index for index, charge in self.charges.items()}
+        totals: dict[BudgetKey, DpEvent] = {}
+        findings = set()
+        for index, charge in self.charges.items():
+            key = charge.key
+            totals[key] = compose(totals.get(key, DpEvent()), charge.event)
+            if not every_charge and index != last[key]:
                 continue
-            if account.accountant != accountant.name:
-                findings.append(
-                    f"epsilon of {key.dataset}/{key.unit} was bounded by {account.accountant!r} "
+            if charge.accountant != accountant.name:
+                findings.add(
+                    f"epsilon of {key.dataset}/{key.unit} was bounded by {charge.accountant!r} "
                     f"and not recomputed by {accountant.name!r}"
                 )
                 continue
-            bound = accountant.epsilon(account.total, account.delta)
-            if account.epsilon_spent < _least(bound):
+            bound = accountant.epsilon(totals[key], charge.delta)
+            if charge.epsilon_after < _least(bound):
                 raise LedgerTamperedError(
-                    f"epsilon of {key.dataset}/{key.unit} is recorded as {account.epsilon_spent}, "
-                    f"but its events cost {bound.upper}"
+                    f"entry {index} records epsilon {charge.epsilon_after} of {key.dataset}/"
+                    f"{key.unit}, but its events cost {bound.upper}"
                 )
-        return findings
+        return sorted(findings)
 
     def _signers(self, size: int) -> list[Verifier]:
         """Who must have signed the checkpoint of `size` entries: two where a key was rotated."""
@@ -194,13 +205,13 @@ class Replay:
 
     def _check_references(self, index: int, payload: Payload) -> None:
         if isinstance(payload, Consumed):
-            charge = self._charges.get(payload.charge)
+            charge = self.charges.get(payload.charge)
             if charge is None or charge.subject != payload.subject:
                 raise LedgerTamperedError(f"entry {index} uses a receipt that was never given")
             if (Aborted.kind, payload.attempt_subject) in self._once:
                 raise LedgerTamperedError(f"entry {index} trains on an aborted attempt")
         elif isinstance(payload, UploadStored):
-            charge = self._charges.get(payload.charge)
+            charge = self.charges.get(payload.charge)
             if charge is None or (Consumed.kind, charge.subject) not in self._once:
                 raise LedgerTamperedError(f"entry {index} uploads what was never trained")
         elif isinstance(payload, Realised) and (Charge.kind, payload.subject) not in self._once:

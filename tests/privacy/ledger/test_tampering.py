@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from privagg.errors import LedgerError, LedgerTamperedError
-from privagg.privacy.accountants import RdpAccountant
+from privagg.privacy.accountant import EpsilonBound
+from privagg.privacy.accountants import CertifiedAccountant, RdpAccountant
+from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Bundle, Ledger, Verifier
 from privagg.privacy.ledger.replay import HISTORY_UNVERIFIABLE, KEY_UNVERIFIABLE
 from privagg.privacy.ledger.schema import APPEND_ONLY, WRITE_ONCE
@@ -350,18 +352,40 @@ def test_a_replaced_charge_is_found_when_its_receipt_is_used(honest: Path, folde
         ledger.charge(request_for(9))
 
 
-def test_a_figure_below_what_the_events_cost_is_found(folder: Path) -> None:
-    class Flattering(RdpAccountant):
-        """Claims the name of the honest accountant and half of its figures."""
+class Flattering(RdpAccountant):
+    """Claims the name of the honest accountant, and halves the figures of one round."""
 
-        def epsilon(self, event, delta):  # type: ignore[no-untyped-def]
-            bound = super().epsilon(event, delta)
-            return type(bound)(bound.upper / 2, None, bound.method, False)
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
 
+    def epsilon(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """Half of what it is where the event has as many rounds."""
+        bound = super().epsilon(event, delta)
+        if sum(term.count for term in event.terms) != self._rounds:
+            return bound
+        return EpsilonBound(bound.upper / 2, None, bound.method, certified=False)
+
+
+@pytest.mark.parametrize("flattered", [1, 3])
+def test_a_figure_below_what_the_events_cost_is_found(folder: Path, flattered: int) -> None:
     ledger = Ledger.create(
-        folder / "ledger.db", "hospital-a", signing_key=KEY, accountant=Flattering(), clock=clock
+        folder / "ledger.db",
+        "hospital-a",
+        signing_key=KEY,
+        accountant=Flattering(flattered),
+        clock=clock,
     )
     ledger.set_budget(RECORDS, Decimal(8), DELTA, who="officer", why="approved")
-    ledger.charge(request_for(0))
+    for round_ in range(3):
+        ledger.charge(request_for(round_))
+    honest = RdpAccountant()
+    bundle = ledger.bundle()
     with pytest.raises(LedgerTamperedError, match="its events cost"):
-        read(folder / "ledger.db").verify()
+        bundle.verify(verifier=OWN, accountant=honest, every_charge=True)
+    if flattered == 3:
+        with pytest.raises(LedgerTamperedError, match="its events cost"):
+            read(folder / "ledger.db").verify()
+    else:
+        assert bundle.verify(verifier=OWN, accountant=honest) == [HISTORY_UNVERIFIABLE]
+    others = bundle.verify(verifier=OWN, accountant=CertifiedAccountant())
+    assert others[-1].endswith("was bounded by 'rdp' and not recomputed by 'certified'")
