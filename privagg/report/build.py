@@ -26,6 +26,7 @@ from privagg.privacy.ledger.payloads import (
     RoundEnded,
     RunFinished,
     RunStarted,
+    Tuning,
 )
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.unit import Custody
@@ -52,6 +53,7 @@ from privagg.report.model import (
 )
 from privagg.report.sentences import distinct_assumptions, summarise, unprotected
 from privagg.report.source import LedgerView
+from privagg.report.tuning import tuning_searches
 
 SCHEME_FACTS = ("name", "protects", "security_bits", "key_id", "explanation")
 
@@ -65,6 +67,7 @@ class RunRecord:
     started: RunStarted
     rounds: list[RoundEnded] = field(default_factory=list)
     released: Released | None = None
+    released_day: str | None = None
     finished: RunFinished | None = None
 
 
@@ -91,21 +94,30 @@ def build_report(
         LedgerError: the run is unknown, a site's ledger is missing, or two ledgers contradict.
         LedgerTamperedError: a ledger does not hold what its checkpoint covers.
     """
-    record = _run_record(coordinator.entries(), run)
+    entries = coordinator.entries()
+    record = _run_record(entries, run)
     facts = record.started.facts
     plan = _plan_of(facts)
     bounds = Bounds(accountant or default_accountant())
     others = [Bounds(p) for p in (peers if peers is not None else default_peers())]
     survivors = {(r.round, r.attempt): tuple(r.facts["survivors"]) for r in record.rounds}
-    reports = []
+    reports, stories = [], {}
     for name in plan.names:
         if name not in sites:
             raise LedgerError(
                 f"the plan of run {run!r} names the site {name!r}, whose ledger was not given"
             )
-        story = _site_story(name, sites[name], plan, run, survivors)
+        story = stories[name] = _site_story(name, sites[name], plan, run, survivors)
         reports.append(_site_report(name, sites[name], plan, story, bounds, others))
     draft = _assemble(record, facts, plan, reports, coordinator, generated or datetime.now(UTC))
+    searches = tuning_searches(
+        run,
+        {"coordinator": _searches(entries), **{n: s.searches for n, s in stories.items()}},
+        {name: story.charges for name, story in stories.items()},
+        plan.delta,
+        bounds,
+    )
+    draft = draft.model_copy(update={"tuning": searches})
     return draft.model_copy(update={"summary": summarise(draft), "unprotected": unprotected(draft)})
 
 
@@ -117,6 +129,10 @@ def default_peers() -> tuple[Accountant, ...]:
 def runs_of(coordinator: LedgerView) -> tuple[str, ...]:
     """The runs a coordinator's ledger knows, oldest first."""
     return tuple(e.payload.run for e in coordinator.entries() if isinstance(e.payload, RunStarted))
+
+
+def _searches(entries: Iterable[Entry]) -> list[Tuning]:
+    return [e.payload for e in entries if isinstance(e.payload, Tuning)]
 
 
 # --- the coordinator's side ----------------------------------------------------------------------
@@ -136,7 +152,7 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
         elif isinstance(payload, RoundEnded) and payload.run == run:
             record.rounds.append(payload)
         elif isinstance(payload, Released) and payload.facts.get("run") == run:
-            record.released = payload
+            record.released, record.released_day = payload, entry.time[:10]
         elif isinstance(payload, RunFinished) and payload.run == run:
             record.finished = payload
     if record is None:
@@ -191,7 +207,7 @@ def _assemble(
         generator=facts["generator"],
         sites=tuple(sites),
         rounds=tuple(_round(r) for r in record.rounds),
-        model=_released(record.released),
+        model=_released(record.released, record.released_day),
         coordinator=_ledger_facts(coordinator),
         assumptions=distinct_assumptions(sites),
         unprotected=(),
@@ -242,13 +258,14 @@ def _figures(stored: Mapping[str, Any] | None) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _released(entry: Released | None) -> ReleasedModel | None:
+def _released(entry: Released | None, day: str | None) -> ReleasedModel | None:
     if entry is None:
         return None
     facts = entry.facts
     return ReleasedModel(
         file=facts["model_file"],
         sha256=facts["model_sha256"],
+        day=day,
         metrics=_figures(facts.get("metrics")),
     )
 
@@ -265,6 +282,7 @@ class SiteStory:
     charges: list[Charge] = field(default_factory=list)
     outcomes: dict[tuple[str, int, int], str] = field(default_factory=dict)
     realised: dict[Place, Realised] = field(default_factory=dict)
+    searches: list[Tuning] = field(default_factory=list)
 
 
 def _site_story(
@@ -299,6 +317,8 @@ def _site_story(
                 )
         elif isinstance(payload, Aborted):
             story.outcomes[payload.run, payload.round, payload.attempt] = "aborted"
+        elif isinstance(payload, Tuning):
+            story.searches.append(payload)
     return story
 
 

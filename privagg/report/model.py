@@ -165,10 +165,16 @@ class PublicTable(_Part):
 
 
 class Attestation(_Part):
-    """A statement of a named person or body, repeated as it was given."""
+    """A statement of a named person or body, repeated as it was given.
+
+    Attributes:
+        about: the place it was made for, e.g. `registry.intended_use` or `gdpr-35.purposes`; see
+            `privagg.report.places`. Empty where it is about the run as a whole.
+    """
 
     who: Text
     what: Text
+    about: Text = ""
 
 
 class Refusal(_Part):
@@ -179,12 +185,14 @@ class Refusal(_Part):
 
 
 class StageSeconds(_Part):
-    """Wall-clock time of one round; `round` is all of it, the others are parts."""
+    """Wall-clock time of the stages of one round that touch ciphertexts or sums only.
+
+    How long training takes depends on private records; it is neither recorded nor reported.
+    """
 
     encrypt: Seconds
     add: Seconds
     open: Seconds
-    round: Seconds
 
 
 class RoundReport(_Part):
@@ -206,11 +214,44 @@ class RoundReport(_Part):
 
 
 class ReleasedModel(_Part):
-    """The model that left the federation."""
+    """The model that left the federation, and the day (UTC) on which that was recorded."""
 
     file: Text
     sha256: Digest
+    day: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     metrics: dict[Name, Figure]
+
+
+class TuningCost(_Part):
+    """What a search cost one site: the composition of everything its runs were charged with."""
+
+    site: Name
+    charges: Count
+    epsilon: Epsilon
+    epsilon_lower: Epsilon | None
+    delta: ExactDecimal
+    method: Text
+    certified: bool
+    event: DpEvent
+
+
+class TuningSearch(_Part):
+    """A search over hyperparameters, as ledgers record it, and what its runs cost.
+
+    Attributes:
+        method: how it is accounted for; every run stays charged in full either way.
+        runs: the runs that belong to it.
+        recorded_in: the ledgers that hold this entry (`coordinator` or a site's name).
+        facts: what was recorded with it, as it stands.
+    """
+
+    name: Name
+    method: Literal["composition", "repeat-and-select"]
+    who: Name
+    runs: tuple[Name, ...] = Field(max_length=4096)
+    recorded_in: tuple[Name, ...] = Field(max_length=10**4)
+    facts: dict[str, JsonValue]
+    costs: tuple[TuningCost, ...] = Field(max_length=10**4)
 
 
 class Report(_Part):
@@ -237,6 +278,7 @@ class Report(_Part):
     sites: tuple[SiteReport, ...] = Field(max_length=10**4)
     rounds: tuple[RoundReport, ...] = Field(max_length=10**6)
     model: ReleasedModel | None
+    tuning: tuple[TuningSearch, ...] = Field(default=(), max_length=10**4)
     coordinator: LedgerFacts
     assumptions: tuple[Text, ...] = Field(max_length=10**4)
     unprotected: tuple[Text, ...] = Field(max_length=1000)

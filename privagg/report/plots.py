@@ -1,146 +1,34 @@
-"""Plots of a report as inline SVG: coloured by the page, so they follow light, dark and print.
-
-Matplotlib is imported inside the functions only: JSON reports and verification work without it.
-Shapes and text carry placeholder colours that become CSS variables of the page; text stays text,
-so it can be searched, selected and read aloud. Nothing in a plot is a name's own markup.
-"""
+"""The plots of a report: what each site spent, what it took, what other accountants say."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from privagg.errors import MissingDependencyError
+from privagg.report.drawing import (
+    COLOURS,
+    SCREEN,
+    Medium,
+    Plot,
+    canvas,
+    few_ticks,
+    finish,
+    shortened,
+    styled,
+    thinned,
+    whole_numbers,
+)
 from privagg.report.figures import byte_unit, delta_text, epsilon_text, relative_text
 from privagg.report.model import RoundReport, SiteReport
-
-COLOURS = {
-    "ink": "#010101",
-    "muted": "#020202",
-    "rule": "#030303",
-    "paper": "#040404",
-    "series-1": "#050505",
-    "series-2": "#060606",
-    "series-3": "#070707",
-    "series-4": "#080808",
-    "warn": "#090909",
-    "wash": "#0a0a0a",
-}
-"""CSS variable -> placeholder that matplotlib draws with."""
 
 MOST_POINTS = 240
 MOST_BARS = 60
 MOST_SITES = 24
 
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "text.usetex": False,
-    "font.size": 8.5,
-    "axes.edgecolor": COLOURS["muted"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"],
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 0,
-    "grid.color": COLOURS["rule"],
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "hatch.color": COLOURS["rule"],
-    "hatch.linewidth": 0.8,
-}
 
-
-@dataclass(frozen=True)
-class Plot:
-    """An SVG element with what a screen reader says about it.
-
-    Attributes:
-        name: unique in the page; prefixes every id in the SVG.
-        title: one line; stands above the plot.
-        alt: what the plot shows, in words and numbers.
-        svg: the element; safe to embed.
-    """
-
-    name: str
-    title: str
-    alt: str
-    svg: str
-
-
-def _canvas(width_in: float, height_in: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the HTML report draws with matplotlib, which is not installed; "
-            "pip install 'privagg[report]', or ask for the JSON report only"
-        ) from error
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    figure.patch.set_visible(False)
-    axes = figure.add_subplot()
-    axes.patch.set_visible(False)
-    return figure, axes
-
-
-def _styled(name: str) -> Any:
-    import matplotlib as mpl
-
-    settings: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}
-    return mpl.rc_context(settings)
-
-
-def _finish(figure: Any, name: str, title: str, alt: str) -> Plot:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Plot(name, title, alt, _inline(buffer.getvalue(), name))
-
-
-def _inline(document: str, name: str) -> str:
-    """A standalone SVG document as an element of the page: own ids, the page's colours and font."""
-    svg = document[document.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"font: ([\d.]+)px '[^;\"]*", r"font-size: \1px", svg)
-    svg = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
-    for variable, placeholder in COLOURS.items():
-        svg = svg.replace(placeholder, f"var(--{variable})")
-    return re.sub(r"\n\s*", "\n", svg)
-
-
-def _thinned(count: int, most: int) -> list[int]:
-    """At most `most` + 1 indices into `count` points, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / most) for i in range(most + 1)})
-
-
-def _whole_numbers(axis: Any, most: int = 6) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
-
-
-def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
+def epsilon_plot(site: SiteReport, run: str, number: int, medium: Medium = SCREEN) -> Plot:
     """What `site` had spent after each charge of this run, against its budget.
 
     Args:
@@ -149,11 +37,11 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
     points = [point for point in site.history if point.run == run]
     finite = [point for point in points if point.epsilon_after.is_finite()]
     name, title = f"spent-{number}", site.name
-    with _styled(name):
-        figure, axes = _canvas(2.6, 1.85)
+    with styled(name, medium):
+        figure, axes = canvas(2.6, 1.85)
         before = float(site.epsilon_before_run) if site.epsilon_before_run.is_finite() else 0.0
         levels = [before, *(float(point.epsilon_after) for point in finite)]
-        kept = _thinned(len(levels), MOST_POINTS)
+        kept = thinned(len(levels), MOST_POINTS)
         heights = [levels[i] for i in kept]
         axes.fill_between(kept, heights, before, step="post", color=COLOURS["series-1"], alpha=0.22)
         axes.step(kept, heights, where="post", color=COLOURS["series-1"], linewidth=1.6)
@@ -164,9 +52,7 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
         _mark_aborted(axes, points)
         top = _budget_line(axes, site, levels, last)
         if len(finite) < len(points):
-            axes.axvspan(
-                len(finite), last, facecolor="none", hatch="////", edgecolor=COLOURS["rule"]
-            )
+            medium.hatch(axes, len(finite), last)
             axes.text(
                 last / 2, top / 2, "ε = ∞", ha="center", va="center", fontsize=13,
                 color=COLOURS["warn"],
@@ -175,18 +61,12 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
         axes.set_ylim(0, top)
         if finite or not points:
             axes.grid(axis="y")
-            axes.yaxis.set_major_locator(_few())
+            axes.yaxis.set_major_locator(few_ticks())
         else:  # there is no scale to infinity
             axes.set_yticks([])
-        _whole_numbers(axes.xaxis, 5)
+        whole_numbers(axes.xaxis, 5)
         axes.set_xlabel("rounds charged")
-        return _finish(figure, name, title, _epsilon_alt(site, len(points)))
-
-
-def _few() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=4, min_n_ticks=2)
+        return finish(figure, medium, name, title, _epsilon_alt(site, len(points)))
 
 
 def _mark_aborted(axes: Any, points: Sequence[Any]) -> None:
@@ -224,7 +104,7 @@ def _epsilon_alt(site: SiteReport, charges: int) -> str:
     )
 
 
-def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
+def metric_plot(rounds: Sequence[RoundReport], table: str, medium: Medium = SCREEN) -> Plot | None:
     """The main metric on the public table after each opened round; stopped rounds are crosses."""
     opened = [(i + 1, r) for i, r in enumerate(rounds) if r.outcome == "opened" and r.metrics]
     measure = next(
@@ -235,9 +115,9 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
     series = [(i, r.metrics[measure]) for i, r in opened if r.metrics and measure in r.metrics]
     stopped = [i + 1 for i, r in enumerate(rounds) if r.outcome == "stopped"]
     label = "AUC" if measure == "auc" else measure.capitalize()
-    with _styled("metric"):
-        figure, axes = _canvas(4.4, 2.55)
-        kept = [series[i] for i in _thinned(len(series), MOST_POINTS)]
+    with styled("metric", medium):
+        figure, axes = canvas(4.4, 2.55)
+        kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
         marker = "o" if len(kept) <= 60 else ""
         axes.plot(
             *zip(*kept, strict=True), color=COLOURS["series-1"], linewidth=1.5, marker=marker,
@@ -259,53 +139,55 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
             axes.legend(loc="lower right")
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1.0001 else "")
         axes.grid(axis="y")
-        _whole_numbers(axes.xaxis, 8)
+        whole_numbers(axes.xaxis, 8)
         axes.set_xlabel("attempt at a round")
         best = f"{label} on {table} went from {values[0]:.1%} to {values[-1]:.1%}"
         alt = f"{best} over {len(series)} opened rounds; {len(stopped)} were stopped."
-        return _finish(figure, "metric", f"{label} on the public table", alt)
+        return finish(figure, medium, "metric", f"{label} on the public table", alt)
 
 
-STAGES = (("train and carry", "series-1"), ("encrypt", "series-2"), ("add", "series-3"),
-          ("open", "series-4"))  # fmt: skip
+STAGES = (("encrypt", "series-1"), ("add", "series-2"), ("open", "series-4"))
 
 
-def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
-    """Seconds of each round, stacked by stage; long runs are binned by their mean."""
-    if not rounds:
+def time_plot(rounds: Sequence[RoundReport], medium: Medium = SCREEN) -> Plot | None:
+    """Time of each round spent on ciphertexts, stacked by stage; long runs are binned by mean."""
+    parts = [(s.encrypt, s.add, s.open) for s in (r.seconds for r in rounds)]
+    longest = max((sum(stages) for stages in parts), default=0.0)
+    if not longest:
         return None
-    parts = [
-        (max(s.round - s.encrypt - s.add - s.open, 0.0), s.encrypt, s.add, s.open)
-        for s in (r.seconds for r in rounds)
-    ]
+    divisor, unit = (1.0, "seconds") if longest >= 1 else (1e-3, "milliseconds")
     size = math.ceil(len(parts) / MOST_BARS)
     bins = [parts[i : i + size] for i in range(0, len(parts), size)]
     means = [[sum(column) / len(group) for column in zip(*group, strict=True)] for group in bins]
     centres = [1 + size * i + (size - 1) / 2 for i in range(len(bins))]
-    with _styled("time"):
-        figure, axes = _canvas(4.4, 2.55)
+    with styled("time", medium):
+        figure, axes = canvas(4.4, 2.55)
         floor = [0.0] * len(means)
         for stage, (label, colour) in enumerate(STAGES):
-            heights = [mean[stage] for mean in means]
+            heights = [mean[stage] / divisor for mean in means]
             axes.bar(
                 centres, heights, bottom=floor, width=0.82 * size, color=COLOURS[colour],
                 label=label, linewidth=0,
             )  # fmt: skip
             floor = [f + h for f, h in zip(floor, heights, strict=True)]
-        axes.set_ylabel("seconds" if size == 1 else f"seconds (mean of {size})")
+        axes.set_ylabel(unit if size == 1 else f"{unit} (mean of {size})")
         axes.set_xlabel("attempt at a round")
         axes.set_xlim(0.3, len(parts) + 0.7)
         axes.grid(axis="y")
-        _whole_numbers(axes.xaxis, 8)
-        figure.legend(loc="outside upper left", ncols=4, handlelength=0.9, columnspacing=1.2)
+        whole_numbers(axes.xaxis, 8)
+        figure.legend(loc="outside upper left", ncols=3, handlelength=0.9, columnspacing=1.2)
         totals = [sum(column) for column in zip(*parts, strict=True)]
         spoken = ", ".join(
             f"{label} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
         )
-        return _finish(figure, "time", "Time by stage", f"Over all rounds: {spoken}.")
+        return finish(
+            figure, medium, "time", "Time spent on encryption", f"Over all rounds: {spoken}."
+        )
 
 
-def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | None:
+def bytes_plot(
+    rounds: Sequence[RoundReport], sites: Sequence[str], medium: Medium = SCREEN
+) -> Plot | None:
     """Bytes each site sent and received over the run."""
     totals = [
         (s, sum(r.bytes_up.get(s, 0) for r in rounds), sum(r.bytes_down.get(s, 0) for r in rounds))
@@ -315,8 +197,8 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
         return None
     shown = sorted(totals, key=lambda row: -row[1])[:MOST_SITES]
     divisor, unit = byte_unit(max(max(up, down) for _, up, down in totals))
-    with _styled("bytes"):
-        figure, axes = _canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0))
+    with styled("bytes", medium):
+        figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0))
         for offset, index, colour, label in (
             (-0.2, 1, "series-1", "sent (encrypted)"),
             (0.2, 2, "series-3", "received"),
@@ -324,7 +206,7 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
             amounts = [float(row[index]) / divisor for row in shown]
             places = [i + offset for i in range(len(shown))]
             axes.barh(places, amounts, height=0.36, color=COLOURS[colour], label=label)
-        axes.set_yticks(range(len(shown)), [_short(row[0]) for row in shown])
+        axes.set_yticks(range(len(shown)), [shortened(row[0]) for row in shown])
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.invert_yaxis()
         axes.set_xlabel(f"{unit} over the run")
@@ -334,14 +216,12 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
             f"{s} sent {up / divisor:.3g} and received {down / divisor:.3g} {unit}"
             for s, up, down in shown
         )
-        return _finish(figure, "bytes", "Bytes by site and direction", f"{spoken}.")
+        return finish(figure, medium, "bytes", "Bytes by site and direction", f"{spoken}.")
 
 
-def _short(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> Plot | None:
+def accountant_plot(
+    site: SiteReport, number: int, names: Mapping[str, str], medium: Medium = SCREEN
+) -> Plot | None:
     """The certified interval of the committed epsilon beside what other accountants say.
 
     Args:
@@ -355,8 +235,8 @@ def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> 
     upper = float(proven.epsilon)
     lower = float(proven.epsilon_lower if proven.epsilon_lower is not None else proven.epsilon)
     name = f"accountants-{number}"
-    with _styled(name):
-        figure, axes = _canvas(4.4, max(0.42 * len(figures) + 0.75, 1.6))
+    with styled(name, medium):
+        figure, axes = canvas(4.4, max(0.42 * len(figures) + 0.75, 1.6))
         values = [float(a.epsilon) for a in figures if a.epsilon is not None]
         spread = max(max(values) - min(values), upper * 1e-3)
         axes.axvspan(lower, upper, color=COLOURS["series-1"], alpha=0.25, lw=0)
@@ -372,24 +252,24 @@ def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> 
                 color=COLOURS["warn" if below else "ink"],
             )  # fmt: skip
         axes.set_yticks(
-            range(len(figures)), [_short(names.get(a.name, a.name), 22) for a in figures]
+            range(len(figures)), [shortened(names.get(a.name, a.name), 22) for a in figures]
         )
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.set_ylim(len(figures) - 0.5, -0.5)
         axes.set_xlim(min(values) - 0.12 * spread, max(values) + 0.75 * spread)
-        axes.xaxis.set_major_locator(_few())
+        axes.xaxis.set_major_locator(few_ticks())
         axes.set_xlabel(f"ε at δ = {delta_text(proven.delta)}")
         axes.grid(axis="x")
         spoken = "; ".join(
             f"{a.name} {epsilon_text(a.epsilon, 6)}" for a in figures if a.epsilon is not None
         )
         title = "Proven interval and peers"
-        return _finish(figure, name, title, f"Epsilon by accountant: {spoken}.")
+        return finish(figure, medium, name, title, f"Epsilon by accountant: {spoken}.")
 
 
 def _difference(value: Decimal | None, proven: Decimal, certified: bool) -> str:
     if value is None:
         return ""
     if certified:
-        return f"{epsilon_text(value, 6)}  proven"
-    return f"{epsilon_text(value, 6)}  {relative_text(value, proven)}"
+        return f"{epsilon_text(value, 9)}  proven"
+    return f"{epsilon_text(value, 9)}  {relative_text(value, proven)}"

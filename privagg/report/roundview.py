@@ -66,19 +66,18 @@ def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
         missing="; ".join(refused) if refused else joined(missing),
         metrics=tuple(f"{metrics[m]:.3f}" if m in metrics else "–" for m in measures),
         sent=byte_text(sum(r.bytes_up.values())),
-        seconds=second_text(r.seconds.round),
+        seconds=second_text(r.seconds.encrypt + r.seconds.add + r.seconds.open),
         opened=r.outcome == "opened",
     )
 
 
 def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
-    """(what, over the run, mean of a round) for the run's time and traffic."""
+    """(what, over the run, mean of a round) for time spent on ciphertexts, and for traffic."""
     rounds = report.rounds
     if not rounds:
         return ()
     seconds = [r.seconds for r in rounds]
     stages = (
-        ("Time, all of it", [s.round for s in seconds]),
         ("Encrypting, all sites", [s.encrypt for s in seconds]),
         ("Checking and adding", [s.add for s in seconds]),
         ("Opening", [s.open for s in seconds]),

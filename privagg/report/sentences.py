@@ -47,6 +47,7 @@ def summarise(report: Report) -> tuple[str, ...]:
             _what_left(report),
             *_spending(report),
             *_holding(report),
+            _searched(report),
             _public_metric(report),
         )
         if sentence
@@ -219,6 +220,21 @@ def _weaker_rows(report: Report, headline: ObserverRow) -> list[str]:
     return phrases
 
 
+def _searched(report: Report) -> str:
+    if not report.tuning:
+        return ""
+    names = joined([search.name for search in report.tuning])
+    runs = len({run for search in report.tuning for run in search.runs})
+    costs = [cost.epsilon for search in report.tuning for cost in search.costs]
+    spent = (
+        f", at a cost of at most ε = {epsilon_text(max(costs))} a search and site" if costs else ""
+    )
+    return (
+        f"The ledgers record {count_text(len(report.tuning), 'search', 'searches')} over settings "
+        f"({names}) with {count_text(runs, 'run')}{spent}; every one of these runs stays charged."
+    )
+
+
 def _public_metric(report: Report) -> str:
     final = next((r.metrics for r in reversed(report.rounds) if r.metrics), None)
     metrics = report.model.metrics if report.model and report.model.metrics else final
@@ -241,8 +257,8 @@ def unprotected(report: Report) -> tuple[str, ...]:
     items = [
         "Who took part in which round, when, and the number of bytes sent: visible to the "
         "aggregator and to anybody on the network's path.",
-        "How long a site took to answer: visible to the aggregator and the network, and not "
-        "charged to any budget.",
+        "How long a site took to answer: visible to the aggregator and the network; it is neither "
+        "recorded nor charged to any budget.",
         f"The plan itself, and the declared numbers of records ({counted}): public by agreement.",
         "The released model and every opened sum: the noise protects what they say about "
         f"{UNIT_PHRASE[unit]}, encryption does not; they can be copied and kept for ever.",

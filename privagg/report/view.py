@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ PLAN_LABELS = {
 
 @dataclass(frozen=True)
 class BudgetBar:
-    """One site's spending as a bar. Shares are per cent of the bar's full width."""
+    """One site's spending as a bar. Shares are per cent of the bar's full width.
+
+    `dataset` is empty where it has the site's name.
+    """
 
     site: str
     dataset: str
@@ -79,10 +83,14 @@ class BudgetBar:
 
 @dataclass(frozen=True)
 class Cell:
-    """An epsilon in the matrix, written; `exact` for the pointer; notes are footnote numbers."""
+    """An epsilon in the matrix, written; `exact` for the pointer; notes are footnote numbers.
+
+    `heat`: 0 at the matrix's smallest epsilon, 1 at its largest and at infinity, by logarithm.
+    """
 
     epsilon: str
     exact: str
+    heat: float
     over: bool
     infinite: bool
     notes: tuple[int, ...]
@@ -148,7 +156,7 @@ def _budget_bar(site: SiteReport) -> BudgetBar:
     usable = not infinite and full > 0
     return BudgetBar(
         site=site.name,
-        dataset=site.dataset,
+        dataset="" if site.dataset == site.name else site.dataset,
         records=count_text(site.declared_records, "declared record"),
         spent=epsilon_text(after),
         budget=_limit_text(limit),
@@ -192,7 +200,8 @@ def headline_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
     for observer, colluding, who, remark in wanted:
         row = worst_row(report, observer, colluding)
         if row is not None:
-            found.append((who, epsilon_text(row.epsilon), remark or row.sees))
+            sees = re.sub(r"\b1 colluders\b", "1 colluder", row.sees)
+            found.append((who, epsilon_text(row.epsilon), remark or sees))
     return tuple(found)
 
 
@@ -215,6 +224,7 @@ def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
         by_row.setdefault(label, {}).setdefault(row.colluding_sites, index)
     every = sorted({k for cells in by_row.values() for k in cells})
     columns = _spread(every, MOST_COLUMNS)
+    coldest, hottest = _scale(site)
     rows = []
     for label, indices in by_row.items():
         members = [site.guarantees[i] for i in indices.values()]
@@ -230,6 +240,7 @@ def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
                 Cell(
                     epsilon=epsilon_text(row.epsilon),
                     exact=format(row.epsilon, "f"),
+                    heat=_heat(row.epsilon, coldest, hottest),
                     over=row.epsilon > limit and row.epsilon.is_finite(),
                     infinite=row.epsilon.is_infinite(),
                     notes=tuple(sorted(numbers[a] for a in special)),
@@ -246,6 +257,19 @@ def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
         rows=tuple(rows),
         shortened=len(columns) < len(every),
     )
+
+
+def _scale(site: SiteReport) -> tuple[Decimal, Decimal]:
+    found = [row.epsilon for row in site.guarantees if row.epsilon.is_finite() and row.epsilon > 0]
+    return min(found, default=Decimal(1)), max(found, default=Decimal(1))
+
+
+def _heat(epsilon: Decimal, coldest: Decimal, hottest: Decimal) -> float:
+    if epsilon.is_infinite():
+        return 1.0
+    if epsilon <= coldest or hottest == coldest:
+        return 0.0
+    return round(math.log(epsilon / coldest) / math.log(hottest / coldest), 3)
 
 
 def _sees(rows: Sequence[ObserverRow]) -> str:

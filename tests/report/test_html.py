@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from privagg.report import Report
+from privagg.report import Report, view
 from privagg.report.html import render_html
 
 GetReport = Callable[[str], Report]
@@ -60,7 +60,7 @@ def page(report: GetReport) -> Callable[[str], tuple[str, Page]]:
 
 
 GetPage = Callable[[str], tuple[str, Page]]
-NAMES = ["three-hospitals", "plaintext", "twelve-sites", "infinite"]
+NAMES = ["three-hospitals", "plaintext", "seven-sites", "infinite"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +87,7 @@ def test_every_id_is_unique_and_every_reference_lands(page: GetPage, name: str) 
 
 
 def test_names_are_text_and_never_markup(page: GetPage) -> None:
-    text, parsed = page("twelve-sites")
+    text, parsed = page("seven-sites")
     assert "<b>&</b>" not in text
     assert "Krebsregister Süd &lt;b&gt;&amp;&lt;/b&gt; $x_1$" in text
     assert any("Süd <b>&</b> $x_1$" in piece for piece in parsed.text)
@@ -132,32 +132,51 @@ def test_no_claim_about_the_law_or_anonymity(page: GetPage) -> None:
 
 
 def test_the_matrix_marks_what_lies_above_the_budget(page: GetPage) -> None:
-    text, _ = page("twelve-sites")
-    assert 'class="k over"' in text  # aggregator with key holder: 3.32 against a budget of 2
+    text, _ = page("seven-sites")
+    assert 'class="k over"' in text  # aggregator with key holder, against a budget of 2
     assert 'class="k over"' not in page("three-hospitals")[0]
+
+
+def test_a_search_over_settings_is_shown_with_its_cost(page: GetPage) -> None:
+    text, _ = page("three-hospitals")
+    assert "<h3>learning rate</h3>" in text
+    assert "this run is not among them" in text
+    assert "recorded by data science in the ledger of coordinator and st-anna" in text
+    assert "The ledgers record no search over hyperparameters." in page("plaintext")[0]
+
+
+def test_the_darkest_field_is_the_weakest_guarantee(report: GetReport) -> None:
+    matrix = view.matrices(report("three-hospitals"))[0]
+    cells = [cell for row in matrix.rows for cell in row.cells if cell is not None]
+    by_epsilon = sorted(cells, key=lambda cell: Decimal(cell.exact))
+    assert [cell.heat for cell in by_epsilon] == sorted(cell.heat for cell in cells)
+    assert (by_epsilon[0].heat, by_epsilon[-1].heat) == (0.0, 1.0)
 
 
 def test_a_long_run_is_shortened_in_the_page_only(report: GetReport) -> None:
     made = report("three-hospitals")
-    rounds = tuple(made.rounds[i % 30].model_copy(update={"round": i + 1}) for i in range(1000))
+    rounds = tuple(made.rounds[i % 12].model_copy(update={"round": i + 1}) for i in range(1000))
     text = render_html(made.model_copy(update={"rounds": rounds}))
     assert "rounds left out here; the JSON report has them" in text or "left out here" in text
     assert text.count("<tr") < 400
     assert len(text) < 1_000_000
 
 
-def test_a_crowd_of_sites_is_plotted_for_those_closest_to_their_budgets(report: GetReport) -> None:
+def test_a_crowd_of_sites_is_plotted_for_those_closest_to_their_budgets(
+    report: GetReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "MOST_SITE_PLOTS", 5)
     made = report("smooth")
     crowd = tuple(
         made.sites[0].model_copy(
             update={"name": f"site-{i}", "epsilon_after_run": Decimal(i) / 100}
         )
-        for i in range(100)
+        for i in range(30)
     )
     text = render_html(made.model_copy(update={"sites": crowd}))
-    assert text.count("rounds charged") == 24
-    assert "76 more stand in the table" in text
-    assert text.count('class="bar"') == 24
-    assert "<b>site-99</b>" in text
+    assert text.count("rounds charged") == 5
+    assert "25 more stand in the table" in text
+    assert text.count('class="bar"') == 5
+    assert "<b>site-29</b>" in text
     assert "<b>site-0</b>" not in text
     assert '<th scope="row">site-0</th>' in text

@@ -50,7 +50,7 @@ def _altered(report: Report, change: Callable[[dict[str, Any]], None]) -> str:
         lambda f: f["sites"][0]["committed"].update(epsilon="a lot"),
         lambda f: f["sites"][0]["history"][0].update(outcome="refunded"),
         lambda f: f["rounds"][0]["bytes_up"].update({"st-anna": -5}),
-        lambda f: f["rounds"][0]["seconds"].update(round="Infinity"),
+        lambda f: f["rounds"][0]["seconds"].update(open="Infinity"),
         lambda f: f.pop("assumptions"),
         lambda f: f.update(federation="x" * 10_000),
     ],

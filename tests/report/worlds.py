@@ -46,7 +46,8 @@ class World:
     stopped: frozenset[int] = frozenset()
     dropped: dict[int, tuple[str, ...]] = field(default_factory=dict)
     attestations: tuple[dict[str, str], ...] = ()
-    earlier_runs: int = 0
+    earlier_charges: int = 0
+    searched: bool = False
     secure: bool = True
     outcome: str = "finished"
     reason: str = ""
@@ -59,9 +60,16 @@ class World:
         for name, ledger in self.sites.items():
             key = self._key(name)
             ledger.set_budget(key, self.budget, self.plan.delta, who="board", why="policy 7")
-        for number in range(self.earlier_runs):
+        for number in range(self.earlier_charges):
             for name in self.sites:
                 self._charge(name, "earlier-run", number + 1)
+        if self.searched:
+            search = {
+                "name": "learning rate", "runs": ["earlier-run"], "method": "composition",
+                "who": "data science", "facts": {"grid": "0.1, 0.5"},
+            }  # fmt: skip
+            for ledger in (self.coordinator, self.sites["st-anna"]):
+                ledger.record("tuning", search)
 
     def _ledger(self, name: str) -> Ledger:
         return Ledger.create(
@@ -136,10 +144,8 @@ class World:
         stopped = number in self.stopped
         survivors = [] if stopped else [name for name in names if name not in missing]
         learning = 0.62 + 0.34 * (1 - np.exp(-number / 7)) + rng.normal(0, 0.006)
-        seconds = {
-            "encrypt": 0.021 * len(names), "add": 0.004, "open": 0.0 if stopped else 0.006,
-            "round": float(0.09 + 0.03 * rng.random() + 0.025 * len(names)),
-        }  # fmt: skip
+        opening = 0.0 if stopped else 0.006
+        seconds = {"encrypt": 0.021 * len(names), "add": 0.004, "open": opening}
         facts = {
             "cohort": list(names), "survivors": survivors,
             "refusals": [{"site": n, "message": "no answer within 30 s"} for n in missing],
@@ -183,7 +189,7 @@ def distributed(
     """A record-distributed plan over these sites."""
     facts = {
         "sites": [{"name": n, "records": r, "dataset": f"{n}-2025"} for n, r in sites],
-        "dimension": 31, "rounds": 30, "sampling_rate": "0.2", "clip_norm_l2": "1",
+        "dimension": 31, "rounds": 12, "sampling_rate": "0.2", "clip_norm_l2": "1",
         "noise_multiplier": "3.4", "delta": "0.00001", "custody": "authority", "scheme": "ckks",
         "dropouts": 1,
         "recipe": {"model": {"kind": "logistic"}, "optimizer": {"kind": "sgd", "rate": 0.5}},
@@ -193,39 +199,45 @@ def distributed(
 
 
 def three_hospitals(folder: Path) -> World:
-    """Three hospitals, 30 rounds, earlier spending, one drop-out, one stopped round."""
-    who = {"who": "Dr. M. Weiss, data protection officer", "what": "No person is in two tables."}
+    """Three hospitals, 12 rounds, an earlier search, one drop-out, one stopped round."""
+    said = (
+        {"who": "Dr. M. Weiss, data protection officer", "what": "No person is in two tables."},
+        {"who": "Prof. A. Lindqvist", "what": "Second readings of <biopsies> at three | hospitals.",
+         "about": "registry.intended_use"},
+        {"who": "Dr. M. Weiss, data protection officer", "what": "Article 9(2)(j), research.",
+         "about": "gdpr-35.legal-basis"},
+    )  # fmt: skip
     return World(
-        folder, distributed(), earlier_runs=6, stopped=frozenset({11}),
-        dropped={5: ("leuven",), 11: ("leuven", "charite")}, attestations=(who,),
+        folder, distributed(), earlier_charges=3, stopped=frozenset({9}), searched=True,
+        dropped={5: ("leuven",), 9: ("leuven", "charite")}, attestations=said,
     ).play()  # fmt: skip
 
 
 def smooth(folder: Path) -> World:
     """Three hospitals, nothing goes wrong."""
-    return World(folder, distributed(rounds=12)).play()
+    return World(folder, distributed(rounds=4)).play()
 
 
 def plaintext(folder: Path) -> World:
     """The oracle scheme: single uploads lie open."""
-    plan = distributed(scheme="plaintext", custody="sites", rounds=8)
+    plan = distributed(scheme="plaintext", custody="sites", rounds=4)
     return World(folder, plan, protects=False).play()
 
 
-def twelve_sites(folder: Path) -> World:
-    """Twelve sites whose run the plan's rule stopped."""
-    sites = tuple((f"clinic-{i:02}", 90 + 37 * i) for i in range(1, 13))
-    plan = distributed(sites=sites, rounds=8, dropouts=2, colluders=2)
+def seven_sites(folder: Path) -> World:
+    """Seven sites whose run the plan's rule stopped."""
+    sites = tuple((f"clinic-{i:02}", 90 + 37 * i) for i in range(1, 8))
+    plan = distributed(sites=sites, rounds=4, dropouts=2, colluders=2, noise_multiplier="1.7")
     return World(
         folder, plan, federation="Krebsregister Süd <b>&</b> $x_1$",
-        stopped=frozenset({8}), outcome="stopped", reason="1 of 3 contributions; the plan needs 2",
+        stopped=frozenset({4}), outcome="stopped", reason="1 of 3 contributions; the plan needs 2",
     ).play()  # fmt: skip
 
 
 def unsafe_randomness(folder: Path) -> World:
     """A deterministic test source: epsilon is infinite."""
     return World(
-        folder, distributed(rounds=6), secure=False, budget=Decimal("Infinity"),
+        folder, distributed(rounds=3), secure=False, budget=Decimal("Infinity"),
         generator="deterministic test source (unsafe)",
     ).play()  # fmt: skip
 
@@ -239,7 +251,7 @@ def weighted_clients(folder: Path) -> World:
                 {"name": "b", "records": 60, "weight": 2},
                 {"name": "c", "records": 70, "weight": 4},
             ],
-            "dimension": 100, "rounds": 5, "clip_norm_l2": "0.5", "noise_multiplier": "8",
+            "dimension": 100, "rounds": 3, "clip_norm_l2": "0.5", "noise_multiplier": "8",
             "delta": "0.000001", "custody": "sites", "scheme": "bfv", "colluders": 0,
             "protects_unit": "person",
         }
@@ -251,7 +263,7 @@ WORLDS: dict[str, Callable[[Path], World]] = {
     "three-hospitals": three_hospitals,
     "smooth": smooth,
     "plaintext": plaintext,
-    "twelve-sites": twelve_sites,
+    "seven-sites": seven_sites,
     "infinite": unsafe_randomness,
     "weighted": weighted_clients,
 }

@@ -1,0 +1,231 @@
+"""What every form of the report for people shows, in order, with the sentences around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from privagg.report import roundview, view
+from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
+from privagg.report.model import Report, SiteReport, TuningSearch
+
+METHODS = {
+    "composition": "every run is charged, and the charges compose",
+    "repeat-and-select": "runs are repeated and one is selected; every run is charged in full",
+}
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """A search over hyperparameters, written. `costs`: (site, charges, epsilon, proven lower)."""
+
+    name: str
+    sentence: str
+    costs: tuple[tuple[str, str, str, str], ...]
+    delta: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report arranged for reading. Texts are plain; nothing in them is markup."""
+
+    report: Report
+    banners: tuple[tuple[str, str], ...]
+    bars: tuple[view.BudgetBar, ...]
+    summary_bars: tuple[view.BudgetBar, ...]
+    plotted: tuple[SiteReport, ...]
+    headline: tuple[tuple[str, str, str], ...]
+    headline_delta: str
+    totals: tuple[tuple[str, str, str], ...]
+    comparisons: tuple[view.ComparisonGroup, ...]
+    matrices: tuple[view.Matrix, ...]
+    plan: tuple[tuple[str, str], ...]
+    rounds: tuple[roundview.RoundRow, ...]
+    measures: tuple[str, ...]
+    searches: tuple[SearchView, ...]
+
+    @property
+    def public_table(self) -> str:
+        """The public table's name in a sentence."""
+        table = self.report.public_table
+        return table.name if table else "the public table"
+
+    @property
+    def any_before(self) -> bool:
+        """True where some site had spent before this run."""
+        return any(bar.before_share > 0 for bar in self.bars)
+
+    @property
+    def any_infinite(self) -> bool:
+        """True where some figure promises nothing."""
+        return any(bar.infinite for bar in self.bars) or any(c.infinite for c in self._cells)
+
+    @property
+    def any_over(self) -> bool:
+        """True where some observer's figure lies above a budget."""
+        return any(c.over for c in self._cells)
+
+    @property
+    def _cells(self) -> list[view.Cell]:
+        return [c for m in self.matrices for row in m.rows for c in row.cells if c is not None]
+
+    @property
+    def spending_text(self) -> str:
+        """Says how the plots of spending are to be read."""
+        unplotted = len(self.report.sites) - len(self.plotted)
+        more = (
+            f" Shown are the sites closest to their budgets; {unplotted} more stand in the table "
+            "of ledgers."
+            if unplotted
+            else ""
+        )
+        return (
+            "A round is charged before anybody trains, for the least noise that the plan allows "
+            "to be opened. A stopped round stays charged; it is marked with a cross. ε is the "
+            f"total over everything ever charged to the data set.{more}"
+        )
+
+    @property
+    def quality_text(self) -> str:
+        """Says on which records the model was measured, or why it was not."""
+        table = self.report.public_table
+        if table is None:
+            return (
+                "No table was declared public, so no quality is reported: a figure measured on "
+                "private records would itself have to be charged."
+            )
+        rows = f" ({count_text(table.rows, 'row')})" if table.rows is not None else ""
+        return (
+            f"Measured on the table “{table.name}”{rows}, which was declared public. Nothing was "
+            "measured on the institutions' own records. How long training took is not recorded, "
+            "because it depends on private records."
+        )
+
+    @property
+    def number_text(self) -> str:
+        """Says what the accountants' figures mean."""
+        return (
+            "The total charged in this run, by each accountant. A proven figure is an interval "
+            "that certainly holds the true ε; the others are computed in floating point and may "
+            "fall on either side."
+        )
+
+    @property
+    def observers_text(self) -> str:
+        """Says how the observer matrix is to be read."""
+        over = (
+            " ▲ marks a figure above the site's budget: the guarantee against that observer is "
+            "weaker than what the budget was charged with."
+            if self.any_over
+            else ""
+        )
+        infinite = " ∞ means that nothing is guaranteed." if self.any_infinite else ""
+        return (
+            "Each figure is the ε, for what was really done in this run, against one observer who "
+            "may pool what it knows with k other sites: they know their own noise and subtract "
+            "it. The darker a field, the more can be learned. Numbers in superscript are the "
+            f"assumptions a figure needs.{over}{infinite}"
+        )
+
+    @property
+    def assumptions_text(self) -> str:
+        """Says what the assumptions are for."""
+        return (
+            "A guarantee holds where its assumptions do. privagg cannot prove any of these; they "
+            "have to be judged."
+        )
+
+    @property
+    def tuning_text(self) -> str:
+        """Says what the ledgers record about searches over hyperparameters."""
+        if not self.searches:
+            return (
+                "The ledgers record no search over hyperparameters. Settings that were chosen by "
+                "looking at private records without a charge would not show here."
+            )
+        return (
+            "Trying settings on private records is itself a release, so every run of a search is "
+            "charged in full. That this covers the choice among them rests on choosing by charged "
+            "results or by public data only."
+        )
+
+    @property
+    def ledgers_text(self) -> str:
+        """Says what the checkpoints are good for."""
+        return (
+            "Every figure above follows from these ledgers. A signed checkpoint fixes a ledger's "
+            "whole history up to that entry: whoever keeps one can tell later whether anything "
+            "before it was changed."
+        )
+
+    @property
+    def statements_text(self) -> str:
+        """Introduces the statements, or says that there are none."""
+        if not self.report.attestations:
+            return "Nobody made a statement in the configuration."
+        return (
+            "Repeated here as they were given in the configuration; privagg has not checked them."
+        )
+
+
+def arranged(report: Report) -> Page:
+    """The report, arranged for reading."""
+    bars = view.budget_bars(report)
+    plotted = view.closest_to_budget(report)
+    shown = {site.name for site in plotted}
+    return Page(
+        report=report,
+        banners=_banners(report),
+        bars=bars,
+        summary_bars=tuple(bar for bar in bars if bar.site in shown),
+        plotted=plotted,
+        headline=view.headline_rows(report),
+        headline_delta=delta_text(report.sites[0].committed.delta) if report.sites else "",
+        totals=roundview.total_rows(report),
+        comparisons=view.comparisons(report),
+        matrices=view.matrices(report),
+        plan=view.plan_rows(report),
+        rounds=roundview.round_rows(report),
+        measures=roundview.metric_names(report),
+        searches=tuple(_search(report, search) for search in report.tuning),
+    )
+
+
+def _banners(report: Report) -> tuple[tuple[str, str], ...]:
+    found = []
+    if not report.scheme.protects:
+        found.append(
+            ("Nothing was encrypted.", f"The scheme {report.scheme.name} is for tests and "
+             "comparisons: whoever adds the contributions can read each of them.")
+        )  # fmt: skip
+    if any(site.epsilon_after_run.is_infinite() for site in report.sites):
+        found.append(
+            ("No guarantee.", "At least one round was run without noise, or with a generator made "
+             "for tests: ε is infinite.")
+        )  # fmt: skip
+    if report.outcome != "finished":
+        found.append(
+            (f"The run is {report.outcome}.", report.reason or "The ledger gives no reason.")
+        )
+    return tuple(found)
+
+
+def _search(report: Report, search: TuningSearch) -> SearchView:
+    among = "this run is one of them" if report.run in search.runs else "this run is not among them"
+    return SearchView(
+        name=search.name,
+        sentence=(
+            f"{count_text(len(search.runs), 'run')} ({joined(list(search.runs))}; {among}), "
+            f"recorded by {search.who} in the ledger of {joined(list(search.recorded_in))}. "
+            f"Accounted for by {search.method}: {METHODS[search.method]}."
+        ),
+        costs=tuple(
+            (
+                cost.site,
+                count_text(cost.charges, "charge"),
+                epsilon_text(cost.epsilon),
+                lower_text(cost.epsilon_lower, 9) if cost.epsilon_lower is not None else "",
+            )
+            for cost in search.costs
+        ),
+        delta=delta_text(search.costs[0].delta) if search.costs else "",
+    )
