@@ -167,7 +167,7 @@ def test_a_server_that_crashes_loses_nothing_it_confirmed() -> None:
         with_budget(url)
         ledger = reopened(url)
         receipts = [ledger.charge(request_for(round_)) for round_ in range(3)]
-        server.stop("immediate")
+        server.stop()
         with pytest.raises(LedgerError, match="cannot be used"):
             ledger.charge(request_for(3))
         server.start()
