@@ -1,6 +1,6 @@
 """Chooses the credit benchmark's hyperparameters on synthetic card holders, never on real ones.
 
-    python -m tests.benchmarks.synthetic_credit [--worlds 3] [--draws 2] [--seed 0]
+    python -m tests.benchmarks.synthetic_credit [--worlds 8] [--draws 1] [--seed 1]
 
 Draws data sets of the declared size. What is put in is what the columns' public description says
 (amounts in New Taiwan dollars, payment status from -2 to 8 months of delay, UCI "Default of Credit
@@ -11,7 +11,9 @@ defaults.
 
 On each, the benchmark's mechanism is simulated in plain numpy: full batches, so T rounds are one
 Gaussian mechanism with noise multiplier sigma / sqrt(T), exactly. The table shows the AUC on fresh
-card holders for three ways to declare the columns and for clip, rate and length of training.
+card holders for three ways to declare the columns and for clip, rate and length of training. One
+recipe has to serve every epsilon, so the choice is minimax regret, as in `synthetic_heart.py`:
+`Recipe` below is what `--worlds 8 --draws 1 --seed 1` puts last.
 """
 
 from __future__ import annotations
@@ -86,8 +88,8 @@ class Recipe:
 
     encoding: str = "log-categories"
     rounds: int = 40
-    clip_norm_l2: float = 1.0
-    learning_rate: float = 1.0
+    clip_norm_l2: float = 2.0
+    learning_rate: float = 0.25
     momentum: float = 0.9
 
 
@@ -180,6 +182,10 @@ def candidates() -> list[Recipe]:
     base = Recipe()
     grid = [replace(base, encoding=e) for e in ("range-categories", "range-numbers")]
     grid += [
+        replace(base, encoding=e, clip_norm_l2=1.0, learning_rate=1.0)
+        for e in ("range-categories", "range-numbers")
+    ]
+    grid += [
         replace(base, clip_norm_l2=clip, learning_rate=rate)
         for clip in (0.5, 1.0, 2.0)
         for rate in (0.25, 1.0, 4.0)
@@ -192,9 +198,9 @@ def candidates() -> list[Recipe]:
 def main() -> None:
     """Prints the tuning table, the least worst regret last."""
     parser = argparse.ArgumentParser(description="tune the credit recipe on synthetic data")
-    parser.add_argument("--worlds", type=int, default=3, help="synthetic data sets")
-    parser.add_argument("--draws", type=int, default=2, help="noise draws for each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worlds", type=int, default=8, help="synthetic data sets")
+    parser.add_argument("--draws", type=int, default=1, help="noise draws for each")
+    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
 
     rng = np.random.default_rng(arguments.seed)

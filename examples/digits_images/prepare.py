@@ -1,0 +1,13 @@
+"""Writes the three clients' own image files from scikit-learn's handwritten digits.
+
+python examples/digits_images/prepare.py
+"""
+
+from pathlib import Path
+
+from privagg.client.datasets import write_digits
+
+HERE = Path(__file__).resolve().parent
+
+if __name__ == "__main__":
+    write_digits(HERE / "out" / "data")

@@ -1,0 +1,146 @@
+"""Every example: its committed settings make a sound plan, and a shortened run goes through."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from privagg import Federation, Ledger, RunResult
+from privagg.config import load_config
+from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+DATA = Path(os.environ.get("PRIVAGG_DATA", ROOT.parent / "shared" / "data"))
+
+CONFIGURATIONS = sorted(EXAMPLES.glob("*/*.toml"))
+
+
+def workspace(name: str, tmp_path: Path, *, rounds: int) -> Path:
+    """A copy of one example without its outputs, its configurations cut to so many rounds."""
+    folder = tmp_path / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("out", "__pycache__"))
+    for path in folder.glob("*.toml"):
+        text, found = re.subn(r"(?m)^rounds = \d+$", f"rounds = {rounds}", path.read_text())
+        assert found == 1
+        path.write_text(text)
+    return folder
+
+
+def source(name: str) -> Path:
+    """The user's own tables, or a skip that says what is missing."""
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no tables in {DATA / name}; set PRIVAGG_DATA to the folder that has {name}/")
+    return DATA / name
+
+
+def prepare(folder: Path, data: Path) -> None:
+    """The example's own preparation, into the copy."""
+    function: Callable[[Path, Path], None] = runpy.run_path(str(folder / "prepare.py"))["prepare"]
+    function(data, folder / "out" / "data")
+
+
+def assert_whole(federation: Federation, result: RunResult) -> None:
+    """All rounds opened, every ledger charged with exactly the plan, and the files are there."""
+    plan = federation.plan
+    assert result.outcome == "finished", result.reason
+    assert [r.outcome.survivors for r in result.rounds] == [plan.names] * plan.rounds
+    assert np.isfinite(result.parameters).all()
+    assert np.abs(result.parameters).max() > 0
+    assert 0 < result.metrics["accuracy"] <= 1
+    for name in plan.names:
+        with_key = federation.open_ledger(name)
+        assert isinstance(with_key, Ledger)
+        spent = with_key.spent(federation.budget_key(name)).epsilon.upper
+        planned = federation.accountant.epsilon(plan.total_committed(name), plan.delta).upper
+        assert Decimal(0) < spent == planned <= federation.config.privacy.epsilon
+    for file in (result.model, result.report_json, result.report_html):
+        assert file is not None
+        assert file.stat().st_size > 0
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_committed_settings_cost_what_they_say(path: Path) -> None:
+    federation = Federation.from_toml(path)
+    plan, privacy = federation.plan, federation.config.privacy
+    for name in plan.names:
+        upper = federation.accountant.epsilon(plan.total_committed(name), plan.delta).upper
+        assert privacy.epsilon * Decimal("0.999") < upper <= privacy.epsilon
+    assert privacy.delta * max(site.records for site in plan.sites) < 1
+
+
+def test_the_examples_cover_modes_custodies_and_schemes() -> None:
+    configs = [load_config(path) for path in CONFIGURATIONS]
+    assert {c.privacy.mode for c in configs} == {"record-distributed", "record-local"}
+    assert {c.secure.custody.value for c in configs} == {"authority", "sites"}
+    assert {c.secure.scheme for c in configs} == {"ckks", "bfv", "paillier"}
+    assert {c.training.optimizer.kind for c in configs} >= {"sgd", "adam", "momentum"}
+    assert any(c.training.proximal_mu > 0 for c in configs)
+
+
+def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = workspace("breast_cancer", tmp_path, rounds=2)
+    names = runpy.run_path(str(folder / "federation.py"))
+    assert isinstance(names["federation"].plan, DistributedPlan)
+    assert_whole(names["federation"], names["result"])
+    assert str(folder / "out" / "report.html") in capsys.readouterr().out
+
+
+def test_heart_disease_over_four_hospitals(tmp_path: Path) -> None:
+    data = source("heart")
+    folder = workspace("heart_disease", tmp_path, rounds=2)
+    prepare(folder, data)
+    federation = Federation.from_toml(folder / "heart_disease.toml")
+    assert isinstance(federation.plan, LocalPlan)
+    for site in federation.config.sites:
+        assert len(federation.records_of(site)) == site.records
+    assert federation.public_records is not None
+    assert len(federation.public_records) == 150
+    assert_whole(federation, federation.run())
+
+
+def test_credit_default_over_three_banks(tmp_path: Path) -> None:
+    data = source("credit")
+    folder = workspace("credit_default", tmp_path, rounds=2)
+    prepare(folder, data)
+    federation = Federation.from_toml(folder / "credit_default.toml")
+    result = federation.run()
+    assert_whole(federation, result)
+    assert "auc" in result.metrics
+
+
+def test_three_clients_with_image_files(tmp_path: Path) -> None:
+    folder = workspace("digits_images", tmp_path, rounds=2)
+    runpy.run_path(str(folder / "prepare.py"), run_name="__main__")
+    federation = Federation.from_toml(folder / "digits_images.toml")
+    assert isinstance(federation.plan, LocalPlan)
+    result = federation.run()
+    assert_whole(federation, result)
+    assert result.parameters.size == 64 * 32 + 32 + 32 * 10 + 10
+
+
+def test_people_as_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = workspace("digits_images", tmp_path, rounds=2)
+    main: Callable[..., Federation] = runpy.run_path(str(folder / "by_person.py"))["main"]
+    federation = main(people=6, rounds=1)
+    assert isinstance(federation.plan, ClientPlan)
+    assert federation.plan.unit.value == "person"
+    assert "finished" in capsys.readouterr().out
+    spent = federation.open_ledger("person-005").spent(federation.budget_key("person-005"))
+    assert Decimal(0) < spent.epsilon.upper <= 8
+
+
+def test_by_person_counts_on_the_hundred_people_it_names() -> None:
+    module = runpy.run_path(str(EXAMPLES / "digits_images" / "by_person.py"))
+    sites = [{"name": f"p{i}", "records": 15, "data": "-", "labels": "-"} for i in range(100)]
+    plan = Federation.from_dict(module["configuration"](sites, 8)).plan
+    assert plan.minimum_survivors == 95
+    assert plan.delta * 100 < 1
