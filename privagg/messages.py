@@ -71,12 +71,19 @@ class Statement(BaseModel):
 
 
 class RoundStart(Header):
-    """Coordinator to site: take part in this round. Payload: the model, float64 (d,)."""
+    """Coordinator to site: take part in this round. Payload: the model, float64 (d,).
+
+    Args:
+        cohort: sites asked, in roster order.
+        kept_sizes: entries of each site's ledger that the coordinator has a checkpoint of; the
+            upload has to prove that the ledger still extends it.
+    """
 
     kind: ClassVar[int] = 1
 
     key_id: Hex64
     cohort: tuple[Name, ...] = Field(max_length=10**6)
+    kept_sizes: dict[Name, int] = Field(default_factory=dict, max_length=10**6)
 
 
 class Upload(Header):
@@ -85,6 +92,7 @@ class Upload(Header):
     Args:
         receipt_hash: hash of the ledger entry that charged this contribution.
         checkpoint: the site's signed ledger checkpoint after that charge; receivers keep it.
+        consistency: RFC 6962 proof (hex) that it extends the checkpoint kept before.
         generator: name of the site's source of randomness (attested).
         noise_stddev_grid: standard deviation of the noise added, in grid units (attested).
     """
@@ -94,6 +102,7 @@ class Upload(Header):
     key_id: Hex64
     receipt_hash: str = Field(max_length=128)
     checkpoint: str = Field(max_length=8192)
+    consistency: tuple[Hex64, ...] = Field(default=(), max_length=64)
     generator: str = Field(max_length=128)
     noise_stddev_grid: str = Field(max_length=64)
 

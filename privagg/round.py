@@ -31,6 +31,7 @@ from privagg.messages import (
 from privagg.privacy.plan import ClientPlan, TrainingPlan
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.server.aggregator import Aggregator, RoundTerms
+from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Transport
 
 FloatVector = NDArray[np.float64]
@@ -49,6 +50,7 @@ class Job:
         identity: the coordinator's own.
         roster: pinned identity keys of sites and key holder.
         opener: the party that answers opening requests.
+        watch: keeps the checkpoints of the sites' ledgers; None where nobody watches.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Job:
     identity: Identity
     roster: Roster
     opener: str
+    watch: CheckpointWatch | None = None
 
     def cohort(self) -> tuple[str, ...]:
         """The sites asked in a round: all, or `cohort_size` drawn uniformly by the OS CSPRNG."""
@@ -142,7 +145,7 @@ def run_round(
     result = RoundOutcome(round_number, attempt, job.cohort())
     with result.timed("round"):
         terms = job.terms(round_number, attempt, result.cohort)
-        aggregator = Aggregator(terms, job.parameters, job.roster)
+        aggregator = Aggregator(terms, job.parameters, job.roster, job.watch)
         _collect(job, transport, aggregator, parameters, result)
         opening: Statement | None = None
         try:
@@ -173,6 +176,7 @@ def _collect(
         plan_digest=job.plan.digest,
         key_id=job.key_id,
         cohort=result.cohort,
+        kept_sizes=job.watch.kept_sizes(result.cohort) if job.watch is not None else {},
     )
     payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()

@@ -26,12 +26,14 @@ from privagg.client.site import Learner, Pins, Site
 from privagg.client.training import make_learner
 from privagg.errors import PrivaggError
 from privagg.identity import Roster
+from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.randomness import Randomness
 from privagg.report import write_report
 from privagg.round import Job, RoundOutcome, run_round
 from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.opening import DecryptionKey
+from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.optimizers import ServerOptimizer, make_optimizer
 
 if TYPE_CHECKING:
@@ -115,6 +117,9 @@ class Run:
             identity=self.identities[COORDINATOR],
             roster=self.roster,
             opener=federation.opener,
+            watch=CheckpointWatch(
+                CheckpointKeeper.open(federation.output / "checkpoints.sqlite"), self.roster
+            ),
         )
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
         self.generator = randomness.name

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from privagg.client.site import Pins, Site
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
-from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
 from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, RoundOutcome, run_round
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.registry import scheme
+from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Reply
 
 NAMES = ("north", "east", "south", "west")
@@ -91,6 +92,8 @@ class Simulation:
         self.ledgers = {name: self._ledger(name, Decimal(budget)) for name in NAMES}
         self.sites = {name: self.site(name) for name in NAMES}
         self.key_holder = self.make_key_holder()
+        keeper = CheckpointKeeper.open(folder / "kept.sqlite")
+        self.watch = CheckpointWatch(keeper, self.roster)
         self.wire = Wire(
             {
                 **{name: site.handle for name, site in self.sites.items()},
@@ -155,6 +158,7 @@ class Simulation:
             identity=self.identities["coordinator"],
             roster=self.roster,
             opener="key-holder",
+            watch=self.watch,
         )
 
     def round(self, number: int = 1, attempt: int = 1) -> RoundOutcome:

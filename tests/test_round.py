@@ -18,6 +18,7 @@ from privagg.messages import (
     Upload,
     read_message,
 )
+from privagg.privacy.ledger import Ledger
 from privagg.secure.wire import EncryptedTensor
 from tests.simulator import DIMENSION, NAMES, Simulation
 
@@ -339,3 +340,28 @@ def test_a_site_that_contributed_nothing_realised_nothing(simulation: Simulation
     (term,) = north["event"]["terms"]
     share = simulation.plan.event_of_shares(3).terms[0].mechanism.noise_multiplier
     assert term["mechanism"]["noise_multiplier"] == str(share)
+
+
+def test_a_ledger_that_was_rolled_back_is_refused_as_a_contributor(
+    simulation: Simulation,
+) -> None:
+    """The owner restores yesterday's file and signs on: budget regained, but not unseen."""
+    simulation.round(1)
+    copy = simulation.folder / "yesterday.sqlite"
+    simulation.ledgers["east"].backup(copy)
+    simulation.round(2)
+    assert simulation.watch.kept_sizes(NAMES)["east"] > 0
+    rolled_back = Ledger.open(copy, signing_key=simulation.identities["east"].key)
+    simulation.wire.handlers["east"] = simulation.site("east", ledger=rolled_back).handle
+    outcome = simulation.round(3)
+    assert "east" not in outcome.survivors
+    assert outcome.refusals["east"].startswith("Ledger")
+    assert outcome.outcome == "opened"
+
+
+def test_honest_ledgers_extend_what_was_kept(simulation: Simulation) -> None:
+    sizes = []
+    for number in (1, 2, 3):
+        assert simulation.round(number).survivors == NAMES
+        sizes.append(simulation.watch.kept_sizes(NAMES)["north"])
+    assert sizes == sorted(set(sizes))

@@ -284,12 +284,21 @@ class Site:
             key_id=self._pins.key_id,
             receipt_hash=receipt.entry_hash,
             checkpoint=receipt.checkpoint,
+            consistency=self._consistency(header, receipt),
             generator=self._randomness.name,
             noise_stddev_grid=_noise_text(self._plan),
         )
         frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
         self.encrypt_seconds = time.perf_counter() - start
         return frame
+
+    def _consistency(self, header: RoundStart, receipt: Receipt) -> tuple[str, ...]:
+        """Proof that the receipt's checkpoint extends the one that the coordinator kept."""
+        kept = header.kept_sizes.get(self.identity.name, 0)
+        if not 0 < kept <= receipt.index:
+            return ()
+        proof = self.ledger.consistency_proof(kept, receipt.index + 1)
+        return tuple(step.hex() for step in proof)
 
     # --- what really happened ------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from privagg.messages import (
 from privagg.secure.contributors import bitmap_of, contributors_of
 from privagg.secure.scheme import Buffer, Parameters
 from privagg.secure.wire import EncryptedTensor
+from privagg.server.checkpoints import CheckpointWatch
 
 FRAME_OVERHEAD_BYTES = 64 * 2**10
 """Room for a frame's header, the tensor's header and the signature; or for one statement."""
@@ -82,10 +83,18 @@ class Aggregator:
         terms: what the round is about.
         parameters: public parameters of the scheme, with the key's public facts.
         roster: pinned identity keys of the sites.
+        watch: keeps the sites' ledger checkpoints; None where nobody watches.
     """
 
-    def __init__(self, terms: RoundTerms, parameters: Parameters, roster: Roster) -> None:
+    def __init__(
+        self,
+        terms: RoundTerms,
+        parameters: Parameters,
+        roster: Roster,
+        watch: CheckpointWatch | None = None,
+    ) -> None:
         self.terms = terms
+        self._watch = watch
         self._parameters = parameters
         self._roster = roster
         self._fold = parameters.fold()
@@ -110,6 +119,7 @@ class Aggregator:
 
         Raises:
             ProtocolError, CiphertextError, KeyMismatchError: what was wrong; nothing was added.
+            LedgerTamperedError: the sender's ledger does not extend the checkpoint kept of it.
         """
         limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES * (1 + self._may_combine)
         message = read_message(data, self._roster, max_bytes=limit)
@@ -125,6 +135,8 @@ class Aggregator:
         if not isinstance(header, Upload):
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
         self._check_key(header.sender, header.key_id)
+        if self._watch is not None:
+            self._watch.keep(header)
         self._add(header.sender, message.payload, {header.sender: message.statement})
         if self.terms.strict:
             self._uploads[header.sender] = bytes(data)
