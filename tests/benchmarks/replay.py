@@ -44,6 +44,9 @@ from privagg.server.optimizers import make_optimizer
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 
 FloatVector = NDArray[np.float64]
+Watcher = tuple[str, int]
+"""An observer's name and how many sites collude with it."""
+
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -96,11 +99,11 @@ class Replay:
         for number in range(count):
             yield self._draw(f"draw-{number}")
 
-    def guarantees(self, *wanted: tuple[str, int]) -> list[Guarantee]:
+    def guarantees(self, *wanted: Watcher) -> list[Guarantee]:
         """What the plan's rounds promise the first site's records.
 
         Args:
-            wanted: (observer's name, number of colluding sites).
+            wanted: observers.
 
         Returns:
             One guarantee each, composed over all planned rounds with every site surviving.
@@ -212,13 +215,13 @@ class Replay:
 
 
 def noise_against(
-    plan: TrainingPlan, observer: tuple[str, int], epsilon: Decimal, accountant: Accountant
+    plan: TrainingPlan, observer: Watcher, epsilon: Decimal, accountant: Accountant
 ) -> Decimal:
     """The plan's noise multiplier at which this observer's epsilon over all rounds fits.
 
     Args:
         plan: with any noise multiplier but 0.
-        observer: (name, number of colluding sites).
+        observer: who looks, and with how many.
         epsilon: what all rounds together may cost, as that observer sees them.
         accountant: whose upper bound has to fit.
     """
@@ -232,7 +235,7 @@ def noise_against(
 
 
 def calibrated(
-    values: dict[str, Any], base: Path, observer: tuple[str, int], epsilon: Decimal
+    values: dict[str, Any], base: Path, observer: Watcher, epsilon: Decimal
 ) -> Federation:
     """The configured federation with its noise set so that `observer`'s epsilon is `epsilon`.
 

@@ -1,0 +1,117 @@
+"""The benchmarks' parts agree with each other, and one draw of each goes through."""
+
+from __future__ import annotations
+
+import json
+import os
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from privagg.client.features import TableSchema
+from tests.benchmarks import credit, heart, synthetic_credit, synthetic_heart
+from tests.benchmarks.replay import Replay, calibrated, over_draws
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("PRIVAGG_DATA", ROOT.parent / "shared" / "data"))
+
+
+def tables(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no tables in {DATA / name}; set PRIVAGG_DATA to the folder that has {name}/")
+    return DATA / name
+
+
+def test_hearts_declaration_encodes_as_the_synthetic_study_did() -> None:
+    columns = synthetic_heart.draw_federation(np.random.default_rng(5)).train[0][0]
+    table = pd.DataFrame(columns).assign(num=0)
+    data = heart.configuration("record-local", {"cleveland": 9})["data"]
+    x, _ = TableSchema.model_validate(data).encode(table)
+    studied = synthetic_heart.encode(columns, synthetic_heart.WEIGHTED)
+    np.testing.assert_allclose(x, studied[:, :-1], rtol=1e-6)
+
+
+def test_both_modes_take_the_studied_recipes() -> None:
+    shared = heart.configuration("record-distributed", {"cleveland": 9})
+    local = heart.configuration("record-local", {"cleveland": 9})
+    assert shared["training"]["rounds"] == synthetic_heart.Recipe().rounds
+    assert local["training"]["local_steps"] == synthetic_heart.LocalRecipe().local_steps
+    assert shared["data"] == local["data"]
+
+
+def test_credits_encoding_has_eighty_columns() -> None:
+    table = synthetic_credit.draw_card_holders(np.random.default_rng(0), 50)
+    x, y = synthetic_credit.encode(table, "log-categories")
+    assert x.shape == (50, 81)
+    assert set(np.unique(y)) <= {0.0, 1.0}
+    assert np.abs(x).max() <= 1.25  # a bill of two million is log 2001 of log 501
+
+
+def test_standard_error_against_numpy() -> None:
+    values = np.random.default_rng(1).random(7)
+    found = over_draws("accuracy", list(values))
+    assert found["accuracy"] == pytest.approx(values.mean())
+    assert found["accuracy_se"] == pytest.approx(values.std(ddof=1) / 7**0.5)
+    assert over_draws("accuracy", [0.5])["accuracy_se"] == 0
+
+
+def test_flambys_split_and_table() -> None:
+    folder = tables("heart")
+    sizes = [
+        tuple(map(len, heart.split(heart.complete_rows(folder, name)))) for name in heart.HOSPITALS
+    ]
+    assert sizes == [(199, 104), (172, 89), (30, 16), (85, 45)]
+    # The means that FLamby's file holds, to three decimals.
+    theirs = {"0": 0.712, "0.1": 0.606, "1": 0.685, "5": 0.704, "10": 0.700}
+    for epsilon, accuracy in theirs.items():
+        assert round(heart.peer_accuracy(folder, Decimal(epsilon)), 3) == accuracy
+
+
+def test_heart_noise_is_what_the_named_observer_pays_for(tmp_path: Path) -> None:
+    counts = heart.write_split(tables("heart"), tmp_path)
+    values = heart.configuration("record-distributed", counts)
+    federation = calibrated(values, tmp_path, heart.MODEL_USERS, Decimal(1))
+    (tmp_path / "state").mkdir()
+    replay = Replay(federation, tmp_path / "state")
+    users, sites = replay.guarantees(heart.MODEL_USERS, heart.ONE_COLLUDER)
+    assert Decimal("0.9999") < users.epsilon <= 1 < sites.epsilon
+    assert users.certified
+    # The exact noise of one Gaussian mechanism, by Balle & Wang's formula, spread over the rounds.
+    exact = synthetic_heart.gaussian_noise_multiplier(1, 1e-4) * federation.plan.rounds**0.5
+    committed = float(federation.plan.noise_multiplier)
+    assert committed * (4 / 3) ** 0.5 == pytest.approx(exact, rel=1e-5)
+    draw = next(replay.draws(1))
+    assert set(draw.epsilon_spent.values()) == {sites.epsilon}
+    assert heart.TestSets(federation, tmp_path).accuracy(draw.parameters) > 0.7
+
+
+def test_heart_rows_stand_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tables("heart")
+    monkeypatch.setattr(heart, "JOBS", heart.JOBS[1:2])
+    path = tmp_path / "rows.json"
+    heart.main(["--data", str(folder), "--json", str(path), "--draws", "2", "--workers", "1"])
+    rows = json.loads(path.read_text())
+    assert [(r["epsilon"], r["observer"], r["colluding_sites"]) for r in rows] == [
+        (1.0, "model-users", 0),
+        (1.177, "sites", 1),
+    ]
+    for row in rows:
+        assert row["delta"] == 1e-4
+        assert row["peer_accuracy"] == pytest.approx(0.685, abs=5e-4)
+        assert row["accuracy"] > 0.75
+        assert row["draws"] == 2
+        assert row["certified"] is True
+        assert all(step["charged"] for step in row["data_dependent_steps"])
+
+
+def test_credit_federation_is_configured_for_three_banks() -> None:
+    federation = calibrated(
+        credit.configuration("record-distributed"), Path(), credit.MODEL_USERS, Decimal(1)
+    )
+    assert federation.plan.dimension == 81
+    assert federation.plan.names == credit.BANKS
+    event = federation.plan.observers("bank_a", 3)[0].event.repeated(federation.plan.rounds)
+    assert federation.accountant.epsilon(event, Decimal(credit.DELTA)).upper <= 1
