@@ -195,9 +195,7 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
                     i += 1
                     continue
                 else:
-                    flags = _add_block(
-                        here, addresses[i] + offset, width, length, tail, top, block
-                    )
+                    flags = _add_block(here, addresses[i] + offset, width, length, tail, top, block)
                 if _flagged(flags):
                     for k in range(i, i + together):
                         place = _take_back_if_bad(
