@@ -16,7 +16,9 @@ On each, the benchmark's mechanism is simulated in plain numpy: full batches, so
 Gaussian mechanism with noise multiplier sigma / sqrt(T), exactly. The table shows the mean over
 hospitals of the accuracy on fresh patients. One recipe has to serve every epsilon, so the choice is
 minimax regret: the recipe whose greatest loss, over the epsilons, against the best recipe of the
-table for that epsilon is least.
+table for that epsilon is least. Around it lies a plateau of ties (worst regrets within 0.0015 of
+one another): 2 to 24 rounds where rounds times rate stays the same, clips from 0.2 to 1.6 where
+clip times rate does. `Recipe` is the middle of it, `LocalRecipe` the last line of `--mode local`.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ class LocalRecipe:
     rounds: int = 3
     local_steps: int = 2
     clip_norm_l2: float = 0.4
-    learning_rate: float = 1.0
+    learning_rate: float = 0.25
 
 
 @dataclass(frozen=True)
