@@ -224,3 +224,54 @@ def test_the_mean_is_the_sum_over_public_numbers(tables: dict[str, Path], tmp_pa
     gradient = np.append(features.T @ residual, residual.sum()) / declared
     grid_step = 1000 / made.plan.sensitivity_grid
     np.testing.assert_allclose(result.parameters, -gradient, atol=grid_step)
+
+
+class Rings(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Sixty public points in two rings, as any torch data set would hold them."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        angle, label = index * 0.7, index % 2
+        radius = 0.3 + 0.6 * label
+        return torch.tensor([radius * np.cos(angle), radius * np.sin(angle)]), label
+
+
+def test_torch_data_sets_train_a_network(tmp_path: Path) -> None:
+    values = copy.deepcopy(BASE)
+    values["data"] = {"kind": "dataset", "shape": (2,), "classes": 2}
+    values["training"] = {
+        "model": {"kind": "mlp", "hidden": [8]},
+        "rounds": 2,
+        "local_steps": 3,
+        "proximal_mu": 0.1,
+        "optimizer": {"kind": "adam", "learning_rate": 0.05},
+    }
+    values["privacy"] = {"mode": "client", "epsilon": "5", "delta": "1e-5", "unit": "person"}
+    values["sites"] = [
+        {"name": f"phone-{i}", "data": "tests.test_federation:Rings", "records": 60}
+        for i in range(4)
+    ]
+    values["evaluation"] = {"data": "tests.test_federation:Rings", "public": True}
+    result = Federation.from_dict(values, base=tmp_path).run()
+    assert result.outcome == "finished"
+    assert len(result.parameters) == 8 * 2 + 8 + 8 + 1
+    assert "accuracy" in result.metrics
+
+
+def test_parquet_and_csv_sites_train_together(tables: dict[str, Path], tmp_path: Path) -> None:
+    import pandas as pd
+
+    parquet = tmp_path / "riverside.parquet"
+    pd.read_csv(tables["riverside"]).to_parquet(parquet)
+    values = config(tables, training={"rounds": 1})
+    values["sites"][0]["data"] = str(parquet)
+    made = Federation.from_dict(values, base=tmp_path)
+    plain = federation(tables, tmp_path / "csv")
+    site = made.config.sites[0]
+    x, y = made.records_of(site).gather(np.arange(220))
+    same_x, same_y = plain.records_of(plain.config.sites[0]).gather(np.arange(220))
+    assert torch.equal(x, same_x)
+    assert torch.equal(y, same_y)
+    assert made.run().outcome == "finished"
