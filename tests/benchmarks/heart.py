@@ -35,7 +35,7 @@ from sklearn.model_selection import train_test_split
 from privagg import Federation
 from privagg.client.data import TensorRecords, load_table
 from privagg.client.evaluate import evaluate
-from privagg.client.features import TableSchema
+from privagg.config import TableData
 from tests.benchmarks.replay import (
     FloatVector,
     Replay,
@@ -158,10 +158,12 @@ class TestSets:
     """The four test sets, declared public for the comparison."""
 
     def __init__(self, federation: Federation, folder: Path) -> None:
-        schema: TableSchema = federation.config.data.table_schema  # type: ignore[union-attr]
+        data = federation.config.data
+        assert isinstance(data, TableData)
         self._model = federation.fresh_model()
         self._sets: list[TensorRecords] = [
-            load_table(folder / f"{name}-test.csv", schema, public=True) for name in HOSPITALS
+            load_table(folder / f"{name}-test.csv", data.table_schema, public=True)
+            for name in HOSPITALS
         ]
 
     def accuracy(self, parameters: FloatVector) -> float:
