@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,20 @@ if TYPE_CHECKING:
     from privagg.report import Report
 
 
+class Format(str, Enum):
+    """What `--format` takes: a form of the report, all annexes, or everything."""
+
+    JSON = "json"
+    HTML = "html"
+    PDF = "pdf"
+    REGISTRY = "registry"
+    NIST = "annex-nist-800-226"
+    GDPR = "annex-gdpr-35"
+    MODEL_RISK = "annex-model-risk"
+    ANNEXES = "annexes"
+    ALL = "all"
+
+
 def report(
     source: Annotated[
         Path, typer.Argument(help="A federation's output folder, or a report.json.")
@@ -22,19 +38,27 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the files.")
     ] = None,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--format", "-f", help="Form of the report; repeatable. Default: json, html."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the JSON report instead of writing files.")
     ] = False,
 ) -> None:
-    """Write report.json and report.html from the ledgers of a run.
+    """Write the report of a run from its ledgers: for machines, for people, for registers.
 
-    Nothing is needed but the ledgers; neither torch nor the encryption libraries.
+    Nothing is needed but the ledgers; neither torch nor the encryption libraries. The annexes
+    arrange the recorded facts under the headings of NIST SP 800-226, of Article 35 GDPR and of a
+    model-risk file; what only a person can say stays a blank.
 
     [bold]Examples[/bold]
 
       privagg report out                       the last run, into out/
 
-      privagg report out --run demo-3f9a --output /tmp/r
+      privagg report out --format pdf --format annexes
+
+      privagg report out --run demo-3f9a --output reports
 
       privagg report out/report.json           the page again, from the JSON alone
     """
@@ -42,9 +66,33 @@ def report(
     if as_json:
         typer.echo(made.to_json(), nl=False)
         return
+    folder = output or (source.parent if source.is_file() else source)
+    if formats:
+        _write_chosen(folder, made, formats)
+    else:
+        _write_usual(folder, made)
+
+
+def _write_chosen(folder: Path, made: Report, chosen: Sequence[Format]) -> None:
+    from privagg.report.write import FORMATS, write_formats
+
+    names: list[str] = []
+    for form in chosen:
+        if form is Format.ALL:
+            names += FORMATS
+        elif form is Format.ANNEXES:
+            names += [name for name in FORMATS if name.startswith("annex-")]
+        else:
+            names.append(form.value)
+    names = list(dict.fromkeys(names))
+    out = console.console()
+    for name, path in zip(names, write_formats(folder, made, names), strict=True):
+        out.print(f"{name:<20} {path}", markup=False, soft_wrap=True)
+
+
+def _write_usual(folder: Path, made: Report) -> None:
     from privagg.report.write import write_files
 
-    folder = output or (source.parent if source.is_file() else source)
     json_path, html_path = write_files(folder, made)
     out = console.console()
     out.print(f"report   {json_path}", markup=False, soft_wrap=True)

@@ -151,9 +151,10 @@ def _inline(document: str, name: str, medium: Medium) -> str:
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
+    if not medium.outlines:  # in a page, other plots have ids too
+        svg = re.sub(r'\bid="', f'id="{name}-', svg)
+        svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+        svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
     svg = re.sub(r"font: ([\d.]+)px '[^;\"]*", r"font-size: \1px", svg)
     opening = r'<svg viewBox="\1" aria-hidden="true">'
     svg = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', opening, svg)

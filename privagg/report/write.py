@@ -1,20 +1,55 @@
-"""A report's files: written whole or not at all."""
+"""A report's files: written whole or not at all, in every form there is."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from privagg.errors import ConfigError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger.reading import LedgerReading
+from privagg.report.annexes import ANNEXES, markdown
 from privagg.report.build import build_report
 from privagg.report.model import Report
+from privagg.report.registry import registry_yaml
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
+
+
+def _json(report: Report) -> str:
+    return report.to_json()
+
+
+def _html(report: Report) -> str:
+    from privagg.report.html import render_html
+
+    return render_html(report)
+
+
+def _pdf(report: Report) -> bytes:
+    from privagg.report.pdf import render_pdf
+
+    return render_pdf(report)
+
+
+def _annex(name: str) -> Callable[[Report], str]:
+    return lambda report: markdown(ANNEXES[name](report), report)
+
+
+FORMATS: Mapping[str, tuple[str, Callable[[Report], str | bytes]]] = MappingProxyType(
+    {
+        "json": (JSON_NAME, _json),
+        "html": (HTML_NAME, _html),
+        "pdf": ("report.pdf", _pdf),
+        "registry": ("registry.yaml", registry_yaml),
+        **{f"annex-{name}": (f"annex-{name}.md", _annex(name)) for name in ANNEXES},
+    }
+)
+"""Name of a form -> its file's name, and what renders it. The first one is what `verify` reads."""
 
 
 def write_report(
@@ -40,14 +75,24 @@ def write_report(
 
 def write_files(output: Path, report: Report) -> tuple[Path, Path | None]:
     """Write a report's JSON and, where the plotting libraries are installed, its page."""
-    json_path, html_path = output / JSON_NAME, output / HTML_NAME
-    _write(json_path, report.to_json())
+    (json_path,) = write_formats(output, report, ["json"])
     if not can_draw():
         return json_path, None
-    from privagg.report.html import render_html
-
-    _write(html_path, render_html(report))
+    (html_path,) = write_formats(output, report, ["html"])
     return json_path, html_path
+
+
+def write_formats(output: Path, report: Report, formats: Sequence[str]) -> tuple[Path, ...]:
+    """Write a report in these forms, each of `FORMATS`; all are rendered before one is written.
+
+    Raises:
+        MissingDependencyError: a library that a form needs is not installed.
+        ConfigError: `output` cannot be written to.
+    """
+    rendered = [(output / FORMATS[name][0], FORMATS[name][1](report)) for name in formats]
+    for path, content in rendered:
+        _write(path, content if isinstance(content, bytes) else content.encode())
+    return tuple(path for path, _ in rendered)
 
 
 def can_draw() -> bool:
@@ -55,13 +100,13 @@ def can_draw() -> bool:
     return all(find_spec(name) is not None for name in ("jinja2", "matplotlib"))
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Replace `path` in one step, so that nobody ever reads half a report."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
