@@ -153,8 +153,8 @@ def observers(sheet: Sheet, page: Page) -> None:
     """The observer matrix of each group of sites, and the assumptions."""
     heading(sheet, "Who could learn what", room=75)
     flow(sheet, page.observers_text)
-    for matrix in page.matrices:
-        sheet.y += 3
+    for i, matrix in enumerate(page.matrices):
+        sheet.y += 6 if i else 3
         _matrix(sheet, matrix)
     if len(page.matrices) == view.MOST_GROUPS:
         flow(sheet, f"Shown are the first {view.MOST_GROUPS} groups of sites; the JSON report has "

@@ -1,0 +1,77 @@
+"""The forms of a report as files, and how the command line chooses them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from privagg.cli import main
+from privagg.errors import MissingDependencyError
+from privagg.report import FORMATS, Report, write_formats
+from privagg.report.pdf import sheet
+
+GetReport = Callable[[str], Report]
+ANNEX_FILES = {"annex-nist-800-226.md", "annex-gdpr-35.md", "annex-model-risk.md"}
+
+
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["privagg", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            main()
+        return int(ending.value.code or 0)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def source(report: GetReport, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    return write_formats(folder, report("smooth"), ["json"])[0]
+
+
+def test_every_form_has_a_file_of_its_own() -> None:
+    files = [name for name, _ in FORMATS.values()]
+    assert len(set(files)) == len(files)
+    assert set(files) > ANNEX_FILES
+
+
+def test_the_command_line_writes_the_forms_it_is_asked_for(
+    call: Call, source: Path, tmp_path: Path
+) -> None:
+    asked = ("--format", "annexes", "-f", "registry", "-f", "annex-gdpr-35")
+    assert call("report", source, "--output", tmp_path, *asked) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {*ANNEX_FILES, "registry.yaml"}
+    for path in tmp_path.iterdir():
+        assert path.read_text("utf-8").endswith("\n")
+
+
+def test_a_pdf_is_written_from_the_json_alone(call: Call, source: Path, tmp_path: Path) -> None:
+    assert call("report", source, "-o", tmp_path, "-f", "pdf") == 0
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_an_unknown_form_is_refused_with_those_there_are(
+    call: Call, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("report", source, "-f", "docx") == 2
+    assert "registry" in capsys.readouterr().err
+
+
+def test_nothing_is_written_where_a_library_is_missing(
+    report: GetReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_spec("fpdf") is not None
+    sheet._document_class.cache_clear()
+    monkeypatch.setitem(sys.modules, "fpdf", None)
+    with pytest.raises(MissingDependencyError, match=r"fpdf2.*pip install 'privagg\[report\]'"):
+        write_formats(tmp_path, report("smooth"), ["json", "pdf"])
+    assert list(tmp_path.iterdir()) == []
