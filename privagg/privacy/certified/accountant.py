@@ -94,9 +94,7 @@ def epsilon_interval(
         if closed is not None:
             curve, method = closed
             guess, slope = curve.guess(target)
-            upper = upper_epsilon(
-                curve, target, guess=guess, slope=slope, extra_distance=distance
-            )
+            upper = upper_epsilon(curve, target, guess=guess, slope=slope, extra_distance=distance)
             lower = lower_epsilon(curve, target, guess=float(upper), slope=slope)
             return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
     return _searched(rounds, target, distance, effort)

@@ -150,9 +150,7 @@ class ContourCurve:
         self._tail = 2 * product.beyond / (self._spacing**2 * frame.count)
         self._below = product.mass / ((self._order * self._period).exp() - 1)
         self._above = (
-            chernoff_factor(self._alias_order)
-            * product.at_alias
-            / ((gap * self._period).exp() - 1)
+            chernoff_factor(self._alias_order) * product.at_alias / ((gap * self._period).exp() - 1)
         )
         self._bulk_order, self._bulk = arb(0), arb(0)
         if frame.bulk_order is not None:
@@ -183,4 +181,3 @@ class ContourCurve:
         rows = acb_mat(1, self._rows, [(a * self._block * turn).exp() for a in range(self._rows)])
         columns = acb_mat(self._block, 1, [(b * turn).exp() for b in range(self._block)])
         return (rows * (self._matrix * columns))[0, 0].real
-

@@ -187,9 +187,7 @@ def _edge(mechanism: Mechanism, loss: arb) -> arb | None:
     raise CertificationError("a grid point touches the end of the loss's range; change the step")
 
 
-def _masses_below(
-    mechanism: Mechanism, direction: Direction, loss: arb
-) -> tuple[arb, arb]:
+def _masses_below(mechanism: Mechanism, direction: Direction, loss: arb) -> tuple[arb, arb]:
     """Return (mass under the loss's own law, mass under the other) of {L <= loss}."""
     rate, mu = ball(mechanism.sampling_rate), 1 / ball(mechanism.noise_multiplier)
     if direction is Direction.REMOVE:
@@ -207,9 +205,7 @@ def _masses_below(
     return (mixed, base) if direction is Direction.REMOVE else (base, mixed)
 
 
-def _one_round(
-    mechanism: Mechanism, direction: Direction, resolution: Resolution
-) -> _Losses:
+def _one_round(mechanism: Mechanism, direction: Direction, resolution: Resolution) -> _Losses:
     """Return the integer masses of one round, split onto the grid and rounded up."""
     step = ball(resolution.step)
     low, high = _range(mechanism, direction, resolution)
@@ -237,9 +233,7 @@ def _ceiling(value: arb) -> int:
     return max(math.ceil(upper_end(value)), 0)
 
 
-def _range(
-    mechanism: Mechanism, direction: Direction, resolution: Resolution
-) -> tuple[int, int]:
+def _range(mechanism: Mechanism, direction: Direction, resolution: Resolution) -> tuple[int, int]:
     """Return grid indices between which all but negligible mass lies; floats only steer."""
     rate, mu = float(mechanism.sampling_rate), 1 / float(mechanism.noise_multiplier)
     depth = math.sqrt(2 * resolution.negligible_bits * math.log(2))

@@ -35,7 +35,7 @@ class Effort:
     """
 
     max_terms: int = 40_000
-    max_products: int = 30_000_000
+    max_products: int = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -243,5 +243,3 @@ def _length(
         best = int(np.argmin(drops[:, index]))
         chosen[mechanism] = float(heights[best]), float(drops[best, index])
     return max(2, math.ceil(thetas[index] / spacing)), chosen, not len(enough)
-
-

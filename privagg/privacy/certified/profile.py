@@ -135,7 +135,7 @@ def log_window(window: Window, nodes: Array) -> Array:
 def _log_cdf(x: Array) -> Array:
     # log Phi to a few percent: enough to choose by.
     negative = np.minimum(x, 0.0)
-    return np.where(x < 0, -negative**2 / 2 - np.log(2 + 2.5 * -negative), 0.0)
+    return np.where(x < 0, -(negative**2) / 2 - np.log(2 + 2.5 * -negative), 0.0)
 
 
 def log_integral(values: Array) -> Array:

@@ -21,9 +21,7 @@ from privagg.privacy.certified.transform import Grid
 from privagg.privacy.certified.window import Window
 
 
-def decay(
-    profile: Profile, window: Window, order: float, thetas: Array
-) -> tuple[Array, Array]:
+def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tuple[Array, Array]:
     """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height."""
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
     limit = min(0.49 * math.pi / profile.mu, 12.0 / math.sqrt(curvature))
@@ -47,9 +45,7 @@ def decay(
     return heights, np.array(rows)
 
 
-def grid(
-    profile: Profile, window: Window, order: float, nats: float, height: float | None
-) -> Grid:
+def grid(profile: Profile, window: Window, order: float, nats: float, height: float | None) -> Grid:
     """Return a grid whose rule errs by about exp(-nats) relative to M(order)."""
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
     ideal = math.sqrt(nats / (2 * curvature)) if height is None else height

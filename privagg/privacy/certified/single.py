@@ -39,8 +39,8 @@ class SingleRoundCurve:
         ratio = max(float(delta) / rate, 1e-300)
         depth = math.sqrt(max(-2 * math.log(ratio), 0.02)) if ratio < 1 else 0.15
         exponent = depth / noise + 1 / (2 * noise * noise)
-        grown = exponent + math.log(rate) if exponent > 700 else math.log1p(
-            rate * math.expm1(exponent)
+        grown = (
+            exponent + math.log(rate) if exponent > 700 else math.log1p(rate * math.expm1(exponent))
         )
         weight = 1.0 if exponent > 700 else rate * math.exp(exponent - grown)
         return grown, -max(depth, 1.0) * noise / max(weight, 1e-300)

@@ -33,6 +33,8 @@ from privagg.privacy.certified.windowing import windowed
 # The loss that still counts as bulk, as a share of epsilon, and the blur of its edge.
 _SHARES = (0.55, 0.4, 0.27, 0.18, 0.12, 0.08, 0.05, 0.03, 0.018, 0.01)
 _BLURS = (1.0, 0.6, 0.35, 0.2, 0.12, 0.07, 0.04)
+# Nodes of one table at blur 1 without the window's curvature, about; windows need more.
+_NODES = 90.0
 _SHRINKS = (1.0, 0.6, 0.35)
 
 
@@ -127,6 +129,7 @@ def _rated(
 ) -> _Candidate | None:
     """Return the choice with its cost, or None where a remote mode counts or K is too long."""
     epsilon, room = goal.epsilon or 0.0, goal.log_delta - TOLERANCE_NATS
+
     def moment(orders: Array) -> Array:
         rows = [windowed(part, near[part.mechanism], orders) for part in parts]
         summed: Array = np.sum(rows, axis=0)
@@ -143,11 +146,11 @@ def _rated(
     if count is None:
         return None
     blur = next(iter(bulk.values())).blur
-    nodes = 2 * math.hypot(1, 1 / blur)
+    nodes = _NODES * math.hypot(1, 1 / blur)
+    if nodes * count > effort.max_products:
+        return None
     cost = nodes * (5 * math.sqrt(count) + 0.06 * count)
-    return _Candidate(
-        cost, order, bulk_order, period, alias, count, peak + log_rest, near, bulk
-    )
+    return _Candidate(cost, order, bulk_order, period, alias, count, peak + log_rest, near, bulk)
 
 
 def _outside(part: Part, bulk: dict[Mechanism, Window]) -> float:
@@ -198,8 +201,10 @@ def _length(
         beside = _beside(near, bulk, part.mechanism)
         right = part.profile.reach + 4 + 10 * beside.blur
         rest = float(log_integral(part.profile.windowed(order, beside, right)[1]))
-        share = math.log(part.times) + rest - float(part.log_moment(np.array([order]))[0]) / (
-            part.times
+        share = (
+            math.log(part.times)
+            + rest
+            - float(part.log_moment(np.array([order]))[0]) / (part.times)
         )
         drops = decay(part.profile, beside, order, thetas)[1].min(axis=0)
         total = np.logaddexp(total, share + drops)
@@ -230,9 +235,7 @@ def _plan_of(choice: _Candidate, parts: list[Part], goal: Goal, effort: Effort) 
     return Plan(frame, shapes, goal.epsilon or 0.0, -choice.order, nats, float(total), effort)
 
 
-def _shape(
-    part: Part, choice: _Candidate, frame: Frame, nats: float, total: int
-) -> Shape | None:
+def _shape(part: Part, choice: _Candidate, frame: Frame, nats: float, total: int) -> Shape | None:
     profile = part.profile
     if profile is None:
         return None

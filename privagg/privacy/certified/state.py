@@ -146,9 +146,7 @@ class ContourState:
                 interval = None
             if interval is not None:
                 return interval
-        return epsilon_interval(
-            self._counts, target, extra_distance=distance, effort=self.effort
-        )
+        return epsilon_interval(self._counts, target, extra_distance=distance, effort=self.effort)
 
     def _by_contour(self, delta: Fraction, distance: Fraction) -> Interval | None:
         pair = self._pairs.get(delta)
@@ -160,9 +158,7 @@ class ContourState:
         guess = side.plan.guess if math.isnan(pair.guess) else pair.guess
         with working_precision(side.bits):
             curve, slope = side.ready(), side.plan.slope
-            upper = upper_epsilon(
-                curve, delta, guess=guess, slope=slope, extra_distance=distance
-            )
+            upper = upper_epsilon(curve, delta, guess=guess, slope=slope, extra_distance=distance)
             lower = lower_epsilon(curve, delta, guess=float(upper), slope=slope)
         pair.guess = float(upper)
         wide = not distance and upper - lower > _GOOD_WIDTH * upper

@@ -185,9 +185,7 @@ def _split_table(mechanism: Mechanism, frame: Frame, shape: Shape, bulk: BulkSha
         transform = subsampled_transform(mechanism, direction, part, line, main)
         parts.append(transform.values)
         sups.append(
-            sup_beyond(
-                mechanism, direction, part, line.order, cutoff, beyond, transform.at_order
-            )
+            sup_beyond(mechanism, direction, part, line.order, cutoff, beyond, transform.at_order)
         )
     rest = Rest(
         logs=[(r / b).log1p() for b, r in zip(*parts, strict=True)],

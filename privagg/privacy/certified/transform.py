@@ -154,9 +154,7 @@ class _Nodes:
             acb(ball(grid.start) + n * self._step, sign * self._height) for n in range(grid.count)
         ]
         mu, rate = law.mu, law.rate
-        self._logs = [
-            (1 - rate + rate * (mu * (z - mu / 2)).exp()).log() for z in self._points
-        ]
+        self._logs = [(1 - rate + rate * (mu * (z - mu / 2)).exp()).log() for z in self._points]
 
     def _power(self) -> arb:
         return self._order + 1 if self._direction is Direction.REMOVE else -self._order

@@ -78,7 +78,5 @@ def windowed(part: Part, window: Window, orders: Array) -> Array:
     if part.profile is None:
         return part.log_moment(orders)
     remote = part.profile.remote_peaks(orders, window)[1] + _REMOTE_MARGIN
-    result: Array = part.times * np.logaddexp(
-        part.profile.log_moment_under(orders, window), remote
-    )
+    result: Array = part.times * np.logaddexp(part.profile.log_moment_under(orders, window), remote)
     return result

@@ -57,9 +57,7 @@ def single_delta(rate: Fraction, noise: Fraction, epsilon: Fraction, *, add: boo
         return mpmath.quad(gap, edges)
 
 
-def transform(
-    rate: Fraction, noise: Fraction, order: Any, *, add: bool, window: Any = None
-) -> Any:
+def transform(rate: Fraction, noise: Fraction, order: Any, *, add: bool, window: Any = None) -> Any:
     """Return M(order) for complex order, to 20 digits, by integration on the real axis."""
     with mpmath.workdps(22):
         q, mu = real(rate), 1 / real(noise)

@@ -54,9 +54,7 @@ def bounds(frame: Frame, shape: Shape, epsilon: Fraction) -> tuple[Fraction, Fra
     blur=st.floats(0.3, 1.5),
     epsilon=st.fractions(0, 3, max_denominator=50),
 )
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_contour_tells_the_truth(
     direction: Direction,
     order: float,
@@ -79,9 +77,7 @@ def test_any_contour_tells_the_truth(
     if found is None:
         return
     add = direction is Direction.ADD
-    truth = reference.single_delta(
-        ROUND.sampling_rate, ROUND.noise_multiplier, epsilon, add=add
-    )
+    truth = reference.single_delta(ROUND.sampling_rate, ROUND.noise_multiplier, epsilon, add=add)
     exact = Fraction(str(truth))
     assert found[0] <= exact + Fraction(1, 10**15)
     assert found[1] >= exact - Fraction(1, 10**15)
@@ -110,9 +106,7 @@ def test_planned_contours_are_sharp() -> None:
     ("rate", "noise", "rounds", "epsilon"),
     [("1e-3", "0.6", 40, "1.2"), ("2e-4", "0.5", 8, "0.9"), ("1e-3", "0.45", 1, "1.5")],
 )
-def test_split_contour_agrees_with_plain(
-    rate: str, noise: str, rounds: int, epsilon: str
-) -> None:
+def test_split_contour_agrees_with_plain(rate: str, noise: str, rounds: int, epsilon: str) -> None:
     composition = ((Mechanism(Fraction(rate), Fraction(noise)), rounds),)
     eps = Fraction(epsilon)
     exact = delta_interval(dict(composition), eps)

@@ -62,9 +62,7 @@ def test_remove_tails_bound_their_sums(
     start=st.floats(2.0, 14.0),
 )
 @settings(max_examples=60, deadline=None)
-def test_add_tails_bound_their_sums(
-    rate: float, noise: float, order: float, start: float
-) -> None:
+def test_add_tails_bound_their_sums(rate: float, noise: float, order: float, start: float) -> None:
     with working_precision(128):
         law = Law(ball(rate), 1 / ball(noise))
         reach = start + order * rate / noise + 40.0
@@ -95,7 +93,5 @@ def test_cut_mass_is_what_the_window_removes() -> None:
     with working_precision(128):
         law, window = Law(ball(0.2), arb(2)), Window(high=2.5, blur=0.5)
         nodes = [-12 + 0.01 * n for n in range(2600)]
-        kept = sum(
-            float(explicit(law, arb(1), window, [node])) / STEP * 0.01 for node in nodes
-        )
+        kept = sum(float(explicit(law, arb(1), window, [node])) / STEP * 0.01 for node in nodes)
         assert math.isclose(1 - kept, float(window.cut_mass(law)), rel_tol=1e-6)
