@@ -80,7 +80,7 @@ def _basic(report: Report) -> dict[str, Value]:
     day = report.model.day if report.model and report.model.day else None
     return {
         "name": _text(f"{report.federation}, model of run {report.run}"),
-        "data_curators": [_text(site.name) for site in report.sites],
+        "data_curators": [_text(site.name) for site in report.sites] or [NOT_RECORDED],
         "intended_use": _asked(report, "registry.intended_use"),
         "data_product_type": "Machine learning model",
         "data_product_region": _asked(report, "registry.region"),
@@ -100,12 +100,13 @@ def _variant(report: Report) -> dict[str, Value]:
 
 def _loss(report: Report) -> dict[str, Value]:
     units = sorted({site.unit.value for site in report.sites})
-    worst = max(report.sites, key=lambda site: site.committed.epsilon)
+    bounds = [site.committed for site in report.sites]
+    worst = max(bounds, key=lambda bound: bound.epsilon, default=None)
     parameters: Value = Missing("no guarantee: epsilon is infinite")
-    if worst.committed.epsilon.is_finite():
+    if worst is not None and worst.epsilon.is_finite():
         parameters = {
-            "epsilon": round_up(worst.committed.epsilon, 9),
-            "delta": worst.committed.delta,
+            "epsilon": round_up(worst.epsilon, 9),
+            "delta": worst.delta,
         }
     return {
         "privacy_unit": joined(units),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from privagg.cli import main
 from privagg.errors import MissingDependencyError
-from privagg.report import FORMATS, Report, write_formats
+from privagg.report import FORMATS, Report, view, write_formats
 from privagg.report.pdf import sheet
 
 GetReport = Callable[[str], Report]
@@ -64,6 +66,37 @@ def test_an_unknown_form_is_refused_with_those_there_are(
 ) -> None:
     assert call("report", source, "-f", "docx") == 2
     assert "registry" in capsys.readouterr().err
+
+
+def _empty(facts: dict[str, Any]) -> None:
+    facts.update(plan={}, sites=[], rounds=[], model=None, parties={}, versions={})
+
+
+def _bare(facts: dict[str, Any]) -> None:
+    facts["plan"] = {"recipe": {"model": 3, "data": {"features": [1]}}}
+    for site in facts["sites"]:
+        site.update(guarantees=[], accountants=[], history=[], budget=None)
+
+
+def _huge(facts: dict[str, Any]) -> None:
+    facts["plan"] = {"dimension": "x", "rounds": None, "recipe": [1]}
+    for site in facts["sites"]:
+        site["epsilon_after_run"] = site["committed"]["epsilon"] = "1" + "0" * 400
+        for row in site["guarantees"]:
+            row["epsilon"] = "1" + "0" * 400
+
+
+@pytest.mark.parametrize("change", [_empty, _bare, _huge])
+def test_every_form_takes_any_report_that_the_format_allows(
+    source: Path, change: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "MOST_SITE_PLOTS", 1)
+    monkeypatch.setattr(sheet.Sheet, "plot", lambda *_: 10.0)  # the page draws the same plots
+    facts = json.loads(source.read_text("utf-8"))
+    change(facts)
+    made = Report.from_json(json.dumps(facts))
+    for _, render in FORMATS.values():
+        assert render(made)
 
 
 def test_nothing_is_written_where_a_library_is_missing(

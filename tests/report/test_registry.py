@@ -14,6 +14,7 @@ import pytest
 
 from privagg.report import Report
 from privagg.report.model import Attestation
+from privagg.report.places import PLACES
 from privagg.report.registry import NOT_RECORDED, registry_yaml
 
 GetReport = Callable[[str], Report]
@@ -135,6 +136,18 @@ def test_a_stated_sector_is_taken_only_where_the_registry_knows_it(report: GetRe
 
     assert sector("Healthcare") == "Healthcare"
     assert sector("Astrology") is None
+
+
+def test_every_question_of_the_registry_has_its_place(report: GetReport) -> None:
+    places = [place for place in PLACES if place.startswith("registry.")]
+    closed = {"registry.sector": "Finance", "registry.data_source": "Static"}
+    said = tuple(
+        Attestation(who="a", what=closed.get(place, f"answer {i}"), about=place)
+        for i, place in enumerate(places)
+    )
+    text = registry_yaml(report("smooth").model_copy(update={"attestations": said}))
+    assert all(statement.what in text for statement in said)
+    assert NOT_RECORDED not in text
 
 
 def test_unprintable_characters_do_not_reach_the_document(report: GetReport) -> None:

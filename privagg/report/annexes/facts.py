@@ -326,24 +326,33 @@ def _attributes(report: Report) -> tuple[Fact, ...]:
 
 def model(report: Report) -> tuple[Fact, ...]:
     """What was trained, and how."""
-    recipe = report.plan.get("recipe")
-    parts = recipe if isinstance(recipe, dict) else {}
-    kinds = {
-        name: part.get("kind")
-        for name, part in parts.items()
-        if name in ("model", "optimizer") and isinstance(part, dict)
-    }
-    kind = kinds.get("model") or "not recorded"
-    optimizer = kinds.get("optimizer") or "not recorded"
+    plan = report.plan
+    size, rounds_planned = plan.get("dimension"), plan.get("rounds")
+    facts = [Fact(f"The model's kind is {_kind(report, 'model')}.", ("/plan",))]
+    if isinstance(size, int) and isinstance(rounds_planned, int):
+        facts = [
+            Fact(
+                f"The model's kind is {_kind(report, 'model')}; it has "
+                f"{count_text(size, 'parameter')} and was planned for "
+                f"{count_text(rounds_planned, 'round')}.",
+                ("/plan/dimension", "/plan/rounds"),
+            )
+        ]
     return (
+        *facts,
         Fact(
-            f"The model's kind is {kind}; it has "
-            f"{count_text(int(str(report.plan.get('dimension', 0))), 'parameter')}, was planned "
-            f"for {count_text(int(str(report.plan.get('rounds', 0))), 'round')}, and the server's "
-            f"optimiser is {optimizer}.",
-            ("/plan/dimension", "/plan/rounds"),
+            f"After opening, a sum is decoded and the server's optimiser "
+            f"({_kind(report, 'optimizer')}) takes a step with it; neither looks at records.",
+            ("/plan",),
         ),
     )
+
+
+def _kind(report: Report, part: str) -> str:
+    recipe = report.plan.get("recipe")
+    found = recipe.get(part) if isinstance(recipe, dict) else None
+    kind = found.get("kind") if isinstance(found, dict) else None
+    return kind if isinstance(kind, str) else "not recorded"
 
 
 def records(report: Report) -> tuple[Fact, ...]:
