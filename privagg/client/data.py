@@ -25,7 +25,7 @@ Indices = npt.NDArray[np.int64]
 
 @runtime_checkable
 class Records(Protocol):
-    """A fixed number of records that can be gathered by index, in memory or read when needed.
+    """A fixed number of records that can be gathered by index.
 
     `public` is True only where the data's owner declared the records public; only such records
     may be evaluated on without a charge.
@@ -107,66 +107,107 @@ class TensorRecords:
 
 
 class DatasetRecords:
-    """Records of a torch data set with random access, read when they are gathered.
+    """Records of a torch data set with random access, each read once and kept in memory.
 
-    Each item must be an (input, class) pair that depends on its own record only.
+    Each item must be an (input, class) pair that depends on its own record only. An item that
+    raises, is no such pair or has another shape drops out by itself when the records are loaded, so
+    that no record can end a round that was already charged for, nor speak through an error.
     """
 
-    def __init__(self, dataset: Dataset[Any], *, public: bool = False) -> None:
-        """Takes the data set and looks at the shape of its first item.
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        input_shape: tuple[int, ...] | None = None,
+        classes: int | None = None,
+        public: bool = False,
+    ) -> None:
+        """Reads every item of the data set.
 
         Args:
             dataset: a map-style data set: `len(dataset)` and `dataset[i] -> (input, class)`.
+            input_shape: public shape of one record's input; `(1,)` where items are single numbers.
+                State it wherever it is declared: without it the first usable item's shape is taken,
+                and that one record decides which others fit.
+            classes: public number of classes; items of another class drop out. None takes any
+                class number from 0.
             public: True only where the owner declared the records public.
 
         Raises:
-            DataError: the data set has no length or random access, or its items are no pairs.
+            DataError: the data set has no length or random access, or no usable item.
         """
+        name = type(dataset).__name__
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise DataError(
-                f"{type(dataset).__name__} has no length and random access, so its records cannot "
+                f"{name} has no length and random access, so its records cannot "
                 "be Poisson-sampled; use a map-style torch Dataset"
             )
-        self._dataset = dataset
-        self._length = int(cast(Any, dataset).__len__())
-        if self._length == 0:
-            raise DataError(f"{type(dataset).__name__} is empty; its input shape is unknown")
-        self.public = public
-        self._shape = tuple(self._item(0)[0].shape)
+        length = int(cast(Any, dataset).__len__())
+        if length == 0:
+            raise DataError(f"{name} is empty; its input shape is unknown")
+        shape, inputs = input_shape, torch.empty(0)
+        numbers: list[int] = []
+        for index in range(length):
+            item = _read_item(dataset, index, shape, classes)
+            if item is None:
+                continue
+            if not numbers:
+                shape = tuple(item[0].shape)
+                inputs = torch.empty((length, *shape))
+            inputs[len(numbers)] = item[0]  # a copy, as a data set may reuse its buffer
+            numbers.append(item[1])
+        if not numbers:
+            raise DataError(
+                f"no item of {name} is an (input, class) pair of numbers"
+                + ("" if input_shape is None else f" with an input of shape {input_shape}")
+                + f"; read dataset[0] yourself to see what it gives instead (of {length} items)"
+            )
+        self.left_out = length - len(numbers)
+        """How many items dropped out. Private: for the owner's eyes only."""
+        self._records = TensorRecords(
+            inputs[: len(numbers)], torch.tensor(numbers, dtype=torch.int64), public
+        )
+
+    @property
+    def public(self) -> bool:
+        """Whether the owner declared these records public."""
+        return self._records.public
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one record's input."""
-        return self._shape
+        return self._records.input_shape
 
     def __len__(self) -> int:
-        """Number of records."""
-        return self._length
+        """Number of usable records. Private: it sizes nothing that leaves the site."""
+        return len(self._records)
 
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs float32 `(m, *input_shape)` and classes int64 `(m,)` of m records."""
-        items = [self._item(int(index)) for index in indices]
-        if not items:
-            return torch.empty((0, *self._shape)), torch.empty(0, dtype=torch.int64)
-        return (
-            torch.stack([x for x, _ in items]),
-            torch.tensor([y for _, y in items], dtype=torch.int64),
-        )
+        return self._records.gather(indices)
 
     def materialise(self) -> TensorRecords:
-        """All records read once and kept in memory."""
-        x, y = self.gather(np.arange(self._length))
-        return TensorRecords(x, y, self.public)
+        """The same records as tensors."""
+        return self._records
 
-    def _item(self, index: int) -> tuple[torch.Tensor, int]:
-        item = self._dataset[index]
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(
-                f"item {index} of {type(self._dataset).__name__} is a {type(item).__name__}; "
-                "expected an (input, class) pair"
-            )
-        x = torch.as_tensor(item[0]).to(torch.float32)
-        return (x.reshape(1) if x.dim() == 0 else x), int(item[1])
+
+def _read_item(
+    dataset: Dataset[Any], index: int, shape: tuple[int, ...] | None, classes: int | None
+) -> tuple[torch.Tensor, int] | None:
+    """One item as a float32 input and a class number, or None where it is not usable."""
+    try:
+        item = dataset[index]
+        if not isinstance(item, tuple | list):
+            return None
+        value, label = item
+        x = torch.as_tensor(value).detach().to("cpu", torch.float32)
+        x = x.reshape(1) if x.dim() == 0 else x
+        number = int(label)
+        fits = (shape is None or tuple(x.shape) == shape) and x.layout == torch.strided
+        known = 0 <= number < (classes or 2**63) and bool(number == label)
+        return (x, number) if fits and known else None
+    except Exception:  # a stranger's code may raise anything, and its text may be about the record
+        return None
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
@@ -177,18 +218,36 @@ def read_frame(path: str | Path) -> pd.DataFrame:
 
     Raises:
         ConfigError: no such file, or another ending.
-        DataError: the file cannot be read as what its ending says.
+        DataError: the file cannot be read as what its ending says, or a CSV file's header names
+            a column more than once.
     """
     path = _existing(path)
     try:
         if path.name.lower().endswith((".csv", ".csv.gz")):
+            _require_distinct_columns(path)
             # Text, so that a gap or a word in one record cannot turn another's `1` into `1.0`.
             return pd.read_csv(path, dtype=str, skipinitialspace=True)
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path, dtype_backend="numpy_nullable")
+    except DataError:
+        raise
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
     raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
+
+
+def _require_distinct_columns(path: Path) -> None:
+    # Read as a row of cells: as a header, pandas would rename the second `a` to `a.1`.
+    row = pd.read_csv(
+        path, dtype=str, skipinitialspace=True, header=None, nrows=1, keep_default_na=False
+    ).iloc[0]
+    names = [str(name) for name in row]
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"column(s) {', '.join(map(repr, repeated))} appear more than once in {path}; keep "
+            "one of each"
+        )
 
 
 def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -> TensorRecords:

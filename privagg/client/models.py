@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -147,8 +148,10 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
     """Refuses a model in which one record's output depends on another record.
 
     Layers known to mix records are refused by name. Whatever is left is probed with synthetic
-    records: no output may have a gradient with respect to another record's input, and no buffer
-    may change in a training step's forward pass.
+    records in a training step's forward pass, at the model's parameters moved a little, as zeros
+    would hide a dependence: no output may have a gradient with respect to another record's input,
+    none may differ in a bit when other records lie beside it, and no buffer may change. Layers that
+    draw from torch's generator draw the same every time. Evidence, not a proof.
 
     Raises:
         ModelError: a layer mixes records, the output has another shape than `(B, 1)` or
@@ -157,16 +160,25 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
     for path, layer in model.named_modules():
         _require_known_separable(path or type(layer).__name__, layer)
     _require_trainable(model)
-    was_training = model.training
+    was_training, parameters = model.training, get_parameters(model)
     model.train()
+    try:
+        set_parameters(model, parameters + 0.1 * np.sin(1.3 * np.arange(1, len(parameters) + 1)))
+        _probe(model, input_shape, classes)
+    finally:
+        set_parameters(model, parameters)
+        model.train(was_training)
+
+
+def _probe(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     # Values spread over (0, 1), different in every record; as whole numbers they are index 0, which
     # every embedding has. Synthetic, so nothing leaks.
     steps = torch.arange(1, 3 * math.prod(input_shape) + 1, dtype=torch.float32)
     x = (0.49 * torch.sin(1.7 * steps) + 0.5).reshape(3, *input_shape)
-    x.requires_grad_(True)
+    leaf = x.clone().requires_grad_(True)
     try:
-        output = model(x)
+        output = _forward(model, leaf)
     except Exception as error:
         raise ModelError(
             f"the model does not take inputs of shape (B, {', '.join(map(str, input_shape))}): "
@@ -178,14 +190,52 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
         raise ModelError(
             f"the model's output for 3 records is {shape}; expected logits {sorted(allowed)}"
         )
-    _require_gradient_apart(output, x)
+    _require_gradient_apart(output, leaf)
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, buffers[name]):
             raise ModelError(
                 f"buffer {name!r} changes in a forward pass, so the model keeps statistics over "
                 "records; use a layer without running statistics, such as GroupNorm"
             )
-    model.train(was_training)
+    _require_output_apart(model, x)
+
+
+def _forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with layer_randomness(0):  # dropout's masks stay, so that only the records differ
+        return cast(torch.Tensor, model(x))
+
+
+def _require_output_apart(model: nn.Module, x: torch.Tensor) -> None:
+    """Compares outputs, for a dependence without a gradient: no_grad, detach, counts, signs."""
+    whole = (x > 0.5).to(x.dtype)  # tells records apart where inputs are indices
+    kinds = [x, whole]
+    for kind in (torch.zeros_like(x), -x, 1000.0 * x):
+        try:
+            _forward(model, kind)
+        except Exception:  # an index that an embedding lacks, for instance: not an input then
+            continue
+        kinds.append(kind)
+    for record, own in itertools.product(range(len(x)), kinds):
+        expected = None
+        for companions in (*kinds, x.flip(0), whole.flip(0)):
+            batch = companions.clone()
+            batch[record] = own[record]
+            try:
+                output = _forward(model, batch)[record].detach()
+            except Exception as error:
+                raise ModelError(
+                    "the model takes batches of each of two kinds of records and fails on both "
+                    f"together ({error}), so it looks across records; it must treat each by itself"
+                ) from error
+            expected = output if expected is None else expected
+            # Same place and batch size, hence the same kernels: equal but for a NaN's bits.
+            if not torch.allclose(output, expected, rtol=0.0, atol=0.0, equal_nan=True):
+                raise ModelError(
+                    "one record's output depends on another record's input, without a gradient "
+                    "to show it, so no bound on one record's influence holds; look for means, "
+                    "maxima or counts over the batch axis under torch.no_grad or detach, for "
+                    "state kept between passes, and for draws from another generator than torch's"
+                )
 
 
 def _require_known_separable(path: str, layer: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Reading tables, image sets and torch data sets."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         read_frame(tmp_path / "table.xlsx")
 
 
+@pytest.mark.parametrize("name", ["twice.csv", "twice.csv.gz"])
+def test_a_column_named_twice_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    """Pandas would call the second `v` `v.1`, and nobody would learn which one was meant."""
+    lines = "\n v, c,v,t,c,,\n1,1,2,0,3,,\n"
+    data = lines.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(DataError, match=r"^column\(s\) 'c', 'v' appear more than once"):
+        load_table(tmp_path / name, SCHEMA)
+    (tmp_path / "once.csv").write_text("v,v.1,t,c,,\n1,1,0,1,,\n")
+    assert list(read_frame(tmp_path / "once.csv").columns[:4]) == ["v", "v.1", "t", "c"]
+
+
 def save_images(folder: Path, images: np.ndarray, labels: np.ndarray) -> tuple[Path, Path]:
     np.save(folder / "i.npy", images)
     np.save(folder / "l.npy", labels)
@@ -127,7 +140,7 @@ def test_unusable_image_files(tmp_path: Path) -> None:
 
 
 class Squares(Dataset):
-    """A data set that is read item by item."""
+    """A data set with whole numbers as inputs."""
 
     def __len__(self) -> int:
         return 5
@@ -140,16 +153,78 @@ def make_squares() -> Squares:
     return Squares()
 
 
-def test_lazy_and_materialised_data_sets_agree() -> None:
-    lazy = DatasetRecords(Squares())
-    memory = lazy.materialise()
-    assert isinstance(lazy, Records)
+def test_data_sets_and_their_tensors_agree() -> None:
+    read = DatasetRecords(Squares())
+    memory = read.materialise()
+    assert isinstance(read, Records)
     assert isinstance(memory, Records)
-    assert lazy.input_shape == memory.input_shape == (2,)
+    assert read.input_shape == memory.input_shape == (2,)
     for indices in (np.array([3, 0]), np.array([], dtype=np.int64)):
-        for left, right in zip(lazy.gather(indices), memory.gather(indices), strict=True):
+        for left, right in zip(read.gather(indices), memory.gather(indices), strict=True):
             assert torch.equal(left, right)
             assert left.dtype == right.dtype
+
+
+class Faulty(Dataset):
+    """Items of every unusable kind among three good ones, in a buffer that is used again."""
+
+    def __init__(self, first: object = (torch.zeros(2), 1)) -> None:
+        self.fails = False
+        self.buffer = torch.zeros(2)
+        self.items = [
+            first,
+            (torch.full((2,), 1.0), 0),
+            (torch.zeros(3), 0),
+            (torch.zeros(2), 0, "extra"),
+            (torch.zeros(2), "one"),
+            (torch.zeros(2), 0.5),
+            (torch.zeros(2), float("nan")),
+            (torch.zeros(2), -1),
+            (torch.zeros(2), 2**70),
+            ("text", 0),
+            None,
+            torch.zeros(2, 2),
+            (np.full(2, 2.0), np.int64(5)),
+        ]
+
+    def __len__(self) -> int:
+        return len(self.items) + 1
+
+    def __getitem__(self, index: int) -> object:
+        if self.fails or index == len(self.items):
+            raise RuntimeError("patient Smith")
+        item = self.items[index]
+        if index == 1:
+            return self.buffer.copy_(item[0]), item[1]
+        self.buffer.zero_()
+        return item
+
+
+def test_unusable_items_drop_out_one_by_one_and_nothing_is_read_in_a_round() -> None:
+    dataset = Faulty()
+    records = DatasetRecords(dataset, input_shape=(2,))
+    dataset.fails = True
+    x, y = records.gather(np.arange(len(records)))
+    assert x.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert y.tolist() == [1, 0, 5]
+    assert records.left_out == 11
+    dataset.fails = False
+    assert len(DatasetRecords(dataset, input_shape=(2,), classes=2)) == 2
+
+
+def test_a_first_item_of_another_shape_removes_nobody_else() -> None:
+    records = DatasetRecords(Faulty((torch.zeros(4), 0)), input_shape=(2,))
+    assert records.gather(np.arange(2))[1].tolist() == [0, 5]
+
+
+def test_a_data_set_of_failing_items_is_refused_without_their_words() -> None:
+    dataset = Faulty()
+    dataset.fails = True
+    with pytest.raises(DataError, match="no item of Faulty") as caught:
+        DatasetRecords(dataset)
+    assert "Smith" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
 
 
 class Stream(IterableDataset):

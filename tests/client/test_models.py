@@ -1,5 +1,7 @@
 """Models: what is built, what is refused and why, parameters as one vector."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,81 @@ class AttendsOverTheBatch(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(self.attention(x, x, x)[0])
+
+
+class Mixes(nn.Module):
+    """A linear layer on what `mix` makes of the batch, without a gradient to other records."""
+
+    def __init__(self, mix: Callable[[torch.Tensor], torch.Tensor], zero: bool = False) -> None:
+        super().__init__()
+        self.mix = mix
+        self.linear = nn.Linear(4, 1)
+        if zero:
+            nn.init.zeros_(self.linear.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.mix(x))
+
+
+class TokensOverTheBatch(nn.Module):
+    """Indices carry no gradient at all, so a mean over the batch shows in outputs only."""
+
+    def __init__(self, mixing: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(2, 3)
+        self.last = nn.Linear(3, 1)
+        self.mixing = mixing
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.embedding(x.long()).mean(dim=1)
+        return self.last(inner - inner.mean(dim=0) if self.mixing else inner)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Mixes(lambda x: x - x.detach().mean(dim=0)),
+        Mixes(lambda x: x - x.detach().mean(dim=0), zero=True),
+        Mixes(lambda x: x * (x > 0).float().max()),
+        Mixes(lambda x: x + (x > 0).float().amax(dim=0)),
+        Mixes(lambda x: x / (x != 0).any(dim=1).sum().clamp(min=1)),
+        Mixes(lambda x: x + torch.sign(x.detach()).roll(1, 0)),
+        Mixes(lambda x: x + torch.sign(x.detach()).cumsum(0)),
+        TokensOverTheBatch(mixing=True),
+    ],
+)
+def test_mixing_without_a_gradient_is_refused(model: nn.Module) -> None:
+    before = get_parameters(model)
+    with pytest.raises(ModelError, match=r"depends on another record.*no_grad"):
+        require_separable(model, (4,), 2)
+    np.testing.assert_array_equal(get_parameters(model), before)
+
+
+def test_a_model_that_refuses_a_mixed_batch_is_refused() -> None:
+    def only_alike(x: torch.Tensor) -> torch.Tensor:
+        if (x < 0).any() and (x > 0).any():
+            raise ValueError("signs differ")
+        return x
+
+    with pytest.raises(ModelError, match=r"signs differ.*across records"):
+        require_separable(Mixes(only_alike), (4,), 2)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
+        Mixes(lambda x: x / (x.detach().norm(dim=1, keepdim=True))),  # zeros give NaN
+        TokensOverTheBatch(mixing=False),
+    ],
+)
+def test_models_that_keep_records_apart_are_left_as_they_were(model: nn.Module) -> None:
+    model.eval()
+    before, state = get_parameters(model), torch.get_rng_state()
+    require_separable(model, (4,), 2)
+    np.testing.assert_array_equal(get_parameters(model), before)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not model.training
 
 
 @pytest.mark.parametrize(
