@@ -40,7 +40,7 @@ class FederationSection(_Section):
 
     name: SiteName
     output: Path = Path("out")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
 class PrivacySection(_Section):
@@ -99,9 +99,9 @@ class TrainingSection(_Section):
     rounds: int = Field(ge=1, le=10**6)
     sampling_rate: Decimal = Field(default=Decimal(1), gt=0, le=1)
     local_steps: int = Field(default=1, ge=1)
-    local_learning_rate: float = Field(default=0.1, gt=0)
+    local_learning_rate: float = Field(default=0.1, gt=0, le=1e6)
     local_batch_size: int = Field(default=32, ge=1)
-    proximal_mu: float = Field(default=0.0, ge=0)
+    proximal_mu: float = Field(default=0.0, ge=0, le=1e6)
     update_bound: Decimal | None = Field(default=None, gt=0)
     cohort_size: int = Field(default=0, ge=0)
     physical_batch: int = Field(default=64, ge=1, le=65536)
@@ -255,10 +255,17 @@ class EvaluationSection(_Section):
 
 
 class Attestation(_Section):
-    """A statement of a named person, repeated in the report as theirs."""
+    """A statement of a named person, repeated in the report as theirs.
+
+    Args:
+        who: the person.
+        what: the statement.
+        about: the blank of an annex that it answers, as the annex names it.
+    """
 
     who: str
     what: str
+    about: str = ""
 
 
 class Config(_Section):
@@ -283,6 +290,11 @@ class Config(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [site.name for site in self.sites]
+        reserved = sorted({"coordinator", "key-holder"} & set(names))
+        if reserved:
+            raise ValueError(f"a site cannot be called {reserved[0]!r}; that name is a party's")
+        if {"requirement", "self"} & set(self.secure.options):
+            raise ValueError("secure.options cannot set the requirement; it follows from the plan")
         if self.secure.opener is not None and self.secure.opener not in names:
             raise ValueError(f"secure.opener {self.secure.opener!r} is none of the sites")
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):

@@ -179,7 +179,7 @@ class Federation:
         if path.exists():
             ledger = Ledger.open(path, signing_key=identity.key, accountant=self.accountant)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             ledger = Ledger.create(
                 path, owner=party, signing_key=identity.key, accountant=self.accountant
             )
@@ -190,7 +190,15 @@ class Federation:
     def _ensure_budget(self, ledger: Ledger, party: str) -> None:
         """Set the configured budget where the data set has none; never change one that it has."""
         key = self.budget_key(party)
-        if key not in set(ledger.keys()):
+        held = set(ledger.keys())
+        others = sorted(other.unit for other in held if other.dataset == key.dataset)
+        if key not in held and others:
+            raise ConfigError(
+                f"data set {key.dataset!r} has a budget for the unit {', '.join(others)} and none "
+                f"for {key.unit!r}; a release for one unit says something about the other too, so "
+                f"its owner decides: privagg ledger budget {self.ledger_path(party)} --help"
+            )
+        if key not in held:
             privacy = self.config.privacy
             ledger.set_budget(
                 key,

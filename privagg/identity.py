@@ -7,7 +7,9 @@ never because the message says so.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +47,10 @@ class Identity:
             ConfigError: the file is there but holds no Ed25519 key.
         """
         if not path.exists():
-            made = cls.generate(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(made._pem())
-            return made
+            try:
+                cls.generate(name)._store(path)
+            except OSError as error:
+                raise ConfigError(f"cannot write the identity key {path}: {error}") from error
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (ValueError, TypeError) as error:
@@ -58,6 +58,20 @@ class Identity:
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigError(f"{path} holds a {type(key).__name__}; an Ed25519 key is needed")
         return cls(name, key)
+
+    def _store(self, path: Path) -> None:
+        """Write the key whole or not at all; where another process was first, leave its key."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self._pem())
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
 
     def _pem(self) -> bytes:
         return self.key.private_bytes(

@@ -133,7 +133,7 @@ class OpenRequest(Header):
     key_id: Hex64
     contributions: tuple[Statement, ...] = Field(max_length=10**5)
     tensor_bytes: int = Field(ge=0)
-    upload_bytes: tuple[int, ...] = Field(default=(), max_length=10**5)
+    upload_bytes: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), max_length=10**5)
 
 
 class Opening(Header):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -12,6 +12,7 @@ from privagg.errors import PlanError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, SiteTerms, TrainingPlan
+from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 
 PLANS: dict[str, type[TrainingPlan]] = {
@@ -42,12 +43,33 @@ def build_plan(config: Config, *, dimension: int, accountant: Accountant) -> Tra
         sigma = _calibrated(config, _validate(config, {**facts, "noise_multiplier": 1}), accountant)
     if config.privacy.mode == "record-local" and config.training.update_bound is None:
         facts["update_bound"] = _reachable_update(config, sigma)
-    return _validate(config, {**facts, "noise_multiplier": sigma})
+    plan = _validate(config, {**facts, "noise_multiplier": sigma})
+    _check_limit(config, plan, accountant)
+    return plan
+
+
+def _check_limit(config: Config, plan: TrainingPlan, accountant: Accountant) -> None:
+    """A noise multiplier given by hand still has to keep the job within `privacy.epsilon`."""
+    privacy = config.privacy
+    if privacy.noise_multiplier is None or plan.noise is None:
+        return
+    spent = accountant.epsilon(plan.total_committed(_heaviest(plan)), privacy.delta).upper
+    if spent > privacy.epsilon:
+        raise PlanError(
+            f"privacy.noise_multiplier = {privacy.noise_multiplier} costs epsilon {spent}, more "
+            f"than privacy.epsilon = {privacy.epsilon}; raise the noise or epsilon, or leave "
+            "noise_multiplier out to have it calibrated"
+        )
+
+
+def _heaviest(plan: TrainingPlan) -> str:
+    """The site with the largest weight, which spends most."""
+    return max(plan.sites, key=lambda site: site.weight).name
 
 
 def _calibrated(config: Config, plan: TrainingPlan, accountant: Accountant) -> Decimal:
     """The noise multiplier at which the site with the largest weight spends `epsilon`."""
-    heaviest = max(plan.sites, key=lambda site: site.weight).name
+    heaviest = _heaviest(plan)
     return calibrate(
         lambda candidate: plan.with_noise(candidate).total_committed(heaviest),
         epsilon=config.privacy.epsilon,
@@ -78,6 +100,7 @@ def _plan_facts(config: Config, dimension: int) -> dict[str, Any]:
         "colluders": privacy.colluders,
         "custody": config.secure.custody,
         "scheme": config.secure.scheme,
+        "scheme_protects": find_scheme(config.secure.scheme).protects,
         "strict": config.secure.strict,
         "recipe": _recipe(config),
     }
@@ -122,7 +145,7 @@ def _reachable_update(config: Config, noise_multiplier: Decimal) -> Decimal:
     gradient = privacy.clip_norm_l2 * (2 + 8 / expected)
     noise = 10 * privacy.clip_norm_l2 * noise_multiplier / expected
     steps = Decimal(repr(training.local_learning_rate)) * training.local_steps
-    return (steps * (gradient + noise)).quantize(Decimal("0.0001"), rounding=ROUND_CEILING)
+    return Context(prec=12, rounding=ROUND_CEILING).plus(steps * (gradient + noise))
 
 
 def _validate(config: Config, facts: dict[str, Any]) -> TrainingPlan:

@@ -36,6 +36,9 @@ from privagg.transport import Transport
 
 FloatVector = NDArray[np.float64]
 
+OPENING_TRIES = 3
+"""How often one and the same opening request is sent when no answer comes."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -96,6 +99,8 @@ class RoundOutcome:
         reason: why it stopped; empty when opened.
         update: float64 (d,), what the server optimiser steps along; None when stopped.
         refusals: site -> why there is no contribution of it.
+        opening_asked: whether a request to open went out; then no new attempt may be made, as the
+            key holder opens one cohort a round.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
     """
 
@@ -111,6 +116,7 @@ class RoundOutcome:
     bytes_down: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     exchanges: int = 0
+    opening_asked: bool = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -168,6 +174,8 @@ def _collect(
     result: RoundOutcome,
 ) -> None:
     """Ask the cohort for contributions and fold them as they come."""
+    kept = job.watch.kept_sizes(result.cohort) if job.watch is not None else {}
+    aggregator.kept_sizes = kept
     header = RoundStart(
         run=job.run,
         round=result.round,
@@ -176,7 +184,7 @@ def _collect(
         plan_digest=job.plan.digest,
         key_id=job.key_id,
         cohort=result.cohort,
-        kept_sizes=job.watch.kept_sizes(result.cohort) if job.watch is not None else {},
+        kept_sizes=kept,
     )
     payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
@@ -201,10 +209,17 @@ def _open(
     contributors: tuple[str, ...],
     result: RoundOutcome,
 ) -> Message:
-    """Have the key holder open the sum; its answer must name exactly these contributors."""
-    result.exchanges += 1
+    """Have the key holder open the sum; its answer must name exactly these contributors.
+
+    A lost answer is asked for again with the same bytes, which get the same stored answer.
+    """
+    frame, result.opening_asked = request.to_bytes(), True
     with result.timed("open"):
-        reply = next(iter(transport.exchange({job.opener: request.to_bytes()})))
+        for _ in range(OPENING_TRIES):
+            result.exchanges += 1
+            reply = next(iter(transport.exchange({job.opener: frame})))
+            if reply.data is not None:
+                break
         if reply.data is None:
             raise OpeningRefusedError(f"{job.opener!r} did not open the round: {reply.problem}")
         try:

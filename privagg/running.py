@@ -133,6 +133,7 @@ class Run:
             coordinator=COORDINATOR,
             plan_digest=plan.digest,
             key_id=key.encryption_key.key_id,
+            opener=federation.opener,
         )
         return {
             name: Site(
@@ -231,7 +232,7 @@ class Run:
             result.rounds.append(report)
             if on_round is not None:
                 on_round(report)
-            if outcome.outcome == "opened":
+            if outcome.outcome == "opened" or outcome.opening_asked:
                 break
         return report
 
@@ -346,6 +347,8 @@ class Run:
             },
         )
         self._record("run-finished", outcome=result.outcome, reason=result.reason)
+        for ledger in self.ledgers.values():
+            ledger.forget_uploads(self.run_id)
         result.ledgers = {
             name: self.federation.ledger_path(name) for name in (COORDINATOR, *self.plan.names)
         }

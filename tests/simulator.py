@@ -116,6 +116,7 @@ class Simulation:
             coordinator="coordinator",
             plan_digest=self.plan.digest,
             key_id=self.key.encryption_key.key_id,
+            opener="key-holder",
         )
         facts: dict[str, Any] = {
             "identity": self.identities[name],

@@ -14,6 +14,7 @@ from privagg.messages import (
     Opening,
     OpenRequest,
     Refusal,
+    RoundClose,
     RoundStart,
     Upload,
     read_message,
@@ -108,7 +109,7 @@ def test_a_site_killed_between_charge_and_upload_never_trains_twice(
 ) -> None:
     learner = simulation.learners["north"]
 
-    class KilledError(RuntimeError):
+    class KilledError(BaseException):
         pass
 
     class DyingLearner:
@@ -365,3 +366,109 @@ def test_honest_ledgers_extend_what_was_kept(simulation: Simulation) -> None:
         assert simulation.round(number).survivors == NAMES
         sizes.append(simulation.watch.kept_sizes(NAMES)["north"])
     assert sizes == sorted(set(sizes))
+
+
+# --- found by attacking it ------------------------------------------------------------------------
+
+
+def close_frame(simulation: Simulation, opener: str, survivors: tuple[str, ...]) -> bytes:
+    place = {"run": "run-1", "round": 1, "attempt": 1, "plan_digest": simulation.plan.digest}
+    opening = Opening(
+        **place,
+        sender=opener,
+        key_id=simulation.key.encryption_key.key_id,
+        request_sha256="00" * 32,
+        contributors=survivors,
+    )
+    statement = Message.sign(simulation.identities[opener], opening).statement
+    close = RoundClose(
+        **place,
+        sender="coordinator",
+        outcome="opened",
+        survivors=survivors,
+        reason="",
+        opening=statement,
+    )
+    return Message.sign(simulation.identities["coordinator"], close).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("opener", "survivors"),
+    [
+        ("coordinator", NAMES),
+        ("key-holder", (*NAMES, "ghost")),
+        ("key-holder", ("north",)),
+        ("key-holder", NAMES[::-1]),
+    ],
+)
+def test_the_coordinator_cannot_write_a_realised_event(
+    simulation: Simulation, opener: str, survivors: tuple[str, ...]
+) -> None:
+    site = simulation.sites["north"]
+    site.handle(start_frame(simulation))
+    refusal(simulation, site.handle(close_frame(simulation, opener, survivors)))
+    assert simulation.ledgers["north"].entries()[-1].kind == "upload"
+
+
+def test_a_stop_is_recorded_only_where_something_was_open(simulation: Simulation) -> None:
+    site = simulation.sites["north"]
+    stop = RoundClose(
+        run="run-1",
+        round=1,
+        attempt=1,
+        sender="coordinator",
+        plan_digest=simulation.plan.digest,
+        outcome="stopped",
+        survivors=(),
+        reason="because",
+        opening=None,
+    )
+    frame = Message.sign(simulation.identities["coordinator"], stop).to_bytes()
+    refusal(simulation, site.handle(frame))
+    simulation.round(1)
+    refusal(simulation, site.handle(frame))
+    assert simulation.ledgers["north"].entries()[-1].kind == "realised"
+
+
+def test_a_lost_opening_is_asked_for_again_and_found(simulation: Simulation) -> None:
+    lost = iter([None, None])
+    simulation.wire.answers["key-holder"] = lambda frame: next(lost, frame)
+    outcome = simulation.round()
+    assert outcome.outcome == "opened", outcome.reason
+    assert outcome.opening_asked
+    assert len(set(simulation.wire.seen["key-holder"])) == 1
+    assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
+
+
+def test_the_key_holder_is_no_oracle_that_can_be_asked_twice(tmp_path: Path) -> None:
+    """A request that decrypts to nonsense uses the round up, and every refusal reads the same."""
+    simulation = Simulation(tmp_path, scheme_name="bfv")
+    honest = request_of(simulation, NAMES)
+    payload = bytearray(honest.payload)
+    header = honest.header
+    assert isinstance(header, OpenRequest)
+    payload[header.tensor_bytes // 2] ^= 1
+    coordinator = simulation.identities["coordinator"]
+    first = answer(simulation, Message.sign(coordinator, header, bytes(payload))).header
+    if isinstance(first, Refusal):
+        assert "range" in first.message
+    second = answer(simulation, honest).header
+    assert isinstance(second, Refusal)
+    assert "second cohort" in second.message
+
+
+def test_training_that_fails_tells_nobody_why(simulation: Simulation) -> None:
+    class Failing:
+        def contribution(self, *_: object) -> np.ndarray:
+            raise ValueError("patient 4711 has no scan")
+
+    frame = simulation.site("north", learner=Failing()).handle(start_frame(simulation))
+    assert "4711" not in refusal(simulation, frame).message
+
+
+def test_a_strict_key_holder_sees_single_uploads_and_its_row_says_so(tmp_path: Path) -> None:
+    rows = {
+        (row.name, row.colluding_sites): row
+        for row in Simulation(tmp_path, strict=True, scheme_name="ckks").plan.observers("north", 4)
+    }
+    assert rows["key-holder", 0].event == rows["aggregator+key-holder", 0].event

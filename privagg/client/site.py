@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from privagg.errors import (
     BudgetExceededError,
     CohortError,
+    DataError,
     KeyMismatchError,
     MessageError,
     PrivaggError,
@@ -86,10 +87,12 @@ class Pins:
         coordinator: the only party that may start and close rounds.
         plan_digest: the only plan it takes part in.
         key_id: the only encryption key it encrypts under.
+        opener: the only party whose word counts on what was opened.
     """
 
     roster: Roster
     coordinator: str
+    opener: str
     plan_digest: str
     key_id: str
 
@@ -129,6 +132,11 @@ class Site:
             raise KeyMismatchError(
                 f"{identity.name!r} pinned key {pins.key_id[:16]}... but was given "
                 f"{key.key_id[:16]}...; get the key holder's key again and compare"
+            )
+        if key.parameters.scheme != plan.scheme:
+            raise KeyMismatchError(
+                f"the plan is for scheme {plan.scheme!r}, the key is one of "
+                f"{key.parameters.scheme!r}"
             )
         self.identity = identity
         self.ledger = ledger
@@ -187,10 +195,19 @@ class Site:
             return stored
         receipt = self.ledger.charge(self._charge_request(header))
         self.ledger.consume(receipt)
-        values = self._learner.contribution(parameters, self._randomness, header.place)
+        values = self._train(parameters, header)
         upload = self._encrypt(header, receipt, values)
         self.ledger.store_upload(receipt, upload)
         return upload
+
+    def _train(self, parameters: FloatVector, header: RoundStart) -> IntVector:
+        """Whatever goes wrong in training may depend on records, so none of it leaves the site."""
+        try:
+            return self._learner.contribution(parameters, self._randomness, header.place)
+        except PrivaggError:
+            raise
+        except Exception as error:
+            raise DataError(f"training failed on this site's own data: {error}") from error
 
     def _check_start(self, header: RoundStart) -> None:
         """Every refusal that public facts allow comes before the charge."""
@@ -305,7 +322,10 @@ class Site:
     def _record(self, close: RoundClose) -> None:
         """Append the realised event, or the stop; neither gives any budget back."""
         place = {"run": close.run, "round": close.round, "attempt": close.attempt}
+        charged = self.ledger.stored_upload(*close.place) is not None
         if close.outcome == "stopped":
+            if not charged or self.ledger.recorded("realised", self._subject(close)):
+                raise CohortError("there is no open attempt of this site that could have stopped")
             self.ledger.record("aborted", {**place, "reason": close.reason})
             return
         if close.opening is None:
@@ -313,8 +333,20 @@ class Site:
         opening = read_statement(close.opening, self._pins.roster)
         if not isinstance(opening, Opening) or opening.place != close.place:
             raise SignatureError("the opening's statement is for another round")
-        if opening.contributors != close.survivors:
+        if (
+            opening.sender != self._pins.opener
+            or opening.plan_digest != self._pins.plan_digest
+            or opening.key_id != self._pins.key_id
+        ):
+            raise SignatureError(
+                f"the statement of {opening.sender!r} is not one of {self._pins.opener!r} for "
+                "this plan and key"
+            )
+        in_order = tuple(name for name in self._plan.names if name in set(close.survivors))
+        if opening.contributors != close.survivors or close.survivors != in_order:
             raise CohortError("the coordinator and the key holder name different contributors")
+        if not self._plan.minimum_survivors <= len(in_order) <= self._plan.addends:
+            raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
         event = self._plan.realised_event(self.identity.name, close.survivors)
         if event.terms and not self._randomness.secure:
             event = DpEvent.once(Mechanism(kind="non-private"))
@@ -333,6 +365,9 @@ class Site:
                 },
             },
         )
+
+    def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
+        return (*close.place, self._terms.dataset, self._plan.unit.value)
 
     def _reply_to(self, header: Header) -> dict[str, Any]:
         return {

@@ -269,16 +269,35 @@ class CertifiedAccountant:
                 noise_multiplier=Fraction(term.mechanism.noise_multiplier),
             )
             composition[mechanism] += term.count
-        with _ball_arithmetic:
-            interval = self._following(composition).epsilon(
-                Fraction(delta), extra_distance=Fraction(event.distance)
-            )
+        try:
+            with _ball_arithmetic:
+                interval = self._following(composition).epsilon(
+                    Fraction(delta), extra_distance=Fraction(event.distance)
+                )
+        except CertificationError:
+            if all(mechanism.sampling_rate == 1 for mechanism in composition):
+                raise
+            return self._without_amplification(event, delta)
         return EpsilonBound(
             upper=_decimal_bound(interval.upper, _UP),
             lower=_decimal_bound(interval.lower, _DOWN),
             method=interval.method,
             certified=True,
         )
+
+    def _without_amplification(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """Every record in every round: by convexity never less than what sampling leaves.
+
+        The mixture (1 - q) Q + q P diverges from Q by at most q times the divergence of P from Q,
+        in either direction at most that of the unsampled pair, at every epsilon >= 0; so the
+        unsampled Gaussian dominates, and composition keeps that.
+        """
+        unsampled = DpEvent(distance=event.distance)
+        for term in event.terms:
+            mechanism = Mechanism.of(Decimal(1), term.mechanism.noise_multiplier)
+            unsampled = unsampled + DpEvent.once(mechanism, count=term.count)
+        bound = self.epsilon(unsampled, delta)
+        return EpsilonBound(bound.upper, None, f"{bound.method}, without amplification", True)
 
     def _following(self, composition: Counter[certified.Mechanism]) -> ContourState:
         """A state of exactly this composition: one it grew from where there is one, else new."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, Decimal
 from math import exp, log
 
-from privagg.errors import CalibrationError, CertificationError
+from privagg.errors import CalibrationError, CertificationError, NoiseError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.events import DpEvent
 
@@ -46,8 +46,8 @@ def calibrate(
         """log(epsilon at sigma / target); positive where sigma is too small."""
         try:
             upper = accountant.epsilon(event_of(sigma), delta).upper
-        except CertificationError:
-            return 50.0  # where nothing can be enclosed, treat the noise as too small
+        except (CertificationError, NoiseError):
+            return 50.0  # no bound, or a share too small for its guarantee: more noise is needed
         if not upper.is_finite():
             return 50.0
         return log(float(upper) / float(epsilon)) if upper > 0 else -50.0

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_valida
 _UPWARD = Context(prec=60, rounding=ROUND_CEILING)
 """Distances are upper bounds: whatever rounding their sums need goes up."""
 
+_EXACT = Context(prec=1000)
+"""Removes trailing zeros and rounds nothing that a field accepts."""
+
 Adjacency = Literal["add-or-remove-one"]
 """Neighbouring data sets differ by one whole unit present or absent."""
 
@@ -56,11 +59,11 @@ class Mechanism(BaseModel):
         if noise_multiplier == 0:
             return cls(kind="non-private")
         if sampling_rate == 1:
-            return cls(kind="gaussian", noise_multiplier=noise_multiplier.normalize())
+            return cls(kind="gaussian", noise_multiplier=noise_multiplier.normalize(_EXACT))
         return cls(
             kind="poisson-gaussian",
-            sampling_rate=sampling_rate.normalize(),
-            noise_multiplier=noise_multiplier.normalize(),
+            sampling_rate=sampling_rate.normalize(_EXACT),
+            noise_multiplier=noise_multiplier.normalize(_EXACT),
         )
 
 

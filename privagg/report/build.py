@@ -333,7 +333,7 @@ def _site_report(
     of_run = [c for c in story.charges if c.run == story.run]
     terms = plan.site(name)
     committed = committed_guarantee(plan, name, (c.event for c in of_run), bounds)
-    attempts = [_attempt(name, c, story.realised.get((c.round, c.attempt))) for c in of_run]
+    attempts = [_attempt(plan, name, c, story.realised.get((c.round, c.attempt))) for c in of_run]
     spent_before = story.charges[-1].epsilon_after if story.charges else Decimal(0)
     return SiteReport(
         name=name,
@@ -363,9 +363,14 @@ def _site_report(
     )
 
 
-def _attempt(site: str, charge: Charge, realised: Realised | None) -> Attempt:
+def _attempt(plan: TrainingPlan, site: str, charge: Charge, realised: Realised | None) -> Attempt:
+    """What is proved about a charged attempt; without proof it counts as opened at its worst.
+
+    Only the key holder's statement shows what was opened. Where none reached the site, the sum may
+    have been opened all the same, with the least noise that the plan allows.
+    """
     if realised is None:
-        return Attempt(0, charge.event.is_private)
+        return Attempt(plan.minimum_survivors, charge.event.is_private)
     survivors = realised.facts["survivors"]
     opened = len(survivors) if site in survivors else 0
     return Attempt(opened, charge.event.is_private and realised.event.is_private)

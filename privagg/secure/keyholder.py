@@ -1,9 +1,10 @@
 """The key holder: a message handler that opens one cohort a round, and remembers that it did.
 
 It trusts its own configuration only: the pinned identity keys, the plan's digest and the opening
-rule. An opening request names its contributors with their signed statements. What the key holder
-answered is stored durably *before* it is sent; the same request gets the stored bytes again, any
-other request for the same round is refused, also after a restart.
+rule. An opening request names its contributors with their signed statements. A round is bound to
+one request durably *before* anything is decrypted, so that it is no oracle that can be asked twice;
+the answer is stored before it is sent. The same request gets the stored bytes again, any other
+request for the same round is refused, also after a restart, whatever became of the first.
 
 By default the aggregator is taken to have added what the statements name; in strict mode the
 request carries the uploads, and the key holder adds them again.
@@ -40,9 +41,11 @@ from privagg.secure.wire import EncryptedTensor
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS opening (
     run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    request_sha256 TEXT NOT NULL, answer BLOB NOT NULL, PRIMARY KEY (run, round)
+    request_sha256 TEXT NOT NULL, answer BLOB, PRIMARY KEY (run, round)
 ) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS opening_is_kept BEFORE UPDATE ON opening
+    WHEN OLD.answer IS NOT NULL OR NEW.request_sha256 <> OLD.request_sha256
+        OR NEW.run <> OLD.run OR NEW.round <> OLD.round OR NEW.attempt <> OLD.attempt
     BEGIN SELECT RAISE(ABORT, 'openings are never changed'); END;
 CREATE TRIGGER IF NOT EXISTS opening_stays BEFORE DELETE ON opening
     BEGIN SELECT RAISE(ABORT, 'openings are never deleted'); END;
@@ -98,7 +101,7 @@ class KeyHolder:
         self._roster = roster
         self._aggregator = aggregator
         self._store = store
-        store.parent.mkdir(parents=True, exist_ok=True)
+        store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(store, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(self._connect()) as database:
             database.executescript(_SCHEMA)
@@ -114,16 +117,19 @@ class KeyHolder:
         try:
             return self._open(message, hashlib.sha256(data).hexdigest())
         except PrivaggError as error:
-            refusal = Refusal(
-                run=message.header.run,
-                round=message.header.round,
-                attempt=message.header.attempt,
-                sender=self.identity.name,
-                plan_digest=message.header.plan_digest,
-                reason=_reason(error),
-                message=refusal_text(error),
-            )
-            return Message.sign(self.identity, refusal).to_bytes()
+            return self._refusal(message, error)
+
+    def _refusal(self, message: Message, error: PrivaggError) -> bytes:
+        refusal = Refusal(
+            run=message.header.run,
+            round=message.header.round,
+            attempt=message.header.attempt,
+            sender=self.identity.name,
+            plan_digest=message.header.plan_digest,
+            reason=_reason(error),
+            message=refusal_text(error),
+        )
+        return Message.sign(self.identity, refusal).to_bytes()
 
     def _open(self, message: Message, request_sha256: str) -> bytes:
         header = message.header
@@ -139,7 +145,15 @@ class KeyHolder:
         tensor = self._check_tensor(header, message.payload, contributors)
         if self._rule.strict:
             self._add_again(header, message.payload, tensor)
-        share = self._key.open_share(tensor.payload, len(contributors))
+        stored = self._bind(header, request_sha256)
+        if stored is not None:
+            return stored
+        try:
+            share = self._key.open_share(tensor.payload, len(contributors))
+        except PrivaggError:
+            # What is wrong with a decryption depends on the secret: one text for every case.
+            error = OpeningRefusedError("the sum does not open to a value in the proven range")
+            return self._remember(header, request_sha256, self._refusal(message, error))
         opening = Opening(
             run=header.run,
             round=header.round,
@@ -258,14 +272,23 @@ class KeyHolder:
                 f"round {header.round} of run {header.run} was opened already, for another "
                 "request; a second cohort of one round is never opened"
             )
-        return bytes(row[1])
+        return None if row[1] is None else bytes(row[1])
 
-    def _remember(self, header: OpenRequest, request_sha256: str, answer: bytes) -> bytes:
-        """Store the answer; where another request won the race, answer as the store says."""
+    def _bind(self, header: OpenRequest, request_sha256: str) -> bytes | None:
+        """Bind the round to this request for good; the stored answer where there is one."""
         with closing(self._connect()) as database:
             database.execute(
-                "INSERT OR IGNORE INTO opening VALUES (?, ?, ?, ?, ?)",
-                (header.run, header.round, header.attempt, request_sha256, answer),
+                "INSERT OR IGNORE INTO opening VALUES (?, ?, ?, ?, NULL)",
+                (header.run, header.round, header.attempt, request_sha256),
+            )
+        return self._stored(header, request_sha256)
+
+    def _remember(self, header: OpenRequest, request_sha256: str, answer: bytes) -> bytes:
+        """Store the answer of a bound round; where another process was first, its answer."""
+        with closing(self._connect()) as database:
+            database.execute(
+                "UPDATE opening SET answer = ? WHERE run = ? AND round = ? AND answer IS NULL",
+                (answer, header.run, header.round),
             )
         stored = self._stored(header, request_sha256)
         if stored is None:
@@ -284,4 +307,6 @@ def _reason(error: PrivaggError) -> RefusalReason:
 def opened_rounds(store: Path) -> Sequence[tuple[str, int, int]]:
     """(run, round, attempt) of everything a key holder's store says was opened."""
     with closing(sqlite3.connect(store)) as database:
-        return database.execute("SELECT run, round, attempt FROM opening ORDER BY 1, 2").fetchall()
+        return database.execute(
+            "SELECT run, round, attempt FROM opening WHERE answer IS NOT NULL ORDER BY 1, 2"
+        ).fetchall()

@@ -95,6 +95,8 @@ class Aggregator:
     ) -> None:
         self.terms = terms
         self._watch = watch
+        self.kept_sizes: dict[str, int] = {}
+        """What the round told each site of its kept checkpoint; set before uploads come."""
         self._parameters = parameters
         self._roster = roster
         self._fold = parameters.fold()
@@ -136,7 +138,7 @@ class Aggregator:
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
         self._check_key(header.sender, header.key_id)
         if self._watch is not None:
-            self._watch.keep(header)
+            self._watch.keep(header, since=self.kept_sizes.get(header.sender))
         self._add(header.sender, message.payload, {header.sender: message.statement})
         if self.terms.strict:
             self._uploads[header.sender] = bytes(data)
@@ -205,6 +207,7 @@ class Aggregator:
             tensor = EncryptedTensor.from_bytes(
                 payload, max_bytes=self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
             )
+            named = set(contributors_of(tensor, self.terms.names))
         except PrivaggError as error:
             raise type(error)(f"upload of {sender!r}: {error}") from error
         expected_place = (*self.terms.place, self.terms.key_id)
@@ -224,7 +227,7 @@ class Aggregator:
             raise CiphertextError(
                 f"upload of {sender!r}: the tensor says {found}, this round uses {expected}"
             )
-        if set(contributors_of(tensor, self.terms.names)) != set(contributors):
+        if named != set(contributors):
             raise CiphertextError(f"upload of {sender!r}: its contributor set names other sites")
         return tensor
 

@@ -38,8 +38,12 @@ class CheckpointWatch:
                 found[site] = Checkpoint.parse(note).size
         return found
 
-    def keep(self, upload: Upload) -> None:
-        """Keep an upload's checkpoint, once it extends the one kept before.
+    def keep(self, upload: Upload, *, since: int | None) -> None:
+        """Keep an upload's checkpoint, once it extends the one that the round told the site.
+
+        Args:
+            upload: a verified upload.
+            since: size of the kept checkpoint that the proof starts from; None where none was.
 
         Raises:
             LedgerError: the upload lacks the proof that is needed.
@@ -55,4 +59,5 @@ class CheckpointWatch:
             upload.checkpoint,
             verifier=Verifier.of(origin, Ed25519PublicKey.from_public_bytes(raw)),
             proof=[bytes.fromhex(step) for step in upload.consistency],
+            since=since,
         )

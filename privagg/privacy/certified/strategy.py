@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -25,6 +25,7 @@ _GOOD = Fraction(1, 10**6)
 _LONG = 3_000_000
 _ROUGH_TERMS = 1500
 _SINGLE_BITS = 192
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,47 @@ def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Eff
         # The first contour was aimed by a Chernoff bound; aim again at what it found.
         aimed = Goal(goal.log_delta, float(ends.upper))
         return ends.meet(attempt(lambda: make_plan(rounds, Direction.REMOVE, aimed, effort)))
-    for epsilon in _aims(rounds, delta, ends):
-        aim = Goal(goal.log_delta, epsilon)
-        ends = ends.meet(attempt(partial(make_split_plan, rounds, aim, effort)))
-        if ends.width() <= _GOOD:
-            return ends
-    if distance:
+    ends = _split_ends(
+        rounds,
+        delta,
+        ends,
+        lambda aim: attempt(partial(make_split_plan, rounds, Goal(goal.log_delta, aim), effort)),
+    )
+    if distance or ends.width() <= _GOOD:
         return ends
-    return ends.meet(attempt(lambda: make_plan(rounds, Direction.REMOVE, goal, effort)))
+    return ends.meet(attempt(partial(make_plan, rounds, Direction.REMOVE, goal, effort)))
+
+
+def _split_ends(
+    rounds: Rounds, delta: Fraction, ends: Ends, aimed_at: Callable[[float], Ends]
+) -> Ends:
+    """Return better ends from contours without the bulk, aimed at one epsilon after the other.
+
+    With few participations one round makes the loss, wherever in the row it stands, so its epsilon
+    at delta / rounds is a good first guess. After that every answer is the next aim, while they
+    still come down: a contour aimed too high proves an upper end far below its aim.
+    """
+    guesses = [
+        float(single_ends(mechanism, delta / times)[1])
+        for mechanism, times in rounds
+        if not mechanism.is_gaussian
+    ]
+    guess = 1.05 * max(guesses, default=0.0)
+    for aim in (guess, 1.5 * guess):
+        if aim > 0 and (ends.upper is None or aim < float(ends.upper)):
+            ends = ends.meet(aimed_at(aim))
+            if ends.width() <= _GOOD:
+                return ends
+    for _ in range(_ATTEMPTS):
+        if not ends.upper:
+            return ends
+        before = ends
+        ends = ends.meet(aimed_at(float(ends.upper)))
+        if ends.width() <= _GOOD or before.upper is None or ends.upper is None:
+            return ends
+        if ends.upper > before.upper * Fraction(19, 20) and ends.lower <= before.lower:
+            return ends
+    return ends
 
 
 def single_ends(mechanism: Mechanism, delta: Fraction) -> tuple[Fraction, Fraction]:
@@ -99,25 +133,6 @@ def single_ends(mechanism: Mechanism, delta: Fraction) -> tuple[Fraction, Fracti
         guess, slope = curve.guess(delta)
         upper = upper_epsilon(curve, delta, guess=guess, slope=slope)
         return lower_epsilon(curve, delta, guess=float(upper), slope=slope), upper
-
-
-def _aims(rounds: Rounds, delta: Fraction, ends: Ends) -> Iterator[float]:
-    """Yield the epsilons worth aiming a split contour at.
-
-    With few participations one round makes the loss, wherever in the row it stands, so its
-    epsilon at delta / rounds is a good first guess; the second aim is the rough contour's answer.
-    """
-    guesses = [
-        float(single_ends(mechanism, delta / times)[1])
-        for mechanism, times in rounds
-        if not mechanism.is_gaussian
-    ]
-    guess = 1.05 * max(guesses, default=0.0)
-    if guess > 0 and (ends.upper is None or guess < float(ends.upper)):
-        yield guess
-        yield 1.5 * guess
-    if ends.upper:
-        yield float(ends.upper)
 
 
 def _first_plan(

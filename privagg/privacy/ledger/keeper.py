@@ -45,6 +45,7 @@ class CheckpointKeeper:
         *,
         verifier: Verifier | str,
         proof: Sequence[bytes] | None = None,
+        since: int | None = None,
     ) -> Checkpoint:
         """Keep a checkpoint of the ledger `origin`, once it is consistent with those kept before.
 
@@ -54,6 +55,8 @@ class CheckpointKeeper:
             verifier: the public key pinned for that ledger's owner.
             proof: consistency proof between this checkpoint and the latest kept one (see
                 `latest`); needed unless nothing is kept yet or the size is already kept.
+            since: size of the kept checkpoint that the proof starts from; the latest by default.
+                Runs side by side each prove from what they were told.
 
         Raises:
             LedgerError: a proof is needed and none was given.
@@ -73,7 +76,9 @@ class CheckpointKeeper:
             if same is not None:
                 require_extends(Checkpoint.parse(same), checkpoint, ())
                 return checkpoint
-            latest = _kept(connection, origin, None)
+            latest = _kept(connection, origin, since)
+            if latest is None and since is not None:
+                raise LedgerError(f"no checkpoint of {since} entries of {origin} is kept")
             if latest is not None:
                 _require_consistent(Checkpoint.parse(latest), checkpoint, proof)
             connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, select
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.events import DpEvent
-from privagg.privacy.ledger import log, merkle, schema
+from privagg.privacy.ledger import canonical, log, merkle, schema
 from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.copying import back_up
@@ -174,6 +175,12 @@ class LedgerReading:
             head = self._head(connection)
             wanted = _within(head.size, new)
             return merkle.consistency_proof(old, wanted, log.node_reader(connection))
+
+    def recorded(self, kind: str, subject: Sequence[str | int]) -> bool:
+        """Whether an entry of this kind stands about (run, round, attempt[, dataset, unit])."""
+        name = canonical.dumps(list(subject)).decode("ascii")
+        with self._store.read() as connection:
+            return log.find_entry(connection, self._head(connection), kind, name) is not None
 
     def stored_upload(self, run: str, round_: int, attempt: int) -> bytes | None:
         """The upload's bytes as stored for an attempt, None where there are none.

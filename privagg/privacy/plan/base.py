@@ -100,7 +100,9 @@ class TrainingPlan(BaseModel, ABC):
         colluders: sites that may pool what they know without weakening the committed event.
         custody: who can open the sum.
         scheme: secure aggregation scheme.
-        strict: True where the key holder adds the signed uploads again before it opens.
+        scheme_protects: False where the scheme hides nothing, whatever its name.
+        strict: True where the key holder adds the signed uploads again before it opens; it then
+            sees every upload, and could decrypt each.
         recipe: what is trained and how (model, features, optimiser, client rule); public JSON that
             the privacy analysis does not depend on, pinned with the rest.
     """
@@ -120,6 +122,7 @@ class TrainingPlan(BaseModel, ABC):
     colluders: int = Field(default=1, ge=0)
     custody: Custody
     scheme: str
+    scheme_protects: bool = True
     strict: bool = False
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
 
@@ -199,6 +202,11 @@ class TrainingPlan(BaseModel, ABC):
     def canonical_json(self) -> str:
         """The plan as JSON with sorted keys and no spaces; `load_plan` reads it back."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hides(self) -> bool:
+        """Whether uploads are encrypted at all."""
+        return self.scheme_protects and self.scheme != "plaintext"
 
     @property
     def addends(self) -> int:

@@ -21,7 +21,7 @@ from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
 from privagg.privacy.plan.observing import shared_noise_observers
-from privagg.privacy.unit import Unit
+from privagg.privacy.unit import Custody, Unit
 
 
 class ClientPlan(TrainingPlan):
@@ -42,6 +42,11 @@ class ClientPlan(TrainingPlan):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if self.strict and self.custody is Custody.SITES:
+            raise ValueError(
+                "strict with custody 'sites' would show every upload to the site that opens; use "
+                "custody 'authority', or leave strict out"
+            )
         if self.cohort_size > len(self.sites):
             raise ValueError(
                 f"cohort_size {self.cohort_size} exceeds the {len(self.sites)} clients there are"
@@ -126,7 +131,7 @@ class ClientPlan(TrainingPlan):
             survivors=survivors,
             unit=self.unit,
             custody=self.custody,
-            protects=self.scheme != "plaintext",
+            protects=self.hides,
             strict=self.strict,
         )
 

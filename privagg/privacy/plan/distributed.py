@@ -21,7 +21,7 @@ from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
 from privagg.privacy.plan.observing import shared_noise_observers
-from privagg.privacy.unit import Unit
+from privagg.privacy.unit import Custody, Unit
 
 
 class DistributedPlan(TrainingPlan):
@@ -32,7 +32,7 @@ class DistributedPlan(TrainingPlan):
 
     Guarantees:
         Committed event: Poisson(q) of a Gaussian with multiplier `noise_multiplier` at least,
-        against any `colluders` sites with the aggregator, when at least `minimum_survivors`
+        against users of the model and any `colluders` sites, when at least `minimum_survivors`
         contributions are opened (proofs/integer-noise.md, proofs/sensitivity.md).
     """
 
@@ -41,6 +41,11 @@ class DistributedPlan(TrainingPlan):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if self.strict and self.custody is Custody.SITES:
+            raise ValueError(
+                "strict with custody 'sites' would show every upload to the site that opens; use "
+                "custody 'authority', or leave strict out"
+            )
         if self.counted_shares < 1:
             raise ValueError(
                 f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
@@ -123,7 +128,7 @@ class DistributedPlan(TrainingPlan):
             survivors=survivors,
             unit=self.unit,
             custody=self.custody,
-            protects=self.scheme != "plaintext",
+            protects=self.hides,
             strict=self.strict,
         )
 

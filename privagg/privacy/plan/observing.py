@@ -21,8 +21,8 @@ ONE_UNIT = {
 HONEST_SITE = "the site itself runs the plan as it stands"
 UNBROKEN = "the encryption is unbroken (computational)"
 HONEST_ENCRYPTION = (
-    "no contributor colluding with the aggregator sends a made-up ciphertext "
-    "(opening one can reveal the key)"
+    "no colluding contributor sends a ciphertext that is made up or made from others' ciphertexts "
+    "(it could reveal the key or cancel other contributions)"
 )
 HONEST_ADDER = "the aggregator adds honestly (strict mode removes this)"
 CSPRNG = "the operating system's random generator is sound"
@@ -79,7 +79,10 @@ def shared_noise_observers(
             extra = (*attested, UNBROKEN, HONEST_ENCRYPTION, *adder)
             row("aggregator", k, f"ciphertexts and {sees}", event, *extra)
         if custody is Custody.AUTHORITY:
-            row("key-holder", k, sees, event, *attested, UNBROKEN, *adder)
+            if strict:  # every upload comes along, and the key holder can decrypt each
+                row("key-holder", k, "this site's own upload, which it can decrypt", single)
+            else:
+                row("key-holder", k, sees, event, *attested, UNBROKEN, *adder)
             row("aggregator+key-holder", k, "this site's own upload in the clear", single)
     return tuple(rows)
 
