@@ -167,6 +167,7 @@ class Replay:
             coordinator=COORDINATOR,
             plan_digest=self.plan.digest,
             key_id=self._key.encryption_key.key_id,
+            opener=KEY_HOLDER,
         )
         sites: dict[str, Any] = {
             name: Site(
@@ -242,10 +243,11 @@ def calibrated(
     The budget at every site is what the plan's committed observer costs, which is more where the
     plan counts on fewer noise shares than `observer` meets. Epsilon 0 stands for no noise at all.
     """
-    privacy = {**values["privacy"], "epsilon": "1", "budget_epsilon": "Infinity"}
+    privacy = values["privacy"]
     if epsilon == 0:
-        return _with_privacy(values, base, {**privacy, "noise_multiplier": "0"})
-    draft = _with_privacy(values, base, {**privacy, "noise_multiplier": "1"})
+        limits = {"epsilon": "1", "budget_epsilon": "Infinity", "noise_multiplier": "0"}
+        return _with_privacy(values, base, {**privacy, **limits})
+    draft = _with_privacy(values, base, {**privacy, "epsilon": str(epsilon)})
     noise = noise_against(draft.plan, observer, epsilon, draft.accountant)
     committed = draft.plan.with_noise(noise).total_committed(draft.plan.names[0])
     budget = str(draft.accountant.epsilon(committed, draft.plan.delta).upper)
