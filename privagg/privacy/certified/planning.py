@@ -22,7 +22,6 @@ from privagg.privacy.certified.windowing import choose_windows, windowed
 
 # Every error term is aimed at this share of delta (in nats).
 TOLERANCE_NATS = 25.0
-_ROUGH = 2000
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,12 @@ class Effort:
     Args:
         max_terms: longest contour (terms on one side).
         max_products: largest terms * nodes of one mechanism's table.
+        rough_terms: length of the stand-in where even `max_terms` would not be enough.
     """
 
     max_terms: int = 40_000
     max_products: int = 20_000_000
+    rough_terms: int = 2000
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,11 @@ def _length(
     log_tail = total + log_peak + math.log(2 / period) - np.log(spacing * thetas)
     enough = np.nonzero(log_tail <= room)[0]
     # Where even the longest contour is too short, a short one gives a first rough answer.
-    index = int(enough[0]) if len(enough) else int(np.searchsorted(thetas, _ROUGH * spacing))
+    index = (
+        int(enough[0])
+        if len(enough)
+        else int(np.searchsorted(thetas, effort.rough_terms * spacing))
+    )
     index = min(index, len(thetas) - 1)
     chosen = {}
     for mechanism, (heights, drops) in curves.items():

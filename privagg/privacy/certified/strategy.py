@@ -22,6 +22,7 @@ from privagg.privacy.certified.tables import round_table
 # is first replaced by a rough one, as taking out the bulk is then likely to be cheaper.
 _SHARP = Fraction(1, 10**8)
 _GOOD = Fraction(1, 10**6)
+_FAIR = Fraction(1, 10**3)
 _LONG = 3_000_000
 _ROUGH_TERMS = 1500
 _SINGLE_BITS = 192
@@ -82,7 +83,9 @@ def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Eff
             return ends
         # The first contour was aimed by a Chernoff bound; aim again at what it found.
         aimed = Goal(goal.log_delta, float(ends.upper))
-        return ends.meet(attempt(lambda: make_plan(rounds, Direction.REMOVE, aimed, effort)))
+        ends = ends.meet(attempt(partial(make_plan, rounds, Direction.REMOVE, aimed, effort)))
+        if ends.width() <= _FAIR:
+            return ends
     ends = _split_ends(
         rounds,
         delta,
@@ -91,7 +94,10 @@ def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Eff
     )
     if distance or ends.width() <= _GOOD:
         return ends
-    return ends.meet(attempt(partial(make_plan, rounds, Direction.REMOVE, goal, effort)))
+    longest = replace(effort, rough_terms=effort.max_terms)
+    if ends.upper:
+        goal = Goal(goal.log_delta, float(ends.upper))
+    return ends.meet(attempt(partial(make_plan, rounds, Direction.REMOVE, goal, longest)))
 
 
 def _split_ends(

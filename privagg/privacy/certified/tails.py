@@ -14,8 +14,8 @@ from flint import arb
 from privagg.privacy.certified.balls import ball
 from privagg.privacy.certified.window import Law, Window
 
-_PIECES = 300
-_SHORTEST = 0.125
+_PIECES = 800
+_SHORTEST = 0.25
 # A piece bounded by exp(-100) needs no finer chords: M(c) is at least about 1.
 _NEGLIGIBLE = -100.0
 
