@@ -213,7 +213,7 @@ class DatasetData(_Section):
     @property
     def source(self) -> DatasetSource:
         """How the sites' data sets are made."""
-        return DatasetSource(self.shape)
+        return DatasetSource(self.shape, self.classes)
 
 
 DataSection = Annotated[TableData | ImageData | DatasetData, Field(discriminator="kind")]

@@ -131,7 +131,7 @@ def test_a_second_run_that_would_overspend_is_refused_unspent(
 def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
     tables: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = federation(tables, tmp_path, privacy={"noise_multiplier": "0.5"})
+    made = federation(tables, tmp_path, privacy={"budget_epsilon": "0.1"})
     with pytest.raises(BudgetExceededError, match="beyond its budget"):
         made.run()
     spending = made.open_ledger("lakeview").spent(BudgetKey("lakeview", "record"))
@@ -275,3 +275,17 @@ def test_parquet_and_csv_sites_train_together(tables: dict[str, Path], tmp_path:
     assert torch.equal(x, same_x)
     assert torch.equal(y, same_y)
     assert made.run().outcome == "finished"
+
+
+def test_noise_given_by_hand_keeps_the_limit_too(tables: dict[str, Path], tmp_path: Path) -> None:
+    made = federation(tables, tmp_path, privacy={"noise_multiplier": "0.5"})
+    with pytest.raises(PlanError, match="more than privacy.epsilon"):
+        _ = made.plan
+
+
+def test_another_unit_gets_no_fresh_budget_by_itself(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    federation(tables, tmp_path).run()
+    with pytest.raises(ConfigError, match="its owner decides"):
+        federation(tables, tmp_path, privacy={"mode": "client"}).run()

@@ -44,9 +44,11 @@ class DatasetSource:
 
     Args:
         shape: public shape of one record's input.
+        classes: public number of classes; a record of another class is left out.
     """
 
     shape: tuple[int, ...]
+    classes: int | None = None
 
 
 Source = TableSource | ImageSource | DatasetSource
@@ -81,12 +83,9 @@ def load_records(
             classes=source.classes,
             public=public,
         )
-    records = DatasetRecords(_make_dataset(data), public=public)
-    if records.input_shape != source.shape:
-        raise DataError(
-            f"records of {data} have shape {records.input_shape}, declared is {source.shape}"
-        )
-    return records
+    return DatasetRecords(
+        _make_dataset(data), input_shape=source.shape, classes=source.classes, public=public
+    )
 
 
 def _make_dataset(factory: str) -> Any:

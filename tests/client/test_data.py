@@ -260,7 +260,7 @@ def test_records_from_each_source(tmp_path: Path) -> None:
         load_records(images, tmp_path, "i.npy")
     factory = f"{__name__}:make_squares"
     assert len(load_records(DatasetSource((2,)), tmp_path, factory)) == 5
-    with pytest.raises(DataError, match="declared is"):
+    with pytest.raises(DataError, match="no item"):
         load_records(DatasetSource((3,)), tmp_path, factory)
     for wrong in ("no.such.module:x", f"{__name__}:absent", "plain"):
         with pytest.raises(ConfigError, match="importable"):

@@ -44,13 +44,15 @@ def test_the_committed_figure_is_the_accountants_own(world: GetWorld, report: Ge
     assert committed.event.terms == event.terms
 
 
-def test_an_aborted_round_is_charged_but_opens_nothing(report: GetReport) -> None:
+def test_a_stopped_round_counts_as_opened_where_nothing_proves_otherwise(
+    report: GetReport,
+) -> None:
     made = report("three-hospitals")
     aborted = [p for p in made.sites[0].history if p.outcome == "aborted"]
     assert [(p.round, p.attempt) for p in aborted] == [(9, 1)]
+    # The coordinator's word that nothing was opened is no proof: the key holder may have.
     users = _row(made.sites[0], "model-users", 0)
-    assert sum(term.count for term in users.event.terms) == 11
-    # Whoever opens single uploads is counted as having seen the upload of the stopped round.
+    assert sum(term.count for term in users.event.terms) == 12
     both = _row(made.sites[0], "aggregator+key-holder", 0)
     assert sum(term.count for term in both.event.terms) == 12
 
@@ -61,11 +63,13 @@ def test_a_round_with_a_dropout_has_fewer_noise_shares(world: GetWorld, report: 
     users = _row(made.sites[0], "model-users", 0)
     counts = {t.mechanism.noise_multiplier: t.count for t in users.event.terms}
     full, short = (plan.event_of_shares(m).terms[0].mechanism for m in (3, 2))
-    assert counts == {full.noise_multiplier: 10, short.noise_multiplier: 1}
-    # leuven itself was the one missing: nothing of it was opened in that round
+    # One round with a dropout, and one that was stopped, which counts at its least noise.
+    assert counts == {full.noise_multiplier: 10, short.noise_multiplier: 2}
+    # leuven itself was the one missing, and heard nothing that proves it: counted at the worst
     away = _row(made.sites[2], "model-users", 0)
     assert {t.mechanism.noise_multiplier: t.count for t in away.event.terms} == {
-        full.noise_multiplier: 10
+        full.noise_multiplier: 10,
+        short.noise_multiplier: 2,
     }
 
 
@@ -214,8 +218,9 @@ def test_a_run_that_was_killed_is_reported_as_unfinished(tmp_path: Path) -> None
     assert report.sites[0].history[0].outcome == "charged"
     assert report.sites[0].epsilon_after_run > 0
     assert report.sites[1].epsilon_after_run == 0
-    assert _row(report.sites[0], "model-users", 0).epsilon == 0
-    assert _row(report.sites[0], "aggregator+key-holder", 0).epsilon > 0
+    # Nobody attested what became of the charged round, so it counts as opened.
+    assert _row(report.sites[0], "model-users", 0).epsilon > 0
+    assert _row(report.sites[1], "model-users", 0).epsilon == 0
 
 
 def test_files_are_written_whole(world: GetWorld, tmp_path: Path) -> None:
