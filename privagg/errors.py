@@ -151,3 +151,9 @@ class VerificationError(PrivaggError):
     """A report or bundle does not verify."""
 
     exit_code = 1
+
+
+class UnreadableBundleError(VerificationError):
+    """Bytes that are no report and no bundle of a known version; nothing in them was judged."""
+
+    exit_code = 2

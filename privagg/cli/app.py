@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from privagg import __version__
-from privagg.cli import ledgers, numbers, reports, training
+from privagg.cli import ledgers, numbers, reports, training, verify
 from privagg.cli.console import fail, show_traceback
 from privagg.errors import PrivaggError
 
@@ -51,6 +51,8 @@ app.command("epsilon")(numbers.epsilon)
 app.command("calibrate")(numbers.calibrate)
 app.add_typer(ledgers.app, name="ledger")
 app.command("report")(reports.report)
+app.command("bundle")(verify.bundle)
+app.command("verify")(verify.verify)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,166 @@
+"""The bundle: a run's report and the evidence for every figure in it, in one ZIP file.
+
+README.txt                 what this is and how to check it
+attestation.intoto.json    digests of all other files, signed by the coordinator
+report.json                the report
+schema.json                its JSON Schema
+ledgers/<party>.jsonl      each party's ledger: entries as hashed, and signed checkpoints
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from privagg.audit.attestation import Attestation, Predicate
+from privagg.audit.container import MAX_BYTES, pack, unpack
+from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
+from privagg.identity import Identity
+from privagg.privacy.ledger import Bundle
+from privagg.report.model import Report, json_schema
+
+NAME = "bundle.privagg.zip"
+README, ATTESTATION, REPORT, SCHEMA = (
+    "README.txt", "attestation.intoto.json", "report.json", "schema.json",
+)  # fmt: skip
+COORDINATOR = "coordinator"
+_LEDGER = re.compile(r"ledgers/([A-Za-z0-9][A-Za-z0-9_.-]{0,63})\.jsonl")
+
+TEXT = """\
+The evidence of one federated training run with privagg.
+
+  report.json               what was trained, what it cost, and against whom that holds
+  schema.json               the report's JSON Schema
+  ledgers/*.jsonl           every party's privacy ledger: a line for each entry, exactly the bytes
+                            that were hashed, then a signed checkpoint for each size of the log
+  attestation.intoto.json   SHA-256 of each file (in-toto statement, DSSE envelope, Ed25519)
+
+Check all of it, recomputing every figure from the ledgers:
+
+  pip install privagg
+  privagg verify bundle.privagg.zip
+"""
+
+
+class Exporting(Protocol):
+    """A ledger that can be exported."""
+
+    def bundle(self) -> Bundle:
+        """Its entries and checkpoints."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReportBundle:
+    """A bundle's files, read but not yet believed.
+
+    Attributes:
+        files: name -> bytes, in the bundle's order.
+        attestation: who vouches for them.
+    """
+
+    files: Mapping[str, bytes]
+    attestation: Attestation
+
+    @classmethod
+    def make(cls, report_json: bytes, ledgers: Mapping[str, Exporting], identity: Identity) -> Self:
+        """Put together a report and the ledgers it was read from.
+
+        Args:
+            report_json: as written beside it.
+            ledgers: party -> ledger; the coordinator's and every site's. Entries appended since
+                the report was made are left out.
+            identity: the coordinator's; signs.
+
+        Raises:
+            VerificationError: the report is not one, or names a ledger that was not given.
+        """
+        report = Report.from_json(report_json)
+        sizes = {COORDINATOR: report.coordinator.entries}
+        sizes |= {site.name: site.ledger.entries for site in report.sites}
+        missing = sorted(set(sizes) - set(ledgers))
+        if missing:
+            raise VerificationError(f"the ledgers of {', '.join(missing)} were not given")
+        files = {
+            README: TEXT.encode(),
+            REPORT: report_json,
+            SCHEMA: json.dumps(json_schema(), indent=2).encode() + b"\n",
+        }
+        for party, size in sizes.items():
+            whole = ledgers[party].bundle()
+            cut = Bundle(whole.bodies[:size], whole.notes[:size])
+            files[f"ledgers/{party}.jsonl"] = b"".join(cut.to_bytes())
+        said = Predicate(
+            federation=report.federation, run=report.run, plan_digest=report.plan_digest,
+            signer=identity.name,
+        )  # fmt: skip
+        return cls(files, Attestation.sign(identity, files, said))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a bundle from untrusted bytes; only the exact bytes that `to_bytes` gives are taken.
+
+        Raises:
+            UnreadableBundleError: it is none.
+        """
+        files = unpack(data)
+        envelope = files.pop(ATTESTATION, None)
+        if envelope is None or REPORT not in files:
+            raise UnreadableBundleError(f"this ZIP file is no bundle: {ATTESTATION} is missing")
+        made = cls(files, Attestation.parse(envelope))
+        if made.to_bytes() != data:
+            raise UnreadableBundleError("the bundle's files do not stand in their order")
+        return made
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a bundle from a file; see `parse`."""
+        return cls.parse(read_bounded(path))
+
+    @property
+    def ledgers(self) -> dict[str, bytes]:
+        """Party -> its ledger's export."""
+        named = {name: _LEDGER.fullmatch(name) for name in self.files}
+        return {found[1]: self.files[name] for name, found in named.items() if found}
+
+    def to_bytes(self) -> bytes:
+        """The ZIP file; the same bytes for the same contents."""
+        first = {README: self.files[README]} if README in self.files else {}
+        return pack({**first, ATTESTATION: self.attestation.to_bytes(), **self.files})
+
+    def write(self, path: Path) -> None:
+        """Write the bundle, whole or not at all, in place of what was there.
+
+        Raises:
+            ConfigError: `path` cannot be written.
+        """
+        try:
+            handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.to_bytes())
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        UnreadableBundleError: it cannot be read, or is larger than `most`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise UnreadableBundleError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > most:
+        raise UnreadableBundleError(f"{path} is larger than the {most} bytes that are read")
+    return data

@@ -1,0 +1,178 @@
+"""What sites charged and realised: events by the plan, epsilon after each charge by computation.
+
+The ledger's rules (no charge beyond its budget, every figure continued from the one before) have
+been replayed already; here the figures themselves are computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from privagg.audit.claims import Findings
+from privagg.audit.methods import Methods
+from privagg.audit.replayed import Charged, ReplayedLedger
+from privagg.privacy.accountant import EpsilonBound
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import BudgetKey
+from privagg.privacy.ledger.composition import compose, event_to_json
+from privagg.privacy.ledger.payloads import Charge, Realised
+from privagg.privacy.plan import TrainingPlan
+from privagg.report.figures import epsilon_text
+
+TOLERANCE = Decimal("1e-6")
+"""Relative. Two machines may choose different contours and prove bounds a few 10^-9 apart."""
+
+RATIO = 1.05
+"""Long ledgers: every charge below 20, then one in each step of 5 per cent is recomputed."""
+
+
+def agrees(claimed: Decimal, bound: EpsilonBound) -> bool:
+    """True where a recorded figure is the one computed here, never below the proven lower end."""
+    if not (claimed.is_finite() and bound.upper.is_finite()):
+        return claimed == bound.upper
+    if bound.lower is not None and claimed < bound.lower:
+        return False
+    return abs(claimed - bound.upper) <= TOLERANCE * bound.upper
+
+
+def check_epsilons(
+    findings: Findings, ledger: ReplayedLedger, methods: Methods, *, every_charge: bool
+) -> None:
+    """Compute epsilon after the charges of every budget in a ledger."""
+    for key in ledger.keys():  # noqa: SIM118 - a method of the ledger, not of a dict
+        charged = [each for each in ledger.charged if each.charge.key == key]
+        if charged:
+            subject = f"ε after each charge to {key.dataset}"
+            with findings.guarded(subject, f"{len(charged)} charges"):
+                _check_epsilons_of(findings, subject, charged, methods, every_charge)
+
+
+def _check_epsilons_of(
+    findings: Findings,
+    subject: str,
+    charged: Sequence[Charged],
+    methods: Methods,
+    every_charge: bool,
+) -> None:
+    last = charged[-1].charge
+    claimed = f"{len(charged)} charges, up to ε = {epsilon_text(last.epsilon_after, 9)}"
+    strangers = {c.charge.accountant for c in charged if not methods.named(c.charge.accountant)}
+    if strangers:
+        findings.open(subject, claimed, f"bounded by {', '.join(sorted(strangers))}; not known")
+        return
+    chosen = range(len(charged)) if every_charge else spread(len(charged))
+    wrong, latest = None, None
+    for place in chosen:
+        each = charged[place]
+        latest = _bound(each, methods)
+        if not agrees(each.charge.epsilon_after, latest):
+            wrong = each
+            break
+    falls = next((b for a, b in pairwise(charged) if _falls(a.charge, b.charge)), None)
+    assert latest is not None
+    if wrong is not None:
+        note = f"entry {wrong.index} records ε = {wrong.charge.epsilon_after}"
+        findings.check(subject, claimed, _interval(latest), False, note)
+        return
+    if falls is not None:
+        note = f"entry {falls.index} records a smaller ε than the charge before it"
+        findings.check(subject, claimed, _interval(latest), False, note)
+        return
+    note = f"by {last.accountant!r}, which proves nothing" if not latest.certified else ""
+    if len(chosen) < len(charged):
+        note = (
+            f"{len(chosen)} recomputed, the others lie between neighbours that were; "
+            "--every-charge recomputes all"
+        )
+    findings.check(subject, claimed, _interval(latest), True, note, compared=len(charged))
+
+
+def spread(count: int) -> list[int]:
+    """Which of `count` charges are recomputed: steps of 5 per cent, the last one always."""
+    chosen, place = [], 0
+    while place < count:
+        chosen.append(place)
+        place = max(place + 1, int(place * RATIO))
+    return chosen if chosen[-1] == count - 1 else [*chosen, count - 1]
+
+
+def _falls(one: Charge, other: Charge) -> bool:
+    same = (one.delta, one.accountant) == (other.delta, other.accountant)
+    return same and other.epsilon_after < one.epsilon_after * (1 - TOLERANCE)
+
+
+def _bound(each: Charged, methods: Methods) -> EpsilonBound:
+    accountant = methods.named(each.charge.accountant)
+    assert accountant is not None
+    if not each.total.is_private:
+        return EpsilonBound(Decimal("Infinity"), None, "no guarantee", certified=True)
+    return accountant.epsilon(each.total, each.charge.delta)
+
+
+def _interval(bound: EpsilonBound) -> str:
+    if bound.lower is None:
+        return f"ε = {epsilon_text(bound.upper, 9)}"
+    return f"ε in [{bound.lower}, {bound.upper}]"
+
+
+def check_events(
+    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, run: str
+) -> None:
+    """Hold a run's charges and realised events against the plan.
+
+    An event without any guarantee may stand for any other: it promises less.
+    """
+    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    charges = [c for c in ledger.charged if c.charge.run == run and c.charge.key == key]
+    committed = _spelled(plan.committed_event(site))
+    wrong = [
+        c.index
+        for c in charges
+        if (c.charge.event.is_private and _spelled(c.charge.event) != committed)
+        or c.charge.round > plan.rounds
+        or not _facts_fit(c.charge.facts, plan)
+    ]
+    claimed = f"{len(charges)} charges of this run"
+    note = f"entry {wrong[0]} charges what the plan does not say" if wrong else ""
+    findings.check("charged: the plan's committed event", claimed, f"{len(charges) - len(wrong)} "
+                   "as planned", not wrong, note, compared=max(1, len(charges)))  # fmt: skip
+    realised = [
+        e for e in ledger.entries()
+        if isinstance(e.payload, Realised) and e.payload.run == run and e.payload.key == key
+    ]  # fmt: skip
+    expected: dict[tuple[str, ...], Any] = {}
+    strange = []
+    for entry in realised:
+        assert isinstance(entry.payload, Realised)
+        survivors = tuple(entry.payload.facts["survivors"])
+        if survivors not in expected:
+            expected[survivors] = _spelled(plan.realised_event(site, survivors))
+        event = entry.payload.event
+        if event.is_private and _spelled(event) != expected[survivors]:
+            strange.append(entry.index)
+    note = f"entry {strange[0]} is not what these survivors give" if strange else ""
+    findings.check("realised: the plan's event of the survivors", f"{len(realised)} opened sums",
+                   f"{len(realised) - len(strange)} as they follow", not strange, note,
+                   compared=max(1, len(realised)))  # fmt: skip
+
+
+def _spelled(event: DpEvent) -> dict[str, Any]:
+    return event_to_json(compose(DpEvent(), event))
+
+
+def _facts_fit(facts: dict[str, Any], plan: TrainingPlan) -> bool:
+    """What a charge records of the plan's settings is what the plan has."""
+    expected = {
+        "mode": plan.mode,
+        "minimum_survivors": plan.minimum_survivors,
+        "clip_norm_l2": str(plan.clip_norm_l2),
+        "sensitivity_grid": plan.sensitivity_grid,
+        "upload_bound_grid": plan.upload_bound,
+        "sum_bound_grid": plan.sum_bound,
+        "scheme": plan.scheme,
+        "custody": plan.custody.value,
+    }
+    return all(facts[name] == value for name, value in expected.items() if name in facts)

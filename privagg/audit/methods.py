@@ -1,0 +1,143 @@
+"""The accountants of a verification: the certified one, and methods independent of it.
+
+Events come from strangers, so each is held to a range in which computing takes bounded time before
+any accountant sees it; beyond it nothing is recomputed, and the claim stays open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from privagg.errors import CertificationError
+from privagg.privacy.accountant import Accountant, EpsilonBound
+from privagg.privacy.accountants import (
+    CertifiedAccountant,
+    PldAccountant,
+    RdpAccountant,
+    float_down,
+    float_up,
+)
+from privagg.privacy.events import DpEvent
+
+SMALLEST_NOISE_MULTIPLIER = Decimal("0.1")
+LARGEST_COUNT = 10**7
+MOST_TERMS = 1000
+LARGEST_PLD_EPSILON = Decimal(60)
+PLD_INTERVAL = 1e-3
+"""Of the second method; coarser than the recorded peer's, which keeps a bound a bound."""
+
+QUICK, FINE = "pld-1e-3", "pld"
+
+
+def check_range(event: DpEvent) -> None:
+    """Refuse an event that would take unbounded time.
+
+    Raises:
+        CertificationError: noise, counts or number of terms beyond what is recomputed.
+    """
+    private = [term for term in event.terms if term.mechanism.kind != "non-private"]
+    if len(event.terms) > MOST_TERMS or any(
+        term.mechanism.noise_multiplier < SMALLEST_NOISE_MULTIPLIER for term in private
+    ) or sum(term.count for term in private) > LARGEST_COUNT:  # fmt: skip
+        raise CertificationError(
+            f"events with a noise multiplier below {SMALLEST_NOISE_MULTIPLIER}, more than "
+            f"{LARGEST_COUNT} rounds or {MOST_TERMS} different mechanisms are not recomputed"
+        )
+
+
+@dataclass
+class Remembering:
+    """An accountant that is asked the same question once, and never one out of range."""
+
+    accountant: Accountant
+    known: dict[tuple[DpEvent, Decimal], EpsilonBound] = field(default_factory=dict)
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.accountant.name
+
+    def epsilon(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """As the accountant's.
+
+        Raises:
+            CertificationError: also where the event is out of range or the accountant stumbles.
+        """
+        place = (event, delta)
+        if place not in self.known:
+            check_range(event)
+            try:
+                self.known[place] = self.accountant.epsilon(event, delta)
+            except (ArithmeticError, ValueError, MemoryError) as error:
+                raise CertificationError(f"no bound could be computed: {error}") from error
+        return self.known[place]
+
+
+@dataclass
+class Methods:
+    """Every accountant that a verification uses; share one among verifications to save time.
+
+    Attributes:
+        certified: proves.
+        peers: recomputed where a report records their figures.
+    """
+
+    certified: Remembering = field(default_factory=lambda: Remembering(CertifiedAccountant()))
+    rdp: Remembering = field(default_factory=lambda: Remembering(RdpAccountant()))
+    pld: Remembering = field(default_factory=lambda: Remembering(PldAccountant()))
+    quick: Remembering = field(default_factory=lambda: Remembering(PldAccountant(PLD_INTERVAL)))
+    _optimistic: dict[tuple[DpEvent, Decimal], Decimal] = field(default_factory=dict)
+
+    def named(self, name: str) -> Remembering | None:
+        """The accountant of this name, if this version recomputes it."""
+        known = {each.name: each for each in (self.certified, self.rdp, self.pld)}
+        return known.get(name)
+
+    def pld_upper(self, event: DpEvent, delta: Decimal) -> Decimal | None:
+        """Pessimistic privacy-loss distribution; None where it would take too long."""
+        return self._if_feasible(event, delta, lambda: self.quick.epsilon(event, delta).upper)
+
+    def pld_lower(self, event: DpEvent, delta: Decimal) -> Decimal | None:
+        """Optimistic privacy-loss distribution of the ideal mechanisms; None where infeasible."""
+        place = (event, delta)
+
+        def compute() -> Decimal:
+            if place not in self._optimistic:
+                self._optimistic[place] = _optimistic(event, delta)
+            return self._optimistic[place]
+
+        return self._if_feasible(event, delta, compute)
+
+    def _if_feasible(
+        self, event: DpEvent, delta: Decimal, compute: Callable[[], Decimal]
+    ) -> Decimal | None:
+        try:
+            check_range(event)
+            if self.certified.epsilon(event, delta).upper > LARGEST_PLD_EPSILON:
+                return None
+            return compute()
+        except CertificationError:
+            return None
+
+
+def _optimistic(event: DpEvent, delta: Decimal) -> Decimal:
+    """Epsilon below which no accountant of the ideal mechanisms may go (privacy buckets)."""
+    from dp_accounting.pld import privacy_loss_distribution as distributions
+
+    total = None
+    for term in event.terms:
+        one = distributions.from_gaussian_mechanism(
+            float_up(term.mechanism.noise_multiplier),
+            value_discretization_interval=PLD_INTERVAL,
+            sampling_prob=float_down(term.mechanism.sampling_rate),
+            pessimistic_estimate=False,
+            use_connect_dots=False,
+        )
+        composed = one.self_compose(term.count)
+        total = composed if total is None else total.compose(composed)
+    if total is None:
+        return Decimal(0)
+    epsilon = float(total.get_epsilon_for_delta(float_up(delta)))
+    return Decimal(epsilon) if math.isfinite(epsilon) else Decimal(0)

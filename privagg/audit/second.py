@@ -1,0 +1,123 @@
+"""A second opinion on every proven epsilon, by methods that share nothing with the proof.
+
+Three of them, in double precision, by dp-accounting: Renyi orders and a pessimistic privacy-loss
+distribution, which must not lie below the proven lower end; and an optimistic privacy-loss
+distribution, which must not lie above the proven upper end. Privacy-loss distributions are known
+to understate at small delta, where the rounding of their Fourier transform exceeds delta; that is
+named and does not count against the proof as long as the Renyi figure agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from privagg.audit.charges import TOLERANCE
+from privagg.audit.claims import Findings
+from privagg.audit.methods import Methods
+from privagg.errors import CertificationError, UnknownEventError
+from privagg.privacy.events import DpEvent
+from privagg.report.figures import epsilon_text, lower_text
+from privagg.report.model import AccountantFigure, BoundedEvent, Report, SiteReport
+
+NOISY_DELTA = Decimal("1e-9")
+"""Below this the optimistic distribution's own rounding decides; it is not consulted."""
+
+_ABOVE = 1 + Decimal("1e-4")
+_BELOW = 1 - TOLERANCE
+
+
+def check_second(findings: Findings, report: Report, methods: Methods) -> None:
+    """Hold every epsilon of the report against the independent methods, and peers' figures too."""
+    for site in report.sites:
+        findings.section = site.name
+        _check_rows(findings, "second method: ε charged", (site.committed,), methods)
+        _check_rows(findings, "second method: observer matrix", site.guarantees, methods)
+        for figure in site.accountants[1:]:
+            _check_peer(findings, site, figure, methods)
+
+
+def _check_rows(
+    findings: Findings, subject: str, rows: Iterable[BoundedEvent], methods: Methods
+) -> None:
+    asked = {(row.event, row.delta): row for row in rows}
+    finite = {place: row for place, row in asked.items() if row.epsilon.is_finite()}
+    if not finite:
+        findings.check(subject, "ε = ∞", "nothing is claimed", True)
+        return
+    notes: list[str] = []
+    wrong, told = "", ""
+    for (event, delta), row in finite.items():
+        told, fault, note = _opinion(event, delta, row, methods)
+        wrong = wrong or fault
+        if note and note not in notes:
+            notes.append(note)
+    if len(finite) > 1:
+        told = f"{len(finite)} different events, by three methods"
+    row = next(iter(finite.values()))
+    claimed = f"{len(finite)} proven intervals"
+    if len(finite) == 1:
+        claimed = f"ε = {epsilon_text(row.epsilon, 9)}"
+    findings.check(
+        subject, claimed, told, not wrong, wrong or "; ".join(notes), compared=len(finite)
+    )
+
+
+def _opinion(
+    event: DpEvent, delta: Decimal, row: BoundedEvent, methods: Methods
+) -> tuple[str, str, str]:
+    """(what the methods say, what contradicts the claim, a remark)."""
+    try:
+        proven = methods.certified.epsilon(event, delta)
+        renyi = methods.rdp.epsilon(event, delta).upper
+    except (CertificationError, UnknownEventError) as error:
+        return "", "", f"not recomputed: {error}"
+    lower = proven.lower if proven.lower is not None else Decimal(0)
+    high, low = methods.pld_upper(event, delta), methods.pld_lower(event, delta)
+    told = f"RDP {epsilon_text(renyi, 6)}"
+    if high is not None and low is not None:
+        told += f", PLD {lower_text(low, 4)} … {epsilon_text(high, 6)}"
+    if renyi < lower * _BELOW:
+        return told, f"RDP gives {renyi}, below the proven lower end {lower}", ""
+    if low is not None and delta >= NOISY_DELTA and low > row.epsilon * _ABOVE:
+        return told, f"an optimistic PLD gives {low:.9g}, above what is claimed", ""
+    if high is not None and high < lower * _BELOW:
+        return told, "", f"PLD understates here: {high} lies below the proven lower end {lower}"
+    return told, "", ""
+
+
+def _check_peer(
+    findings: Findings, site: SiteReport, figure: AccountantFigure, methods: Methods
+) -> None:
+    """Another accountant's figure as recorded: recomputed where this version can."""
+    subject = f"{figure.name}'s figure beside it"
+    claimed = "none" if figure.epsilon is None else f"ε = {epsilon_text(figure.epsilon, 9)}"
+    method = methods.named(figure.name)
+    if method is None:
+        findings.open(subject, claimed, "recorded, not recomputed")
+        return
+    try:
+        event, delta = site.committed.event, figure.delta
+        bound, proven = Decimal("Infinity"), None
+        if event.is_private:
+            bound = method.epsilon(event, delta).upper
+            proven = methods.certified.epsilon(event, delta).lower
+    except (CertificationError, UnknownEventError) as error:
+        if figure.epsilon is None:
+            findings.check(subject, claimed, "none", True, str(error))
+        else:
+            findings.open(subject, claimed, f"recorded, not recomputed: {error}")
+        return
+    holds = figure.epsilon is not None and _near(figure.epsilon, bound) and not figure.certified
+    holds = holds and figure.epsilon_lower is None and figure.delta == site.committed.delta
+    note = "" if holds else "edited, or not what this accountant gives"
+    if holds and proven is not None and bound < proven:
+        note = "a known under-report: lies below the proven lower end"
+    holds = holds and ("lies below the proven" in figure.note) == note.startswith("a known")
+    findings.check(subject, claimed, f"ε = {epsilon_text(bound, 9)}", holds, note)
+
+
+def _near(one: Decimal, other: Decimal) -> bool:
+    if not (one.is_finite() and other.is_finite()):
+        return one == other
+    return abs(one - other) <= TOLERANCE * other

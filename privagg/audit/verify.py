@@ -1,0 +1,238 @@
+"""Verifying a report with its ledgers, or without them as far as that goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from privagg.audit import bare
+from privagg.audit.bundle import COORDINATOR, ReportBundle, read_bounded
+from privagg.audit.chains import check_history, check_ledgers, check_owners, facts_by_party
+from privagg.audit.charges import check_epsilons, check_events
+from privagg.audit.claims import Findings, Verification
+from privagg.audit.compare import compare
+from privagg.audit.methods import Methods
+from privagg.audit.replayed import ReplayedLedger
+from privagg.audit.second import check_second
+from privagg.audit.untrusted import check_numbers
+from privagg.errors import UnreadableBundleError, VerificationError
+from privagg.privacy.plan import load_plan
+from privagg.report.build import build_report
+from privagg.report.model import Report
+from privagg.report.sentences import distinct_assumptions, summarise, unprotected
+
+
+@dataclass
+class Brought:
+    """What a verifier has from elsewhere, and how thorough to be.
+
+    Attributes:
+        checkpoints: signed checkpoints of the parties' ledgers, kept earlier.
+        keys: party -> identity key, 64 hex digits.
+        model: the released model's bytes.
+        every_charge: recompute epsilon after each single charge, however many there are.
+        methods: accountants; share them among verifications to save time.
+    """
+
+    checkpoints: Sequence[str] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+    model: bytes | None = None
+    every_charge: bool = False
+    methods: Methods = field(default_factory=Methods)
+
+
+def verify_file(path: Path, brought: Brought) -> Verification:
+    """Verify a bundle, or a `report.json` alone.
+
+    Raises:
+        UnreadableBundleError: it is neither.
+    """
+    data = read_bounded(path)
+    if data[:4] == b"PK\3\4":
+        return verify_bundle(ReportBundle.parse(data), brought)
+    return verify_report(data, brought)
+
+
+def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
+    """Recompute everything in a bundle's report from the bundle's ledgers.
+
+    Raises:
+        UnreadableBundleError: its report is none of this format.
+    """
+    report = read_report(bundle.files["report.json"])
+    findings = Findings()
+    _check_attestation(findings, bundle, report)
+    facts = facts_by_party(report, COORDINATOR)
+    _check_names(findings, bundle, facts)
+    ledgers = check_ledgers(findings, bundle.ledgers, facts, brought.methods)
+    check_owners(findings, ledgers, report.parties, brought.keys)
+    check_history(findings, ledgers, brought.checkpoints)
+    for party, ledger in ledgers.items():
+        findings.section = party
+        check_epsilons(findings, ledger, brought.methods, every_charge=brought.every_charge)
+    _check_plan_followed(findings, report, ledgers)
+    _check_rebuilt(findings, report, ledgers, brought.methods)
+    check_second(findings, report, brought.methods)
+    _check_model(findings, report, brought.model)
+    return Verification("bundle", report.run, report.federation, findings.ordered())
+
+
+def verify_report(data: bytes, brought: Brought) -> Verification:
+    """Recompute what follows from a report alone, and say where that ends.
+
+    Raises:
+        UnreadableBundleError: it is no report of this format.
+    """
+    report = read_report(data)
+    findings = Findings(section="report")
+    findings.open("who made this report", report.federation, "a report alone is not signed")
+    findings.open("the charges, rounds and survivors", report.run, bare.FROM_LEDGERS)
+    for party, facts in facts_by_party(report, COORDINATOR).items():
+        bare.check_own_checkpoint(findings, party, facts)
+    findings.section = "run"
+    with findings.guarded("figures that follow from the plan", report.plan_digest[:16]):
+        alone = bare.BareReport(report, load_plan(report.plan), brought.methods)
+        expected = _with_sentences(alone.expected(), report)
+        compare(findings, _values(_own_figures(report)), _values(expected))
+        alone.check_histories(findings)
+    check_second(findings, report, brought.methods)
+    _check_model(findings, report, brought.model)
+    return Verification("report", report.run, report.federation, findings.ordered())
+
+
+def read_report(data: bytes) -> Report:
+    """A report from untrusted JSON in which no name stands twice.
+
+    Raises:
+        UnreadableBundleError: it is none.
+    """
+    try:
+        json.loads(check_numbers(data, what="the report"), object_pairs_hook=_once)
+        return Report.from_json(data)
+    except UnreadableBundleError:
+        raise
+    except (VerificationError, ValueError, RecursionError) as error:
+        raise UnreadableBundleError(f"neither a bundle nor a report: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one JSON object")
+    return found
+
+
+def _check_attestation(findings: Findings, bundle: ReportBundle, report: Report) -> None:
+    """The coordinator's signature, the digest of every file, and what the statement names."""
+    findings.section = "bundle"
+    said = bundle.attestation.statement
+    key = report.parties.get(said.predicate.signer, "")
+    subject = f"signed by the {COORDINATOR}"
+    with findings.guarded(subject, f"key {bundle.attestation.key[:16]}"):
+        bundle.attestation.check(key)
+        signer = said.predicate.signer
+        findings.check(
+            subject, f"key {bundle.attestation.key[:16]}", f"key {key[:16]}", signer == COORDINATOR
+        )
+    stated = {each.name: each.digest.sha256 for each in said.subject}
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in bundle.files.items()}
+    wrong = [
+        name for name in dict.fromkeys((*stated, *found)) if stated.get(name) != found.get(name)
+    ]
+    for name in wrong:
+        findings.check(f"digest of {name}", stated.get(name, "not covered")[:16],
+                       found.get(name, "missing")[:16], False, "changed after signing")  # fmt: skip
+    if not wrong and len(stated) == len(said.subject):
+        findings.check("digests of files", f"{len(stated)} files", f"{len(found)} files", True,
+                       compared=len(found))  # fmt: skip
+    elif not wrong:
+        findings.fails("digests of files", f"{len(stated)} files", "a file is named twice")
+    run = said.predicate
+    named = (run.federation, run.run, run.plan_digest)
+    actual = (report.federation, report.run, report.plan_digest)
+    findings.check("run that the statement names", run.run, report.run, named == actual)
+
+
+def _check_names(findings: Findings, bundle: ReportBundle, facts: Mapping[str, Any]) -> None:
+    """Nothing in the bundle that nobody asked for."""
+    expected = {"README.txt", "report.json", "schema.json"}
+    expected |= {f"ledgers/{party}.jsonl" for party in facts}
+    extra = sorted(set(bundle.files) - expected)
+    if extra:
+        findings.fails("files", ", ".join(extra)[:200], "these do not belong to the report")
+
+
+def _check_plan_followed(
+    findings: Findings, report: Report, ledgers: Mapping[str, ReplayedLedger]
+) -> None:
+    findings.section = "run"
+    with findings.guarded("plan", report.plan_digest[:16]):
+        plan = load_plan(report.plan)
+        for site in plan.names:
+            findings.section = site
+            if site in ledgers:
+                with findings.guarded("events of this run", site):
+                    check_events(findings, ledgers[site], site, plan, report.run)
+
+
+def _check_rebuilt(
+    findings: Findings, report: Report, ledgers: Mapping[str, ReplayedLedger], methods: Methods
+) -> None:
+    """Make the report again from the ledgers and compare every value."""
+    findings.section = "run"
+    subject = "report made again from the ledgers"
+    if COORDINATOR not in ledgers or any(site.name not in ledgers for site in report.sites):
+        findings.fails(subject, report.run, "not possible: a ledger is missing or does not hold")
+        return
+    with findings.guarded(subject, report.run):
+        accountant = methods.certified
+        names = {site.accountants[0].name for site in report.sites if site.accountants}
+        if len(names) == 1:
+            accountant = methods.named(names.pop()) or accountant
+        rebuilt = build_report(
+            run=report.run,
+            coordinator=ledgers[COORDINATOR],
+            sites={name: ledger for name, ledger in ledgers.items() if name != COORDINATOR},
+            accountant=accountant,
+            peers=(),
+            generated=report.generated,
+        )
+        compare(findings, _values(_own_figures(report)), _values(_with_sentences(rebuilt, report)))
+
+
+def _with_sentences(expected: Report, report: Report) -> Report:
+    """Sentences must follow from the figures beside them; those are compared one by one."""
+    changed = {
+        "summary": summarise(report),
+        "unprotected": unprotected(report),
+        "assumptions": distinct_assumptions(report.sites),
+    }
+    return expected.model_copy(update=changed)
+
+
+def _own_figures(report: Report) -> Report:
+    """The report without peers' figures, which `check_second` holds against their own methods."""
+    sites = tuple(
+        site.model_copy(update={"accountants": site.accountants[:1]}) for site in report.sites
+    )
+    return report.model_copy(update={"sites": sites})
+
+
+def _values(report: Report) -> dict[str, Any]:
+    return report.model_dump(mode="json")
+
+
+def _check_model(findings: Findings, report: Report, model: bytes | None) -> None:
+    findings.section = "run"
+    stated = report.model.sha256 if report.model else "none"
+    if model is None:
+        if report.model is not None:
+            findings.open("the model file itself", f"SHA-256 {stated[:16]}", "give it with --model")
+        return
+    found = hashlib.sha256(model).hexdigest()
+    findings.check("the model file itself", f"SHA-256 {stated[:16]}", f"SHA-256 {found[:16]}",
+                   stated == found)  # fmt: skip
