@@ -9,7 +9,7 @@ from typing import Any
 
 from privagg.client.data import DatasetRecords, Records, load_images, load_table
 from privagg.client.features import TableSchema
-from privagg.errors import ConfigError, DataError
+from privagg.errors import ConfigError
 
 
 @dataclass(frozen=True)
