@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import privagg
+from privagg.audit.bundle import NAME as BUNDLE_NAME
+from privagg.audit.bundle import ReportBundle
 from privagg.client.data import Records
 from privagg.client.evaluate import evaluate
 from privagg.client.models import get_parameters
@@ -71,7 +73,7 @@ class RunResult:
         parameters: float64 (d,), the model after the last opened round.
         metrics: figures on the public table after the last opened round.
         rounds: every attempt, in order.
-        model, report_json, report_html: files written.
+        model, report_json, report_html, bundle: files written.
         ledgers: party -> ledger file.
     """
 
@@ -84,6 +86,7 @@ class RunResult:
     model: Path | None = None
     report_json: Path | None = None
     report_html: Path | None = None
+    bundle: Path | None = None
     ledgers: dict[str, Path] = field(default_factory=dict)
 
 
@@ -359,3 +362,10 @@ class Run:
             sites=self.ledgers,
             accountant=self.federation.accountant,
         )
+        evidence = ReportBundle.make(
+            result.report_json.read_bytes(),
+            {COORDINATOR: self.coordinator_ledger, **self.ledgers},
+            self.identities[COORDINATOR],
+        )
+        result.bundle = output / BUNDLE_NAME
+        evidence.write(result.bundle)
