@@ -81,8 +81,8 @@ class BareReport:
         return said.history[place - 1].epsilon_after if place else Decimal(0)
 
     def _attempt(self, site: str, point: HistoryPoint, private: bool) -> Attempt:
-        if point.outcome != "realised":
-            return Attempt(0, private)
+        if point.outcome != "realised":  # nothing proves what was opened: the worst is counted
+            return Attempt(self.plan.minimum_survivors, private)
         survivors = next(
             r.survivors
             for r in self.report.rounds

@@ -119,11 +119,19 @@ def _interval(bound: EpsilonBound) -> str:
 
 
 def check_events(
-    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, run: str
+    findings: Findings,
+    ledger: ReplayedLedger,
+    site: str,
+    plan: TrainingPlan,
+    run: str,
+    opener: str | None,
 ) -> None:
     """Hold a run's charges and realised events against the plan.
 
     An event without any guarantee may stand for any other: it promises less.
+
+    Args:
+        opener: the party whose word counts on what was opened.
     """
     key = BudgetKey(plan.site(site).dataset, plan.unit.value)
     charges = [c for c in ledger.charged if c.charge.run == run and c.charge.key == key]
@@ -140,23 +148,38 @@ def check_events(
     findings.check("charged: the plan's committed event", claimed, f"{len(charges) - len(wrong)} "
                    "as planned", not wrong, note, compared=max(1, len(charges)))  # fmt: skip
     realised = [
-        e for e in ledger.entries()
-        if isinstance(e.payload, Realised) and e.payload.run == run and e.payload.key == key
-    ]  # fmt: skip
-    expected: dict[tuple[str, ...], Any] = {}
-    strange = []
-    for entry in realised:
-        assert isinstance(entry.payload, Realised)
-        survivors = tuple(entry.payload.facts["survivors"])
-        if survivors not in expected:
-            expected[survivors] = _spelled(plan.realised_event(site, survivors))
-        event = entry.payload.event
-        if event.is_private and _spelled(event) != expected[survivors]:
-            strange.append(entry.index)
+        (entry.index, entry.payload)
+        for entry in ledger.entries()
+        if isinstance(entry.payload, Realised)
+        and (entry.payload.run, entry.payload.key) == (run, key)
+    ]
+    strange = _strange(realised, plan, site, opener)
     note = f"entry {strange[0]} is not what these survivors give" if strange else ""
     findings.check("realised: the plan's event of the survivors", f"{len(realised)} opened sums",
                    f"{len(realised) - len(strange)} as they follow", not strange, note,
                    compared=max(1, len(realised)))  # fmt: skip
+
+
+def _strange(
+    realised: Sequence[tuple[int, Realised]], plan: TrainingPlan, site: str, opener: str | None
+) -> list[int]:
+    """The entries that record what the plan and the opener's statement cannot give."""
+    expected: dict[tuple[str, ...], Any] = {}
+    found = []
+    for index, payload in realised:
+        survivors = tuple(payload.facts["survivors"])
+        if survivors not in expected:
+            expected[survivors] = _spelled(plan.realised_event(site, survivors))
+        in_order = tuple(name for name in plan.names if name in survivors)
+        fits = (
+            survivors == in_order
+            and plan.minimum_survivors <= len(survivors) <= plan.addends
+            and payload.attested_by == opener
+            and (not payload.event.is_private or _spelled(payload.event) == expected[survivors])
+        )
+        if not fits:
+            found.append(index)
+    return found
 
 
 def _spelled(event: DpEvent) -> dict[str, Any]:

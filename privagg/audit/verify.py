@@ -13,14 +13,14 @@ from privagg.audit import bare
 from privagg.audit.bundle import COORDINATOR, ReportBundle, read_bounded
 from privagg.audit.chains import check_history, check_ledgers, check_owners, facts_by_party
 from privagg.audit.charges import check_epsilons, check_events
-from privagg.audit.claims import Findings, Verification
+from privagg.audit.claims import Findings, Verdict, Verification
 from privagg.audit.compare import compare
 from privagg.audit.methods import Methods
 from privagg.audit.replayed import ReplayedLedger
 from privagg.audit.second import check_second
 from privagg.audit.untrusted import check_numbers
 from privagg.errors import UnreadableBundleError, VerificationError
-from privagg.privacy.plan import load_plan
+from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.report.build import build_report
 from privagg.report.model import Report
 from privagg.report.sentences import distinct_assumptions, summarise, unprotected
@@ -76,7 +76,7 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
         check_epsilons(findings, ledger, brought.methods, every_charge=brought.every_charge)
     _check_plan_followed(findings, report, ledgers)
     _check_rebuilt(findings, report, ledgers, brought.methods)
-    check_second(findings, report, brought.methods)
+    _consult_others(findings, report, brought.methods)
     _check_model(findings, report, brought.model)
     return Verification("bundle", report.run, report.federation, findings.ordered())
 
@@ -95,11 +95,13 @@ def verify_report(data: bytes, brought: Brought) -> Verification:
         bare.check_own_checkpoint(findings, party, facts)
     findings.section = "run"
     with findings.guarded("figures that follow from the plan", report.plan_digest[:16]):
-        alone = bare.BareReport(report, load_plan(report.plan), brought.methods)
+        plan = load_plan(report.plan)
+        _check_settings(findings, report, plan)
+        alone = bare.BareReport(report, plan, brought.methods)
         expected = _with_sentences(alone.expected(), report)
         compare(findings, _values(_own_figures(report)), _values(expected))
         alone.check_histories(findings)
-    check_second(findings, report, brought.methods)
+    _consult_others(findings, report, brought.methods)
     _check_model(findings, report, brought.model)
     return Verification("report", report.run, report.federation, findings.ordered())
 
@@ -166,17 +168,28 @@ def _check_names(findings: Findings, bundle: ReportBundle, facts: Mapping[str, A
         findings.fails("files", ", ".join(extra)[:200], "these do not belong to the report")
 
 
+def _check_settings(findings: Findings, report: Report, plan: TrainingPlan) -> None:
+    """What the run is said to have used is what its plan, and so every guarantee, assumes."""
+    stated = (report.scheme.name, report.scheme.protects, report.custody, report.custody_plainly)
+    agreed = (plan.scheme, plan.hides, plan.custody, plan.custody.plainly)
+    findings.check(
+        "scheme and custody are the plan's", f"{report.scheme.name}, {report.custody.value}",
+        f"{plan.scheme}, {plan.custody.value}", stated == agreed, compared=len(agreed),
+    )  # fmt: skip
+
+
 def _check_plan_followed(
     findings: Findings, report: Report, ledgers: Mapping[str, ReplayedLedger]
 ) -> None:
     findings.section = "run"
     with findings.guarded("plan", report.plan_digest[:16]):
         plan = load_plan(report.plan)
+        _check_settings(findings, report, plan)
         for site in plan.names:
             findings.section = site
             if site in ledgers:
                 with findings.guarded("events of this run", site):
-                    check_events(findings, ledgers[site], site, plan, report.run)
+                    check_events(findings, ledgers[site], site, plan, report.run, report.opener)
 
 
 def _check_rebuilt(
@@ -202,6 +215,15 @@ def _check_rebuilt(
             generated=report.generated,
         )
         compare(findings, _values(_own_figures(report)), _values(_with_sentences(rebuilt, report)))
+
+
+def _consult_others(findings: Findings, report: Report, methods: Methods) -> None:
+    """The independent methods, once the figures are those of events that really took place."""
+    if any(claim.verdict is Verdict.FAILS for claim in findings.claims):
+        findings.section = "run"
+        findings.open("second methods", "", "not consulted: claims fail already")
+        return
+    check_second(findings, report, methods)
 
 
 def _with_sentences(expected: Report, report: Report) -> Report:
