@@ -25,8 +25,9 @@ from privagg.report.figures import epsilon_text
 TOLERANCE = Decimal("1e-6")
 """Relative. Two machines may choose different contours and prove bounds a few 10^-9 apart."""
 
+ALL_UP_TO = 250
 RATIO = 1.05
-"""Long ledgers: every charge below 20, then one in each step of 5 per cent is recomputed."""
+"""Of more charges than these, one in each step of 5 per cent is recomputed, and the last one."""
 
 
 def agrees(claimed: Decimal, bound: EpsilonBound) -> bool:
@@ -91,7 +92,9 @@ def _check_epsilons_of(
 
 
 def spread(count: int) -> list[int]:
-    """Which of `count` charges are recomputed: steps of 5 per cent, the last one always."""
+    """Which of `count` charges are recomputed: all of a few, of many in steps of 5 per cent."""
+    if count <= ALL_UP_TO:
+        return list(range(count))
     chosen, place = [], 0
     while place < count:
         chosen.append(place)

@@ -30,8 +30,12 @@ trains; a report says what was spent, and against whom it holds.
   privagg epsilon -q 0.2 -s 10 -n 10000 -d 1e-9
   privagg calibrate -e 1 -d 1e-5 -q 0.2 -n 40
 
+[bold]For whoever receives a report[/bold]
+
+  privagg verify out/bundle.privagg.zip
+
 Each verb explains itself: privagg run --help.
-Exit codes: 0 done, 1 unexpected, 2 refused or stopped.
+Exit codes: 0 done, 1 unexpected or does not verify, 2 refused or stopped.
 """
 
 app = typer.Typer(

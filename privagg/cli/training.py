@@ -214,6 +214,7 @@ def _print_result(result: RunResult) -> None:
         (label, str(path))
         for label, path in (
             ("model", result.model), ("report", result.report_json), ("page", result.report_html),
+            ("bundle", result.bundle),
         )
         if path is not None
     ]  # fmt: skip
@@ -238,6 +239,7 @@ def _result_json(result: RunResult) -> dict[str, Any]:
         "model": text(result.model),
         "report_json": text(result.report_json),
         "report_html": text(result.report_html),
+        "bundle": text(result.bundle),
         "ledgers": {party: str(path) for party, path in result.ledgers.items()},
     }
 
