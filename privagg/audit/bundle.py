@@ -158,7 +158,8 @@ def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, most) + 1)
     except OSError as error:
         raise UnreadableBundleError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > most:

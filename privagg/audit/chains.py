@@ -92,9 +92,9 @@ def check_owners(
     if unknown:
         findings.section = "bundle"
         findings.open(
-            "the keys belong to these parties",
+            "whose keys these are",
             ", ".join(unknown),
-            "compare their keys with ones you got elsewhere: --key NAME=HEX",
+            "compare them with keys you got elsewhere, with --key NAME=HEX for each party",
         )
 
 
@@ -124,7 +124,7 @@ def check_history(
     for party, ledger in ledgers.items():
         if party not in seen:
             findings.section = party
-            findings.open("history is complete", f"{len(ledger)} entries", NO_HISTORY)
+            findings.open("history", f"{len(ledger)} entries", NO_HISTORY)
 
 
 def parse_checkpoint(note: str) -> Checkpoint:

@@ -69,7 +69,7 @@ def unpack(data: bytes) -> dict[str, bytes]:
         head = data[place : place + _LOCAL.size]
         if len(head) < _LOCAL.size:
             raise UnreadableBundleError("the bundle is cut off inside a file's header")
-        *_, size, name_size, _extra = _LOCAL.unpack(head)
+        *_, crc, _stored, size, name_size, _extra = _LOCAL.unpack(head)
         start = place + _LOCAL.size + name_size
         name = data[place + _LOCAL.size : start].decode("ascii", "replace")
         if name_size > MAX_NAME or not _NAME.fullmatch(name) or name in files:
@@ -77,11 +77,13 @@ def unpack(data: bytes) -> dict[str, bytes]:
         if start + size > len(data):
             raise UnreadableBundleError(f"the bundle is cut off inside {name}")
         files[name], place = data[start : start + size], start + size
+        if zlib.crc32(files[name]) != crc:
+            raise UnreadableBundleError(f"{name} in the bundle was changed after it was written")
     if not files:
         raise UnreadableBundleError("this is not a bundle: it does not begin as one")
     if pack(files) != data:
         raise UnreadableBundleError(
-            "the bundle's container was changed after it was written (headers, checksums, order, "
-            "or bytes that belong to no file)"
+            "the bundle's container was changed after it was written (headers, order, or bytes "
+            "that belong to no file)"
         )
     return files

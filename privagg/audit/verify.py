@@ -33,14 +33,14 @@ class Brought:
     Attributes:
         checkpoints: signed checkpoints of the parties' ledgers, kept earlier.
         keys: party -> identity key, 64 hex digits.
-        model: the released model's bytes.
+        model_sha256: digest of the released model's file, 64 hex digits.
         every_charge: recompute epsilon after each single charge, however many there are.
         methods: accountants; share them among verifications to save time.
     """
 
     checkpoints: Sequence[str] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
-    model: bytes | None = None
+    model_sha256: str | None = None
     every_charge: bool = False
     methods: Methods = field(default_factory=Methods)
 
@@ -77,7 +77,7 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
     _check_plan_followed(findings, report, ledgers)
     _check_rebuilt(findings, report, ledgers, brought.methods)
     _consult_others(findings, report, brought.methods)
-    _check_model(findings, report, brought.model)
+    _check_model(findings, report, brought.model_sha256)
     return Verification("bundle", report.run, report.federation, findings.ordered())
 
 
@@ -102,7 +102,7 @@ def verify_report(data: bytes, brought: Brought) -> Verification:
         compare(findings, _values(_own_figures(report)), _values(expected))
         alone.check_histories(findings)
     _consult_others(findings, report, brought.methods)
-    _check_model(findings, report, brought.model)
+    _check_model(findings, report, brought.model_sha256)
     return Verification("report", report.run, report.federation, findings.ordered())
 
 
@@ -248,13 +248,13 @@ def _values(report: Report) -> dict[str, Any]:
     return report.model_dump(mode="json")
 
 
-def _check_model(findings: Findings, report: Report, model: bytes | None) -> None:
+def _check_model(findings: Findings, report: Report, found: str | None) -> None:
     findings.section = "run"
     stated = report.model.sha256 if report.model else "none"
-    if model is None:
-        if report.model is not None:
-            findings.open("the model file itself", f"SHA-256 {stated[:16]}", "give it with --model")
-        return
-    found = hashlib.sha256(model).hexdigest()
-    findings.check("the model file itself", f"SHA-256 {stated[:16]}", f"SHA-256 {found[:16]}",
-                   stated == found)  # fmt: skip
+    if found is not None:
+        findings.check("the model file itself", f"SHA-256 {stated[:16]}", f"SHA-256 {found[:16]}",
+                       stated == found)  # fmt: skip
+    elif report.model is not None:
+        findings.open(
+            "the model file itself", f"SHA-256 {stated[:16]}", "give it with --model FILE"
+        )

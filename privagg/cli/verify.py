@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import textwrap
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from rich.text import Text
 
 from privagg.cli import console
-from privagg.errors import ConfigError, UnreadableBundleError
+from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from privagg.audit import Claim, Verification
 
 MAX_CHECKPOINT_BYTES = 1 << 22
-MAX_MODEL_BYTES = 1 << 36
 WIDEST = 46
 
 
@@ -31,13 +31,15 @@ def bundle(
 ) -> None:
     """Put a run's report and every party's ledger into one signed file, for others to verify.
 
-    `run` does this by itself; here it is done again for the report.json that lies in the folder.
+    `run` does this by itself; here it is done again for the report.json that lies in the folder,
+    which is verified first.
 
     [bold]Example[/bold]
 
       privagg bundle out
     """
-    from privagg.audit.bundle import COORDINATOR, NAME, ReportBundle, read_bounded
+    from privagg.audit import Brought, ReportBundle, Verdict, verify_bundle
+    from privagg.audit.bundle import COORDINATOR, NAME, read_bounded
     from privagg.identity import Identity
     from privagg.privacy.ledger import Ledger
 
@@ -48,11 +50,18 @@ def bundle(
             "its coordinator"
         )
     files = {path.stem: path for path in sorted((folder / "ledgers").glob("*.sqlite"))}
+    opened = {name: Ledger.open(path) for name, path in files.items()}
     made = ReportBundle.make(
         read_bounded(folder / "report.json"),
-        {name: Ledger.open(path) for name, path in files.items()},
+        opened,
         Identity.load_or_create(COORDINATOR, key),
     )
+    found = verify_bundle(made, Brought()).of(Verdict.FAILS)
+    if found:
+        raise VerificationError(
+            f"{folder / 'report.json'} does not follow from the ledgers beside it "
+            f"({found[0].section}: {found[0].subject}); make it anew with `privagg report {folder}`"
+        )
     path = output or folder / NAME
     made.write(path)
     console.console().print(f"bundle   {path}", markup=False, soft_wrap=True)
@@ -94,12 +103,11 @@ def verify(
       privagg verify report.json               what a report alone allows
     """
     from privagg.audit import Brought, verify_file
-    from privagg.audit.bundle import read_bounded
 
     brought = Brought(
         checkpoints=[_checkpoint(path) for path in checkpoint or ()],
         keys=dict(_key(text) for text in key or ()),
-        model=None if model is None else read_bounded(model, MAX_MODEL_BYTES),
+        model_sha256=None if model is None else _digest(model),
         every_charge=every_charge,
     )
     made = verify_file(source, brought)
@@ -123,6 +131,14 @@ def _checkpoint(path: Path) -> str:
     return Receipt.from_json(text).checkpoint if text.startswith("{") else text
 
 
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnreadableBundleError(f"cannot read {path}: {error.strerror}") from error
+
+
 def _key(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     if not re.fullmatch(r"[0-9a-f]{64}", value) or not name:
@@ -139,7 +155,7 @@ def print_verification(out: Console, made: Verification) -> None:
         Text(_plain(f"{made.federation}, run {made.run} ({what})"), style="bold"), soft_wrap=True
     )
     widths = _widths(made.claims, out.width)
-    section = ""
+    section = note = ""
     for claim in made.claims:
         if claim.verdict is Verdict.OPEN:
             continue
@@ -149,7 +165,9 @@ def print_verification(out: Console, made: Verification) -> None:
             title = Text(_cell(section, widths[0] + 9), style="bold")
             title.append(f"{_cell('claimed', widths[1])}recomputed", style="not bold dim")
             out.print(title, soft_wrap=True)
-        _print_claim(out, claim, widths)
+            note = ""
+        _print_claim(out, claim, widths, with_note=claim.note != note)
+        note = claim.note
     _print_open(out, made)
     out.print()
     _print_verdict(out, made)
@@ -177,7 +195,8 @@ def _cell(text: str, width: int) -> str:
     return (text if len(text) <= width - 2 else f"{text[: width - 3]}…").ljust(width)
 
 
-def _print_claim(out: Console, claim: Claim, widths: tuple[int, int]) -> None:
+def _print_claim(out: Console, claim: Claim, widths: tuple[int, int], *, with_note: bool) -> None:
+    """One line; a remark that the line before carried already is not said again."""
     from privagg.audit import Verdict
 
     holds = claim.verdict is Verdict.HOLDS
@@ -190,7 +209,7 @@ def _print_claim(out: Console, claim: Claim, widths: tuple[int, int]) -> None:
         "the same" if same else _plain(claim.recomputed), style="not bold dim" if same else plain
     )
     out.print(line, soft_wrap=True)
-    if claim.note:
+    if claim.note and with_note:
         style = "dim" if holds else "red"
         for part in _wrapped(claim.note, out.width - 9):
             out.print(Text(f"         {part}", style=style), soft_wrap=True)

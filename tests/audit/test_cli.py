@@ -1,0 +1,108 @@
+"""The verbs: exit codes, the table as a person sees it, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from privagg.audit.bundle import NAME
+from privagg.cli.app import app
+from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
+from tests.audit.conftest import Evidence
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def folder(evidence: Evidence, tmp_path: Path) -> Path:
+    evidence.bundle.write(tmp_path / NAME)
+    (tmp_path / "report.json").write_bytes(evidence.bundle.files["report.json"])
+    return tmp_path
+
+
+def test_a_bundle_that_holds_exits_with_0_and_a_table(folder: Path) -> None:
+    result = RUNNER.invoke(app, ["verify", str(folder / NAME)])
+    assert result.exit_code == 0, result.output
+    assert "claimed" in result.output
+    assert "recomputed" in result.output
+    assert "completeness of history not verifiable" in result.output
+    assert "HOLDS: " in result.output
+    assert "FAILS" not in result.output
+
+
+def test_json_carries_every_claim(folder: Path) -> None:
+    result = RUNNER.invoke(app, ["verify", str(folder / NAME), "--json"])
+    made = json.loads(result.output)
+    assert made["format"] == "privagg-verification/1"
+    assert made["holds"] is True
+    assert {claim["verdict"] for claim in made["claims"]} == {"holds", "not verifiable"}
+    assert made["compared"] > 300
+
+
+def test_a_claim_that_fails_exits_with_1(evidence: Evidence, folder: Path) -> None:
+    report = evidence.report
+    report["sites"][0]["epsilon_after_run"] = "0.1"
+    evidence.with_report(report).write(folder / "edited.zip")
+    result = RUNNER.invoke(app, ["verify", str(folder / "edited.zip")])
+    assert result.exit_code == 1
+    assert "FAILS  epsilon_after_run" in result.output
+    assert "DOES NOT HOLD" in result.output
+
+
+def test_a_flipped_byte_names_its_file_and_exits_with_2(folder: Path) -> None:
+    data = bytearray((folder / NAME).read_bytes())
+    data[data.index(b'"epsilon_after_run": "0.') + 25] ^= 1
+    (folder / "flipped.zip").write_bytes(data)
+    result = RUNNER.invoke(app, ["verify", str(folder / "flipped.zip")])
+    assert isinstance(result.exception, UnreadableBundleError)
+    assert result.exception.exit_code == 2
+    assert str(result.exception).startswith("report.json in the bundle was changed")
+
+
+def test_checkpoints_and_receipts_kept_earlier_are_taken(evidence: Evidence, folder: Path) -> None:
+    note = folder / "leuven.checkpoint"
+    note.write_text(evidence.world.sites["leuven"].checkpoint(4))
+    arguments = ["verify", str(folder / NAME), "--checkpoint", str(note)]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "history holds the kept checkpoint" in result.output
+    (folder / "junk").write_bytes(b"\xff\xfe")
+    result = RUNNER.invoke(app, [*arguments, "--checkpoint", str(folder / "junk")])
+    assert isinstance(result.exception, UnreadableBundleError)
+    result = RUNNER.invoke(app, ["verify", str(folder / NAME), "--key", "leuven=zz"])
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_a_report_alone_says_how_far_it_goes(folder: Path) -> None:
+    result = RUNNER.invoke(app, ["verify", str(folder / "report.json")])
+    assert result.exit_code == 0
+    assert "report without its ledgers" in result.output
+    assert "as far as a report alone allows" in result.output
+    assert "ask for the bundle" in result.output
+
+
+def test_bundling_signs_only_what_follows_from_the_ledgers(
+    evidence: Evidence, folder: Path
+) -> None:
+    out = folder / "out"
+    for name, ledger in {
+        "coordinator": evidence.world.coordinator, **evidence.world.sites
+    }.items():  # fmt: skip
+        (out / "ledgers").mkdir(parents=True, exist_ok=True)
+        ledger.backup(out / "ledgers" / f"{name}.sqlite")
+    (out / "report.json").write_bytes(evidence.bundle.files["report.json"])
+    result = RUNNER.invoke(app, ["bundle", str(out)])
+    assert isinstance(result.exception, ConfigError)
+    (out / "keys").mkdir()
+    (out / "keys" / "coordinator.pem").write_bytes(evidence.world.identities["coordinator"]._pem())
+    result = RUNNER.invoke(app, ["bundle", str(out)])
+    assert result.exit_code == 0, result.exception
+    assert (out / NAME).read_bytes() == evidence.bundle.to_bytes()
+    text = (out / "report.json").read_text().replace('"finished"', '"stopped"', 1)
+    (out / "report.json").write_text(text)
+    result = RUNNER.invoke(app, ["bundle", str(out), "-o", str(folder / "other.zip")])
+    assert isinstance(result.exception, VerificationError)
+    assert not (folder / "other.zip").exists()
