@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from privagg.audit import ReportBundle, Verification
+from privagg.audit.untrusted import check_numbers
 from privagg.cli.console import console
 from privagg.cli.verify import print_verification
 from privagg.errors import UnreadableBundleError, VerificationError
@@ -325,6 +326,32 @@ def test_numbers_out_of_proportion_are_refused_before_they_are_written_out(
     report["sites"][0]["committed"]["event"]["distance"] = "0." + "1" * 5000
     with pytest.raises(UnreadableBundleError, match="digits"):
         evidence.verify(evidence.with_report(report))
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1E+9999999", "1e-1001", r"\n1e99999", r"1E+\u0039999999", "١e٩٩٩٩", "1_0e1_000_0", "1e٠٩٩٩٩"],
+)
+def test_numbers_out_of_proportion_are_seen_in_every_spelling(number: str) -> None:
+    for data in (f'{{"a": "{number}"}}', f'["x", "{number}", 1]', f'" {number} "'):
+        with pytest.raises(UnreadableBundleError, match="out of all proportion"):
+            check_numbers(data.encode(), what="this")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "123e4567-e89b-12d3-a456-426614174000",
+        "00000000-0000-0000-0000-123e45678901",
+        "sha256:123e45678901",
+        "1e999 or 1e9999",
+        "1E+1000",
+        "0." + "1" * 3000,
+    ],
+)
+def test_texts_that_only_look_like_numbers_pass(text: str) -> None:
+    data = f'{{"id": "{text}", "n": 1e3, "same": ["{text}"]}}'.encode()
+    assert check_numbers(data, what="this") == data
 
 
 def test_a_name_that_stands_twice_is_refused(evidence: Evidence) -> None:
