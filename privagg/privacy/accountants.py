@@ -254,23 +254,15 @@ class CertifiedAccountant:
             CertificationError: delta lies outside (0, 1), or no bound could be enclosed.
             UnknownEventError: the event has a relation or mechanism without a proof.
         """
-        from privagg.privacy import certified
-
         check_delta(delta)
         _check_relation(event)
         if not event.is_private:
             return EpsilonBound(INFINITE, None, "no guarantee: a release without noise", True)
         if not event.terms:
             return _without_mechanism(event, delta, "total-variation distance alone")
-        composition = Counter[certified.Mechanism]()
-        for term in event.terms:
-            mechanism = certified.Mechanism(
-                sampling_rate=Fraction(term.mechanism.sampling_rate),
-                noise_multiplier=Fraction(term.mechanism.noise_multiplier),
-            )
-            composition[mechanism] += term.count
+        composition = proven_composition(event)
         try:
-            with _ball_arithmetic:
+            with ball_arithmetic:
                 interval = self._following(composition).epsilon(
                     Fraction(delta), extra_distance=Fraction(event.distance)
                 )
@@ -341,7 +333,27 @@ class _TakingTurns:
         self._lock.release()
 
 
-_ball_arithmetic = _TakingTurns()
+ball_arithmetic = _TakingTurns()
+"""Held while balls are computed with."""
+
+
+def proven_composition(event: DpEvent) -> Counter[certified.Mechanism]:
+    """The event's mechanisms as the certified accountant takes them; its distance is apart.
+
+    Raises:
+        UnknownEventError: the event has a relation without a proof.
+    """
+    from privagg.privacy import certified
+
+    _check_relation(event)
+    composition = Counter[certified.Mechanism]()
+    for term in event.terms:
+        mechanism = certified.Mechanism(
+            sampling_rate=Fraction(term.mechanism.sampling_rate),
+            noise_multiplier=Fraction(term.mechanism.noise_multiplier),
+        )
+        composition[mechanism] += term.count
+    return composition
 
 
 def _decimal_bound(value: object, context: Context) -> Decimal:

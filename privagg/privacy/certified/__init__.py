@@ -14,6 +14,7 @@ from privagg.privacy.certified.mechanism import (
     round_up,
 )
 from privagg.privacy.certified.planning import Effort
+from privagg.privacy.certified.renyi import epsilon_from_renyi, renyi_divergences
 from privagg.privacy.certified.state import ContourState
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "calibrate_noise",
     "convolution_epsilon",
     "delta_interval",
+    "epsilon_from_renyi",
     "epsilon_interval",
+    "renyi_divergences",
     "round_down",
     "round_up",
 ]

@@ -11,20 +11,31 @@ From a moment to epsilon: Canonne, Kamath & Steinke 2020, Proposition 12.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from flint import arb, fmpz
 
-from privagg.errors import CertificationError
-from privagg.privacy.certified.balls import ball, upper_end
-from privagg.privacy.certified.mechanism import Mechanism, Rounds
+from privagg.errors import CertificationError, PrivacyError
+from privagg.privacy.certified.balls import ball, upper_end, working_precision
+from privagg.privacy.certified.mechanism import (
+    Composition,
+    Mechanism,
+    Rational,
+    Rounds,
+    checked_delta,
+    normalised,
+)
 
 METHOD = "renyi"
 
 ORDERS: tuple[int, ...] = (
     *range(2, 65), *range(68, 129, 4), *range(136, 257, 8), *range(272, 513, 16),
 )  # fmt: skip
+
+LARGEST_ORDER = 4096
+_BITS = 192
 
 
 def log_moment(mechanism: Mechanism, order: int) -> arb:
@@ -92,6 +103,50 @@ class RenyiBudget:
 def _conversion(alpha: arb) -> arb:
     """Return log((alpha-1)^(alpha-1) / alpha^alpha)."""
     return (alpha - 1) * (alpha - 1).log() - alpha * alpha.log()
+
+
+def renyi_divergences(
+    composition: Composition, orders: Iterable[int] = ORDERS
+) -> dict[int, Fraction]:
+    """Return, for each order, a proven upper bound of the composition's Renyi divergence.
+
+    Args:
+        composition: mechanism -> number of rounds; parameters fixed before the first round.
+        orders: whole alpha from 2 to `LARGEST_ORDER`.
+
+    Guarantees: D_alpha <= the value (nats), in both directions of add-or-remove-one. A further
+        round costs its own divergence on top: the values add up under composition.
+    Raises:
+        PrivacyError: an order outside its range; UnknownEventError for other events.
+
+    Source: Mironov, Talwar & Zhang 2019, section 3.3 and Theorem 5; proofs/certified-epsilon.md,
+        section 'Renyi orders'.
+    """
+    rounds, wanted = normalised(composition), tuple(orders)
+    for order in wanted:
+        if isinstance(order, bool) or not isinstance(order, int) or not 2 <= order <= LARGEST_ORDER:
+            raise PrivacyError(f"an order is a whole number from 2 to {LARGEST_ORDER}, not {order}")
+    with working_precision(_BITS):
+        moments = RenyiBudget.of(rounds, wanted).moments
+        return {order: upper_end(moment / (order - 1)) for order, moment in moments.items()}
+
+
+def epsilon_from_renyi(divergences: Mapping[int, Fraction], delta: Rational) -> Fraction:
+    """Return the least epsilon that proven Renyi divergences imply at delta.
+
+    Args:
+        divergences: order alpha >= 2 -> upper bound of D_alpha in both directions, in nats.
+        delta: exact rational in (0, 1).
+
+    Guarantees: whatever has these divergences is (epsilon, delta)-differentially private.
+    Raises:
+        CertificationError: no order was given.
+
+    Source: Canonne, Kamath & Steinke 2020, Proposition 12.
+    """
+    with working_precision(_BITS):
+        moments = {order: (order - 1) * ball(value) for order, value in divergences.items()}
+        return RenyiBudget(moments).upper_epsilon(checked_delta(delta))
 
 
 def best_order(rounds: Rounds, delta: Fraction) -> int:

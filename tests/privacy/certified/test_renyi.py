@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privagg.privacy.certified import Mechanism, epsilon_interval
+from privagg.errors import PrivacyError, UnknownEventError
+from privagg.privacy import events
+from privagg.privacy.certified import (
+    Mechanism,
+    epsilon_from_renyi,
+    epsilon_interval,
+    renyi_divergences,
+)
 from privagg.privacy.certified.balls import ball, upper_end, working_precision
 from privagg.privacy.certified.renyi import RenyiBudget, log_moment
+from privagg.privacy.renyi import renyi_divergences as event_divergences
 
 from . import reference
 
@@ -59,3 +67,37 @@ def test_delta_is_never_above_one() -> None:
     with working_precision(128):
         budget = RenyiBudget.of(((Mechanism("0.5", "0.5"), 50),))
         assert budget.delta_at(Fraction(0)) <= ball(1)
+
+
+def test_divergences_agree_with_a_double_precision_accountant() -> None:
+    rdp = pytest.importorskip("dp_accounting.rdp")
+    dp_accounting = pytest.importorskip("dp_accounting")
+    sampled = dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(1.1))
+    peer = rdp.RdpAccountant([2, 9, 33]).compose(sampled, 700)
+    ours = renyi_divergences({Mechanism("0.01", "1.1"): 700}, (2, 9, 33))
+    assert [float(ours[order]) for order in (2, 9, 33)] == pytest.approx(peer.rdp, rel=1e-9)
+
+
+def test_divergences_add_up_and_imply_an_epsilon_above_the_exact_one() -> None:
+    first, second = Mechanism("0.02", "1.3"), Mechanism("1", "30")
+    both = renyi_divergences({first: 500, second: 4})
+    apart = renyi_divergences({first: 500}), renyi_divergences({second: 4})
+    for order, value in both.items():
+        assert math.isclose(value, apart[0][order] + apart[1][order], rel_tol=1e-15)
+    exact = epsilon_interval({first: 500, second: 4}, "1e-6")
+    assert exact.upper < epsilon_from_renyi(both, "1e-6") < exact.upper * Fraction(5, 4)
+
+
+@pytest.mark.parametrize("order", [1, 0, -3, 5000, 2.5, True])
+def test_orders_without_a_finite_sum_are_refused(order: int) -> None:
+    with pytest.raises(PrivacyError, match="whole number"):
+        renyi_divergences({Mechanism("0.02", "1.3"): 5}, [order])
+
+
+def test_an_event_has_its_mechanisms_divergences() -> None:
+    mechanism = events.Mechanism(kind="gaussian", noise_multiplier="4")
+    event = events.DpEvent.once(mechanism, count=8, distance="1e-20")
+    # alpha / (2 sigma^2) a round
+    assert math.isclose(event_divergences(event, [6])[6], 8 * 6 / 32, rel_tol=1e-15)
+    with pytest.raises(UnknownEventError, match="without noise"):
+        event_divergences(events.DpEvent.once(events.Mechanism(kind="non-private")))
