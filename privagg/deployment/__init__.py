@@ -1,0 +1,1 @@
+"""A federation across machines: each party's folder, and what it takes to start its parts."""

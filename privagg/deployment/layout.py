@@ -1,0 +1,237 @@
+"""The folder of one party: everything it needs to take part from its own machine, by name.
+
+    federation.toml      the configuration; every party has the same bytes
+    <party>/             one folder for each party, on that party's machine and nowhere else
+      party.toml         who this is: name, the configuration's path, a site's own data
+      pins.toml          what it believes: everybody's identity keys, plan digest, key id
+      identity.pem       secret: Ed25519 key that signs its messages and its ledger (PKCS#8, 0600)
+      encryption.key     public: the federation's encryption key, which the opener made
+      decryption.key     secret: opener only (0600)
+      ledger.sqlite      a site's privacy ledger; at the coordinator, the record of its runs
+      openings.sqlite    opener only: what was opened, for good
+      checkpoints.sqlite checkpoints of the other parties' ledgers that it keeps
+      out/               coordinator only: models, reports, bundles, a folder for each run
+      flower/            what Flower's parts of this party need: FLWR_HOME, node key, certificates
+
+A folder of this kind is the only argument that starts a party. Its files are written whole or not
+at all; secrets can be read by their owner only. How pins get to a party is the institutions'
+business (a call, a signed letter): whoever writes `pins.toml` decides whom it believes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from privagg.errors import ConfigError
+from privagg.identity import Identity, Roster
+
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PartyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class _File(BaseModel):
+    """A small TOML file: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartyFile(_File):
+    """`party.toml`: who this is.
+
+    Args:
+        name: as it stands in the configuration; or `coordinator`, `key-holder`.
+        federation: path of the configuration, relative to the party's folder.
+        data: a site's own table, images or data-set factory, in place of the configuration's;
+            a path is relative to the party's folder.
+        labels: path of the images' labels.
+    """
+
+    name: PartyName
+    federation: str = "../federation.toml"
+    data: str | None = None
+    labels: str | None = None
+
+
+class PinsFile(_File):
+    """`pins.toml`: what a party believes because its owner wrote it down.
+
+    Args:
+        plan_digest: SHA-256 (hex) of the plan that it takes part in.
+        key_id: SHA-256 (hex) of the encryption key; in every upload and every opening.
+        roster: party -> Ed25519 public key (hex), its own included.
+    """
+
+    plan_digest: Hex64
+    key_id: Hex64
+    roster: dict[PartyName, Hex64] = Field(min_length=1)
+
+    @property
+    def pinned_roster(self) -> Roster:
+        """The identity keys, for verifying messages."""
+        return Roster(dict(self.roster))
+
+
+_Model = TypeVar("_Model", bound=_File)
+
+
+@dataclass(frozen=True)
+class PartyFolder:
+    """The places in one party's folder.
+
+    Args:
+        root: the folder.
+    """
+
+    root: Path
+
+    @property
+    def party_file(self) -> Path:
+        """Who this is."""
+        return self.root / "party.toml"
+
+    @property
+    def pins_file(self) -> Path:
+        """What it believes."""
+        return self.root / "pins.toml"
+
+    @property
+    def identity_key(self) -> Path:
+        """Secret: signs messages and the ledger."""
+        return self.root / "identity.pem"
+
+    @property
+    def encryption_key(self) -> Path:
+        """Public: what sites encrypt under."""
+        return self.root / "encryption.key"
+
+    @property
+    def decryption_key(self) -> Path:
+        """Secret of the party that opens."""
+        return self.root / "decryption.key"
+
+    @property
+    def ledger(self) -> Path:
+        """A site's ledger, or the coordinator's record."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def openings(self) -> Path:
+        """What the party that opens has opened."""
+        return self.root / "openings.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the others' ledgers that this party keeps."""
+        return self.root / "checkpoints.sqlite"
+
+    @property
+    def output(self) -> Path:
+        """The coordinator's models, reports and bundles."""
+        return self.root / "out"
+
+    @property
+    def flower(self) -> Path:
+        """What Flower's parts of this party need."""
+        return self.root / "flower"
+
+    @classmethod
+    def create(cls, root: Path, party: PartyFile) -> Self:
+        """Make the folder (mode 0700) with its `party.toml` and a fresh identity key.
+
+        Raises:
+            ConfigError: it cannot be written, or belongs to another party already.
+        """
+        made = cls(root)
+        if made.party_file.exists() and (held := made.party()) != party:
+            raise ConfigError(f"{root} is the folder of {held.name!r} already; choose another")
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {root}: {error.strerror}") from error
+        write_whole(made.party_file, _toml(party.model_dump(exclude_none=True)).encode())
+        made.identity()
+        return made
+
+    def party(self) -> PartyFile:
+        """Who this is.
+
+        Raises:
+            ConfigError: no such file, or not one.
+        """
+        return _read(self.party_file, PartyFile)
+
+    def pins(self) -> PinsFile:
+        """What this party believes.
+
+        Raises:
+            ConfigError: no such file, or not one.
+        """
+        return _read(self.pins_file, PinsFile)
+
+    def pin(self, pins: PinsFile) -> None:
+        """Write down what this party believes, in place of what it believed."""
+        facts = pins.model_dump()
+        write_whole(self.pins_file, _toml(facts).encode())
+
+    def identity(self) -> Identity:
+        """This party's identity, its key made where it does not exist yet."""
+        return Identity.load_or_create(self.party().name, self.identity_key)
+
+    @property
+    def federation_file(self) -> Path:
+        """The configuration that this party takes part in."""
+        return self.root / self.party().federation
+
+
+def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
+    """Write a file whole or not at all, durably; mode 0600 where it is secret.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if not secret:
+            os.chmod(part, 0o644)
+        os.replace(part, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _read(path: Path, model: type[_Model]) -> _Model:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return model.model_validate(values)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is missing; every party's folder holds one (see `privagg deploy --help`)"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in details["loc"]) or "the file"
+        raise ConfigError(f"{path}: {place}: {details['msg']}") from error
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    """Strings, and tables of strings after them, as TOML; a JSON string is a TOML string."""
+    lines = [f"{name} = {json.dumps(v)}" for name, v in values.items() if isinstance(v, str)]
+    for name, table in values.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{name}]"]
+            lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"
