@@ -10,8 +10,6 @@ grid has bounded. FedProx's proximal term is part of the last two rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Self
 
@@ -27,6 +25,7 @@ from privagg.client.dpsgd import (
     Integers,
     LossFunction,
 )
+from privagg.client.draws import Draws, Place, grid_of, noised_update
 from privagg.client.models import (
     ParameterLayout,
     Vector,
@@ -38,10 +37,7 @@ from privagg.client.torch_state import deterministic_torch, layer_randomness
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
-from privagg.privacy.randomness import Randomness, poisson_sample
-
-Place = tuple[str, int, int]
-"""(run, round, attempt): what a contribution is for; labels of its random streams."""
+from privagg.privacy.randomness import Randomness
 
 
 class ClientRule(BaseModel):
@@ -114,7 +110,7 @@ class DistributedLearner:
             and changes the sum by at most `sensitivity_grid` in L2; no record at all is still
             noise.
         """
-        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, place, self._terms.name, self._plan)
         with deterministic_torch():
             total = self._trainer.gradient_sum(
                 parameters,
@@ -174,7 +170,7 @@ class LocalLearner:
         unit = Fraction(self._plan.clip_norm_l2) / self._plan.sensitivity_grid
         scale = float(unit / self._plan.step_divisor(self._terms))
         local = parameters.astype(np.float64)
-        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, place, self._terms.name, self._plan)
         with deterministic_torch(), np.errstate(over="ignore", invalid="ignore"):
             for step in range(self._plan.local_steps):
                 total = self._trainer.gradient_sum(
@@ -209,7 +205,7 @@ class ClientLearner:
         _require_dimension(plan, ParameterLayout.of(model).dimension)
         self._plan, self._terms, self._model = plan, plan.site(site), model
         self._records, self._rule, self._loss = records, rule, loss
-        self._grid = grid_of(plan, site)
+        grid_of(plan, site)  # refuses unusable numbers now, not in the first round
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The weighted, clipped, noised update.
@@ -223,17 +219,15 @@ class ClientLearner:
             int64 `(d,)` in grid units. Replacing all of the site's records by none changes it by
             at most weight·`sensitivity_grid` in L2. An update that is not finite counts as zero.
         """
-        draw = _Draws(randomness, place, self._terms.name, self._plan)
-        delta = self.delta(parameters, randomness, place)
-        clipped = self._grid.clamp(self._grid.quantise_update(delta))
-        return np.asarray(clipped * self._terms.weight + draw.noise())
+        draw = Draws(randomness, place, self._terms.name, self._plan)
+        return noised_update(self._plan, self.delta(parameters, randomness, place), draw)
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
         """The change of the parameters over the local steps, float64 `(d,)`. Private."""
         start = parameters.astype(np.float32).astype(np.float64)
         if len(self._records) == 0:
             return np.zeros_like(start)
-        draw = _Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, place, self._terms.name, self._plan)
         set_parameters(self._model, parameters)
         self._model.train()
         anchors = [p.detach().clone() for p in self._model.parameters() if p.requires_grad]
@@ -254,53 +248,6 @@ class ClientLearner:
                 pull = self._rule.prox_mu * (weight - anchor)
                 slope = pull if gradient is None else gradient + pull
                 weight.sub_(slope, alpha=self._rule.learning_rate)
-
-
-class _Draws:
-    """The random draws of one contribution, each from a stream of its own."""
-
-    def __init__(self, randomness: Randomness, place: Place, site: str, plan: TrainingPlan) -> None:
-        self._randomness, self._labels, self._plan = randomness, (*place, site), plan
-
-    def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
-        """Which of the records take part in this step."""
-        stream = self._randomness.stream("sample", *self._labels, step)
-        return poisson_sample(stream, count, sampling_rate)
-
-    def noise(self, step: int = 0) -> Integers:
-        """This step's integer noise as the plan has it, int64 `(d,)`."""
-        if self._plan.noise is None:
-            return np.zeros(self._plan.dimension, dtype=np.int64)
-        stream = self._randomness.stream("noise", *self._labels, step)
-        return self._plan.noise.sample(stream, self._plan.dimension)
-
-    def layer_seed(self) -> int:
-        """Seed of layers that draw, such as dropout; only whole clients are trained with them."""
-        return int(self._randomness.stream("layers", *self._labels).uint64(1)[0] >> 1)
-
-    def batches(self, count: int, batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Endless batches from shuffled passes over `count` records."""
-        stream = self._randomness.stream("batches", *self._labels)
-        size, waiting = min(batch_size, count), np.empty(0, dtype=np.int64)
-        while True:
-            if len(waiting) < size:
-                order = np.argsort(stream.uint64(count), kind="stable")
-                waiting = np.concatenate([waiting, order])
-            yield waiting[:size]
-            waiting = waiting[size:]
-
-
-def grid_of(plan: DistributedPlan | LocalPlan | ClientPlan, site: str) -> Grid:
-    """The grid on which the plan bounds what is clipped at this site: a gradient or an update.
-
-    Raises:
-        EncodingError: the plan's numbers are outside the grid's proved range.
-    """
-    return Grid(
-        clip_norm_l2=plan.clip_norm_l2,
-        sensitivity_grid=plan.sensitivity_grid,
-        contribution_bound=plan.contribution_bound(plan.site(site)),
-    )
 
 
 def make_learner(

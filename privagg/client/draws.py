@@ -1,0 +1,92 @@
+"""A contribution's random draws, and what every whole update goes through before it leaves.
+
+Nothing here trains, so whoever brings an update of their own (another framework's model, another
+runtime's app) puts it on the same grid, under the same clip, weight and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import numpy as np
+import numpy.typing as npt
+
+from privagg.encoding.grid import Grid
+from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
+from privagg.privacy.randomness import Randomness, poisson_sample
+
+Integers = npt.NDArray[np.int64]
+Vector = npt.NDArray[np.float64]
+
+Place = tuple[str, int, int]
+"""(run, round, attempt): what a contribution is for; labels of its random streams."""
+
+
+class Draws:
+    """The random draws of one contribution, each from a stream of its own."""
+
+    def __init__(self, randomness: Randomness, place: Place, site: str, plan: TrainingPlan) -> None:
+        """Takes the source, what the contribution is for, whose it is, and the plan."""
+        self.site = site
+        self._randomness, self._labels, self._plan = randomness, (*place, site), plan
+
+    def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
+        """Which of the records take part in this step."""
+        stream = self._randomness.stream("sample", *self._labels, step)
+        return poisson_sample(stream, count, sampling_rate)
+
+    def noise(self, step: int = 0) -> Integers:
+        """This step's integer noise as the plan has it, int64 `(d,)`."""
+        if self._plan.noise is None:
+            return np.zeros(self._plan.dimension, dtype=np.int64)
+        stream = self._randomness.stream("noise", *self._labels, step)
+        return self._plan.noise.sample(stream, self._plan.dimension)
+
+    def layer_seed(self) -> int:
+        """Seed of layers that draw, such as dropout; only whole clients are trained with them."""
+        return int(self._randomness.stream("layers", *self._labels).uint64(1)[0] >> 1)
+
+    def batches(self, count: int, batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Endless batches from shuffled passes over `count` records."""
+        stream = self._randomness.stream("batches", *self._labels)
+        size, waiting = min(batch_size, count), np.empty(0, dtype=np.int64)
+        while True:
+            if len(waiting) < size:
+                order = np.argsort(stream.uint64(count), kind="stable")
+                waiting = np.concatenate([waiting, order])
+            yield waiting[:size]
+            waiting = waiting[size:]
+
+
+def grid_of(plan: DistributedPlan | LocalPlan | ClientPlan, site: str) -> Grid:
+    """The grid on which the plan bounds what is clipped at this site: a gradient or an update.
+
+    Raises:
+        EncodingError: the plan's numbers are outside the grid's proved range.
+    """
+    return Grid(
+        clip_norm_l2=plan.clip_norm_l2,
+        sensitivity_grid=plan.sensitivity_grid,
+        contribution_bound=plan.contribution_bound(plan.site(site)),
+    )
+
+
+def noised_update(plan: ClientPlan, update: Vector, draws: Draws) -> Integers:
+    """A client's whole update, clipped on the grid, weighted, with its share of the noise.
+
+    Args:
+        plan: what everybody agreed to.
+        update: float64 `(d,)`, the change of the parameters; private.
+        draws: this contribution's; the noise is drawn from them once.
+
+    Returns:
+        int64 `(d,)` in grid units. Whatever the update is, it moves the result by at most
+        weight·`sensitivity_grid` in L2; an update that is not finite counts as zero.
+
+    Raises:
+        EncodingError: the plan's numbers are outside the grid's proved range.
+    """
+    grid = grid_of(plan, draws.site)
+    clipped = grid.clamp(grid.quantise_update(update))
+    return np.asarray(clipped * plan.site(draws.site).weight + draws.noise())
