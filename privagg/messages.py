@@ -5,15 +5,14 @@ A frame on the wire, all integers little-endian:
     "PVAG" | version u8 | kind u8 | header length u32 | payload length u64
     header (canonical JSON, ASCII) | payload (raw bytes) | Ed25519 signature (64 bytes)
 
-The signature covers kind, header and the payload's SHA-256, so that a third party who holds the
-header and the digest, but not the payload, can check who contributed what (a `Statement`). Every
-length is checked against the data in hand before anything is copied or parsed; a frame has exactly
-one byte string, so equal messages are equal bytes.
+The signature covers kind, header and the payload's digest (`privagg.digest`), so that a third party
+who holds the header and the digest, but not the payload, can check who contributed what (a
+`Statement`). Every length is checked against the data in hand before anything is copied or parsed;
+a frame has exactly one byte string, so equal messages are equal bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
@@ -21,11 +20,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from privagg.digest import tree_digest
 from privagg.errors import MessageError, PrivaggError
 from privagg.identity import SIGNATURE_BYTES, Identity, Roster
 
 MAGIC = b"PVAG"
-VERSION = 1
+VERSION = 2  # 1 had the payload's SHA-256 in the place of its tree digest
 _PREFIX = struct.Struct("<4sBBIQ")
 MAX_HEADER_BYTES = 16 * 2**20
 
@@ -66,7 +66,7 @@ class Statement(BaseModel):
 
     kind: int
     header: str = Field(max_length=2**20)
-    payload_sha256: Hex64
+    payload_digest: Hex64
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
@@ -216,7 +216,7 @@ class Message:
     payload: bytes | memoryview
     signature: bytes
     header_bytes: bytes = field(repr=False)
-    payload_sha256: str = field(repr=False)
+    payload_digest: str = field(repr=False)
 
     @classmethod
     def sign(cls, identity: Identity, header: Header, payload: bytes = b"") -> Message:
@@ -224,7 +224,7 @@ class Message:
         if header.sender != identity.name:
             raise MessageError(f"{identity.name!r} cannot sign as {header.sender!r}")
         text = header_to_bytes(header)
-        digest = hashlib.sha256(payload).hexdigest()
+        digest = tree_digest(payload)
         signature = identity.sign(_signed_bytes(header.kind, text, digest))
         return cls(header, payload, signature, text, digest)
 
@@ -241,7 +241,7 @@ class Message:
         return Statement(
             kind=self.header.kind,
             header=self.header_bytes.decode("ascii"),
-            payload_sha256=self.payload_sha256,
+            payload_digest=self.payload_digest,
             signature=self.signature.hex(),
         )
 
@@ -265,7 +265,7 @@ def read_message(
         raise MessageError(f"a frame of {len(view)} bytes exceeds the {max_bytes} accepted here")
     kind, header_bytes, payload, signature = _split(view)
     header = parse_header(kind, header_bytes)
-    digest = hashlib.sha256(payload).hexdigest()
+    digest = tree_digest(payload)
     roster.verify(header.sender, _signed_bytes(kind, header_bytes, digest), signature)
     return Message(header, payload, signature, header_bytes, digest)
 
@@ -278,7 +278,7 @@ def read_statement(statement: Statement, roster: Roster) -> Header:
     """
     text = statement.header.encode("ascii", errors="replace")
     header = parse_header(statement.kind, text)
-    signed = _signed_bytes(statement.kind, text, statement.payload_sha256)
+    signed = _signed_bytes(statement.kind, text, statement.payload_digest)
     roster.verify(header.sender, signed, bytes.fromhex(statement.signature))
     return header
 
@@ -334,9 +334,9 @@ def _split(view: memoryview) -> tuple[int, bytes, memoryview, bytes]:
     return kind, header, view[start : start + payload_size], bytes(view[start + payload_size :])
 
 
-def _signed_bytes(kind: int, header: bytes, payload_sha256: str) -> bytes:
+def _signed_bytes(kind: int, header: bytes, digest: str) -> bytes:
     """What a signature covers; the prefix separates it from every other use of the key."""
-    return b"privagg/message/%d/%d\0" % (VERSION, kind) + header + b"\0" + payload_sha256.encode()
+    return b"privagg/message/%d/%d\0" % (VERSION, kind) + header + b"\0" + digest.encode()
 
 
 def refusal_text(error: PrivaggError) -> str:

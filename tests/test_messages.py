@@ -40,7 +40,7 @@ def test_round_trip_is_the_same_bytes() -> None:
 def test_a_statement_stands_without_its_payload() -> None:
     message = start(b"x" * 1000)
     assert read_statement(message.statement, ROSTER) == message.header
-    forged = message.statement.model_copy(update={"payload_sha256": "00" * 32})
+    forged = message.statement.model_copy(update={"payload_digest": "00" * 32})
     with pytest.raises(SignatureError):
         read_statement(forged, ROSTER)
 
@@ -52,7 +52,7 @@ def test_a_statement_stands_without_its_payload() -> None:
         (lambda f: f[:-1], MessageError),
         (lambda f: f + b"\0", MessageError),
         (lambda f: b"EVIL" + f[4:], MessageError),
-        (lambda f: f[:4] + b"\2" + f[5:], MessageError),
+        (lambda f: f[:4] + b"\1" + f[5:], MessageError),
         (lambda f: f[:5] + b"\x63" + f[6:], MessageError),
         (lambda f: f[:6] + struct.pack("<I", 2**31) + f[10:], MessageError),
         (lambda f: f[:10] + struct.pack("<Q", 100 * 2**30) + f[18:], MessageError),
@@ -112,6 +112,6 @@ def test_flipped_bytes_never_pass(data: st.DataObject) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400))
 def test_noise_never_passes_nor_crashes(noise: bytes) -> None:
-    for frame in (noise, b"PVAG\1\1" + noise):
+    for frame in (noise, b"PVAG\2\1" + noise):
         with pytest.raises(PrivaggError):
             read_message(frame, ROSTER)

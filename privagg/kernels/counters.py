@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privagg.kernels.running_sum import Buffer, Fault, RunningSum
-from privagg.kernels.threads import run_split, threads_for
+from privagg.threads import run_split, threads_for
 
 _BLOCK = 1 << 15  # values; a block of input and of sum stay in the second-level cache
 

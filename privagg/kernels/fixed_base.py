@@ -23,7 +23,7 @@ from privagg.kernels.modular import (
     whole_number,
 )
 from privagg.kernels.running_sum import Buffer
-from privagg.kernels.threads import run_split
+from privagg.threads import run_split
 
 MAX_WINDOW_BITS = 14
 _TABLE_BYTES = 96 << 20

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from privagg.kernels.lanes import LANES, MAX_DIGITS, RADIX_BITS, ROWS, LaneModulus, aligned_zeros
 from privagg.kernels.residues import default_backend
 from privagg.kernels.running_sum import Buffer, Fault, RunningSum
-from privagg.kernels.threads import available_cpus, run_split
+from privagg.threads import available_cpus, run_split
 
 BACKENDS = ("numba", "integers")
 _MIN_GROUPS_A_THREAD = 4

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from privagg.kernels import _residues_numpy as plain
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.running_sum import Buffer, Fault, RunningSum
-from privagg.kernels.threads import run_split, threads_for
+from privagg.threads import run_split, threads_for
 
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]

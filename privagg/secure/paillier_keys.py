@@ -30,12 +30,12 @@ import numpy as np
 
 from privagg.errors import CiphertextError, KeyMismatchError
 from privagg.kernels.fixed_base import FixedBase, best_window_bits
-from privagg.kernels.threads import available_cpus, run_split
 from privagg.secure import facts as fact
 from privagg.secure.opening import DecryptionKey
 from privagg.secure.paillier_parameters import PaillierParameters
 from privagg.secure.paillier_primes import prime_pair, random_below
 from privagg.secure.scheme import Buffer, EncryptionKey, IntVector
+from privagg.threads import available_cpus, run_split
 
 _PUBLIC_MAGIC = b"PPK1"
 _SECRET_MAGIC = b"PSK1"

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import IO
 
 import privagg
-from privagg.kernels.threads import available_cpus
 from privagg.secure.scheme import Buffer, EncryptionKey
+from privagg.threads import available_cpus
 
 ENVIRONMENT = "PRIVAGG_PROCESSES"
 MIN_RESIDUES_A_PROCESS = 8 << 20  # about a second of encryption; a helper takes two to start

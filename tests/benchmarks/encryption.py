@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from privagg.kernels.threads import available_cpus
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor
 from privagg.secure.workers import ENVIRONMENT as PROCESSES
 from privagg.secure.workers import close_helpers
+from privagg.threads import available_cpus
 from tests.benchmarks.tables import show, write_json
 from tests.benchmarks.timing import medians
 

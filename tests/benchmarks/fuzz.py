@@ -243,7 +243,7 @@ class Fuzzer:
     def run(self, count: int) -> Outcome:
         """Feed `count` inputs, each attack in turn, and check what the aggregator did."""
         outcome = Outcome()
-        before = self.aggregator.open_request(self.identities["anna"]).payload_sha256
+        before = self.aggregator.open_request(self.identities["anna"]).payload_digest
         started = time.perf_counter()
         attacks = list(self.attacks.items())
         for number in range(count):
@@ -282,7 +282,7 @@ class Fuzzer:
     def _require_untouched(self, outcome: Outcome, before: str) -> None:
         if self.aggregator.contributors != ("anna", "bert"):
             outcome.failures.append(f"contributors became {self.aggregator.contributors}")
-        if self.aggregator.open_request(self.identities["anna"]).payload_sha256 != before:
+        if self.aggregator.open_request(self.identities["anna"]).payload_digest != before:
             outcome.failures.append("the running sum changed")
 
     def _require_exact_sum(self, outcome: Outcome) -> None:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from privagg.identity import Identity, Roster
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import ResidueSum, default_backend, pack_residues
-from privagg.kernels.threads import available_cpus, run_split
 from privagg.messages import Message, Upload, read_message
 from privagg.secure.bfv import BfvScheme
 from privagg.secure.rns import ntt_prime
 from privagg.secure.scheme import Requirement
+from privagg.threads import available_cpus, run_split
 from tests.benchmarks.tables import show, write_json
 from tests.benchmarks.timing import medians
 

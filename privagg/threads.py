@@ -1,4 +1,4 @@
-"""One place that decides how many threads a kernel uses, and runs it over them."""
+"""One place that decides how many threads a pass over memory uses, and runs it over them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def threads_for(work_bytes: int) -> int:
 
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=workers, thread_name_prefix="privagg-kernel")
+    return ThreadPoolExecutor(max_workers=workers, thread_name_prefix="privagg")
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from privagg.kernels.threads import available_cpus, run_split, threads_for
+from privagg.threads import available_cpus, run_split, threads_for
 
 
 @pytest.mark.parametrize(("items", "parts"), [(1, 1), (10, 3), (3, 10), (7, 2)])
