@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from privagg.digest import tree_digest
 from privagg.errors import MessageError, PrivaggError
@@ -77,6 +77,8 @@ class RoundStart(Header):
         cohort: sites asked, in roster order.
         kept_sizes: entries of each site's ledger that the coordinator has a checkpoint of; the
             upload has to prove that the ledger still extends it.
+        settings: what the round's training is to be told beyond the plan, such as the settings
+            that an optimiser changes from round to round; public, and no part of the guarantee.
     """
 
     kind: ClassVar[int] = 1
@@ -84,6 +86,7 @@ class RoundStart(Header):
     key_id: Hex64
     cohort: tuple[Name, ...] = Field(max_length=10**6)
     kept_sizes: dict[Name, int] = Field(default_factory=dict, max_length=10**6)
+    settings: dict[str, JsonValue] = Field(default_factory=dict, max_length=10**3)
 
 
 class Upload(Header):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from privagg.errors import OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
@@ -135,6 +136,8 @@ def run_round(
     *,
     round_number: int,
     attempt: int = 1,
+    cohort: tuple[str, ...] | None = None,
+    settings: Mapping[str, JsonValue] | None = None,
 ) -> RoundOutcome:
     """Run one round over a transport.
 
@@ -144,15 +147,17 @@ def run_round(
         parameters: float64 (d,), the model that the sites start from.
         round_number: from 1.
         attempt: from 1; a new attempt is charged again by every site.
+        cohort: sites to ask, in roster order and as many as the plan asks; drawn where not given.
+        settings: what the sites' training is told beyond the plan; public.
 
     Returns:
         The outcome; a round that the plan's rule stops is an outcome, not an error.
     """
-    result = RoundOutcome(round_number, attempt, job.cohort())
+    result = RoundOutcome(round_number, attempt, cohort or job.cohort())
     with result.timed("round"):
         terms = job.terms(round_number, attempt, result.cohort)
         aggregator = Aggregator(terms, job.parameters, job.roster, job.watch)
-        _collect(job, transport, aggregator, parameters, result)
+        _collect(job, transport, aggregator, parameters, result, settings or {})
         opening: Statement | None = None
         try:
             request = aggregator.open_request(job.identity)
@@ -172,6 +177,7 @@ def _collect(
     aggregator: Aggregator,
     parameters: FloatVector,
     result: RoundOutcome,
+    settings: Mapping[str, JsonValue],
 ) -> None:
     """Ask the cohort for contributions and fold them as they come."""
     kept = job.watch.kept_sizes(result.cohort) if job.watch is not None else {}
@@ -185,6 +191,7 @@ def _collect(
         key_id=job.key_id,
         cohort=result.cohort,
         kept_sizes=kept,
+        settings=dict(settings),
     )
     payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()

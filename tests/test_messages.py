@@ -37,6 +37,17 @@ def test_round_trip_is_the_same_bytes() -> None:
     assert message.to_bytes() == frame
 
 
+def test_settings_travel_signed_and_unchanged() -> None:
+    settings = {"rate": {"float": "0x1.8p-3"}, "keys": ["a", 2, None, True], "text": "é\u2028"}
+    header = RoundStart(
+        **PLACE, sender="alice", key_id="cd" * 32, cohort=("bob",), settings=settings
+    )
+    read = read_message(Message.sign(ALICE, header).to_bytes(), ROSTER).header
+    assert isinstance(read, RoundStart)
+    assert read.settings == settings
+    assert read == header
+
+
 def test_a_statement_stands_without_its_payload() -> None:
     message = start(b"x" * 1000)
     assert read_statement(message.statement, ROSTER) == message.header
