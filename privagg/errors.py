@@ -147,6 +147,28 @@ class OpeningRefusedError(ProtocolError):
     """The key holder refuses to open: cohort, signatures, or a second opening of one round."""
 
 
+# --- running on several machines ------------------------------------------------------------------
+
+
+class DeploymentError(PrivaggError):
+    """A part of a deployment cannot be made, started or reached, or ended badly."""
+
+
+class CertificateError(DeploymentError):
+    """A certificate is expired, of another authority, for another host, or no certificate."""
+
+
+class PortInUseError(DeploymentError):
+    """Another process listens where a part of the deployment is to listen."""
+
+
+class AppRefusedError(DeploymentError):
+    """A Flower app carries code that the owner of this machine has not approved."""
+
+
+# --- verification ---------------------------------------------------------------------------------
+
+
 class VerificationError(PrivaggError):
     """A report or bundle does not verify."""
 

@@ -211,6 +211,30 @@ def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
+def write_new(path: Path, data: bytes, *, secret: bool = False) -> None:
+    """Write a file that must not exist yet, whole or not at all; mode 0600 where it is secret.
+
+    Two processes that write the same file cannot both succeed, so that no key is ever lost to
+    another one of the same name.
+
+    Raises:
+        ConfigError: the file exists already, or cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(part, data, secret=secret)
+        os.link(part, path)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{path} exists already and is never overwritten; move it away if you mean it"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _read(path: Path, model: type[_Model]) -> _Model:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_whole
+from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_new, write_whole
 from privagg.errors import ConfigError
 
 PINS = PinsFile(plan_digest="a" * 64, key_id="b" * 64, roster={"north": "c" * 64, "x.y": "d" * 64})
@@ -58,3 +58,13 @@ def test_what_is_no_party_file_is_named(folder: PartyFolder, text: str | None, w
         folder.party_file.write_text(text)
     with pytest.raises(ConfigError, match=words):
         folder.party()
+
+
+def test_a_secret_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "key"
+    write_new(path, b"first", secret=True)
+    with pytest.raises(ConfigError, match="never overwritten"):
+        write_new(path, b"second", secret=True)
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["key"]
