@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit bench clean help
+.PHONY: demo test lint types contracts unit bench peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,5 +42,19 @@ bench: $(VENV)/.ready  ## heart and credit benchmarks on DATA (default ../shared
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
 	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
 
+# Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
+.peers/flare/.ready: Makefile
+	$(PYTHON) -m venv .peers/flare
+	.peers/flare/bin/python -m pip install -q 'nvflare[HE]==2.9.0'
+	@touch $@
+
+.peers/flower/.ready: Makefile
+	$(PYTHON) -m venv .peers/flower
+	.peers/flower/bin/python -m pip install -q 'flwr==1.41.0'
+	@touch $@
+
+peers: $(VENV)/.ready .peers/flare/.ready .peers/flower/.ready  ## our aggregation against NVIDIA FLARE's and Flower's
+	$(BIN)/python -m tests.benchmarks.peers --json out/peers.json --plot out/peers.png
+
 clean:  ## remove what the targets made
-	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .peers out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

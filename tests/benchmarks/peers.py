@@ -1,0 +1,295 @@
+"""A round's aggregation, whole: privagg's against NVIDIA FLARE's and Flower's, in one run.
+
+`make peers` once, then `python -m tests.benchmarks.peers [--quick] [--full] [--json FILE] [--plot
+FILE]`. Every job takes the sites' uploads as bytes and ends with their sum; parsing, signatures and
+checks are in it wherever the framework has them. Jobs take turns and every ratio is within the run.
+--full adds 25.6 million parameters from 4 sites (8 GB of memory).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privagg.identity import Identity, Roster
+from privagg.messages import Message, Upload
+from privagg.secure.registry import scheme
+from privagg.secure.scheme import Requirement
+from privagg.secure.wire import EncryptedTensor, contributor_bitmap
+from privagg.server.aggregator import Aggregator, RoundTerms
+from tests.benchmarks.kernels import random_payloads, read_job, tenseal_job
+from tests.benchmarks.tables import show, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / ".peers"
+SIZES = ((10_000, 4), (10_000, 64), (1_000_000, 4), (1_000_000, 64))
+QUICK, FULL = ((10_000, 4),), (*SIZES, (25_600_000, 4))
+PHE_VALUES = 400
+DIGEST = "ab" * 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that can be timed.
+
+    Args:
+        run: does it once; returns (seconds, processor seconds).
+        additions: parameters times uploads that it adds.
+        upload_bytes: of one upload, for each parameter.
+    """
+
+    run: Callable[[], tuple[float, float]]
+    additions: int
+    upload_bytes: float
+
+
+class PeerProcess:
+    """A framework in a process of its own environment; it speaks `peer_protocol`."""
+
+    def __init__(self, environment: str, script: str, *arguments: str) -> None:
+        command = [str(PEERS / environment / "bin" / "python"), script, *arguments]
+        self._process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, request: dict[str, int]) -> dict[str, Any]:
+        """Send a request and wait for the answer."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self._process.args!r} ended early; run it by hand to see why")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def job(self, parameters: int, sites: int) -> Job:
+        """Have the peer make uploads of this size; the job adds them."""
+        size = self.ask({"parameters": parameters, "sites": sites})["bytes"]
+
+        def run() -> tuple[float, float]:
+            answer = self.ask({})
+            return answer["seconds"], answer["processor_seconds"]
+
+        return Job(run, parameters * sites, size / parameters)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def start_peers() -> dict[str, PeerProcess]:
+    """The frameworks whose environments are there."""
+    known = {
+        "NVIDIA FLARE 2.9, CKKS": ("flare", "peer_flare.py"),
+        "Flower 1.41 FedAvg, nothing encrypted": ("flower", "peer_flower.py", "fedavg"),
+        "Flower 1.41 SecAgg+, masked": ("flower", "peer_flower.py", "secagg"),
+    }
+    found = {k: v for k, v in known.items() if (PEERS / v[0] / "bin" / "python").exists()}
+    if len(found) < len(known):
+        print("some peers are not installed and left out; `make peers` installs them")
+    return {name: PeerProcess(*command) for name, command in found.items()}
+
+
+def timed(work: Callable[[], object]) -> Callable[[], tuple[float, float]]:
+    """The work, timed in this process."""
+
+    def run() -> tuple[float, float]:
+        seconds, processor = time.perf_counter(), time.process_time()
+        work()
+        return time.perf_counter() - seconds, time.process_time() - processor
+
+    return run
+
+
+def upload_frames(
+    terms: RoundTerms, parameters: Any, identities: list[Identity], payload: bytes
+) -> list[bytes]:
+    """Every site's signed frame, around one payload."""
+    frames = []
+    for place, identity in enumerate(identities):
+        tensor = EncryptedTensor(
+            parameters.scheme, parameters.fingerprint, terms.key_id, terms.dimension,
+            parameters.packing, terms.run, terms.round, terms.attempt,
+            contributor_bitmap([place], len(terms.names)), len(terms.names), memoryview(payload),
+        ).to_bytes()  # fmt: skip
+        header = Upload(
+            run=terms.run, round=terms.round, attempt=terms.attempt, sender=identity.name,
+            plan_digest=terms.plan_digest, key_id=terms.key_id, receipt_hash="", checkpoint="",
+            generator="", noise_stddev_grid="",
+        )  # fmt: skip
+        frames.append(Message.sign(identity, header, tensor).to_bytes())
+    return frames
+
+
+def privagg_job(name: str, length: int, sites: int) -> Job:
+    """The aggregator as a round uses it: frames in, the request to open out."""
+    requirement = Requirement(length, 32_767, (1 << 21) - 1, 64)
+    parameters = scheme(name).choose_parameters(requirement)
+    identities = [Identity.generate(f"site{i}") for i in range(sites)]
+    names = tuple(identity.name for identity in identities)
+    terms = RoundTerms("bench", 1, 1, DIGEST, DIGEST, length, names, names, 2, False)
+    payload = random_payloads(parameters.layout, 1)[0]
+    frames = upload_frames(terms, parameters, identities, payload)
+    roster = Roster.of(*identities)
+
+    def work() -> None:
+        aggregator = Aggregator(terms, parameters, roster)
+        for frame in frames:
+            aggregator.receive(frame)
+        aggregator.open_request(identities[0])
+
+    return Job(timed(work), length * sites, len(frames[0]) / length)
+
+
+def straight_jobs(length: int, sites: int) -> dict[str, Job]:
+    """What one would write without a framework; TenSEAL and phe on a part, being linear."""
+    from phe import paillier
+
+    words = np.random.default_rng(5).normal(size=length).astype(np.float32)
+    read = read_job([words.tobytes() for _ in range(4)])
+
+    def numpy_sum() -> None:
+        total = np.frombuffer(words.tobytes(), dtype=np.float32).copy()
+        for _ in range(sites - 1):
+            total += words
+
+    part = min(length, 16 * 4096) // 4096 * 4096
+    tenseal_sum, tenseal_bytes = tenseal_job(part)
+    public = paillier.generate_paillier_keypair(n_length=2048)[0]
+    few = [public.encrypt(value) for value in (1, 2)]
+
+    def phe_sum() -> None:
+        for _ in range(PHE_VALUES):
+            few[0] + few[1]
+
+    return {
+        "reading float32 uploads": Job(
+            timed(lambda: [read() for _ in range(sites // 4)]),
+            length * sites, 4.0,
+        ),
+        "numpy, float32, nothing encrypted": Job(timed(numpy_sum), length * sites, 4.0),
+        "TenSEAL, a straight loop": Job(timed(tenseal_sum), part * 4, tenseal_bytes / 4 / part),
+        "phe 2048, a straight loop": Job(timed(phe_sum), PHE_VALUES, 512.0),
+    }  # fmt: skip
+
+
+def measure(
+    length: int, sites: int, rounds: int, peers: dict[str, PeerProcess]
+) -> list[dict[str, Any]]:
+    """Rows for one size."""
+    jobs = {f"privagg {name.upper()}": privagg_job(name, length, sites) for name in ("bfv", "ckks")}
+    jobs |= straight_jobs(length, sites)
+    jobs |= {name: peer.job(length, sites) for name, peer in peers.items()}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    for turn in range(rounds + 1):
+        for name, job in jobs.items():
+            cost = job.run()
+            if turn:  # the first turn compiles and touches memory
+                spent[name].append(cost)
+    rate = {
+        name: job.additions / statistics.median(wall for wall, _ in spent[name])
+        for name, job in jobs.items()
+    }
+    processor_rate = {
+        name: job.additions / statistics.median(processor for _, processor in spent[name])
+        for name, job in jobs.items()
+    }
+    ours = "privagg BFV"
+    return [
+        {
+            "what": name,
+            "parameters": length,
+            "sites": sites,
+            "rounds": rounds,
+            "bytes_per_parameter": job.upload_bytes,
+            "million_parameters_per_second": rate[name] / 1e6,
+            "million_parameters_per_processor_second": processor_rate[name] / 1e6,
+            "privagg_bfv_is_times": rate[ours] / rate[name],
+            "privagg_bfv_is_times_by_processor_time": processor_rate[ours] / processor_rate[name],
+        }
+        for name, job in jobs.items()
+    ]
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Bars for every size: million parameters added a second, on a logarithmic scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sizes = list(dict.fromkeys((row["parameters"], row["sites"]) for row in rows))
+    figure, axes = pyplot.subplots(
+        len(sizes), 1, figsize=(8, 2.4 * len(sizes)), sharex=True, squeeze=False
+    )
+    for axis, (parameters, sites) in zip(axes[:, 0], sizes, strict=True):
+        shown = [row for row in rows if (row["parameters"], row["sites"]) == (parameters, sites)]
+        shown.sort(key=lambda row: row["million_parameters_per_second"])
+        colours = ["tab:blue" if row["what"].startswith("privagg") else "silver" for row in shown]
+        names = [f"{row['what']} ({row['bytes_per_parameter']:.1f} B)" for row in shown]
+        axis.barh(names, [row["million_parameters_per_second"] for row in shown], color=colours)
+        axis.set_xscale("log")
+        axis.tick_params(labelsize=7)
+        axis.set_title(f"{parameters:,} parameters, {sites} sites", fontsize=9)
+    axes[-1, 0].set_xlabel("million parameters of uploads added a second (bytes a parameter)")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure, print the table, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the smallest size alone")
+    parser.add_argument("--full", action="store_true", help="25.6 million parameters, too")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", metavar="FILE", type=Path, default=Path("out/peers.json"))
+    parser.add_argument("--plot", metavar="FILE", type=Path, default=Path("out/peers.png"))
+    arguments = parser.parse_args()
+    peers = start_peers()
+    rows: list[dict[str, Any]] = []
+    for length, sites in QUICK if arguments.quick else FULL if arguments.full else SIZES:
+        # An encrypted round of FLARE at the largest size takes minutes.
+        rounds = 1 if length > 10_000_000 else arguments.rounds
+        rows += measure(length, sites, rounds, peers)
+    for peer in peers.values():
+        peer.close()
+    show(
+        "A round's uploads to their sum, from bytes to bytes",
+        {
+            "parameters": lambda row: f"{row['parameters']:,}",
+            "sites": "sites",
+            "what": "what",
+            "upload bytes each": "bytes_per_parameter",
+            "M parameters/s": "million_parameters_per_second",
+            "M/CPU s": "million_parameters_per_processor_second",
+            "privagg BFV is x": "privagg_bfv_is_times",
+            "by CPU time": "privagg_bfv_is_times_by_processor_time",
+        },
+        rows,
+        "Medians of jobs that take turns. Flower's FedAvg and numpy add plaintext.",
+    )
+    write_json(arguments.json, rows)
+    plot(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
