@@ -22,8 +22,20 @@ _EXACT = Context(prec=1000)
 Adjacency = Literal["add-or-remove-one"]
 """Neighbouring data sets differ by one whole unit present or absent."""
 
-ExactDecimal = Annotated[Decimal, PlainSerializer(lambda x: format(x, "f"), return_type=str)]
-"""A decimal kept digit for digit: JSON carries it as a string in plain notation."""
+
+
+def plain_decimal(value: Decimal) -> str:
+    """A decimal in plain notation without superfluous zeros: equal values, equal strings."""
+    if not value.is_finite():
+        return "Infinity" if value > 0 else "-Infinity"
+    if value == 0:
+        return "0"
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+ExactDecimal = Annotated[Decimal, PlainSerializer(plain_decimal, return_type=str)]
+"""A decimal kept exactly: JSON carries it as a string in plain notation, one for each value."""
 
 
 class Mechanism(BaseModel):

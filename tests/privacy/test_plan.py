@@ -169,6 +169,23 @@ def test_the_grid_refuses_what_it_cannot_hold() -> None:
         distributed(noise_multiplier=Decimal("0.5"), sensitivity_grid=2)
 
 
+@pytest.mark.parametrize(
+    ("field", "spellings"),
+    [
+        ("clip_norm_l2", ["1", "1.0", "1.000", "0.1E+1"]),
+        ("noise_multiplier", ["20", "20.0", "2E+1"]),
+        ("delta", ["1e-5", "0.00001", "0.000010"]),
+        ("sampling_rate", ["0.2", "0.20"]),
+    ],
+)
+def test_equal_plans_have_one_digest_however_their_numbers_are_spelled(
+    field: str, spellings: list[str]
+) -> None:
+    digests = {distributed(**{field: Decimal(text)}).digest for text in spellings}
+    assert len(digests) == 1
+    assert distributed(**{field: Decimal("0.03125")}).digest not in digests
+
+
 def test_digest_and_json_agree() -> None:
     plan = distributed()
     again = load_plan(json.loads(plan.canonical_json))

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.privacy.events import plain_decimal as plain_decimal
 
 MAX_DEPTH = 16
 MAX_BYTES = 1 << 20
@@ -59,16 +60,6 @@ def loads(data: bytes, *, what: str) -> Any:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical bytes, in hexadecimal."""
     return hashlib.sha256(dumps(value)).hexdigest()
-
-
-def plain_decimal(value: Decimal) -> str:
-    """A decimal in plain notation without superfluous zeros: equal values, equal strings."""
-    if not value.is_finite():
-        return "Infinity" if value > 0 else "-Infinity"
-    if value == 0:
-        return "0"
-    text = format(value, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def facts(value: Any) -> Any:
