@@ -23,7 +23,6 @@ Adjacency = Literal["add-or-remove-one"]
 """Neighbouring data sets differ by one whole unit present or absent."""
 
 
-
 def plain_decimal(value: Decimal) -> str:
     """A decimal in plain notation without superfluous zeros: equal values, equal strings."""
     if not value.is_finite():

@@ -4,7 +4,8 @@
 
 The settings come from fixed seeds, the intervals from the certified accountant (rounded outwards),
 the peers' figures from the installed dp-accounting and, where it is installed, Opacus. Peers run
-under a time limit, so a slower machine may record fewer of their figures.
+under a time limit, so a slower machine may record fewer of their figures. Figures that the file
+already holds from the same versions of the peers are kept, unless `--afresh` is given.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,25 +46,85 @@ NAMED = [
 ]
 
 
-def small_delta_settings(count: int, seed: int) -> list[Setting]:
-    """Return settings of many equal rounds at delta from 1e-12 to 1e-8, where doubles run out."""
-    generator = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class Hunt:
+    """Where to look for settings that a peer gets wrong; all ranges log-uniform, ends included.
 
-    def draw(low: float, high: float) -> float:
-        return math.exp(generator.uniform(math.log(low), math.log(high)))
+    Attributes:
+        origin: name of the hunt in the file.
+        rates: of sampling; (1, 1) for plain Gaussian rounds.
+        tried: how many settings are drawn, from `SEED + offset`.
+        largest_epsilon: settings above it are left out, as the peers' grids grow with it.
+    """
 
-    settings = []
-    for _ in range(count):
-        rounds = round(draw(100, 1e5))
-        group = (f"{draw(1e-4, 1):.4g}", f"{draw(0.5, 100):.4g}", rounds)
-        settings.append(Setting((group,), f"{draw(1e-12, 1e-8):.4g}"))
-    return settings
+    origin: str
+    offset: int
+    tried: int
+    rates: tuple[float, float]
+    noises: tuple[float, float]
+    rounds: tuple[float, float]
+    deltas: tuple[float, float]
+    largest_epsilon: float = math.inf
+
+    def settings(self) -> list[Setting]:
+        """Return the settings that are tried."""
+        generator = np.random.default_rng(SEED + self.offset)
+
+        def draw(ends: tuple[float, float]) -> float:
+            return math.exp(generator.uniform(math.log(ends[0]), math.log(ends[1])))
+
+        found = []
+        for _ in range(self.tried):
+            rounds = round(draw(self.rounds))
+            group = (f"{draw(self.rates):.4g}", f"{draw(self.noises):.4g}", rounds)
+            found.append(Setting((group,), f"{draw(self.deltas):.4g}"))
+        return found
 
 
-def entry(origin: str, setting: Setting, interval: Interval, seconds: int) -> dict[str, Any]:
+HUNTS = (
+    # Many equal rounds at a delta where doubles run out of digits.
+    Hunt("small-delta", 1, 150, (1e-4, 1), (0.5, 100), (100, 1e5), (1e-12, 1e-8)),
+    Hunt("smallest-delta", 2, 150, (1e-4, 1), (0.5, 100), (100, 1e5), (1e-12, 1e-10), 20),
+    Hunt("low-rate", 3, 60, (1e-4, 1e-2), (0.45, 1.5), (1000, 1e5), (1e-12, 1e-10), 12),
+    Hunt("gaussian", 4, 60, (1, 1), (2, 300), (1, 1e4), (1e-13, 1e-9), 12),
+    # Rates so low that one round's Renyi divergence is below the last digit of a double.
+    Hunt("tiny-rate", 5, 30, (1e-9, 1e-7), (300, 3000), (1e3, 1e6), (1e-15, 1e-12)),
+)
+
+
+class Recorded:
+    """Peers' figures: those already in a file of the same versions, else asked for now."""
+
+    def __init__(self, document: dict[str, Any] | None, seconds: int) -> None:
+        self._peers = peers()
+        self._seconds = seconds
+        self._known: dict[tuple[Any, ...], dict[str, float | None]] = {}
+        if document is None or not _versions().items() >= document["peer_versions"].items():
+            return
+        for row in document["vectors"]:
+            groups = tuple(
+                (group["sampling_rate"], group["noise_multiplier"], group["rounds"])
+                for group in row["groups"]
+            )
+            self._known[groups, row["delta"]] = row["peers"]
+
+    def figures(self, setting: Setting) -> dict[str, float | None]:
+        """Return each peer's epsilon, None where it failed or took too long."""
+        known = self._known.get((setting.groups, setting.delta), {})
+        return {
+            name: known[name] if name in known else ask(peer, setting, self._seconds)
+            for name, peer in self._peers.items()
+        }
+
+
+def entry(origin: str, setting: Setting, interval: Interval, recorded: Recorded) -> dict[str, Any]:
     """Return one vector: the setting, the proven ends and the peers' figures."""
-    said = {name: ask(peer, setting, seconds) for name, peer in peers().items()}
-    low = [n for n, value in said.items() if value is not None and Fraction(value) < interval.lower]
+    said = recorded.figures(setting)
+    low = [
+        name
+        for name, value in said.items()
+        if value is not None and max(Fraction(value), Fraction(0)) < interval.lower
+    ]
     return {
         "origin": origin,
         "groups": [
@@ -78,8 +140,8 @@ def entry(origin: str, setting: Setting, interval: Interval, seconds: int) -> di
     }
 
 
-def vectors(drawn: int, hunted: int, tried: int, seconds: int) -> list[dict[str, Any]]:
-    """Return all vectors: named settings, drawn ones, and small deltas that a peer gets wrong."""
+def vectors(drawn: int, recorded: Recorded) -> list[dict[str, Any]]:
+    """Return all vectors: named settings, drawn ones, and those of the hunts that a peer missed."""
     found = []
     for origin, settings in (
         ("named", [Setting(groups, delta) for groups, delta in NAMED]),
@@ -88,19 +150,30 @@ def vectors(drawn: int, hunted: int, tried: int, seconds: int) -> list[dict[str,
         for setting in settings:
             interval = epsilon_interval(setting.composition(), setting.delta)
             if interval.relative_width <= WIDEST:
-                found.append(entry(origin, setting, interval, seconds))
-    low = 0
-    for setting in small_delta_settings(tried, SEED + 1):
-        if low >= hunted:
-            break
-        interval = epsilon_interval(setting.composition(), setting.delta)
-        if interval.relative_width > WIDEST:
-            continue
-        candidate = entry("small-delta", setting, interval, seconds)
-        if candidate["under_reported_by"]:
-            low += 1
-            found.append(candidate)
+                found.append(entry(origin, setting, interval, recorded))
+    for hunt in HUNTS:
+        caught = 0
+        for setting in hunt.settings():
+            interval = epsilon_interval(setting.composition(), setting.delta)
+            # An epsilon proven to be 0 cannot be missed.
+            if interval.relative_width > WIDEST or not 0 < interval.upper <= hunt.largest_epsilon:
+                continue
+            candidate = entry(hunt.origin, setting, interval, recorded)
+            if candidate["under_reported_by"]:
+                caught += 1
+                found.append(candidate)
+        print(f"{hunt.origin}: {caught} of {hunt.tried} settings", flush=True)
     return found
+
+
+def _versions() -> dict[str, str | None]:
+    accounting, opacus = _version("dp-accounting"), _version("opacus")
+    return {
+        "dp_accounting_pld": accounting,
+        "dp_accounting_rdp": accounting,
+        "opacus_prv": opacus,
+        "opacus_rdp": opacus,
+    }
 
 
 def _version(package: str) -> str | None:
@@ -114,21 +187,20 @@ def main() -> None:
     """Compute and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("tests/vectors/epsilon.json"))
-    parser.add_argument("--drawn", type=int, default=200)
-    parser.add_argument("--hunted", type=int, default=60)
-    parser.add_argument("--tried", type=int, default=150)
+    parser.add_argument("--drawn", type=int, default=260)
     parser.add_argument("--seconds", type=int, default=15, help="time limit of one peer's figure")
+    parser.add_argument("--afresh", action="store_true", help="ask the peers again for everything")
     arguments = parser.parse_args()
-    rows = vectors(arguments.drawn, arguments.hunted, arguments.tried, arguments.seconds)
+    before = None
+    if arguments.output.exists() and not arguments.afresh:
+        before = json.loads(arguments.output.read_text())
+    rows = vectors(arguments.drawn, Recorded(before, arguments.seconds))
     for number, row in enumerate(rows):
         row["id"] = f"eps-{number:04d}"
     document = {
         "format": FORMAT,
         "neighbours": "add-or-remove-one",
-        "peer_versions": {
-            "dp_accounting_pld": _version("dp-accounting"),
-            "opacus_prv": _version("opacus"),
-        },
+        "peer_versions": _versions(),
         "vectors": rows,
     }
     arguments.output.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""What the floating-point accountants say: dp-accounting's PLD and Opacus's PRV."""
+"""What the floating-point accountants say: dp-accounting's PLD and RDP, Opacus's PRV and RDP."""
 
 from __future__ import annotations
 
@@ -34,10 +34,21 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 def pld_epsilon(setting: Setting) -> float:
     """Return dp-accounting's PLD epsilon, pessimistic, at its default discretisation of 1e-4."""
-    import dp_accounting
     from dp_accounting import pld
 
-    accountant = pld.PLDAccountant()
+    return _dp_accounting(pld.PLDAccountant(), setting)
+
+
+def rdp_epsilon(setting: Setting) -> float:
+    """Return dp-accounting's RDP epsilon at its default orders."""
+    from dp_accounting import rdp
+
+    return _dp_accounting(rdp.RdpAccountant(), setting)
+
+
+def _dp_accounting(accountant: Any, setting: Setting) -> float:
+    import dp_accounting
+
     for rate, noise, rounds in setting.groups:
         event: Any = dp_accounting.GaussianDpEvent(float(noise))
         if float(rate) < 1:
@@ -50,7 +61,17 @@ def prv_epsilon(setting: Setting) -> float:
     """Return Opacus's PRV epsilon at its default errors (upper end of its interval)."""
     from opacus.accountants import PRVAccountant
 
-    accountant = PRVAccountant()
+    return _opacus(PRVAccountant(), setting)
+
+
+def opacus_rdp_epsilon(setting: Setting) -> float:
+    """Return Opacus's RDP epsilon at its default orders."""
+    from opacus.accountants import RDPAccountant
+
+    return _opacus(RDPAccountant(), setting)
+
+
+def _opacus(accountant: Any, setting: Setting) -> float:
     accountant.history = [
         (float(noise), float(rate), rounds) for rate, noise, rounds in setting.groups
     ]
@@ -59,9 +80,12 @@ def prv_epsilon(setting: Setting) -> float:
 
 def peers() -> dict[str, Callable[[Setting], float]]:
     """Return the peers that can be run here, by name."""
-    found: dict[str, Callable[[Setting], float]] = {"dp_accounting_pld": pld_epsilon}
+    found: dict[str, Callable[[Setting], float]] = {
+        "dp_accounting_pld": pld_epsilon,
+        "dp_accounting_rdp": rdp_epsilon,
+    }
     if importlib.util.find_spec("opacus") is not None:
-        found["opacus_prv"] = prv_epsilon
+        found |= {"opacus_prv": prv_epsilon, "opacus_rdp": opacus_rdp_epsilon}
     return found
 
 
