@@ -190,6 +190,44 @@ class PartialSum(Header):
     contributions: tuple[Statement, ...] = Field(max_length=10**5)
 
 
+class Challenge(Header):
+    """Coordinator to whoever answers: prove who you are, and say whether you can take part.
+
+    Args:
+        nonce: fresh random bytes; the answer repeats them under its signature.
+    """
+
+    kind: ClassVar[int] = 10
+
+    nonce: Hex64
+
+
+class Presence(Header):
+    """A party's answer to a `Challenge`; its signature over the nonce is the proof.
+
+    Args:
+        nonce: the challenge's.
+        problem: why it cannot take part in the whole job, for public reasons; empty where it can.
+    """
+
+    kind: ClassVar[int] = 11
+
+    nonce: Hex64
+    problem: str = Field(max_length=2048)
+
+
+class LedgerRequest(Header):
+    """Coordinator to site: the run is over, send your ledger's export for its report."""
+
+    kind: ClassVar[int] = 12
+
+
+class LedgerExport(Header):
+    """Site to coordinator: its ledger, public facts only. Payload: the export, to be replayed."""
+
+    kind: ClassVar[int] = 13
+
+
 KINDS: dict[int, type[Header]] = {
     cls.kind: cls
     for cls in (
@@ -201,6 +239,10 @@ KINDS: dict[int, type[Header]] = {
         RoundClose,
         Acknowledgement,
         PartialSum,
+        Challenge,
+        Presence,
+        LedgerRequest,
+        LedgerExport,
     )
 }
 

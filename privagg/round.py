@@ -254,7 +254,10 @@ def _decode(job: Job, share: bytes, contributors: tuple[str, ...]) -> FloatVecto
 
 
 def _close(job: Job, transport: Transport, result: RoundOutcome, opening: Statement | None) -> None:
-    """Tell the cohort how the round ended, so that every ledger can say what really happened."""
+    """Tell the cohort how the round ended, so that every ledger can say what really happened.
+
+    Nobody waits for an answer to this: it travels with whatever the sites are asked next.
+    """
     header = RoundClose(
         run=job.run,
         round=result.round,
@@ -267,5 +270,4 @@ def _close(job: Job, transport: Transport, result: RoundOutcome, opening: Statem
         opening=opening,
     )
     frame = Message.sign(job.identity, header).to_bytes()
-    for _ in transport.exchange(dict.fromkeys(result.cohort, frame)):
-        pass
+    transport.post(dict.fromkeys(result.cohort, frame))

@@ -50,6 +50,10 @@ class Wire:
     answers: dict[str, Callable[[bytes], bytes | None]] = field(default_factory=dict)
     seen: dict[str, list[bytes]] = field(default_factory=dict)
 
+    def post(self, frames: Mapping[str, bytes]) -> None:
+        for party, frame in frames.items():
+            self.handlers[party](frame)
+
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
         for party, frame in requests.items():
             answer: bytes | None = self.handlers[party](frame)

@@ -10,16 +10,20 @@ import pytest
 from privagg.errors import PrivaggError
 from privagg.identity import Identity
 from privagg.messages import (
+    Challenge,
+    LedgerExport,
+    LedgerRequest,
     Message,
     Opening,
     OpenRequest,
+    Presence,
     Refusal,
     RoundClose,
     RoundStart,
     Upload,
     read_message,
 )
-from privagg.privacy.ledger import Ledger
+from privagg.privacy.ledger import Bundle, Ledger
 from privagg.secure.wire import EncryptedTensor
 from tests.simulator import DIMENSION, NAMES, Simulation
 
@@ -472,3 +476,49 @@ def test_a_strict_key_holder_sees_single_uploads_and_its_row_says_so(tmp_path: P
         for row in Simulation(tmp_path, strict=True, scheme_name="ckks").plan.observers("north", 4)
     }
     assert rows["key-holder", 0].event == rows["aggregator+key-holder", 0].event
+
+
+def challenge(simulation: Simulation, *, number: int = 1, sender: str = "coordinator") -> bytes:
+    header = Challenge(
+        run="run-1", round=number, attempt=1, sender=sender,
+        plan_digest=simulation.plan.digest, nonce="5a" * 32,
+    )  # fmt: skip
+    return Message.sign(simulation.identities[sender], header).to_bytes()
+
+
+def test_every_party_proves_who_it_is_to_the_coordinator_only(simulation: Simulation) -> None:
+    for name, handler in simulation.wire.handlers.items():
+        header = read_message(handler(challenge(simulation)), simulation.roster).header
+        assert isinstance(header, Presence)
+        assert (header.sender, header.nonce, header.problem) == (name, "5a" * 32, "")
+        refusal(simulation, handler(challenge(simulation, sender="west")))
+
+
+def test_a_site_says_before_round_1_that_its_budget_is_too_small(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, budget="0.5")
+    header = read_message(
+        simulation.sites["north"].handle(challenge(simulation)), simulation.roster
+    ).header
+    assert isinstance(header, Presence)
+    assert "beyond its budget of 0.5" in header.problem
+    later = simulation.sites["north"].handle(challenge(simulation, number=2))
+    assert read_message(later, simulation.roster).header.problem == ""  # type: ignore[attr-defined]
+    assert simulation.charges("north") == 0
+
+
+def test_a_site_exports_its_ledger_and_frees_its_uploads(simulation: Simulation) -> None:
+    simulation.round()
+    header = LedgerRequest(
+        run="run-1", round=1, attempt=1, sender="coordinator", plan_digest=simulation.plan.digest
+    )
+    frame = Message.sign(simulation.identities["coordinator"], header).to_bytes()
+    message = read_message(simulation.sites["north"].handle(frame), simulation.roster)
+    assert isinstance(message.header, LedgerExport)
+    export = Bundle.parse(bytes(message.payload))
+    assert export.replay().owner == "north"
+    assert len(export.bodies) == len(simulation.ledgers["north"].entries())
+    assert simulation.ledgers["north"].stored_upload("run-1", 1, 1) is None
+    stranger = Message.sign(
+        simulation.identities["west"], header.model_copy(update={"sender": "west"})
+    )
+    refusal(simulation, simulation.sites["north"].handle(stranger.to_bytes()))

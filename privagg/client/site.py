@@ -32,10 +32,14 @@ from privagg.errors import (
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Acknowledgement,
+    Challenge,
     Header,
+    LedgerExport,
+    LedgerRequest,
     Message,
     Opening,
     OpenRequest,
+    Presence,
     Refusal,
     RefusalReason,
     RoundClose,
@@ -46,7 +50,7 @@ from privagg.messages import (
     refusal_text,
 )
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import ChargeRequest, Ledger, Receipt
+from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness
 from privagg.secure.contributors import bitmap_of
@@ -183,7 +187,42 @@ class Site:
         if isinstance(header, RoundClose):
             self._record(header)
             return Message.sign(self.identity, Acknowledgement(**self._reply_to(header))).to_bytes()
+        if isinstance(header, Challenge):
+            return self._introduce(header)
+        if isinstance(header, LedgerRequest):
+            return self._export(header)
         raise MessageError(f"a site does not answer a {type(header).__name__}")
+
+    # --- before and after the rounds --------------------------------------------------------------
+
+    def _introduce(self, header: Challenge) -> bytes:
+        """Prove who this is; before round 1, look whether the budget has room for the whole job."""
+        presence = Presence(
+            **self._reply_to(header), nonce=header.nonce, problem=self._problem(header)
+        )
+        return Message.sign(self.identity, presence).to_bytes()
+
+    def _problem(self, header: Challenge) -> str:
+        begun = self.ledger.stored_upload(*header.place) is not None
+        if header.round > 1 or begun or not self._randomness.secure:
+            return ""
+        key = BudgetKey(self._terms.dataset, self._plan.unit.value)
+        projection = self.ledger.project(key, self._plan.total_committed(self.identity.name))
+        if projection.fits:
+            return ""
+        return (
+            f"{self._plan.rounds} rounds would bring data set {key.dataset!r} of "
+            f"{self.identity.name!r} from epsilon {projection.epsilon_before} to "
+            f"{projection.epsilon_after}, beyond its budget of {projection.epsilon_budget}"
+        )
+
+    def _export(self, header: LedgerRequest) -> bytes:
+        """The whole ledger, public facts only; the run's stored uploads are needed no more."""
+        self.ledger.forget_uploads(header.run)
+        export = b"".join(self.ledger.bundle().to_bytes())
+        return Message.sign(
+            self.identity, LedgerExport(**self._reply_to(header)), export
+        ).to_bytes()
 
     # --- taking part ---------------------------------------------------------------------------
 

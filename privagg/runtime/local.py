@@ -5,13 +5,11 @@ The frames are the very same bytes that a network would carry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from privagg.errors import PrivaggError
 from privagg.messages import refusal_text
-from privagg.transport import Reply
-
-Handler = Callable[[bytes], bytes]
+from privagg.transport import Handler, Outbox, Reply, answer_frames
 
 
 class LocalTransport:
@@ -23,7 +21,12 @@ class LocalTransport:
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = dict(handlers)
+        self._outbox = Outbox()
         self.exchanges = 0
+
+    def post(self, frames: Mapping[str, bytes]) -> None:
+        """See `Transport.post`."""
+        self._outbox.post(frames)
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
         """See `Transport.exchange`. An error of our own tree is that party's silence.
@@ -37,8 +40,11 @@ class LocalTransport:
             if handler is None:
                 yield Reply(party, None, "not reachable")
                 continue
+            sent = self._outbox.load(party, frame)
+            self._outbox.delivered(party, sent)
             try:
-                yield Reply(party, handler(frame))
+                *posted, answer = answer_frames(handler, sent)
+                yield Reply(party, answer, posted=tuple(posted))
             except PrivaggError as error:
                 yield Reply(party, None, f"{type(error).__name__}: {refusal_text(error)}")
             except (OSError, ConnectionError) as error:

@@ -23,9 +23,11 @@ from pathlib import Path
 from privagg.errors import KeyMismatchError, OpeningRefusedError, PrivaggError, WrongRoundError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
+    Challenge,
     Message,
     Opening,
     OpenRequest,
+    Presence,
     Refusal,
     RefusalReason,
     Upload,
@@ -115,9 +117,28 @@ class KeyHolder:
         """
         message = read_message(data, self._roster)
         try:
+            if isinstance(message.header, Challenge):
+                return self._introduce(message.header)
             return self._open(message, hashlib.sha256(data).hexdigest())
         except PrivaggError as error:
             return self._refusal(message, error)
+
+    def _introduce(self, header: Challenge) -> bytes:
+        """Prove who this is, to the aggregator of this plan."""
+        if header.sender != self._aggregator:
+            raise OpeningRefusedError(f"{header.sender!r} is not the aggregator pinned here")
+        if header.plan_digest != self._rule.plan_digest:
+            raise _other_plan(header.plan_digest, self._rule)
+        presence = Presence(
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            sender=self.identity.name,
+            plan_digest=header.plan_digest,
+            nonce=header.nonce,
+            problem="",
+        )
+        return Message.sign(self.identity, presence).to_bytes()
 
     def _refusal(self, message: Message, error: PrivaggError) -> bytes:
         refusal = Refusal(
@@ -171,10 +192,7 @@ class KeyHolder:
         """Who contributed, every signature verified; order and number as the rule says."""
         rule = self._rule
         if header.plan_digest != rule.plan_digest:
-            raise WrongRoundError(
-                f"the request is for plan {header.plan_digest[:16]}..., this key holder opens "
-                f"under {rule.plan_digest[:16]}... only"
-            )
+            raise _other_plan(header.plan_digest, rule)
         if header.round > rule.rounds:
             raise WrongRoundError(f"round {header.round} is beyond the plan's {rule.rounds}")
         if header.key_id != self._key.encryption_key.key_id:
@@ -294,6 +312,13 @@ class KeyHolder:
         if stored is None:
             raise OpeningRefusedError(f"{self._store} did not keep the opening; nothing is sent")
         return stored
+
+
+def _other_plan(digest: str, rule: OpeningRule) -> WrongRoundError:
+    return WrongRoundError(
+        f"the request is for plan {digest[:16]}..., this key holder opens under "
+        f"{rule.plan_digest[:16]}... only"
+    )
 
 
 def _reason(error: PrivaggError) -> RefusalReason:
