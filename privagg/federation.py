@@ -169,6 +169,10 @@ class Federation:
         """Where a party's ledger lies."""
         return self.output / "ledgers" / f"{party}.sqlite"
 
+    def opening_store(self, party: str) -> Path:
+        """Where the party that opens keeps what it opened."""
+        return self.output / "keyholder" / f"{party}.sqlite"
+
     def identity(self, party: str) -> Identity:
         """A party's identity key, made where it does not exist yet."""
         return Identity.load_or_create(party, self.output / "keys" / f"{party}.pem")

@@ -53,7 +53,7 @@ class ReplayedLedger:
             if Checkpoint.parse(note).size != size:
                 raise LedgerTamperedError(f"checkpoint {size} stands in the wrong place")
             self.replay.check_note(note, size)
-        self._notes = export.notes
+        self._export = export
 
     @classmethod
     def parse(cls, data: bytes, accountant: Accountant, *, what: str) -> Self:
@@ -80,6 +80,10 @@ class ReplayedLedger:
         """Every public key the ledger was signed with, 64 hex digits each, oldest first."""
         return tuple(verifier.public_key.hex() for _, verifier in self.replay.verifiers)
 
+    def bundle(self) -> Bundle:
+        """The export that was replayed."""
+        return self._export
+
     def entries(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """The entries start ... stop - 1, all by default."""
         return self._entries[start:stop]
@@ -102,7 +106,7 @@ class ReplayedLedger:
 
     def checkpoint(self, size: int | None = None) -> str:
         """The signed checkpoint of the log at its end, or as it was at `size` entries."""
-        return self._notes[(len(self._notes) if size is None else size) - 1]
+        return self._export.notes[(self.replay.size if size is None else size) - 1]
 
     def root(self) -> bytes:
         """The Merkle tree head over all entries, 32 bytes."""

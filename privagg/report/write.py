@@ -11,11 +11,11 @@ from types import MappingProxyType
 
 from privagg.errors import ConfigError
 from privagg.privacy.accountant import Accountant
-from privagg.privacy.ledger.reading import LedgerReading
 from privagg.report.annexes import ANNEXES, markdown
 from privagg.report.build import build_report
 from privagg.report.model import Report
 from privagg.report.registry import registry_yaml
+from privagg.report.source import LedgerView
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 
@@ -56,8 +56,8 @@ def write_report(
     output: Path,
     *,
     run: str,
-    coordinator: LedgerReading,
-    sites: Mapping[str, LedgerReading],
+    coordinator: LedgerView,
+    sites: Mapping[str, LedgerView],
     accountant: Accountant | None = None,
 ) -> tuple[Path, Path | None]:
     """Build the report of a run from its ledgers and write `report.json` and `report.html`.

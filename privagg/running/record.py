@@ -1,0 +1,122 @@
+"""What the coordinator writes down of a run: entries of its own ledger, public facts only."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import privagg
+from privagg.privacy.ledger import Ledger
+from privagg.running.names import COORDINATOR
+from privagg.running.results import RoundReport, RunResult
+
+if TYPE_CHECKING:
+    from privagg.federation import Federation
+    from privagg.round import Job
+
+
+class Record:
+    """The record of one run.
+
+    Args:
+        ledger: the coordinator's.
+        run: its identifier.
+    """
+
+    def __init__(self, ledger: Ledger, run: str) -> None:
+        self.ledger = ledger
+        self._run = run
+
+    def _add(self, kind: str, **values: Any) -> None:
+        self.ledger.record(kind, {"run": self._run, **values})
+
+    def start(self, federation: Federation, job: Job, generator: str) -> None:
+        """What the run is about; written once, however often a coordinator starts again."""
+        plan = job.plan
+        self._add(
+            "run-started",
+            facts={
+                "federation": federation.config.federation.name,
+                "plan": plan.canonical_json,
+                "plan_digest": plan.digest,
+                "scheme": {
+                    "name": federation.scheme.name,
+                    "protects": federation.scheme.protects,
+                    "security_bits": job.parameters.security_bits,
+                    "key_id": job.key_id,
+                    "payload_bytes": job.parameters.payload_bytes,
+                    "explanation": job.parameters.explain(),
+                },
+                "custody": plan.custody.value,
+                "custody_plainly": plan.custody.plainly,
+                "opener": federation.opener,
+                "parties": dict(job.roster.keys),
+                "public_table": _public_table(federation),
+                "attestations": [a.model_dump() for a in federation.config.attestations],
+                "generator": generator,
+                "versions": {
+                    "privagg": privagg.__version__,
+                    "python": platform.python_version(),
+                    "numpy": np.__version__,
+                },
+            },
+        )
+
+    def round(self, report: RoundReport) -> None:
+        """How an attempt at a round ended."""
+        outcome = report.outcome
+        self._add(
+            "round",
+            round=outcome.round,
+            attempt=outcome.attempt,
+            outcome=outcome.outcome,
+            reason=outcome.reason,
+            facts={
+                "cohort": list(outcome.cohort),
+                "survivors": list(outcome.survivors),
+                "refusals": [
+                    {"site": site, "message": text} for site, text in outcome.refusals.items()
+                ],
+                "metrics": dict(report.metrics) or None,
+                "bytes_up": outcome.bytes_up,
+                "bytes_down": outcome.bytes_down,
+                # The time a whole round takes depends on private data, so it is never recorded.
+                "seconds": {
+                    "encrypt": report.encrypt_seconds,
+                    **{name: outcome.seconds.get(name, 0.0) for name in ("add", "open")},
+                },
+                "exchanges": outcome.exchanges,
+            },
+        )
+
+    def released(self, result: RunResult, digest: str) -> None:
+        """Which model left the federation."""
+        assert result.model is not None
+        self.ledger.record(
+            "released",
+            {
+                "what": "model",
+                "who": COORDINATOR,
+                "facts": {
+                    "run": self._run,
+                    "model_file": result.model.name,
+                    "model_sha256": digest,
+                    "metrics": result.metrics or None,
+                },
+            },
+        )
+
+    def finish(self, outcome: str, reason: str) -> None:
+        """How the run ended."""
+        self._add("run-finished", outcome=outcome, reason=reason)
+
+
+def _public_table(federation: Federation) -> dict[str, Any] | None:
+    """The table declared public: its name, and its size, which is public too."""
+    evaluation, records = federation.config.evaluation, federation.public_records
+    if records is None:
+        return None
+    name = evaluation.name if evaluation is not None else "given in the program"
+    return {"name": name, "rows": len(records)}

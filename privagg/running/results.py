@@ -1,0 +1,64 @@
+"""What a run tells while it goes on, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privagg.round import RoundOutcome
+
+FloatVector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What a caller hears after each round.
+
+    Attributes:
+        outcome: how the round ended.
+        metrics: figures on the table declared public; empty where there is none.
+        epsilon: site -> (spent so far over all jobs, budget), as its ledger says; empty where the
+            ledgers lie on other machines.
+        encrypt_seconds: wall-clock seconds all sites together took to encrypt; 0 where they are on
+            other machines, which do not tell.
+    """
+
+    outcome: RoundOutcome
+    metrics: Mapping[str, float]
+    epsilon: Mapping[str, tuple[Decimal, Decimal]]
+    encrypt_seconds: float
+
+
+@dataclass
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        run: its identifier.
+        outcome: `finished`, or `stopped` where a round stopped by the plan's rule.
+        reason: why it stopped; empty where it did not.
+        parameters: float64 (d,), the model after the last opened round.
+        metrics: figures on the public table after the last opened round.
+        rounds: every attempt, in order.
+        missing: site -> why its ledger did not come; with any of these there is no report yet.
+        model, report_json, report_html, bundle: files written.
+        ledgers: party -> ledger file, where it lies on this machine.
+    """
+
+    run: str
+    outcome: str
+    reason: str
+    parameters: FloatVector
+    metrics: dict[str, float] = field(default_factory=dict)
+    rounds: list[RoundReport] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    model: Path | None = None
+    report_json: Path | None = None
+    report_html: Path | None = None
+    bundle: Path | None = None
+    ledgers: dict[str, Path] = field(default_factory=dict)
