@@ -12,10 +12,17 @@ import numpy as np
 from numba import types
 
 from privagg.kernels._jit import I64, ROWS, U8, U64, inline, kernel, load_u8, load_u64, store_u64
+from privagg.kernels._packed_numba import (
+    NARROW_BITS,
+    OVERREAD_BYTES,
+    add_packed_1,
+    add_packed_4,
+    add_wide_1,
+    add_wide_4,
+)
 
 _BLOCK = 2048  # residues; with four inputs a block's words stay within a core's own caches
-_TAIL = 64  # residues at a payload's end that are read byte by byte, never past the end
-_NARROW = 57  # bits of a residue that one eight-byte load holds at any bit offset
+_TAIL = 64  # residues near a payload's end that are read byte by byte: 16 bytes or more
 _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 _TOP = np.uint64(63)
@@ -51,37 +58,13 @@ def _add_words_1(total, a, last, length):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _add_packed_4(total, a, b, c, d, last, length, bits):  # type: ignore[no-untyped-def]
-    """As `_add_words_4`, from residues of at most 57 bits packed to `bits`."""
-    flags = _ZERO
-    mask = (_ONE << np.uint64(bits)) - _ONE
-    for group in range(length >> 3):
-        for j in range(8):
-            bit = j * bits
-            at = group * bits + (bit >> 3)
-            shift = np.uint64(bit & 7)
-            va = (load_u64(a, at) >> shift) & mask
-            vb = (load_u64(b, at) >> shift) & mask
-            vc = (load_u64(c, at) >> shift) & mask
-            vd = (load_u64(d, at) >> shift) & mask
-            flags |= (last - va) | (last - vb) | (last - vc) | (last - vd)
-            to = 64 * group + 8 * j
-            store_u64(total, to, load_u64(total, to) + ((va + vb) + (vc + vd)))
-    return flags
-
-
-@inline
-def _add_packed_1(total, a, last, length, bits):  # type: ignore[no-untyped-def]
-    flags = _ZERO
-    mask = (_ONE << np.uint64(bits)) - _ONE
-    for group in range(length >> 3):
-        for j in range(8):
-            bit = j * bits
-            va = (load_u64(a, group * bits + (bit >> 3)) >> np.uint64(bit & 7)) & mask
-            flags |= last - va
-            to = 64 * group + 8 * j
-            store_u64(total, to, load_u64(total, to) + va)
-    return flags
+def _add_4(total, a, b, c, d, last, length, bits):  # type: ignore[no-untyped-def]
+    """Add four inputs' blocks; returns their flags."""
+    if bits == 64:
+        return _add_words_4(total, a, b, c, d, last, length)
+    if bits <= NARROW_BITS:
+        return add_packed_4(total, (a, b, c, d), length >> 3, bits, last)
+    return add_wide_4(total, (a, b, c, d), length >> 3, bits, last)
 
 
 @inline
@@ -98,7 +81,7 @@ def _unpack_fast(address, bits, length, out):  # type: ignore[no-untyped-def]
             at = group * bits + (bit >> 3)
             shift = np.uint64(bit & 7)
             value = load_u64(address, at) >> shift
-            if bits > _NARROW and shift + np.uint64(bits) > np.uint64(64):
+            if bits > NARROW_BITS and shift + np.uint64(bits) > np.uint64(64):
                 value |= load_u8(address, at + 8) << (np.uint64(64) - shift)
             out[8 * group + j] = value & mask
 
@@ -122,11 +105,15 @@ def _unpack(address, bits, length, tail, out):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _tail(row, rows, stop, count):  # type: ignore[no-untyped-def]
-    """How much of a block lies at the payload's very end."""
-    if row == rows - 1 and stop == count:
-        return min(_TAIL, count)
-    return 0
+def _payload_end(bits, count, source):  # type: ignore[no-untyped-def]
+    row = len(count) - 1
+    return source[row] + ((count[row] * bits[row]) >> 3)
+
+
+@inline
+def _tail(end, payload_end, length):  # type: ignore[no-untyped-def]
+    """How many residues of a block that ends at byte `end` must be read byte by byte."""
+    return min(_TAIL, length) if end + OVERREAD_BYTES > payload_end else 0
 
 
 @inline
@@ -140,10 +127,12 @@ def _first_outside(block, length, modulus):  # type: ignore[no-untyped-def]
 @inline
 def _add_block(total, address, bits, length, tail, last, block):  # type: ignore[no-untyped-def]
     """Add one input's block by the quickest way that suits it; returns its flags."""
-    if tail == 0 and bits == 64:
-        return _add_words_1(total, address, last, length)
-    if tail == 0 and bits <= _NARROW:
-        return _add_packed_1(total, address, last, length, bits)
+    if tail == 0:
+        if bits == 64:
+            return _add_words_1(total, address, last, length)
+        if bits <= NARROW_BITS:
+            return add_packed_1(total, (address,), length >> 3, bits, last)
+        return add_wide_1(total, (address,), length >> 3, bits, last)
     _unpack(address, bits, length, tail, block)
     flags = _ZERO
     for j in range(length):
@@ -170,27 +159,25 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
     fault[i] becomes the index of input i's first bad residue (or stays -1), found[i] its value.
     """
     block = np.empty(_BLOCK, np.uint64)
+    payload_end = _payload_end(bits, count, source)
     inputs = len(addresses)
     base = np.uint64(total.ctypes.data)
     for row in range(first, last):
         width, top = bits[row], modulus[row] - _ONE
         for start in range(0, count[row], _BLOCK):
             length = min(_BLOCK, count[row] - start)
-            tail = _tail(row, len(modulus), start + length, count[row])
+            tail = _tail(source[row] + (((start + length) * bits[row]) >> 3), payload_end, length)
             here = base + np.uint64(8 * (target[row] + start))
             offset = np.uint64(source[row] + ((start * width) >> 3))
             i = 0
             while i < inputs:
                 together = 1
-                four = tail == 0 and (width == 64 or width <= _NARROW) and i + 4 <= inputs
+                four = tail == 0 and i + 4 <= inputs
                 if four and max(fault[i], fault[i + 1], fault[i + 2], fault[i + 3]) < 0:
                     together = 4
                     a, b = addresses[i] + offset, addresses[i + 1] + offset
                     c, d = addresses[i + 2] + offset, addresses[i + 3] + offset
-                    if width == 64:
-                        flags = _add_words_4(here, a, b, c, d, top, length)
-                    else:
-                        flags = _add_packed_4(here, a, b, c, d, top, length, width)
+                    flags = _add_4(here, a, b, c, d, top, length, width)
                 elif fault[i] >= 0:
                     i += 1
                     continue
@@ -211,13 +198,14 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
 def undo(total, address, modulus, bits, count, source, target, first, stop):  # type: ignore[no-untyped-def]
     """Subtract one input's residues from row `first` up to the block that holds residue `stop`."""
     block = np.empty(_BLOCK, np.uint64)
+    payload_end = _payload_end(bits, count, source)
     for row in range(first, len(modulus)):
         for start in range(0, count[row], _BLOCK):
             length = min(_BLOCK, count[row] - start)
             at = target[row] + start
             if at + length > stop:
                 return
-            tail = _tail(row, len(modulus), start + length, count[row])
+            tail = _tail(source[row] + (((start + length) * bits[row]) >> 3), payload_end, length)
             offset = np.uint64(source[row] + ((start * bits[row]) >> 3))
             _unpack(address + offset, bits[row], length, tail, block)
             for j in range(length):
@@ -228,11 +216,12 @@ def undo(total, address, modulus, bits, count, source, target, first, stop):  # 
 def unpack(out, address, modulus, bits, count, source, target, first, last, fault, found):  # type: ignore[no-untyped-def]
     """Check rows first ... last-1 of one input and write them to `out` (unless it is empty)."""
     block = np.empty(_BLOCK, np.uint64)
+    payload_end = _payload_end(bits, count, source)
     for row in range(first, last):
         top = modulus[row] - _ONE
         for start in range(0, count[row], _BLOCK):
             length = min(_BLOCK, count[row] - start)
-            tail = _tail(row, len(modulus), start + length, count[row])
+            tail = _tail(source[row] + (((start + length) * bits[row]) >> 3), payload_end, length)
             at = target[row] + start
             offset = np.uint64(source[row] + ((start * bits[row]) >> 3))
             _unpack(address + offset, bits[row], length, tail, block)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -171,6 +174,48 @@ def test_inputs_of_another_size_are_refused_before_anything_is_added(
         with pytest.raises(ValueError, match="bytes instead of"):
             unpack_residues(layout, bad, backend)
     assert running.residues().tolist() == [0] * 8
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from privagg.kernels.layout import ResidueLayout
+from privagg.kernels.residues import ResidueSum, pack_residues
+
+page = mmap.PAGESIZE
+pages = mmap.mmap(-1, 17 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+assert libc.mprotect(start + 16 * page, page, 0) == 0
+rng = np.random.default_rng(7)
+for bits in (2, 3, 20, 45, 57, 58, 59, 60):
+    for counts in ((2048, 8), (8, 8), (1024, 1032)):
+        moduli = ((1 << bits) - 1, 3)[: len(counts)]
+        layout = ResidueLayout(moduli, counts)
+        words = [rng.integers(0, q, n, dtype=np.uint64) for q, n in zip(moduli, counts)]
+        words = np.concatenate(words)
+        first = 16 * page - layout.payload_bytes
+        pages[first : 16 * page] = pack_residues(layout, words)
+        view = memoryview(pages)[first : 16 * page]
+        for uploads in (1, 4, 5):
+            running = ResidueSum(layout, "numba")
+            assert running.add([view] * uploads) == [None] * uploads
+            assert running.check(view) is None
+            assert running.to_bytes() == pack_residues(
+                layout, words * np.uint64(uploads) % np.repeat(np.array(moduli, np.uint64), counts)
+            )
+        del view
+print("read no byte too many")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects a page through Linux's libc")
+def test_nothing_beyond_a_payload_is_read() -> None:
+    # A page that may not be read follows the payload: one byte too many kills the process.
+    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "read no byte too many" in done.stdout
 
 
 def test_layouts_that_cannot_be_read_uniquely_are_refused() -> None:
