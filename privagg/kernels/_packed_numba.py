@@ -92,7 +92,7 @@ def _adder(inputs: int, is_wide: bool) -> Any:
             ]
             sums = builder.inttoptr(total_at, _VECTOR.as_pointer())
             limits = _filled(builder, [limit] * _LANES)
-            flags = cgutils.alloca_once(builder, _VECTOR)
+            flags = cgutils.alloca_once(builder, _VECTOR)  # type: ignore[no-untyped-call]
             builder.store(_spread(0), flags)
             with cgutils.for_range(builder, count, intp=_WORD) as loop:
                 here = builder.mul(loop.index, width)
