@@ -1,0 +1,220 @@
+"""The server's door: Flower's own strategies get what a round opened, and nothing else.
+
+    strategy.start(PrivateGrid(grid, ...), initial_arrays, num_rounds=...)
+
+A strategy hands its training messages to the Grid and gets replies to average. `PrivateGrid` runs
+one round of privagg in between and hands over *one* reply: the model it sent plus the opened mean
+update, weighted by the contributors' total public weight. A weighted average of one reply is that
+reply, so FedAvg gets the opened mean as it is, and FedAdam, FedYogi, FedAdagrad, FedAvgM, FedProx
+take their own step from it. A site that gave nothing stands as a reply with an error.
+
+Strategies that compare single updates (Krum, MultiKrum, Bulyan, FedMedian, FedTrimmedAvg, QFedAvg)
+cannot work on sums that nobody can take apart: they would see the one mean. Flower's own wrappers
+for differential privacy would add noise that no ledger knows of, and protect nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from privagg.errors import ConfigError, EncodingError
+from privagg.round import Job, RoundOutcome, run_round
+from privagg.runtime.flower.arrays import TrainRequest
+from privagg.transport import Transport
+
+
+class PrivateGrid(Grid):
+    """A Grid whose training rounds are privagg's.
+
+    Args:
+        grid: Flower's own.
+        job: what the coordinator of the run holds.
+        transport: carries frames to the job's parties, over the same Grid.
+        nodes: site -> its node's identifier.
+        weighted_by_key: under which the strategy looks for a reply's weight.
+        evaluation: `public` passes evaluation messages on, for apps that declare that they read
+            public data only; else they are dropped, and the strategy has no figures of clients.
+        on_round: hears how every round ended; `outcomes` keeps them too.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        job: Job,
+        transport: Transport,
+        nodes: Mapping[str, int],
+        *,
+        weighted_by_key: str = "num-examples",
+        evaluation: Literal["dropped", "public"] = "dropped",
+        on_round: Callable[[RoundOutcome], None] | None = None,
+    ) -> None:
+        lacking = [name for name in job.plan.names if name not in nodes]
+        if lacking:
+            raise ConfigError(f"no node is known for the sites {', '.join(lacking)} of the plan")
+        self._grid, self._job, self._transport = grid, job, transport
+        self._nodes = {name: nodes[name] for name in job.plan.names}
+        self._sites = {node_id: name for name, node_id in self._nodes.items()}
+        self._weighted_by_key = weighted_by_key
+        self._evaluation = evaluation
+        self._on_round = on_round
+        self.outcomes: list[RoundOutcome] = []
+
+    # --- Flower's interface -----------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """See `Grid.set_run`."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """See `Grid.run`."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """See `Grid.create_message`."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The sites' nodes that are there; other parties' nodes are not for a strategy to ask."""
+        return [node_id for node_id in self._grid.get_node_ids() if node_id in self._sites]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Refused: a round is more than its messages.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a PrivateGrid runs whole rounds; use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Refused, as `push_messages`.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a PrivateGrid runs whole rounds; use send_and_receive")
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Training messages become one round; evaluation messages pass where they may.
+
+        Returns:
+            For training, one reply with the opened mean (none where the round stopped) and an
+            error for every site that gave nothing.
+
+        Raises:
+            ConfigError: messages that make no round of this plan; nothing was sent.
+            EncodingError: a model that cannot be averaged; nothing was sent.
+        """
+        asked = list(messages)
+        kinds = {message.metadata.message_type for message in asked}
+        if not asked:
+            return []
+        if kinds == {MessageType.EVALUATE}:
+            return self._evaluate(asked, timeout)
+        if kinds != {MessageType.TRAIN}:
+            raise ConfigError(
+                f"messages of type {', '.join(sorted(kinds))}; a PrivateGrid carries 'train', and "
+                "'evaluate' where data are declared public"
+            )
+        return self._train(asked)
+
+    # --- one round --------------------------------------------------------------------------------
+
+    def _train(self, messages: Sequence[Message]) -> list[Message]:
+        plan, number = self._job.plan, len(self.outcomes) + 1
+        if number > plan.rounds:
+            raise ConfigError(
+                f"the strategy asks for round {number}; the plan, and every site's budget, has "
+                f"{plan.rounds}"
+            )
+        request = _one_request(messages)
+        if request.layout.dimension != plan.dimension:
+            raise ConfigError(
+                f"the strategy's model has {request.layout.dimension} values, the plan "
+                f"{plan.dimension}; agree on a plan for this model"
+            )
+        to = {self._site(message): message for message in messages}
+        arrays = messages[0].content.array_records[request.arrays_key]
+        parameters = request.layout.vector(arrays)
+        outcome = run_round(
+            self._job,
+            self._transport,
+            parameters,
+            round_number=number,
+            cohort=self._cohort(to),
+            settings=request.settings(),
+        )
+        self.outcomes.append(outcome)
+        if self._on_round is not None:
+            self._on_round(outcome)
+        replies = [
+            Message(Error(ErrorCode.UNKNOWN, reason), reply_to=to[site])
+            for site, reason in outcome.refusals.items()
+            if site in to
+        ]
+        if outcome.update is None:
+            return replies
+        moved = request.layout.arrays(parameters + outcome.update)
+        facts = MetricRecord(
+            {
+                self._weighted_by_key: float(plan.divisor(outcome.survivors)),
+                "contributors": len(outcome.survivors),
+            }
+        )
+        content = RecordDict({request.arrays_key: moved, "metrics": facts})
+        return [Message(content, reply_to=to[outcome.survivors[0]]), *replies]
+
+    def _site(self, message: Message) -> str:
+        node_id = message.metadata.dst_node_id
+        if node_id not in self._sites:
+            raise ConfigError(f"node {node_id} is no site of the plan")
+        return self._sites[node_id]
+
+    def _cohort(self, asked: Mapping[str, Message]) -> tuple[str, ...]:
+        plan = self._job.plan
+        if len(asked) != plan.addends:
+            raise ConfigError(
+                f"the strategy asks {len(asked)} clients; the noise of the plan is sized for "
+                f"{plan.addends} of {len(plan.names)}. Set fraction_train and min_train_nodes of "
+                "the strategy, or cohort_size of the plan, so that they agree"
+            )
+        return tuple(name for name in plan.names if name in asked)
+
+    def _evaluate(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
+        if self._evaluation != "public":
+            return []
+        return list(self._grid.send_and_receive(messages, timeout=timeout))
+
+
+def _one_request(messages: Sequence[Message]) -> TrainRequest:
+    """What all messages ask for; a round sends one model, with one set of settings, to everybody.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    first = messages[0].content
+    for message in messages[1:]:
+        if message.content is not first and message.content != first:
+            raise ConfigError(
+                "the strategy sends different models or settings to different clients; a round of "
+                "privagg starts everybody from the same"
+            )
+    try:
+        return TrainRequest.of(first)
+    except EncodingError as error:
+        raise ConfigError(f"the strategy's messages: {error}") from error

@@ -1,0 +1,224 @@
+"""A Flower app over four sites behind both doors, in this process: for the stories about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from privagg.client.site import Pins
+from privagg.errors import PrivaggError
+from privagg.identity import Identity, Roster
+from privagg.planning import requirement_of
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
+from privagg.privacy.plan import ClientPlan, SiteTerms
+from privagg.privacy.randomness import SystemRandomness
+from privagg.round import Job
+from privagg.runtime.flower.grid import PrivateGrid
+from privagg.runtime.flower.inprocess import InProcessGrid
+from privagg.runtime.flower.mod import PrivateUpdates, Seat
+from privagg.runtime.flower.records import frames_to_records, records_to_frames
+from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.secure.registry import scheme
+from privagg.server.checkpoints import CheckpointWatch
+from privagg.transport import Outbox, Reply
+
+NAMES = ("north", "east", "south", "west")
+OPENER = "key-holder"
+SHAPES = {"weight": (2, 3), "bias": (1,)}
+DIMENSION = 7
+
+
+def initial_arrays() -> ArrayRecord:
+    """The model that every run starts from."""
+    rng = np.random.default_rng(5)
+    return ArrayRecord(
+        {n: Array(rng.normal(size=shape).astype(np.float32)) for n, shape in SHAPES.items()}
+    )
+
+
+def drift(site: str) -> dict[str, np.ndarray]:
+    """Where a site's data pull the model: private, and of norm well below the clip."""
+    rng = np.random.default_rng(NAMES.index(site))
+    return {n: 0.05 * rng.normal(size=shape) for n, shape in SHAPES.items()}
+
+
+class CountingApp:
+    """An ordinary Flower app, which counts how often it trained and sends all the figures it has.
+
+    It knows nothing of privagg: two steps towards the site's own point, with FedProx's pull where
+    the strategy asks for it.
+    """
+
+    def __init__(self, mods: list[Any]) -> None:
+        self.trained: list[str] = []
+        self.evaluated = 0
+        self.fail: Callable[[], None] = lambda: None
+        self.app = ClientApp(mods=mods)
+        for action in ("default", "other"):
+            self.app.train(action)(self._train)
+            self.app.evaluate(action)(self._evaluate)
+            self.app.query(action)(self._evaluate)
+
+    def _train(self, message: Message, context: Context) -> Message:
+        site = str(context.node_config["party"])
+        self.trained.append(site)
+        self.fail()
+        start = {n: a.numpy() for n, a in message.content["arrays"].items()}
+        config = message.content["config"]
+        mu, rate = float(config.get("proximal-mu", 0.0)), float(config.get("rate", 1.0))
+        model = {n: a.astype(np.float64) for n, a in start.items()}
+        for _ in range(2):
+            for name, pull in drift(site).items():
+                model[name] += rate * (pull - mu * (model[name] - start[name]))
+        made = ArrayRecord({n: Array(m.astype(np.float32)) for n, m in model.items()})
+        figures = MetricRecord({"num-examples": 303, "mean-age": 54.4})
+        return Message(RecordDict({"arrays": made, "metrics": figures}), reply_to=message)
+
+    def _evaluate(self, message: Message, context: Context) -> Message:
+        self.evaluated += 1
+        figures = MetricRecord({"num-examples": 303, "accuracy": 0.8})
+        extra = ArrayRecord({"rows": Array(np.arange(4.0))})
+        return Message(RecordDict({"metrics": figures, "rows": extra}), reply_to=message)
+
+
+class Doors:
+    """Four hospitals and a key holder as nodes of one in-process Grid."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        scheme_name: str = "plaintext",
+        budget: str = "Infinity",
+        evaluation: Any = "refused",
+        **plan: Any,
+    ) -> None:
+        self.folder = folder
+        facts: dict[str, Any] = {
+            "sites": [SiteTerms(name=n, records=40, weight=i + 1) for i, n in enumerate(NAMES)],
+            "dimension": DIMENSION,
+            "rounds": 5,
+            "clip_norm_l2": Decimal(2),
+            "sensitivity_grid": 2**24,
+            "noise_multiplier": Decimal(0),
+            "delta": Decimal("1e-5"),
+            "custody": "authority",
+            "scheme": scheme_name,
+            **plan,
+        }
+        self.plan = ClientPlan.model_validate(facts)
+        self.scheme = scheme(scheme_name)
+        requirement = requirement_of(self.plan, security_bits=128)
+        self.key = self.scheme.generate_key(self.scheme.choose_parameters(requirement))
+        self.identities = {n: Identity.generate(n) for n in (*NAMES, "coordinator", OPENER)}
+        self.roster = Roster.of(*self.identities.values())
+        self.ledgers = {
+            name: self.ledger(name, Decimal(budget), folder / f"{name}.sqlite") for name in NAMES
+        }
+        self.counting = CountingApp([PrivateUpdates(self.party, evaluation=evaluation)])
+        self.nodes = {name: 11 + i for i, name in enumerate((*NAMES, OPENER))}
+        self.grid = InProcessGrid(
+            dict.fromkeys(self.nodes.values(), self.counting.app),
+            node_configs={node: {"party": name} for name, node in self.nodes.items()},
+        )
+        self.transport = _Transport(self.grid, self.nodes)
+
+    def ledger(self, name: str, budget: Decimal, path: Path) -> Ledger:
+        ledger = Ledger.create(path, name, signing_key=self.identities[name].key)
+        ledger.set_budget(BudgetKey(name, "site"), budget, Decimal("1e-5"), who=name, why="story")
+        return ledger
+
+    def party(self, context: Context) -> Any:
+        """Who a node is, as the node's own configuration says."""
+        name = str(context.node_config["party"])
+        if name == OPENER:
+            return self.key_holder().handle
+        return self.seat(name)
+
+    def seat(self, name: str) -> Seat:
+        pins = Pins(
+            roster=self.roster,
+            coordinator="coordinator",
+            plan_digest=self.plan.digest,
+            key_id=self.key.encryption_key.key_id,
+            opener=OPENER,
+        )
+        return Seat(
+            identity=self.identities[name],
+            pins=pins,
+            plan=self.plan,
+            key=self.key.encryption_key,
+            ledger=self.ledgers[name],
+            randomness=SystemRandomness(),
+        )
+
+    def key_holder(self) -> KeyHolder:
+        rule = OpeningRule(
+            plan_digest=self.plan.digest,
+            names=self.plan.names,
+            minimum_survivors=self.plan.minimum_survivors,
+            addends=self.plan.addends,
+            rounds=self.plan.rounds,
+            strict=self.plan.strict,
+        )
+        return KeyHolder(
+            identity=self.identities[OPENER],
+            key=self.key,
+            rule=rule,
+            roster=self.roster,
+            aggregator="coordinator",
+            store=self.folder / "openings.sqlite",
+        )
+
+    def private_grid(self, **options: Any) -> PrivateGrid:
+        """The server's door, for one run."""
+        job = Job(
+            run="run-1",
+            plan=self.plan,
+            scheme=self.scheme,
+            parameters=self.key.encryption_key.parameters,
+            key_id=self.key.encryption_key.key_id,
+            identity=self.identities["coordinator"],
+            roster=self.roster,
+            opener=OPENER,
+            watch=CheckpointWatch(CheckpointKeeper.open(self.folder / "kept.sqlite"), self.roster),
+        )
+        return PrivateGrid(self.grid, job, self.transport, self.nodes, **options)
+
+    def charges(self, name: str) -> int:
+        return self.ledgers[name].spent(BudgetKey(name, "site")).charges
+
+
+class _Transport:
+    def __init__(self, grid: InProcessGrid, nodes: Mapping[str, int]) -> None:
+        self.grid, self.nodes, self.outbox = grid, nodes, Outbox()
+
+    def post(self, frames: Mapping[str, bytes]) -> None:
+        self.outbox.post(frames)
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
+        sent = {party: self.outbox.load(party, frame) for party, frame in requests.items()}
+        names = {node: name for name, node in self.nodes.items()}
+        messages = [Message(frames_to_records(f), self.nodes[p], "train") for p, f in sent.items()]
+        missing = set(requests)
+        for message in self.grid.send_and_receive(messages, timeout=0.5):
+            party = names[message.metadata.src_node_id]
+            missing.discard(party)
+            if message.has_error():
+                yield Reply(party, None, message.error.reason)
+                continue
+            try:
+                *_, last = records_to_frames(message.content)
+            except PrivaggError as error:
+                yield Reply(party, None, f"{type(error).__name__}: {error}")
+                continue
+            self.outbox.delivered(party, sent[party])
+            yield Reply(party, last)
+        for party in missing:
+            yield Reply(party, None, "no answer")
