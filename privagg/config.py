@@ -19,6 +19,7 @@ from privagg.client.models import ModelSpec
 from privagg.client.training import ClientRule
 from privagg.errors import ConfigError
 from privagg.privacy.plan.base import SiteName
+from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.server.optimizers import OptimizerSpec
 
@@ -145,6 +146,32 @@ class SecureSection(_Section):
     strict: bool = False
     security_bits: int = Field(default=128, ge=80, le=256)
     options: dict[str, int | str | bool] = Field(default_factory=dict)
+
+
+class CompressionSection(_Section):
+    """Fewer and coarser integers in an upload. Without this section every coordinate is sent.
+
+    Args:
+        bits: of a coordinate before weight and noise, sign included; sets the grid, so
+            `privacy.sensitivity_grid` stays out (not in `record-distributed`).
+        rounding: `stochastic` (the default) or `nearest`; `truncate` at client level. In
+            `record-distributed` each record is truncated.
+        rotation: a public random rotation first, which makes few bits enough (same modes).
+        keep: part of the coordinates that a round sends, in (0, 1].
+        mask: which: `random-k`, or `top-k` of the round's model and some others.
+    """
+
+    bits: int | None = Field(default=None, ge=2, le=31)
+    rounding: Rounding | None = None
+    rotation: bool = False
+    keep: Decimal = Field(default=Decimal(1), gt=0, le=1)
+    mask: Literal["random-k", "top-k"] = "random-k"
+
+    @model_validator(mode="after")
+    def _top_of_a_part(self) -> Self:
+        if self.mask == "top-k" and self.keep == 1:
+            raise ValueError("mask = 'top-k' needs `keep` below 1, the part that is sent")
+        return self
 
 
 class TableData(_Section):
@@ -275,6 +302,7 @@ class Config(_Section):
     privacy: PrivacySection
     training: TrainingSection
     secure: SecureSection
+    compression: CompressionSection | None = None
     data: DataSection
     sites: tuple[SiteSection, ...] = Field(min_length=1)
     evaluation: EvaluationSection | None = None
@@ -297,6 +325,11 @@ class Config(_Section):
             raise ValueError("secure.options cannot set the requirement; it follows from the plan")
         if self.secure.opener is not None and self.secure.opener not in names:
             raise ValueError(f"secure.opener {self.secure.opener!r} is none of the sites")
+        bits = self.compression and self.compression.bits
+        if bits and "sensitivity_grid" in self.privacy.model_fields_set:
+            raise ValueError(
+                "compression.bits sets the grid, and so would privacy.sensitivity_grid; keep one"
+            )
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
         return self

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Context, Decimal
+from math import ceil
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from privagg.config import Config
+from privagg.config import CompressionSection, Config
 from privagg.errors import PlanError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, SiteTerms, TrainingPlan
+from privagg.privacy.plan.compression import Compression, Rounding, rounded_sensitivity
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 
@@ -112,7 +114,39 @@ def _plan_facts(config: Config, dimension: int) -> dict[str, Any]:
     if privacy.mode == "client":
         facts["protects_unit"] = privacy.unit
         facts["cohort_size"] = training.cohort_size
+    if config.compression is not None:
+        _add_compression(facts, config, config.compression, dimension)
     return facts
+
+
+def _add_compression(
+    facts: dict[str, Any], config: Config, section: CompressionSection, dimension: int
+) -> None:
+    """The section as the plan's terms, and the grid and the sensitivity that follow from it."""
+    mode = config.privacy.mode
+    usual = Rounding.TRUNCATE if mode == "record-distributed" else Rounding.STOCHASTIC
+    kept = ceil(section.keep * dimension)
+    try:
+        terms = Compression(
+            bits=section.bits,
+            rounding=section.rounding or usual,
+            rotation=section.rotation,
+            kept=kept if section.keep < 1 else None,
+            mask=section.mask,
+        )
+    except ValidationError as error:
+        raise PlanError(f"compression: {_first_fault(error)}") from error
+    facts["compression"] = terms
+    if mode == "client":
+        steps = config.privacy.sensitivity_grid
+        if section.bits is not None:
+            steps = terms.finest_grid(dimension)
+        facts["clip_norm_grid"] = steps
+        facts["sensitivity_grid"] = rounded_sensitivity(
+            terms.rounding, steps, terms.upload_dimension(dimension)
+        )
+    if mode == "record-local" and terms.largest_coordinate is not None:
+        facts["update_levels"] = terms.largest_coordinate
 
 
 def _recipe(config: Config) -> dict[str, JsonValue]:
@@ -152,16 +186,20 @@ def _validate(config: Config, facts: dict[str, Any]) -> TrainingPlan:
     try:
         return PLANS[config.privacy.mode].model_validate(facts)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)[0]
-        message = details["msg"].removeprefix("Value error, ")
-        place = ".".join(str(part) for part in details["loc"])
-        raise PlanError(f"{place}: {message}" if place else message) from error
+        raise PlanError(_first_fault(error)) from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    details = error.errors(include_url=False, include_input=False)[0]
+    message = details["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in details["loc"])
+    return f"{place}: {message}" if place else message
 
 
 def requirement_of(plan: TrainingPlan, *, security_bits: int) -> Requirement:
     """What a plan's sum asks of a secure aggregation scheme."""
     return Requirement(
-        length=plan.dimension,
+        length=plan.upload_dimension,
         upload_bound=plan.upload_bound,
         sum_bound=plan.sum_bound,
         addends=plan.addends,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from privagg.encoding.planned import decode_sum
 from privagg.errors import OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
@@ -83,7 +84,7 @@ class Job:
             attempt=attempt,
             plan_digest=self.plan.digest,
             key_id=self.key_id,
-            dimension=self.plan.dimension,
+            dimension=self.plan.upload_dimension,
             names=self.plan.names,
             cohort=cohort,
             minimum_survivors=self.plan.minimum_survivors,
@@ -162,7 +163,9 @@ def run_round(
         try:
             request = aggregator.open_request(job.identity)
             message = _open(job, transport, request, aggregator.contributors, result)
-            result.update = _decode(job, bytes(message.payload), aggregator.contributors)
+            share, names = bytes(message.payload), aggregator.contributors
+            total = job.scheme.combine(job.parameters, [share], len(names))
+            result.update = decode_sum(job.plan, terms.place, parameters, total, names)
             result.survivors, opening = aggregator.contributors, message.statement
             result.outcome = "opened"
         except PrivaggError as error:
@@ -244,13 +247,6 @@ def _open(
     ):
         raise OpeningRefusedError(f"{job.opener!r} answered another request than the one asked")
     return message
-
-
-def _decode(job: Job, share: bytes, contributors: tuple[str, ...]) -> FloatVector:
-    """Opened integers -> mean in model units, as the direction the server steps along."""
-    total = job.scheme.combine(job.parameters, [share], len(contributors))
-    factor = job.plan.step_sign * job.plan.unit_per_grid / job.plan.divisor(contributors)
-    return total.astype(np.float64) * float(factor)
 
 
 def _close(job: Job, transport: Transport, result: RoundOutcome, opening: Statement | None) -> None:

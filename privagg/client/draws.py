@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from privagg.encoding.grid import Grid
+from privagg.encoding.planned import Place as Place
+from privagg.encoding.planned import update_encoding
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
-from privagg.privacy.randomness import Randomness, poisson_sample
+from privagg.privacy.randomness import ByteStream, Randomness, poisson_sample
 
 Integers = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float64]
-
-Place = tuple[str, int, int]
-"""(run, round, attempt): what a contribution is for; labels of its random streams."""
 
 
 class Draws:
@@ -28,7 +27,7 @@ class Draws:
 
     def __init__(self, randomness: Randomness, place: Place, site: str, plan: TrainingPlan) -> None:
         """Takes the source, what the contribution is for, whose it is, and the plan."""
-        self.site = site
+        self.site, self.place = site, place
         self._randomness, self._labels, self._plan = randomness, (*place, site), plan
 
     def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
@@ -36,12 +35,16 @@ class Draws:
         stream = self._randomness.stream("sample", *self._labels, step)
         return poisson_sample(stream, count, sampling_rate)
 
-    def noise(self, step: int = 0) -> Integers:
-        """This step's integer noise as the plan has it, int64 `(d,)`."""
+    def noise(self, count: int, step: int = 0) -> Integers:
+        """This step's integer noise as the plan has it, int64 `(count,)`."""
         if self._plan.noise is None:
-            return np.zeros(self._plan.dimension, dtype=np.int64)
+            return np.zeros(count, dtype=np.int64)
         stream = self._randomness.stream("noise", *self._labels, step)
-        return self._plan.noise.sample(stream, self._plan.dimension)
+        return self._plan.noise.sample(stream, count)
+
+    def coins(self) -> ByteStream:
+        """What stochastic rounding draws from; as secret as the noise."""
+        return self._randomness.stream("rounding", *self._labels)
 
     def layer_seed(self) -> int:
         """Seed of layers that draw, such as dropout; only whole clients are trained with them."""
@@ -59,8 +62,8 @@ class Draws:
             waiting = waiting[size:]
 
 
-def grid_of(plan: DistributedPlan | LocalPlan | ClientPlan, site: str) -> Grid:
-    """The grid on which the plan bounds what is clipped at this site: a gradient or an update.
+def grid_of(plan: DistributedPlan | LocalPlan, site: str) -> Grid:
+    """The grid on which the plan bounds the gradient of a record at this site.
 
     Raises:
         EncodingError: the plan's numbers are outside the grid's proved range.
@@ -72,21 +75,23 @@ def grid_of(plan: DistributedPlan | LocalPlan | ClientPlan, site: str) -> Grid:
     )
 
 
-def noised_update(plan: ClientPlan, update: Vector, draws: Draws) -> Integers:
-    """A client's whole update, clipped on the grid, weighted, with its share of the noise.
+def noised_update(plan: ClientPlan, update: Vector, draws: Draws, *, released: Vector) -> Integers:
+    """A client's whole update, compressed and clipped on the grid, weighted, with its noise share.
 
     Args:
         plan: what everybody agreed to.
         update: float64 `(d,)`, the change of the parameters; private.
-        draws: this contribution's; the noise is drawn from them once.
+        draws: this contribution's; rounding and noise are drawn from them once.
+        released: float64 `(d,)`, the round's model as the coordinator sent it.
 
     Returns:
-        int64 `(d,)` in grid units. Whatever the update is, it moves the result by at most
-        weight·`sensitivity_grid` in L2; an update that is not finite counts as zero.
+        int64 `(n,)` in grid units, n = `plan.upload_dimension`. Whatever the update is, it moves
+        the result by at most weight·`sensitivity_grid` in L2; one that is not finite counts as
+        zero.
 
     Raises:
         EncodingError: the plan's numbers are outside the grid's proved range.
     """
-    grid = grid_of(plan, draws.site)
-    clipped = grid.clamp(grid.quantise_update(update))
-    return np.asarray(clipped * plan.site(draws.site).weight + draws.noise())
+    encoding = update_encoding(plan, draws.site, draws.place, released)
+    weighted = encoding.encode(update, draws.coins()) * plan.site(draws.site).weight
+    return np.asarray(weighted + draws.noise(plan.upload_dimension))

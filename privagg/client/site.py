@@ -77,7 +77,7 @@ class Learner(Protocol):
             place: (run, round, attempt), labels for the streams.
 
         Returns:
-            int64 (d,), every coordinate within the plan's upload bound.
+            int64 (n,), n = `plan.upload_dimension`, all within the plan's upload bound.
         """
         ...
 
@@ -326,7 +326,7 @@ class Site:
             scheme=self._key.parameters.scheme,
             parameters_fingerprint=self._key.parameters.fingerprint,
             key_id=self._pins.key_id,
-            length=self._plan.dimension,
+            length=self._plan.upload_dimension,
             packing=self._key.parameters.packing,
             run=header.run,
             round=header.round,

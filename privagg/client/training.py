@@ -34,9 +34,10 @@ from privagg.client.models import (
     set_parameters,
 )
 from privagg.client.torch_state import deterministic_torch, layer_randomness
-from privagg.encoding.grid import Grid
+from privagg.encoding.planned import transform_of, update_grid
+from privagg.encoding.quantize import encode_released
 from privagg.errors import ConfigError
-from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
+from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, Rounding, TrainingPlan
 from privagg.privacy.randomness import Randomness
 
 
@@ -106,9 +107,9 @@ class DistributedLearner:
             place: (run, round, attempt), labels for the streams.
 
         Returns:
-            int64 `(d,)` in grid units. Each record takes part with probability `sampling_rate`
-            and changes the sum by at most `sensitivity_grid` in L2; no record at all is still
-            noise.
+            int64 `(n,)` in grid units, the coordinates that the plan sends in this round. Each
+            record takes part with probability `sampling_rate` and changes the sum by at most
+            `sensitivity_grid` in L2; no record at all is still noise.
         """
         draw = Draws(randomness, place, self._terms.name, self._plan)
         with deterministic_torch():
@@ -116,7 +117,9 @@ class DistributedLearner:
                 parameters,
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
             )
-        return total + draw.noise()
+        mask = transform_of(self._plan, place, parameters).mask
+        sent = total if mask is None else mask.apply(total)
+        return np.asarray(sent + draw.noise(self._plan.upload_dimension))
 
 
 class LocalLearner:
@@ -141,11 +144,8 @@ class LocalLearner:
         """
         self._plan, self._terms, self._rule = plan, plan.site(site), rule
         self._trainer = _trainer(plan, site, model, records, rule, loss)
-        self._upload_grid = Grid(
-            clip_norm_l2=plan.update_bound,
-            sensitivity_grid=plan.update_levels,
-            contribution_bound=plan.update_levels,
-        )
+        self._upload_grid = update_grid(plan, site)
+        self._rounding = plan.compression.rounding if plan.compression else Rounding.NEAREST
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The weighted update on the upload's grid; a post-processing of the noised steps.
@@ -156,10 +156,13 @@ class LocalLearner:
             place: (run, round, attempt), labels for the streams.
 
         Returns:
-            int64 `(d,)`, at most weight·`update_levels` in every coordinate.
+            int64 `(n,)`, at most weight·`update_levels` in every coordinate.
         """
         delta = self.delta(parameters, randomness, place)
-        return self._upload_grid.round_public(delta) * self._terms.weight
+        values = transform_of(self._plan, place, parameters).apply(delta)
+        coins = Draws(randomness, place, self._terms.name, self._plan).coins()
+        integers = encode_released(self._upload_grid, values, self._rounding, coins)
+        return np.asarray(integers * self._terms.weight)
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
         """The change of the parameters over the round's local steps, float64 `(d,)`.
@@ -177,7 +180,7 @@ class LocalLearner:
                     local,
                     draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
                 )
-                noised = total + draw.noise(step)
+                noised = total + draw.noise(self._plan.dimension, step)
                 pull = self._rule.prox_mu * (local - parameters)
                 local = local - self._rule.learning_rate * (scale * noised + pull)
         return np.asarray(local - parameters)
@@ -205,22 +208,23 @@ class ClientLearner:
         _require_dimension(plan, ParameterLayout.of(model).dimension)
         self._plan, self._terms, self._model = plan, plan.site(site), model
         self._records, self._rule, self._loss = records, rule, loss
-        grid_of(plan, site)  # refuses unusable numbers now, not in the first round
+        update_grid(plan, site)  # refuses unusable numbers now, not in the first round
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The weighted, clipped, noised update.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
-            randomness: source of batches and noise.
+            randomness: source of batches, rounding and noise.
             place: (run, round, attempt), labels for the streams.
 
         Returns:
-            int64 `(d,)` in grid units. Replacing all of the site's records by none changes it by
+            int64 `(n,)` in grid units. Replacing all of the site's records by none changes it by
             at most weight·`sensitivity_grid` in L2. An update that is not finite counts as zero.
         """
         draw = Draws(randomness, place, self._terms.name, self._plan)
-        return noised_update(self._plan, self.delta(parameters, randomness, place), draw)
+        update = self.delta(parameters, randomness, place)
+        return noised_update(self._plan, update, draw, released=parameters)
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
         """The change of the parameters over the local steps, float64 `(d,)`. Private."""

@@ -3,15 +3,11 @@
 For whole updates of one unit (client level), never for a site's sum over records: there each
 record is put on the grid by itself (`privagg.encoding.grid`). An update passes a public mask, a
 public rotation, the clip and the scale, a rounding rule, the clamp to b bits. Every rule checks its
-integer norm in exact arithmetic, so `sensitivity_grid` holds whatever floats and coins did.
+integer norm in exact arithmetic against the plan's number (`privagg.privacy.plan.compression`), so
+that holds whatever floats and coins did.
 
-With S grid units in the clip norm, n coordinates after mask and rotation:
-
-- truncate: sensitivity S; moves a coordinate towards zero, by less than 1.
-- nearest: sensitivity min(S + sqrt(n)/2, 2 S); moves a coordinate by at most 1/2.
-- stochastic, repeated until the norm is within it: sensitivity the smaller of S + sqrt(n) and
-  sqrt(S^2 + n/4 + sqrt(2 ln(1/beta)) (S + sqrt(n)/2)); right on average but for a vector of norm
-  at most beta / (1 - beta) * sqrt(n), as draws beyond the bound, at most beta of all, are repeated.
+Stochastic rounding is repeated until the norm is within it, so it is right on average but for a
+vector of norm at most e^(-1/2) / (1 - e^(-1/2)) sqrt(n) < 1.55 sqrt(n) grid units.
 
 The argument is `proofs/sensitivity.md`. Source: Kairouz, Liu & Steinke 2021, "The distributed
 discrete Gaussian mechanism for federated learning with secure aggregation" (conditional randomised
@@ -21,102 +17,62 @@ rounding); Suresh et al. 2017, "Distributed mean estimation with limited communi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
-from enum import Enum
-from fractions import Fraction
-from math import ceil, isqrt, log, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privagg.encoding.grid import Floats, Grid, Integers, capped_square_sums
-from privagg.encoding.transforms import Mask, Rotation
+from privagg.encoding.transforms import Transform
 from privagg.errors import EncodingError
+from privagg.privacy.plan.compression import (
+    LARGEST_CLIP_NORM_GRID,
+    Rounding,
+    norm_squared_bound,
+    rounded_sensitivity,
+)
 from privagg.privacy.randomness import ByteStream
 
-LARGEST_QUANTISED_SENSITIVITY = 2**30
-"""S of an update encoding: its rounded norm still fits the exact check."""
-
-_NEVER = Fraction(1, 2**64)  # probability with which stochastic rounding may give up
-
-
-class Rounding(str, Enum):
-    """How a clipped coordinate in grid units becomes an integer."""
-
-    TRUNCATE = "truncate"
-    NEAREST = "nearest"
-    STOCHASTIC = "stochastic"
+STOCHASTIC_TRIES = 89
+"""Draws that all exceed their bound with probability at most e^(-89/2) < 2^-64."""
 
 
 @dataclass(frozen=True)
 class UpdateEncoding:
-    """A whole update of one unit to bounded integers and a sum of them back.
+    """A whole update of one unit to bounded integers.
 
     Args:
         grid: clip norm, scale (S at most 2^30) and the clamp; a clamp of 2^(b-1) - 1 makes it b
             bits a coordinate.
-        dimension: d, coordinates of an update.
+        transform: the round's public mask and rotation.
         rounding: the rule; `stochastic` draws coins from the site's own stream.
-        beta: for `stochastic`: how often a draw may exceed the norm and be repeated, 0 < beta <=
-            0.9. Smaller means less bias and a higher sensitivity. e^(-1/2) is the usual choice.
-        mask: the coordinates that are sent; None sends all.
-        rotation: over the coordinates that the mask keeps; None leaves them as they are.
 
     Raises:
-        EncodingError: a number is outside its range, or dimensions do not meet.
+        EncodingError: S is too large for the exact check.
     """
 
     grid: Grid
-    dimension: int
+    transform: Transform
     rounding: Rounding = Rounding.TRUNCATE
-    beta: Decimal | Fraction = Fraction(3, 5)
-    mask: Mask | None = None
-    rotation: Rotation | None = None
 
     def __post_init__(self) -> None:
-        if self.grid.sensitivity_grid > LARGEST_QUANTISED_SENSITIVITY:
+        if self.grid.sensitivity_grid > LARGEST_CLIP_NORM_GRID:
             raise EncodingError(
                 f"an update encoding takes a sensitivity_grid of at most 2^30, got "
                 f"{self.grid.sensitivity_grid}"
             )
-        if not 0 < self.beta <= Fraction(9, 10):
-            raise EncodingError(f"beta must lie in (0, 0.9], got {self.beta}")
-        if self.dimension < 1 or (self.mask and self.mask.dimension != self.dimension):
-            raise EncodingError(f"the mask is not for updates of dimension {self.dimension}")
-        if self.rotation and self.rotation.dimension != self._kept:
-            raise EncodingError(
-                f"the rotation is for {self.rotation.dimension} coordinates, but {self._kept} are "
-                "sent"
-            )
-
-    @property
-    def _kept(self) -> int:
-        """Coordinates after the mask."""
-        return self.mask.encoded_dimension if self.mask else self.dimension
-
-    @property
-    def encoded_dimension(self) -> int:
-        """n, the integers that `encode` returns."""
-        return self.rotation.encoded_dimension if self.rotation else self._kept
-
-    @property
-    def bits(self) -> int:
-        """b, bits of one clamped coordinate before weight and noise."""
-        return 1 + min(self.grid.contribution_bound, self.sensitivity_grid).bit_length()
 
     @property
     def norm_squared_bound(self) -> int:
         """M: the sum of squares of `encode`'s result never exceeds it; enforced exactly."""
-        return _norm_squared_bound(
-            self.rounding, self.grid.sensitivity_grid, self.encoded_dimension, Fraction(self.beta)
-        )
+        steps, n = self.grid.sensitivity_grid, self.transform.encoded_dimension
+        return norm_squared_bound(self.rounding, steps, n)
 
     @property
     def sensitivity_grid(self) -> int:
-        """L2 sensitivity for the plan, in grid units: sqrt(M), rounded up."""
-        root = isqrt(self.norm_squared_bound)
-        return root if root**2 == self.norm_squared_bound else root + 1
+        """L2 sensitivity of the plan that has this encoding: sqrt(M), rounded up."""
+        steps, n = self.grid.sensitivity_grid, self.transform.encoded_dimension
+        return rounded_sensitivity(self.rounding, steps, n)
 
     def encode(self, update: NDArray[Any], stream: ByteStream) -> Integers:
         """Put one unit's whole update on the grid.
@@ -130,42 +86,9 @@ class UpdateEncoding:
             nothing, so presence moves the sum by at most `sensitivity_grid` in L2.
 
         Raises:
-            EncodingError: wrong dtype or shape.
+            EncodingError: wrong shape.
         """
-        if np.shape(update) != (self.dimension,):
-            raise EncodingError(
-                f"an update must have shape ({self.dimension},), got {np.shape(update)}"
-            )
-        return self.grid.clamp(self._round(self._transformed(update), stream))
-
-    def decode(self, total: Integers, divisor: float | Fraction | int = 1) -> Floats:
-        """The mean update of an opened sum, float64 (d,): scale, rotation and mask undone.
-
-        Args:
-            total: int64, shape (n,).
-            divisor: public, finite and positive.
-
-        Raises:
-            EncodingError: wrong shape, or the divisor is not a finite positive number.
-        """
-        if total.shape != (self.encoded_dimension,):
-            raise EncodingError(
-                f"a sum must have shape ({self.encoded_dimension},), got {total.shape}"
-            )
-        values = self.grid.decode(total, divisor)
-        if self.rotation:
-            values = self.rotation.undo(values)
-        return self.mask.undo(values) if self.mask else values
-
-    def _transformed(self, update: NDArray[Any]) -> Floats:
-        """Mask, then rotate; float64 (n,), not finite where a value overflows."""
-        values: Floats = np.asarray(update, dtype=np.float64)
-        if self.mask:
-            values = self.mask.apply(values)
-        if self.rotation:
-            with np.errstate(over="ignore", invalid="ignore"):
-                values = self.rotation.apply(values)
-        return values
+        return self.grid.clamp(self._round(self.transform.apply(update), stream))
 
     def _round(self, values: Floats, stream: ByteStream) -> Integers:
         """Clip, scale and round within the norm; the last resort is truncation, which always is."""
@@ -175,7 +98,7 @@ class UpdateEncoding:
             if self._within(rounded):
                 return rounded
         if self.rounding is Rounding.STOCHASTIC:
-            for _ in range(_tries(Fraction(self.beta))):
+            for _ in range(STOCHASTIC_TRIES):
                 rounded = stochastic_round(scaled, stream)
                 if self._within(rounded):
                     return rounded
@@ -187,6 +110,32 @@ class UpdateEncoding:
         if max(int(rounded.max()), -int(rounded.min())) > 2**31:
             return False
         return int(capped_square_sums(rounded[np.newaxis], limit)[0]) <= limit
+
+
+def encode_released(
+    grid: Grid, update: NDArray[Any], rounding: Rounding, stream: ByteStream
+) -> Integers:
+    """Put an update on the grid that is private already (local noise): no sensitivity at stake.
+
+    Args:
+        grid: scale and clamp; the update is not clipped.
+        update: float64, shape (n,).
+        rounding: `nearest`, or `stochastic` for a rounding that is right on average.
+        stream: the site's own; used by `stochastic` only.
+
+    Returns:
+        int64, shape (n,), within the grid's clamp. NaN becomes 0, infinities the clamp.
+
+    Raises:
+        EncodingError: wrong dtype or number of axes.
+    """
+    if rounding is not Rounding.STOCHASTIC:
+        return grid.round_public(update)
+    bound = float(min(grid.contribution_bound, 2**51))
+    with np.errstate(over="ignore"):
+        scaled = np.asarray(update, dtype=np.float64) * float(grid.scale)
+    finite = np.nan_to_num(scaled, nan=0.0, posinf=bound, neginf=-bound)
+    return grid.clamp(stochastic_round(np.clip(finite, -bound, bound), stream))
 
 
 def stochastic_round(scaled: Floats, stream: ByteStream) -> Integers:
@@ -206,53 +155,3 @@ def stochastic_round(scaled: Floats, stream: ByteStream) -> Integers:
     rounded = whole.astype(np.int64) + (stream.uint64(len(scaled)) < threshold)
     signed: Integers = np.where(scaled < 0, -rounded, rounded)
     return signed
-
-
-def grid_for_bits(
-    clip_norm_l2: float | Decimal | Fraction,
-    *,
-    bits: int,
-    rotated_dimension: int | None = None,
-    clamp_probability: Decimal = Decimal("1e-6"),
-) -> Grid:
-    """The finest grid whose coordinates fit `bits` bits, sign included.
-
-    Without rotation a single coordinate may hold the whole norm: S = 2^(b-1) - 1. After a rotation
-    of n coordinates none exceeds S sqrt(2 ln(2 n / p) / n) but with probability p over the signs,
-    so S can be larger by the inverse of that root; the clamp that then acts costs accuracy only.
-
-    Args:
-        clip_norm_l2: C.
-        bits: b, 2 to 31.
-        rotated_dimension: n after a `Rotation`; None where there is none.
-        clamp_probability: p, that any coordinate of an update is clamped.
-
-    Raises:
-        EncodingError: bits outside 2 ... 31.
-    """
-    if not 2 <= bits <= 31:
-        raise EncodingError(f"bits must lie between 2 and 31, got {bits}")
-    largest = 2 ** (bits - 1) - 1
-    spread = 1.0
-    if rotated_dimension is not None:
-        tail = 2 * rotated_dimension / float(clamp_probability)
-        spread = min(1.0, sqrt(2 * log(tail) / rotated_dimension))
-    steps = min(int(largest / spread), LARGEST_QUANTISED_SENSITIVITY)
-    return Grid(clip_norm_l2, max(2, steps), largest)
-
-
-def _norm_squared_bound(rounding: Rounding, steps: int, n: int, beta: Fraction) -> int:
-    """M of the module's table, rounded up; being enforced, any M is a valid bound."""
-    if rounding is Rounding.TRUNCATE:
-        return steps**2
-    root = sqrt(n)
-    if rounding is Rounding.NEAREST:
-        return min(ceil((steps + root / 2) ** 2), 4 * steps**2)
-    coin = sqrt(2 * log(1 / float(beta)))
-    likely = steps**2 + n / 4 + coin * (steps + root / 2)
-    return ceil(min((steps + root) ** 2, likely))
-
-
-def _tries(beta: Fraction) -> int:
-    """Draws after which stochastic rounding gives up, with probability at most 2^-64."""
-    return ceil(log(float(_NEVER)) / log(float(beta)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,21 +91,25 @@ class Mask:
     """The k coordinates that a round sends; the others stay at home.
 
     Effect on sensitivity: none upwards, dropping coordinates never raises a norm. A mask must not
-    depend on private data: `random_mask` draws it from a public seed, `top_mask` takes it from
-    what was released already.
+    depend on private data: `random_mask` draws it from a public seed, `top_mask` takes a part of it
+    from what was released already.
 
     Args:
         dimension: d, coordinates of an update.
         indices: int64, shape (k,), ascending, each in [0, d).
-        decoded_factor: what kept coordinates are multiplied by on decoding: d / k makes the
-            expectation over a random mask the whole update, 1 leaves them as they are.
+        factors: float64, shape (k,): what kept coordinates are multiplied by on decoding, one over
+            the probability that the public draw keeps them, so that its mean is the whole update.
 
-    Source: Konecny et al. 2016 (random masks); Aji & Heafield 2017 (largest values).
+    Raises:
+        EncodingError: indices or factors are not of that form.
+
+    Source: Konecny et al. 2016 (random masks); Aji & Heafield 2017 (largest values); Horvitz &
+        Thompson 1952 (weights of a draw with unequal probabilities).
     """
 
     dimension: int
     indices: NDArray[np.int64]
-    decoded_factor: float = 1.0
+    factors: Floats
 
     def __post_init__(self) -> None:
         kept = self.indices
@@ -114,55 +119,69 @@ class Mask:
             raise EncodingError(
                 f"mask indices must ascend within [0, {self.dimension}), each at most once"
             )
+        if self.factors.shape != kept.shape or not (self.factors >= 1).all():
+            raise EncodingError("a mask needs a factor of at least 1 for every index")
 
     @property
     def encoded_dimension(self) -> int:
         """k."""
         return len(self.indices)
 
-    def apply(self, values: Floats) -> Floats:
-        """The kept coordinates, float64 (k,)."""
+    def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The kept coordinates of floats or integers, (d,) to (k,)."""
         return np.asarray(values[self.indices])
 
     def undo(self, values: Floats) -> Floats:
         """Kept coordinates in their places, zeros elsewhere, float64 (d,)."""
         whole = np.zeros(self.dimension)
-        whole[self.indices] = values * self.decoded_factor
+        whole[self.indices] = values * self.factors
         return whole
 
 
-def random_mask(dimension: int, kept: int, *, seed: bytes, round_number: int) -> Mask:
-    """k of d coordinates, uniformly, from a public seed; unbiased on decoding (factor d / k).
+def random_mask(dimension: int, kept: int, *, seed: bytes) -> Mask:
+    """k of d coordinates, uniformly, from a public seed; every factor is d / k.
 
     Args:
         dimension: d.
         kept: k, from 1 to d.
-        seed: public, the same at every party.
-        round_number: every round has a mask of its own.
+        seed: public, the same at every party of a round, another one in every round.
 
     Raises:
         EncodingError: k lies outside 1 ... d.
     """
     _check_kept(kept, dimension)
-    keys = public_stream(seed, "mask", round_number).uint64(dimension)
-    return Mask(dimension, _smallest(keys, kept), dimension / kept)
+    keys = public_stream(seed, "mask").uint64(dimension)
+    return Mask(dimension, _smallest(keys, kept), np.full(kept, dimension / kept))
 
 
-def top_mask(released: Floats, kept: int) -> Mask:
-    """The k largest coordinates of something already released, say the last round's mean update.
+def top_mask(released: Floats, kept: int, *, seed: bytes) -> Mask:
+    """The largest coordinates of something already released, and some of the others.
+
+    The k - k // 2 largest are always kept (factor 1). The rest are k // 2 of the other coordinates,
+    uniformly, each with one over its probability: without them a coordinate that is small once
+    would be silent for ever, and the mean would not be the update.
 
     Args:
-        released: float64, shape (d,), finite, public: choosing by a site's own update would be a
-            release of its own that nobody charged.
+        released: float64, shape (d,), finite, public, say the round's model: choosing by a site's
+            own update would be a release of its own that nobody charged.
         kept: k, from 1 to d. Among equals the lowest indices are kept.
+        seed: public, the same at every party of a round, another one in every round.
 
     Raises:
         EncodingError: k lies outside 1 ... d, or a value is not finite.
     """
-    _check_kept(kept, len(released))
+    dimension = len(released)
+    _check_kept(kept, dimension)
     if not np.isfinite(released).all():
         raise EncodingError("a mask cannot be chosen by values that are not finite")
-    return Mask(len(released), _smallest(-np.abs(released), kept))
+    factors = np.zeros(dimension)
+    factors[_smallest(-np.abs(released), kept - kept // 2)] = 1
+    others = np.flatnonzero(factors == 0)
+    if explored := kept // 2:
+        drawn = random_mask(len(others), explored, seed=seed)
+        factors[others[drawn.indices]] = drawn.factors
+    indices = np.flatnonzero(factors)
+    return Mask(dimension, indices, factors[indices])
 
 
 def _smallest(keys: NDArray[np.uint64] | Floats, count: int) -> NDArray[np.int64]:
@@ -176,3 +195,73 @@ def _smallest(keys: NDArray[np.uint64] | Floats, count: int) -> NDArray[np.int64
 def _check_kept(kept: int, dimension: int) -> None:
     if not 1 <= kept <= dimension:
         raise EncodingError(f"a mask keeps 1 to {dimension} coordinates, not {kept}")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A mask, then a rotation of what it keeps; either may be absent.
+
+    Args:
+        dimension: d, coordinates of an update.
+        mask: the coordinates that are sent; None sends all.
+        rotation: over the coordinates that are sent; None leaves them as they are.
+
+    Raises:
+        EncodingError: dimensions do not meet.
+    """
+
+    dimension: int
+    mask: Mask | None = None
+    rotation: Rotation | None = None
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1 or (self.mask and self.mask.dimension != self.dimension):
+            raise EncodingError(f"the mask is not for updates of dimension {self.dimension}")
+        if self.rotation and self.rotation.dimension != self._kept:
+            raise EncodingError(
+                f"the rotation is for {self.rotation.dimension} coordinates, but {self._kept} are "
+                "sent"
+            )
+
+    @property
+    def _kept(self) -> int:
+        return self.mask.encoded_dimension if self.mask else self.dimension
+
+    @property
+    def encoded_dimension(self) -> int:
+        """n, coordinates after mask and rotation."""
+        return self.rotation.encoded_dimension if self.rotation else self._kept
+
+    def apply(self, update: NDArray[Any]) -> Floats:
+        """An update's values as they go on the grid: float64 (d,) to (n,).
+
+        Not finite where a value is not, or overflows in a rotation.
+
+        Raises:
+            EncodingError: wrong shape.
+        """
+        if np.shape(update) != (self.dimension,):
+            raise EncodingError(
+                f"an update must have shape ({self.dimension},), got {np.shape(update)}"
+            )
+        values: Floats = np.asarray(update, dtype=np.float64)
+        if self.mask:
+            values = self.mask.apply(values)
+        if self.rotation:
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = self.rotation.apply(values)
+        return values
+
+    def undo(self, values: Floats) -> Floats:
+        """Values of an opened sum as an update: float64 (n,) to (d,).
+
+        Raises:
+            EncodingError: wrong shape.
+        """
+        if values.shape != (self.encoded_dimension,):
+            raise EncodingError(
+                f"a sum must have shape ({self.encoded_dimension},), got {values.shape}"
+            )
+        if self.rotation:
+            values = self.rotation.undo(values)
+        return self.mask.undo(values) if self.mask else values

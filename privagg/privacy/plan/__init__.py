@@ -6,14 +6,17 @@ class for each of three ways to be private.
 
 from privagg.privacy.plan.base import Plan, SiteTerms, TrainingPlan, load_plan
 from privagg.privacy.plan.client import ClientPlan
+from privagg.privacy.plan.compression import Compression, Rounding
 from privagg.privacy.plan.distributed import DistributedPlan
 from privagg.privacy.plan.local import LocalPlan
 
 __all__ = [
     "ClientPlan",
+    "Compression",
     "DistributedPlan",
     "LocalPlan",
     "Plan",
+    "Rounding",
     "SiteTerms",
     "TrainingPlan",
     "load_plan",

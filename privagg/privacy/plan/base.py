@@ -11,13 +11,23 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from privagg.errors import PlanError
 from privagg.privacy.events import DpEvent, ExactDecimal
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan.arithmetic import sqrt_ceil
+from privagg.privacy.plan.compression import Compression
 from privagg.privacy.unit import Custody, Unit
 
 NOISE_STEP_GRID = Fraction(1, 1024)
@@ -67,6 +77,8 @@ class Plan(Protocol):
     @property
     def dimension(self) -> int: ...
     @property
+    def upload_dimension(self) -> int: ...
+    @property
     def unit(self) -> Unit: ...
     @property
     def minimum_survivors(self) -> int: ...
@@ -91,8 +103,8 @@ class TrainingPlan(BaseModel, ABC):
         dimension: d, number of model parameters.
         rounds: how often the sum is opened.
         clip_norm_l2: C, in the units of the clipped quantity (a gradient or an update).
-        sensitivity_grid: S, the integer norm a unit's unweighted contribution never exceeds;
-            one unit of the clipped quantity is S / C grid units.
+        sensitivity_grid: the integer norm a unit's unweighted contribution never exceeds, rounding
+            included.
         noise_multiplier: noise standard deviation over sensitivity that the committed event
             charges; 0 means no privacy (epsilon is infinite) and is for tests and comparisons.
         delta: at which the job's epsilon is stated.
@@ -103,6 +115,7 @@ class TrainingPlan(BaseModel, ABC):
         scheme_protects: False where the scheme hides nothing, whatever its name.
         strict: True where the key holder adds the signed uploads again before it opens; it then
             sees every upload, and could decrypt each.
+        compression: fewer or coarser integers in an upload; None sends every coordinate.
         recipe: what is trained and how (model, features, optimiser, client rule); public JSON that
             the privacy analysis does not depend on, pinned with the rest.
     """
@@ -124,6 +137,7 @@ class TrainingPlan(BaseModel, ABC):
     scheme: str
     scheme_protects: bool = True
     strict: bool = False
+    compression: Compression | None = None
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -139,6 +153,20 @@ class TrainingPlan(BaseModel, ABC):
                 f"dropouts = {self.dropouts} leaves no contribution of {self.addends}; lower it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sends_what_there_is(self) -> Self:
+        kept = self.compression.kept if self.compression else None
+        if kept is not None and kept > self.dimension:
+            raise ValueError(
+                f"compression keeps {kept} coordinates of an update that has {self.dimension}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that a plan does not use is not in its JSON, so new options move no digest."""
+        return {name: value for name, value in handler(self).items() if value is not None}
 
     @property
     @abstractmethod
@@ -178,6 +206,12 @@ class TrainingPlan(BaseModel, ABC):
     @abstractmethod
     def divisor(self, survivors: Sequence[str]) -> Fraction:
         """Public number that turns the opened sum (in model units) into a mean."""
+
+    @property
+    def upload_dimension(self) -> int:
+        """n, integers in an upload."""
+        compression = self.compression
+        return compression.upload_dimension(self.dimension) if compression else self.dimension
 
     @property
     def unit_per_grid(self) -> Fraction:

@@ -20,6 +20,11 @@ from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
+from privagg.privacy.plan.compression import (
+    LARGEST_CLIP_NORM_GRID,
+    Rounding,
+    rounded_sensitivity,
+)
 from privagg.privacy.plan.observing import shared_noise_observers
 from privagg.privacy.unit import Custody, Unit
 
@@ -30,15 +35,18 @@ class ClientPlan(TrainingPlan):
     Args:
         protects_unit: `site` or `person`: what a client stands for.
         cohort_size: clients asked in a round, drawn uniformly; 0 means all of them.
+        clip_norm_grid: S, grid units in the clip norm, where it is not `sensitivity_grid`: rounding
+            an update can lengthen it, and the sensitivity is the length after rounding.
 
     Guarantees:
-        Client i's sensitivity is weight_i * C. The noise is sized for the largest weight, so the
-        client with the largest weight is charged `noise_multiplier` and others less.
+        Client i's sensitivity is weight_i * `sensitivity_grid`. The noise is sized for the largest
+        weight, so the client with that weight is charged `noise_multiplier` and others less.
     """
 
     mode: Literal["client"] = "client"
     protects_unit: Literal["site", "person"] = "site"
     cohort_size: int = Field(default=0, ge=0)
+    clip_norm_grid: int | None = Field(default=None, ge=2, le=LARGEST_CLIP_NORM_GRID)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -56,8 +64,34 @@ class ClientPlan(TrainingPlan):
                 f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
                 f"noise share among {self.addends} clients; lower one or add clients"
             )
+        self._check_sensitivity()
         self.check_capacity()
         return self
+
+    def _check_sensitivity(self) -> None:
+        """The stated sensitivity is the one that the rounding has, not a number beside it."""
+        derived = rounded_sensitivity(self.rounding, self.steps, self.upload_dimension)
+        if self.sensitivity_grid != derived:
+            raise ValueError(
+                f"sensitivity_grid {self.sensitivity_grid} is not what rounding "
+                f"{self.rounding.value!r} of {self.upload_dimension} coordinates has with "
+                f"{self.steps} grid units in the clip norm; that is {derived}"
+            )
+
+    @property
+    def rounding(self) -> Rounding:
+        """How a clipped coordinate becomes an integer."""
+        return self.compression.rounding if self.compression else Rounding.TRUNCATE
+
+    @property
+    def steps(self) -> int:
+        """S, grid units in the clip norm."""
+        return self.sensitivity_grid if self.clip_norm_grid is None else self.clip_norm_grid
+
+    @property
+    def unit_per_grid(self) -> Fraction:
+        """Model units of one grid unit of the opened sum."""
+        return Fraction(self.clip_norm_l2) / self.steps
 
     @property
     def unit(self) -> Unit:
@@ -88,21 +122,26 @@ class ClientPlan(TrainingPlan):
         )
 
     def contribution_bound(self, site: SiteTerms) -> int:
-        """Largest coordinate of a clipped update before weighting: its norm's bound."""
-        return self.sensitivity_grid
+        """Largest coordinate of an update before weighting: the clamp, or its norm's bound."""
+        clamp = self.compression.largest_coordinate if self.compression else None
+        return self.sensitivity_grid if clamp is None else min(clamp, self.sensitivity_grid)
 
     @property
     def upload_bound(self) -> int:
         """Largest weighted update plus the largest noise a share can take."""
         noise = self.noise.bound if self.noise else 0
-        return self._largest_weight * self.sensitivity_grid + noise
+        return max(self._largest_coordinates) + noise
 
     @property
     def sum_bound(self) -> int:
         """A full cohort of the heaviest clients, every share at its largest."""
         noise = self.noise.bound if self.noise else 0
-        heaviest = sorted((site.weight for site in self.sites), reverse=True)[: self.addends]
-        return sum(heaviest) * self.sensitivity_grid + noise * self.addends
+        heaviest = sorted(self._largest_coordinates, reverse=True)[: self.addends]
+        return sum(heaviest) + noise * self.addends
+
+    @property
+    def _largest_coordinates(self) -> list[int]:
+        return [site.weight * self.contribution_bound(site) for site in self.sites]
 
     def event_of_shares(self, site: str, shares: int) -> DpEvent:
         """A round's event for `site` when `shares` noise shares stay unknown."""
@@ -112,7 +151,7 @@ class ClientPlan(TrainingPlan):
         sensitivity = self.sensitivity_grid * self.site(site).weight
         multiplier = sqrt_floor_decimal((stddev / sensitivity) ** 2 * shares)
         distance = total_distance(
-            stddev_grid=stddev, dimension=self.dimension, shares=shares, rounds=1
+            stddev_grid=stddev, dimension=self.upload_dimension, shares=shares, rounds=1
         )
         return DpEvent.once(Mechanism.of(Decimal(1), multiplier), distance=distance)
 

@@ -20,6 +20,7 @@ from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
+from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.plan.observing import shared_noise_observers
 from privagg.privacy.unit import Custody, Unit
 
@@ -54,6 +55,14 @@ class DistributedPlan(TrainingPlan):
         if any(site.weight != 1 for site in self.sites):
             raise ValueError(
                 "record-distributed sums records, each counted once: site weights must be 1"
+            )
+        coarser = self.compression
+        if coarser and (coarser.bits or coarser.rotation or coarser.rounding != Rounding.TRUNCATE):
+            raise ValueError(
+                "record-distributed puts every record's gradient on the grid by itself and adds "
+                "exactly; rounding their sum would have another sensitivity. Leave compression's "
+                "bits, rounding and rotation out: a smaller privacy.sensitivity_grid is a coarser "
+                "grid, and `keep` sends fewer coordinates"
             )
         self.check_capacity()
         return self
@@ -106,7 +115,7 @@ class DistributedPlan(TrainingPlan):
         stddev = self.noise.stddev_grid
         multiplier = sqrt_floor_decimal((stddev / self.sensitivity_grid) ** 2 * shares)
         distance = total_distance(
-            stddev_grid=stddev, dimension=self.dimension, shares=shares, rounds=1
+            stddev_grid=stddev, dimension=self.upload_dimension, shares=shares, rounds=1
         )
         return DpEvent.once(Mechanism.of(self.sampling_rate, multiplier), distance=distance)
 

@@ -21,6 +21,7 @@ from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
+from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.plan.observing import own_noise_observers
 from privagg.privacy.unit import Unit
 
@@ -43,6 +44,17 @@ class LocalPlan(TrainingPlan):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        bits = self.compression.largest_coordinate if self.compression else None
+        if bits is not None and bits != self.update_levels:
+            raise ValueError(
+                f"update_levels {self.update_levels} is not the {bits} that the compression's bits "
+                "have room for"
+            )
+        if self.compression and self.compression.rounding is Rounding.TRUNCATE:
+            raise ValueError(
+                "a private update is rounded `nearest` or `stochastic`; truncating it would pull "
+                "every coordinate towards zero and protect nobody"
+            )
         self.check_capacity()
         return self
 

@@ -1,0 +1,93 @@
+"""What a plan says about one round's integers, as the encodings that do it, at every party alike.
+
+Mask and rotation follow from the plan's digest, the round's place and the round's model by a hash:
+all of it public, agreed or sent to everybody, and fixed before any record is read. The plan's
+sensitivity holds for every mask and rotation, so none of this is secret and nothing is gained by
+whoever could steer it (a coordinator names the run) but the loss of its own accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from privagg.encoding.grid import Floats, Grid, Integers
+from privagg.encoding.quantize import UpdateEncoding
+from privagg.encoding.transforms import Rotation, Transform, random_mask, top_mask
+from privagg.privacy.plan import ClientPlan, LocalPlan, TrainingPlan
+from privagg.privacy.randomness import public_stream
+
+Place = tuple[str, int, int]
+"""(run, round, attempt)."""
+
+
+def round_seed(plan: TrainingPlan, place: Place) -> bytes:
+    """The round's public seed: 32 bytes from the plan's digest and the place, by SHA-256."""
+    return public_stream(bytes.fromhex(plan.digest), "compression", *place).bytes(32)
+
+
+def transform_of(plan: TrainingPlan, place: Place, released: Floats) -> Transform:
+    """The round's mask and rotation.
+
+    Args:
+        plan: the agreed plan.
+        place: (run, round, attempt); a new attempt has a mask of its own.
+        released: float64 (d,), the model that the round starts from, as every site got it.
+
+    Raises:
+        EncodingError: `released` does not fit the plan.
+    """
+    terms, mask, rotation = plan.compression, None, None
+    if terms is None:
+        return Transform(plan.dimension)
+    seed = round_seed(plan, place)
+    if terms.kept is not None and terms.mask == "top-k":
+        mask = top_mask(released, terms.kept, seed=seed)
+    elif terms.kept is not None:
+        mask = random_mask(plan.dimension, terms.kept, seed=seed)
+    if terms.rotation:
+        rotation = Rotation(terms.kept_of(plan.dimension), seed)
+    return Transform(plan.dimension, mask, rotation)
+
+
+def update_grid(plan: ClientPlan | LocalPlan, site: str) -> Grid:
+    """The grid of a whole update: clipped at client level, already private with local noise.
+
+    Raises:
+        EncodingError: the plan's numbers are outside the grid's proved range.
+    """
+    if isinstance(plan, LocalPlan):
+        return Grid(plan.update_bound, plan.update_levels, plan.update_levels)
+    return Grid(plan.clip_norm_l2, plan.steps, plan.contribution_bound(plan.site(site)))
+
+
+def update_encoding(plan: ClientPlan, site: str, place: Place, released: Floats) -> UpdateEncoding:
+    """How a client's update becomes integers in this round; arguments as `transform_of`."""
+    transform = transform_of(plan, place, released)
+    return UpdateEncoding(update_grid(plan, site), transform, plan.rounding)
+
+
+def decode_sum(
+    plan: TrainingPlan,
+    place: Place,
+    released: Floats,
+    total: Integers,
+    contributors: Sequence[str],
+) -> Floats:
+    """Opened integers -> the mean in model units, as the direction that the server steps along.
+
+    Args:
+        plan, place, released: as `transform_of`.
+        total: int64 (n,), the opened sum.
+        contributors: whose uploads are in it.
+
+    Returns:
+        float64 (d,): a post-processing of the opened sum by public facts.
+
+    Raises:
+        EncodingError: the sum does not fit the plan.
+    """
+    factor = plan.step_sign * plan.unit_per_grid / plan.divisor(contributors)
+    values = np.asarray(total.astype(np.float64) * float(factor))
+    return transform_of(plan, place, released).undo(values)
