@@ -100,7 +100,7 @@ class AppLearner:
             log(ERROR, "privagg: the app did not train", exc_info=error)  # for its owner alone
             raise
         draws = Draws(randomness, place, self._seat.identity.name, self._seat.plan)
-        return noised_update(self._seat.plan, update, draws)
+        return noised_update(self._seat.plan, update, draws, released=parameters)
 
 
 class PrivateUpdates:
