@@ -9,14 +9,13 @@ from __future__ import annotations
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from privagg.client.features import Feature, TableSchema, Target
-from privagg.client.loading import DatasetSource, ImageSource, TableSource
 from privagg.client.models import ModelSpec
 from privagg.client.training import ClientRule
+from privagg.configdata import AppData, DataSection, ImageData, Section
 from privagg.errors import ConfigError
 from privagg.privacy.plan.base import SiteName
 from privagg.privacy.plan.compression import Rounding
@@ -24,13 +23,7 @@ from privagg.privacy.unit import Custody
 from privagg.server.optimizers import OptimizerSpec
 
 
-class _Section(BaseModel):
-    """A section of the file: unknown keys are errors, so that a typo never becomes a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FederationSection(_Section):
+class FederationSection(Section):
     """Who and where.
 
     Args:
@@ -44,7 +37,7 @@ class FederationSection(_Section):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
-class PrivacySection(_Section):
+class PrivacySection(Section):
     """How to be private, and how much.
 
     Args:
@@ -77,7 +70,7 @@ class PrivacySection(_Section):
         return self.epsilon if self.budget_epsilon is None else self.budget_epsilon
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """What is trained, and how.
 
     Args:
@@ -128,7 +121,7 @@ class TrainingSection(_Section):
         return values
 
 
-class SecureSection(_Section):
+class SecureSection(Section):
     """How contributions are added unread.
 
     Args:
@@ -148,7 +141,7 @@ class SecureSection(_Section):
     options: dict[str, int | str | bool] = Field(default_factory=dict)
 
 
-class CompressionSection(_Section):
+class CompressionSection(Section):
     """Fewer and coarser integers in an upload. Without this section every coordinate is sent.
 
     Args:
@@ -174,84 +167,13 @@ class CompressionSection(_Section):
         return self
 
 
-class TableData(_Section):
-    """Tables: every column that is used, with its public range or categories."""
-
-    kind: Literal["table"] = "table"
-    features: tuple[Feature, ...] = Field(min_length=1)
-    target: Target
-    drop_missing: bool = False
-
-    @property
-    def table_schema(self) -> TableSchema:
-        """The schema every site encodes by."""
-        return TableSchema(
-            features=self.features, target=self.target, drop_missing=self.drop_missing
-        )
-
-    @property
-    def source(self) -> TableSource:
-        """How the sites' files are read."""
-        return TableSource(self.table_schema)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one record's input: (encoded columns,)."""
-        return (self.table_schema.width,)
-
-    @property
-    def classes(self) -> int:
-        """Number of classes of the target."""
-        return self.table_schema.class_count
-
-
-class ImageData(_Section):
-    """Image sets in `.npy` files.
-
-    Args:
-        shape: (channels, height, width) as the model takes it.
-        value_range: darkest and brightest value a pixel can have.
-        classes: number of classes; labels are 0 ... classes - 1.
-    """
-
-    kind: Literal["images"]
-    shape: tuple[int, int, int]
-    value_range: tuple[float, float]
-    classes: int = Field(ge=2)
-
-    @property
-    def source(self) -> ImageSource:
-        """How the sites' files are read."""
-        return ImageSource(self.shape, self.value_range, self.classes)
-
-
-class DatasetData(_Section):
-    """torch data sets: each site's `data` is a `package.module:factory` that returns one.
-
-    Args:
-        shape: shape of one record's input.
-        classes: number of classes.
-    """
-
-    kind: Literal["dataset"]
-    shape: tuple[int, ...]
-    classes: int = Field(ge=2)
-
-    @property
-    def source(self) -> DatasetSource:
-        """How the sites' data sets are made."""
-        return DatasetSource(self.shape, self.classes)
-
-
-DataSection = Annotated[TableData | ImageData | DatasetData, Field(discriminator="kind")]
-
-
-class SiteSection(_Section):
+class SiteSection(Section):
     """One institution: a name, a file and its public facts.
 
     Args:
         name: how messages and reports call it.
-        data: path of its table, of its images' `.npy`, or a data set's factory.
+        data: path of its table, of its images' `.npy`, or a data set's factory; a Flower app
+            has none here.
         labels: path of the labels' `.npy` (images only).
         records: declared number of records; public, used as normaliser and bound.
         weight: integer weight in averages; defaults to `records` in `record-local`, else to 1.
@@ -259,14 +181,14 @@ class SiteSection(_Section):
     """
 
     name: SiteName
-    data: str
+    data: str = ""
     labels: str | None = None
     records: int = Field(ge=1)
     weight: int | None = Field(default=None, ge=1)
     dataset: str = ""
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """A table whose owner declares it public; only on such a one is accuracy computed.
 
     Args:
@@ -281,7 +203,7 @@ class EvaluationSection(_Section):
     name: str = "public table"
 
 
-class Attestation(_Section):
+class Attestation(Section):
     """A statement of a named person, repeated in the report as theirs.
 
     Args:
@@ -295,7 +217,20 @@ class Attestation(_Section):
     about: str = ""
 
 
-class Config(_Section):
+_TRAINS = {
+    "model",
+    "local_steps",
+    "local_learning_rate",
+    "local_batch_size",
+    "proximal_mu",
+    "physical_batch",
+    "optimizer",
+    "retries",
+}
+"""Settings of training that a Flower app and its strategy have in their own place."""
+
+
+class Config(Section):
     """A whole configuration file."""
 
     federation: FederationSection
@@ -332,7 +267,26 @@ class Config(_Section):
             )
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
+        self._each_site_has_data_or_an_app()
         return self
+
+    def _each_site_has_data_or_an_app(self) -> None:
+        app = isinstance(self.data, AppData)
+        for site in self.sites:
+            if bool(site.data) == app:
+                raise ValueError(
+                    f"site {site.name!r}: `data` is read by the app, so it names none here"
+                    if app
+                    else f"site {site.name!r} needs `data`, where its records are"
+                )
+        if app and (self.privacy.mode != "client" or self.evaluation is not None):
+            raise ValueError(
+                "with a Flower app, privagg sees updates and no records: use privacy.mode = "
+                "'client' and no [evaluation]"
+            )
+        own = self.training.model_fields_set & _TRAINS if app else set()
+        if own:
+            raise ValueError(f"a Flower app trains by its own rule; remove training.{min(own)}")
 
 
 def load_config(path: str | Path) -> Config:

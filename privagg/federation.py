@@ -24,6 +24,7 @@ from privagg.client.inspection import Finding, check_table
 from privagg.client.loading import TableSource, load_records
 from privagg.client.models import build_model, get_parameters
 from privagg.config import Config, SiteSection, load_config, parse_config
+from privagg.configdata import AppData
 from privagg.errors import BudgetExceededError, ConfigError
 from privagg.identity import Identity
 from privagg.planning import build_plan, requirement_of
@@ -101,7 +102,10 @@ class Federation:
     @cached_property
     def plan(self) -> TrainingPlan:
         """The plan, its noise calibrated to the configured epsilon."""
-        dimension = len(get_parameters(self.model))
+        if isinstance(self.config.data, AppData):
+            dimension = self.config.data.parameters
+        else:
+            dimension = len(get_parameters(self.model))
         return build_plan(self.config, dimension=dimension, accountant=self.accountant)
 
     @cached_property

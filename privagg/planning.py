@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from privagg.config import CompressionSection, Config
+from privagg.configdata import AppData
 from privagg.errors import PlanError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
@@ -152,6 +153,12 @@ def _add_compression(
 def _recipe(config: Config) -> dict[str, JsonValue]:
     """What is trained and how, pinned with the plan; no path and no secret in it."""
     training = config.training
+    if isinstance(config.data, AppData):
+        return {
+            "federation": config.federation.name,
+            "model": {"kind": "Flower app"},
+            "data": config.data.model_dump(mode="json"),
+        }
     return {
         "federation": config.federation.name,
         "seed": config.federation.seed,

@@ -17,7 +17,8 @@ import pytest
 from privagg.cli import main
 from privagg.cli.training import write_demo
 from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
-from privagg.config import TableData, load_config
+from privagg.config import load_config
+from privagg.configdata import TableData
 from privagg.privacy.ledger import Ledger
 from privagg.report import Report
 

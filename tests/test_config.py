@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from privagg import Federation
 from privagg.config import load_config
 from privagg.errors import ConfigError
 
@@ -104,3 +105,69 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError):
         load_config(tmp_path)
+
+
+APP = """
+[federation]
+name = "app"
+
+[privacy]
+mode = "client"
+epsilon = 8
+delta = 1e-5
+
+[training]
+rounds = 5
+
+[secure]
+scheme = "bfv"
+custody = "authority"
+
+[data]
+kind = "app"
+parameters = 14
+
+[[sites]]
+name = "north"
+records = 100
+
+[[sites]]
+name = "south"
+records = 50
+weight = 2
+"""
+
+
+def test_a_flower_apps_federation_has_a_plan_and_neither_data_nor_model(tmp_path: Path) -> None:
+    federation = Federation.from_toml(write(tmp_path, APP))
+    assert federation.plan.dimension == 14
+    assert federation.plan.unit.value == "site"
+    assert federation.plan.recipe["model"] == {"kind": "Flower app"}
+    assert "learning_rate" not in federation.plan.canonical_json
+    for refused in (federation.fresh_model, federation.run):
+        with pytest.raises(ConfigError, match="Flower"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "expected"),
+    [
+        ('mode = "client"', 'mode = "record-local"', "no records"),
+        ('kind = "app"', 'kind = "app"\nfeatures = []', "features"),
+        ("rounds = 5", 'rounds = 5\nmodel = "logistic"', "training.model"),
+        ("rounds = 5", "rounds = 5\nproximal_mu = 0.1", "training.proximal_mu"),
+        ("records = 100", 'records = 100\ndata = "north.csv"', "read by the app"),
+        ("parameters = 14", "parameters = 0", "parameters"),
+    ],
+)
+def test_what_a_flower_app_has_in_its_own_place_is_not_configured_here(
+    tmp_path: Path, line: str, instead: str, expected: str
+) -> None:
+    path = write(tmp_path, APP.replace(line, instead))
+    with pytest.raises(ConfigError, match=expected):
+        load_config(path)
+
+
+def test_without_an_app_a_site_names_its_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs `data`"):
+        load_config(write(tmp_path, GOOD.replace('data = "north.csv"\n', "")))

@@ -37,7 +37,7 @@ from sklearn.preprocessing import StandardScaler
 from privagg import Federation
 from privagg.client.data import Records, load_table
 from privagg.client.evaluate import evaluate, roc_auc
-from privagg.config import TableData
+from privagg.configdata import TableData
 from tests.benchmarks.replay import (
     Replay,
     calibrated,

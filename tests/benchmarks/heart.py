@@ -35,7 +35,7 @@ from sklearn.model_selection import train_test_split
 from privagg import Federation
 from privagg.client.data import TensorRecords, load_table
 from privagg.client.evaluate import evaluate
-from privagg.config import TableData
+from privagg.configdata import TableData
 from tests.benchmarks.replay import (
     FloatVector,
     Replay,
