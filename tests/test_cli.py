@@ -145,6 +145,23 @@ def test_calibrate_lands_at_or_below_the_target_and_not_a_step_lower(call: Call)
     assert Decimal(above["epsilon"]) > 1
 
 
+def test_calibrate_doubles_the_noise_where_one_record_is_replaced(call: Call) -> None:
+    words = ("calibrate", "-e", "2", "-d", "1e-5", "-n", "3", "--json")
+    once = Decimal(call(*words).json["noise_multiplier"])
+    replaced = call(*words, "--adjacency", "replace-one").json
+    assert abs(Decimal(replaced["noise_multiplier"]) - 2 * once) <= Decimal("0.000002")
+    assert Decimal(replaced["epsilon"]) <= 2
+    refused = call(*words, "-q", "0.5", "--adjacency", "replace-one")
+    assert refused.code == 2
+    assert "no dominating pair is proved" in refused.err
+
+
+def test_calibrate_stops_where_less_noise_helps_nobody(call: Call) -> None:
+    answer = call("calibrate", "-e", "1e5", "-d", "1e-5", "-n", "1")
+    assert "0.03125" in answer.out
+    assert "goes no lower" in answer.out
+
+
 def test_numbers_need_neither_torch_nor_the_encryption_libraries() -> None:
     code = (
         "import sys\n"

@@ -26,6 +26,10 @@ Rounds = Annotated[
 Delta = Annotated[
     Decimal, typer.Option("--delta", "-d", parser=exact, metavar="D", help="δ, in (0, 1).")
 ]
+AdjacencyName = Annotated[
+    str,
+    typer.Option("--adjacency", help=f"Neighbouring relation: {' or '.join(ADJACENCIES)}."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -43,9 +47,7 @@ def epsilon(
     rounds: Rounds,
     delta: Delta,
     sampling_rate: Rates = [Decimal(1)],  # noqa: B006 - typer copies it
-    adjacency: Annotated[
-        str, typer.Option(help=f"Neighbouring relation: {' or '.join(ADJACENCIES)}.")
-    ] = ADJACENCIES[0],
+    adjacency: AdjacencyName = ADJACENCIES[0],
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Also ask dp-accounting's RDP and PLD.")
     ] = True,
@@ -63,8 +65,8 @@ def epsilon(
       privagg epsilon -q 0.01 -s 1.1 -n 1000  -q 1 -s 40 -n 10  --delta 1e-6 --json
     """  # fmt: skip
     check_delta(delta)
-    event = mixed_rounds(sampling_rate, _effective(noise_multiplier, sampling_rate, adjacency),
-                         rounds)  # fmt: skip
+    moved = _sensitivity(sampling_rate, adjacency)
+    event = mixed_rounds(sampling_rate, [value / moved for value in noise_multiplier], rounds)
     figures = _figures(event, delta, peers)
     if as_json:
         _print_epsilon_json(event, delta, adjacency, figures)
@@ -72,22 +74,23 @@ def epsilon(
         _print_epsilon(delta, adjacency, figures)
 
 
-def _effective(multipliers: list[Decimal], rates: list[Decimal], adjacency: str) -> list[Decimal]:
-    """Noise multipliers for add-or-remove-one that stand for the wanted relation.
+def _sensitivity(rates: list[Decimal], adjacency: str) -> int:
+    """How many clip norms one step of the relation moves a sum by, at most.
 
-    Replacing one unit moves a full-participation sum by up to twice the clip norm, so the
-    multiplier halves. Under subsampling no such step is proved here, and it is refused.
+    Replacing one unit moves a full-participation sum by up to twice the clip norm. Under
+    subsampling no such step is proved here, and it is refused.
     """
     if adjacency == "add-or-remove-one":
-        return multipliers
+        return 1
     if adjacency != "replace-one":
         raise ConfigError(f"unknown adjacency {adjacency!r}; choose {' or '.join(ADJACENCIES)}")
     if any(rate != 1 for rate in rates):
         raise ConfigError(
-            "replace-one is proved for full participation only (--sampling-rate 1); under Poisson "
-            "sampling use add-or-remove-one"
+            "replace-one is proved for full participation only (--sampling-rate 1), where it is "
+            "twice the sensitivity; under Poisson sampling no dominating pair is proved: use "
+            "add-or-remove-one"
         )
-    return [multiplier / 2 for multiplier in multipliers]
+    return 2
 
 
 def _figures(event: DpEvent, delta: Decimal, peers: bool) -> list[dict[str, Any]]:
@@ -135,6 +138,7 @@ def _print_epsilon_json(
             "epsilon_lower": _plain(proven["lower"]),
             "delta": _plain(delta),
             "adjacency": adjacency,
+            "sensitivity_in_clip_norms": 2 if adjacency == "replace-one" else 1,
             "certified": proven["certified"],
             "method": proven["note"],
             "event": event.model_dump(mode="json"),
@@ -182,6 +186,7 @@ def calibrate(
     delta: Delta,
     rounds: Rounds,
     sampling_rate: Rates = [Decimal(1)],  # noqa: B006 - typer copies it
+    adjacency: AdjacencyName = ADJACENCIES[0],
     as_json: AsJson = False,
 ) -> None:
     """Find the smallest noise multiplier, to 10⁻⁶, whose proven ε fits.
@@ -195,10 +200,12 @@ def calibrate(
       privagg calibrate -e 3 -d 1e-6  -q 0.01 -n 5000  -q 1 -n 5  --json
     """
     from privagg.privacy.accountants import default_accountant
+    from privagg.privacy.calibration import SMALLEST
     from privagg.privacy.calibration import calibrate as search
 
     positive(epsilon, "epsilon")
     check_delta(delta)
+    moved = _sensitivity(sampling_rate, adjacency)
     groups = max(len(sampling_rate), len(rounds))
     rates, counts = spread(sampling_rate, groups, "sampling-rate"), spread(rounds, groups, "rounds")
     mixed_rounds(rates, [Decimal(1)], counts)  # refuses what is out of range before the search
@@ -206,7 +213,7 @@ def calibrate(
     def event_of(multiplier: Decimal) -> DpEvent:
         event = DpEvent()
         for rate, count in zip(rates, counts, strict=True):
-            event += DpEvent.once(Mechanism.of(rate, multiplier), count=count)
+            event += DpEvent.once(Mechanism.of(rate, multiplier / moved), count=count)
         return event
 
     accountant = default_accountant()
@@ -216,7 +223,7 @@ def calibrate(
         console.print_json(
             {
                 "noise_multiplier": _plain(multiplier), "epsilon": _plain(bound.upper),
-                "epsilon_target": _plain(epsilon), "delta": _plain(delta),
+                "epsilon_target": _plain(epsilon), "delta": _plain(delta), "adjacency": adjacency,
                 "certified": bound.certified, "method": bound.method,
                 "event": event_of(multiplier).model_dump(mode="json"),
             }
@@ -224,5 +231,6 @@ def calibrate(
         return
     out = console.console()
     out.print(f"[bold]noise multiplier {multiplier:f}[/bold]")
-    out.print(f"ε ≤ {bound.upper:f} of {epsilon:f} at δ = {delta:f}, proven; "
-              "a multiplier smaller by 10⁻⁶ would not fit")  # fmt: skip
+    least = ("the search goes no lower" if multiplier == SMALLEST else
+             "a multiplier smaller by 10⁻⁶ would not fit")  # fmt: skip
+    out.print(f"ε ≤ {bound.upper:f} of {epsilon:f} at δ = {delta:f}, {adjacency}, proven; {least}")

@@ -49,7 +49,7 @@ def positive(value: Decimal, name: str, *, most: Decimal | None = None) -> Decim
     """
     if not value.is_finite() or value <= 0 or (most is not None and value > most):
         limit = f" and at most {most}" if most is not None else ""
-        raise ConfigError(f"--{name} must be above 0{limit}, got {value}")
+        raise ConfigError(f"--{name} must be above 0{limit} and finite, got {value}")
     return value
 
 

@@ -17,7 +17,7 @@ from privagg.privacy.events import DpEvent
 RESOLUTION = Decimal("0.000001")
 """Noise multipliers are multiples of this."""
 
-SMALLEST, LARGEST = Decimal("0.05"), Decimal("1e6")
+SMALLEST, LARGEST = Decimal(1) / 32, Decimal("1e6")
 
 
 def calibrate(
@@ -36,7 +36,8 @@ def calibrate(
         accountant: whose upper bound has to fit.
 
     Returns:
-        A multiple of `RESOLUTION`; `accountant.epsilon(event_of(it), delta).upper <= epsilon`.
+        A multiple of `RESOLUTION` with `accountant.epsilon(event_of(it), delta).upper <= epsilon`,
+        which the next smaller multiple does not meet; or `SMALLEST`, where even that is enough.
 
     Raises:
         CalibrationError: not even a multiplier of a million meets the target.
@@ -46,11 +47,16 @@ def calibrate(
         """log(epsilon at sigma / target); positive where sigma is too small."""
         try:
             upper = accountant.epsilon(event_of(sigma), delta).upper
+            fits = upper <= epsilon
         except (CertificationError, NoiseError):
             return 50.0  # no bound, or a share too small for its guarantee: more noise is needed
         if not upper.is_finite():
             return 50.0
-        return log(float(upper) / float(epsilon)) if upper > 0 else -50.0
+        if upper == 0:
+            return -50.0
+        steered = float((upper / epsilon).ln())
+        # The sign is exact: it decides, and floats only steer.
+        return min(steered, 0.0) if fits else max(steered, 1e-300)
 
     low, high = _bracket(excess)
     if low == high:
@@ -61,6 +67,9 @@ def calibrate(
         sigma += RESOLUTION
         if sigma > LARGEST:
             raise _impossible(epsilon, delta)
+    # The bracket is as wide as a step, so that a multiple may have been left inside it.
+    while sigma - RESOLUTION > low and excess(sigma - RESOLUTION) <= 0:
+        sigma -= RESOLUTION
     return sigma
 
 
