@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from decimal import Decimal
@@ -203,6 +204,22 @@ def test_the_template_mentions_every_key_there_is(call: Call, tmp_path: Path) ->
             rare = {"sensitivity_grid", "update_bound", "physical_batch", "opener",
                     "security_bits", "options", "optimizer"}  # fmt: skip
             assert key in rare or re.search(rf"(?m)^(# )?{key} =", text), key
+
+
+def test_a_first_run_says_that_it_compiles(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(names: tuple[str, ...]) -> None:
+        threading.Event().wait(wait_seconds)
+        raise KeyboardInterrupt  # ends the run here
+
+    path = _quick(tmp_path)
+    monkeypatch.setattr("privagg.kernels.loading.load_kernels", loaded)
+    for wait_seconds, quiet_seconds in ((0.5, 0.0), (0.0, 60.0)):
+        monkeypatch.setattr("privagg.cli.training._QUIET_SECONDS", quiet_seconds)
+        answer = call("run", path)
+        assert answer.code == 130
+        assert ("compiling kernels" in answer.err) == (quiet_seconds == 0)
 
 
 def test_the_demo_declares_the_table_as_the_library_does(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_QUIET_SECONDS = 2.5  # loading compiled kernels takes less, compiling them more
 TRAINING_MODULES = frozenset(
     {"torch", "opacus", "safetensors", "pandas", "pyarrow", "sklearn", "numba"}
 )
@@ -165,6 +166,7 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
 def _train(federation: Federation, *, as_json: bool) -> None:
     """Run, telling each round; an interruption is said plainly, since charges outlive it."""
     try:
+        _load_kernels(federation)
         if as_json:
             from privagg.cli.live import json_lines
 
@@ -178,6 +180,22 @@ def _train(federation: Federation, *, as_json: bool) -> None:
         raise typer.Exit(console.fail(None, message)) from error
     if result.outcome != "finished":  # it left its files, but is not what was asked for
         raise typer.Exit(2)
+
+
+def _load_kernels(federation: Federation) -> None:
+    """Load the scheme's kernels; where that means compiling them, say what the wait is for."""
+    from threading import Timer
+
+    from privagg.kernels.loading import load_kernels
+
+    text = "compiling kernels for this machine; only its first run waits for that"
+    notice = Timer(_QUIET_SECONDS, console.note, (text,))
+    notice.daemon = True
+    notice.start()
+    try:
+        load_kernels(federation.parameters.compiled_kernels)
+    finally:
+        notice.cancel()
 
 
 def _train_live(federation: Federation) -> RunResult:

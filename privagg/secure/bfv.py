@@ -72,6 +72,7 @@ class BfvParameters(LatticeParameters):
 
     fields: int
     scheme = "bfv"
+    compiled_kernels = ("residues", "wide")
 
     def __post_init__(self) -> None:
         self.check_common()

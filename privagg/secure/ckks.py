@@ -58,6 +58,7 @@ class CkksParameters(LatticeParameters):
     packing_rule: Packing
     scale_bits: int
     scheme = "ckks"
+    compiled_kernels = ("residues",)
 
     def __post_init__(self) -> None:
         self.check_common()

@@ -47,6 +47,7 @@ class PaillierParameters(Parameters):
     modulus_bits: int
     public_modulus: int | None = None
     scheme = "paillier"
+    compiled_kernels = ("modular",)
 
     def __post_init__(self) -> None:
         fact.check_requirement(self.requirement)

@@ -71,11 +71,13 @@ class Parameters(ABC):
         scheme: registered name of the scheme.
         requirement: what these parameters were chosen for.
         security_bits: classical security level they reach (0 for a scheme that hides nothing).
+        compiled_kernels: kernels for `privagg.kernels.loading`, which a first run has to compile.
     """
 
     scheme: str
     requirement: Requirement
     security_bits: int
+    compiled_kernels: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
