@@ -227,13 +227,15 @@ def _open(
     with result.timed("open"):
         for _ in range(OPENING_TRIES):
             result.exchanges += 1
-            reply = next(iter(transport.exchange({job.opener: frame})))
-            if reply.data is not None:
+            replies = list(transport.exchange({job.opener: frame}))
+            answers = [reply.data for reply in replies if reply.data is not None]
+            if answers:
                 break
-        if reply.data is None:
-            raise OpeningRefusedError(f"{job.opener!r} did not open the round: {reply.problem}")
+        if not answers:
+            problem = replies[-1].problem if replies else "no answer"
+            raise OpeningRefusedError(f"{job.opener!r} did not open the round: {problem}")
         try:
-            message = read_message(reply.data, job.roster)
+            message = read_message(answers[0], job.roster)
         except PrivaggError as error:
             raise OpeningRefusedError(f"the answer of {job.opener!r}: {error}") from error
     header = message.header
