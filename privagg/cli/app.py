@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from privagg import __version__
-from privagg.cli import ledgers, numbers, reports, training, verify
+from privagg.cli import deploy, ledgers, numbers, reports, training, verify
 from privagg.cli.console import fail, show_traceback
 from privagg.errors import PrivaggError
 
@@ -24,6 +24,10 @@ trains; a report says what was spent, and against whom it holds.
   privagg init my.toml     write a commented configuration
   privagg check my.toml    noise, ε a round and sizes, before training
   privagg run my.toml      train
+
+[bold]On several machines[/bold]
+
+  privagg deploy           everybody's keys, start the parts, how it ended
 
 [bold]Numbers without training[/bold]
 
@@ -51,6 +55,7 @@ app.command("init")(training.init)
 app.command("check")(training.check)
 app.command("run")(training.run)
 app.command("demo")(training.demo)
+app.add_typer(deploy.app, name="deploy")
 app.command("epsilon")(numbers.epsilon)
 app.command("calibrate")(numbers.calibrate)
 app.add_typer(ledgers.app, name="ledger")

@@ -38,13 +38,13 @@ Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PartyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class _File(BaseModel):
-    """A small TOML file: unknown keys are errors."""
+class PartyFileModel(BaseModel):
+    """A small file of a party: unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PartyFile(_File):
+class PartyFile(PartyFileModel):
     """`party.toml`: who this is.
 
     Args:
@@ -61,7 +61,7 @@ class PartyFile(_File):
     labels: str | None = None
 
 
-class PinsFile(_File):
+class PinsFile(PartyFileModel):
     """`pins.toml`: what a party believes because its owner wrote it down.
 
     Args:
@@ -80,7 +80,7 @@ class PinsFile(_File):
         return Roster(dict(self.roster))
 
 
-_Model = TypeVar("_Model", bound=_File)
+_Model = TypeVar("_Model", bound=PartyFileModel)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class PartyFolder:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the folder {root}: {error.strerror}") from error
-        write_whole(made.party_file, _toml(party.model_dump(exclude_none=True)).encode())
+        write_whole(made.party_file, toml_text(party.model_dump(exclude_none=True)).encode())
         made.identity()
         return made
 
@@ -180,7 +180,7 @@ class PartyFolder:
     def pin(self, pins: PinsFile) -> None:
         """Write down what this party believes, in place of what it believed."""
         facts = pins.model_dump()
-        write_whole(self.pins_file, _toml(facts).encode())
+        write_whole(self.pins_file, toml_text(facts).encode())
 
     def identity(self) -> Identity:
         """This party's identity, its key made where it does not exist yet."""
@@ -251,11 +251,17 @@ def _read(path: Path, model: type[_Model]) -> _Model:
         raise ConfigError(f"{path}: {place}: {details['msg']}") from error
 
 
-def _toml(values: Mapping[str, Any]) -> str:
-    """Strings, and tables of strings after them, as TOML; a JSON string is a TOML string."""
-    lines = [f"{name} = {json.dumps(v)}" for name, v in values.items() if isinstance(v, str)]
+def toml_text(values: Mapping[str, Any]) -> str:
+    """Strings and whole numbers, then tables of strings, as TOML (a JSON string is one)."""
+    plain = {name: v for name, v in values.items() if isinstance(v, str | int)}
+    lines = [f"{name} = {_quoted(v)}" for name, v in plain.items()]
     for name, table in values.items():
         if isinstance(table, Mapping):
             lines += ["", f"[{name}]"]
-            lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()]
+            lines += [f"{_quoted(key)} = {_quoted(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str | int) -> str:
+    # Beyond the basic plane JSON would write two surrogates, which TOML does not know.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

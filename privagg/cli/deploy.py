@@ -1,0 +1,336 @@
+"""`deploy`: a federation across machines, on Flower; from everybody's keys to how the run ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from privagg.cli import console
+from privagg.errors import ConfigError, DeploymentError
+
+if TYPE_CHECKING:
+    from privagg.deployment.flowerfolder import FlowerFolder
+    from privagg.deployment.joining import Agreement
+    from privagg.federation import Federation
+
+HELP = """Run a federation across machines, on Flower, with TLS and authenticated nodes.
+
+Each institution makes its own secrets on its own machine and hands out one
+public card. Nothing secret ever travels.
+
+[bold]Each party, on its own machine[/bold]
+
+  privagg deploy party riverside my.toml    its folder, and its card
+  privagg deploy join riverside *.card      check and pin all cards
+  privagg deploy start riverside            its parts, until Ctrl-C
+
+The coordinator adds --superlink HOST:PORT to `party`; then
+
+  privagg deploy status coordinator         nodes, and how runs ended
+
+[bold]All of it on one machine, for trying out[/bold]
+
+  privagg deploy trial my.toml trial
+  privagg deploy up trial
+
+The guide with every step: examples/flower/README.md
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The federation's file.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A party's folder.")]
+
+
+@app.command()
+def party(
+    name: Annotated[str, typer.Argument(help="A site's name, key-holder, or coordinator.")],
+    config: ConfigPath,
+    folder: Annotated[
+        Path | None, typer.Option(help="The party's folder; by default its name, here.")
+    ] = None,
+    superlink: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Coordinator only: where the nodes reach it."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A site's own data, in place of the configuration's path.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels of image data.")] = None,
+) -> None:
+    """Make a party's folder with secrets of its own, and its public card.
+
+    Run it where the party lives; what is there already is kept. The key holder makes the
+    encryption key here; its `encryption.key` is public and goes to every site with its card.
+
+    [bold]Examples[/bold]
+
+      privagg deploy party riverside my.toml --data patients.csv
+
+      privagg deploy party coordinator my.toml --superlink fl.example.org:9092
+    """
+    from privagg.deployment.joining import card_of, make_party
+    from privagg.deployment.keys import make_key
+
+    federation, agreement = _agreed(config)
+    agreement.check(name)
+    root = folder or Path(name)
+    made = make_party(
+        root, name, agreement, config,
+        data=None if data is None else _from_folder(data, root),
+        labels=None if labels is None else _from_folder(labels, root), superlink=superlink,
+    )  # fmt: skip
+    key_id = None
+    if name == agreement.opener:
+        key_id = make_key(made.party, federation.scheme, federation.parameters)
+    card = card_of(made, agreement, key_id)
+    path = root.parent / f"{name}.card"
+    card.write(path, made.party.identity())
+    out = console.console()
+    pairs = [("folder", f"{root}/ (secret: keep it on this machine, and back it up)")]
+    pairs.append(("card", f"{path} (public: give it to every other party)"))
+    if key_id is not None:
+        pairs.append(("key", f"{made.party.encryption_key} (public: give it to every site)"))
+    console.facts(out, pairs)
+    console.note(f"next, once everybody's cards are here: privagg deploy join {root} *.card")
+
+
+def _from_folder(path: str, root: Path) -> str:
+    """A path as `party.toml` says it; a data set's factory stays as it is."""
+    return path if ":" in path else str(Path(path).resolve())
+
+
+@app.command()
+def join(
+    folder: Folder,
+    cards: Annotated[list[Path], typer.Argument(metavar="CARD...", help="Everybody's cards.")],
+    encryption_key: Annotated[
+        Path | None,
+        typer.Option(help="The opener's encryption.key; needed at a site that does not open."),
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Go on only if the fingerprint is this one.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on this machine.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Coordinator only: address that the SuperLink listens on.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Accept other keys of a party than before.")
+    ] = False,
+) -> None:
+    """Check that everybody's cards belong together, and pin what is in them.
+
+    Prints one fingerprint over all cards. Read it out in a call with all parties before you
+    start: where it differs, somebody's card was exchanged on its way.
+
+    [bold]Example[/bold]
+
+      privagg deploy join riverside *.card --encryption-key encryption.key
+    """
+    from privagg.deployment import joining, keys
+    from privagg.deployment.cards import Card, fingerprint, same_fingerprint
+
+    held = _folder(folder)
+    federation, agreement = _agreed(held.party.federation_file)
+    read = [Card.read(path) for path in cards]
+    if expect is not None and not same_fingerprint(expect, fingerprint(read)):
+        raise DeploymentError(
+            f"the cards' fingerprint is {fingerprint(read)}, not the expected one; nothing was "
+            "changed. Compare the cards with the other parties, one by one"
+        )
+    if encryption_key is not None:
+        key_id = next((c.key_id for c in read if c.party == agreement.opener), None)
+        keys.take_key(
+            held.party, federation.scheme, federation.parameters, _bytes(encryption_key),
+            key_id or "",
+        )  # fmt: skip
+    if held.party.party().name in agreement.sites:
+        keys.read_key_id(held.party, federation.scheme, federation.parameters)
+    made = joining.join(held, agreement, read, listen=listen, port=port, replace=replace)
+    _print_cards(made)
+    console.note("read the fingerprint out in a call with all parties; it is the same everywhere")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _print_cards(made: Any) -> None:
+    from privagg.deployment import nodekeys
+
+    out = console.console()
+    console.table(
+        out,
+        ("party", "identity", "node key"),
+        [
+            (card.party, card.identity[:16],
+             nodekeys.fingerprint(card.node_key) if card.node_key else "none: it has no node")
+            for card in made.cards
+        ],
+        left=(0, 1, 2),
+    )  # fmt: skip
+    out.print()
+    console.facts(out, [("fingerprint", made.fingerprint)])
+    if made.changed:
+        console.note(f"changed: {', '.join(made.changed)}")
+
+
+@app.command()
+def start(folder: Folder) -> None:
+    """Start this party's parts and watch them until Ctrl-C.
+
+    At the coordinator: the SuperLink, which registers the nodes on the cards. Elsewhere: a
+    SuperNode, which keeps trying until the SuperLink accepts it. What they print goes to
+    FOLDER/flower/logs.
+
+    [bold]Example[/bold]
+
+      privagg deploy start riverside
+    """
+    from privagg.deployment.supervisor import asked_to_stop
+    from privagg.deployment.trial import start_party
+
+    with asked_to_stop():
+        try:
+            start_party(_folder(folder), _tell)
+        except KeyboardInterrupt:
+            _tell("stopped")
+
+
+@app.command()
+def status(
+    folder: Folder,
+    run: Annotated[int | None, typer.Option(help="Flower's number of one run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how a party's deployment stands; at the coordinator, who is connected and how runs ended.
+
+    Exit codes: 0 nothing failed, 2 the run that was asked for (or else the newest) failed.
+
+    [bold]Example[/bold]
+
+      privagg deploy status coordinator --run 3890120549032309680
+    """
+    from privagg.cli.deploystatus import facts_of, print_facts
+
+    facts = facts_of(_folder(folder), run)
+    if as_json:
+        console.print_json(facts)
+    else:
+        print_facts(console.console(), facts)
+    shown = facts.get("runs") or [{"status": ""}]
+    if shown[0]["status"] in ("finished:failed", "finished:stopped"):
+        raise typer.Exit(2)
+
+
+@app.command()
+def renew(
+    folder: Folder,
+    days: Annotated[int, typer.Option(min=1, max=825, help="How long the new one is valid.")] = 90,
+) -> None:
+    """Make a new certificate for the SuperLink, under the same authority and for the same key.
+
+    The nodes need nothing new. Restart the coordinator's parts afterwards.
+
+    [bold]Example[/bold]
+
+      privagg deploy renew coordinator
+    """
+    from privagg.deployment import certificates, joining
+
+    made = joining.renew(_folder(folder), days=days)
+    left = certificates.days_left(made.certificate) + 1
+    console.console().print(f"the certificate is valid for {left} days", markup=False)
+
+
+@app.command()
+def approve(
+    folder: Folder,
+    sha256: Annotated[str, typer.Argument(metavar="SHA256", help="Of the app's archive (.fab).")],
+    why: Annotated[str, typer.Option(help="Who read it, and why it may run beside the data.")],
+) -> None:
+    """Let an app with code of its own run at this node. privagg's own apps need no approval.
+
+    Whoever submits a run could otherwise have any program run beside the data. Read the app's
+    code first: `flwr build` makes the archive whose SHA-256 is meant.
+
+    [bold]Example[/bold]
+
+      privagg deploy approve riverside 661e4f...fb15 --why "Dr. Ito read version 3"
+    """
+    from privagg.deployment.flowerfolder import add_approved
+
+    add_approved(_folder(folder), sha256.lower(), why)
+    console.console().print(f"approved {sha256[:16]}… at {folder}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def trial(
+    config: ConfigPath,
+    folder: Annotated[Path, typer.Argument(help="Where all parties' folders go.")],
+) -> None:
+    """Make every party's folder on this machine, for trying out: keys, certificates, cards, pins.
+
+    [bold]Example[/bold]
+
+      privagg deploy trial my.toml trial
+    """
+    from privagg.deployment.parts import require_flower
+    from privagg.deployment.trial import make_trial
+
+    require_flower()
+    federation, agreement = _agreed(config)
+    made = make_trial(folder, config, agreement, federation.scheme, federation.parameters)
+    console.facts(
+        console.console(),
+        [("folder", f"{folder}/"), ("parties", ", ".join(made.parties))],
+    )
+    console.note(f"next: privagg deploy up {folder}")
+
+
+@app.command()
+def up(folder: Annotated[Path, typer.Argument(help="The folder of a trial.")]) -> None:
+    """Start every party of a trial on this machine, and stop them all at Ctrl-C.
+
+    [bold]Example[/bold]
+
+      privagg deploy up trial
+    """
+    from privagg.deployment.supervisor import asked_to_stop
+    from privagg.deployment.trial import Trial
+    from privagg.deployment.trial import up as all_parts
+
+    with asked_to_stop():
+        try:
+            with all_parts(Trial.at(folder), _tell) as supervisor:
+                supervisor.run()
+        except KeyboardInterrupt:
+            _tell("stopped")
+
+
+def _tell(message: str) -> None:
+    console.console().print(message, markup=False, soft_wrap=True)
+
+
+def _folder(path: Path) -> FlowerFolder:
+    from privagg.deployment.parts import folder_at
+
+    return folder_at(path)
+
+
+def _agreed(config: Path) -> tuple[Federation, Agreement]:
+    """The federation of a configuration, and what every party derives from it."""
+    from privagg.cli.training import _federation as load_federation
+    from privagg.deployment.joining import Agreement
+
+    federation = load_federation(config)
+    agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
+    return federation, agreement
