@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from privagg.errors import AppRefusedError
@@ -75,6 +75,7 @@ def test_two_files_of_one_name_are_refused() -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 300), st.integers(0, 255))
 @settings(max_examples=60, deadline=None)
+@example(junk=b"", place=28, value=185)  # EOFError inside zipfile
 def test_hostile_bytes_get_a_name(junk: bytes, place: int, value: int) -> None:
     with pytest.raises(AppRefusedError):
         check_app(junk, ())
