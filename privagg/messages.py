@@ -70,13 +70,29 @@ class Statement(BaseModel):
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
+class ConsistencyProof(BaseModel):
+    """RFC 6962 proof (hex) that a checkpoint extends that of `since` entries."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    since: int = Field(ge=1, lt=1 << 53)
+    path: tuple[Hex64, ...] = Field(max_length=64)
+
+
+KeptSizes = Annotated[dict[Name, Annotated[int, Field(ge=1, lt=1 << 53)]], Field(max_length=10**5)]
+"""Site -> entries of its ledger under the last checkpoint of it that a party keeps."""
+
+MAX_PROOFS = 64
+"""An upload proves at most so many extensions."""
+
+
 class RoundStart(Header):
     """Coordinator to site: take part in this round. Payload: the model, float64 (d,).
 
     Args:
         cohort: sites asked, in roster order.
-        kept_sizes: entries of each site's ledger that the coordinator has a checkpoint of; the
-            upload has to prove that the ledger still extends it.
+        kept_sizes: site -> sizes of its ledger under the checkpoints that coordinator, key holder
+            and other sites keep; its upload has to prove that the ledger still extends each.
         settings: what the round's training is to be told beyond the plan, such as the settings
             that an optimiser changes from round to round; public, and no part of the guarantee.
     """
@@ -85,7 +101,9 @@ class RoundStart(Header):
 
     key_id: Hex64
     cohort: tuple[Name, ...] = Field(max_length=10**6)
-    kept_sizes: dict[Name, int] = Field(default_factory=dict, max_length=10**6)
+    kept_sizes: dict[Name, Annotated[tuple[int, ...], Field(max_length=MAX_PROOFS)]] = Field(
+        default_factory=dict, max_length=10**6
+    )
     settings: dict[str, JsonValue] = Field(default_factory=dict, max_length=10**3)
 
 
@@ -95,7 +113,7 @@ class Upload(Header):
     Args:
         receipt_hash: hash of the ledger entry that charged this contribution.
         checkpoint: the site's signed ledger checkpoint after that charge; receivers keep it.
-        consistency: RFC 6962 proof (hex) that it extends the checkpoint kept before.
+        consistency: proofs that it extends each checkpoint that the round's start asked for.
         generator: name of the site's source of randomness (attested).
         noise_stddev_grid: standard deviation of the noise added, in grid units (attested).
     """
@@ -105,12 +123,12 @@ class Upload(Header):
     key_id: Hex64
     receipt_hash: str = Field(max_length=128)
     checkpoint: str = Field(max_length=8192)
-    consistency: tuple[Hex64, ...] = Field(default=(), max_length=64)
+    consistency: tuple[ConsistencyProof, ...] = Field(default=(), max_length=MAX_PROOFS)
     generator: str = Field(max_length=128)
     noise_stddev_grid: str = Field(max_length=64)
 
 
-RefusalReason = Literal["budget", "plan", "key", "cohort", "spent-attempt", "unavailable"]
+RefusalReason = Literal["budget", "plan", "key", "cohort", "spent-attempt", "ledger", "unavailable"]
 
 
 class Refusal(Header):
@@ -145,6 +163,7 @@ class Opening(Header):
     Args:
         request_sha256: digest of the request frame this answers.
         contributors: whose uploads the opened sum holds, in roster order.
+        kept_sizes: what the key holder now keeps of the sites' ledgers.
     """
 
     kind: ClassVar[int] = 5
@@ -152,6 +171,7 @@ class Opening(Header):
     key_id: Hex64
     request_sha256: Hex64
     contributors: tuple[Name, ...] = Field(max_length=10**5)
+    kept_sizes: KeptSizes = Field(default_factory=dict)
 
 
 class RoundClose(Header):
@@ -161,6 +181,8 @@ class RoundClose(Header):
         outcome: `opened` or `stopped`.
         survivors: contributors of the opened sum (empty when stopped).
         opening: the key holder's signed statement that it opened exactly these.
+        contributions: the survivors' signed statements, in roster order; each site keeps the
+            ledger checkpoints in them and requires that they extend those kept before.
     """
 
     kind: ClassVar[int] = 6
@@ -169,12 +191,15 @@ class RoundClose(Header):
     survivors: tuple[Name, ...] = Field(max_length=10**5)
     reason: str = Field(max_length=2048)
     opening: Statement | None
+    contributions: tuple[Statement, ...] = Field(default=(), max_length=10**5)
 
 
 class Acknowledgement(Header):
-    """A party's answer where nothing but receipt is to be said."""
+    """A party's answer where nothing is to be said but what it keeps of the sites' ledgers."""
 
     kind: ClassVar[int] = 7
+
+    kept_sizes: KeptSizes = Field(default_factory=dict)
 
 
 class PartialSum(Header):
@@ -208,12 +233,14 @@ class Presence(Header):
     Args:
         nonce: the challenge's.
         problem: why it cannot take part in the whole job, for public reasons; empty where it can.
+        kept_sizes: what it keeps of the sites' ledgers; their uploads have to prove to extend it.
     """
 
     kind: ClassVar[int] = 11
 
     nonce: Hex64
     problem: str = Field(max_length=2048)
+    kept_sizes: KeptSizes = Field(default_factory=dict)
 
 
 class LedgerRequest(Header):

@@ -11,8 +11,8 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,11 @@ from privagg.encoding.planned import decode_sum
 from privagg.errors import OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
+    Acknowledgement,
+    Challenge,
     Message,
     Opening,
+    Presence,
     Refusal,
     RoundClose,
     RoundStart,
@@ -34,7 +37,7 @@ from privagg.privacy.plan import ClientPlan, TrainingPlan
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.server.aggregator import Aggregator, RoundTerms
 from privagg.server.checkpoints import CheckpointWatch
-from privagg.transport import Transport
+from privagg.transport import Reply, Transport
 
 FloatVector = NDArray[np.float64]
 
@@ -55,7 +58,7 @@ class Job:
         identity: the coordinator's own.
         roster: pinned identity keys of sites and key holder.
         opener: the party that answers opening requests.
-        watch: keeps the checkpoints of the sites' ledgers; None where nobody watches.
+        watch: keeps the checkpoints of the sites' ledgers, and knows what the others keep.
     """
 
     run: str
@@ -66,7 +69,7 @@ class Job:
     identity: Identity
     roster: Roster
     opener: str
-    watch: CheckpointWatch | None = None
+    watch: CheckpointWatch
 
     def cohort(self) -> tuple[str, ...]:
         """The sites asked in a round: all, or `cohort_size` drawn uniformly by the OS CSPRNG."""
@@ -75,6 +78,16 @@ class Job:
             return names
         drawn = set(secrets.SystemRandom().sample(names, self.plan.addends))
         return tuple(name for name in names if name in drawn)
+
+    def heading(self, result: RoundOutcome) -> dict[str, Any]:
+        """How every message of the coordinator in this round begins."""
+        return {
+            "run": self.run,
+            "round": result.round,
+            "attempt": result.attempt,
+            "sender": self.identity.name,
+            "plan_digest": self.plan.digest,
+        }
 
     def terms(self, round_number: int, attempt: int, cohort: tuple[str, ...]) -> RoundTerms:
         """What the aggregator holds uploads against."""
@@ -157,6 +170,7 @@ def run_round(
     result = RoundOutcome(round_number, attempt, cohort or job.cohort())
     with result.timed("round"):
         terms = job.terms(round_number, attempt, result.cohort)
+        _call_the_roll(job, transport, result)
         aggregator = Aggregator(terms, job.parameters, job.roster, job.watch)
         _collect(job, transport, aggregator, parameters, result, settings or {})
         opening: Statement | None = None
@@ -170,8 +184,37 @@ def run_round(
             result.outcome = "opened"
         except PrivaggError as error:
             result.reason = str(error)
-        _close(job, transport, result, opening)
+        _close(job, transport, result, opening, aggregator.contributions)
     return result
+
+
+def _call_the_roll(job: Job, transport: Transport, result: RoundOutcome) -> None:
+    """Hear, once a run, which checkpoints of the sites' ledgers key holder and sites keep."""
+    parties = job.watch.unheard((*result.cohort, job.opener))
+    if not parties:
+        return
+    header = Challenge(**job.heading(result), nonce=secrets.token_hex(32))
+    frame = Message.sign(job.identity, header).to_bytes()
+    result.exchanges += 1
+    for party in parties:
+        job.watch.hear(party, {})
+    for reply in transport.exchange(dict.fromkeys(parties, frame)):
+        _hear(job, reply, header.nonce)
+
+
+def _hear(job: Job, reply: Reply, nonce: str = "") -> None:
+    """Note what a party says that it keeps, in answer to a challenge or to what was posted."""
+    for frame in (*reply.posted, reply.data or b""):
+        try:
+            header = read_message(frame, job.roster).header
+        except PrivaggError:
+            continue
+        if (header.sender, header.run) != (reply.party, job.run):
+            continue
+        if isinstance(header, Acknowledgement):
+            job.watch.hear(reply.party, header.kept_sizes)
+        if isinstance(header, Presence) and header.nonce == nonce:
+            job.watch.hear(reply.party, header.kept_sizes)
 
 
 def _collect(
@@ -183,17 +226,11 @@ def _collect(
     settings: Mapping[str, JsonValue],
 ) -> None:
     """Ask the cohort for contributions and fold them as they come."""
-    kept = job.watch.kept_sizes(result.cohort) if job.watch is not None else {}
-    aggregator.kept_sizes = kept
     header = RoundStart(
-        run=job.run,
-        round=result.round,
-        attempt=result.attempt,
-        sender=job.identity.name,
-        plan_digest=job.plan.digest,
+        **job.heading(result),
         key_id=job.key_id,
         cohort=result.cohort,
-        kept_sizes=kept,
+        kept_sizes=job.watch.asked(result.cohort),
         settings=dict(settings),
     )
     payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
@@ -201,6 +238,7 @@ def _collect(
     result.bytes_down = dict.fromkeys(result.cohort, len(start))
     result.exchanges += 1
     for reply in transport.exchange(dict.fromkeys(result.cohort, start)):
+        _hear(job, replace(reply, data=None))
         if reply.data is None:
             result.refusals[reply.party] = reply.problem
             continue
@@ -210,6 +248,7 @@ def _collect(
                 aggregator.receive(reply.data, sender=reply.party)
             except PrivaggError as error:
                 result.refusals[reply.party] = f"{type(error).__name__}: {error}"
+                job.watch.doubt(reply.party)
 
 
 def _open(
@@ -248,24 +287,29 @@ def _open(
         or header.contributors != contributors
     ):
         raise OpeningRefusedError(f"{job.opener!r} answered another request than the one asked")
+    job.watch.hear(job.opener, header.kept_sizes)
     return message
 
 
-def _close(job: Job, transport: Transport, result: RoundOutcome, opening: Statement | None) -> None:
+def _close(
+    job: Job,
+    transport: Transport,
+    result: RoundOutcome,
+    opening: Statement | None,
+    contributions: tuple[Statement, ...],
+) -> None:
     """Tell the cohort how the round ended, so that every ledger can say what really happened.
 
     Nobody waits for an answer to this: it travels with whatever the sites are asked next.
     """
     header = RoundClose(
-        run=job.run,
-        round=result.round,
-        attempt=result.attempt,
-        sender=job.identity.name,
-        plan_digest=job.plan.digest,
+        **job.heading(result),
         outcome=result.outcome,
         survivors=result.survivors,
         reason=result.reason[:2048],
         opening=opening,
+        contributions=contributions if opening is not None else (),
     )
     frame = Message.sign(job.identity, header).to_bytes()
+    job.watch.relayed(result.cohort, result.survivors)
     transport.post(dict.fromkeys(result.cohort, frame))

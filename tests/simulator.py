@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from privagg.client.site import Pins, Site
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
-from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
 from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, RoundOutcome, run_round
@@ -49,10 +49,11 @@ class Wire:
     handlers: dict[str, Callable[[bytes], bytes]]
     answers: dict[str, Callable[[bytes], bytes | None]] = field(default_factory=dict)
     seen: dict[str, list[bytes]] = field(default_factory=dict)
+    posted: dict[str, bytes] = field(default_factory=dict)
 
     def post(self, frames: Mapping[str, bytes]) -> None:
         for party, frame in frames.items():
-            self.handlers[party](frame)
+            self.posted[party] = self.handlers[party](frame)
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
         for party, frame in requests.items():
@@ -96,14 +97,19 @@ class Simulation:
         self.ledgers = {name: self._ledger(name, Decimal(budget)) for name in NAMES}
         self.sites = {name: self.site(name) for name in NAMES}
         self.key_holder = self.make_key_holder()
-        keeper = CheckpointKeeper.open(folder / "kept.sqlite")
-        self.watch = CheckpointWatch(keeper, self.roster)
+        self.keeper = CheckpointKeeper.open(folder / "kept.sqlite")
+        self.begin("run-1")
         self.wire = Wire(
             {
                 **{name: site.handle for name, site in self.sites.items()},
                 "key-holder": lambda data: self.key_holder.handle(data),
             }
         )
+
+    def begin(self, run: str) -> None:
+        """Begin a run: what the coordinator knows now is what it kept durably."""
+        self.run = run
+        self.watch = CheckpointWatch(self.keeper, self.roster)
 
     def _ledger(self, name: str, budget: Decimal) -> Ledger:
         ledger = Ledger.create(
@@ -150,12 +156,15 @@ class Simulation:
             roster=self.roster,
             aggregator="coordinator",
             store=self.folder / "openings.sqlite",
+            checkpoints=PeerCheckpoints(
+                CheckpointKeeper.open(self.folder / "key-holder-kept.sqlite"), self.roster
+            ),
         )
 
     @property
     def job(self) -> Job:
         return Job(
-            run="run-1",
+            run=self.run,
             plan=self.plan,
             scheme=self.scheme,
             parameters=self.key.encryption_key.parameters,

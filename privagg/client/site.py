@@ -17,15 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.client.closing import Closing
 from privagg.errors import (
     BudgetExceededError,
     CohortError,
     DataError,
     KeyMismatchError,
+    LedgerTamperedError,
     MessageError,
     PrivaggError,
     ReceiptError,
-    SignatureError,
     UnknownPartyError,
     WrongRoundError,
 )
@@ -33,11 +34,11 @@ from privagg.identity import Identity, Roster
 from privagg.messages import (
     Acknowledgement,
     Challenge,
+    ConsistencyProof,
     Header,
     LedgerExport,
     LedgerRequest,
     Message,
-    Opening,
     OpenRequest,
     Presence,
     Refusal,
@@ -46,7 +47,6 @@ from privagg.messages import (
     RoundStart,
     Upload,
     read_message,
-    read_statement,
     refusal_text,
 )
 from privagg.privacy.events import DpEvent, Mechanism
@@ -151,6 +151,14 @@ class Site:
         self._key = key
         self._randomness = randomness
         self._key_holder = key_holder
+        self._closing = Closing(
+            name=identity.name,
+            pins=pins,
+            plan=plan,
+            ledger=ledger,
+            secure=randomness.secure,
+            noise_stddev_grid=_noise_text(plan),
+        )
         self.encrypt_seconds = 0.0
         """Wall-clock seconds of the last encryption; shown to the owner, in no message."""
 
@@ -185,8 +193,8 @@ class Site:
         if isinstance(header, RoundStart):
             return self._take_part(header, message)
         if isinstance(header, RoundClose):
-            self._record(header)
-            return Message.sign(self.identity, Acknowledgement(**self._reply_to(header))).to_bytes()
+            self._closing.record(header)
+            return self._acknowledge(header)
         if isinstance(header, Challenge):
             return self._introduce(header)
         if isinstance(header, LedgerRequest):
@@ -198,7 +206,10 @@ class Site:
     def _introduce(self, header: Challenge) -> bytes:
         """Prove who this is; before round 1, look whether the budget has room for the whole job."""
         presence = Presence(
-            **self._reply_to(header), nonce=header.nonce, problem=self._problem(header)
+            **self._reply_to(header),
+            nonce=header.nonce,
+            problem=self._problem(header),
+            kept_sizes=self._closing.tell(header.run),
         )
         return Message.sign(self.identity, presence).to_bytes()
 
@@ -223,6 +234,11 @@ class Site:
         return Message.sign(
             self.identity, LedgerExport(**self._reply_to(header)), export
         ).to_bytes()
+
+    def _acknowledge(self, header: Header) -> bytes:
+        sizes = self._closing.tell(header.run)
+        facts = Acknowledgement(**self._reply_to(header), kept_sizes=sizes)
+        return Message.sign(self.identity, facts).to_bytes()
 
     # --- taking part ---------------------------------------------------------------------------
 
@@ -268,6 +284,7 @@ class Site:
             )
         if self.identity.name not in cohort:
             raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
+        self._closing.require_asked(header)
 
     def _read_model(self, message: Message) -> FloatVector:
         expected = 8 * self._plan.dimension
@@ -348,65 +365,18 @@ class Site:
         self.encrypt_seconds = time.perf_counter() - start
         return frame
 
-    def _consistency(self, header: RoundStart, receipt: Receipt) -> tuple[str, ...]:
-        """Proof that the receipt's checkpoint extends the one that the coordinator kept."""
-        kept = header.kept_sizes.get(self.identity.name, 0)
-        if not 0 < kept <= receipt.index:
-            return ()
-        proof = self.ledger.consistency_proof(kept, receipt.index + 1)
-        return tuple(step.hex() for step in proof)
-
-    # --- what really happened ------------------------------------------------------------------
-
-    def _record(self, close: RoundClose) -> None:
-        """Append the realised event, or the stop; neither gives any budget back."""
-        place = {"run": close.run, "round": close.round, "attempt": close.attempt}
-        charged = self.ledger.stored_upload(*close.place) is not None
-        if close.outcome == "stopped":
-            if not charged or self.ledger.recorded("realised", self._subject(close)):
-                raise CohortError("there is no open attempt of this site that could have stopped")
-            self.ledger.record("aborted", {**place, "reason": close.reason})
-            return
-        if close.opening is None:
-            raise CohortError("a round cannot have been opened without its key holder's statement")
-        opening = read_statement(close.opening, self._pins.roster)
-        if not isinstance(opening, Opening) or opening.place != close.place:
-            raise SignatureError("the opening's statement is for another round")
-        if (
-            opening.sender != self._pins.opener
-            or opening.plan_digest != self._pins.plan_digest
-            or opening.key_id != self._pins.key_id
-        ):
-            raise SignatureError(
-                f"the statement of {opening.sender!r} is not one of {self._pins.opener!r} for "
-                "this plan and key"
+    def _consistency(self, header: RoundStart, receipt: Receipt) -> tuple[ConsistencyProof, ...]:
+        """Proofs that the receipt's checkpoint extends each one that somebody keeps."""
+        asked = header.kept_sizes.get(self.identity.name, ())
+        size = receipt.index + 1
+        return tuple(
+            ConsistencyProof(
+                since=kept,
+                path=tuple(step.hex() for step in self.ledger.consistency_proof(kept, size)),
             )
-        in_order = tuple(name for name in self._plan.names if name in set(close.survivors))
-        if opening.contributors != close.survivors or close.survivors != in_order:
-            raise CohortError("the coordinator and the key holder name different contributors")
-        if not self._plan.minimum_survivors <= len(in_order) <= self._plan.addends:
-            raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
-        event = self._plan.realised_event(self.identity.name, close.survivors)
-        if event.terms and not self._randomness.secure:
-            event = DpEvent.once(Mechanism(kind="non-private"))
-        self.ledger.record(
-            "realised",
-            {
-                **place,
-                "dataset": self._terms.dataset,
-                "unit": self._plan.unit.value,
-                "event": event,
-                "attested_by": opening.sender,
-                "facts": {
-                    "survivors": list(close.survivors),
-                    "contributed": self.identity.name in close.survivors,
-                    "noise_stddev_grid": _noise_text(self._plan),
-                },
-            },
+            for kept in sorted(set(asked))
+            if 0 < kept < size
         )
-
-    def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
-        return (*close.place, self._terms.dataset, self._plan.unit.value)
 
     def _reply_to(self, header: Header) -> dict[str, Any]:
         return {
@@ -433,5 +403,6 @@ def _reason(error: PrivaggError) -> RefusalReason:
         (KeyMismatchError, "key"),
         (WrongRoundError, "plan"),
         (CohortError, "cohort"),
+        (LedgerTamperedError, "ledger"),
     )
     return next((reason for kind, reason in reasons if isinstance(error, kind)), "unavailable")

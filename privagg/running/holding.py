@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from privagg.identity import Identity, Roster
+from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 from privagg.running.names import COORDINATOR
 from privagg.secure.keyholder import KeyHolder, OpeningRule
@@ -21,8 +22,10 @@ def make_key_holder(
         identity: the key holder's own.
         roster: identity keys that it pins.
         key: its decryption key.
-        store: its SQLite file of what was opened.
+        store: its SQLite file of what was opened; the checkpoints of the sites' ledgers that it
+            keeps lie beside it.
     """
+    kept = CheckpointKeeper.open(store.with_name(f"{store.stem}-checkpoints.sqlite"))
     rule = OpeningRule(
         plan_digest=plan.digest,
         names=plan.names,
@@ -32,5 +35,11 @@ def make_key_holder(
         strict=plan.strict,
     )
     return KeyHolder(
-        identity=identity, key=key, rule=rule, roster=roster, aggregator=COORDINATOR, store=store
+        identity=identity,
+        key=key,
+        rule=rule,
+        roster=roster,
+        aggregator=COORDINATOR,
+        store=store,
+        checkpoints=PeerCheckpoints(kept, roster),
     )

@@ -19,8 +19,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from privagg.errors import KeyMismatchError, OpeningRefusedError, PrivaggError, WrongRoundError
+from privagg.errors import (
+    KeyMismatchError,
+    LedgerError,
+    OpeningRefusedError,
+    PrivaggError,
+    WrongRoundError,
+)
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Challenge,
@@ -75,6 +82,22 @@ class OpeningRule:
     strict: bool
 
 
+class CheckpointMemory(Protocol):
+    """What the key holder remembers of the sites' ledgers; this room knows no ledger itself."""
+
+    def tell(self, run: str, sites: Sequence[str]) -> dict[str, int]:
+        """Site -> entries under the checkpoint kept last, which its next upload must extend."""
+        ...
+
+    def require(self, uploads: Sequence[Upload]) -> None:
+        """Keep the checkpoints of verified uploads.
+
+        Raises:
+            LedgerError: one does not extend what is kept; the message names the site.
+        """
+        ...
+
+
 class KeyHolder:
     """Opens sums under one key and one rule. Bytes in, bytes out; durable state in one file.
 
@@ -85,6 +108,7 @@ class KeyHolder:
         roster: pinned identity keys of the sites and of the aggregator.
         aggregator: the only party whose opening requests are considered.
         store: SQLite file of what was opened; created with mode 0600 where absent.
+        checkpoints: its memory of the sites' ledgers; nothing is opened for one that was rewritten.
     """
 
     def __init__(
@@ -96,6 +120,7 @@ class KeyHolder:
         roster: Roster,
         aggregator: str,
         store: Path,
+        checkpoints: CheckpointMemory,
     ) -> None:
         self.identity = identity
         self._key = key
@@ -103,6 +128,7 @@ class KeyHolder:
         self._roster = roster
         self._aggregator = aggregator
         self._store = store
+        self._checkpoints = checkpoints
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(store, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(self._connect()) as database:
@@ -137,6 +163,7 @@ class KeyHolder:
             plan_digest=header.plan_digest,
             nonce=header.nonce,
             problem="",
+            kept_sizes=self._checkpoints.tell(header.run, self._rule.names),
         )
         return Message.sign(self.identity, presence).to_bytes()
 
@@ -162,10 +189,12 @@ class KeyHolder:
         stored = self._stored(header, request_sha256)
         if stored is not None:
             return stored
-        contributors = self._check_contributions(header)
+        uploads = self._check_contributions(header)
+        contributors = tuple(upload.sender for upload in uploads)
         tensor = self._check_tensor(header, message.payload, contributors)
         if self._rule.strict:
             self._add_again(header, message.payload, tensor)
+        self._checkpoints.require(uploads)
         stored = self._bind(header, request_sha256)
         if stored is not None:
             return stored
@@ -184,12 +213,13 @@ class KeyHolder:
             key_id=header.key_id,
             request_sha256=request_sha256,
             contributors=contributors,
+            kept_sizes=self._checkpoints.tell(header.run, self._rule.names),
         )
         answer = Message.sign(self.identity, opening, share).to_bytes()
         return self._remember(header, request_sha256, answer)
 
-    def _check_contributions(self, header: OpenRequest) -> tuple[str, ...]:
-        """Who contributed, every signature verified; order and number as the rule says."""
+    def _check_contributions(self, header: OpenRequest) -> list[Upload]:
+        """What was contributed, every signature verified; order and number as the rule says."""
         rule = self._rule
         if header.plan_digest != rule.plan_digest:
             raise _other_plan(header.plan_digest, rule)
@@ -200,7 +230,7 @@ class KeyHolder:
                 f"the request is for key {header.key_id[:16]}..., held is "
                 f"{self._key.encryption_key.key_id[:16]}..."
             )
-        names = []
+        uploads = []
         for statement in header.contributions:
             upload = read_statement(statement, self._roster)
             if not isinstance(upload, Upload):
@@ -213,7 +243,8 @@ class KeyHolder:
                 )
             if upload.key_id != header.key_id:
                 raise KeyMismatchError(f"{upload.sender!r} encrypted under another key")
-            names.append(upload.sender)
+            uploads.append(upload)
+        names = [upload.sender for upload in uploads]
         expected = [name for name in rule.names if name in set(names)]
         if names != expected:
             raise OpeningRefusedError(
@@ -225,7 +256,7 @@ class KeyHolder:
                 f"{len(names)} contributions; the plan opens {rule.minimum_survivors} to "
                 f"{rule.addends} together"
             )
-        return tuple(names)
+        return uploads
 
     def _check_tensor(
         self, header: OpenRequest, payload: bytes | memoryview, contributors: tuple[str, ...]
@@ -326,6 +357,8 @@ def _reason(error: PrivaggError) -> RefusalReason:
         return "key"
     if isinstance(error, WrongRoundError):
         return "plan"
+    if isinstance(error, LedgerError):
+        return "ledger"
     return "cohort"
 
 

@@ -6,6 +6,7 @@ running sum exactly as it was; the error names the sender and the reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,7 @@ class Aggregator:
         terms: what the round is about.
         parameters: public parameters of the scheme, with the key's public facts.
         roster: pinned identity keys of the sites.
-        watch: keeps the sites' ledger checkpoints; None where nobody watches.
+        watch: keeps the sites' ledger checkpoints, from what it keeps as the round starts.
     """
 
     def __init__(
@@ -95,14 +96,18 @@ class Aggregator:
     ) -> None:
         self.terms = terms
         self._watch = watch
-        self.kept_sizes: dict[str, int] = {}
-        """What the round told each site of its kept checkpoint; set before uploads come."""
+        self._kept_sizes = watch.kept_sizes(terms.cohort) if watch is not None else {}
         self._parameters = parameters
         self._roster = roster
         self._fold = parameters.fold()
         self._statements: dict[str, Statement] = {}
         self._uploads: dict[str, bytes] = {}
         self.refused: dict[str, PrivaggError] = {}
+
+    @property
+    def contributions(self) -> tuple[Statement, ...]:
+        """The signed statements of every upload in the sum, in roster order."""
+        return tuple(self._statements[name] for name in self.contributors)
 
     @property
     def contributors(self) -> tuple[str, ...]:
@@ -137,8 +142,7 @@ class Aggregator:
         if not isinstance(header, Upload):
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
         self._check_key(header.sender, header.key_id)
-        if self._watch is not None:
-            self._watch.keep(header, since=self.kept_sizes.get(header.sender))
+        self._keep_checkpoints([header])
         self._add(header.sender, message.payload, {header.sender: message.statement})
         if self.terms.strict:
             self._uploads[header.sender] = bytes(data)
@@ -158,6 +162,7 @@ class Aggregator:
         self._require_place(header, header.sender)
         self._check_key(header.sender, header.key_id)
         statements: dict[str, Statement] = {}
+        uploads = []
         for statement in header.contributions:
             upload = read_statement(statement, self._roster)
             if not isinstance(upload, Upload) or upload.sender in statements:
@@ -165,6 +170,8 @@ class Aggregator:
             self._check_place(upload)
             self._check_key(upload.sender, upload.key_id)
             statements[upload.sender] = statement
+            uploads.append(upload)
+        self._keep_checkpoints(uploads)
         self._add(header.sender, payload, statements)
 
     def _add(self, sender: str, payload: Buffer, statements: dict[str, Statement]) -> None:
@@ -178,6 +185,10 @@ class Aggregator:
         except CiphertextError as error:
             raise CiphertextError(f"upload of {sender!r}: {error}") from error
         self._statements.update(statements)
+
+    def _keep_checkpoints(self, uploads: Sequence[Upload]) -> None:
+        if self._watch is not None:
+            self._watch.keep(uploads, since=self._kept_sizes)
 
     def _check_key(self, sender: str, key_id: str) -> None:
         if key_id != self.terms.key_id:
@@ -258,7 +269,7 @@ class Aggregator:
         header = PartialSum(
             **self._reply_as(identity),
             key_id=self.terms.key_id,
-            contributions=tuple(self._statements[name] for name in self.contributors),
+            contributions=self.contributions,
         )
         return Message.sign(identity, header, self._sum_tensor())
 
@@ -288,7 +299,7 @@ class Aggregator:
         header = OpenRequest(
             **self._reply_as(identity),
             key_id=self.terms.key_id,
-            contributions=tuple(self._statements[name] for name in contributors),
+            contributions=self.contributions,
             tensor_bytes=len(tensor),
             upload_bytes=tuple(len(upload) for upload in uploads),
         )

@@ -1,20 +1,16 @@
-"""What the coordinator remembers of every site's ledger, so that no history is rewritten unseen.
+"""The coordinator's memory of every site's ledger, and what it knows of the others' memories.
 
-The owner of a ledger could sign a whole new history. It cannot make the coordinator forget: each
-upload carries the site's signed checkpoint and a proof that it extends the one kept before.
+A round's start asks each site to prove that its ledger extends what anybody keeps of it; so the
+coordinator hears, once a run and with each answer, what key holder and sites keep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from privagg.errors import UnknownPartyError
 from privagg.identity import Roster
-from privagg.messages import Upload
-from privagg.privacy.ledger import Checkpoint, CheckpointKeeper, Verifier
-from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
+from privagg.messages import MAX_PROOFS, Upload
+from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
 
 
 class CheckpointWatch:
@@ -26,38 +22,49 @@ class CheckpointWatch:
     """
 
     def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
-        self._keeper = keeper
-        self._roster = roster
+        self._own = PeerCheckpoints(keeper, roster)
+        self._heard: dict[str, dict[str, int]] = {}
 
-    def kept_sizes(self, sites: Sequence[str]) -> dict[str, int]:
+    def kept_sizes(self, sites: Iterable[str]) -> dict[str, int]:
         """Entries of each site's ledger at the checkpoint kept last; absent where none is kept."""
-        found = {}
-        for site in sites:
-            note = self._keeper.latest(ORIGIN_PREFIX + site)
-            if note is not None:
-                found[site] = Checkpoint.parse(note).size
-        return found
+        return self._own.kept_sizes(sites)
 
-    def keep(self, upload: Upload, *, since: int | None) -> None:
-        """Keep an upload's checkpoint, once it extends the one that the round told the site.
+    def unheard(self, parties: Iterable[str]) -> tuple[str, ...]:
+        """The parties that have not yet said what they keep."""
+        return tuple(dict.fromkeys(party for party in parties if party not in self._heard))
+
+    def hear(self, party: str, sizes: Mapping[str, int]) -> None:
+        """Note what a party keeps, as it says itself or as follows from what it was sent."""
+        self._heard.setdefault(party, {}).update(sizes)
+
+    def doubt(self, party: str) -> None:
+        """Forget what a party keeps, so that it is asked anew before the next round."""
+        self._heard.pop(party, None)
+
+    def relayed(self, parties: Iterable[str], survivors: Sequence[str]) -> None:
+        """Assume that parties keep what they are being sent, until they say what they keep."""
+        sizes = self.kept_sizes(survivors)
+        for party in parties:
+            if party in self._heard:
+                self.hear(party, sizes)
+
+    def asked(self, cohort: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Site -> every size that its next upload has to prove to extend."""
+        keepers = (self.kept_sizes(cohort), *self._heard.values())
+        found = {site: {sizes[site] for sizes in keepers if site in sizes} for site in cohort}
+        return {site: tuple(sorted(sizes)[-MAX_PROOFS:]) for site, sizes in found.items() if sizes}
+
+    def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, int]) -> None:
+        """Keep checkpoints, once they extend those that the coordinator kept at the round's start.
 
         Args:
-            upload: a verified upload.
-            since: size of the kept checkpoint that the proof starts from; None where none was.
+            uploads: verified.
+            since: what it kept then.
 
         Raises:
-            LedgerError: the upload lacks the proof that is needed.
+            LedgerError: an upload lacks the proof that is needed.
             LedgerTamperedError: forged, rolled back or forked; the ledger's history was rewritten.
-            UnknownPartyError: no key is pinned for the sender.
+            UnknownPartyError: no key is pinned for a sender.
         """
-        if upload.sender not in self._roster.keys:
-            raise UnknownPartyError(f"no key is pinned for {upload.sender!r}")
-        raw = bytes.fromhex(self._roster.keys[upload.sender])
-        origin = ORIGIN_PREFIX + upload.sender
-        self._keeper.keep(
-            origin,
-            upload.checkpoint,
-            verifier=Verifier.of(origin, Ed25519PublicKey.from_public_bytes(raw)),
-            proof=[bytes.fromhex(step) for step in upload.consistency],
-            since=since,
-        )
+        for error in self._own.keep(uploads, since).values():
+            raise error

@@ -33,12 +33,13 @@ from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Guarantee, guarantee
-from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, run_round
 from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.optimizers import make_optimizer
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
@@ -92,7 +93,6 @@ class Replay:
             )
             for site in federation.config.sites
         }
-        self._key_holder = self._make_key_holder()
 
     def draws(self, count: int) -> Iterator[Draw]:
         """`count` runs, each from charge to model, with noise of its own."""
@@ -123,7 +123,7 @@ class Replay:
     def _draw(self, run: str) -> Draw:
         ledgers = {name: self._fresh_ledger(name, run) for name in self.plan.names}
         try:
-            transport = LocalTransport(self._handlers(ledgers))
+            transport = LocalTransport(self._handlers(ledgers, run))
             parameters, sent = self._train(self._job(run), transport)
             spent = {
                 name: ledger.spent(self._budget_key(name)).epsilon.upper
@@ -161,7 +161,9 @@ class Replay:
     def _budget_key(self, name: str) -> BudgetKey:
         return BudgetKey(self.plan.site(name).dataset, self.plan.unit.value)
 
-    def _handlers(self, ledgers: dict[str, Ledger]) -> dict[str, Callable[[bytes], bytes]]:
+    def _handlers(
+        self, ledgers: dict[str, Ledger], run: str
+    ) -> dict[str, Callable[[bytes], bytes]]:
         pins = Pins(
             roster=self._roster,
             coordinator=COORDINATOR,
@@ -182,7 +184,7 @@ class Replay:
             for name in self.plan.names
         }
         handlers = {name: site.handle for name, site in sites.items()}
-        return {**handlers, KEY_HOLDER: self._key_holder.handle}
+        return {**handlers, KEY_HOLDER: self._make_key_holder(run).handle}
 
     def _job(self, run: str) -> Job:
         return Job(
@@ -194,9 +196,13 @@ class Replay:
             identity=self._identities[COORDINATOR],
             roster=self._roster,
             opener=KEY_HOLDER,
+            watch=CheckpointWatch(self._checkpoints(run, COORDINATOR), self._roster),
         )
 
-    def _make_key_holder(self) -> KeyHolder:
+    def _checkpoints(self, run: str, party: str) -> CheckpointKeeper:
+        return CheckpointKeeper.open(self._folder / run / f"{party}-checkpoints.sqlite")
+
+    def _make_key_holder(self, run: str) -> KeyHolder:
         plan = self.plan
         return KeyHolder(
             identity=self._identities[KEY_HOLDER],
@@ -212,6 +218,7 @@ class Replay:
             roster=self._roster,
             aggregator=COORDINATOR,
             store=self._folder / "openings.sqlite",
+            checkpoints=PeerCheckpoints(self._checkpoints(run, KEY_HOLDER), self._roster),
         )
 
 

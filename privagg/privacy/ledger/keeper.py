@@ -7,6 +7,7 @@ next one of the same ledger must extend it; the owner proves that with a consist
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from sqlalchemy import Connection, insert, select, text
@@ -16,6 +17,27 @@ from privagg.privacy.ledger import schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.store import Location, Store
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A checkpoint as somebody shows it, to be kept once it proves consistent.
+
+    Attributes:
+        origin: the ledger it must be of.
+        note: the signed checkpoint.
+        verifier: the public key pinned for that ledger's owner.
+        proof: consistency proof between this checkpoint and the kept one; needed unless nothing
+            is kept yet or the size is already kept.
+        since: size of the kept checkpoint that the proof starts from; the latest by default.
+            Runs side by side each prove from what they were told.
+    """
+
+    origin: str
+    note: str
+    verifier: Verifier
+    proof: Sequence[bytes] | None = None
+    since: int | None = None
 
 
 class CheckpointKeeper:
@@ -64,29 +86,27 @@ class CheckpointKeeper:
                 forked.
         """
         pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
-        checkpoint = open_checkpoint(note, pinned)
-        if checkpoint.origin != origin:
-            raise LedgerTamperedError(
-                f"a checkpoint of {checkpoint.origin!r} was given for the ledger {origin!r}"
-            )
+        problems = self.keep_all([Shown(origin, note, pinned, proof, since)])
+        if problems:
+            raise problems[origin]
+        return Checkpoint.parse(note)
+
+    def keep_all(self, shown: Sequence[Shown]) -> dict[str, LedgerError]:
+        """Keep what is consistent of several ledgers' checkpoints, in one transaction.
+
+        Returns:
+            Origin -> why its checkpoint was not kept, as `keep` would have raised it.
+        """
+        problems: dict[str, LedgerError] = {}
         with self._store.write(lock_tree=False) as connection:
             if connection.dialect.name != "sqlite":
                 connection.execute(text("LOCK TABLE ledger_kept IN SHARE ROW EXCLUSIVE MODE"))
-            same = _kept(connection, origin, checkpoint.size)
-            if same is not None:
-                require_extends(Checkpoint.parse(same), checkpoint, ())
-                return checkpoint
-            latest = _kept(connection, origin, since)
-            if latest is None and since is not None:
-                raise LedgerError(f"no checkpoint of {since} entries of {origin} is kept")
-            if latest is not None:
-                _require_consistent(Checkpoint.parse(latest), checkpoint, proof)
-            connection.execute(
-                insert(schema.kept).values(
-                    origin=origin, size=checkpoint.size, verifier=pinned.encode(), note=note
-                )
-            )
-        return checkpoint
+            for each in shown:
+                try:
+                    _keep(connection, each)
+                except LedgerError as error:
+                    problems[each.origin] = error
+        return problems
 
     def latest(self, origin: str) -> str | None:
         """The largest checkpoint kept of the ledger `origin`, None where none is kept."""
@@ -105,6 +125,32 @@ class CheckpointKeeper:
     def close(self) -> None:
         """Give back every connection to the database."""
         self._store.close()
+
+
+def _keep(connection: Connection, shown: Shown) -> None:
+    """Insert a checkpoint that is consistent with the kept one; nothing where it is kept."""
+    origin, checkpoint = shown.origin, open_checkpoint(shown.note, shown.verifier)
+    if checkpoint.origin != origin:
+        raise LedgerTamperedError(
+            f"a checkpoint of {checkpoint.origin!r} was given for the ledger {origin!r}"
+        )
+    same = _kept(connection, origin, checkpoint.size)
+    if same is not None:
+        require_extends(Checkpoint.parse(same), checkpoint, ())
+        return
+    latest = _kept(connection, origin, shown.since)
+    if latest is None and shown.since is not None:
+        raise LedgerError(f"no checkpoint of {shown.since} entries of {origin} is kept")
+    if latest is not None:
+        _require_consistent(Checkpoint.parse(latest), checkpoint, shown.proof)
+    connection.execute(
+        insert(schema.kept).values(
+            origin=origin,
+            size=checkpoint.size,
+            verifier=shown.verifier.encode(),
+            note=shown.note,
+        )
+    )
 
 
 def _require_consistent(

@@ -146,6 +146,11 @@ class LedgerWriting(LedgerReading):
                     raise LedgerError(f"nothing was charged for {subject}; charge comes first")
             return self._append(connection, head, entry).entry
 
+    @property
+    def keeper(self) -> CheckpointKeeper:
+        """Keeps other ledgers' checkpoints in this ledger's database, beside its own entries."""
+        return CheckpointKeeper(self._store)
+
     def keep_checkpoint(
         self,
         origin: str,
@@ -155,11 +160,11 @@ class LedgerWriting(LedgerReading):
         proof: Sequence[bytes] | None = None,
     ) -> Checkpoint:
         """Keep another ledger's checkpoint; see `CheckpointKeeper.keep`."""
-        return CheckpointKeeper(self._store).keep(origin, note, verifier=verifier, proof=proof)
+        return self.keeper.keep(origin, note, verifier=verifier, proof=proof)
 
     def kept_checkpoint(self, origin: str) -> str | None:
         """The largest checkpoint kept of another ledger, None where none is kept."""
-        return CheckpointKeeper(self._store).latest(origin)
+        return self.keeper.latest(origin)
 
     # --- shared ----------------------------------------------------------------------------------
 

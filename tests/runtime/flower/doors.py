@@ -15,7 +15,7 @@ from privagg.client.site import Pins
 from privagg.errors import PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
-from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
 from privagg.privacy.plan import ClientPlan, SiteTerms
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job
@@ -174,6 +174,9 @@ class Doors:
             roster=self.roster,
             aggregator="coordinator",
             store=self.folder / "openings.sqlite",
+            checkpoints=PeerCheckpoints(
+                CheckpointKeeper.open(self.folder / "key-holder-kept.sqlite"), self.roster
+            ),
         )
 
     def private_grid(self, **options: Any) -> PrivateGrid:

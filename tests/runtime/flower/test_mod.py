@@ -64,7 +64,7 @@ def test_figures_and_models_never_leave_in_the_clear(tmp_path: Path) -> None:
     doors = Doors(tmp_path, scheme_name="bfv")
     heard = listen(doors)
     run(doors)
-    assert len(heard) == 5  # four uploads, one opening
+    assert len(heard) == 10  # five answers to the roll call, four uploads, one opening
     assert not [b for b in heard if b"mean-age" in b or b"num-examples" in b or b"metrics" in b]
 
 

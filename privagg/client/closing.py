@@ -1,0 +1,160 @@
+"""What a site does once a round is over: records it, and keeps the others' checkpoints.
+
+Nothing recorded here gives budget back. A peer whose ledger does not extend what this site keeps of
+it is remembered; the site takes part in no further round with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from privagg.errors import CohortError, LedgerTamperedError, PrivaggError, SignatureError
+from privagg.messages import Opening, RoundClose, RoundStart, Upload, read_statement
+from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.ledger import Ledger, PeerCheckpoints
+from privagg.privacy.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from privagg.client.site import Pins
+
+
+class Closing:
+    """A site's ends of rounds.
+
+    Args:
+        name: the site's.
+        pins: what it believes.
+        plan: the plan whose digest it pinned.
+        ledger: its own; the peers' checkpoints are kept in its database.
+        secure: False where the randomness is a test's; the realised event is then infinite.
+        noise_stddev_grid: of this site's noise share, as recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        pins: Pins,
+        plan: TrainingPlan,
+        ledger: Ledger,
+        secure: bool,
+        noise_stddev_grid: str,
+    ) -> None:
+        self._name = name
+        self._pins = pins
+        self._plan = plan
+        self._ledger = ledger
+        self._secure = secure
+        self._noise_stddev_grid = noise_stddev_grid
+        self._peers = PeerCheckpoints(ledger.keeper, pins.roster)
+        self._distrusted: dict[str, str] = {}
+
+    def tell(self, run: str) -> dict[str, int]:
+        """Site -> entries of its ledger under the checkpoint kept last; the next must extend it."""
+        return self._peers.tell(run, self._plan.names)
+
+    def require_asked(self, start: RoundStart) -> None:
+        """Refuse a round with a site whose history was rewritten, or that is not asked for proofs.
+
+        Raises:
+            LedgerTamperedError: a site in the cohort showed a ledger that contradicts what is kept.
+            CohortError: the round does not ask a site to extend what is kept of its ledger here.
+        """
+        told = self._peers.told(start.run, start.cohort)
+        for site in start.cohort:
+            if site in self._distrusted:
+                raise LedgerTamperedError(
+                    f"{self._name!r} takes part in no round with {site!r}: {self._distrusted[site]}"
+                )
+            asked = start.kept_sizes.get(site, ())
+            if site != self._name and site in told and told[site] not in asked:
+                raise CohortError(
+                    f"the round does not ask {site!r} to prove that its ledger extends the "
+                    f"{told[site]} entries that {self._name!r} keeps a checkpoint of"
+                )
+
+    def record(self, close: RoundClose) -> None:
+        """Append the realised event, or the stop; then keep the survivors' checkpoints.
+
+        Raises:
+            CohortError, SignatureError: the close is not proved by the key holder's statement, or
+                lacks a survivor's; without the latter the realised event is recorded all the same.
+            LedgerTamperedError: a survivor's ledger was rewritten; it is not trusted any more.
+        """
+        place = {"run": close.run, "round": close.round, "attempt": close.attempt}
+        charged = self._ledger.stored_upload(*close.place) is not None
+        if close.outcome == "stopped":
+            if not charged or self._ledger.recorded("realised", self._subject(close)):
+                raise CohortError("there is no open attempt of this site that could have stopped")
+            self._ledger.record("aborted", {**place, "reason": close.reason})
+            return
+        opener = self._check_opening(close)
+        self._record_realised(close, opener, place)
+        self._keep_checkpoints(close, took_part=charged)
+
+    def _check_opening(self, close: RoundClose) -> str:
+        """Who opened, once its statement names exactly the survivors."""
+        if close.opening is None:
+            raise CohortError("a round cannot have been opened without its key holder's statement")
+        opening = read_statement(close.opening, self._pins.roster)
+        if not isinstance(opening, Opening) or opening.place != close.place:
+            raise SignatureError("the opening's statement is for another round")
+        if (
+            opening.sender != self._pins.opener
+            or opening.plan_digest != self._pins.plan_digest
+            or opening.key_id != self._pins.key_id
+        ):
+            raise SignatureError(
+                f"the statement of {opening.sender!r} is not one of {self._pins.opener!r} for "
+                "this plan and key"
+            )
+        in_order = tuple(name for name in self._plan.names if name in set(close.survivors))
+        if opening.contributors != close.survivors or close.survivors != in_order:
+            raise CohortError("the coordinator and the key holder name different contributors")
+        if not self._plan.minimum_survivors <= len(in_order) <= self._plan.addends:
+            raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
+        return opening.sender
+
+    def _record_realised(self, close: RoundClose, opener: str, place: dict[str, Any]) -> None:
+        event = self._plan.realised_event(self._name, close.survivors)
+        if event.terms and not self._secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        self._ledger.record(
+            "realised",
+            {
+                **place,
+                "dataset": self._plan.site(self._name).dataset,
+                "unit": self._plan.unit.value,
+                "event": event,
+                "attested_by": opener,
+                "facts": {
+                    "survivors": list(close.survivors),
+                    "contributed": self._name in close.survivors,
+                    "noise_stddev_grid": self._noise_stddev_grid,
+                },
+            },
+        )
+
+    def _keep_checkpoints(self, close: RoundClose, *, took_part: bool) -> None:
+        """Keep what the other survivors signed of their ledgers in this very round."""
+        uploads = []
+        for statement in close.contributions:
+            upload = read_statement(statement, self._pins.roster)
+            if not isinstance(upload, Upload) or upload.place != close.place:
+                raise CohortError("a contribution's statement is not an upload of this round")
+            uploads.append(upload)
+        if tuple(upload.sender for upload in uploads) != close.survivors:
+            raise CohortError("the close does not hold the signed statement of every survivor")
+        others = [upload for upload in uploads if upload.sender != self._name]
+        told = self._peers.told(close.run, close.survivors)
+        problems: dict[str, PrivaggError] = {**self._peers.keep(others, told)}
+        for site, error in problems.items():
+            # Who took part had asked for the proofs; without them something is being hidden.
+            if took_part or isinstance(error, LedgerTamperedError):
+                self._distrusted.setdefault(site, str(error))
+        for site, error in problems.items():
+            raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
+
+    def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
+        dataset = self._plan.site(self._name).dataset
+        return (*close.place, dataset, self._plan.unit.value)

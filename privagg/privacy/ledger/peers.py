@@ -1,0 +1,100 @@
+"""What a party remembers of the sites' ledgers, so that no history is rewritten unseen.
+
+The owner of a ledger could sign a whole new history. It cannot make the others forget: each upload
+carries the site's signed checkpoint and proofs that it extends those that coordinator, key holder
+and the other sites keep. Each of them holds the next upload against its own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from privagg.errors import LedgerError, UnknownPartyError
+from privagg.identity import Roster
+from privagg.messages import Upload
+from privagg.privacy.ledger.checkpoint import Checkpoint
+from privagg.privacy.ledger.keeper import CheckpointKeeper, Shown
+from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
+from privagg.privacy.ledger.notes import Verifier
+
+MAX_RUNS = 64
+
+
+class PeerCheckpoints:
+    """The sites' checkpoints as one party keeps them.
+
+    Args:
+        keeper: durable store of kept checkpoints; of this party alone.
+        roster: identity keys of the sites; a site signs its ledger with its identity key.
+    """
+
+    def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
+        self._keeper = keeper
+        self._roster = roster
+        self._told: dict[str, dict[str, int]] = {}
+
+    def kept_sizes(self, sites: Iterable[str]) -> dict[str, int]:
+        """Entries of each site's ledger at the checkpoint kept last; absent where none is kept."""
+        found = {}
+        for site in sites:
+            note = self._keeper.latest(ORIGIN_PREFIX + site)
+            if note is not None:
+                found[site] = Checkpoint.parse(note).size
+        return found
+
+    def tell(self, run: str, sites: Iterable[str]) -> dict[str, int]:
+        """`kept_sizes`, as what the next uploads of this run must prove to extend."""
+        while len(self._told) >= MAX_RUNS and run not in self._told:
+            self._told.pop(next(iter(self._told)))
+        self._told[run] = self.kept_sizes(sites)
+        return dict(self._told[run])
+
+    def told(self, run: str, sites: Sequence[str]) -> Mapping[str, int]:
+        """What was told last in this run; after a restart, what is kept now."""
+        return self._told[run] if run in self._told else self.kept_sizes(sites)
+
+    def keep(self, uploads: Sequence[Upload], since: Mapping[str, int]) -> dict[str, LedgerError]:
+        """Keep the checkpoints of verified uploads, where they extend what they have to.
+
+        Args:
+            uploads: with their signatures verified.
+            since: site -> size of the kept checkpoint that its upload has to extend; absent where
+                none was kept.
+
+        Returns:
+            Site -> why its checkpoint was not kept: forged, rolled back, forked, or unproved.
+
+        Raises:
+            UnknownPartyError: no key is pinned for a sender.
+        """
+        shown = [self._shown(upload, since.get(upload.sender)) for upload in uploads]
+        problems = self._keeper.keep_all(shown)
+        return {origin.removeprefix(ORIGIN_PREFIX): error for origin, error in problems.items()}
+
+    def require(self, uploads: Sequence[Upload]) -> None:
+        """Keep every upload's checkpoint, or name the first site whose history was rewritten.
+
+        Raises:
+            LedgerError, LedgerTamperedError: see `keep`.
+        """
+        sites = [upload.sender for upload in uploads]
+        told = self.told(uploads[0].run, sites) if uploads else {}
+        for site, error in self.keep(uploads, told).items():
+            raise type(error)(f"the ledger of {site!r}: {error}")
+
+    def _shown(self, upload: Upload, since: int | None) -> Shown:
+        if upload.sender not in self._roster.keys:
+            raise UnknownPartyError(f"no key is pinned for {upload.sender!r}")
+        raw = bytes.fromhex(self._roster.keys[upload.sender])
+        origin = ORIGIN_PREFIX + upload.sender
+        paths = {proof.since: proof.path for proof in upload.consistency}
+        path = None if since is None else paths.get(since)
+        return Shown(
+            origin=origin,
+            note=upload.checkpoint,
+            verifier=Verifier.of(origin, Ed25519PublicKey.from_public_bytes(raw)),
+            proof=None if path is None else [bytes.fromhex(step) for step in path],
+            since=since,
+        )

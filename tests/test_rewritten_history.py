@@ -1,0 +1,187 @@
+"""A ledger's owner signs a whole new history: coordinator, key holder and every site find it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from privagg.messages import Message, Refusal, RoundClose, Upload, read_message
+from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
+from privagg.secure.keyholder import opened_rounds
+from privagg.server.checkpoints import CheckpointWatch
+from tests.simulator import NAMES, Simulation
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Simulation:
+    """One honest round has gone by, so everybody keeps something of everybody."""
+    made = Simulation(tmp_path, dropouts=1)
+    assert made.round(1).survivors == NAMES
+    return made
+
+
+def rewrite(simulation: Simulation, name: str, *, entries: int) -> None:
+    """The owner of a ledger writes its history anew and signs it with the true key."""
+    ledger = Ledger.create(
+        simulation.folder / f"{name}-rewritten.sqlite",
+        name,
+        signing_key=simulation.identities[name].key,
+    )
+    for number in range(entries - 1):
+        ledger.set_budget(
+            BudgetKey(name, "record"), Decimal(1000), Decimal("1e-5"), who=name, why=str(number)
+        )
+    simulation.wire.handlers[name] = simulation.site(name, ledger=ledger).handle
+
+
+class BlindWatch(CheckpointWatch):
+    """A coordinator that asks for proofs, as the sites insist, and looks at none."""
+
+    def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, int]) -> None:
+        pass
+
+
+class MuteWatch(BlindWatch):
+    """A coordinator that does not even ask."""
+
+    def asked(self, cohort: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        return {}
+
+
+class BlindMemory(PeerCheckpoints):
+    """A key holder that believes what it is shown."""
+
+    def require(self, uploads: Sequence[Upload]) -> None:
+        pass
+
+
+def blind(simulation: Simulation, kind: type[CheckpointWatch] = BlindWatch) -> None:
+    simulation.watch = kind(simulation.keeper, simulation.roster)
+
+
+def blind_key_holder(simulation: Simulation) -> None:
+    memory = BlindMemory(simulation.keeper, simulation.roster)
+    simulation.key_holder._checkpoints = memory
+
+
+@pytest.mark.parametrize("entries", [2, 40])
+@pytest.mark.parametrize("run", ["run-1", "run-2"])
+def test_the_coordinator_finds_it(simulation: Simulation, run: str, entries: int) -> None:
+    rewrite(simulation, "east", entries=entries)
+    simulation.begin(run)
+    outcome = simulation.round(2)
+    assert outcome.survivors == ("north", "south", "west")
+    refused = outcome.refusals["east"]
+    assert refused.startswith("Ledger"), refused
+    assert "privagg.ledger/east" in refused or "not proved" in refused
+
+
+@pytest.mark.parametrize("run", ["run-1", "run-2"])
+def test_the_key_holder_finds_it_and_opens_nothing(simulation: Simulation, run: str) -> None:
+    rewrite(simulation, "east", entries=40)
+    simulation.begin(run)
+    blind(simulation)
+    outcome = simulation.round(2)
+    assert outcome.outcome == "stopped"
+    assert "'key-holder' refuses to open: the ledger of 'east'" in outcome.reason
+    opened = opened_rounds(simulation.folder / "openings.sqlite")
+    assert [place[:2] for place in opened] == [("run-1", 1)]
+
+
+def test_a_restarted_key_holder_remembers(simulation: Simulation) -> None:
+    rewrite(simulation, "east", entries=40)
+    blind(simulation)
+    simulation.key_holder = simulation.make_key_holder()
+    assert "the ledger of 'east'" in simulation.round(2).reason
+
+
+def test_the_other_sites_find_it_and_go_no_further_with_it(simulation: Simulation) -> None:
+    rewrite(simulation, "east", entries=40)
+    simulation.begin("run-2")
+    blind(simulation)
+    blind_key_holder(simulation)
+    assert simulation.round(1).survivors == NAMES
+    answer = read_message(simulation.wire.posted["north"], simulation.roster).header
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "ledger"
+    assert "the ledger of 'east'" in answer.message
+    charges = simulation.charges("north")
+    outcome = simulation.round(2)
+    for name in ("north", "south", "west"):
+        assert f"{name!r} takes part in no round with 'east'" in outcome.refusals[name]
+    assert outcome.outcome == "stopped"
+    assert simulation.charges("north") == charges
+    realised = [e for e in simulation.ledgers["north"].entries() if e.kind == "realised"]
+    assert len(realised) == 2
+
+
+def test_sites_refuse_a_round_that_asks_for_no_proofs(simulation: Simulation) -> None:
+    blind(simulation, MuteWatch)
+    outcome = simulation.round(2)
+    assert outcome.outcome == "stopped"
+    assert "does not ask 'east' to prove" in outcome.refusals["north"]
+    assert simulation.charges("north") == 1
+
+
+def test_a_close_without_the_survivors_statements_is_refused(simulation: Simulation) -> None:
+    closes: list[bytes] = []
+    honest = simulation.wire.handlers["north"]
+
+    def without_statements(data: bytes) -> bytes:
+        header = read_message(data, simulation.roster).header
+        if not isinstance(header, RoundClose):
+            return honest(data)
+        cut = header.model_copy(update={"contributions": header.contributions[:-1]})
+        closes.append(honest(Message.sign(simulation.identities["coordinator"], cut).to_bytes()))
+        return closes[-1]
+
+    simulation.wire.handlers["north"] = without_statements
+    assert simulation.round(2).outcome == "opened"
+    answer = read_message(closes[0], simulation.roster).header
+    assert isinstance(answer, Refusal)
+    assert "statement of every survivor" in answer.message
+    assert [e.kind for e in simulation.ledgers["north"].entries()][-1] == "realised"
+
+
+def test_an_upload_without_the_proof_that_was_asked_for_is_distrusted(
+    simulation: Simulation,
+) -> None:
+    """Coordinator and site together leave the proof out: the others stop all the same."""
+    honest = simulation.wire.handlers["east"]
+
+    def without_proofs(data: bytes) -> bytes:
+        message = read_message(honest(data), simulation.roster)
+        header: Any = message.header
+        if isinstance(header, Upload):
+            header = header.model_copy(update={"consistency": ()})
+        payload = bytes(message.payload)
+        return Message.sign(simulation.identities["east"], header, payload).to_bytes()
+
+    simulation.wire.handlers["east"] = without_proofs
+    blind(simulation)
+    blind_key_holder(simulation)
+    assert simulation.round(2).survivors == NAMES
+    assert "no round with 'east'" in simulation.round(3).refusals["north"]
+
+
+def test_runs_side_by_side_each_prove_what_they_were_asked(simulation: Simulation) -> None:
+    first = simulation.watch
+    simulation.begin("run-2")
+    second = simulation.watch
+    for number in (2, 3):
+        for run, watch in (("run-1", first), ("run-2", second)):
+            simulation.run, simulation.watch = run, watch
+            assert simulation.round(number).survivors == NAMES
+
+
+def test_a_site_that_missed_rounds_comes_back(simulation: Simulation) -> None:
+    simulation.wire.answers["east"] = lambda frame: None
+    assert "east" not in simulation.round(2).survivors
+    del simulation.wire.answers["east"]
+    assert simulation.round(3).survivors == NAMES
+    simulation.begin("run-2")
+    assert simulation.round(1).survivors == NAMES
