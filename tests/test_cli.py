@@ -131,6 +131,50 @@ def test_epsilon_refuses_what_it_cannot_prove(
     assert answer.out == ""
 
 
+def test_epsilon_of_a_tree_is_that_of_its_nodes(call: Call) -> None:
+    words = ("epsilon", "-s", "9", "-d", "1e-6", "--json", "--no-peers")
+    tree = call(*words, "--mechanism", "tree-aggregation", "--steps", "1000", "-n", "3").json
+    nodes = call(*words, "-n", "30").json
+    assert tree["epsilon"] == nodes["epsilon"]
+    assert "zero in its place" in tree["adjacency"]
+
+
+def test_epsilon_of_discrete_shares_has_no_lower_end(call: Call) -> None:
+    words = ("epsilon", "--mechanism", "discrete-gaussian", "-n", "5", "-d", "1e-6", "--json")
+    fine = call(*words, "--sensitivity-grid", "64", "--shares", "9", "-s", "2").json
+    smooth = call("epsilon", "-n", "5", "-d", "1e-6", "--json", "-s", "6").json
+    assert Decimal(smooth["epsilon"]) < Decimal(fine["epsilon"])
+    assert Decimal(fine["epsilon"]) < Decimal(smooth["epsilon"]) * Decimal("1.001")
+    assert fine["epsilon_lower"] is None
+    coarse = call(*words, "--sensitivity-grid", "1", "-s", "1").json
+    assert coarse["event"] is None
+    assert "renyi" in coarse["method"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--mechanism", "laplace"), "no proof is known"),
+        (("--mechanism", "tree-aggregation"), "needs --steps"),
+        (("--mechanism", "tree-aggregation", "--steps", "0"), "steps: "),
+        (("--mechanism", "tree-aggregation", "--steps", "9", "-q", "0.5"), "under sampling"),
+        (("--mechanism", "discrete-gaussian"), "needs --sensitivity-grid"),
+        (
+            ("--mechanism", "discrete-gaussian", "--sensitivity-grid", "1", "--shares", "3"),
+            "coarse",
+        ),
+        (("--mechanism", "discrete-gaussian", "--sensitivity-grid", "9", "-n", "3"), "one group"),
+    ],
+)
+def test_a_release_without_a_proof_is_refused(
+    call: Call, words: tuple[str, ...], message: str
+) -> None:
+    answer = call("epsilon", "-s", "0.1", "-n", "4", "-d", "1e-6", *words)
+    assert answer.code == 2
+    assert answer.err.startswith("error: ")
+    assert message in answer.err
+
+
 def test_a_word_that_is_no_number_is_refused(call: Call) -> None:
     answer = call("epsilon", "-q", "abc", "-s", "1", "-n", "1", "-d", "1e-5")
     assert answer.code == 2

@@ -9,8 +9,10 @@ import typer
 
 from privagg.cli import console
 from privagg.cli.options import check_delta, exact, mixed_rounds, positive, spread
-from privagg.errors import CertificationError, ConfigError, UnknownEventError
+from privagg.cli.releases import GAUSSIAN, MECHANISMS, TREE, described
+from privagg.errors import CertificationError, ConfigError, PrivacyError, UnknownEventError
 from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.releases import Release
 
 ADJACENCIES = ("add-or-remove-one", "replace-one")
 
@@ -48,6 +50,22 @@ def epsilon(
     delta: Delta,
     sampling_rate: Rates = [Decimal(1)],  # noqa: B006 - typer copies it
     adjacency: AdjacencyName = ADJACENCIES[0],
+    mechanism: Annotated[
+        str, typer.Option(help=f"What a round releases: {', '.join(MECHANISMS)}.")
+    ] = GAUSSIAN,
+    shares: Annotated[
+        int, typer.Option(help="discrete-gaussian: independent shares, each with SIGMA.")
+    ] = 1,
+    sensitivity_grid: Annotated[
+        Decimal | None,
+        typer.Option(
+            parser=exact, metavar="S", help="discrete-gaussian: L2 sensitivity, integers."
+        ),
+    ] = None,
+    dimension: Annotated[int, typer.Option(help="discrete-gaussian: coordinates.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(help="tree-aggregation: leaves of a tree; --rounds are trees.")
+    ] = None,
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Also ask dp-accounting's RDP and PLD.")
     ] = True,
@@ -63,11 +81,27 @@ def epsilon(
       privagg epsilon --sampling-rate 0.2 --noise-multiplier 10 --rounds 10000 --delta 1e-9
 
       privagg epsilon -q 0.01 -s 1.1 -n 1000  -q 1 -s 40 -n 10  --delta 1e-6 --json
+
+      privagg epsilon --mechanism tree-aggregation --steps 1000 -s 8 -n 3 --delta 1e-6
+
+      privagg epsilon --mechanism discrete-gaussian --sensitivity-grid 64 --shares 10 --dimension 99
+      -s 1.5 -n 20 --delta 1e-6
     """  # fmt: skip
     check_delta(delta)
     moved = _sensitivity(sampling_rate, adjacency)
-    event = mixed_rounds(sampling_rate, [value / moved for value in noise_multiplier], rounds)
-    figures = _figures(event, delta, peers)
+    multipliers = [value / moved for value in noise_multiplier]
+    event: DpEvent | None
+    if mechanism == GAUSSIAN:
+        rounds_event = mixed_rounds(sampling_rate, multipliers, rounds)
+        event, figures = rounds_event, _figures(rounds_event, delta, peers)
+    else:
+        release = described(
+            mechanism, rates=sampling_rate, multipliers=multipliers, rounds=rounds, shares=shares,
+            sensitivity_grid=sensitivity_grid, dimension=dimension, steps=steps,
+        )  # fmt: skip
+        event, figures = _release_figures(release, delta, peers)
+        if mechanism == TREE and moved == 1:
+            adjacency += ", a zero in its place"
     if as_json:
         _print_epsilon_json(event, delta, adjacency, figures)
     else:
@@ -119,6 +153,20 @@ def _figures(event: DpEvent, delta: Decimal, peers: bool) -> list[dict[str, Any]
     return found
 
 
+def _release_figures(
+    release: Release, delta: Decimal, peers: bool
+) -> tuple[DpEvent | None, list[dict[str, Any]]]:
+    """The event that covers a release, where one does, and figures; peers are asked about it."""
+    bound = release.epsilon(delta)
+    own = {"name": "certified", "epsilon": bound.upper, "lower": bound.lower,
+           "certified": bound.certified, "note": bound.method}  # fmt: skip
+    try:
+        event = release.event()
+    except PrivacyError:
+        return None, [own]
+    return event, [own, *(_figures(event, delta, peers=True)[1:] if peers else [])]
+
+
 def _below(figure: dict[str, Any], proven: dict[str, Any]) -> bool:
     lower = proven["lower"]
     return figure["epsilon"] is not None and lower is not None and figure["epsilon"] < lower
@@ -129,7 +177,7 @@ def _plain(value: Decimal | None) -> str | None:
 
 
 def _print_epsilon_json(
-    event: DpEvent, delta: Decimal, adjacency: str, figures: list[dict[str, Any]]
+    event: DpEvent | None, delta: Decimal, adjacency: str, figures: list[dict[str, Any]]
 ) -> None:
     proven = figures[0]
     console.print_json(
@@ -141,7 +189,7 @@ def _print_epsilon_json(
             "sensitivity_in_clip_norms": 2 if adjacency == "replace-one" else 1,
             "certified": proven["certified"],
             "method": proven["note"],
-            "event": event.model_dump(mode="json"),
+            "event": None if event is None else event.model_dump(mode="json"),
             "peers": [
                 {
                     "name": f["name"],

@@ -1,0 +1,63 @@
+"""`privagg epsilon --mechanism`: releases that are no Gaussian rounds themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from pydantic import ValidationError
+
+from privagg.errors import ConfigError
+from privagg.privacy.releases import DiscreteGaussianSum, Release, TreeAggregation
+
+GAUSSIAN, DISCRETE, TREE = "gaussian", "discrete-gaussian", "tree-aggregation"
+MECHANISMS = (GAUSSIAN, DISCRETE, TREE)
+
+
+def described(
+    mechanism: str,
+    *,
+    rates: Sequence[Decimal],
+    multipliers: Sequence[Decimal],
+    rounds: Sequence[int],
+    shares: int,
+    sensitivity_grid: Decimal | None,
+    dimension: int,
+    steps: int | None,
+) -> Release:
+    """The release that the options describe.
+
+    Raises:
+        ConfigError: several groups of rounds, an option that is missing or does not belong here,
+            or a value out of range.
+    """
+    if mechanism not in MECHANISMS:
+        raise ConfigError(
+            f"no proof is known for the mechanism {mechanism!r}; choose {', '.join(MECHANISMS)}"
+        )
+    if max(len(rates), len(multipliers), len(rounds)) > 1:
+        raise ConfigError(f"--mechanism {mechanism} takes one group of rounds")
+    (rate,), (multiplier,), (count,) = rates, multipliers, rounds
+    try:
+        if mechanism == TREE:
+            if steps is None:
+                raise ConfigError(
+                    "--mechanism tree-aggregation needs --steps, the leaves of a tree"
+                )
+            if rate != 1:
+                raise ConfigError("tree aggregation has no proof under sampling; leave the rate 1")
+            return TreeAggregation(steps=steps, trees=count, noise_multiplier=multiplier)
+        if sensitivity_grid is None:
+            raise ConfigError("--mechanism discrete-gaussian needs --sensitivity-grid")
+        return DiscreteGaussianSum(
+            shares=shares,
+            share_stddev_grid=multiplier * sensitivity_grid,
+            sensitivity_l2_grid=sensitivity_grid,
+            dimension=dimension,
+            sampling_rate=rate,
+            rounds=count,
+        )
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=True)[0]
+        place = ".".join(str(part) for part in details["loc"])
+        raise ConfigError(f"{place}: {details['msg']}, got {details['input']}") from error
