@@ -78,6 +78,8 @@ class BfvParameters(LatticeParameters):
         self.check_common()
         if type(self.fields) is not int or not 1 <= self.fields <= _MAX_FIELDS:
             raise ParameterError(f"fields must lie in [1, {_MAX_FIELDS}], not {self.fields!r}")
+        if not self.chain.suits(1 << _digit_bits(self.field_layout)):
+            raise ParameterError("SEAL would take the last of these primes for its special one")
         needed = needed_modulus_bits(
             self.requirement,
             self.chain.ring_degree,
@@ -218,7 +220,7 @@ class BfvDecryptionKey(LatticeDecryptionKey):
         """M of every coefficient, from the lowest digit up; uint64 (N, words)."""
         parameters = self.encryption_key.parameters
         primes, degree = parameters.chain.primes, parameters.chain.ring_degree
-        bits, digit_bits = parameters.field_layout.bits, _digit_bits(parameters)
+        bits, digit_bits = parameters.field_layout.bits, _digit_bits(parameters.field_layout)
         negative = _lift(primes, bits)
         known = np.zeros((degree, parameters.field_layout.words), dtype=np.uint64)
         for low in range(0, bits, digit_bits):
@@ -273,7 +275,7 @@ class BfvScheme(LatticeScheme):
         from privagg.secure.seal import seal_context
 
         own = self.own(parameters)
-        return seal_context("bfv", own.chain, 1 << _digit_bits(own))
+        return seal_context("bfv", own.chain, 1 << _digit_bits(own.field_layout))
 
 
 def field_layout(requirement: Requirement, fields: int) -> FieldLayout:
@@ -342,6 +344,8 @@ def _fit(requirement: Requirement, degree: int, options: Mapping[str, Any]) -> B
             chain = find_chain(degree, needed, level, special=has_special)
             if chain is None:
                 break
+            if not chain.suits(1 << _digit_bits(field_layout(requirement, fields))):
+                continue
             made = BfvParameters(
                 requirement=requirement,
                 chain=chain,
@@ -354,9 +358,9 @@ def _fit(requirement: Requirement, degree: int, options: Mapping[str, Any]) -> B
     return best
 
 
-def _digit_bits(parameters: BfvParameters) -> int:
+def _digit_bits(layout: FieldLayout) -> int:
     """Bits read in one decryption: all of a small coefficient, or as many as SEAL allows."""
-    return min(_DIGIT_BITS, parameters.field_layout.bits)
+    return min(_DIGIT_BITS, layout.bits)
 
 
 @lru_cache(maxsize=16)

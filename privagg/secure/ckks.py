@@ -67,6 +67,8 @@ class CkksParameters(LatticeParameters):
             self.requirement
         ):
             raise ParameterError("the packing was made for another requirement")
+        if not self.chain.suits(0):
+            raise ParameterError("SEAL would take the last of these primes for its special one")
         if type(self.scale_bits) is not int or not 1 <= self.scale_bits <= 120:
             raise ParameterError(f"scale_bits must lie in [1, 120], not {self.scale_bits!r}")
         if self.error.relative(self.scale_bits) > 0.25:
@@ -282,7 +284,7 @@ def _fit(
         chain: RnsChain | None = find_chain(
             degree, modulus_bits(rule, scale_bits), level, special=has_special
         )
-        if chain is not None:
+        if chain is not None and chain.suits(0):
             return CkksParameters(
                 requirement=requirement,
                 chain=chain,

@@ -65,7 +65,7 @@ class LatticeParameters(Parameters):
 
     @property
     def security_bits(self) -> int:  # type: ignore[override]
-        """Classical security level by the Homomorphic Encryption Standard's table."""
+        """Classical security level by the table of `rns.MAX_MODULUS_BITS_BY_SECURITY`."""
         return self.chain.security_bits
 
     @property
@@ -127,7 +127,7 @@ class LatticeParameters(Parameters):
             f"prime{'s' if len(self.chain.primes) > 1 else ''} of together "
             f"{self.modulus_bits:.1f} bits",
             f"security: {whole} bits of modulus with keys, within the bound for "
-            f"{self.security_bits} bits of the Homomorphic Encryption Standard (2018)",
+            f"{self.security_bits} bits of Bossuat et al.'s security guidelines (2025)",
             f"sums within +-{fact.sum_bound(requirement)} of {requirement.addends} contributions",
             f"payload: {self.payload_bytes} bytes for {requirement.length} coordinates, "
             f"{self.payload_bytes / requirement.length:.2f} bytes each",

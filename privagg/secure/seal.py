@@ -74,6 +74,9 @@ class SealContext:
             raise ParameterError(
                 f"SEAL refuses the parameters: {self._context.parameters_error_message()}"
             )
+        data_primes = self._context.first_context_data().parms().coeff_modulus()
+        if tuple(prime.value() for prime in data_primes) != chain.primes:
+            raise ParameterError("SEAL would take the last of these primes for its special one")
         self._data_id = _parms_id(self._context.first_parms_id())
         self._key_id = _parms_id(self._context.key_parms_id())
         with _channel() as path:

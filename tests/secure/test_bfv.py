@@ -21,7 +21,9 @@ from privagg.secure.bfv import (
     coefficient_error,
     needed_modulus_bits,
 )
+from privagg.secure.rns import find_chain
 from privagg.secure.scheme import Requirement
+from privagg.secure.seal import SealContext
 
 SCHEME = BfvScheme()
 REQUIREMENT = Requirement(3000, 32_767, 16 * 32_767, 16)
@@ -143,6 +145,42 @@ def test_the_upload_meets_its_target() -> None:
         parameters = SCHEME.choose_parameters(requirement)
         assert parameters.security_bits >= 128
         assert parameters.payload_bytes / length <= 6.5
+
+
+@pytest.mark.parametrize(
+    ("requirement", "options"),
+    [
+        (Requirement(20_000, 272_566_348, 272_566_348, 1), {"ring_degree": 16384}),
+        (Requirement(9130, 4012, 1_580_728, 394, 192), {"ring_degree": 8192, "smudging_bits": 60}),
+        (Requirement(591, 2_309_677, 6_929_031, 3), {"smudging_bits": 60}),
+    ],
+)
+def test_no_prime_of_a_ciphertext_is_taken_for_the_special_one(
+    requirement: Requirement, options: dict[str, Any]
+) -> None:
+    # Without a special prime these chains would be the smaller ones, but SEAL would make one.
+    parameters = SCHEME.choose_parameters(requirement, **options)
+    key = SCHEME.generate_key(parameters)
+    bound = requirement.upload_bound
+    values = np.random.default_rng(5).integers(-bound, bound, requirement.length)
+    payload = key.encryption_key.encrypt(values)
+    assert SCHEME.combine(parameters, [key.open_share(payload, 1)], 1).tolist() == values.tolist()
+
+
+def test_primes_that_seal_would_set_apart_are_refused() -> None:
+    requirement = Requirement(24, 1, 34, 34)
+    chain = find_chain(4096, 85, 128, special=False)
+    assert chain is not None
+    assert len(chain.primes) == 2
+    assert not chain.suits(1 << 30)
+    with pytest.raises(ParameterError, match="special"):
+        BfvParameters(requirement, chain, 0, True, 1)
+    with pytest.raises(ParameterError, match="special"):
+        SealContext("bfv", chain, 1 << 30)
+    assert chain.suits(1 << 59)
+    SealContext("bfv", chain, 1 << 59)
+    with pytest.raises(ParameterError, match="special"):
+        SealContext("ckks", chain)
 
 
 def test_unused_coefficients_of_c0_are_not_sent() -> None:

@@ -43,10 +43,11 @@ def test_a_class_without_primes_says_so() -> None:
 
 @pytest.mark.parametrize("level", [128, 192, 256])
 @pytest.mark.parametrize("degree", [2048, 4096, 8192, 16384, 32768])
-def test_the_table_is_seals_own(level: int, degree: int) -> None:
+def test_the_table_is_stricter_than_seals(level: int, degree: int) -> None:
     sealapi = pytest.importorskip("tenseal.sealapi")
     theirs = sealapi.CoeffModulus.MaxBitCount(degree, getattr(sealapi.SEC_LEVEL_TYPE, f"TC{level}"))
-    assert MAX_MODULUS_BITS_BY_SECURITY[level][degree] == theirs
+    # Guidelines of 2025 against the standard of 2018: newer attacks take off up to 7 percent.
+    assert 0.9 * theirs <= MAX_MODULUS_BITS_BY_SECURITY[level][degree] < theirs
 
 
 @pytest.mark.parametrize("special", [True, False])
