@@ -204,7 +204,11 @@ class Federation:
             raise ConfigError(
                 f"data set {key.dataset!r} has a budget for the unit {', '.join(others)} and none "
                 f"for {key.unit!r}; a release for one unit says something about the other too, so "
-                f"its owner decides: privagg ledger budget {self.ledger_path(party)} --help"
+                "its owner decides, for example: privagg ledger budget "
+                f"{self.ledger_path(party)} --key {self.output / 'keys' / party}.pem "
+                f"--dataset {key.dataset} --unit {key.unit} --epsilon "
+                f"{self.config.privacy.budget} --delta {self.config.privacy.delta} "
+                '--who "..." --why "..."; nothing was spent'
             )
         if key not in held:
             privacy = self.config.privacy

@@ -400,6 +400,23 @@ def test_a_run_leaves_model_ledgers_and_reports(trained: Path) -> None:
     assert len(list((trained / "ledgers").glob("*.sqlite"))) == 4
 
 
+@pytest.mark.parametrize(
+    "keeper", ["checkpoints.sqlite", "keyholder/key-holder-checkpoints.sqlite",
+               "ledgers/lakeview.sqlite"],
+)  # fmt: skip
+def test_everybody_keeps_checkpoints_that_an_auditor_can_use(
+    call: Call, trained: Path, tmp_path: Path, keeper: str
+) -> None:
+    note = tmp_path / "riverside.checkpoint"
+    note.write_text(call("ledger", "kept", trained / keeper, "--site", "riverside").out)
+    answer = call("verify", trained / "bundle.privagg.zip", "--checkpoint", note, "--json")
+    assert answer.code == 0
+    claims = [c for c in answer.json["claims"] if c["section"] == "riverside"]
+    (held,) = [c for c in claims if c["subject"] == "history holds the kept checkpoint"]
+    assert held["verdict"] == "holds"
+    assert "history" not in {c["subject"] for c in claims}
+
+
 def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:
     answer = call("run", _quick(tmp_path), "--json")
     lines = [json.loads(line) for line in answer.out.splitlines()]

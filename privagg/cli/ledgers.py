@@ -140,6 +140,64 @@ def checkpoint(ledger: Location) -> None:
 
 
 @app.command()
+def kept(
+    store: Annotated[
+        str,
+        typer.Argument(
+            metavar="STORE",
+            help="Who kept: a site's ledger, or checkpoints.sqlite of coordinator or key holder.",
+        ),
+    ],
+    site: Annotated[
+        str | None, typer.Option(help="Print the checkpoint kept of this site's ledger.")
+    ] = None,
+    entries: Annotated[
+        int | None,
+        typer.Option(help="Not the latest, but the one that covers so many entries or just fewer."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all of them, not the latest.")] = False,
+) -> None:
+    """List the checkpoints kept of other ledgers, or print one for an auditor.
+
+    [bold]Examples[/bold]
+
+      privagg ledger kept out/checkpoints.sqlite
+
+      privagg ledger kept out/ledgers/lakeview.sqlite --site riverside > riverside.checkpoint
+
+      privagg verify out/bundle.privagg.zip --checkpoint riverside.checkpoint
+    """
+    from privagg.privacy.ledger import Checkpoint, CheckpointKeeper
+    from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
+
+    keeper = CheckpointKeeper.read(store)
+    found = [(note, Checkpoint.parse(note)) for note in keeper.all()]
+    if site is not None:
+        fitting = [
+            note
+            for note, checkpoint in found
+            if checkpoint.origin == ORIGIN_PREFIX + site
+            and (entries is None or checkpoint.size <= entries)
+        ]
+        if not fitting:
+            names = sorted({c.origin.removeprefix(ORIGIN_PREFIX) for _, c in found})
+            raise ConfigError(
+                f"no such checkpoint of {site!r} is kept here; kept are those of "
+                f"{', '.join(names) or 'nobody'} (see --all)"
+            )
+        typer.echo(fitting[-1], nl=False)
+        return
+    latest = {checkpoint.origin: checkpoint for _, checkpoint in found}
+    shown = [checkpoint for _, checkpoint in found] if every else list(latest.values())
+    console.table(
+        console.console(),
+        ("site", "entries", "Merkle root"),
+        [(c.origin.removeprefix(ORIGIN_PREFIX), str(c.size), c.root.hex()) for c in shown],
+        left=(0, 2),
+    )
+
+
+@app.command()
 def verify(
     ledger: Location,
     kept: Annotated[

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from privagg.audit.bundle import NAME
 from privagg.cli.app import app
-from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
+from privagg.errors import ConfigError, LedgerError, UnreadableBundleError, VerificationError
+from privagg.privacy.ledger import CheckpointKeeper, Ledger
 from tests.audit.conftest import Evidence
 
 RUNNER = CliRunner()
@@ -74,6 +75,42 @@ def test_checkpoints_and_receipts_kept_earlier_are_taken(evidence: Evidence, fol
     assert isinstance(result.exception, UnreadableBundleError)
     result = RUNNER.invoke(app, ["verify", str(folder / NAME), "--key", "leuven=zz"])
     assert isinstance(result.exception, ConfigError)
+
+
+def test_a_kept_checkpoint_goes_from_its_keeper_to_the_auditor_and_finds_a_rollback(
+    evidence: Evidence, folder: Path
+) -> None:
+    world, path = evidence.world, folder / "kept.sqlite"
+    longer = folder / "leuven-longer.sqlite"
+    world.sites["leuven"].backup(longer)
+    ledger = Ledger.open(longer, signing_key=world.identities["leuven"].key)
+    before = len(ledger)
+    keeper = CheckpointKeeper.open(path)
+    origin, verifier = ledger.verifier.name, ledger.verifier
+    keeper.keep(origin, ledger.checkpoint(), verifier=verifier)
+    ledger.record("released", {"what": "a table nobody was to know of", "who": "leuven"})
+    keeper.keep(
+        origin, ledger.checkpoint(), verifier=verifier, proof=ledger.consistency_proof(before)
+    )
+    listed = RUNNER.invoke(app, ["ledger", "kept", str(path), "--all"])
+    assert listed.exit_code == 0, listed.exception
+    assert listed.output.split("\n")[1].split()[:2] == ["leuven", str(before)]
+    verdicts = {}
+    for name, options in {"then": ["--entries", str(before)], "now": []}.items():
+        shown = RUNNER.invoke(app, ["ledger", "kept", str(path), "--site", "leuven", *options])
+        note = folder / f"{name}.checkpoint"
+        note.write_text(shown.output)
+        verdicts[name] = RUNNER.invoke(
+            app, ["verify", str(folder / NAME), "--checkpoint", str(note)]
+        )
+    assert verdicts["then"].exit_code == 0
+    assert "completeness of history not verifiable" in verdicts["then"].output  # of the others
+    assert verdicts["now"].exit_code == 1
+    assert "the ledger was rolled back" in verdicts["now"].output
+    missing = RUNNER.invoke(app, ["ledger", "kept", str(path), "--site", "charite"])
+    assert "kept are those of leuven" in str(missing.exception)
+    nowhere = RUNNER.invoke(app, ["ledger", "kept", str(folder / "nowhere.sqlite")])
+    assert isinstance(nowhere.exception, LedgerError)
 
 
 def test_a_report_alone_says_how_far_it_goes(folder: Path) -> None:

@@ -60,6 +60,20 @@ class CheckpointKeeper:
                 schema.protect(connection, schema.kept)
         return cls(store)
 
+    @classmethod
+    def read(cls, location: Location) -> Self:
+        """Open kept checkpoints for reading: a file of `open`, or a ledger's own database.
+
+        Raises:
+            LedgerError: nothing there keeps checkpoints.
+        """
+        store = Store(location, read_only=True)
+        store.require_file()
+        with store.read() as connection:
+            if not connection.dialect.has_table(connection, schema.kept.name):
+                raise LedgerError(f"{store.where} is neither a ledger nor a store of checkpoints")
+        return cls(store)
+
     def keep(
         self,
         origin: str,

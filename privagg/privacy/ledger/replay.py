@@ -139,7 +139,8 @@ class Replay:
         if checkpoint.size > self.size:
             raise LedgerTamperedError(
                 f"the ledger was rolled back: the kept checkpoint covers {checkpoint.size} "
-                f"entries, {self.size} are left"
+                f"entries, {self.size} are left; where this copy was made before that checkpoint, "
+                "give one that was kept by then"
             )
         open_checkpoint(kept, *self._signers(checkpoint.size))
         if checkpoint.root != self.roots[checkpoint.size]:
