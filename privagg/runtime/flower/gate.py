@@ -58,12 +58,14 @@ def install() -> None:
     Raises:
         SystemExit: this release of Flower has no place for it; without it nothing is started.
     """
-    from flwr.superlink import extensions
+    from flwr.superlink import extensions, main
     from starlette.middleware import Middleware
 
-    if not hasattr(extensions, "get_middleware"):
-        raise SystemExit(
-            "this release of flwr has no hook for privagg's gate; use flwr 1.41 or 1.42"
-        )
+    refusal = "this release of flwr has no hook for privagg's gate; use flwr 1.41 or 1.42"
+    build = getattr(main, "_get_middleware", None)
+    if build is None or not hasattr(extensions, "get_middleware"):
+        raise SystemExit(refusal)
     inner = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(Gate), *inner())
+    if build()[0].cls is not Gate:  # asked of Flower itself: the gate must be the outermost
+        raise SystemExit(refusal)

@@ -21,7 +21,8 @@ from privagg.errors import AppRefusedError
 
 APPROVED = "PRIVAGG_APPROVED_APPS"
 """Environment variable: path of the list of approved apps."""
-OWN_APPS = "privagg.runtime.flower."
+OWN_APPS = "privagg."
+"""Flower takes nothing under a name but a ClientApp, and privagg has one that does as it should."""
 MANIFEST = "pyproject.toml"
 HARMLESS = frozenset({MANIFEST, "README.md", "LICENSE", ".info/CONTENT"})
 MAX_MANIFEST_BYTES = 1 << 18
@@ -101,7 +102,8 @@ def install() -> None:
 
     program: Any = run_clientapp
     unpack: Callable[..., Path] | None = getattr(program, "install_from_fab", None)
-    if unpack is None:
+    used = getattr(program.run_clientapp, "__code__", None)
+    if unpack is None or used is None or "install_from_fab" not in used.co_names:
         raise SystemExit(
             "this release of flwr has no hook for privagg's guard; use flwr 1.41 or 1.42"
         )

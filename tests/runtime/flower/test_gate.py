@@ -65,3 +65,16 @@ def test_and_nothing_else(path: str, client: Any) -> None:
 def test_no_socket_is_opened_for_strangers() -> None:
     assert _ask("/v1/fleet/x", ("10.1.2.3", 5), "websocket") == [1008]
     assert _ask("", None, "lifespan") == ["passed"]
+
+
+def test_once_installed_it_stands_before_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.superlink import extensions, main
+
+    from privagg.runtime.flower import gate
+
+    monkeypatch.setattr(extensions, "get_middleware", tuple)
+    gate.install()
+    assert main._get_middleware()[0].cls is Gate
+    monkeypatch.setattr(main, "_get_middleware", lambda: [type("Other", (), {"cls": None})])
+    with pytest.raises(SystemExit, match="no hook"):
+        gate.install()

@@ -49,9 +49,7 @@ def test_unless_that_very_archive_was_approved() -> None:
         check_app(archive + b"x", {digest})
 
 
-@pytest.mark.parametrize(
-    "reference", ["os:system", "privagg.cli.app:main", "privagg.runtime.flowerx:y", "", "pty:spawn"]
-)
+@pytest.mark.parametrize("reference", ["os:system", "privaggx.app:client", "", "pty:spawn"])
 def test_an_app_names_nothing_but_privaggs_own_apps(reference: str) -> None:
     with pytest.raises(AppRefusedError, match="are this machine's own"):
         check_app(_app(reference), ())
@@ -93,3 +91,25 @@ def test_the_list_of_approved_apps(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(AppRefusedError, match="cannot read"):
         read_approved(path)
+
+
+def test_once_installed_flower_unpacks_nothing_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.supernode.runtime import run_clientapp
+
+    from privagg.runtime.flower import guard
+
+    monkeypatch.setattr(run_clientapp, "install_from_fab", lambda archive, **options: "unpacked")
+    guard.install()
+    assert run_clientapp.install_from_fab(_app(), skip_prompt=True) == "unpacked"
+    with pytest.raises(AppRefusedError, match="files of its own"):
+        run_clientapp.install_from_fab(_app(**{"app.py": ""}), skip_prompt=True)
+
+
+def test_a_flower_without_the_hook_starts_no_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.supernode.runtime import run_clientapp
+
+    from privagg.runtime.flower import guard
+
+    monkeypatch.setattr(run_clientapp, "run_clientapp", lambda: None)
+    with pytest.raises(SystemExit, match="no hook"):
+        guard.install()
