@@ -116,8 +116,16 @@ class Federation:
     @cached_property
     def parameters(self) -> Parameters:
         """The scheme's parameters for this plan (before any key exists)."""
+        return self.parameters_for(self.plan)
+
+    def parameters_for(self, plan: TrainingPlan) -> Parameters:
+        """The configured scheme's parameters for a plan, before any key exists.
+
+        Raises:
+            ParameterError: no parameters of the scheme have room for the plan's sums.
+        """
         secure = self.config.secure
-        requirement = requirement_of(self.plan, security_bits=secure.security_bits)
+        requirement = requirement_of(plan, security_bits=secure.security_bits)
         return self.scheme.choose_parameters(requirement, **secure.options)
 
     @property

@@ -189,6 +189,22 @@ def _reachable_update(config: Config, noise_multiplier: Decimal) -> Decimal:
     return Context(prec=12, rounding=ROUND_CEILING).plus(steps * (gradient + noise))
 
 
+def uncompressed(config: Config, plan: TrainingPlan) -> TrainingPlan:
+    """The plan as it would be without the configuration's compression, with the same noise.
+
+    For comparing sizes; its own noise would be calibrated afresh.
+
+    Args:
+        config: the checked configuration.
+        plan: what `build_plan` made of it.
+    """
+    plain = config.model_copy(update={"compression": None})
+    facts = _plan_facts(plain, plan.dimension)
+    if isinstance(plan, LocalPlan):
+        facts["update_bound"] = plan.update_bound
+    return _validate(plain, {**facts, "noise_multiplier": plan.noise_multiplier})
+
+
 def _validate(config: Config, facts: dict[str, Any]) -> TrainingPlan:
     try:
         return PLANS[config.privacy.mode].model_validate(facts)

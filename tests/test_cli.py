@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from privagg.cli import main
 from privagg.cli.training import write_demo
 from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
-from privagg.config import load_config
+from privagg.config import load_config, parse_config
 from privagg.configdata import TableData
 from privagg.privacy.ledger import Ledger
 from privagg.report import Report
@@ -264,6 +265,35 @@ def test_a_first_run_says_that_it_compiles(
         answer = call("run", path)
         assert answer.code == 130
         assert ("compiling kernels" in answer.err) == (quiet_seconds == 0)
+
+
+def test_the_template_explains_every_key_of_compression_and_its_example_is_valid(
+    call: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "my.toml"
+    call("init", path)
+    lines = path.read_text().splitlines()
+    start = lines.index("# [compression]")
+    section = itertools.takewhile(lambda line: line.startswith(("#", " ")), lines[start:])
+    uncommented = [line.removeprefix("# ") for line in section if re.match(r"# (\[|\w+ = )", line)]
+    values = tomllib.loads(path.read_text()) | tomllib.loads("\n".join(uncommented))
+    found = parse_config(values)
+    assert found.compression is not None
+    assert found.compression.model_fields_set == set(type(found.compression).model_fields)
+
+
+def test_check_shows_upload_sizes_with_and_without_compression(call: Call, tmp_path: Path) -> None:
+    path = _quick(tmp_path)
+    without = json.loads(call("check", path, "--no-data", "--json").out)
+    assert without["compression"] is None
+    path.write_text(path.read_text() + "\n[compression]\nkeep = 0.25\n")
+    found = json.loads(call("check", path, "--no-data", "--json").out)
+    assert found["compression"]["upload_dimension"] == found["compression"]["kept"] == 8
+    assert found["compression"]["upload_bytes_without"] == without["scheme"]["upload_bytes"]
+    assert found["compression"]["upload_bytes"] == found["scheme"]["upload_bytes"]
+    assert "8 of the 31 coordinates" in found["compression"]["plainly"]
+    shown = call("check", path, "--no-data").out
+    assert "without compression" in shown
 
 
 def test_the_demo_declares_the_table_as_the_library_does(tmp_path: Path) -> None:

@@ -171,6 +171,30 @@ def batch_norm(input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
         ({"evaluation": {"public": False}}, ConfigError, "evaluation.public"),
         ({"privacy": {"colluders": 3}}, PlanError, "honest"),
         ({"secure": {"scheme": "rot13"}}, ConfigError, "rot13"),
+        ({"compression": {"bits": 1}}, ConfigError, "compression.bits"),
+        ({"compression": {"keep": 0}}, ConfigError, "compression.keep"),
+        ({"compression": {"keep": "1.5"}}, ConfigError, "compression.keep"),
+        ({"compression": {"rounding": "up"}}, ConfigError, "compression.rounding"),
+        ({"compression": {"mask": "top-k"}}, ConfigError, "top-k.*needs `keep` below 1"),
+        ({"compression": {"mask": "own-top-k", "keep": "0.5"}}, ConfigError, "compression.mask"),
+        ({"compression": {"sparsity": 2}}, ConfigError, "compression.sparsity"),
+        (
+            {"compression": {"bits": 8}, "privacy": {"sensitivity_grid": 128}},
+            ConfigError,
+            "compression.bits sets the grid",
+        ),
+        ({"compression": {"bits": 8}}, PlanError, "another sensitivity"),
+        ({"compression": {"rotation": True}}, PlanError, "another sensitivity"),
+        (
+            {"compression": {"keep": "0.01", "mask": "top-k"}, "privacy": {"mode": "client"}},
+            PlanError,
+            "compression: .*at least 2",
+        ),
+        (
+            {"compression": {"rounding": "truncate"}, "privacy": {"mode": "record-local"}},
+            PlanError,
+            "towards zero",
+        ),
     ],
 )
 def test_bad_configuration_is_named(

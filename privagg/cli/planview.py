@@ -57,6 +57,7 @@ def describe(federation: Federation) -> dict[str, Any]:
             "round_bytes_up": parameters.payload_bytes * plan.addends,
             "job_bytes_up": parameters.payload_bytes * plan.addends * plan.rounds,
         },
+        "compression": _compression(federation),
         "room": {
             "upload_bound_grid": plan.upload_bound,
             "sum_bound_grid": plan.sum_bound,
@@ -64,6 +65,24 @@ def describe(federation: Federation) -> dict[str, Any]:
             "largest_sum_bits": LARGEST_SUM_BITS,
         },
         "budgets": _budgets(federation),
+    }
+
+
+def _compression(federation: Federation) -> dict[str, Any] | None:
+    """What compression sends, says and saves; None where the configuration has none."""
+    from privagg.planning import uncompressed
+    from privagg.report.compressing import compression_text
+
+    plan = federation.plan
+    if plan.compression is None:
+        return None
+    plain = federation.parameters_for(uncompressed(federation.config, plan))
+    return {
+        **plan.compression.model_dump(mode="json"),
+        "upload_dimension": plan.upload_dimension,
+        "plainly": compression_text(plan.model_dump(mode="json")),
+        "upload_bytes": federation.parameters.payload_bytes,
+        "upload_bytes_without": plain.payload_bytes,
     }
 
 
@@ -171,7 +190,7 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
     pairs = [
         ("way of being private", f"{facts['mode']}, the unit is a {facts['unit']}"),
         ("noise multiplier", f"{noise}  (each site adds {facts['noise_share_stddev_grid']:.1f} "
-         f"grid units; the clip is {facts['sensitivity_grid']})"),
+         f"grid units; the sensitivity is {facts['sensitivity_grid']})"),
         ("rounds", f"{facts['rounds']}"),
         ("model", count_text(facts["parameters"], "parameter")),
         ("cohort", f"{facts['asked_in_a_round']} sites with {records} declared records; a round "
@@ -234,13 +253,21 @@ def _print_observers(out: Console, facts: dict[str, Any]) -> None:
 def _print_encryption(out: Console, facts: dict[str, Any]) -> None:
     from privagg.report.figures import byte_text
 
-    scheme, room = facts["scheme"], facts["room"]
+    scheme, room, compression = facts["scheme"], facts["room"], facts["compression"]
     console.heading(out, "Encryption and room in the grid")
     safety = (
         f"{scheme['security_bits']}-bit security"
         if scheme["protects"]
         else "UNSAFE: does not encrypt; for tests and comparisons"
     )
+    smaller: tuple[tuple[str, str], ...] = ()
+    if compression is not None:
+        without = compression["upload_bytes_without"]
+        smaller = (
+            ("compression", compression["plainly"]),
+            ("saves", f"an upload takes {byte_text(compression['upload_bytes'])}, without "
+             f"compression {byte_text(without)}"),
+        )  # fmt: skip
     console.facts(
         out,
         (
@@ -251,5 +278,6 @@ def _print_encryption(out: Console, facts: dict[str, Any]) -> None:
              f"{byte_text(scheme['job_bytes_up'])} for the job"),
             ("room", f"a sum stays within ±{room['sum_bound_grid']} "
              f"({room['sum_bits']} of {room['largest_sum_bits']} bits)"),
+            *smaller,
         ),
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """What a plan says about one round's integers, as the encodings that do it, at every party alike.
 
-Mask and rotation follow from the plan's digest, the round's place and the round's model by a hash:
-all of it public, agreed or sent to everybody, and fixed before any record is read. The plan's
-sensitivity holds for every mask and rotation, so none of this is secret and nothing is gained by
-whoever could steer it (a coordinator names the run) but the loss of its own accuracy.
+Mask and rotation follow by a hash from a digest of the plan, the round's place and its model: all
+of it public, agreed or sent to everybody, and fixed before any record is read. The plan's
+sensitivity holds for every mask and rotation, so none of this is secret, and whoever could steer it
+(a coordinator names the run) gains nothing but the loss of its own accuracy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ Place = tuple[str, int, int]
 
 
 def round_seed(plan: TrainingPlan, place: Place) -> bytes:
-    """The round's public seed: 32 bytes from the plan's digest and the place, by SHA-256."""
-    return public_stream(bytes.fromhex(plan.digest), "compression", *place).bytes(32)
+    """The round's public seed: 32 bytes from what the plan computes and the place, by SHA-256.
+
+    How the sum is added and opened is left out, so every scheme gives the same model.
+    """
+    return public_stream(bytes.fromhex(plan.computation_digest), "compression", *place).bytes(32)
 
 
 def transform_of(plan: TrainingPlan, place: Place, released: Floats) -> Transform:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from privagg.privacy.unit import Unit
+from privagg.report.compressing import compression_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
 from privagg.report.model import ObserverRow, Report, SiteReport
 
@@ -45,6 +46,7 @@ def summarise(report: Report) -> tuple[str, ...]:
             _what_and_who(report),
             _how_it_ended(report),
             _what_left(report),
+            compression_text(report.plan),
             *_spending(report),
             *_holding(report),
             _searched(report),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from privagg.report.compressing import compression_text
 from privagg.report.figures import (
     count_text,
     delta_text,
@@ -52,6 +53,7 @@ PLAN_LABELS = {
     "cohort_size": "Clients asked in a round (0: all)",
     "protects_unit": "Unit protected",
     "sensitivity_grid": "Sensitivity in grid units",
+    "clip_norm_grid": "Clip norm in grid units",
     "update_bound": "Clamp of an update",
     "update_levels": "Grid levels of an update",
     "scheme": "Aggregation scheme",
@@ -327,11 +329,13 @@ def accountant_name(name: str) -> str:
 
 def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
     """(label, value) for the plan's scalar settings, in the order of `PLAN_LABELS`."""
-    return tuple(
+    rows = tuple(
         (label, _plain_value(report.plan[key]))
         for key, label in PLAN_LABELS.items()
         if key in report.plan
     )
+    compressed = compression_text(report.plan)
+    return (*rows, ("Uploads", compressed)) if compressed else rows
 
 
 def _plain_value(value: object) -> str:

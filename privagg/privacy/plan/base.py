@@ -36,6 +36,8 @@ NOISE_STEP_GRID = Fraction(1, 1024)
 LARGEST_SUM = 2**62
 """Sums stay below this, so that int64 arithmetic cannot wrap anywhere."""
 
+_ADDING_AND_OPENING = ("scheme", "scheme_protects", "custody", "strict")
+
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -231,6 +233,16 @@ class TrainingPlan(BaseModel, ABC):
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON; sites pin it."""
         return hashlib.sha256(b"privagg/plan/1\0" + self.canonical_json.encode()).hexdigest()
+
+    @cached_property
+    def computation_digest(self) -> str:
+        """SHA-256 (hex) over all of the plan but how sums are added and opened.
+
+        Public draws hang on it, so that one computation has one result under every scheme.
+        """
+        facts = self.model_dump(mode="json", exclude=set(_ADDING_AND_OPENING))
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(b"privagg/computation/1\0" + text.encode()).hexdigest()
 
     @property
     def canonical_json(self) -> str:

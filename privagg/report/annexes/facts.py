@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from privagg.privacy.unit import Unit
 from privagg.report.annexes.lines import Fact
+from privagg.report.compressing import compression_text
 from privagg.report.figures import (
     byte_text,
     count_text,
@@ -176,12 +177,14 @@ def mechanism(report: Report) -> tuple[Fact, ...]:
             ("/plan/mode", "/plan/clip_norm_l2", "/plan/noise_multiplier"),
         ),
         Fact(
-            "By the plan, contributions and noise are integers of a grid with "
-            f"{plan.get('sensitivity_grid')} steps for the clip norm.",
+            "By the plan, contributions and noise are integers, and the L2 sensitivity is "
+            f"{plan.get('sensitivity_grid')} grid units.",
             ("/plan/sensitivity_grid",),
         ),
         Fact(f"Noise and samples were drawn from: {report.generator}.", ("/generator",)),
     ]
+    if compressed := compression_text(plan):
+        facts.insert(2, Fact(compressed, ("/plan/compression", "/plan/dimension")))
     for indices, site in alike(report, "committed"):
         terms = [
             f"{term.count} × {term.mechanism.kind} (noise multiplier "
