@@ -48,6 +48,7 @@ class Federation:
         records: site name -> records, in place of the files named in the configuration.
         public_records: the table declared public, in place of the file.
         accountant: whose epsilon calibrates the noise and guards the budgets.
+        plan: the plan that was agreed on, where it was pinned; derived anew by default.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Federation:
         records: Mapping[str, Records] | None = None,
         public_records: Records | None = None,
         accountant: Accountant | None = None,
+        plan: TrainingPlan | None = None,
     ) -> None:
         self.config = config
         self.base = Path(base)
         self.accountant = accountant or default_accountant()
         self._records = dict(records or {})
         self._public_records = public_records
+        self._plan = plan
         unknown = set(self._records) - {site.name for site in config.sites}
         if unknown:
             raise ConfigError(f"records given for unknown sites: {', '.join(sorted(unknown))}")
@@ -102,6 +105,8 @@ class Federation:
     @cached_property
     def plan(self) -> TrainingPlan:
         """The plan, its noise calibrated to the configured epsilon."""
+        if self._plan is not None:
+            return self._plan
         if isinstance(self.config.data, AppData):
             dimension = self.config.data.parameters
         else:
@@ -191,7 +196,11 @@ class Federation:
 
     def open_ledger(self, party: str) -> Ledger:
         """A party's ledger, created with its budget where it does not exist yet."""
-        path, identity = self.ledger_path(party), self.identity(party)
+        return self.open_ledger_at(self.ledger_path(party), self.identity(party))
+
+    def open_ledger_at(self, path: Path, identity: Identity) -> Ledger:
+        """The ledger of a party at a place of its own, created where it does not exist yet."""
+        party = identity.name
         if path.exists():
             ledger = Ledger.open(path, signing_key=identity.key, accountant=self.accountant)
         else:
@@ -200,10 +209,10 @@ class Federation:
                 path, owner=party, signing_key=identity.key, accountant=self.accountant
             )
         if party != COORDINATOR:
-            self._ensure_budget(ledger, party)
+            self._ensure_budget(ledger, party, path)
         return ledger
 
-    def _ensure_budget(self, ledger: Ledger, party: str) -> None:
+    def _ensure_budget(self, ledger: Ledger, party: str, path: Path) -> None:
         """Set the configured budget where the data set has none; never change one that it has."""
         key = self.budget_key(party)
         held = set(ledger.keys())
@@ -213,7 +222,7 @@ class Federation:
                 f"data set {key.dataset!r} has a budget for the unit {', '.join(others)} and none "
                 f"for {key.unit!r}; a release for one unit says something about the other too, so "
                 "its owner decides, for example: privagg ledger budget "
-                f"{self.ledger_path(party)} --key {self.output / 'keys' / party}.pem "
+                f"{path} --key KEY.pem "
                 f"--dataset {key.dataset} --unit {key.unit} --epsilon "
                 f"{self.config.privacy.budget} --delta {self.config.privacy.delta} "
                 '--who "..." --why "..."; nothing was spent'

@@ -12,26 +12,28 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
-from privagg.errors import OpeningRefusedError, PrivaggError
+from privagg.errors import MessageError, OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Acknowledgement,
     Challenge,
     Message,
     Opening,
+    OpenRequest,
     Presence,
     Refusal,
     RoundClose,
     RoundStart,
     Statement,
     read_message,
+    read_statement,
 )
 from privagg.privacy.plan import ClientPlan, TrainingPlan
 from privagg.secure.scheme import Parameters, Scheme
@@ -143,6 +145,18 @@ class RoundOutcome:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
+class RoundJournal(Protocol):
+    """Where a coordinator durably notes how far it is, so that a killed one can go on."""
+
+    def begun(self, result: RoundOutcome) -> None:
+        """The cohort is about to be asked; sites that answered resend the same stored bytes."""
+        ...
+
+    def asking(self, request: bytes) -> None:
+        """This very request is about to be sent; no other one would be opened any more."""
+        ...
+
+
 def run_round(
     job: Job,
     transport: Transport,
@@ -152,6 +166,7 @@ def run_round(
     attempt: int = 1,
     cohort: tuple[str, ...] | None = None,
     settings: Mapping[str, JsonValue] | None = None,
+    journal: RoundJournal | None = None,
 ) -> RoundOutcome:
     """Run one round over a transport.
 
@@ -163,11 +178,14 @@ def run_round(
         attempt: from 1; a new attempt is charged again by every site.
         cohort: sites to ask, in roster order and as many as the plan asks; drawn where not given.
         settings: what the sites' training is told beyond the plan; public.
+        journal: notes how far the round is; None where nobody will go on with it.
 
     Returns:
         The outcome; a round that the plan's rule stops is an outcome, not an error.
     """
     result = RoundOutcome(round_number, attempt, cohort or job.cohort())
+    if journal is not None:
+        journal.begun(result)
     with result.timed("round"):
         terms = job.terms(round_number, attempt, result.cohort)
         _call_the_roll(job, transport, result)
@@ -176,12 +194,11 @@ def run_round(
         opening: Statement | None = None
         try:
             request = aggregator.open_request(job.identity)
-            message = _open(job, transport, request, aggregator.contributors, result)
-            share, names = bytes(message.payload), aggregator.contributors
-            total = job.scheme.combine(job.parameters, [share], len(names))
-            result.update = decode_sum(job.plan, terms.place, parameters, total, names)
-            result.survivors, opening = aggregator.contributors, message.statement
-            result.outcome = "opened"
+            if journal is not None:
+                journal.asking(request.to_bytes())
+            opening = _opened(
+                job, transport, request.to_bytes(), aggregator.contributors, parameters, result
+            )
         except PrivaggError as error:
             result.reason = str(error)
         _close(job, transport, result, opening, aggregator.contributions)
@@ -215,6 +232,61 @@ def _hear(job: Job, reply: Reply, nonce: str = "") -> None:
             job.watch.hear(reply.party, header.kept_sizes)
         if isinstance(header, Presence) and header.nonce == nonce:
             job.watch.hear(reply.party, header.kept_sizes)
+
+
+def reopen_round(
+    job: Job,
+    transport: Transport,
+    parameters: FloatVector,
+    *,
+    request: bytes,
+    cohort: tuple[str, ...],
+) -> RoundOutcome:
+    """Go on with a round whose opening was asked before the coordinator was killed.
+
+    The key holder opens one cohort a round, so this very request is all that can be asked. It has
+    the stored answer, where it got the request, and answers now where it did not.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries the frames.
+        parameters: float64 (d,), the model that the round started from.
+        request: the opening request, as the journal kept it.
+        cohort: the sites that were asked.
+
+    Raises:
+        MessageError: the journal's request is not one of this coordinator's.
+    """
+    header = read_message(request, Roster.of(job.identity)).header
+    if not isinstance(header, OpenRequest) or header.run != job.run:
+        raise MessageError(f"the journal of run {job.run!r} holds another request than its own")
+    senders = (read_statement(statement, job.roster).sender for statement in header.contributions)
+    result = RoundOutcome(header.round, header.attempt, cohort)
+    with result.timed("round"):
+        opening: Statement | None = None
+        try:
+            opening = _opened(job, transport, request, tuple(senders), parameters, result)
+        except PrivaggError as error:
+            result.reason = str(error)
+        _close(job, transport, result, opening, header.contributions)
+    return result
+
+
+def _opened(
+    job: Job,
+    transport: Transport,
+    request: bytes,
+    contributors: tuple[str, ...],
+    parameters: FloatVector,
+    result: RoundOutcome,
+) -> Statement:
+    """Have the sum opened and decoded; the key holder's statement of what it opened."""
+    message = _open(job, transport, request, contributors, result)
+    total = job.scheme.combine(job.parameters, [bytes(message.payload)], len(contributors))
+    place = (job.run, result.round, result.attempt)
+    result.update = decode_sum(job.plan, place, parameters, total, contributors)
+    result.survivors, result.outcome = contributors, "opened"
+    return message.statement
 
 
 def _collect(
@@ -254,7 +326,7 @@ def _collect(
 def _open(
     job: Job,
     transport: Transport,
-    request: Message,
+    frame: bytes,
     contributors: tuple[str, ...],
     result: RoundOutcome,
 ) -> Message:
@@ -262,7 +334,7 @@ def _open(
 
     A lost answer is asked for again with the same bytes, which get the same stored answer.
     """
-    frame, result.opening_asked = request.to_bytes(), True
+    result.opening_asked = True
     with result.timed("open"):
         for _ in range(OPENING_TRIES):
             result.exchanges += 1

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from privagg.client.evaluate import evaluate
 from privagg.client.models import get_parameters
 from privagg.client.saving import save_model
-from privagg.errors import PrivaggError
+from privagg.errors import ConfigError, PrivaggError
 from privagg.privacy.ledger import Ledger
-from privagg.round import Job, RoundOutcome, run_round
+from privagg.round import Job, RoundOutcome, reopen_round, run_round
 from privagg.running.evidence import collect_ledgers, write_evidence
+from privagg.running.journal import Attempt, Journal, Progress
 from privagg.running.record import Record
 from privagg.running.results import FloatVector, RoundReport, RunResult
 from privagg.server.optimizers import ServerOptimizer, make_optimizer
@@ -25,6 +26,8 @@ from privagg.transport import Transport
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
+
+MODEL_NAME = "model.safetensors"
 
 OnRound = Callable[[RoundReport], None]
 
@@ -53,6 +56,7 @@ class Coordinator:
         output: folder for model, report and bundle.
         generator: name of the sites' source of randomness.
         observed: what can be read about the sites here.
+        journal: keeps how far the run is; None where nobody will go on with it.
     """
 
     def __init__(
@@ -65,48 +69,114 @@ class Coordinator:
         output: Path,
         generator: str,
         observed: Observed | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.federation = federation
         self.job = job
         self.transport = transport
         self.output = output
+        self.journal = journal
         self.record = Record(ledger, job.run)
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
         self._generator = generator
         self._observed = observed or Observed()
 
     def drive(self, on_round: OnRound | None) -> RunResult:
-        """All rounds, then the files."""
+        """All rounds that are not finished yet, then the files.
+
+        Raises:
+            ConfigError: the journal is another plan's or key's, or damaged.
+        """
         result = RunResult(self.job.run, "finished", "", get_parameters(self.federation.model))
-        self.record.start(self.federation, self.job, self._generator)
+        done = self._take_up(result)
+        if done is None:
+            self.record.start(self.federation, self.job, self._generator)
+        if done is None or not done.over:
+            self._all_rounds(result, done.round if done is not None else 0, on_round)
+            self._release(result)
+        self._write_evidence(result, self.job.plan.rounds)
+        return result
+
+    def _take_up(self, result: RunResult) -> Progress | None:
+        """Where a killed coordinator left off; None for a fresh run."""
+        done = self.journal.progress() if self.journal is not None else None
+        if done is None:
+            return None
+        if (done.plan_digest, done.key_id) != (self.job.plan.digest, self.job.key_id):
+            raise ConfigError(
+                f"run {self.job.run!r} was begun under another plan or key; start a new run"
+            )
+        self.optimizer.load(done.optimizer)
+        result.parameters, result.metrics = done.parameters, dict(done.metrics)
+        if done.over:
+            result.outcome, result.reason = done.over, done.reason
+            result.model = self.output / MODEL_NAME
+        return done
+
+    def _all_rounds(self, result: RunResult, done: int, on_round: OnRound | None) -> None:
+        self._note(result, done)
         try:
-            for number in range(1, self.job.plan.rounds + 1):
+            for number in range(done + 1, self.job.plan.rounds + 1):
                 report = self._one_round(result, number, on_round)
                 if report.outcome.outcome == "stopped":
                     result.outcome, result.reason = "stopped", report.outcome.reason
                     break
+                self._note(result, number)
         except PrivaggError as error:
             self.record.finish("failed", type(error).__name__)
             raise
-        self._finish(result)
-        return result
+
+    def _note(self, result: RunResult, number: int, over: str = "") -> None:
+        """Keep durably what the next round starts from."""
+        if self.journal is None:
+            return
+        progress = Progress(
+            plan_digest=self.job.plan.digest,
+            key_id=self.job.key_id,
+            round=number,
+            parameters=result.parameters,
+            optimizer=self.optimizer.state(),
+            metrics=dict(result.metrics),
+            over=over,
+            reason=result.reason,
+        )
+        self.journal.finished(progress)
 
     def _one_round(self, result: RunResult, number: int, on_round: OnRound | None) -> RoundReport:
         """One round with its retries; each attempt is charged, recorded and told."""
-        for attempt in range(1, self.federation.config.training.retries + 2):
-            outcome = run_round(
-                self.job,
-                self.transport,
-                result.parameters,
-                round_number=number,
-                attempt=attempt,
-            )
+        begun = self.journal.attempt(number - 1) if self.journal is not None else None
+        first = begun.attempt if begun is not None else 1
+        for attempt in range(first, self.federation.config.training.retries + 2):
+            outcome = self._attempt(result, number, attempt, begun)
             report = self._settle(result, outcome)
             if on_round is not None:
                 on_round(report)
             if outcome.outcome == "opened" or outcome.opening_asked:
                 break
+            begun = None
         return report
+
+    def _attempt(
+        self, result: RunResult, number: int, attempt: int, begun: Attempt | None
+    ) -> RoundOutcome:
+        """One attempt: fresh, or the one that was under way when the coordinator was killed."""
+        if begun is not None and begun.request is not None:
+            return reopen_round(
+                self.job,
+                self.transport,
+                result.parameters,
+                request=begun.request,
+                cohort=begun.cohort,
+            )
+        return run_round(
+            self.job,
+            self.transport,
+            result.parameters,
+            round_number=number,
+            attempt=attempt,
+            cohort=begun.cohort if begun is not None else None,
+            journal=self.journal,
+        )
 
     def _settle(self, result: RunResult, outcome: RoundOutcome) -> RoundReport:
         """Step along what was opened, look at the public table, record the attempt."""
@@ -136,17 +206,18 @@ class Coordinator:
         found = {"accuracy": metrics.accuracy, "loss": metrics.loss, "auc": metrics.auc}
         return {name: value for name, value in found.items() if value is not None}
 
-    def _finish(self, result: RunResult) -> None:
-        """Save the model, close the record, ask for the ledgers, write the report from them."""
+    def _release(self, result: RunResult) -> None:
+        """Save the model and close the record."""
+        last = result.rounds[-1].outcome.round if result.rounds else self.job.plan.rounds
         result.parameters = self._released(result.parameters)
-        result.model = self.output / "model.safetensors"
+        result.model = self.output / MODEL_NAME
         digest = save_model(self.federation.model, result.parameters, result.model)
         self.record.released(result, digest)
         self.record.finish(result.outcome, result.reason)
-        self._write_evidence(result)
+        self._note(result, last, over=result.outcome)
 
-    def _write_evidence(self, result: RunResult) -> None:
-        last = max((report.outcome.round for report in result.rounds), default=1)
+    def _write_evidence(self, result: RunResult, last: int) -> None:
+        """Ask for the ledgers, and write the report from them once all are there."""
         accountant = self.federation.accountant
         ledgers, result.missing = collect_ledgers(
             self.job, self.transport, round_number=last, accountant=accountant

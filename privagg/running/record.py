@@ -33,7 +33,7 @@ class Record:
         self.ledger.record(kind, {"run": self._run, **values})
 
     def start(self, federation: Federation, job: Job, generator: str) -> None:
-        """What the run is about; written once, however often a coordinator starts again."""
+        """What the run is about."""
         plan = job.plan
         self._add(
             "run-started",
@@ -65,8 +65,10 @@ class Record:
         )
 
     def round(self, report: RoundReport) -> None:
-        """How an attempt at a round ended."""
+        """How an attempt at a round ended; written once, also where a coordinator goes on."""
         outcome = report.outcome
+        if self.ledger.recorded("round", (self._run, outcome.round, outcome.attempt)):
+            return
         self._add(
             "round",
             round=outcome.round,

@@ -1,0 +1,191 @@
+"""A party opened from its folder: the same parts as in one process, with nobody else's secrets.
+
+What the party believes comes from its own `pins.toml`. The configuration, the plan and the
+encryption key in the folder have to match those pins, or nothing is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from privagg.client.data import Records
+from privagg.client.loading import load_records
+from privagg.config import load_config
+from privagg.deployment.layout import PartyFolder, PinsFile, write_whole
+from privagg.errors import ConfigError, KeyMismatchError, PlanError
+from privagg.federation import Federation
+from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.plan import TrainingPlan, load_plan
+from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.round import Job
+from privagg.running.coordinator import Coordinator
+from privagg.running.holding import make_key_holder
+from privagg.running.journal import Journal
+from privagg.running.names import COORDINATOR, KEY_HOLDER
+from privagg.running.parties import make_site
+from privagg.secure.opening import DecryptionKey
+from privagg.secure.scheme import EncryptionKey
+from privagg.server.checkpoints import CheckpointWatch
+from privagg.transport import Handler, Transport
+
+PLAN_NAME = "plan.json"
+"""The pinned plan, kept so that its noise need not be calibrated for every message."""
+
+
+def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Handler:
+    """The handler of a site or of the key holder.
+
+    Args:
+        folder: the party's own.
+        randomness: of a site; the operating system's unless a test says otherwise.
+
+    Raises:
+        ConfigError: the folder is incomplete, or its parts contradict its pins.
+        KeyMismatchError: the encryption key is another than the one pinned.
+        DataError: the site's data does not fit its declaration.
+    """
+    name = folder.party().name
+    federation = open_federation(folder)
+    if name == KEY_HOLDER:
+        return make_key_holder(
+            federation.plan,
+            identity=folder.identity(),
+            roster=folder.pins().pinned_roster,
+            key=_decryption_key(folder, federation),
+            store=folder.openings,
+        ).handle
+    if name not in federation.plan.names:
+        raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
+    identity = folder.identity()
+    opens = name == federation.opener
+    return make_site(
+        federation,
+        identity=identity,
+        roster=folder.pins().pinned_roster,
+        key=_encryption_key(folder, federation),
+        ledger=federation.open_ledger_at(folder.ledger, identity),
+        records=_records(folder, federation, name),
+        randomness=randomness or SystemRandomness(),
+        decryption=(_decryption_key(folder, federation), folder.openings) if opens else None,
+    ).handle
+
+
+def open_federation(folder: PartyFolder) -> Federation:
+    """The federation as this party pinned it.
+
+    Raises:
+        ConfigError: the configuration stands for another plan than the one pinned.
+    """
+    path, pins = folder.federation_file, folder.pins()
+    config, base = load_config(path), path.resolve().parent
+    kept = _kept_plan(folder, pins)
+    if kept is not None:
+        return Federation(config, base=base, plan=kept)
+    federation = Federation(config, base=base)
+    if federation.plan.digest != pins.plan_digest:
+        raise ConfigError(
+            f"{path} stands for plan {federation.plan.digest[:16]}..., pinned is "
+            f"{pins.plan_digest[:16]}...; get the configuration that was agreed on"
+        )
+    write_whole(folder.root / PLAN_NAME, federation.plan.canonical_json.encode())
+    return federation
+
+
+def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
+    """The plan kept beside the pins, where it is the pinned one."""
+    try:
+        plan = load_plan(json.loads((folder.root / PLAN_NAME).read_bytes()))
+    except (OSError, ValueError, PlanError):
+        return None
+    return plan if plan.digest == pins.plan_digest else None
+
+
+def _encryption_key(folder: PartyFolder, federation: Federation) -> EncryptionKey:
+    try:
+        data = folder.encryption_key.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder.encryption_key} is missing; it comes from the party that opens"
+        ) from error
+    key = federation.scheme.load_encryption_key(federation.parameters, data)
+    _check_key(folder, key)
+    return key
+
+
+def _decryption_key(folder: PartyFolder, federation: Federation) -> DecryptionKey:
+    try:
+        data = folder.decryption_key.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{folder.decryption_key} cannot be read: {error.strerror}") from error
+    key = federation.scheme.load_decryption_key(federation.parameters, data)
+    _check_key(folder, key.encryption_key)
+    return key
+
+
+def _check_key(folder: PartyFolder, key: EncryptionKey) -> None:
+    pinned = folder.pins().key_id
+    if key.key_id != pinned:
+        raise KeyMismatchError(
+            f"the key in {folder.root} is {key.key_id[:16]}..., pinned is {pinned[:16]}...; "
+            "get the key of the party that opens again and compare"
+        )
+
+
+def _records(folder: PartyFolder, federation: Federation, name: str) -> Records:
+    """The site's own data: where its folder says, else where the configuration says."""
+    party = folder.party()
+    if party.data is None:
+        section = next(site for site in federation.config.sites if site.name == name)
+        return federation.records_of(section)
+    source = federation.data_source
+    return load_records(source, folder.root, party.data, party.labels)
+
+
+def open_coordinator(
+    folder: PartyFolder, transport: Transport, run: str, *, generator: str | None = None
+) -> Coordinator:
+    """The coordinator of a run, fresh or going on where a killed one left off.
+
+    Args:
+        folder: the coordinator's own.
+        transport: carries messages to the parties.
+        run: the run's identifier.
+        generator: name of the sites' source of randomness, for the record.
+
+    Raises:
+        ConfigError: as `open_party`, or the folder is another party's.
+    """
+    identity = folder.identity()
+    if identity.name != COORDINATOR:
+        raise ConfigError(
+            f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
+        )
+    federation, output = open_federation(folder), run_folder(folder, run)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key, roster = _encryption_key(folder, federation), folder.pins().pinned_roster
+    job = Job(
+        run=run,
+        plan=federation.plan,
+        scheme=federation.scheme,
+        parameters=key.parameters,
+        key_id=key.key_id,
+        identity=identity,
+        roster=roster,
+        opener=federation.opener,
+        watch=CheckpointWatch(CheckpointKeeper.open(folder.checkpoints), roster),
+    )
+    return Coordinator(
+        federation,
+        job=job,
+        transport=transport,
+        ledger=federation.open_ledger_at(folder.ledger, identity),
+        output=output,
+        generator=generator or SystemRandomness().name,
+        journal=Journal(output),
+    )
+
+
+def run_folder(folder: PartyFolder, run: str) -> Path:
+    """Where the coordinator keeps everything of one run."""
+    return folder.output / run
