@@ -173,7 +173,9 @@ def online(folder: FlowerFolder) -> dict[str, bool]:
     return {party: status.get(node, False) for party, node in node_ids(folder).items()}
 
 
-def submit(folder: FlowerFolder, app: Path, settings: Mapping[str, str | int] | None = None) -> int:
+def submit(
+    folder: FlowerFolder, app: Path, settings: Mapping[str, str | int | float] | None = None
+) -> int:
     """Submit a Flower app from its folder.
 
     Args:

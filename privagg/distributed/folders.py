@@ -138,8 +138,7 @@ def _records(folder: PartyFolder, federation: Federation, name: str) -> Records:
     if party.data is None:
         section = next(site for site in federation.config.sites if site.name == name)
         return federation.records_of(section)
-    source = federation.data_source
-    return load_records(source, folder.root, party.data, party.labels)
+    return load_records(federation.config.data.source, folder.root, party.data, party.labels)
 
 
 def open_coordinator(

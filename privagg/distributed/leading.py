@@ -1,0 +1,155 @@
+"""The coordinator's side of a distributed run: meet the parties, drive the rounds, tell of them.
+
+    out/<run>/rounds.jsonl   a line for each attempt at a round, as it ends
+    out/<run>/result.json    how the run ended; written last
+
+Whoever submitted the run reads these, and no exit code of a network layer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from privagg.deployment.layout import PartyFolder, write_whole
+from privagg.distributed.folders import open_coordinator, open_federation, run_folder
+from privagg.errors import BudgetExceededError, CohortError, PrivaggError
+from privagg.federation import Federation
+from privagg.running.results import RoundReport, RunResult
+from privagg.transport import Transport
+
+ROUNDS_NAME, RESULT_NAME = "rounds.jsonl", "result.json"
+
+
+def lead(
+    folder: PartyFolder,
+    transport: Transport,
+    run: str,
+    problems: dict[str, str],
+    *,
+    generator: str | None = None,
+) -> RunResult:
+    """Drive a run to its end, and write down how it went.
+
+    Args:
+        folder: the coordinator's.
+        transport: carries messages to the parties.
+        run: the run's identifier.
+        problems: party -> why it is not there or cannot take part.
+        generator: name of the sites' source of randomness, for the record.
+
+    Raises:
+        BudgetExceededError, CohortError: before anything is spent.
+        PrivaggError: what stopped the run; `result.json` says it too.
+    """
+    output = run_folder(folder, run)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (output / RESULT_NAME).unlink(missing_ok=True)
+    try:
+        check_presence(open_federation(folder), problems)
+        coordinator = open_coordinator(folder, transport, run, generator=generator)
+        result = coordinator.drive(lambda report: _tell_round(output, report))
+    except PrivaggError as error:
+        facts = {"run": run, "outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
+        _tell_result(output, facts)
+        raise
+    _tell_result(output, result_facts(result))
+    return result
+
+
+def check_presence(federation: Federation, problems: dict[str, str]) -> None:
+    """Refuse to start where it is known that no round can be opened, or a budget is too small.
+
+    Raises:
+        BudgetExceededError: a site says that the whole job does not fit its budget.
+        CohortError: the party that opens is missing, or too many sites are.
+    """
+    plan = federation.plan
+    poor = [text for text in problems.values() if "beyond its budget" in text]
+    if poor:
+        raise BudgetExceededError(f"{'; '.join(poor)}; nothing was spent")
+    missing = [name for name in plan.names if name in problems]
+    there = len(plan.names) - len(missing)
+    if federation.opener in problems or there < plan.minimum_survivors:
+        told = "; ".join(f"{name}: {problems[name]}" for name in problems)
+        raise CohortError(
+            f"{there} of {len(plan.names)} sites are there, the plan needs "
+            f"{plan.minimum_survivors} and {federation.opener!r} to open; nothing was spent. {told}"
+        )
+
+
+def parties_of(federation: Federation) -> tuple[str, ...]:
+    """Everybody whom the coordinator talks to."""
+    names = federation.plan.names
+    return names if federation.opener in names else (*names, federation.opener)
+
+
+def round_facts(report: RoundReport) -> dict[str, Any]:
+    """What is told of an attempt at a round; public facts only."""
+    outcome = report.outcome
+    return {
+        "round": outcome.round,
+        "attempt": outcome.attempt,
+        "outcome": outcome.outcome,
+        "reason": outcome.reason,
+        "cohort": list(outcome.cohort),
+        "survivors": list(outcome.survivors),
+        "refusals": dict(outcome.refusals),
+        "metrics": dict(report.metrics),
+        "bytes_up": dict(outcome.bytes_up),
+        "bytes_down": dict(outcome.bytes_down),
+        "exchanges": outcome.exchanges,
+        "seconds": dict(outcome.seconds),
+    }
+
+
+def result_facts(result: RunResult) -> dict[str, Any]:
+    """What is told of a run that has ended."""
+    paths = {
+        name: None if path is None else str(path.resolve())
+        for name, path in (
+            ("model", result.model),
+            ("report_json", result.report_json),
+            ("report_html", result.report_html),
+            ("bundle", result.bundle),
+        )
+    }
+    return {
+        "run": result.run,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "metrics": dict(result.metrics),
+        "missing": dict(result.missing),
+        **paths,
+    }
+
+
+def read_lines(path: Path, seen: int) -> list[dict[str, Any]]:
+    """The rounds told so far, without the first `seen`; a line under way is left for later."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()[seen:]]
+
+
+def missing_text(missing: Collection[str]) -> str:
+    """What to do where ledgers did not come."""
+    return (
+        f"there is no report yet: the ledgers of {', '.join(sorted(missing))} did not come. Once "
+        "they are there again, resume this run: it only asks for them"
+    )
+
+
+def _tell_round(output: Path, report: RoundReport) -> None:
+    line = json.dumps(round_facts(report), sort_keys=True) + "\n"
+    with (output / ROUNDS_NAME).open("a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _tell_result(output: Path, facts: dict[str, Any]) -> None:
+    write_whole(output / RESULT_NAME, json.dumps(facts, sort_keys=True, indent=2).encode())

@@ -1,0 +1,221 @@
+"""Parties from their own folders: the same model and ledgers as in one process; kills survived."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from privagg import Federation
+from privagg.audit.verify import Brought, verify_file
+from privagg.distributed.folders import open_party, run_folder
+from privagg.errors import CohortError, ConfigError, KeyMismatchError
+from privagg.privacy.ledger import Ledger
+from privagg.privacy.randomness import DeterministicRandomness
+from privagg.running.results import RunResult
+from privagg.runtime.flower.inprocess import Faults
+from privagg.transport import Handler, Reply
+from tests.distributed.conftest import RUN, World
+from tests.distributed.heart import SEED, SITES, write_federation
+
+
+class Killed(BaseException):
+    """The coordinator's process ends here."""
+
+
+def ledger_of(world: World, name: str) -> Ledger:
+    folder = world.trial.parties[name].party
+    return Ledger.open(folder.ledger, signing_key=folder.identity().key)
+
+
+def story(ledger: Ledger) -> list[tuple[str, str]]:
+    """What a ledger says, without what differs from party to party and from day to day."""
+    found = []
+    for entry in ledger.entries():
+        facts = copy.deepcopy(entry.payload.to_json())
+        facts.get("facts", {}).pop("key_id", None)
+        kept = {name: facts[name] for name in facts if name in ("round", "attempt", "event",
+                "epsilon_after", "facts", "attested_by", "dataset", "unit")}  # fmt: skip
+        found.append((entry.kind, json.dumps(kept, sort_keys=True)))
+    return found
+
+
+@dataclass(frozen=True)
+class Local:
+    """The same run in one process."""
+
+    federation: Federation
+    result: RunResult
+
+    @property
+    def model(self) -> bytes:
+        assert self.result.model is not None
+        return self.result.model.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    folder = tmp_path_factory.mktemp("local")
+    federation = Federation.from_toml(write_federation(folder, rounds=3, scheme="plaintext"))
+    return Local(federation, federation.run(randomness=DeterministicRandomness(SEED), run_id=RUN))
+
+
+def test_the_same_model_and_ledgers_as_in_one_process(world: World, local: Local) -> None:
+    result = world.lead()
+    assert (result.outcome, result.missing) == ("finished", {})
+    assert [report.outcome.exchanges for report in result.rounds] == [2, 2, 2]
+    assert result.model is not None
+    assert result.model.read_bytes() == local.model
+    assert result.metrics == local.result.metrics
+    for name in SITES:
+        assert story(ledger_of(world, name)) == story(local.federation.open_ledger(name))
+    assert result.bundle is not None
+    assert verify_file(result.bundle, Brought()).holds
+
+
+class Fragile:
+    """A transport under which the coordinator is killed after so many exchanges."""
+
+    def __init__(self, world: World, lives: int, *, before: bool) -> None:
+        self.inner, self.lives, self.before = world.transport(), lives, before
+
+    def meet(self, parties: Any) -> dict[str, str]:
+        return self.inner.meet(parties)
+
+    def post(self, frames: Mapping[str, bytes]) -> None:
+        self.inner.post(frames)
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
+        if self.lives == 0 and self.before:
+            raise Killed
+        replies = list(self.inner.exchange(requests))
+        if self.lives == 0:
+            raise Killed
+        self.lives -= 1
+        yield from replies
+
+
+@pytest.mark.parametrize(
+    ("lives", "before", "where"),
+    [
+        (2, True, "before round 2 was asked"),
+        (2, False, "after the uploads of round 2"),
+        (3, True, "before the opening of round 2 was asked"),
+        (3, False, "after the key holder answered"),
+        (6, False, "after the last round, before the report"),
+    ],
+)
+def test_a_killed_coordinator_goes_on_where_it_was(
+    world: World, local: Local, lives: int, before: bool, where: str
+) -> None:
+    with pytest.raises(Killed):
+        world.lead(transport=Fragile(world, lives, before=before))
+    result = world.lead()
+    assert (result.outcome, result.missing) == ("finished", {}), where
+    assert result.model is not None
+    assert result.model.read_bytes() == local.model
+    for name in SITES:
+        kinds = [entry.kind for entry in ledger_of(world, name).entries()]
+        assert kinds.count("charge") == kinds.count("upload") == 3
+    report = json.loads(
+        (run_folder(world.trial.coordinator.party, RUN) / "report.json").read_text()
+    )
+    assert [r["outcome"] for r in report["rounds"]] == ["opened"] * 3
+
+
+def test_a_site_that_dies_is_left_out_and_comes_back(world: World) -> None:
+    asked: list[bytes] = []
+
+    def dies_once(honest: Handler) -> Handler:
+        def answer(frame: bytes) -> bytes:
+            asked.append(frame)
+            if len(asked) == 2:
+                raise OSError("the machine went down")
+            return honest(frame)
+
+        return answer
+
+    world.meddle["va"] = dies_once
+    result = world.lead()
+    assert [r.outcome.survivors for r in result.rounds][1:] == [tuple(SITES)] * 2
+    assert result.rounds[0].outcome.survivors == ("cleveland", "hungarian", "switzerland")
+    assert result.rounds[0].outcome.refusals == {"va": "failed: OSError"}
+    assert result.report_json is not None
+    told = json.loads(result.report_json.read_text())["rounds"][0]["refusals"]
+    assert told == [{"site": "va", "message": "failed: OSError"}]
+
+
+def test_too_many_dead_sites_stop_the_run_by_the_plans_rule(world: World) -> None:
+    transport = world.transport()
+    transport.meet(tuple(world.nodes))
+    for name in ("va", "hungarian"):
+        world.grid.faults[world.nodes[name]] = Faults(silent=True)
+    world.patience = type(world.patience)(1, 1, 0.01)
+    transport.patience = world.patience
+    result = world.lead(transport=_Met(transport))
+    assert result.outcome == "stopped"
+    assert "the plan opens 3 or more" in result.reason
+    assert set(result.missing) == {"va", "hungarian"}
+    assert result.report_json is None
+    world.grid.faults.clear()
+    world.patience = type(world.patience)(20, 2, 0.01)
+    again = world.lead()
+    assert (again.outcome, again.missing) == ("stopped", {})
+    assert again.report_json is not None
+
+
+class _Met:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def meet(self, parties: Any) -> dict[str, str]:
+        return {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_nothing_starts_without_enough_sites_or_the_key_holder(world: World) -> None:
+    world.grid._apps.pop(world.nodes["key-holder"])
+    with pytest.raises(CohortError, match="'key-holder' to open; nothing was spent"):
+        world.lead()
+    written = run_folder(world.trial.coordinator.party, RUN) / "result.json"
+    assert json.loads(written.read_text())["outcome"] == "failed"
+    assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 0
+
+
+def test_a_folder_whose_parts_contradict_its_pins_is_not_opened(world: World) -> None:
+    folder = world.trial.parties["va"].party
+    open_party(folder)
+    pins = folder.pins()
+    folder.pin(pins.model_copy(update={"key_id": "0" * 64}))
+    with pytest.raises(KeyMismatchError, match="pinned is 0000000000000000"):
+        open_party(folder)
+    folder.pin(pins.model_copy(update={"plan_digest": "0" * 64}))
+    with pytest.raises(ConfigError, match="stands for plan"):
+        open_party(folder)
+    folder.pin(pins)
+    folder.encryption_key.unlink()
+    with pytest.raises(ConfigError, match="comes from the party that opens"):
+        open_party(folder)
+    with pytest.raises(ConfigError, match="answers no messages"):
+        open_party(world.trial.coordinator.party)
+
+
+def test_a_journal_of_another_key_is_not_gone_on_with(world: World) -> None:
+    with pytest.raises(Killed):
+        world.lead(transport=Fragile(world, 3, before=False))
+    state = run_folder(world.trial.coordinator.party, RUN) / "state.json"
+    facts = json.loads(state.read_text())
+    state.write_text(json.dumps({**facts, "key_id": "0" * 64}))
+    with pytest.raises(ConfigError, match="another plan or key"):
+        world.lead()
+    state.write_text("{")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        world.lead()
+    assert np.isfinite(facts["round"])
