@@ -69,7 +69,8 @@ def make_run_app(generator: str | None = None) -> Any:
         directory = Directory(folder.identity(), pins.pinned_roster, run, pins.plan_digest)
         transport = FlowerTransport(grid, directory, patience=_patience(settings))
         problems = transport.meet(parties_of(federation))
-        lead(folder, transport, run, problems, generator=generator)
+        kept = {party: said.kept_sizes for party, said in directory.presences.items()}
+        lead(folder, transport, run, problems, kept=kept, generator=generator)
 
     return make_server_app(drive)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ def lead(
     folder: PartyFolder,
     transport: Transport,
     run: str,
-    problems: dict[str, str],
+    problems: Mapping[str, str],
     *,
+    kept: Mapping[str, Mapping[str, int]] | None = None,
     generator: str | None = None,
 ) -> RunResult:
     """Drive a run to its end, and write down how it went.
@@ -39,6 +40,7 @@ def lead(
         transport: carries messages to the parties.
         run: the run's identifier.
         problems: party -> why it is not there or cannot take part.
+        kept: party -> what it said, when it was met, that it keeps of the sites' ledgers.
         generator: name of the sites' source of randomness, for the record.
 
     Raises:
@@ -51,6 +53,8 @@ def lead(
     try:
         check_presence(open_federation(folder), problems)
         coordinator = open_coordinator(folder, transport, run, generator=generator)
+        for party, sizes in (kept or {}).items():
+            coordinator.job.watch.hear(party, sizes)
         result = coordinator.drive(lambda report: _tell_round(output, report))
     except PrivaggError as error:
         facts = {"run": run, "outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
@@ -60,7 +64,7 @@ def lead(
     return result
 
 
-def check_presence(federation: Federation, problems: dict[str, str]) -> None:
+def check_presence(federation: Federation, problems: Mapping[str, str]) -> None:
     """Refuse to start where it is known that no round can be opened, or a budget is too small.
 
     Raises:

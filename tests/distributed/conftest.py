@@ -55,9 +55,16 @@ class World:
 
     def lead(self, run: str = RUN, transport: Any = None) -> RunResult:
         carrier = transport or self.transport(run)
-        generator = DeterministicRandomness(SEED).name
-        folder = self.trial.coordinator.party
-        return lead(folder, carrier, run, carrier.meet(tuple(self.nodes)), generator=generator)
+        problems = carrier.meet(tuple(self.nodes))
+        said = carrier.directory.presences
+        return lead(
+            self.trial.coordinator.party,
+            carrier,
+            run,
+            problems,
+            kept={party: presence.kept_sizes for party, presence in said.items()},
+            generator=DeterministicRandomness(SEED).name,
+        )
 
 
 @pytest.fixture

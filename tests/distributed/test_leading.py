@@ -83,6 +83,7 @@ class Fragile:
 
     def __init__(self, world: World, lives: int, *, before: bool) -> None:
         self.inner, self.lives, self.before = world.transport(), lives, before
+        self.directory = self.inner.directory
 
     def meet(self, parties: Any) -> dict[str, str]:
         return self.inner.meet(parties)

@@ -70,6 +70,12 @@ class Network:
             sleep=self.time.sleep,
         )
 
+    def meet(self, parties: tuple[str, ...] = PARTIES) -> dict[str, str]:
+        problems = self.transport.meet(parties)
+        for party, presence in self.transport.directory.presences.items():
+            self.simulation.watch.hear(party, presence.kept_sizes)
+        return problems
+
     def round(self, number: int = 1) -> RoundOutcome:
         return run_round(
             self.simulation.job, self.transport, np.zeros(DIMENSION), round_number=number
@@ -82,7 +88,7 @@ def network(tmp_path: Path) -> Network:
 
 
 def test_a_round_costs_two_exchanges_and_closes_ride_along(network: Network) -> None:
-    assert network.transport.meet(PARTIES) == {}
+    assert network.meet(PARTIES) == {}
     assert network.transport.directory.nodes == dict(zip(PARTIES, range(1, 6), strict=True))
     for number in (1, 2):
         outcome = network.round(number)
@@ -102,7 +108,7 @@ def test_a_node_without_the_pinned_key_is_refused_by_name(network: Network) -> N
     simulation = network.simulation
     forger = Identity.generate("east")
     simulation.wire.handlers["east"] = simulation.site("east", identity=forger).handle
-    problems = network.transport.meet(PARTIES)
+    problems = network.meet(PARTIES)
     assert list(problems) == ["east"]
     assert "node 2: SignatureError: the signature on a message from 'east'" in problems["east"]
     outcome = network.round()
@@ -129,7 +135,7 @@ def test_strangers_are_refused_by_name(network: Network) -> None:
     ):
         handler = claims_to_be(identity, simulation.roster)
         network.add_node(node, make_client_app(lambda context, h=handler: h))  # type: ignore[misc]
-    problems = network.transport.meet((*PARTIES, "nobody"))
+    problems = network.meet((*PARTIES, "nobody"))
     assert problems == {"nobody": directory.absence("nobody")}
     assert "nobody called 'mallory' is on the roster" in directory.strangers[8]
     assert "claims to be the coordinator" in directory.strangers[9]
@@ -144,9 +150,9 @@ def test_a_party_may_come_back_as_another_node(network: Network) -> None:
 
 def test_a_late_answer_is_refused_by_name_in_the_next_round(network: Network) -> None:
     network.grid.faults[1] = Faults(pulls_late=12)
-    network.transport.meet(PARTIES[1:])
+    network.meet(PARTIES[1:])
     network.grid.faults[1] = Faults()
-    network.transport.meet(("north",))
+    network.meet(("north",))
     network.grid.faults[1] = Faults(pulls_late=10)
     first = network.round(1)
     assert first.survivors == ("east", "south", "west")
@@ -159,7 +165,7 @@ def test_a_late_answer_is_refused_by_name_in_the_next_round(network: Network) ->
 
 
 def test_a_second_answer_is_refused_by_name(network: Network) -> None:
-    network.transport.meet(PARTIES)
+    network.meet(PARTIES)
     network.grid.faults[3] = Faults(answer=lambda reply: [reply, reply])
     outcome = network.round()
     assert outcome.survivors == NAMES
@@ -180,7 +186,7 @@ def hostile(reply: Message, kind: str) -> Message:
 
 @pytest.mark.parametrize("kind", ["no frames", "noise", "too many frames", "a lie about sizes"])
 def test_hostile_bytes_cost_only_their_sender(network: Network, kind: str) -> None:
-    network.transport.meet(PARTIES)
+    network.meet(PARTIES)
     network.grid.faults[4] = Faults(answer=lambda reply: [hostile(reply, kind)])
     outcome = network.round()
     assert outcome.survivors == ("north", "east", "south")
@@ -188,7 +194,7 @@ def test_hostile_bytes_cost_only_their_sender(network: Network, kind: str) -> No
 
 
 def test_a_replayed_upload_is_refused_by_the_aggregator(network: Network) -> None:
-    network.transport.meet(PARTIES)
+    network.meet(PARTIES)
     kept: list[bytes] = []
     honest = network.simulation.wire.handlers["west"]
 
@@ -204,7 +210,7 @@ def test_a_replayed_upload_is_refused_by_the_aggregator(network: Network) -> Non
 
 
 def test_what_an_app_raises_leaves_only_its_kind(network: Network) -> None:
-    network.transport.meet(PARTIES)
+    network.meet(PARTIES)
 
     def fails(frame: bytes) -> bytes:
         raise KeyError("patient 4711")
@@ -215,7 +221,7 @@ def test_what_an_app_raises_leaves_only_its_kind(network: Network) -> None:
 
 
 def test_nobody_waits_for_the_whole_deadline_where_a_node_is_gone(network: Network) -> None:
-    network.transport.meet(PARTIES)
+    network.meet(PARTIES)
     del network.grid._apps[2]
     outcome = network.round()
     assert outcome.survivors == ("north", "south", "west")
@@ -226,7 +232,7 @@ def test_nobody_waits_for_the_whole_deadline_where_a_node_is_gone(network: Netwo
 def test_a_grid_that_fails_while_reading_costs_only_that_party(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network.transport.meet(PARTIES)
+    network.meet(PARTIES)
     pull = network.grid.pull_messages
 
     def choke(identifiers: list[str]) -> list[Message]:
