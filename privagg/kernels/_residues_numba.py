@@ -87,12 +87,13 @@ def _unpack_fast(address, bits, length, out):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _unpack(address, bits, length, tail, out):  # type: ignore[no-untyped-def]
-    """Unpack `length` residues, the last `tail` of them byte by byte."""
-    fast = length - tail
-    _unpack_fast(address, bits, fast, out)
-    mask = ~_ZERO if bits == 64 else (_ONE << np.uint64(bits)) - _ONE
-    for j in range(fast, length):
+def _unpack(address, bits, length, careful, out):  # type: ignore[no-untyped-def]
+    """Unpack `length` residues; where `careful`, byte by byte, so that none beyond them is read."""
+    if not careful:
+        _unpack_fast(address, bits, length, out)
+        return
+    mask = (_ONE << np.uint64(bits)) - _ONE
+    for j in range(length):
         at = (j * bits) >> 3
         shift = (j * bits) & 7
         value = load_u8(address, at) >> np.uint64(shift)
@@ -105,15 +106,22 @@ def _unpack(address, bits, length, tail, out):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _payload_end(bits, count, source):  # type: ignore[no-untyped-def]
-    row = len(count) - 1
-    return source[row] + ((count[row] * bits[row]) >> 3)
+def _block(row, start, bits, count, source):  # type: ignore[no-untyped-def]
+    """Residues of the block that starts here, and whether it must be read byte by byte.
 
-
-@inline
-def _tail(end, payload_end, length):  # type: ignore[no-untyped-def]
-    """How many residues of a block that ends at byte `end` must be read byte by byte."""
-    return min(_TAIL, length) if end + OVERREAD_BYTES > payload_end else 0
+    Fast reads run past a block's end by `OVERREAD_BYTES` at most; `_TAIL` residues near the end of
+    the payload become a block of their own. Whole words are never read past.
+    """
+    length = min(_BLOCK, count[row] - start)
+    if bits[row] == 64:
+        return length, False
+    last = len(count) - 1
+    payload_end = source[last] + ((count[last] * bits[last]) >> 3)
+    if source[row] + (((start + length) * bits[row]) >> 3) + OVERREAD_BYTES <= payload_end:
+        return length, False
+    if length > _TAIL:
+        return length - _TAIL, False
+    return length, True
 
 
 @inline
@@ -125,15 +133,15 @@ def _first_outside(block, length, modulus):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _add_block(total, address, bits, length, tail, last, block):  # type: ignore[no-untyped-def]
+def _add_block(total, address, bits, length, careful, last, block):  # type: ignore[no-untyped-def]
     """Add one input's block by the quickest way that suits it; returns its flags."""
-    if tail == 0:
+    if not careful:
         if bits == 64:
             return _add_words_1(total, address, last, length)
         if bits <= NARROW_BITS:
             return add_packed_1(total, (address,), length >> 3, bits, last)
         return add_wide_1(total, (address,), length >> 3, bits, last)
-    _unpack(address, bits, length, tail, block)
+    _unpack(address, bits, length, careful, block)
     flags = _ZERO
     for j in range(length):
         flags |= (last - block[j]) | block[j]
@@ -142,9 +150,9 @@ def _add_block(total, address, bits, length, tail, last, block):  # type: ignore
 
 
 @inline
-def _take_back_if_bad(total, address, bits, length, tail, modulus, block):  # type: ignore[no-untyped-def]
+def _take_back_if_bad(total, address, bits, length, careful, modulus, block):  # type: ignore[no-untyped-def]
     """Where a block that was added holds a bad residue, subtract it again and return its place."""
-    _unpack(address, bits, length, tail, block)
+    _unpack(address, bits, length, careful, block)
     place = _first_outside(block, length, modulus)
     if place >= 0:
         for j in range(length):
@@ -159,20 +167,20 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
     fault[i] becomes the index of input i's first bad residue (or stays -1), found[i] its value.
     """
     block = np.empty(_BLOCK, np.uint64)
-    payload_end = _payload_end(bits, count, source)
     inputs = len(addresses)
     base = np.uint64(total.ctypes.data)
     for row in range(first, last):
         width, top = bits[row], modulus[row] - _ONE
-        for start in range(0, count[row], _BLOCK):
-            length = min(_BLOCK, count[row] - start)
-            tail = _tail(source[row] + (((start + length) * bits[row]) >> 3), payload_end, length)
+        start, length = 0, 0
+        while start + length < count[row]:
+            start += length
+            length, careful = _block(row, start, bits, count, source)
             here = base + np.uint64(8 * (target[row] + start))
             offset = np.uint64(source[row] + ((start * width) >> 3))
             i = 0
             while i < inputs:
                 together = 1
-                four = tail == 0 and i + 4 <= inputs
+                four = not careful and i + 4 <= inputs
                 if four and max(fault[i], fault[i + 1], fault[i + 2], fault[i + 3]) < 0:
                     together = 4
                     a, b = addresses[i] + offset, addresses[i + 1] + offset
@@ -182,11 +190,13 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
                     i += 1
                     continue
                 else:
-                    flags = _add_block(here, addresses[i] + offset, width, length, tail, top, block)
+                    flags = _add_block(
+                        here, addresses[i] + offset, width, length, careful, top, block
+                    )
                 if _flagged(flags):
                     for k in range(i, i + together):
                         place = _take_back_if_bad(
-                            here, addresses[k] + offset, width, length, tail, modulus[row], block
+                            here, addresses[k] + offset, width, length, careful, modulus[row], block
                         )
                         if place >= 0:
                             fault[k] = target[row] + start + place
@@ -198,16 +208,16 @@ def add(total, addresses, modulus, bits, count, source, target, first, last, fau
 def undo(total, address, modulus, bits, count, source, target, first, stop):  # type: ignore[no-untyped-def]
     """Subtract one input's residues from row `first` up to the block that holds residue `stop`."""
     block = np.empty(_BLOCK, np.uint64)
-    payload_end = _payload_end(bits, count, source)
     for row in range(first, len(modulus)):
-        for start in range(0, count[row], _BLOCK):
-            length = min(_BLOCK, count[row] - start)
+        start, length = 0, 0
+        while start + length < count[row]:
+            start += length
+            length, careful = _block(row, start, bits, count, source)
             at = target[row] + start
             if at + length > stop:
                 return
-            tail = _tail(source[row] + (((start + length) * bits[row]) >> 3), payload_end, length)
             offset = np.uint64(source[row] + ((start * bits[row]) >> 3))
-            _unpack(address + offset, bits[row], length, tail, block)
+            _unpack(address + offset, bits[row], length, careful, block)
             for j in range(length):
                 total[at + j] -= block[j]
 
@@ -216,15 +226,15 @@ def undo(total, address, modulus, bits, count, source, target, first, stop):  # 
 def unpack(out, address, modulus, bits, count, source, target, first, last, fault, found):  # type: ignore[no-untyped-def]
     """Check rows first ... last-1 of one input and write them to `out` (unless it is empty)."""
     block = np.empty(_BLOCK, np.uint64)
-    payload_end = _payload_end(bits, count, source)
     for row in range(first, last):
         top = modulus[row] - _ONE
-        for start in range(0, count[row], _BLOCK):
-            length = min(_BLOCK, count[row] - start)
-            tail = _tail(source[row] + (((start + length) * bits[row]) >> 3), payload_end, length)
+        start, length = 0, 0
+        while start + length < count[row]:
+            start += length
+            length, careful = _block(row, start, bits, count, source)
             at = target[row] + start
             offset = np.uint64(source[row] + ((start * bits[row]) >> 3))
-            _unpack(address + offset, bits[row], length, tail, block)
+            _unpack(address + offset, bits[row], length, careful, block)
             flags = _ZERO
             for j in range(length):
                 flags |= (top - block[j]) | block[j]
