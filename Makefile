@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit bench peers clean help
+.PHONY: demo test lint types contracts unit bench accountant understated peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,12 @@ bench: $(VENV)/.ready  ## heart and credit benchmarks on DATA (default ../shared
 	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
 
 # Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
+accountant: $(VENV)/.ready  ## certified intervals on 500 settings: widths, times; a ledger's next round
+	$(BIN)/python -m tests.benchmarks.certified --count 500 --json out/certified.json
+
+understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the proven epsilon
+	$(BIN)/python -m tests.benchmarks.under_reports --json out/under_reports.json
+
 .peers/flare/.ready: Makefile
 	$(PYTHON) -m venv .peers/flare
 	.peers/flare/bin/python -m pip install -q 'nvflare[HE]==2.9.0'

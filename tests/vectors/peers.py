@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,7 +94,10 @@ def peers() -> dict[str, Callable[[Setting], float]]:
 def ask(peer: Callable[[Setting], float], setting: Setting, seconds: int = 30) -> float | None:
     """Return a peer's epsilon, or None where it fails, takes too long or is not finite."""
     try:
-        with time_limit(seconds):
+        with time_limit(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # One remark for each Renyi order left out would bury everything else.
+            logging.getLogger("absl").setLevel(logging.ERROR)
             value = peer(setting)
     except Exception:
         # A peer's refusal is its own business; only numbers are compared.
