@@ -144,3 +144,11 @@ def test_by_person_counts_on_the_hundred_people_it_names() -> None:
     plan = Federation.from_dict(module["configuration"](sites, 8)).plan
     assert plan.minimum_survivors == 95
     assert plan.delta * 100 < 1
+
+
+def test_a_tree_of_aggregators(capsys: pytest.CaptureFixture[str]) -> None:
+    main: Callable[[], np.ndarray] = runpy.run_path(str(EXAMPLES / "aggregator_tree" / "tree.py"))[
+        "main"
+    ]
+    assert main().tolist() == [1 + 2 + 3 + 4 + 5] * 1000
+    assert "north: 3 uploads in one frame" in capsys.readouterr().out
