@@ -15,6 +15,7 @@ import torch
 
 from privagg import Federation
 from privagg.audit import Brought, Methods, verify_file, verify_report
+from privagg.cli.planview import describe
 from privagg.client.datasets import write_breast_cancer
 from privagg.client.draws import Draws, noised_update
 from privagg.encoding.planned import transform_of
@@ -23,7 +24,7 @@ from privagg.privacy.plan import SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
 from tests.privacy.test_compression import compressed
 from tests.simulator import NAMES, Simulation
-from tests.test_federation import federation
+from tests.test_federation import config, federation
 
 NOISE = {"noise_multiplier": "0.7", "budget_epsilon": "Infinity", "epsilon": "100"}
 CLIENT: dict[str, Any] = {
@@ -137,6 +138,19 @@ def test_a_calibrated_job_is_charged_reported_and_verified(
         assert told != report["summary"]
         changed = json.dumps({**report, "summary": told}).encode()
         assert not verify_report(changed, brought).holds
+
+
+def test_check_says_where_a_job_is_possible_only_by_its_compression(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    privacy = {"mode": "client", "noise_multiplier": "8", "epsilon": "5"}
+    values = config(tables, privacy=privacy, training={"rounds": 1})
+    values["compression"] = {"bits": 8}
+    for site in values["sites"]:
+        site["weight"] = 10**7
+    facts = describe(Federation.from_dict(values, base=tmp_path))
+    assert facts["compression"]["upload_bytes"] == facts["scheme"]["upload_bytes"] > 0
+    assert facts["compression"]["upload_bytes_without"] is None
 
 
 def test_the_noise_is_for_what_rounding_makes_of_an_update_not_for_the_clip_norm() -> None:

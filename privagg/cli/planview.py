@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from privagg.cli import console
-from privagg.errors import BudgetExceededError
+from privagg.errors import BudgetExceededError, PrivaggError
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -76,13 +76,16 @@ def _compression(federation: Federation) -> dict[str, Any] | None:
     plan = federation.plan
     if plan.compression is None:
         return None
-    plain = federation.parameters_for(uncompressed(federation.config, plan))
+    try:
+        plain = federation.parameters_for(uncompressed(federation.config, plan)).payload_bytes
+    except PrivaggError:  # a job may be possible only because of its compression
+        plain = None
     return {
         **plan.compression.model_dump(mode="json"),
         "upload_dimension": plan.upload_dimension,
         "plainly": compression_text(plan.model_dump(mode="json")),
         "upload_bytes": federation.parameters.payload_bytes,
-        "upload_bytes_without": plain.payload_bytes,
+        "upload_bytes_without": plain,
     }
 
 
@@ -263,10 +266,11 @@ def _print_encryption(out: Console, facts: dict[str, Any]) -> None:
     smaller: tuple[tuple[str, str], ...] = ()
     if compression is not None:
         without = compression["upload_bytes_without"]
+        plain = "its sums would not fit" if without is None else byte_text(without)
         smaller = (
             ("compression", compression["plainly"]),
             ("saves", f"an upload takes {byte_text(compression['upload_bytes'])}, without "
-             f"compression {byte_text(without)}"),
+             f"compression {plain}"),
         )  # fmt: skip
     console.facts(
         out,

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from privagg.client.features import TableSchema
-from tests.benchmarks import credit, heart, synthetic_credit, synthetic_heart
+from tests.benchmarks import compression, credit, heart, synthetic_credit, synthetic_heart
 from tests.benchmarks.replay import Replay, calibrated, over_draws
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +105,14 @@ def test_heart_rows_stand_by_themselves(tmp_path: Path, monkeypatch: pytest.Monk
         assert row["draws"] == 2
         assert row["certified"] is True
         assert all(step["charged"] for step in row["data_dependent_steps"])
+
+
+def test_a_row_of_the_compression_table_keeps_its_epsilon_and_learns() -> None:
+    row = compression.measure("both", compression.ENCODINGS["8 bits, rotation, random-k half"], 1)
+    assert (row["parameters"], row["sent"]) == (650, 512)
+    assert 7.99 < row["epsilon"] <= 8
+    assert row["accuracy"] > 0.8
+    assert row["million_bytes_a_parameter"] < 3
 
 
 def test_credit_federation_is_configured_for_three_banks() -> None:

@@ -34,6 +34,8 @@ class Rounding(str, Enum):
 class Compression(BaseModel):
     """What is done to an update between clip and noise, the same at every site.
 
+    In this order: mask, rotation, clip, rounding, clamp; so the clip acts on what is sent. At
+    record level with shared noise, records are clipped first and only their exact sum is masked.
     Nothing here depends on private data: which coordinates are sent and how they are rotated
     follows from public facts of the round, so sums line up and no choice is a release of its own.
 
@@ -45,8 +47,9 @@ class Compression(BaseModel):
         rotation: spread the update evenly over its coordinates by a public random rotation first.
         kept: k, coordinates sent in a round; None sends all.
         mask: `random-k`: k coordinates, uniformly; `top-k`: the k - k // 2 largest of the round's
-            model, which is released already, and k // 2 of the others, uniformly. Both are right
-            on average over the public draw.
+            model, which is released already, and k // 2 of the others, uniformly. Decoding weighs
+            each coordinate by one over its probability, so both are right on average over the
+            public draw, as far as the clip leaves the update alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
