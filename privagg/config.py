@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from decimal import Decimal
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -21,6 +22,11 @@ from privagg.privacy.plan.base import SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.server.optimizers import OptimizerSpec
+
+TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
+"""How the keys begin that a search may vary: none of them moves a budget to another owner."""
+
+MAX_CANDIDATES = 1000
 
 
 class FederationSection(Section):
@@ -203,6 +209,33 @@ class EvaluationSection(Section):
     name: str = "public table"
 
 
+class TuningSection(Section):
+    """A search over settings; each candidate is a run of its own and charged in full.
+
+    Args:
+        grid: dotted key of this file -> the values to try; every combination is a candidate. What
+            may vary is listed in `TUNABLE`.
+        metric: figure on the public table by which one candidate is selected.
+        method: `composition` is the only one; see `privagg.running.search` for why.
+    """
+
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+    metric: Literal["accuracy", "auc", "loss"] = "accuracy"
+    method: Literal["composition"] = "composition"
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> Self:
+        strange = [key for key in self.grid if not key.startswith(TUNABLE)]
+        if strange:
+            raise ValueError(
+                f"{strange[0]!r} cannot be searched over; keys begin with {', '.join(TUNABLE)}"
+            )
+        count = prod(len(values) for values in self.grid.values())
+        if count > MAX_CANDIDATES:
+            raise ValueError(f"the grid has {count} candidates, at most {MAX_CANDIDATES} fit")
+        return self
+
+
 class Attestation(Section):
     """A statement of a named person, repeated in the report as theirs.
 
@@ -241,6 +274,7 @@ class Config(Section):
     data: DataSection
     sites: tuple[SiteSection, ...] = Field(min_length=1)
     evaluation: EvaluationSection | None = None
+    tuning: TuningSection | None = None
     attestations: tuple[Attestation, ...] = ()
 
     @model_validator(mode="before")

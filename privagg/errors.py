@@ -69,6 +69,10 @@ class BudgetExceededError(PrivacyError):
     """The ledger's projection for this charge lies above the data set's budget."""
 
 
+class SearchError(PrivacyError):
+    """A search over settings ended without a candidate to select; its charges stay."""
+
+
 class NoiseError(PrivacyError):
     """Noise was asked for outside the range in which its guarantee is proved."""
 

@@ -30,11 +30,13 @@ from privagg.identity import Identity
 from privagg.planning import build_plan, requirement_of
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
+from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.privacy.unit import Custody
 from privagg.running import COORDINATOR, KEY_HOLDER, RoundReport, Run, RunResult
+from privagg.running.search import Candidate, Search, SearchResult
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
 
@@ -253,21 +255,34 @@ class Federation:
         found = {}
         for name in self.plan.names:
             key = self.budget_key(name)
-            projection = self.open_ledger(name).project(key, self.plan.total_committed(name))
-            found[name] = (
-                projection.epsilon_before,
-                projection.epsilon_after,
-                projection.epsilon_budget,
-            )
-            if not projection.fits:
+            before, after, budget, fits = self.project(name, self.plan.total_committed(name))
+            found[name] = (before, after, budget)
+            if not fits:
                 raise BudgetExceededError(
                     f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {name!r} "
-                    f"from epsilon {projection.epsilon_before} to {projection.epsilon_after}, "
-                    f"beyond its budget of {projection.epsilon_budget}; nothing was spent. Raise "
+                    f"from epsilon {before} to {after}, "
+                    f"beyond its budget of {budget}; nothing was spent. Raise "
                     "privacy.epsilon's share of the budget with its owner, or ask for less: "
                     "fewer rounds, a lower sampling rate, more noise"
                 )
         return found
+
+    def project(self, party: str, event: DpEvent) -> tuple[Decimal, Decimal, Decimal, bool]:
+        """What charging `event` would do to a site's budget: epsilon before, after, budget, fits.
+
+        A ledger that does not exist yet is not made for this.
+        """
+        if not self.ledger_path(party).exists():
+            privacy = self.config.privacy
+            after = self.accountant.epsilon(event, privacy.delta).upper
+            return Decimal(0), after, privacy.budget, after <= privacy.budget
+        projection = self.open_ledger(party).project(self.budget_key(party), event)
+        return (
+            projection.epsilon_before,
+            projection.epsilon_after,
+            projection.epsilon_budget,
+            projection.fits,
+        )
 
     # --- the run --------------------------------------------------------------------------------
 
@@ -292,3 +307,35 @@ class Federation:
             PrivaggError: bad configuration or data, before anything is spent.
         """
         return Run(self, randomness or SystemRandomness(), run_id).drive(on_round)
+
+    def with_config(self, config: Config) -> Federation:
+        """The same federation, its data and its ledgers, under another configuration."""
+        return Federation(
+            config,
+            base=self.base,
+            records=self._records,
+            public_records=self.public_records,
+            accountant=self.accountant,
+        )
+
+    def tune(
+        self,
+        *,
+        on_candidate: Callable[[Candidate], None] | None = None,
+        randomness: Randomness | None = None,
+    ) -> SearchResult:
+        """Run every candidate of the `[tuning]` grid, select one by the public table's metric.
+
+        Every candidate is an ordinary run, charged in full; `privacy.epsilon` is what one may
+        cost. The search is written into every ledger before its first run.
+
+        Args:
+            on_candidate: called after each candidate's run.
+            randomness: as in `run`.
+
+        Raises:
+            ConfigError: no grid, no public table, settings that cannot be used.
+            BudgetExceededError: before anything is spent, where a budget is too small for all.
+            SearchError: no candidate finished.
+        """
+        return Search(self, randomness or SystemRandomness()).drive(on_candidate)

@@ -456,6 +456,29 @@ def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:
     assert Path(lines[-1]["report_json"]).is_file()
 
 
+def test_tune_charges_every_candidate_and_names_the_selected_one(
+    call: Call, tmp_path: Path
+) -> None:
+    path = _quick(tmp_path)
+    text = path.read_text().replace("rounds = 2", "rounds = 1")
+    path.write_text(
+        text
+        + '\n[tuning]\nmetric = "auc"\ngrid = {"training.optimizer.learning_rate" = [0.5, 2]}\n'
+    )
+    answer = call("tune", path, "--json")
+    assert answer.code == 0, answer.err
+    *candidates, last = [json.loads(line) for line in answer.out.splitlines()]
+    assert [c["settings"] for c in candidates] == [
+        {"training.optimizer.learning_rate": "0.5"}, {"training.optimizer.learning_rate": "2"},
+    ]  # fmt: skip
+    assert last["selected"] == max(candidates, key=lambda c: float(c["metrics"]["auc"]))
+    ledger = Ledger.open(tmp_path / "ledgers" / "riverside.sqlite")
+    assert ledger.spent(ledger.keys()[0]).charges == 2
+    refused = call("tune", _quick(tmp_path / "other"))
+    assert refused.code == 2
+    assert "[tuning] section" in refused.err
+
+
 def test_ledger_show_agrees_with_the_ledger(call: Call, trained: Path) -> None:
     path = trained / "ledgers" / "riverside.sqlite"
     facts = call("ledger", "show", path, "--json").json

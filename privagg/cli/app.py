@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from privagg import __version__
-from privagg.cli import deploy, ledgers, numbers, reports, training, verify
+from privagg.cli import deploy, ledgers, numbers, reports, training, tuning, verify
 from privagg.cli.console import fail, show_traceback
 from privagg.errors import PrivaggError
 
@@ -54,6 +54,7 @@ app = typer.Typer(
 app.command("init")(training.init)
 app.command("check")(training.check)
 app.command("run")(training.run)
+app.command("tune")(tuning.tune)
 app.command("demo")(training.demo)
 app.add_typer(deploy.app, name="deploy")
 app.command("epsilon")(numbers.epsilon)

@@ -328,9 +328,9 @@ def _folder(path: Path) -> FlowerFolder:
 
 def _agreed(config: Path) -> tuple[Federation, Agreement]:
     """The federation of a configuration, and what every party derives from it."""
-    from privagg.cli.training import _federation as load_federation
+    from privagg.cli.training import open_federation
     from privagg.deployment.joining import Agreement
 
-    federation = load_federation(config)
+    federation = open_federation(config)
     agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
     return federation, agreement

@@ -67,7 +67,7 @@ def check(
     """
     from privagg.cli.planview import describe, print_plan
 
-    federation = _federation(config)
+    federation = open_federation(config)
     if site is not None and site not in federation.plan.names:
         raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
     findings = _findings(federation, site) if data else {}
@@ -125,7 +125,7 @@ def run(config: ConfigPath, as_json: AsJson = False) -> None:
 
       privagg run my.toml --json > rounds.jsonl     one JSON document a line
     """
-    _train(_federation(config), as_json=as_json)
+    _train(open_federation(config), as_json=as_json)
 
 
 def demo(
@@ -145,7 +145,7 @@ def demo(
     path = write_demo(output, scheme=scheme)
     if not as_json:
         console.note(f"the configuration is {path}; change it and run `privagg run {path}`")
-    _train(_federation(path), as_json=as_json)
+    _train(open_federation(path), as_json=as_json)
 
 
 def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
@@ -262,7 +262,7 @@ def _result_json(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _federation(path: Path) -> Federation:
+def open_federation(path: Path) -> Federation:
     """The federation of a configuration file.
 
     Raises:

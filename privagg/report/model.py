@@ -239,14 +239,14 @@ class TuningSearch(_Part):
     """A search over hyperparameters, as ledgers record it, and what its runs cost.
 
     Attributes:
-        method: how it is accounted for; every run stays charged in full either way.
+        method: how it is accounted for; every run is charged in full.
         runs: the runs that belong to it.
         recorded_in: the ledgers that hold this entry (`coordinator` or a site's name).
         facts: what was recorded with it, as it stands.
     """
 
     name: Name
-    method: Literal["composition", "repeat-and-select"]
+    method: Literal["composition"]
     who: Name
     runs: tuple[Name, ...] = Field(max_length=4096)
     recorded_in: tuple[Name, ...] = Field(max_length=10**4)

@@ -8,10 +8,7 @@ from privagg.report import roundview, view
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
 from privagg.report.model import Report, SiteReport, TuningSearch
 
-METHODS = {
-    "composition": "every run is charged, and the charges compose",
-    "repeat-and-select": "runs are repeated and one is selected; every run is charged in full",
-}
+METHODS = {"composition": "every run is charged in full, and the charges compose"}
 
 
 @dataclass(frozen=True)

@@ -3,5 +3,14 @@
 from privagg.running.local import Run
 from privagg.running.names import COORDINATOR, KEY_HOLDER
 from privagg.running.results import RoundReport, RunResult
+from privagg.running.search import Candidate, SearchResult
 
-__all__ = ["COORDINATOR", "KEY_HOLDER", "RoundReport", "Run", "RunResult"]
+__all__ = [
+    "COORDINATOR",
+    "KEY_HOLDER",
+    "Candidate",
+    "RoundReport",
+    "Run",
+    "RunResult",
+    "SearchResult",
+]

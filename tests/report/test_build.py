@@ -111,7 +111,7 @@ def test_a_search_costs_what_its_runs_were_charged(world: GetWorld, report: GetR
 
 def test_a_search_over_other_data_sets_is_left_out(tmp_path: Path) -> None:
     made = World(tmp_path, distributed(rounds=1))
-    search = {"runs": ["elsewhere"], "method": "repeat-and-select", "who": "someone"}
+    search = {"runs": ["elsewhere"], "method": "composition", "who": "someone"}
     made.coordinator.record("tuning", {"name": "other", **search})
     made.start()
     here = {**search, "runs": ["elsewhere", made.run]}

@@ -261,7 +261,7 @@ class Tuning(Payload):
 
     name: Name
     runs: tuple[Name, ...] = Field(min_length=1, max_length=4096)
-    method: Literal["composition", "repeat-and-select"]
+    method: Literal["composition"]
     who: Name
     facts: Facts = Field(default_factory=dict)
 
