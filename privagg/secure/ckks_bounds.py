@@ -106,6 +106,9 @@ def modulus_bits(rule: Packing, scale_bits: int) -> float:
     """log2 of the least modulus that holds the summed words at a scale, error included.
 
     A coefficient is at most the largest slot in magnitude, sqrt(2) times the largest word plus
-    the error of less than one grid step; it has to stay within half the modulus either way.
+    the error of less than one grid step; it has to stay within half the modulus either way. SEAL's
+    encoder refuses a single contribution beyond a quarter of the modulus, which matters where the
+    sum may hardly be larger; refusing would depend on private values, so room for it is kept.
     """
-    return math.log2(2 * math.sqrt(2) * (rule.word_sum_bound + 1)) + scale_bits + 2.0**-20
+    largest = max(2 * (rule.word_sum_bound + 1), 4 * (rule.word_bound + 1))
+    return math.log2(math.sqrt(2) * largest) + scale_bits + 2.0**-20

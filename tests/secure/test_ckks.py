@@ -119,6 +119,25 @@ def test_parameters_for_other_promises_are_refused() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        Requirement(1787, 10_551, 10_551, 1),
+        Requirement(5401, 5485, 5485, 1, 256),
+        Requirement(100, 3_000, 3_500, 2),
+    ],
+)
+def test_the_largest_contribution_encodes_whatever_its_values(requirement: Requirement) -> None:
+    # SEAL refuses coefficients near the modulus; whether it does must not depend on private values.
+    bound = requirement.upload_bound
+    parameters = SCHEME.choose_parameters(requirement)
+    key = SCHEME.generate_key(parameters)
+    for values in (np.full(requirement.length, bound), np.full(requirement.length, -bound)):
+        payload = key.encryption_key.encrypt(values)
+        opened = SCHEME.combine(parameters, [key.open_share(payload, 1)], 1)
+        assert opened.tolist() == values.tolist()
+
+
 @pytest.mark.parametrize("level", [128, 192, 256])
 def test_every_security_level_has_parameters(level: int) -> None:
     parameters = SCHEME.choose_parameters(Requirement(10, 100, 1000, 10, security_bits=level))
