@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +64,7 @@ def party(
     """Make a party's folder with secrets of its own, and its public card.
 
     Run it where the party lives; what is there already is kept. The key holder makes the
-    encryption key here; its `encryption.key` is public and goes to every site with its card.
+    encryption key here; its `encryption.key` is public and goes out with its card.
 
     [bold]Examples[/bold]
 
@@ -92,7 +93,7 @@ def party(
     pairs = [("folder", f"{root}/ (secret: keep it on this machine, and back it up)")]
     pairs.append(("card", f"{path} (public: give it to every other party)"))
     if key_id is not None:
-        pairs.append(("key", f"{made.party.encryption_key} (public: give it to every site)"))
+        pairs.append(("key", f"{made.party.encryption_key} (public: give it out with the card)"))
     console.facts(out, pairs)
     console.note(f"next, once everybody's cards are here: privagg deploy join {root} *.card")
 
@@ -108,7 +109,7 @@ def join(
     cards: Annotated[list[Path], typer.Argument(metavar="CARD...", help="Everybody's cards.")],
     encryption_key: Annotated[
         Path | None,
-        typer.Option(help="The opener's encryption.key; needed at a site that does not open."),
+        typer.Option(help="The opener's encryption.key; needed by everybody but the opener."),
     ] = None,
     expect: Annotated[
         str | None, typer.Option(metavar="CODE", help="Go on only if the fingerprint is this one.")
@@ -149,8 +150,7 @@ def join(
             held.party, federation.scheme, federation.parameters, _bytes(encryption_key),
             key_id or "",
         )  # fmt: skip
-    if held.party.party().name in agreement.sites:
-        keys.read_key_id(held.party, federation.scheme, federation.parameters)
+    keys.read_key_id(held.party, federation.scheme, federation.parameters)
     made = joining.join(held, agreement, read, listen=listen, port=port, replace=replace)
     _print_cards(made)
     console.note("read the fingerprint out in a call with all parties; it is the same everywhere")
@@ -318,6 +318,7 @@ def up(folder: Annotated[Path, typer.Argument(help="The folder of a trial.")]) -
 
 def _tell(message: str) -> None:
     console.console().print(message, markup=False, soft_wrap=True)
+    sys.stdout.flush()  # whoever keeps the output in a file reads it while the parts run
 
 
 def _folder(path: Path) -> FlowerFolder:

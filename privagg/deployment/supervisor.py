@@ -30,6 +30,7 @@ STOP_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 15.0
 QUICK_SECONDS, MOST_QUICK_ENDS = 20.0, 4
 TAIL_BYTES = 4096
+READY = "is connected"
 
 Tell = Callable[[str], None]
 
@@ -58,6 +59,7 @@ class Running:
         offset: where in its log this start begins.
         quick_ends: starts in a row that did not last.
         due: when to start it again, where it has ended.
+        told: what was last told of it; the same is not told again.
     """
 
     part: Part
@@ -66,6 +68,7 @@ class Running:
     offset: int
     quick_ends: int = 0
     due: float | None = None
+    told: str = ""
 
     @property
     def output(self) -> str:
@@ -138,12 +141,15 @@ class Supervisor:
         """
         for place, running in enumerate(self.running):
             if running.process.poll() is None:
+                if running.part.ready and running.told != READY and running.ready:
+                    running.told = READY
+                    self.tell(f"{running.part.name} {READY}")
                 continue
             if running.due is None:
                 self._ended(running)
             elif time.monotonic() >= running.due:
                 again = _start(running.part)
-                again.quick_ends = running.quick_ends
+                again.quick_ends, again.told = running.quick_ends, running.told
                 self.running[place] = again
 
     def _ended(self, running: Running) -> None:
@@ -156,7 +162,10 @@ class Supervisor:
             )
         pause = min(2.0 ** (running.quick_ends - 1), LONGEST_PAUSE_SECONDS)
         running.due = time.monotonic() + pause
-        self.tell(f"{running.part.name} ended: {running.reason}; again in {pause:.0f} s")
+        reason = running.reason
+        if reason != running.told:
+            running.told = reason
+            self.tell(f"{running.part.name} ended: {reason}; it keeps trying")
 
     def run(self) -> None:
         """Watch until this process is asked to stop (Ctrl-C, or SIGTERM)."""
