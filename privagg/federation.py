@@ -172,6 +172,8 @@ class Federation:
             ConfigError, DataError: the data cannot be read as declared.
         """
         findings: list[Finding] = []
+        if isinstance(self.config.data, AppData):
+            return findings
         source = self.config.data.source
         if isinstance(source, TableSource) and site.name not in self._records:
             findings = check_table(source.schema, read_frame(self.base / site.data))

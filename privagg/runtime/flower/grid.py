@@ -15,7 +15,7 @@ for differential privacy would add noise that no ledger knows of, and protect no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
@@ -23,10 +23,10 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from privagg.errors import ConfigError, EncodingError
+from privagg.errors import CohortError, ConfigError, EncodingError
 from privagg.round import Job, RoundOutcome, run_round
 from privagg.runtime.flower.arrays import TrainRequest
-from privagg.transport import Transport
+from privagg.runtime.flower.transport import FlowerTransport
 
 
 class PrivateGrid(Grid):
@@ -35,8 +35,7 @@ class PrivateGrid(Grid):
     Args:
         grid: Flower's own.
         job: what the coordinator of the run holds.
-        transport: carries frames to the job's parties, over the same Grid.
-        nodes: site -> its node's identifier.
+        transport: carries frames to the job's parties over the same Grid, and knows their nodes.
         weighted_by_key: under which the strategy looks for a reply's weight.
         evaluation: `public` passes evaluation messages on, for apps that declare that they read
             public data only; else they are dropped, and the strategy has no figures of clients.
@@ -47,19 +46,13 @@ class PrivateGrid(Grid):
         self,
         grid: Grid,
         job: Job,
-        transport: Transport,
-        nodes: Mapping[str, int],
+        transport: FlowerTransport,
         *,
         weighted_by_key: str = "num-examples",
         evaluation: Literal["dropped", "public"] = "dropped",
         on_round: Callable[[RoundOutcome], None] | None = None,
     ) -> None:
-        lacking = [name for name in job.plan.names if name not in nodes]
-        if lacking:
-            raise ConfigError(f"no node is known for the sites {', '.join(lacking)} of the plan")
         self._grid, self._job, self._transport = grid, job, transport
-        self._nodes = {name: nodes[name] for name in job.plan.names}
-        self._sites = {node_id: name for name, node_id in self._nodes.items()}
         self._weighted_by_key = weighted_by_key
         self._evaluation = evaluation
         self._on_round = on_round
@@ -88,8 +81,14 @@ class PrivateGrid(Grid):
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The sites' nodes that are there; other parties' nodes are not for a strategy to ask."""
-        return [node_id for node_id in self._grid.get_node_ids() if node_id in self._sites]
+        """The sites' nodes that are there; other parties' nodes are not for a strategy to ask.
+
+        Where a party's node is not known yet, every unknown node is asked to prove who it is.
+
+        Raises:
+            CohortError: a site cannot take part in the whole job; nothing was spent.
+        """
+        return list(self._sites())
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refused: a round is more than its messages.
@@ -114,7 +113,8 @@ class PrivateGrid(Grid):
 
         Returns:
             For training, one reply with the opened mean (none where the round stopped) and an
-            error for every site that gave nothing.
+            error for every site that gave nothing. How long a round waits is the transport's
+            `Patience`; `timeout` counts for evaluation alone.
 
         Raises:
             ConfigError: messages that make no round of this plan; nothing was sent.
@@ -148,7 +148,8 @@ class PrivateGrid(Grid):
                 f"the strategy's model has {request.layout.dimension} values, the plan "
                 f"{plan.dimension}; agree on a plan for this model"
             )
-        to = {self._site(message): message for message in messages}
+        sites = self._sites()
+        to = {self._site(sites, message): message for message in messages}
         arrays = messages[0].content.array_records[request.arrays_key]
         parameters = request.layout.vector(arrays)
         outcome = run_round(
@@ -156,7 +157,7 @@ class PrivateGrid(Grid):
             self._transport,
             parameters,
             round_number=number,
-            cohort=self._cohort(to),
+            cohort=self._cohort(to, sites.values()),
             settings=request.settings(),
         )
         self.outcomes.append(outcome)
@@ -165,7 +166,7 @@ class PrivateGrid(Grid):
         replies = [
             Message(Error(ErrorCode.UNKNOWN, reason), reply_to=to[site])
             for site, reason in outcome.refusals.items()
-            if site in to
+            if site in to and site not in outcome.survivors
         ]
         if outcome.update is None:
             return replies
@@ -179,21 +180,36 @@ class PrivateGrid(Grid):
         content = RecordDict({request.arrays_key: moved, "metrics": facts})
         return [Message(content, reply_to=to[outcome.survivors[0]]), *replies]
 
-    def _site(self, message: Message) -> str:
-        node_id = message.metadata.dst_node_id
-        if node_id not in self._sites:
-            raise ConfigError(f"node {node_id} is no site of the plan")
-        return self._sites[node_id]
+    def _sites(self) -> dict[int, str]:
+        """Node -> site, for the nodes that are there; see `get_node_ids`."""
+        parties = {*self._job.plan.names, self._job.opener}
+        directory = self._transport.directory
+        if not parties <= directory.nodes.keys():
+            self._transport.meet(sorted(parties))
+        for name, presence in directory.presences.items():
+            if presence.problem and not self.outcomes:
+                raise CohortError(f"{name!r} cannot take part in the whole job: {presence.problem}")
+        alive, found = set(self._grid.get_node_ids()), directory.nodes
+        return {found[n]: n for n in self._job.plan.names if found.get(n) in alive}
 
-    def _cohort(self, asked: Mapping[str, Message]) -> tuple[str, ...]:
+    def _site(self, sites: Mapping[int, str], message: Message) -> str:
+        node_id = message.metadata.dst_node_id
+        if node_id not in sites:
+            raise ConfigError(f"node {node_id} has not proved to be a site of the plan")
+        return sites[node_id]
+
+    def _cohort(self, asked: Collection[str], there: Collection[str]) -> tuple[str, ...]:
+        """The sites asked; one that has no node stays in the cohort, as a site that drops out."""
         plan = self._job.plan
-        if len(asked) != plan.addends:
+        absent = {name for name in plan.names if name not in there}
+        cohort = {*asked, *absent} if plan.addends == len(plan.names) else set(asked)
+        if len(cohort) != plan.addends:
             raise ConfigError(
                 f"the strategy asks {len(asked)} clients; the noise of the plan is sized for "
                 f"{plan.addends} of {len(plan.names)}. Set fraction_train and min_train_nodes of "
                 "the strategy, or cohort_size of the plan, so that they agree"
             )
-        return tuple(name for name in plan.names if name in asked)
+        return tuple(name for name in plan.names if name in cohort)
 
     def _evaluate(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
         if self._evaluation != "public":

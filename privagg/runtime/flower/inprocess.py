@@ -114,6 +114,11 @@ class InProcessGrid(Grid):
         self._apps[node_id] = app
         self.contexts[node_id].state = RecordDict()
 
+    def remove(self, node_id: int) -> None:
+        """A node goes away for good; what waits for it is never answered."""
+        del self._apps[node_id]
+        self._pending = {i: p for i, p in self._pending.items() if p.node_id != node_id}
+
     # --- Flower's interface -----------------------------------------------------------------------
 
     def set_run(self, run: Run) -> None:
@@ -197,7 +202,7 @@ class InProcessGrid(Grid):
         message = message_from_proto(ProtoMessage.FromString(pending.frame))
         context = self.contexts.get(pending.node_id)
         try:
-            if context is None:
+            if context is None or pending.node_id not in self._apps:
                 unknown = Error(ErrorCode.NODE_UNAVAILABLE, "there is no such node")
                 reply = Message(unknown, reply_to=message)
             else:

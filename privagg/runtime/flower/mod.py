@@ -24,7 +24,6 @@ import numpy as np
 from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.app.message import make_message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 from flwr.supercore import log
 from numpy.typing import NDArray
 from pydantic import JsonValue
@@ -39,6 +38,7 @@ from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness
 from privagg.runtime.flower.arrays import TrainRequest
 from privagg.runtime.flower.records import frames_to_records, records_to_frames
+from privagg.runtime.flower.transport import REFUSED
 from privagg.secure.keyholder import KeyHolder
 from privagg.secure.scheme import EncryptionKey
 from privagg.transport import Handler, answer_frames
@@ -215,4 +215,4 @@ def _refusal(error: Exception) -> Error:
     else:
         log(ERROR, "privagg: a message was not answered", exc_info=error)
         reason = FAILED
-    return Error(ErrorCode.MOD_FAILED_PRECONDITION, reason)
+    return Error(REFUSED, reason)

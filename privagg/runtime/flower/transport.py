@@ -8,6 +8,7 @@ answer, down to bytes that Flower itself cannot read, is that party's silence an
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class FlowerTransport:
         grid: the run's Grid.
         directory: which node is which party.
         patience: how long to wait.
+        message_type: by which the nodes' app is asked; an app behind a mod is asked to train.
         clock, sleep: seconds now, and how to let them pass.
     """
 
@@ -83,17 +85,20 @@ class FlowerTransport:
         directory: Directory,
         *,
         patience: Patience | None = None,
+        message_type: str = MESSAGE_TYPE,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._grid = grid
         self.directory = directory
         self.patience = patience or Patience()
+        self._message_type = message_type
         self._clock, self._sleep = clock, sleep
         self._outbox = Outbox()
         self._late: dict[str, _Sent] = {}
         self._told: dict[str, list[str]] = {}
         self._alive: set[int] = set()
+        self._written: tuple[tuple[bytes, ...], RecordDict] = ((), RecordDict())
         self.exchanges = 0
 
     def post(self, frames: Mapping[str, bytes]) -> None:
@@ -167,9 +172,9 @@ class FlowerTransport:
 
     def _push(self, node: int, party: str | None, frames: list[bytes]) -> dict[str, _Sent]:
         message = Message(
-            frames_to_records(frames),
+            self._records(tuple(frames)),
             node,
-            MESSAGE_TYPE,
+            self._message_type,
             ttl=self.patience.answer_seconds + EXPIRY_SECONDS,
             group_id=str(self.exchanges),
         )
@@ -179,6 +184,15 @@ class FlowerTransport:
             self._tell(sent, "cannot be reached: Flower did not take the request")
             return {}
         return {str(identifier): sent}
+
+    def _records(self, frames: tuple[bytes, ...]) -> RecordDict:
+        """The frames as records; a cohort that is sent the same shares one copy in memory."""
+        written, records = self._written
+        same = len(written) == len(frames) and all(map(operator.is_, written, frames))
+        if not same:
+            records = frames_to_records(frames)
+            self._written = frames, records
+        return records
 
     # --- back -------------------------------------------------------------------------------------
 

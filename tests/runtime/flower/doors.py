@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,20 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from privagg.client.site import Pins
-from privagg.errors import PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
 from privagg.privacy.plan import ClientPlan, SiteTerms
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job
+from privagg.runtime.flower.directory import Directory
 from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.inprocess import InProcessGrid
 from privagg.runtime.flower.mod import PrivateUpdates, Seat
-from privagg.runtime.flower.records import frames_to_records, records_to_frames
+from privagg.runtime.flower.transport import FlowerTransport, Patience
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.registry import scheme
 from privagg.server.checkpoints import CheckpointWatch
-from privagg.transport import Outbox, Reply
 
 NAMES = ("north", "east", "south", "west")
 OPENER = "key-holder"
@@ -127,7 +126,6 @@ class Doors:
             dict.fromkeys(self.nodes.values(), self.counting.app),
             node_configs={node: {"party": name} for name, node in self.nodes.items()},
         )
-        self.transport = _Transport(self.grid, self.nodes)
 
     def ledger(self, name: str, budget: Decimal, path: Path) -> Ledger:
         ledger = Ledger.create(path, name, signing_key=self.identities[name].key)
@@ -180,7 +178,7 @@ class Doors:
         )
 
     def private_grid(self, **options: Any) -> PrivateGrid:
-        """The server's door, for one run."""
+        """The server's door, for one run, once every node has said who it is."""
         job = Job(
             run="run-1",
             plan=self.plan,
@@ -192,36 +190,12 @@ class Doors:
             opener=OPENER,
             watch=CheckpointWatch(CheckpointKeeper.open(self.folder / "kept.sqlite"), self.roster),
         )
-        return PrivateGrid(self.grid, job, self.transport, self.nodes, **options)
+        directory = Directory(job.identity, job.roster, job.run, self.plan.digest)
+        patience = Patience(answer_seconds=0.3, absent_seconds=0.3, poll_seconds=0.01)
+        transport = FlowerTransport(self.grid, directory, patience=patience, message_type="train")
+        grid = PrivateGrid(self.grid, job, transport, **options)
+        assert set(grid.get_node_ids()) == {self.nodes[name] for name in NAMES}
+        return grid
 
     def charges(self, name: str) -> int:
         return self.ledgers[name].spent(BudgetKey(name, "site")).charges
-
-
-class _Transport:
-    def __init__(self, grid: InProcessGrid, nodes: Mapping[str, int]) -> None:
-        self.grid, self.nodes, self.outbox = grid, nodes, Outbox()
-
-    def post(self, frames: Mapping[str, bytes]) -> None:
-        self.outbox.post(frames)
-
-    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
-        sent = {party: self.outbox.load(party, frame) for party, frame in requests.items()}
-        names = {node: name for name, node in self.nodes.items()}
-        messages = [Message(frames_to_records(f), self.nodes[p], "train") for p, f in sent.items()]
-        missing = set(requests)
-        for message in self.grid.send_and_receive(messages, timeout=0.5):
-            party = names[message.metadata.src_node_id]
-            missing.discard(party)
-            if message.has_error():
-                yield Reply(party, None, message.error.reason)
-                continue
-            try:
-                *_, last = records_to_frames(message.content)
-            except PrivaggError as error:
-                yield Reply(party, None, f"{type(error).__name__}: {error}")
-                continue
-            self.outbox.delivered(party, sent[party])
-            yield Reply(party, last)
-        for party in missing:
-            yield Reply(party, None, "no answer")

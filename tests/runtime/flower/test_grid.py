@@ -11,7 +11,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from privagg.errors import ConfigError
-from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.inprocess import Faults
 from privagg.runtime.flower.records import frames_to_records, records_to_frames
 from tests.runtime.flower.doors import NAMES, OPENER, Doors, initial_arrays
@@ -55,8 +54,8 @@ def test_the_reply_carries_public_numbers_only(doors: Doors) -> None:
 
 
 def test_a_site_that_is_silent_is_named_and_the_mean_is_the_others(doors: Doors) -> None:
-    doors.grid.faults[doors.nodes["south"]] = Faults(silent=True)
     grid = doors.private_grid()
+    doors.grid.faults[doors.nodes["south"]] = Faults(silent=True)
     reply, missing = grid.send_and_receive(train_messages(doors))
     assert reply.content["metrics"]["num-examples"] == 1 + 2 + 4
     assert missing.has_error()
@@ -64,10 +63,39 @@ def test_a_site_that_is_silent_is_named_and_the_mean_is_the_others(doors: Doors)
     assert grid.outcomes[0].survivors == ("north", "east", "west")
 
 
+def test_an_answer_that_comes_twice_counts_once(doors: Doors) -> None:
+    grid = doors.private_grid()
+    doors.grid.faults[doors.nodes["east"]] = Faults(answer=lambda reply: [reply, reply])
+    (reply,) = grid.send_and_receive(train_messages(doors))
+    assert reply.content["metrics"]["contributors"] == 4
+    grid.send_and_receive(train_messages(doors))
+    assert "second answer" in grid.outcomes[1].refusals["east"]
+
+
+def test_an_answer_after_the_deadline_is_refused_by_name(doors: Doors) -> None:
+    grid = doors.private_grid()
+    doors.grid.faults[doors.nodes["west"]] = Faults(pulls_late=10**6)
+    grid.send_and_receive(train_messages(doors))
+    assert "no answer within" in grid.outcomes[0].refusals["west"]
+    doors.grid.faults[doors.nodes["west"]] = Faults()
+    grid.send_and_receive(train_messages(doors))
+    assert "too late" in grid.outcomes[1].refusals["west"]
+    assert len(grid.outcomes[1].survivors) == 4
+
+
+def test_a_site_that_is_away_from_the_start_drops_out(doors: Doors) -> None:
+    grid = doors.private_grid()
+    doors.grid.remove(doors.nodes["west"])
+    assert len(list(grid.get_node_ids())) == 3
+    strategy(min_train_nodes=3).start(grid, initial_arrays(), num_rounds=1)
+    assert grid.outcomes[0].survivors == ("north", "east", "south")
+    assert "west" in grid.outcomes[0].refusals
+
+
 def test_a_round_that_stops_moves_nothing(doors: Doors) -> None:
+    grid = doors.private_grid()
     for site in ("south", "west"):
         doors.grid.faults[doors.nodes[site]] = Faults(silent=True)
-    grid = doors.private_grid()
     result = strategy(min_available_nodes=4).start(grid, initial_arrays(), num_rounds=1)
     assert not result.train_metrics_clientapp
     assert len(result.arrays) == 0
@@ -76,18 +104,19 @@ def test_a_round_that_stops_moves_nothing(doors: Doors) -> None:
 
 
 def test_replays_and_hostile_bytes_are_refused_by_name(doors: Doors) -> None:
-    kept: list[Any] = []
+    kept: list[bytes] = []
     north, east = doors.nodes["north"], doors.nodes["east"]
 
     def keep(reply: Message) -> list[Message]:
-        kept.append(reply.content)
+        kept.append(records_to_frames(reply.content)[-1])
         return [reply]
 
     def replay(reply: Message) -> list[Message]:
-        return [Message(kept[0], reply_to=_as_request(reply))]
+        *rest, _ = records_to_frames(reply.content)
+        return [Message(frames_to_records([*rest, kept[0]]), reply_to=_as_request(reply))]
 
-    doors.grid.faults[north] = Faults(answer=keep)
     grid = doors.private_grid()
+    doors.grid.faults[north] = Faults(answer=keep)
     grid.send_and_receive(train_messages(doors))
     doors.grid.faults[north] = Faults(answer=replay)
     grid.send_and_receive(train_messages(doors))
@@ -158,7 +187,7 @@ def test_a_strategy_sees_the_sites_and_no_other_party(doors: Doors) -> None:
     to_opener = Message(
         RecordDict({"arrays": initial_arrays()}), doors.nodes[OPENER], message_type="train"
     )
-    with pytest.raises(ConfigError, match="no site"):
+    with pytest.raises(ConfigError, match="has not proved"):
         doors.private_grid().send_and_receive([to_opener])
 
 
@@ -186,7 +215,7 @@ def test_what_makes_no_round_of_the_plan_is_refused_before_anything_is_sent(door
         grid.pull_messages(["1"])
     assert not list(grid.send_and_receive([]))
     assert not doors.counting.trained
-    assert all(traffic.messages == 0 for traffic in doors.grid.traffic.values())
+    assert all(traffic.messages == 1 for traffic in doors.grid.traffic.values())  # introductions
 
 
 def test_a_strategy_cannot_ask_for_more_rounds_than_were_planned(tmp_path: Path) -> None:
@@ -203,9 +232,3 @@ def test_part_of_the_clients_can_be_asked(tmp_path: Path) -> None:
     strategy(fraction_train=0.5, min_train_nodes=2).start(grid, initial_arrays(), num_rounds=3)
     assert [len(outcome.survivors) for outcome in grid.outcomes] == [2, 2, 2]
     assert sum(doors.charges(n) for n in NAMES) == 6
-
-
-def test_every_site_needs_a_node(doors: Doors) -> None:
-    grid = doors.private_grid()
-    with pytest.raises(ConfigError, match="north"):
-        PrivateGrid(doors.grid, grid._job, doors.transport, {"east": 1})

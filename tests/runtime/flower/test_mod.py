@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.serverapp.strategy import FedAvg
 
+from privagg.errors import CohortError
 from privagg.messages import Message as Frame
 from privagg.messages import RoundStart, read_message
+from privagg.privacy.ledger import ChargeRequest
 from privagg.runtime.flower import mod
 from privagg.runtime.flower.inprocess import Faults
 from privagg.runtime.flower.mod import FAILED, PrivateUpdates
@@ -64,7 +65,7 @@ def test_figures_and_models_never_leave_in_the_clear(tmp_path: Path) -> None:
     doors = Doors(tmp_path, scheme_name="bfv")
     heard = listen(doors)
     run(doors)
-    assert len(heard) == 10  # five answers to the roll call, four uploads, one opening
+    assert len(heard) == 10  # five introductions, four uploads, one opening
     assert not [b for b in heard if b"mean-age" in b or b"num-examples" in b or b"metrics" in b]
 
 
@@ -138,15 +139,31 @@ def test_the_apps_own_error_reply_leaves_as_nothing(doors: Doors) -> None:
 
 
 def test_an_overspent_client_never_trains(tmp_path: Path) -> None:
-    doors = Doors(tmp_path, noise_multiplier=2, budget="3", dropouts=1)
-    doors.ledgers["south"] = doors.ledger("south", Decimal("0.01"), tmp_path / "poor.sqlite")
+    doors = Doors(tmp_path, noise_multiplier=2, dropouts=1, rounds=5, budget="5")
     grid = doors.private_grid()
+    spend(doors, "south")
     FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4).start(
         grid, initial_arrays(), num_rounds=1
     )
     assert sorted(doors.counting.trained) == ["east", "north", "west"]
     assert "above the budget" in grid.outcomes[0].refusals["south"]
-    assert doors.charges("south") == 0
+
+
+def spend(doors: Doors, site: str) -> None:
+    """Another job uses up most of a site's budget."""
+    event = doors.plan.total_committed(site)
+    place = {"run": "other", "round": 1, "attempt": 1}
+    doors.ledgers[site].charge(
+        ChargeRequest(**place, dataset=site, unit="site", event=event, plan_digest="0" * 64)
+    )
+
+
+def test_a_job_that_a_budget_has_no_room_for_does_not_begin(tmp_path: Path) -> None:
+    doors = Doors(tmp_path, noise_multiplier=2, dropouts=1, budget="0.01")
+    with pytest.raises(CohortError, match="beyond its budget"):
+        run(doors)
+    assert not doors.counting.trained
+    assert [doors.charges(name) for name in NAMES] == [0, 0, 0, 0]
 
 
 def start(doors: Doors, **changes: Any) -> Message:
