@@ -16,6 +16,7 @@ from privagg.errors import CohortError
 from privagg.messages import Message as Frame
 from privagg.messages import RoundStart, read_message
 from privagg.privacy.ledger import ChargeRequest
+from privagg.privacy.plan import SiteTerms
 from privagg.runtime.flower import mod
 from privagg.runtime.flower.inprocess import Faults
 from privagg.runtime.flower.mod import FAILED, PrivateUpdates
@@ -139,7 +140,8 @@ def test_the_apps_own_error_reply_leaves_as_nothing(doors: Doors) -> None:
 
 
 def test_an_overspent_client_never_trains(tmp_path: Path) -> None:
-    doors = Doors(tmp_path, noise_multiplier=2, dropouts=1, budget="3.6")
+    equal = [SiteTerms(name=name, records=40) for name in NAMES]
+    doors = Doors(tmp_path, noise_multiplier=2, dropouts=1, budget="5", sites=equal)
     grid = doors.private_grid()
     spend(doors, "south")
     FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4).start(
