@@ -12,10 +12,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import privagg
-from privagg.config import Config
 from privagg.deployment.cards import Card, fingerprint, split_address
 from privagg.deployment.certificates import (
     SERVER_DAYS,
@@ -28,7 +27,10 @@ from privagg.deployment.flowerfolder import NODE_PORT, FlowerFile, FlowerFolder
 from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_new, write_whole
 from privagg.deployment.nodekeys import make_node_key, public_line
 from privagg.errors import ConfigError, DeploymentError, UnknownPartyError
-from privagg.privacy.plan import TrainingPlan
+
+if TYPE_CHECKING:  # with them comes torch, which what starts the parts must not wait for
+    from privagg.config import Config
+    from privagg.privacy.plan import TrainingPlan
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")

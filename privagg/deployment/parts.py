@@ -1,9 +1,10 @@
 """The programs that make up one party, as command lines.
 
-The coordinator has a SuperLink and what starts its app; every other party a SuperNode and what
-starts its app. Flower's isolation mode is `process` with a secret for each party: in its default
-mode any process that reaches a part's port may take the party's task. Nothing is installed at run
-time, nothing is reported to anybody, and FLWR_HOME lies in the party's own folder.
+The coordinator has a SuperLink and what starts its app; every other party a SuperNode, what starts
+its app, and the process that holds its data, keys and ledger. Flower's isolation mode is `process`
+with a secret for each party: in its default mode any process that reaches a part's port may take
+the party's task. Nothing is installed at run time, nothing is reported to anybody, and FLWR_HOME
+lies in the party's own folder.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from privagg.deployment.layout import PartyFolder, write_whole
 from privagg.errors import DeploymentError, MissingDependencyError, PortInUseError
 
 MODULE = "privagg.runtime.flower.part"
+RESIDENT = "privagg.distributed.resident"
+RESIDENT_READY = "party ready"
+"""What the party's own process prints once it answers."""
 PARENT, APPROVED, PARTY = "PRIVAGG_PARENT", "PRIVAGG_APPROVED_APPS", "PRIVAGG_PARTY"
 TASK_POLL_SECONDS = "0.1"
 NODE_READY = "SuperNode ID:"
@@ -121,6 +125,14 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
         "--node-config", facts,
         ready=NODE_READY,
     )  # fmt: skip
+    # It holds data, keys and ledger; what Flower starts for a message only passes frames to it.
+    resident = Part(
+        name="party",
+        command=(sys.executable, "-m", RESIDENT),
+        environment=environment_of(folder),
+        log=folder.logs / "party.log",
+        ready=RESIDENT_READY,
+    )
     # Between a SuperNode and its app nothing leaves the machine, hence no TLS there.
     apps = _part(
         folder, "apps", "superexec",
@@ -128,7 +140,7 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
         "--runtime-api-address", settings.local,
         "--superexec-auth-secret-file", str(folder.app_secret),
     )  # fmt: skip
-    return node, apps
+    return resident, node, apps
 
 
 def _part(

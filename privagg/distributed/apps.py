@@ -6,15 +6,10 @@ party that it runs for in its environment, which that party's own machine sets.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from privagg.deployment.layout import PartyFolder
-from privagg.deployment.parts import PARTY
-from privagg.distributed.folders import open_federation, open_party
-from privagg.distributed.leading import lead, parties_of
+from privagg.distributed.resident import folder_of_this_process, resident_handler
 from privagg.errors import ConfigError
 from privagg.privacy.randomness import Randomness
 from privagg.runtime.flower.apps import make_client_app, make_server_app
@@ -27,31 +22,23 @@ RUN_KEY, ANSWER_KEY, ABSENT_KEY = "run", "answer-seconds", "absent-seconds"
 POLL_SECONDS = 0.25
 
 
-def folder_of_this_process() -> PartyFolder:
-    """The folder of the party that this process runs for.
-
-    Raises:
-        ConfigError: the environment names none.
-    """
-    path = os.environ.get(PARTY)
-    if not path:
-        raise ConfigError(
-            f"{PARTY} names no party's folder; start the party with `privagg deploy start FOLDER`"
-        )
-    return PartyFolder(Path(path))
-
-
 def make_party_app(randomness: Callable[[], Randomness] | None = None) -> Any:
-    """A ClientApp for the party of this process.
+    """A ClientApp for the party of this process: its resident process, or the party opened here.
 
     Args:
-        randomness: makes the source of sampling and noise. The operating system's by default; any
-            other is charged as what it is, and only code that the site's owner approved can say so.
+        randomness: makes the source of sampling and noise of a party opened here. The operating
+            system's by default; any other is charged as what it is, and only code that the site's
+            owner approved can say so.
     """
 
     def open_handler(context: Any) -> Callable[[bytes], bytes]:
-        source = randomness() if randomness is not None else None
-        return open_party(folder_of_this_process(), source)
+        folder = folder_of_this_process()
+        resident = resident_handler(folder)
+        if resident is not None:
+            return resident
+        from privagg.distributed.folders import open_party  # torch and all, only where needed
+
+        return open_party(folder, randomness() if randomness is not None else None)
 
     return make_client_app(open_handler)
 
@@ -64,6 +51,9 @@ def make_run_app(generator: str | None = None) -> Any:
     """
 
     def drive(grid: Any, context: Any) -> None:
+        from privagg.distributed.folders import open_federation
+        from privagg.distributed.leading import lead, parties_of
+
         folder, settings = folder_of_this_process(), context.run_config
         federation, pins, run = open_federation(folder), folder.pins(), _run_of(settings)
         directory = Directory(folder.identity(), pins.pinned_roster, run, pins.plan_digest)

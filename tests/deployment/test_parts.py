@@ -59,7 +59,8 @@ def test_the_coordinators_parts(joined: Parties) -> None:
 
 def test_a_nodes_parts(joined: Parties) -> None:
     folder = joined.folders["north"]
-    node, apps = parts_of(folder)
+    resident, node, apps = parts_of(folder)
+    assert resident.command[-1] == "privagg.distributed.resident"
     assert _value(node.command, "--superlink") == "superlink.example.org:9443"
     assert _value(node.command, "--root-certificates") == str(folder.authority)
     assert _value(node.command, "--auth-supernode-private-key") == str(folder.node_key)
