@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from privagg.secure.paillier_parameters import rated_security
 from privagg.secure.scheme import IntVector, Requirement
 from privagg.threads import available_cpus
 from tests.benchmarks.tables import show, write_json
-from tests.benchmarks.timing import medians
+from tests.benchmarks.timing import medians, metered
 
 SITES = 64
 UPLOAD_BOUND = 32_767  # 16-bit values
@@ -70,19 +69,6 @@ def straight_phe(key: PaillierDecryptionKey, values: IntVector) -> dict[str, tup
             slots * len(packed),
         ),
     }  # fmt: skip
-
-
-def metered(job: Job, spent: list[float]) -> Job:
-    """The job, noting the processor time that all its threads took."""
-
-    def run() -> object:
-        started = time.process_time()
-        try:
-            return job()
-        finally:
-            spent.append(time.process_time() - started)
-
-    return run
 
 
 def with_threads(threads: int, job: Job) -> Job:

@@ -21,3 +21,16 @@ def medians(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
             job()
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def metered(job: Callable[[], object], spent: list[float]) -> Callable[[], object]:
+    """The job, noting the processor time that all threads of this process took."""
+
+    def run() -> object:
+        started = time.process_time()
+        try:
+            return job()
+        finally:
+            spent.append(time.process_time() - started)
+
+    return run
