@@ -110,11 +110,14 @@ def test_the_other_sites_find_it_and_go_no_further_with_it(simulation: Simulatio
     assert answer.reason == "ledger"
     assert "the ledger of 'east'" in answer.message
     charges = simulation.charges("north")
+    for name in ("north", "south", "west"):  # processes come and go
+        simulation.wire.handlers[name] = simulation.site(name).handle
     outcome = simulation.round(2)
     for name in ("north", "south", "west"):
         assert f"{name!r} takes part in no round with 'east'" in outcome.refusals[name]
     assert outcome.outcome == "stopped"
     assert simulation.charges("north") == charges
+    simulation.ledgers["north"].verify()
     realised = [e for e in simulation.ledgers["north"].entries() if e.kind == "realised"]
     assert len(realised) == 2
 

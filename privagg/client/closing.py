@@ -47,7 +47,6 @@ class Closing:
         self._secure = secure
         self._noise_stddev_grid = noise_stddev_grid
         self._peers = PeerCheckpoints(ledger.keeper, pins.roster)
-        self._distrusted: dict[str, str] = {}
 
     def tell(self, run: str) -> dict[str, int]:
         """Site -> entries of its ledger under the checkpoint kept last; the next must extend it."""
@@ -60,12 +59,14 @@ class Closing:
             LedgerTamperedError: a site in the cohort showed a ledger that contradicts what is kept.
             CohortError: the round does not ask a site to extend what is kept of its ledger here.
         """
+        distrusted = self._ledger.distrusted()
+        for site in start.cohort:
+            if site in distrusted:
+                raise LedgerTamperedError(
+                    f"{self._name!r} takes part in no round with {site!r}: {distrusted[site]}"
+                )
         told = self._peers.told(start.run, start.cohort)
         for site in start.cohort:
-            if site in self._distrusted:
-                raise LedgerTamperedError(
-                    f"{self._name!r} takes part in no round with {site!r}: {self._distrusted[site]}"
-                )
             asked = start.kept_sizes.get(site, ())
             if site != self._name and site in told and told[site] not in asked:
                 raise CohortError(
@@ -151,7 +152,7 @@ class Closing:
         for site, error in problems.items():
             # Who took part had asked for the proofs; without them something is being hidden.
             if took_part or isinstance(error, LedgerTamperedError):
-                self._distrusted.setdefault(site, str(error))
+                self._ledger.distrust(site, str(error))
         for site, error in problems.items():
             raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
 

@@ -26,6 +26,9 @@ from sqlalchemy import (
 
 SCHEMA_VERSION = 2
 
+DISTRUST = "distrust "
+"""How the meta rows begin that name ledgers which contradicted what is kept of them."""
+
 metadata = MetaData()
 
 meta = Table(

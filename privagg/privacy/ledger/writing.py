@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, delete, insert
 
 from privagg.errors import LedgerError, ReceiptError
 from privagg.privacy.accountant import Accountant
-from privagg.privacy.ledger import log, schema
+from privagg.privacy.ledger import canonical, log, schema
 from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.keeper import CheckpointKeeper
@@ -165,6 +166,23 @@ class LedgerWriting(LedgerReading):
     def kept_checkpoint(self, origin: str) -> str | None:
         """The largest checkpoint kept of another ledger, None where none is kept."""
         return self.keeper.latest(origin)
+
+    def distrust(self, owner: str, reason: str) -> None:
+        """Remember, for good, that another's ledger contradicted what is kept of it here."""
+        name = schema.DISTRUST + hashlib.sha256(owner.encode()).hexdigest()[:32]
+        with self._writing() as (connection, _):
+            if name not in schema.read_meta(connection):
+                value = canonical.dumps({"owner": owner, "reason": reason[:2048]})
+                schema.write_meta(connection, name, value.decode("ascii"))
+
+    def distrusted(self) -> dict[str, str]:
+        """Owner of a ledger that contradicted what is kept of it -> how it did."""
+        with self._store.read() as connection:
+            rows = schema.read_meta(connection)
+        said = [
+            json.loads(value) for name, value in rows.items() if name.startswith(schema.DISTRUST)
+        ]
+        return {each["owner"]: each["reason"] for each in said}
 
     # --- shared ----------------------------------------------------------------------------------
 
