@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ class SuperLink:
         self.nodes: dict[int, tuple[str, str]] = {}
         self.statuses: list[str] = []
         self.calls: list[tuple[str, ...]] = []
-        self._next = 100
+        self._numbers = itertools.count(101)  # registered from several threads
 
     def __call__(self, folder: FlowerFolder, *words: str) -> dict[str, Any]:
         self.calls.append(words)
         if words[:2] == ("supernode", "register"):
-            self._next += 1
-            self.nodes[self._next] = (Path(words[2]).read_text().strip(), "online")
-            return {"success": True, "node-id": self._next}
+            number = next(self._numbers)
+            self.nodes[number] = (Path(words[2]).read_text().strip(), "online")
+            return {"success": True, "node-id": number}
         if words[:2] == ("supernode", "unregister"):
             del self.nodes[int(words[2])]
             return {"success": True}
