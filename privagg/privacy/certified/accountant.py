@@ -8,9 +8,10 @@ from fractions import Fraction
 from flint import arb
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified import contour, convolution, gaussian, single
+from privagg.privacy.certified import contour, convolution, extreme, gaussian, single
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
 from privagg.privacy.certified.convolution import convolution_upper_epsilon
+from privagg.privacy.certified.extreme import WorstRoundCurve
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
     Composition,
@@ -41,6 +42,8 @@ DEFAULT_EFFORT = Effort()
 _GOOD_WIDTH = Fraction(1, 10**6)
 # Wider than this even a slow convolution is worth its time.
 _COARSE_WIDTH = Fraction(1, 100)
+# Enough for the fallback's per mille; each cell costs two normal tails.
+_FALLBACK_CELLS = 150
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,13 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
         alone = max(single_ends(mechanism, delta)[0] for mechanism, _ in rounds)
         if alone > ends.lower:
             ends = replace(ends, lower=alone, lower_method=single.METHOD)
+        with working_precision(CLOSED_FORM_BITS):
+            guess = float(ends.lower) or float(ends.upper or 1)
+            any_round = lower_epsilon(
+                WorstRoundCurve(rounds), delta, guess=guess, slope=-5.0 / max(guess, 1e-12)
+            )
+        if any_round > ends.lower:
+            ends = replace(ends, lower=any_round, lower_method=extreme.METHOD)
     if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
         fallback = _by_renyi(rounds, delta, distance)
         if fallback is not None and (ends.upper is None or fallback < ends.upper):
@@ -143,7 +153,9 @@ def _by_convolution(
     """Return a convolved upper end; tried from the lower end first, where epsilon often lies."""
     guess = float(ends.lower) * 1.1 or float(ends.upper or 0)
     try:
-        return convolution_upper_epsilon(rounds, delta, guess=guess, extra_distance=distance)
+        return convolution_upper_epsilon(
+            rounds, delta, guess=guess, extra_distance=distance, least_cells=_FALLBACK_CELLS
+        )
     except CertificationError:
         return None
 

@@ -129,7 +129,7 @@ def convolution_upper_epsilon(
     *,
     guess: float,
     extra_distance: Fraction = Fraction(0),
-    cells_per_epsilon: int | None = None,
+    least_cells: int = 2000,
 ) -> Fraction:
     """Return an epsilon proven, by convolution alone, to satisfy delta(eps) <= delta both ways.
 
@@ -138,12 +138,14 @@ def convolution_upper_epsilon(
         delta: exact rational in (0, 1).
         guess: float near epsilon; it sets the grid and starts the search, and proves nothing.
         extra_distance: tau, folded in as everywhere.
-        cells_per_epsilon: grid cells between 0 and the guess; by default enough for about 0.1 %.
+        least_cells: grid cells between 0 and the guess, at least; more where 0.1 % needs more.
 
     Raises: CertificationError where the grid would need too many cells.
     """
-    cells = cells_per_epsilon or _cells(rounds, delta)
-    resolution = Resolution(as_dyadic(max(guess, 1e-12) / cells))
+    cells = max(least_cells, _cells(rounds, delta))
+    resolution = Resolution(
+        as_dyadic(max(guess, 1e-12) / cells), negligible_bits=_negligible_bits(rounds, delta)
+    )
     worst = Fraction(0)
     for direction in Direction:
         curve = ConvolutionCurve(rounds, direction, resolution)
@@ -164,7 +166,13 @@ def _cells(rounds: Rounds, delta: Fraction) -> int:
     """
     total = sum(times for _, times in rounds)
     nats = math.log(delta.denominator) - math.log(delta.numerator)
-    return max(2000, math.ceil(math.sqrt(total * nats / 4e-3)))
+    return math.ceil(math.sqrt(total * nats / 4e-3))
+
+
+def _negligible_bits(rounds: Rounds, delta: Fraction) -> int:
+    """Return b such that 2^-b in every round is small against delta."""
+    total = sum(times for _, times in rounds)
+    return math.ceil(math.log2(total * delta.denominator) - math.log2(delta.numerator)) + 14
 
 
 def _at(polynomial: fmpz_poly, point: arb) -> arb:
@@ -236,7 +244,9 @@ def _ceiling(value: arb) -> int:
 def _range(mechanism: Mechanism, direction: Direction, resolution: Resolution) -> tuple[int, int]:
     """Return grid indices between which all but negligible mass lies; floats only steer."""
     rate, mu = float(mechanism.sampling_rate), 1 / float(mechanism.noise_multiplier)
-    depth = math.sqrt(2 * resolution.negligible_bits * math.log(2))
+    nats = resolution.negligible_bits * math.log(2)
+    depth = math.sqrt(2 * nats)
+    shifted = mu + math.sqrt(2 * max(nats + math.log(rate), 0.0))
     step = float(resolution.step)
 
     def log_ratio(u: float) -> float:
@@ -245,7 +255,7 @@ def _range(mechanism: Mechanism, direction: Direction, resolution: Resolution) -
             return exponent + math.log(rate)
         return math.log1p(rate * math.expm1(exponent))
 
-    low, high = log_ratio(-depth), log_ratio(depth + mu)
+    low, high = log_ratio(-depth), log_ratio(max(depth, shifted))
     if direction is Direction.ADD:
         low, high = -log_ratio(depth), -log_ratio(-depth)
     return math.floor(low / step), math.ceil(high / step)

@@ -23,7 +23,7 @@ from privagg.privacy.certified.tables import round_table
 _SHARP = Fraction(1, 10**8)
 _GOOD = Fraction(1, 10**6)
 _FAIR = Fraction(1, 10**3)
-_LONG = 3_000_000
+_LONG = 6_000_000
 _ROUGH_TERMS = 1500
 _SINGLE_BITS = 192
 _ATTEMPTS = 8

@@ -41,7 +41,7 @@ def test_convolution_lies_just_above_the_contour(composition: Composition, delta
         normalised(composition),
         Fraction(delta),
         guess=float(interval.upper),
-        cells_per_epsilon=400,
+        least_cells=400,
     )
     assert convolved >= interval.lower
     assert convolved <= interval.upper * Fraction(101, 100)
