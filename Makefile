@@ -38,9 +38,10 @@ contracts: $(VENV)/.ready  ## import contracts and the proofs' bindings
 unit: $(VENV)/.ready  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-bench: $(VENV)/.ready  ## heart and credit benchmarks on DATA (default ../shared/data)
+bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and compression
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
 	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
+	$(BIN)/python -m tests.benchmarks.compression --json out/compression.json
 
 # Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
 accountant: $(VENV)/.ready  ## certified intervals on 500 settings: widths, times; a ledger's next round

@@ -47,6 +47,7 @@ ENCODINGS: dict[str, Terms | None] = {
     "8 bits": {"bits": 8},
     "8 bits, nearest": {"bits": 8, "rounding": "nearest"},
     "8 bits, rotation": {"bits": 8, "rotation": True},
+    "6 bits, rotation": {"bits": 6, "rotation": True},
     "random-k, half": {"keep": "0.5"},
     "random-k, a tenth": {"keep": "0.1"},
     "top-k, half": {"keep": "0.5", "mask": "top-k"},
