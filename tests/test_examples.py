@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 DATA = Path(os.environ.get("PRIVAGG_DATA", ROOT.parent / "shared" / "data"))
 
-CONFIGURATIONS = sorted(EXAMPLES.glob("*/*.toml"))
+CONFIGURATIONS = sorted(p for p in EXAMPLES.glob("*/*.toml") if p.name != "pyproject.toml")
 
 
 def workspace(name: str, tmp_path: Path, *, rounds: int) -> Path:
@@ -79,7 +79,11 @@ def test_committed_settings_cost_what_they_say(path: Path) -> None:
 
 def test_the_examples_cover_modes_custodies_and_schemes() -> None:
     configs = [load_config(path) for path in CONFIGURATIONS]
-    assert {c.privacy.mode for c in configs} == {"record-distributed", "record-local"}
+    assert {c.privacy.mode for c in configs} == {
+        "record-distributed",
+        "record-local",
+        "client",
+    }
     assert {c.secure.custody.value for c in configs} == {"authority", "sites"}
     assert {c.secure.scheme for c in configs} == {"ckks", "bfv", "paillier"}
     assert {c.training.optimizer.kind for c in configs} >= {"sgd", "adam", "momentum"}

@@ -52,7 +52,7 @@ def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Han
             federation.plan,
             identity=folder.identity(),
             roster=folder.pins().pinned_roster,
-            key=_decryption_key(folder, federation),
+            key=decryption_key_in(folder, federation),
             store=folder.openings,
         ).handle
     if name not in federation.plan.names:
@@ -63,11 +63,11 @@ def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Han
         federation,
         identity=identity,
         roster=folder.pins().pinned_roster,
-        key=_encryption_key(folder, federation),
+        key=encryption_key_in(folder, federation),
         ledger=federation.open_ledger_at(folder.ledger, identity),
         records=_records(folder, federation, name),
         randomness=randomness or SystemRandomness(),
-        decryption=(_decryption_key(folder, federation), folder.openings) if opens else None,
+        decryption=(decryption_key_in(folder, federation), folder.openings) if opens else None,
     ).handle
 
 
@@ -101,7 +101,12 @@ def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
     return plan if plan.digest == pins.plan_digest else None
 
 
-def _encryption_key(folder: PartyFolder, federation: Federation) -> EncryptionKey:
+def encryption_key_in(folder: PartyFolder, federation: Federation) -> EncryptionKey:
+    """The encryption key that a party pinned.
+
+    Raises:
+        ConfigError, KeyMismatchError: it is not there, or another.
+    """
     try:
         data = folder.encryption_key.read_bytes()
     except OSError as error:
@@ -113,7 +118,12 @@ def _encryption_key(folder: PartyFolder, federation: Federation) -> EncryptionKe
     return key
 
 
-def _decryption_key(folder: PartyFolder, federation: Federation) -> DecryptionKey:
+def decryption_key_in(folder: PartyFolder, federation: Federation) -> DecryptionKey:
+    """The decryption key of the party that opens.
+
+    Raises:
+        ConfigError, KeyMismatchError: it is not there, or another.
+    """
     try:
         data = folder.decryption_key.read_bytes()
     except OSError as error:
@@ -162,7 +172,7 @@ def open_coordinator(
         )
     federation, output = open_federation(folder), run_folder(folder, run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key, roster = _encryption_key(folder, federation), folder.pins().pinned_roster
+    key, roster = encryption_key_in(folder, federation), folder.pins().pinned_roster
     job = Job(
         run=run,
         plan=federation.plan,

@@ -1,0 +1,1 @@
+"""Heart disease over four hospitals as a Flower app."""

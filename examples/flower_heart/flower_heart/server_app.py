@@ -1,0 +1,21 @@
+"""The coordinator. Beside an app without privagg: the import and the `with`."""
+
+from __future__ import annotations
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from flower_heart.task import initial_arrays
+from privagg.distributed.doors import private_grid
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Flower's own strategy, on privagg's Grid."""
+    strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4)
+    with private_grid(grid) as private:
+        rounds = int(context.run_config["num-server-rounds"])
+        strategy.start(private, initial_arrays(), num_rounds=rounds)

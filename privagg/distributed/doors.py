@@ -1,0 +1,195 @@
+"""privagg around a Flower app of one's own: two lines at the client, two at the server.
+
+    app = ClientApp(mods=[private_updates()])                      # client_app.py
+
+    with private_grid(grid) as private:                            # server_app.py
+        strategy.start(private, initial_arrays, num_rounds=5)
+
+Each party is opened from its own folder, which `privagg deploy` makes: what it pins, its keys, its
+ledger. The federation's configuration says `[data] kind = "app"` and how many parameters the app's
+model has; the plan, its noise and its budget follow from it as in any other federation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from privagg.client.site import Pins
+from privagg.deployment.layout import PartyFolder
+from privagg.distributed.apps import POLL_SECONDS, folder_of_this_process
+from privagg.distributed.folders import (
+    decryption_key_in,
+    encryption_key_in,
+    open_federation,
+    open_party,
+)
+from privagg.errors import ConfigError
+from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.plan import ClientPlan
+from privagg.privacy.randomness import SystemRandomness
+from privagg.round import Job, RoundOutcome
+from privagg.running.evidence import collect_ledgers, write_evidence
+from privagg.running.holding import make_key_holder
+from privagg.running.local import new_run_id
+from privagg.running.names import COORDINATOR, KEY_HOLDER
+from privagg.running.record import Record
+from privagg.running.results import RoundReport
+from privagg.runtime.flower.directory import Directory
+from privagg.runtime.flower.grid import PrivateGrid
+from privagg.runtime.flower.mod import PrivateUpdates, Seat
+from privagg.runtime.flower.transport import FlowerTransport, Patience
+from privagg.server.checkpoints import CheckpointWatch
+from privagg.transport import Handler
+
+FOLDER_KEY = "party-folder"
+"""In a node's own configuration: the party's folder, where the environment does not name it."""
+
+
+def private_updates(
+    *,
+    evaluation: Literal["refused", "public"] = "refused",
+    answer_after_seconds: float = 0.0,
+) -> PrivateUpdates:
+    """The mod of a client whose party folder is named by its own environment or node config.
+
+    Args:
+        evaluation, answer_after_seconds: as for `PrivateUpdates`.
+    """
+    return PrivateUpdates(
+        lambda context: open_seat(_folder_at(context)),
+        evaluation=evaluation,
+        answer_after_seconds=answer_after_seconds,
+    )
+
+
+def _folder_at(context: Any) -> PartyFolder:
+    named = context.node_config.get(FOLDER_KEY)
+    return PartyFolder(Path(str(named))) if named else folder_of_this_process()
+
+
+def open_seat(folder: PartyFolder) -> Seat | Handler:
+    """A site's seat, or the key holder's handler.
+
+    Args:
+        folder: the party's own.
+
+    Raises:
+        ConfigError, KeyMismatchError: as `open_party`; or the plan is not one for clients.
+    """
+    federation, identity = open_federation(folder), folder.identity()
+    if identity.name == KEY_HOLDER:
+        return open_party(folder)
+    plan, roster = federation.plan, folder.pins().pinned_roster
+    if not isinstance(plan, ClientPlan):
+        raise ConfigError(
+            f"the plan is one for {plan.mode!r}; a Flower app needs privacy.mode = 'client', "
+            "because privagg does not see the records that it trains on"
+        )
+    key, key_holder = encryption_key_in(folder, federation), None
+    if identity.name == federation.opener:
+        secret = decryption_key_in(folder, federation)
+        key_holder = make_key_holder(
+            plan, identity=identity, roster=roster, key=secret, store=folder.openings
+        )
+    pins = Pins(
+        roster=roster,
+        coordinator=COORDINATOR,
+        plan_digest=plan.digest,
+        key_id=key.key_id,
+        opener=federation.opener,
+    )
+    return Seat(
+        identity=identity,
+        pins=pins,
+        plan=plan,
+        key=key,
+        ledger=federation.open_ledger_at(folder.ledger, identity),
+        randomness=SystemRandomness(),
+        key_holder=key_holder,
+    )
+
+
+@contextmanager
+def private_grid(
+    grid: Any,
+    *,
+    folder: Path | None = None,
+    weighted_by_key: str = "num-examples",
+    evaluation: Literal["dropped", "public"] = "dropped",
+    patience: Patience | None = None,
+) -> Iterator[PrivateGrid]:
+    """A `PrivateGrid` for one run, which is recorded, and reported when the block ends.
+
+    Args:
+        grid: Flower's own.
+        folder: the coordinator's; by default the one that the environment names.
+        weighted_by_key, evaluation: as for `PrivateGrid`.
+        patience: how long rounds wait for answers.
+
+    Yields:
+        The Grid to start a strategy with. After the block, report and bundle lie in the
+        coordinator's `out/<run>/`, unless a site's ledger did not come.
+
+    Raises:
+        ConfigError, KeyMismatchError: the folder is incomplete or contradicts its pins.
+    """
+    place = PartyFolder(folder) if folder is not None else folder_of_this_process()
+    federation, identity, roster = open_federation(place), place.identity(), place.pins()
+    key, run = encryption_key_in(place, federation), new_run_id(federation)
+    keys = roster.pinned_roster
+    job = Job(
+        run=run,
+        plan=federation.plan,
+        scheme=federation.scheme,
+        parameters=key.parameters,
+        key_id=key.key_id,
+        identity=identity,
+        roster=keys,
+        opener=federation.opener,
+        watch=CheckpointWatch(CheckpointKeeper.open(place.checkpoints), keys),
+    )
+    transport = FlowerTransport(
+        grid,
+        Directory(identity, keys, run, job.plan.digest),
+        patience=patience or Patience(poll_seconds=POLL_SECONDS),
+        message_type="train",
+    )
+    record = Record(federation.open_ledger_at(place.ledger, identity), run)
+
+    def note(outcome: RoundOutcome) -> None:
+        record.round(RoundReport(outcome, metrics={}, epsilon={}, encrypt_seconds=0.0))
+
+    private = PrivateGrid(
+        grid,
+        job,
+        transport,
+        weighted_by_key=weighted_by_key,
+        evaluation=evaluation,
+        on_round=note,
+    )
+    record.start(federation, job, SystemRandomness().name)
+    try:
+        yield private
+    except BaseException as error:
+        record.finish("failed", type(error).__name__)
+        raise
+    record.finish("finished", "")
+    ledgers, missing = collect_ledgers(
+        job,
+        transport,
+        round_number=max(len(private.outcomes), 1),
+        accountant=federation.accountant,
+    )
+    if not missing:
+        output = place.output / run
+        output.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_evidence(
+            output,
+            job,
+            coordinator=record.ledger,
+            sites=ledgers,
+            accountant=federation.accountant,
+        )
