@@ -44,8 +44,9 @@ from privagg.runtime.flower.transport import FlowerTransport, Patience
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Handler
 
-FOLDER_KEY = "party-folder"
-"""In a node's own configuration: the party's folder, where the environment does not name it."""
+FOLDER_KEY, DATA_KEY = "party-folder", "data"
+"""In a node's own configuration: the party's folder, where the environment does not name it; and
+its data, where the folder does not."""
 
 
 def private_updates(
@@ -68,6 +69,26 @@ def private_updates(
 def _folder_at(context: Any) -> PartyFolder:
     named = context.node_config.get(FOLDER_KEY)
     return PartyFolder(Path(str(named))) if named else folder_of_this_process()
+
+
+def data_of(context: Any) -> Path:
+    """Where a client's own data lie: as its node config says, else as its party's folder does.
+
+    Args:
+        context: of the ClientApp.
+
+    Raises:
+        ConfigError: neither names any.
+    """
+    if named := context.node_config.get(DATA_KEY):
+        return Path(str(named))
+    folder = _folder_at(context)
+    own = folder.party().data
+    if own is None:
+        raise ConfigError(
+            f"no data: name them in {folder.party_file} (data = ...) or in the node config"
+        )
+    return folder.root / own
 
 
 def open_seat(folder: PartyFolder) -> Seat | Handler:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_heart.task import load_table, train_model
-from privagg.distributed.doors import private_updates
+from privagg.distributed.doors import data_of, private_updates
 
 app = ClientApp(mods=[private_updates()])
 
@@ -16,7 +14,7 @@ app = ClientApp(mods=[private_updates()])
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on the hospital's own table; the mod is what sends anything."""
-    x, y = load_table(Path(str(context.node_config["data"])))
+    x, y = load_table(data_of(context))
     arrays = train_model(
         message.content["arrays"],
         x,
