@@ -19,13 +19,14 @@ from typing import Any, Literal
 
 from privagg.client.site import Pins
 from privagg.deployment.layout import PartyFolder
-from privagg.distributed.apps import POLL_SECONDS, folder_of_this_process
+from privagg.distributed.apps import POLL_SECONDS
 from privagg.distributed.folders import (
     decryption_key_in,
     encryption_key_in,
     open_federation,
     open_party,
 )
+from privagg.distributed.resident import folder_of_this_process
 from privagg.errors import ConfigError
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.plan import ClientPlan
