@@ -20,6 +20,8 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configurat
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _QUIET_SECONDS = 2.5  # loading compiled kernels takes less, compiling them more
+RUNTIMES = ("local", "flower")
+
 TRAINING_MODULES = frozenset(
     {"torch", "opacus", "safetensors", "pandas", "pyarrow", "sklearn", "numba"}
 )
@@ -114,7 +116,23 @@ def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[s
     return found
 
 
-def run(config: ConfigPath, as_json: AsJson = False) -> None:
+def run(
+    config: ConfigPath,
+    runtime: Annotated[
+        str, typer.Option(help="local: all parties in this process; flower: over a deployment.")
+    ] = "local",
+    deployment: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="flower: the coordinator's folder, or a trial's; else a trial is started here.",
+        ),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="flower: go on with a run that was cut off.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Train: charge, encrypt, add, open, step, for every planned round; then write the report.
 
     Budgets are checked before anything is spent. A round that cannot be opened stays charged.
@@ -124,8 +142,22 @@ def run(config: ConfigPath, as_json: AsJson = False) -> None:
       privagg run my.toml
 
       privagg run my.toml --json > rounds.jsonl     one JSON document a line
+
+      privagg run my.toml --runtime flower --deployment coordinator
+
+    With Flower, each party runs in processes of its own: see `privagg deploy --help`.
     """
-    _train(open_federation(config), as_json=as_json)
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"--runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
+    if runtime == "local" and (deployment or resume):
+        raise ConfigError("--deployment and --resume belong to --runtime flower")
+    federation = open_federation(config)
+    if runtime == "local":
+        _train(federation, as_json=as_json)
+        return
+    from privagg.cli.flowerrun import run_on_flower
+
+    run_on_flower(federation, config, deployment=deployment, resume=resume, as_json=as_json)
 
 
 def demo(

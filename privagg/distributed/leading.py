@@ -18,6 +18,7 @@ from privagg.deployment.layout import PartyFolder, write_whole
 from privagg.distributed.folders import open_coordinator, open_federation, run_folder
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError
 from privagg.federation import Federation
+from privagg.round import RoundOutcome
 from privagg.running.results import RoundReport, RunResult
 from privagg.transport import Transport
 
@@ -108,6 +109,24 @@ def round_facts(report: RoundReport) -> dict[str, Any]:
         "exchanges": outcome.exchanges,
         "seconds": dict(outcome.seconds),
     }
+
+
+def report_of(facts: Mapping[str, Any]) -> RoundReport:
+    """A round's facts as the report that a run in one process would hand on."""
+    outcome = RoundOutcome(
+        round=facts["round"],
+        attempt=facts["attempt"],
+        cohort=tuple(facts["cohort"]),
+        outcome=facts["outcome"],
+        reason=facts["reason"],
+        survivors=tuple(facts["survivors"]),
+        refusals=dict(facts["refusals"]),
+        bytes_up=dict(facts["bytes_up"]),
+        bytes_down=dict(facts["bytes_down"]),
+        seconds=dict(facts["seconds"]),
+        exchanges=facts["exchanges"],
+    )
+    return RoundReport(outcome, dict(facts["metrics"]), epsilon={}, encrypt_seconds=0.0)
 
 
 def result_facts(result: RunResult) -> dict[str, Any]:

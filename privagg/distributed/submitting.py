@@ -27,7 +27,7 @@ SERVER_APP, CLIENT_APP = (
     "privagg.distributed.apps:client_app",
 )
 POLL_SECONDS = 1.0
-STATUS_POLLS = 5
+STATUS_POLLS = 30
 """Polls of our own files between two questions to Flower, each of which starts a process."""
 
 _MANIFEST = """\
@@ -87,11 +87,13 @@ class Submitted:
         folder: the coordinator's.
         run: our identifier.
         flower_run: Flower's number.
+        told: attempts that were told before, where a run is resumed.
     """
 
     folder: FlowerFolder
     run: str
     flower_run: int
+    told: int = 0
 
 
 def submit_run(
@@ -117,6 +119,7 @@ def submit_run(
         raise ConfigError(f"there is no run {resume!r} to resume in {folder.party.output}")
     run = resume or new_run_id(open_federation(folder.party))
     (run_folder(folder.party, run) / RESULT_NAME).unlink(missing_ok=True)
+    told = len(read_lines(run_folder(folder.party, run) / ROUNDS_NAME, 0))
     waits = patience or Patience()
     settings: dict[str, str | int | float] = {
         "run": run,
@@ -125,7 +128,7 @@ def submit_run(
     }
     with tempfile.TemporaryDirectory(prefix="privagg-app-") as place:
         number = submit(folder, write_app(Path(place) / "app", apps), settings)
-    return Submitted(folder, run, number)
+    return Submitted(folder, run, number, told)
 
 
 def follow_run(
@@ -144,7 +147,8 @@ def follow_run(
     Raises:
         DeploymentError: Flower says that the run is over, but the coordinator wrote no result.
     """
-    output, seen, polls, over = run_folder(submitted.folder.party, submitted.run), 0, 0, ""
+    output = run_folder(submitted.folder.party, submitted.run)
+    seen, polls, over = submitted.told, 0, ""
     while True:
         for facts in read_lines(output / ROUNDS_NAME, seen):
             seen += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from privagg.runtime.flower.inprocess import Faults
 from privagg.transport import Handler, Reply
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import SEED, SITES, write_federation
+from tests.distributed.story import story
 
 
 class Killed(BaseException):
@@ -31,18 +31,6 @@ class Killed(BaseException):
 def ledger_of(world: World, name: str) -> Ledger:
     folder = world.trial.parties[name].party
     return Ledger.open(folder.ledger, signing_key=folder.identity().key)
-
-
-def story(ledger: Ledger) -> list[tuple[str, str]]:
-    """What a ledger says, without what differs from party to party and from day to day."""
-    found = []
-    for entry in ledger.entries():
-        facts = copy.deepcopy(entry.payload.to_json())
-        facts.get("facts", {}).pop("key_id", None)
-        kept = {name: facts[name] for name in facts if name in ("round", "attempt", "event",
-                "epsilon_after", "facts", "attested_by", "dataset", "unit")}  # fmt: skip
-        found.append((entry.kind, json.dumps(kept, sort_keys=True)))
-    return found
 
 
 @dataclass(frozen=True)

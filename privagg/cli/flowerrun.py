@@ -1,0 +1,136 @@
+"""`run --runtime flower`: a run over a deployment, submitted and followed from the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from privagg.cli import console
+from privagg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from privagg.deployment.flowerfolder import FlowerFolder
+    from privagg.federation import Federation
+
+PARTY_FILE = "party.toml"
+
+
+def run_on_flower(
+    federation: Federation,
+    config: Path,
+    *,
+    deployment: Path | None,
+    resume: str | None,
+    as_json: bool,
+) -> None:
+    """Submit a run, tell its rounds, and judge it by what its coordinator wrote down.
+
+    Args:
+        federation: of the configuration.
+        config: the configuration's path.
+        deployment: the coordinator's folder, or a trial's; None starts a trial on this machine.
+        resume: a run to go on with.
+        as_json: print JSON lines.
+
+    Raises:
+        ConfigError: the deployment is of another configuration, or there is no run to resume.
+        DeploymentError: the SuperLink does not answer, or the coordinator's process died.
+    """
+    from privagg.deployment.parts import require_flower
+    from privagg.distributed.submitting import follow_run, submit_run
+
+    require_flower()
+    with _coordinator(federation, config, deployment) as folder:
+        _same_configuration(folder, config)
+        submitted = submit_run(folder, resume=resume)
+        console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
+        try:
+            result = follow_run(submitted, _teller(federation, as_json=as_json))
+        except KeyboardInterrupt as error:
+            message = (
+                "no longer followed; what was charged stays charged. Go on with: privagg run "
+                f"{config} --runtime flower --resume {submitted.run}"
+            )
+            raise typer.Exit(console.fail(None, message)) from error
+    _print_result(result, as_json=as_json)
+    if result["outcome"] != "finished" or result.get("missing"):
+        raise typer.Exit(2)
+
+
+@contextmanager
+def _coordinator(
+    federation: Federation, config: Path, deployment: Path | None
+) -> Iterator[FlowerFolder]:
+    """The coordinator's folder, its SuperLink running."""
+    from privagg.deployment.parts import folder_at
+    from privagg.deployment.trial import Trial, up
+
+    if deployment is None:
+        with up(_own_trial(federation, config), console.note) as _:
+            yield Trial.at(_trial_folder(federation)).coordinator
+    elif (deployment / PARTY_FILE).is_file():
+        yield folder_at(deployment)
+    else:
+        yield Trial.at(deployment).coordinator
+
+
+def _trial_folder(federation: Federation) -> Path:
+    return federation.output / "trial"
+
+
+def _own_trial(federation: Federation, config: Path) -> Any:
+    """A deployment on this machine, for trying out; the one from before where there is one."""
+    from privagg.deployment.joining import Agreement
+    from privagg.deployment.trial import make_trial
+
+    agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
+    folder = _trial_folder(federation)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    console.note(f"all parties on this machine, for trying out: {folder}")
+    return make_trial(folder, config, agreement, federation.scheme, federation.parameters)
+
+
+def _same_configuration(folder: FlowerFolder, config: Path) -> None:
+    held = folder.party.federation_file
+    if held.read_bytes() != config.read_bytes():
+        raise ConfigError(
+            f"the deployment in {folder.party.root} was made from {held}, which differs from "
+            f"{config}; run with that file, or make a deployment of this one"
+        )
+
+
+def _teller(federation: Federation, *, as_json: bool) -> Callable[[dict[str, Any]], None]:
+    from privagg.cli.live import RoundLines, json_lines
+    from privagg.distributed.leading import report_of
+
+    plan = federation.plan
+    if as_json:
+        machine = json_lines(plan.rounds)
+        return lambda facts: machine(report_of(facts))
+    measured = federation.config.evaluation is not None
+    lines = RoundLines(console.console(), plan.rounds, plan.names, metric=measured)
+    lines.header()
+    return lambda facts: lines(report_of(facts))
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    from privagg.distributed.leading import missing_text
+
+    if as_json:
+        console.print_json_line(result)
+        return
+    out = console.console()
+    out.print()
+    if result["outcome"] != "finished":
+        reason = f"the run was {result['outcome']}: {result['reason']}"
+        out.print(reason, style="yellow", markup=False, soft_wrap=True)
+    if result.get("missing"):
+        out.print(missing_text(result["missing"]), style="yellow", markup=False, soft_wrap=True)
+    names = (("model", "model"), ("report", "report_json"), ("page", "report_html"),
+             ("bundle", "bundle"))  # fmt: skip
+    found = [(label, str(result[name])) for label, name in names if result.get(name)]
+    console.facts(out, [("run", result["run"]), *found])
