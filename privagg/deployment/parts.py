@@ -55,6 +55,7 @@ class Part:
         log: what it prints goes there.
         ready: text in its log that says that it works; empty where only running counts.
         last: stopped after all others, which still sign off there.
+        patient: keeps trying, because what it needs may start later on another machine.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Part:
     log: Path
     ready: str = ""
     last: bool = False
+    patient: bool = False
 
 
 def parts_of(folder: FlowerFolder) -> tuple[Part, ...]:
@@ -123,7 +125,7 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
         "--superexec-auth-secret-file", str(folder.app_secret),
         "--host", settings.listen, "--port", str(settings.port),
         "--node-config", facts,
-        ready=NODE_READY,
+        ready=NODE_READY, patient=True,
     )  # fmt: skip
     # It holds data, keys and ledger; what Flower starts for a message only passes frames to it.
     resident = Part(
@@ -144,7 +146,13 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
 
 
 def _part(
-    folder: FlowerFolder, name: str, kind: str, *arguments: str, ready: str = "", last: bool = False
+    folder: FlowerFolder,
+    name: str,
+    kind: str,
+    *arguments: str,
+    ready: str = "",
+    last: bool = False,
+    patient: bool = False,
 ) -> Part:
     return Part(
         name=name,
@@ -153,6 +161,7 @@ def _part(
         log=folder.logs / f"{name}.log",
         ready=ready,
         last=last,
+        patient=patient,
     )
 
 

@@ -2,8 +2,8 @@
 
 A part that ends by itself is started again after a pause that grows; the reason is told in plain
 words from the end of its log. A node whose SuperLink is not there, or does not accept it yet, is
-not an error: it keeps trying, because institutions do not start at the same minute. A SuperLink
-that cannot stay up is one.
+not an error: it keeps trying, because institutions do not start at the same minute. Any other part
+that does not come up is one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Running:
         process: its process, leader of a group of its own.
         started: when, in seconds of the monotonic clock.
         offset: where in its log this start begins.
-        quick_ends: starts in a row that did not last.
+        quick_ends: starts in a row that came to nothing.
         due: when to start it again, where it has ended.
         told: what was last told of it; the same is not told again.
     """
@@ -137,7 +137,7 @@ class Supervisor:
         """Look at every part once; start again what has ended and rested.
 
         Raises:
-            DeploymentError: a part that others depend on does not stay up.
+            DeploymentError: a part that waits for nobody does not come up.
         """
         for place, running in enumerate(self.running):
             if running.process.poll() is None:
@@ -153,9 +153,10 @@ class Supervisor:
                 self.running[place] = again
 
     def _ended(self, running: Running) -> None:
-        lasted = time.monotonic() - running.started
-        running.quick_ends = running.quick_ends + 1 if lasted < QUICK_SECONDS else 1
-        if not running.part.ready and running.quick_ends >= MOST_QUICK_ENDS:
+        lasted = time.monotonic() - running.started >= QUICK_SECONDS
+        worked = running.told == READY if running.part.ready else lasted
+        running.quick_ends = 1 if worked else running.quick_ends + 1
+        if not running.part.patient and running.quick_ends >= MOST_QUICK_ENDS:
             raise DeploymentError(
                 f"{running.part.name} ended {running.quick_ends} times in a row: {running.reason}; "
                 f"see {running.part.log}"

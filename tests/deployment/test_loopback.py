@@ -22,10 +22,11 @@ from privagg.deployment.joining import COORDINATOR, Agreement, card_of, join, ma
 from privagg.deployment.layout import PartyFolder, write_new
 from privagg.deployment.nodekeys import make_node_key
 from privagg.deployment.parts import parts_of
-from privagg.deployment.supervisor import Supervisor, only_one
-from privagg.deployment.trial import Trial, up
+from privagg.deployment.supervisor import Supervisor, only_one, wait_for_superlink
+from privagg.deployment.trial import Trial
 from privagg.errors import DeploymentError, PortInUseError
 
+SECONDS = 120.0
 AGREEMENT = Agreement("loopback", "1" * 64, "2" * 64, ("north",), "north")
 
 
@@ -51,10 +52,20 @@ def _make(root: Path) -> Trial:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trial, Supervisor]]:
-    trial = _make(tmp_path_factory.mktemp("trial"))
-    with up(trial, print, seconds=120) as supervisor:
-        processes = [running.process for running in supervisor.running]
-        yield trial, supervisor
+    trial, supervisor = _make(tmp_path_factory.mktemp("trial")), Supervisor(print)
+    coordinator, north = trial.parties.values()
+    try:
+        with only_one(coordinator), only_one(north):
+            supervisor.start(parts_of(coordinator))
+            wait_for_superlink(coordinator, supervisor, SECONDS)
+            control.register(coordinator)
+            # Flower's own parts; what holds data and keys needs a whole federation.
+            supervisor.start([part for part in parts_of(north) if part.name != "party"])
+            supervisor.wait_ready(SECONDS)
+            processes = [running.process for running in supervisor.running]
+            yield trial, supervisor
+    finally:
+        supervisor.stop()
     assert all(process.poll() is not None for process in processes)
     parts_of(trial.coordinator)  # raises where its port were not free again
 
@@ -121,7 +132,7 @@ def test_a_node_with_another_key_is_refused(
     heard: list[str] = []
     supervisor = Supervisor(heard.append)
     try:
-        supervisor.start(parts_of(stranger)[:1])
+        supervisor.start([part for part in parts_of(stranger) if part.name == "node"])
         until = time.monotonic() + 60
         while not heard and time.monotonic() < until:
             supervisor.check()

@@ -34,7 +34,8 @@ def watched(heard: list[str]) -> Iterator[Supervisor]:
 
 def _part(folder: Path, name: str, program: str, *, ready: str = "", last: bool = False) -> Part:
     command = (sys.executable, "-u", "-S", "-c", program)
-    return Part(name, command, dict(os.environ), folder / f"{name}.log", ready, last)
+    patient = name == "node"
+    return Part(name, command, dict(os.environ), folder / f"{name}.log", ready, last, patient)
 
 
 def _until(watched: Supervisor, done: Callable[[], object]) -> None:
@@ -88,12 +89,14 @@ def test_a_node_comes_back_and_its_reason_is_told_once(
     assert (tmp_path / "node.log").read_text().count(printed) > module.MOST_QUICK_ENDS
 
 
-def test_a_part_that_others_need_and_that_does_not_stay_up_is_an_error(
-    tmp_path: Path, watched: Supervisor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "ready"), [("superlink", ""), ("party", "party ready")])
+def test_a_part_that_waits_for_nobody_and_does_not_come_up_is_an_error(
+    tmp_path: Path, watched: Supervisor, monkeypatch: pytest.MonkeyPatch, name: str, ready: str
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.01)
-    watched.start([_part(tmp_path, "superlink", "raise SystemExit('no such database')")])
-    with pytest.raises(DeploymentError, match=r"superlink ended 4 times.*no such database"):
+    program = "raise SystemExit('no such database')"
+    watched.start([_part(tmp_path, name, program, ready=ready)])
+    with pytest.raises(DeploymentError, match=rf"{name} ended 4 times.*no such database"):
         _until(watched, lambda: False)
 
 
