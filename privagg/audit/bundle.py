@@ -48,6 +48,12 @@ Check all of it, recomputing every figure from the ledgers:
 """
 
 
+def fixed_files() -> dict[str, bytes]:
+    """The files that are the same in every bundle of this format."""
+    schema = json.dumps(json_schema(), indent=2).encode() + b"\n"
+    return {README: TEXT.encode(), SCHEMA: schema}
+
+
 class Exporting(Protocol):
     """A ledger that can be exported."""
 
@@ -87,11 +93,8 @@ class ReportBundle:
         missing = sorted(set(sizes) - set(ledgers))
         if missing:
             raise VerificationError(f"the ledgers of {', '.join(missing)} were not given")
-        files = {
-            README: TEXT.encode(),
-            REPORT: report_json,
-            SCHEMA: json.dumps(json_schema(), indent=2).encode() + b"\n",
-        }
+        fixed = fixed_files()
+        files = {README: fixed[README], REPORT: report_json, SCHEMA: fixed[SCHEMA]}
         for party, size in sizes.items():
             whole = ledgers[party].bundle()
             cut = Bundle(whole.bodies[:size], whole.notes[:size])

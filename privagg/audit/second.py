@@ -34,6 +34,9 @@ def check_second(findings: Findings, report: Report, methods: Methods) -> None:
         findings.section = site.name
         _check_rows(findings, "second method: ε charged", (site.committed,), methods)
         _check_rows(findings, "second method: observer matrix", site.guarantees, methods)
+        names = [figure.name for figure in site.accountants]
+        if len(set(names)) != len(names):
+            findings.fails("accountants", ", ".join(names)[:200], "one of them stands there twice")
         for figure in site.accountants[1:]:
             _check_peer(findings, site, figure, methods)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.audit import bare
-from privagg.audit.bundle import COORDINATOR, ReportBundle, read_bounded
+from privagg.audit.bundle import COORDINATOR, ReportBundle, fixed_files, read_bounded
 from privagg.audit.chains import check_history, check_ledgers, check_owners, facts_by_party
 from privagg.audit.charges import check_epsilons, check_events
 from privagg.audit.claims import Findings, Verdict, Verification
@@ -166,6 +166,9 @@ def _check_names(findings: Findings, bundle: ReportBundle, facts: Mapping[str, A
     extra = sorted(set(bundle.files) - expected)
     if extra:
         findings.fails("files", ", ".join(extra)[:200], "these do not belong to the report")
+    for name, data in fixed_files().items():
+        if bundle.files.get(name) != data:
+            findings.fails(name, "as published", "missing, or not what this format's bundles hold")
 
 
 def _check_settings(findings: Findings, report: Report, plan: TrainingPlan) -> None:

@@ -37,6 +37,7 @@ from privagg.report.accounting import (
     committed_guarantee,
     observer_matrix,
 )
+from privagg.report.consistency import require_charged, require_one_ending, require_said_once
 from privagg.report.model import (
     Attestation,
     Budget,
@@ -95,6 +96,7 @@ def build_report(
         LedgerTamperedError: a ledger does not hold what its checkpoint covers.
     """
     entries = coordinator.entries()
+    require_said_once(entries, run)
     record = _run_record(entries, run)
     facts = record.started.facts
     plan = _plan_of(facts)
@@ -108,6 +110,8 @@ def build_report(
                 f"the plan of run {run!r} names the site {name!r}, whose ledger was not given"
             )
         story = stories[name] = _site_story(name, sites[name], plan, run, survivors)
+        require_charged(name, story.charges, run, survivors)
+        require_one_ending(name, sites[name].entries(), run)
         reports.append(_site_report(name, sites[name], plan, story, bounds, others))
     draft = _assemble(record, facts, plan, reports, coordinator, generated or datetime.now(UTC))
     searches = tuning_searches(
@@ -145,7 +149,7 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
         payload = entry.payload
         if isinstance(payload, RunStarted):
             known.append(payload.run)
-            if payload.run == run:
+            if payload.run == run and record is None:
                 record = RunRecord(payload)
         elif record is None:
             continue
