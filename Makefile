@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit bench accountant understated peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant understated peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready  ## three hospitals train one model; results in out/
 	$(BIN)/privagg demo --output out
 
-test: $(VENV)/.ready lint types contracts unit  ## everything that CI runs
+test: $(VENV)/.ready lint types contracts unit deployment  ## everything that CI runs
 
 lint: $(VENV)/.ready  ## ruff
 	$(BIN)/ruff check .
@@ -36,7 +36,10 @@ contracts: $(VENV)/.ready  ## import contracts and the proofs' bindings
 	$(BIN)/python -m proofs.bind
 
 unit: $(VENV)/.ready  ## pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment'
+
+deployment: $(VENV)/.ready  ## SuperLink, SuperNodes and key holder as processes on loopback
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment
 
 bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and compression
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json

@@ -115,7 +115,7 @@ class RoundOutcome:
         outcome: `opened`, or `stopped` by the plan's rule before anything was opened.
         reason: why it stopped; empty when opened.
         update: float64 (d,), what the server optimiser steps along; None when stopped.
-        refusals: site -> why there is no contribution of it.
+        refusals: site -> why something it sent was not taken, or nothing came.
         opening_asked: whether a request to open went out; then no new attempt may be made, as the
             key holder opens one cohort a round.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
@@ -134,6 +134,11 @@ class RoundOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     exchanges: int = 0
     opening_asked: bool = False
+
+    def refuse(self, party: str, why: str) -> None:
+        """Note why something of a party's was not taken, besides what was noted before."""
+        before = self.refusals.get(party)
+        self.refusals[party] = why if before is None else f"{before}; {why}"
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -312,14 +317,14 @@ def _collect(
     for reply in transport.exchange(dict.fromkeys(result.cohort, start)):
         _hear(job, replace(reply, data=None))
         if reply.data is None:
-            result.refusals[reply.party] = reply.problem
+            result.refuse(reply.party, reply.problem)
             continue
         result.bytes_up[reply.party] = len(reply.data)
         with result.timed("add"):
             try:
                 aggregator.receive(reply.data, sender=reply.party)
             except PrivaggError as error:
-                result.refusals[reply.party] = f"{type(error).__name__}: {error}"
+                result.refuse(reply.party, f"{type(error).__name__}: {error}")
                 job.watch.doubt(reply.party)
 
 

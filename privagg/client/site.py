@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privagg.client.closing import Closing
+from privagg.client.readiness import budget_problem
 from privagg.errors import (
     BudgetExceededError,
     CohortError,
@@ -50,7 +51,7 @@ from privagg.messages import (
     refusal_text,
 )
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt
+from privagg.privacy.ledger import ChargeRequest, Ledger, Receipt
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness
 from privagg.secure.contributors import bitmap_of
@@ -217,28 +218,18 @@ class Site:
         begun = self.ledger.stored_upload(*header.place) is not None
         if header.round > 1 or begun or not self._randomness.secure:
             return ""
-        key = BudgetKey(self._terms.dataset, self._plan.unit.value)
-        projection = self.ledger.project(key, self._plan.total_committed(self.identity.name))
-        if projection.fits:
-            return ""
-        return (
-            f"{self._plan.rounds} rounds would bring data set {key.dataset!r} of "
-            f"{self.identity.name!r} from epsilon {projection.epsilon_before} to "
-            f"{projection.epsilon_after}, beyond its budget of {projection.epsilon_budget}"
-        )
+        return budget_problem(self.ledger, self._plan, self.identity.name)
 
     def _export(self, header: LedgerRequest) -> bytes:
         """The whole ledger, public facts only; the run's stored uploads are needed no more."""
         self.ledger.forget_uploads(header.run)
         export = b"".join(self.ledger.bundle().to_bytes())
-        return Message.sign(
-            self.identity, LedgerExport(**self._reply_to(header)), export
-        ).to_bytes()
+        facts = LedgerExport(**self._reply_to(header))
+        return Message.sign(self.identity, facts, export).to_bytes()
 
     def _acknowledge(self, header: Header) -> bytes:
-        sizes = self._closing.tell(header.run)
-        facts = Acknowledgement(**self._reply_to(header), kept_sizes=sizes)
-        return Message.sign(self.identity, facts).to_bytes()
+        facts = self._reply_to(header) | {"kept_sizes": self._closing.tell(header.run)}
+        return Message.sign(self.identity, Acknowledgement(**facts)).to_bytes()
 
     # --- taking part ---------------------------------------------------------------------------
 

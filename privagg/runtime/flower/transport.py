@@ -211,7 +211,8 @@ class FlowerTransport:
             messages, problem = self._pull(identifier)
             if messages or problem:
                 del self._late[identifier]
-                self._tell(sent, f"answered exchange {sent.exchange} too late; it was refused")
+                if messages and not messages[0].has_error():  # else Flower gave up on it, too
+                    self._tell(sent, f"answered exchange {sent.exchange} too late; it was refused")
 
     def _tellings(self, parties: Collection[str]) -> Iterator[Reply]:
         """What has to be told of these parties besides their answers."""
