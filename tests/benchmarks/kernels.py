@@ -278,7 +278,7 @@ def main() -> None:
     for parameters, uploads in sizes:
         rows += sums(parameters, uploads, rounds)
     if arguments.full:
-        rows += sums(1_000_000, 64, 5) + sums(25_600_000, 4, 5)
+        rows += sums(1_000_000, 64, 3) + sums(25_600_000, 4, 3)
     rows.append(end_to_end(sizes[-1][0], rounds))
     rows.append(memory(sizes[-1][0]))
     show(
