@@ -49,6 +49,7 @@ def test_a_card_is_read_as_it_was_written(path: Path) -> None:
         ("privagg", "9"),
         ("identity", Identity.generate("north").public_hex),
     ],
+    ids=["plan_digest", "privagg", "identity"],  # a fresh key is no name: workers must agree
 )
 def test_an_altered_card_is_refused(path: Path, field: str, value: str) -> None:
     signed = json.loads(path.read_text())
