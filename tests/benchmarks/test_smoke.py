@@ -123,3 +123,16 @@ def test_credit_federation_is_configured_for_three_banks() -> None:
     assert federation.plan.names == credit.BANKS
     event = federation.plan.observers("bank_a", 3)[0].event.repeated(federation.plan.rounds)
     assert federation.accountant.epsilon(event, Decimal(credit.DELTA)).upper <= 1
+
+
+def test_flowers_overhead_is_measured_on_opened_rounds(tmp_path: Path) -> None:
+    pytest.importorskip("flwr")
+    from tests.benchmarks import flower_overhead
+
+    path = tmp_path / "overhead.json"
+    words = ["--clients", "3", "--parameters", "1000", "--rounds", "1", "--json", str(path)]
+    found = flower_overhead.main(words)
+    assert json.loads(path.read_text()) == found
+    # A float32 model goes down as float64; an upload is a ciphertext.
+    assert found["with"]["bytes_down"] > found["without"]["bytes_down"] >= 4000
+    assert found["with"]["bytes_up"] > found["without"]["bytes_up"] >= 4000

@@ -187,8 +187,7 @@ class PrivateGrid(Grid):
         if not parties <= directory.nodes.keys():
             self._transport.meet(sorted(parties))
             for name, said in directory.presences.items():
-                if self._job.watch is not None:  # saves the first round its roll call
-                    self._job.watch.hear(name, said.kept_sizes)
+                self._job.watch.hear(name, said.kept_sizes)  # saves the first round its roll call
         for name, presence in directory.presences.items():
             if presence.problem and not self.outcomes:
                 raise CohortError(f"{name!r} cannot take part in the whole job: {presence.problem}")
