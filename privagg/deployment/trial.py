@@ -21,12 +21,13 @@ from privagg.deployment.control import register
 from privagg.deployment.flowerfolder import FlowerFolder
 from privagg.deployment.joining import COORDINATOR, Agreement, card_of, join, make_party
 from privagg.deployment.keys import make_key
-from privagg.deployment.parts import folder_at, parts_of
+from privagg.deployment.parts import check_certificate, folder_at, parts_of
 from privagg.deployment.supervisor import Supervisor, only_one, wait_for_superlink
 from privagg.errors import ConfigError, DeploymentError
 from privagg.secure.scheme import Parameters, Scheme
 
 START_SECONDS = 90.0
+RENEWAL_DAYS = 21
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,9 @@ def start_party(
         supervisor.start(parts_of(folder))
         if name == COORDINATOR:
             wait_for_superlink(folder, supervisor, seconds)
+            if (left := check_certificate(folder)) < RENEWAL_DAYS:
+                root = folder.party.root
+                tell(f"the certificate expires in {left} days: privagg deploy renew {root}")
             nodes = register(folder)
             tell(f"the SuperLink answers; registered: {', '.join(nodes)}")
         else:
