@@ -118,6 +118,7 @@ class RoundOutcome:
         refusals: site -> why something it sent was not taken, or nothing came.
         opening_asked: whether a request to open went out; then no new attempt may be made, as the
             key holder opens one cohort a round.
+        close: the frame that tells the cohort how the round ended; posted, so perhaps not yet sent.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
     """
 
@@ -134,6 +135,7 @@ class RoundOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     exchanges: int = 0
     opening_asked: bool = False
+    close: bytes = field(default=b"", repr=False)
 
     def refuse(self, party: str, why: str) -> None:
         """Note why something of a party's was not taken, besides what was noted before."""
@@ -387,6 +389,6 @@ def _close(
         opening=opening,
         contributions=contributions if opening is not None else (),
     )
-    frame = Message.sign(job.identity, header).to_bytes()
+    result.close = Message.sign(job.identity, header).to_bytes()
     job.watch.relayed(result.cohort, result.survivors)
-    transport.post(dict.fromkeys(result.cohort, frame))
+    transport.post(dict.fromkeys(result.cohort, result.close))

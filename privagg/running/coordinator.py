@@ -107,6 +107,8 @@ class Coordinator:
                 f"run {self.job.run!r} was begun under another plan or key; start a new run"
             )
         self.optimizer.load(done.optimizer)
+        if done.close:
+            self.transport.post(dict.fromkeys(done.cohort, done.close))
         result.parameters, result.metrics = done.parameters, dict(done.metrics)
         if done.over:
             result.outcome, result.reason = done.over, done.reason
@@ -130,6 +132,7 @@ class Coordinator:
         """Keep durably what the next round starts from."""
         if self.journal is None:
             return
+        last = result.rounds[-1].outcome if result.rounds else None
         progress = Progress(
             plan_digest=self.job.plan.digest,
             key_id=self.job.key_id,
@@ -137,6 +140,8 @@ class Coordinator:
             parameters=result.parameters,
             optimizer=self.optimizer.state(),
             metrics=dict(result.metrics),
+            close=last.close if last is not None else b"",
+            cohort=last.cohort if last is not None else (),
             over=over,
             reason=result.reason,
         )

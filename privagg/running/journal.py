@@ -36,6 +36,8 @@ class Progress:
         parameters: float64 (d,), the model after it.
         optimizer: state of the server optimiser after it.
         metrics: figures on the public table.
+        close, cohort: what tells the round's sites how it ended; posted again where a killed
+            coordinator goes on, as it may not have been sent. A site records it once.
         over: how the run ended, empty while it goes on; then only the ledgers are asked for.
         reason: why it stopped.
     """
@@ -46,6 +48,8 @@ class Progress:
     parameters: FloatVector
     optimizer: dict[str, Any]
     metrics: dict[str, float]
+    close: bytes = b""
+    cohort: tuple[str, ...] = ()
     over: str = ""
     reason: str = ""
 
@@ -93,8 +97,9 @@ class Journal:
         """A round is over, with all that follows from it."""
         facts = {
             "version": VERSION,
-            **{name: value for name, value in vars(progress).items() if name != "parameters"},
+            **vars(progress),
             "parameters": base64.b64encode(progress.parameters.astype("<f8").tobytes()).decode(),
+            "close": base64.b64encode(progress.close).decode(),
         }
         write_whole(self._state, json.dumps(facts).encode(), secret=True)
 
@@ -112,7 +117,9 @@ class Journal:
                 raise ValueError("it is another version's")
             raw = base64.b64decode(facts.pop("parameters"), validate=True)
             parameters = np.frombuffer(raw, dtype="<f8").astype(np.float64)
-            return Progress(parameters=parameters, **facts)
+            close = base64.b64decode(facts.pop("close"), validate=True)
+            cohort = tuple(facts.pop("cohort"))
+            return Progress(parameters=parameters, close=close, cohort=cohort, **facts)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"the journal {self._state} cannot be used: {error}") from error
 

@@ -110,7 +110,7 @@ def test_a_killed_coordinator_goes_on_where_it_was(
     assert result.model.read_bytes() == local.model
     for name in SITES:
         kinds = [entry.kind for entry in ledger_of(world, name).entries()]
-        assert kinds.count("charge") == kinds.count("upload") == 3
+        assert kinds.count("charge") == kinds.count("upload") == kinds.count("realised") == 3
     report = json.loads(
         (run_folder(world.trial.coordinator.party, RUN) / "report.json").read_text()
     )
