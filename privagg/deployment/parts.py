@@ -66,6 +66,11 @@ class Part:
     last: bool = False
     patient: bool = False
 
+    @property
+    def title(self) -> str:
+        """Whose part it is, and which, for messages."""
+        return f"{Path(self.environment.get(PARTY, '')).name} {self.name}".strip()
+
 
 def parts_of(folder: FlowerFolder) -> tuple[Part, ...]:
     """The parts of a party, in the order in which they start; checked before anything starts.

@@ -30,7 +30,7 @@ STOP_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 15.0
 QUICK_SECONDS, MOST_QUICK_ENDS = 20.0, 4
 TAIL_BYTES = 4096
-READY = "is connected"
+READY = "is ready"
 
 Tell = Callable[[str], None]
 
@@ -128,7 +128,7 @@ class Supervisor:
             if time.monotonic() > until:
                 first = waiting[0]
                 raise DeploymentError(
-                    f"{first.part.name} is not ready after {seconds:.0f} seconds: {first.reason}; "
+                    f"{first.part.title} is not ready after {seconds:.0f} seconds: {first.reason}; "
                     f"see {first.part.log}"
                 )
             time.sleep(0.1)
@@ -143,7 +143,7 @@ class Supervisor:
             if running.process.poll() is None:
                 if running.part.ready and running.told != READY and running.ready:
                     running.told = READY
-                    self.tell(f"{running.part.name} {READY}")
+                    self.tell(f"{running.part.title} {READY}")
                 continue
             if running.due is None:
                 self._ended(running)
@@ -158,15 +158,15 @@ class Supervisor:
         running.quick_ends = 1 if worked else running.quick_ends + 1
         if not running.part.patient and running.quick_ends >= MOST_QUICK_ENDS:
             raise DeploymentError(
-                f"{running.part.name} ended {running.quick_ends} times in a row: {running.reason}; "
-                f"see {running.part.log}"
+                f"{running.part.title} ended {running.quick_ends} times in a row: "
+                f"{running.reason}; see {running.part.log}"
             )
         pause = min(2.0 ** (running.quick_ends - 1), LONGEST_PAUSE_SECONDS)
         running.due = time.monotonic() + pause
         reason = running.reason
         if reason != running.told:
             running.told = reason
-            self.tell(f"{running.part.name} ended: {reason}; it keeps trying")
+            self.tell(f"{running.part.title} ended: {reason}; it keeps trying")
 
     def run(self) -> None:
         """Watch until this process is asked to stop (Ctrl-C, or SIGTERM)."""
