@@ -66,7 +66,8 @@ class RoundLines:
                 _metric(report) if self.metric else "",
                 self._spending(report),
                 byte_text(sum(outcome.bytes_up.values())),
-                second_text(report.encrypt_seconds),
+                # Sites on other machines do not tell how long they took.
+                second_text(report.encrypt_seconds) if report.encrypt_seconds else "–",
                 second_text(seconds.get("add", 0.0)),
                 second_text(seconds.get("open", 0.0)),
             ), style="" if opened else "yellow"),
