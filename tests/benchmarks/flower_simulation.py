@@ -275,8 +275,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         print(
             f"{facts['clients']:4d} clients, {facts['parameters']:,} parameters, {len(rounds)} "
             f"rounds: {seconds:.1f} s a round (median), adding {last['add_seconds']:.1f} s; upload "
-            f"{last['upload_bytes'] / 1e6:.2f} MB; peak memory of the server's process "
-            f"{last['peak_megabytes']} MB ({facts['megabytes_before']} MB before)"
+            f"{last['upload_bytes'] / 1e6:.2f} MB; the rounds add "
+            f"{last['peak_megabytes'] - facts['megabytes_before']} MB to the server (peak "
+            f"{last['peak_megabytes']} MB, key generation and ray included)"
         )
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
