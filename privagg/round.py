@@ -7,6 +7,7 @@ site or a key holder happens behind the transport, in `privagg.client.site` and
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -364,6 +365,7 @@ def _open(
         or header.sender != job.opener
         or header.place != (job.run, result.round, result.attempt)
         or header.contributors != contributors
+        or header.request_sha256 != hashlib.sha256(frame).hexdigest()
     ):
         raise OpeningRefusedError(f"{job.opener!r} answered another request than the one asked")
     job.watch.hear(job.opener, header.kept_sizes)

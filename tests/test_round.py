@@ -446,6 +446,22 @@ def test_a_lost_opening_is_asked_for_again_and_found(simulation: Simulation) -> 
     assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
 
 
+def test_an_opening_of_another_request_is_not_taken(simulation: Simulation) -> None:
+    def elsewhere(frame: bytes) -> bytes:
+        message = read_message(frame, simulation.roster)
+        if not isinstance(message.header, Opening):
+            return frame
+        header = message.header.model_copy(update={"request_sha256": "00" * 32})
+        opener = simulation.identities["key-holder"]
+        return Message.sign(opener, header, bytes(message.payload)).to_bytes()
+
+    simulation.wire.answers["key-holder"] = elsewhere
+    outcome = simulation.round()
+    assert outcome.outcome == "stopped"
+    assert "answered another request" in outcome.reason
+    assert outcome.opening_asked
+
+
 def test_the_key_holder_is_no_oracle_that_can_be_asked_twice(tmp_path: Path) -> None:
     """A request that decrypts to nonsense uses the round up, and every refusal reads the same."""
     simulation = Simulation(tmp_path, scheme_name="bfv")
