@@ -46,13 +46,13 @@ bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and
 	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
 	$(BIN)/python -m tests.benchmarks.compression --json out/compression.json
 
-# Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
 accountant: $(VENV)/.ready  ## certified intervals on 500 settings: widths, times; a ledger's next round
 	$(BIN)/python -m tests.benchmarks.certified --count 500 --json out/certified.json
 
 understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the proven epsilon
 	$(BIN)/python -m tests.benchmarks.under_reports --json out/under_reports.json
 
+# Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
 .peers/flare/.ready: Makefile
 	$(PYTHON) -m venv .peers/flare
 	.peers/flare/bin/python -m pip install -q 'nvflare[HE]==2.9.0'

@@ -251,7 +251,7 @@ class CertifiedAccountant:
         """Enclose epsilon at `delta` in a proven interval.
 
         Raises:
-            CertificationError: delta lies outside (0, 1), or no bound could be enclosed.
+            CertificationError: delta lies outside (0, 1).
             UnknownEventError: the event has a relation or mechanism without a proof.
         """
         check_delta(delta)
@@ -260,6 +260,8 @@ class CertifiedAccountant:
             return EpsilonBound(INFINITE, None, "no guarantee: a release without noise", True)
         if not event.terms:
             return _without_mechanism(event, delta, "total-variation distance alone")
+        if event.distance >= delta:
+            return EpsilonBound(INFINITE, None, "the distance uses up delta", True)
         composition = proven_composition(event)
         try:
             with ball_arithmetic:
@@ -268,7 +270,9 @@ class CertifiedAccountant:
                 )
         except CertificationError:
             if all(mechanism.sampling_rate == 1 for mechanism in composition):
-                raise
+                # Infinity always holds. With so little noise the event's distance, times
+                # e^epsilon, exceeds delta before the Gaussian's own share falls below it.
+                return EpsilonBound(INFINITE, None, "no finite bound could be proven", True)
             return self._without_amplification(event, delta)
         return EpsilonBound(
             upper=_decimal_bound(interval.upper, _UP),

@@ -112,7 +112,7 @@ def test_a_row_of_the_compression_table_keeps_its_epsilon_and_learns() -> None:
     assert (row["parameters"], row["sent"]) == (650, 512)
     assert 7.99 < row["epsilon"] <= 8
     assert row["accuracy"] > 0.8
-    assert row["million_bytes_a_parameter"] < 3
+    assert row["million_bytes_a_parameter"] < 3.2  # half of what stands without compression
 
 
 def test_credit_federation_is_configured_for_three_banks() -> None:
