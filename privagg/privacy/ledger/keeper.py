@@ -6,17 +6,22 @@ next one of the same ledger must extend it; the owner proves that with a consist
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text, tuple_
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.store import Location, Store
+
+_Item = TypeVar("_Item")
+
+_BATCH = 400
+"""Rows asked for in one statement: SQLite builds of before 2020 take 999 variables."""
 
 
 @dataclass(frozen=True)
@@ -112,20 +117,35 @@ class CheckpointKeeper:
             Origin -> why its checkpoint was not kept, as `keep` would have raised it.
         """
         problems: dict[str, LedgerError] = {}
+        opened: list[tuple[Shown, Checkpoint]] = []
+        for each in shown:
+            try:
+                opened.append((each, _open(each)))
+            except LedgerError as error:
+                problems[each.origin] = error
         with self._store.write(lock_tree=False) as connection:
             if connection.dialect.name != "sqlite":
                 connection.execute(text("LOCK TABLE ledger_kept IN SHARE ROW EXCLUSIVE MODE"))
-            for each in shown:
+            known = _Known(connection, opened)
+            for each, checkpoint in opened:
                 try:
-                    _keep(connection, each)
+                    known.keep(each, checkpoint)
                 except LedgerError as error:
                     problems[each.origin] = error
+            known.write(connection)
         return problems
+
+    def sizes(self, origins: Iterable[str]) -> dict[str, int]:
+        """Entries under the largest checkpoint kept of each ledger; absent where none is kept."""
+        with self._store.read() as connection:
+            return _sizes(connection, set(origins))
 
     def latest(self, origin: str) -> str | None:
         """The largest checkpoint kept of the ledger `origin`, None where none is kept."""
         with self._store.read() as connection:
-            return _kept(connection, origin, None)
+            return next(
+                iter(_notes(connection, _sizes(connection, [origin]).items()).values()), None
+            )
 
     def all(self, origin: str | None = None) -> list[str]:
         """Every kept checkpoint (of one ledger), by origin and size."""
@@ -141,30 +161,62 @@ class CheckpointKeeper:
         self._store.close()
 
 
-def _keep(connection: Connection, shown: Shown) -> None:
-    """Insert a checkpoint that is consistent with the kept one; nothing where it is kept."""
-    origin, checkpoint = shown.origin, open_checkpoint(shown.note, shown.verifier)
-    if checkpoint.origin != origin:
+def _open(shown: Shown) -> Checkpoint:
+    """The checkpoint that is shown, once its owner's key is found to have signed it."""
+    checkpoint = open_checkpoint(shown.note, shown.verifier)
+    if checkpoint.origin != shown.origin:
         raise LedgerTamperedError(
-            f"a checkpoint of {checkpoint.origin!r} was given for the ledger {origin!r}"
+            f"a checkpoint of {checkpoint.origin!r} was given for the ledger {shown.origin!r}"
         )
-    same = _kept(connection, origin, checkpoint.size)
-    if same is not None:
-        require_extends(Checkpoint.parse(same), checkpoint, ())
-        return
-    latest = _kept(connection, origin, shown.since)
-    if latest is None and shown.since is not None:
-        raise LedgerError(f"no checkpoint of {shown.since} entries of {origin} is kept")
-    if latest is not None:
-        _require_consistent(Checkpoint.parse(latest), checkpoint, shown.proof)
-    connection.execute(
-        insert(schema.kept).values(
-            origin=origin,
-            size=checkpoint.size,
-            verifier=shown.verifier.encode(),
-            note=shown.note,
+    return checkpoint
+
+
+class _Known:
+    """What is kept of the ledgers that are shown, and what is to be kept besides.
+
+    Read and written in a few statements, because every site keeps every other's checkpoints: a
+    statement for each would make a round's cost at each site grow by a transaction a peer.
+
+    Args:
+        connection: inside the write transaction.
+        opened: what is shown, signatures verified.
+    """
+
+    def __init__(self, connection: Connection, opened: Sequence[tuple[Shown, Checkpoint]]) -> None:
+        self._latest = _sizes(connection, {each.origin for each, _ in opened})
+        wanted = {(each.origin, checkpoint.size) for each, checkpoint in opened}
+        wanted |= {(each.origin, each.since) for each, _ in opened if each.since is not None}
+        self._notes = _notes(connection, wanted | set(self._latest.items()))
+        self._rows: list[dict[str, str | int]] = []
+
+    def keep(self, shown: Shown, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint that is consistent with the kept one; nothing where it is kept."""
+        origin = shown.origin
+        same = self._notes.get((origin, checkpoint.size))
+        if same is not None:
+            require_extends(Checkpoint.parse(same), checkpoint, ())
+            return
+        size = self._latest.get(origin) if shown.since is None else shown.since
+        kept = None if size is None else self._notes.get((origin, size))
+        if kept is None and shown.since is not None:
+            raise LedgerError(f"no checkpoint of {shown.since} entries of {origin} is kept")
+        if kept is not None:
+            _require_consistent(Checkpoint.parse(kept), checkpoint, shown.proof)
+        self._notes[origin, checkpoint.size] = shown.note
+        self._latest[origin] = max(checkpoint.size, self._latest.get(origin, 0))
+        self._rows.append(
+            {
+                "origin": origin,
+                "size": checkpoint.size,
+                "verifier": shown.verifier.encode(),
+                "note": shown.note,
+            }
         )
-    )
+
+    def write(self, connection: Connection) -> None:
+        """Insert what is to be kept."""
+        if self._rows:
+            connection.execute(insert(schema.kept), self._rows)
 
 
 def _require_consistent(
@@ -184,12 +236,31 @@ def _require_consistent(
     require_extends(old, new, proof)
 
 
-def _kept(connection: Connection, origin: str, size: int | None) -> str | None:
-    table = schema.kept
-    query = select(table.c.note).where(table.c.origin == origin)
-    if size is None:
-        query = query.order_by(table.c.size.desc()).limit(1)
-    else:
-        query = query.where(table.c.size == size)
-    found = connection.execute(query).scalar_one_or_none()
-    return None if found is None else str(found)
+def _sizes(connection: Connection, origins: Collection[str]) -> dict[str, int]:
+    """The largest kept size of each ledger."""
+    table = schema.kept.c
+    found: dict[str, int] = {}
+    for some in _batches(origins):
+        query = select(table.origin, func.max(table.size).label("size"))
+        rows = connection.execute(query.where(table.origin.in_(some)).group_by(table.origin))
+        found |= {row.origin: row.size for row in rows}
+    return found
+
+
+def _notes(
+    connection: Connection, places: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], str]:
+    """The kept checkpoints of these ledgers and sizes; absent where none is kept."""
+    table = schema.kept.c
+    found: dict[tuple[str, int], str] = {}
+    for some in _batches(places):
+        query = select(table.origin, table.size, table.note)
+        rows = connection.execute(query.where(tuple_(table.origin, table.size).in_(some)))
+        found |= {(row.origin, row.size): str(row.note) for row in rows}
+    return found
+
+
+def _batches(items: Collection[_Item]) -> Iterator[list[_Item]]:
+    some = list(items)
+    for start in range(0, len(some), _BATCH):
+        yield some[start : start + _BATCH]

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from privagg.errors import LedgerError, UnknownPartyError
 from privagg.identity import Roster
 from privagg.messages import Upload
-from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.keeper import CheckpointKeeper, Shown
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from privagg.privacy.ledger.notes import Verifier
@@ -37,12 +36,9 @@ class PeerCheckpoints:
 
     def kept_sizes(self, sites: Iterable[str]) -> dict[str, int]:
         """Entries of each site's ledger at the checkpoint kept last; absent where none is kept."""
-        found = {}
-        for site in sites:
-            note = self._keeper.latest(ORIGIN_PREFIX + site)
-            if note is not None:
-                found[site] = Checkpoint.parse(note).size
-        return found
+        origins = {site: ORIGIN_PREFIX + site for site in sites}
+        kept = self._keeper.sizes(origins.values())
+        return {site: kept[origin] for site, origin in origins.items() if origin in kept}
 
     def tell(self, run: str, sites: Iterable[str]) -> dict[str, int]:
         """`kept_sizes`, as what the next uploads of this run must prove to extend."""

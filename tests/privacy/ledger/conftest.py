@@ -29,10 +29,10 @@ def clock() -> datetime:
     return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def create(location: Path | str, *, key: Ed25519PrivateKey = KEY) -> Ledger:
-    return Ledger.create(
-        location, "hospital-a", signing_key=key, accountant=RdpAccountant(), clock=clock
-    )
+def create(
+    location: Path | str, *, owner: str = "hospital-a", key: Ed25519PrivateKey = KEY
+) -> Ledger:
+    return Ledger.create(location, owner, signing_key=key, accountant=RdpAccountant(), clock=clock)
 
 
 def reopened(location: Path | str, *, key: Ed25519PrivateKey = KEY) -> Ledger:

@@ -9,6 +9,8 @@ import pytest
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier
+from privagg.privacy.ledger.keeper import Shown
+from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from tests.privacy.ledger.conftest import (
     DELTA,
     KEY,
@@ -91,6 +93,66 @@ def test_only_the_pinned_key_and_the_named_ledger_count(
     with pytest.raises(LedgerTamperedError, match="was given for the ledger"):
         keeper.keep("privagg.ledger/hospital-b", peer.checkpoint(), verifier=OWN)
     assert keeper.all() == []
+
+
+def test_many_ledgers_are_kept_at_once_each_by_its_own_memory(
+    keeper: CheckpointKeeper, folder: Path
+) -> None:
+    ledgers = {}
+    for number in range(5):
+        name = f"hospital-{number}"
+        ledgers[ORIGIN_PREFIX + name] = ledger = create(folder / f"{name}.db", owner=name)
+        for step in range(number):
+            ledger.set_budget(RECORDS, Decimal(9 + step), DELTA, who="officer", why="approved")
+    first = [
+        Shown(origin, ledger.checkpoint(1), Verifier.of(origin, KEY))
+        for origin, ledger in ledgers.items()
+    ]
+    assert keeper.keep_all(first) == {}
+    assert keeper.sizes(ledgers) == dict.fromkeys(ledgers, 1)
+    grown = [
+        Shown(
+            origin,
+            ledger.checkpoint(),
+            Verifier.of(origin, OTHER_KEY if origin.endswith("4") else KEY),
+            None if len(ledger) < 3 else ledger.consistency_proof(1),
+            7 if origin.endswith("3") else 1,
+        )
+        for origin, ledger in ledgers.items()
+    ]
+    problems = keeper.keep_all(grown)
+    assert {origin[-1]: str(error).split(";")[0][:28] for origin, error in problems.items()} == {
+        "1": "a consistency proof from 1 t",
+        "3": "no checkpoint of 7 entries o",
+        "4": "no signature by key 'privagg",
+    }
+    sizes = {origin[-1]: size for origin, size in keeper.sizes(ledgers).items()}
+    assert sizes == {"0": 1, "1": 1, "2": 3, "3": 1, "4": 1}
+    assert keeper.sizes(["privagg.ledger/unknown"]) == {}
+
+
+@pytest.mark.parametrize("since", [None, 3])
+def test_what_is_shown_twice_is_held_against_what_was_kept_a_moment_before(
+    peer: Ledger, keeper: CheckpointKeeper, folder: Path, since: int | None
+) -> None:
+    fork = create(folder / "fork.db")
+    for step in range(5):
+        fork.set_budget(RECORDS, Decimal(9 + step), DELTA, who="officer", why="another history")
+    keeper.keep(ORIGIN, peer.checkpoint(3), verifier=OWN)
+    true = Shown(ORIGIN, peer.checkpoint(6), OWN, peer.consistency_proof(3), since)
+    false = Shown(ORIGIN, fork.checkpoint(6), OWN, fork.consistency_proof(3), since)
+    problems = keeper.keep_all([true, true, false])
+    assert isinstance(problems[ORIGIN], LedgerTamperedError)
+    assert "forked" in str(problems[ORIGIN])
+    assert keeper.all() == [peer.checkpoint(3), peer.checkpoint(6)]
+
+
+def test_more_ledgers_than_one_statement_takes_are_found(
+    keeper: CheckpointKeeper, peer: Ledger
+) -> None:
+    keeper.keep(ORIGIN, peer.checkpoint(), verifier=OWN)
+    names = [f"privagg.ledger/site-{number}" for number in range(1000)]
+    assert keeper.sizes([*names, ORIGIN]) == {ORIGIN: 6}
 
 
 def test_a_ledger_keeps_its_peers_checkpoints_itself(ledger: Ledger, peer: Ledger) -> None:
