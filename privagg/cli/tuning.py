@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tune(config: ConfigPath, as_json: AsJson = False) -> None:
-    """Run every candidate of the [tuning] grid and select one on the public table.
+    """Run every candidate of the configured grid and select one on the public table.
 
     Each candidate is an ordinary run and charged in full; privacy.epsilon is what one may cost.
     Before anything is spent, all of them together are held against every budget. The ledgers
