@@ -6,6 +6,7 @@ it is remembered; the site takes part in no further round with it.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from privagg.errors import CohortError, LedgerTamperedError, PrivaggError, SignatureError
@@ -27,7 +28,6 @@ class Closing:
         plan: the plan whose digest it pinned.
         ledger: its own; the peers' checkpoints are kept in its database.
         secure: False where the randomness is a test's; the realised event is then infinite.
-        noise_stddev_grid: of this site's noise share, as recorded.
     """
 
     def __init__(
@@ -38,14 +38,12 @@ class Closing:
         plan: TrainingPlan,
         ledger: Ledger,
         secure: bool,
-        noise_stddev_grid: str,
     ) -> None:
         self._name = name
         self._pins = pins
         self._plan = plan
         self._ledger = ledger
         self._secure = secure
-        self._noise_stddev_grid = noise_stddev_grid
         self._peers = PeerCheckpoints(ledger.keeper, pins.roster)
 
     def tell(self, run: str) -> dict[str, int]:
@@ -83,7 +81,7 @@ class Closing:
             LedgerTamperedError: a survivor's ledger was rewritten; it is not trusted any more.
         """
         place = {"run": close.run, "round": close.round, "attempt": close.attempt}
-        charged = self._ledger.stored_upload(*close.place) is not None
+        charged = self._ledger.has_upload(*close.place)
         if close.outcome == "stopped":
             if not charged or self._ledger.recorded("realised", self._subject(close)):
                 raise CohortError("there is no open attempt of this site that could have stopped")
@@ -131,7 +129,7 @@ class Closing:
                 "facts": {
                     "survivors": list(close.survivors),
                     "contributed": self._name in close.survivors,
-                    "noise_stddev_grid": self._noise_stddev_grid,
+                    "noise_stddev_grid": noise_text(self._plan),
                 },
             },
         )
@@ -159,3 +157,11 @@ class Closing:
     def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
         dataset = self._plan.site(self._name).dataset
         return (*close.place, dataset, self._plan.unit.value)
+
+
+def noise_text(plan: TrainingPlan) -> str:
+    """A share's standard deviation in grid units, exactly, as a decimal."""
+    if plan.noise is None:
+        return "0"
+    stddev = plan.noise.stddev_grid
+    return format(Decimal(stddev.numerator) / Decimal(stddev.denominator), "f")

@@ -11,13 +11,12 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.client.closing import Closing
+from privagg.client.closing import Closing, noise_text
 from privagg.client.readiness import budget_problem
 from privagg.errors import (
     BudgetExceededError,
@@ -158,7 +157,6 @@ class Site:
             plan=plan,
             ledger=ledger,
             secure=randomness.secure,
-            noise_stddev_grid=_noise_text(plan),
         )
         self.encrypt_seconds = 0.0
         """Wall-clock seconds of the last encryption; shown to the owner, in no message."""
@@ -169,7 +167,15 @@ class Site:
         Raises:
             MessageError, SignatureError, UnknownPartyError: no message of a pinned party.
         """
-        message = read_message(data, self._pins.roster)
+        return self.answer(read_message(data, self._pins.roster), data)
+
+    def answer(self, message: Message, data: bytes) -> bytes:
+        """`handle` for whoever has verified this frame against the site's roster already.
+
+        Args:
+            message: what `read_message` made of `data`.
+            data: the frame.
+        """
         try:
             return self._answer(message, data)
         except PrivaggError as error:
@@ -215,7 +221,7 @@ class Site:
         return Message.sign(self.identity, presence).to_bytes()
 
     def _problem(self, header: Challenge) -> str:
-        begun = self.ledger.stored_upload(*header.place) is not None
+        begun = self.ledger.has_upload(*header.place)
         if header.round > 1 or begun or not self._randomness.secure:
             return ""
         return budget_problem(self.ledger, self._plan, self.identity.name)
@@ -314,7 +320,7 @@ class Site:
             "minimum_survivors": plan.minimum_survivors,
             "clip_norm_l2": str(plan.clip_norm_l2),
             "sensitivity_grid": plan.sensitivity_grid,
-            "noise_stddev_grid": _noise_text(plan),
+            "noise_stddev_grid": noise_text(plan),
             "noise_bound_grid": noise.bound if noise else 0,
             "upload_bound_grid": plan.upload_bound,
             "sum_bound_grid": plan.sum_bound,
@@ -350,7 +356,7 @@ class Site:
             checkpoint=receipt.checkpoint,
             consistency=self._consistency(header, receipt),
             generator=self._randomness.name,
-            noise_stddev_grid=_noise_text(self._plan),
+            noise_stddev_grid=noise_text(self._plan),
         )
         frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
         self.encrypt_seconds = time.perf_counter() - start
@@ -377,14 +383,6 @@ class Site:
             "sender": self.identity.name,
             "plan_digest": self._pins.plan_digest,
         }
-
-
-def _noise_text(plan: TrainingPlan) -> str:
-    """A share's standard deviation in grid units, exactly, as a decimal."""
-    if plan.noise is None:
-        return "0"
-    stddev = plan.noise.stddev_grid
-    return format(Decimal(stddev.numerator) / Decimal(stddev.denominator), "f")
 
 
 def _reason(error: PrivaggError) -> RefusalReason:

@@ -206,6 +206,22 @@ class LedgerReading:
             raise LedgerTamperedError(f"the stored upload {subject} is not the one that was logged")
         return stored
 
+    def has_upload(self, run: str, round_: int, attempt: int) -> bool:
+        """Whether an upload is stored for an attempt; the bytes, which may be many, stay unread.
+
+        Raises:
+            LedgerTamperedError: one is stored that was never logged.
+        """
+        subject, table = attempt_subject(run, round_, attempt), schema.uploads.c
+        with self._store.read() as connection:
+            head = self._head(connection)
+            query = select(table.subject).where(table.subject == subject)
+            if connection.execute(query).scalar_one_or_none() is None:
+                return False
+            if log.find_entry(connection, head, UploadStored.kind, subject) is None:
+                raise LedgerTamperedError(f"the stored upload {subject} was never logged")
+        return True
+
     # --- verification and copies -----------------------------------------------------------------
 
     def verify(self, checkpoint: str | None = None) -> list[str]:

@@ -173,9 +173,11 @@ class PrivateUpdates:
             return party
 
         def handle(frame: bytes) -> bytes:
-            header = read_message(frame, party.pins.roster).header
+            message = read_message(frame, party.pins.roster)
+            header = message.header
             settings = header.settings if isinstance(header, RoundStart) else None
-            return party.site(_learner(party, settings, run)).handle(frame)
+            # Not `handle`: it would hash the whole model a second time.
+            return party.site(_learner(party, settings, run)).answer(message, frame)
 
         return handle
 

@@ -389,3 +389,18 @@ def test_a_figure_below_what_the_events_cost_is_found(folder: Path, flattered: i
         assert bundle.verify(verifier=OWN, accountant=honest) == [HISTORY_UNVERIFIABLE]
     others = bundle.verify(verifier=OWN, accountant=CertifiedAccountant())
     assert others[-1].endswith("was bounded by 'rdp' and not recomputed by 'certified'")
+
+
+def test_an_upload_that_was_never_logged_is_found_without_its_bytes(
+    honest: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(honest, tmp_path / "ledger.db"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (logged,) = connection.execute("SELECT subject FROM ledger_uploads").fetchone()
+        other = logged.replace(",0,", ",1,", 1)
+        assert other != logged
+        connection.execute("INSERT INTO ledger_uploads VALUES (?, 'run', x'00')", (other,))
+    ledger = read(path)
+    assert ledger.has_upload("run", 0, 0)
+    with pytest.raises(LedgerTamperedError, match="never logged"):
+        ledger.has_upload("run", 1, 0)
