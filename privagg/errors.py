@@ -166,6 +166,10 @@ class PortInUseError(DeploymentError):
     """Another process listens where a part of the deployment is to listen."""
 
 
+class RunInProgressError(DeploymentError):
+    """Another process drives the same run already."""
+
+
 class AppRefusedError(DeploymentError):
     """A Flower app carries code that the owner of this machine has not approved."""
 

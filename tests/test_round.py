@@ -23,7 +23,7 @@ from privagg.messages import (
     Upload,
     read_message,
 )
-from privagg.privacy.ledger import Bundle, Ledger
+from privagg.privacy.ledger import BudgetKey, Bundle, Ledger
 from privagg.secure.keyholder import opened_rounds
 from privagg.secure.wire import EncryptedTensor
 from tests.simulator import DIMENSION, NAMES, Simulation
@@ -524,19 +524,46 @@ def test_a_site_says_before_round_1_that_its_budget_is_too_small(tmp_path: Path)
     assert simulation.charges("north") == 0
 
 
-def test_a_site_exports_its_ledger_and_frees_its_uploads(simulation: Simulation) -> None:
-    simulation.round()
+def ask_for_ledger(simulation: Simulation, name: str) -> Message:
     header = LedgerRequest(
         run="run-1", round=1, attempt=1, sender="coordinator", plan_digest=simulation.plan.digest
     )
     frame = Message.sign(simulation.identities["coordinator"], header).to_bytes()
-    message = read_message(simulation.sites["north"].handle(frame), simulation.roster)
+    return read_message(simulation.sites[name].handle(frame), simulation.roster)
+
+
+def test_a_job_that_is_charged_already_fits_its_budget(tmp_path: Path) -> None:
+    """Where only a ledger is missing still, the whole job is not held against the budget again."""
+    (tmp_path / "costs").mkdir()
+    costs = Simulation(tmp_path / "costs", rounds=1)
+    costs.round()
+    spent = costs.ledgers["north"].spent(BudgetKey("north", "record")).epsilon.upper
+    simulation = Simulation(tmp_path, rounds=1, budget=str(spent))
+    simulation.round()
+    ask_for_ledger(simulation, "north")  # after which no upload is stored any more
+    header = read_message(
+        simulation.sites["north"].handle(challenge(simulation)), simulation.roster
+    ).header
+    assert isinstance(header, Presence)
+    assert header.problem == ""
+    other = Challenge(**{**header.model_dump(include={"round", "attempt", "plan_digest"}),
+                         "run": "run-10", "sender": "coordinator", "nonce": "5a" * 32})  # fmt: skip
+    frame = Message.sign(simulation.identities["coordinator"], other).to_bytes()
+    asked = read_message(simulation.sites["north"].handle(frame), simulation.roster).header
+    assert isinstance(asked, Presence)
+    assert "beyond its budget" in asked.problem
+
+
+def test_a_site_exports_its_ledger_and_frees_its_uploads(simulation: Simulation) -> None:
+    simulation.round()
+    message = ask_for_ledger(simulation, "north")
     assert isinstance(message.header, LedgerExport)
     export = Bundle.parse(bytes(message.payload))
     assert export.replay().owner == "north"
     assert len(export.bodies) == len(simulation.ledgers["north"].entries())
     assert simulation.ledgers["north"].stored_upload("run-1", 1, 1) is None
-    stranger = Message.sign(
-        simulation.identities["west"], header.model_copy(update={"sender": "west"})
+    header = LedgerRequest(
+        run="run-1", round=1, attempt=1, sender="west", plan_digest=simulation.plan.digest
     )
+    stranger = Message.sign(simulation.identities["west"], header)
     refusal(simulation, simulation.sites["north"].handle(stranger.to_bytes()))

@@ -221,8 +221,8 @@ class Site:
         return Message.sign(self.identity, presence).to_bytes()
 
     def _problem(self, header: Challenge) -> str:
-        begun = self.ledger.has_upload(*header.place)
-        if header.round > 1 or begun or not self._randomness.secure:
+        # A job that goes on, or whose ledgers alone are still asked for, is in the budget already.
+        if header.round > 1 or not self._randomness.secure or self.ledger.was_charged(header.run):
             return ""
         return budget_problem(self.ledger, self._plan, self.identity.name)
 

@@ -1,6 +1,7 @@
 """The coordinator's side of a distributed run: meet the parties, drive the rounds, tell of them.
 
     out/<run>/rounds.jsonl   a line for each attempt at a round, as it ends
+    out/<run>/driving        held by the process that drives the run
     out/<run>/result.json    how the run ended; written last
 
 Whoever submitted the run reads these, and no exit code of a network layer.
@@ -8,21 +9,23 @@ Whoever submitted the run reads these, and no exit code of a network layer.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from privagg.deployment.layout import PartyFolder, write_whole
 from privagg.distributed.folders import open_coordinator, open_federation, run_folder
-from privagg.errors import BudgetExceededError, CohortError, PrivaggError
+from privagg.errors import BudgetExceededError, CohortError, PrivaggError, RunInProgressError
 from privagg.federation import Federation
 from privagg.round import RoundOutcome
 from privagg.running.results import RoundReport, RunResult
 from privagg.transport import Transport
 
-ROUNDS_NAME, RESULT_NAME = "rounds.jsonl", "result.json"
+ROUNDS_NAME, RESULT_NAME, LOCK_NAME = "rounds.jsonl", "result.json", "driving"
 
 
 def lead(
@@ -46,23 +49,39 @@ def lead(
 
     Raises:
         BudgetExceededError, CohortError: before anything is spent.
+        RunInProgressError: another process drives this run; it is left alone.
         PrivaggError: what stopped the run; `result.json` says it too.
     """
     output = run_folder(folder, run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (output / RESULT_NAME).unlink(missing_ok=True)
-    try:
-        check_presence(open_federation(folder), problems)
-        coordinator = open_coordinator(folder, transport, run, generator=generator)
-        for party, sizes in (kept or {}).items():
-            coordinator.job.watch.hear(party, sizes)
-        result = coordinator.drive(lambda report: _tell_round(output, report))
-    except PrivaggError as error:
-        facts = {"run": run, "outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
-        _tell_result(output, facts)
-        raise
-    _tell_result(output, result_facts(result))
+    with _alone(output, run):
+        (output / RESULT_NAME).unlink(missing_ok=True)
+        try:
+            check_presence(open_federation(folder), problems)
+            coordinator = open_coordinator(folder, transport, run, generator=generator)
+            for party, sizes in (kept or {}).items():
+                coordinator.job.watch.hear(party, sizes)
+            result = coordinator.drive(lambda report: _tell_round(output, report))
+        except PrivaggError as error:
+            facts = {"run": run, "outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
+            _tell_result(output, facts)
+            raise
+        _tell_result(output, result_facts(result))
     return result
+
+
+@contextmanager
+def _alone(output: Path, run: str) -> Iterator[None]:
+    """Hold a run's folder: two coordinators of one run would sign two stories of it."""
+    with (output / LOCK_NAME).open("a", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunInProgressError(
+                f"another process drives run {run!r} already; wait for it, or stop it before you "
+                "resume the run; nothing was spent"
+            ) from error
+        yield
 
 
 def check_presence(federation: Federation, problems: Mapping[str, str]) -> None:

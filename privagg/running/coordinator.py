@@ -125,7 +125,8 @@ class Coordinator:
                     break
                 self._note(result, number)
         except PrivaggError as error:
-            self.record.finish("failed", type(error).__name__)
+            if self.journal is None:  # else the run has not ended: somebody may go on with it
+                self.record.finish("failed", type(error).__name__)
             raise
 
     def _note(self, result: RunResult, number: int, over: str = "") -> None:
@@ -151,7 +152,12 @@ class Coordinator:
         """One round with its retries; each attempt is charged, recorded and told."""
         begun = self.journal.attempt(number - 1) if self.journal is not None else None
         first = begun.attempt if begun is not None else 1
-        for attempt in range(first, self.federation.config.training.retries + 2):
+        if begun is not None and (reason := self.record.stopped(number, first)) is not None:
+            # It was signed and told that nothing was opened; to try again would contradict it.
+            if begun.request is not None or first >= self._attempts:
+                return self._stopped_before(result, begun, reason)
+            first, begun = first + 1, None
+        for attempt in range(first, self._attempts + 1):
             outcome = self._attempt(result, number, attempt, begun)
             report = self._settle(result, outcome)
             if on_round is not None:
@@ -159,6 +165,18 @@ class Coordinator:
             if outcome.outcome == "opened" or outcome.opening_asked:
                 break
             begun = None
+        return report
+
+    @property
+    def _attempts(self) -> int:
+        """How many attempts a round may take."""
+        return self.federation.config.training.retries + 1
+
+    def _stopped_before(self, result: RunResult, begun: Attempt, reason: str) -> RoundReport:
+        """The attempt that a killed coordinator had recorded as stopped, for good."""
+        outcome = RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=reason)
+        report = RoundReport(outcome, {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0)
+        result.rounds.append(report)
         return report
 
     def _attempt(

@@ -9,6 +9,7 @@ import numpy as np
 
 import privagg
 from privagg.privacy.ledger import Ledger
+from privagg.privacy.ledger.payloads import RoundEnded
 from privagg.running.names import COORDINATOR
 from privagg.running.results import RoundReport, RunResult
 
@@ -92,6 +93,14 @@ class Record:
                 "exchanges": outcome.exchanges,
             },
         )
+
+    def stopped(self, number: int, attempt: int) -> str | None:
+        """Why an attempt is recorded as stopped; None where it is not recorded as that."""
+        entry = self.ledger.entry_about("round", (self._run, number, attempt))
+        ended = entry.payload if entry is not None else None
+        if isinstance(ended, RoundEnded) and ended.outcome == "stopped":
+            return ended.reason
+        return None
 
     def released(self, result: RunResult, digest: str) -> None:
         """Which model left the federation."""

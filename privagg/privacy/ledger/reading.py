@@ -176,11 +176,24 @@ class LedgerReading:
             wanted = _within(head.size, new)
             return merkle.consistency_proof(old, wanted, log.node_reader(connection))
 
-    def recorded(self, kind: str, subject: Sequence[str | int]) -> bool:
-        """Whether an entry of this kind stands about (run, round, attempt[, dataset, unit])."""
+    def entry_about(self, kind: str, subject: Sequence[str | int]) -> Entry | None:
+        """The entry of this kind about (run, round, attempt[, dataset, unit]), if there is one."""
         name = canonical.dumps(list(subject)).decode("ascii")
         with self._store.read() as connection:
-            return log.find_entry(connection, self._head(connection), kind, name) is not None
+            return log.find_entry(connection, self._head(connection), kind, name)
+
+    def recorded(self, kind: str, subject: Sequence[str | int]) -> bool:
+        """Whether there is an `entry_about` that."""
+        return self.entry_about(kind, subject) is not None
+
+    def was_charged(self, run: str) -> bool:
+        """Whether anything of a run is filed as charged; no proof, so no charge may rest on it."""
+        table, prefix = schema.entries, canonical.dumps([run]).decode("ascii")[:-1] + ","
+        query = select(table.c.idx).where(
+            table.c.kind == Charge.kind, table.c.subject.startswith(prefix, autoescape=True)
+        )
+        with self._store.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def stored_upload(self, run: str, round_: int, attempt: int) -> bytes | None:
         """The upload's bytes as stored for an attempt, None where there are none.
