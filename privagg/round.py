@@ -48,6 +48,10 @@ OPENING_TRIES = 3
 """How often one and the same opening request is sent when no answer comes."""
 
 
+MAX_REASON = 2048
+"""Characters of a reason that are kept."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What the coordinator of a run holds: public facts, its own identity, pinned keys.
@@ -140,7 +144,7 @@ class RoundOutcome:
 
     def refuse(self, party: str, why: str) -> None:
         """Note why something of a party's was not taken, besides what was noted before."""
-        before = self.refusals.get(party)
+        before, why = self.refusals.get(party), _one_line(why)
         self.refusals[party] = why if before is None else f"{before}; {why}"
 
     @contextmanager
@@ -208,9 +212,14 @@ def run_round(
                 job, transport, request.to_bytes(), aggregator.contributors, parameters, result
             )
         except PrivaggError as error:
-            result.reason = str(error)
+            result.reason = _one_line(str(error))
         _close(job, transport, result, opening, aggregator.contributions)
     return result
+
+
+def _one_line(text: str) -> str:
+    """Another party's words as ledgers, logs and terminals take them: nothing but printed signs."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)[:MAX_REASON]
 
 
 def _call_the_roll(job: Job, transport: Transport, result: RoundOutcome) -> None:
@@ -275,7 +284,7 @@ def reopen_round(
         try:
             opening = _opened(job, transport, request, tuple(senders), parameters, result)
         except PrivaggError as error:
-            result.reason = str(error)
+            result.reason = _one_line(str(error))
         _close(job, transport, result, opening, header.contributions)
     return result
 
@@ -387,7 +396,7 @@ def _close(
         **job.heading(result),
         outcome=result.outcome,
         survivors=result.survivors,
-        reason=result.reason[:2048],
+        reason=result.reason,
         opening=opening,
         contributions=contributions if opening is not None else (),
     )

@@ -162,3 +162,23 @@ def test_a_run_is_driven_by_one_coordinator_at_a_time(world: World) -> None:
     assert inside == [RunInProgressError]
     assert result.outcome == "finished"
     require_evidence(result)
+
+
+def test_what_an_opener_says_is_recorded_on_one_line(world: World) -> None:
+    """Control characters in its words would be refused by the ledger, and end the run for all."""
+    asked: list[bytes] = []
+
+    def rude(honest: Handler) -> Handler:
+        def answer(frame: bytes) -> bytes:
+            asked.append(frame)
+            if 2 <= len(asked) <= 4:
+                raise ConfigError("no\nsuch \x1b[31mround")
+            return honest(frame)
+
+        return answer
+
+    world.meddle["key-holder"] = rude
+    result = world.lead()
+    assert result.outcome == "stopped"
+    assert "no such  [31mround" in result.reason
+    require_evidence(result)
