@@ -117,9 +117,9 @@ def register(folder: FlowerFolder) -> dict[str, int]:
         DeploymentError: the SuperLink cannot be reached or refuses a key.
     """
     held = _registered(folder)
-    listed = {
-        int(node["node-id"]) for node in flwr(folder, "supernode", "list", CONNECTION)["nodes"]
-    }
+    # A SuperLink that starts for the first time need not be asked what it knows.
+    nodes = flwr(folder, "supernode", "list", CONNECTION)["nodes"] if held else []
+    listed = {int(node["node-id"]) for node in nodes}
     wanted = {
         path.stem: path.read_text().strip() for path in sorted(folder.at("nodes").glob("*.pub"))
     }
