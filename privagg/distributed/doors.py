@@ -23,15 +23,15 @@ from privagg.distributed.apps import POLL_SECONDS
 from privagg.distributed.folders import (
     decryption_key_in,
     encryption_key_in,
+    job_in,
     open_federation,
     open_party,
 )
 from privagg.distributed.resident import folder_of_this_process
 from privagg.errors import ConfigError
-from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.round import Job, RoundOutcome
+from privagg.round import RoundOutcome
 from privagg.running.evidence import collect_ledgers, write_evidence
 from privagg.running.holding import make_key_holder
 from privagg.running.local import new_run_id
@@ -42,7 +42,6 @@ from privagg.runtime.flower.directory import Directory
 from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.mod import PrivateUpdates, Seat
 from privagg.runtime.flower.transport import FlowerTransport, Patience
-from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Handler
 
 FOLDER_KEY, DATA_KEY = "party-folder", "data"
@@ -159,27 +158,16 @@ def private_grid(
         ConfigError, KeyMismatchError: the folder is incomplete or contradicts its pins.
     """
     place = PartyFolder(folder) if folder is not None else folder_of_this_process()
-    federation, identity, roster = open_federation(place), place.identity(), place.pins()
-    key, run = encryption_key_in(place, federation), new_run_id(federation)
-    keys = roster.pinned_roster
-    job = Job(
-        run=run,
-        plan=federation.plan,
-        scheme=federation.scheme,
-        parameters=key.parameters,
-        key_id=key.key_id,
-        identity=identity,
-        roster=keys,
-        opener=federation.opener,
-        watch=CheckpointWatch(CheckpointKeeper.open(place.checkpoints), keys),
-    )
+    federation = open_federation(place)
+    run = new_run_id(federation)
+    job = job_in(place, federation, run)
     transport = FlowerTransport(
         grid,
-        Directory(identity, keys, run, job.plan.digest),
+        Directory(job.identity, job.roster, run, job.plan.digest),
         patience=patience or Patience(poll_seconds=POLL_SECONDS),
         message_type="train",
     )
-    record = Record(federation.open_ledger_at(place.ledger, identity), run)
+    record = Record(federation.open_ledger_at(place.ledger, job.identity), run)
 
     def note(outcome: RoundOutcome) -> None:
         record.round(RoundReport(outcome, metrics={}, epsilon={}, encrypt_seconds=0.0))

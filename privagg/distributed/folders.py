@@ -165,15 +165,34 @@ def open_coordinator(
     Raises:
         ConfigError: as `open_party`, or the folder is another party's.
     """
+    federation, output = open_federation(folder), run_folder(folder, run)
+    job = job_in(folder, federation, run)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Coordinator(
+        federation,
+        job=job,
+        transport=transport,
+        ledger=federation.open_ledger_at(folder.ledger, job.identity),
+        output=output,
+        generator=generator or SystemRandomness().name,
+        journal=Journal(output),
+    )
+
+
+def job_in(folder: PartyFolder, federation: Federation, run: str) -> Job:
+    """What the coordinator holds for one run, from its own folder.
+
+    Raises:
+        ConfigError: the folder is another party's, or incomplete.
+        KeyMismatchError: the encryption key is another than the one pinned.
+    """
     identity = folder.identity()
     if identity.name != COORDINATOR:
         raise ConfigError(
             f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
         )
-    federation, output = open_federation(folder), run_folder(folder, run)
-    output.mkdir(mode=0o700, parents=True, exist_ok=True)
     key, roster = encryption_key_in(folder, federation), folder.pins().pinned_roster
-    job = Job(
+    return Job(
         run=run,
         plan=federation.plan,
         scheme=federation.scheme,
@@ -183,15 +202,6 @@ def open_coordinator(
         roster=roster,
         opener=federation.opener,
         watch=CheckpointWatch(CheckpointKeeper.open(folder.checkpoints), roster),
-    )
-    return Coordinator(
-        federation,
-        job=job,
-        transport=transport,
-        ledger=federation.open_ledger_at(folder.ledger, identity),
-        output=output,
-        generator=generator or SystemRandomness().name,
-        journal=Journal(output),
     )
 
 
