@@ -7,13 +7,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from privagg.messages import Message, Refusal, RoundClose, Upload, read_message
 from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
+from privagg.round import RoundOutcome, run_round
 from privagg.secure.keyholder import opened_rounds
 from privagg.server.checkpoints import CheckpointWatch
-from tests.simulator import NAMES, Simulation
+from tests.simulator import DIMENSION, NAMES, Simulation
 
 
 @pytest.fixture
@@ -57,6 +59,20 @@ class BlindMemory(PeerCheckpoints):
 
     def require(self, uploads: Sequence[Upload]) -> None:
         pass
+
+
+class Killed(BaseException):
+    """What happens to a process, not in it."""
+
+
+class Killing:
+    """A coordinator that is killed once every upload is there and none is opened."""
+
+    def begun(self, result: RoundOutcome) -> None:
+        pass
+
+    def asking(self, request: bytes) -> None:
+        raise Killed
 
 
 def blind(simulation: Simulation, kind: type[CheckpointWatch] = BlindWatch) -> None:
@@ -188,3 +204,30 @@ def test_a_site_that_missed_rounds_comes_back(simulation: Simulation) -> None:
     assert simulation.round(3).survivors == NAMES
     simulation.begin("run-2")
     assert simulation.round(1).survivors == NAMES
+
+
+def test_a_site_that_comes_back_to_a_resumed_round_waits_for_its_peers_proofs(
+    simulation: Simulation,
+) -> None:
+    """The peers' uploads were stored before it asked: a missing proof is no contradiction."""
+    east = simulation.wire.handlers["east"]
+    simulation.wire.handlers["east"] = lambda frame: b""
+    simulation.wire.answers["east"] = lambda frame: None
+    assert simulation.round(2).survivors == ("north", "south", "west")
+
+    with pytest.raises(Killed):
+        run_round(
+            simulation.job, simulation.wire, np.zeros(DIMENSION), round_number=3, journal=Killing()
+        )
+    simulation.wire.handlers["east"] = east
+    del simulation.wire.answers["east"]
+    simulation.begin(simulation.run)
+    assert simulation.round(3).survivors == NAMES
+
+    charges = simulation.charges("east")
+    waited = [simulation.round(number) for number in (4, 5)]
+    assert all(outcome.survivors == ("north", "south", "west") for outcome in waited)
+    assert "takes part in no round with 'north'" in waited[0].refusals["east"]
+    assert simulation.charges("east") == charges
+    assert simulation.round(6).survivors == NAMES
+    assert simulation.ledgers["east"].distrusted() == {}

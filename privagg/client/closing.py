@@ -1,7 +1,8 @@
 """What a site does once a round is over: records it, and keeps the others' checkpoints.
 
-Nothing recorded here gives budget back. A peer whose ledger does not extend what this site keeps of
-it is remembered; the site takes part in no further round with it.
+Nothing recorded here gives budget back. With a peer whose ledger contradicts what this site keeps
+of it, the site takes part in no further round; with one that left a proof out, in none until the
+proof comes. Checkpoints are kept of rounds that the site took no part in, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from privagg.errors import CohortError, LedgerTamperedError, PrivaggError, SignatureError
 from privagg.messages import Opening, RoundClose, RoundStart, Upload, read_statement
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import Ledger, PeerCheckpoints
+from privagg.privacy.ledger import Checkpoint, Ledger, PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Closing:
         """Refuse a round with a site whose history was rewritten, or that is not asked for proofs.
 
         Raises:
-            LedgerTamperedError: a site in the cohort showed a ledger that contradicts what is kept.
+            LedgerTamperedError: a site in the cohort showed a ledger that contradicts what is kept,
+                or has not proved that it does not.
             CohortError: the round does not ask a site to extend what is kept of its ledger here.
         """
         distrusted = self._ledger.distrusted()
@@ -78,7 +80,8 @@ class Closing:
         Raises:
             CohortError, SignatureError: the close is not proved by the key holder's statement, or
                 lacks a survivor's; without the latter the realised event is recorded all the same.
-            LedgerTamperedError: a survivor's ledger was rewritten; it is not trusted any more.
+            LedgerTamperedError: a survivor's ledger was rewritten, or not proved not to be; it is
+                not trusted any more, or until it is.
         """
         place = {"run": close.run, "round": close.round, "attempt": close.attempt}
         charged = self._ledger.has_upload(*close.place)
@@ -88,7 +91,10 @@ class Closing:
             self._ledger.record("aborted", {**place, "reason": close.reason})
             return
         opener = self._check_opening(close)
-        self._record_realised(close, opener, place)
+        if self._ledger.recorded("charge", self._subject(close)):
+            self._record_realised(close, opener, place)
+        elif self._name in close.survivors:
+            raise CohortError("the opened sum names this site, which was charged for none of it")
         self._keep_checkpoints(close, took_part=charged)
 
     def _check_opening(self, close: RoundClose) -> str:
@@ -147,10 +153,16 @@ class Closing:
         others = [upload for upload in uploads if upload.sender != self._name]
         told = self._peers.told(close.run, close.survivors)
         problems: dict[str, PrivaggError] = {**self._peers.keep(others, told)}
+        shown = {upload.sender: upload.checkpoint for upload in others}
         for site, error in problems.items():
-            # Who took part had asked for the proofs; without them something is being hidden.
-            if took_part or isinstance(error, LedgerTamperedError):
+            if isinstance(error, LedgerTamperedError):
                 self._ledger.distrust(site, str(error))
+            elif took_part:
+                # This site had asked for the proof. It may be hidden, or the upload be one stored
+                # before the question, which a coordinator that goes on has sent again: either way
+                # nothing more is contributed beside that ledger until the proof comes.
+                unproved = Checkpoint.parse(shown[site])
+                self._ledger.distrust(site, str(error), unproved=unproved)
         for site, error in problems.items():
             raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
 

@@ -167,22 +167,39 @@ class LedgerWriting(LedgerReading):
         """The largest checkpoint kept of another ledger, None where none is kept."""
         return self.keeper.latest(origin)
 
-    def distrust(self, owner: str, reason: str) -> None:
-        """Remember, for good, that another's ledger contradicted what is kept of it here."""
+    def distrust(self, owner: str, reason: str, *, unproved: Checkpoint | None = None) -> None:
+        """Remember that another's ledger contradicted what is kept of it here, or kept silent.
+
+        Args:
+            owner: of the other ledger.
+            reason: how it did.
+            unproved: what it showed without the proof that this extends the kept checkpoint. The
+                distrust then ends with the proof, that is once a checkpoint of more entries than
+                this one and those kept now is kept; None for a contradiction, which never ends.
+        """
         name = schema.DISTRUST + hashlib.sha256(owner.encode()).hexdigest()[:32]
+        said: dict[str, str | int] = {"owner": owner, "reason": reason[:2048]}
+        if unproved is not None:
+            kept = self.keeper.sizes([unproved.origin]).get(unproved.origin, 0)
+            said |= {"origin": unproved.origin, "beyond": max(unproved.size, kept)}
         with self._writing() as (connection, _):
-            if name not in schema.read_meta(connection):
-                value = canonical.dumps({"owner": owner, "reason": reason[:2048]})
-                schema.write_meta(connection, name, value.decode("ascii"))
+            before = schema.read_meta(connection).get(name)
+            if before is None or "beyond" in json.loads(before):
+                schema.write_meta(connection, name, canonical.dumps(said).decode("ascii"))
 
     def distrusted(self) -> dict[str, str]:
-        """Owner of a ledger that contradicted what is kept of it -> how it did."""
+        """Owner of a ledger that is not trusted (any more, or for now) -> why."""
         with self._store.read() as connection:
             rows = schema.read_meta(connection)
         said = [
             json.loads(value) for name, value in rows.items() if name.startswith(schema.DISTRUST)
         ]
-        return {each["owner"]: each["reason"] for each in said}
+        kept = self.keeper.sizes(each["origin"] for each in said if "beyond" in each)
+        return {
+            each["owner"]: each["reason"]
+            for each in said
+            if "beyond" not in each or kept.get(each["origin"], 0) <= each["beyond"]
+        }
 
     # --- shared ----------------------------------------------------------------------------------
 
