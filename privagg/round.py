@@ -119,7 +119,8 @@ class RoundOutcome:
     Attributes:
         outcome: `opened`, or `stopped` by the plan's rule before anything was opened.
         reason: why it stopped; empty when opened.
-        update: float64 (d,), what the server optimiser steps along; None when stopped.
+        update: float64 (d,), what the server optimiser steps along; None when stopped, and in a
+            `summary`.
         refusals: site -> why something it sent was not taken, or nothing came.
         opening_asked: whether a request to open went out; then no new attempt may be made, as the
             key holder opens one cohort a round.
@@ -146,6 +147,10 @@ class RoundOutcome:
         """Note why something of a party's was not taken, besides what was noted before."""
         before, why = self.refusals.get(party), _one_line(why)
         self.refusals[party] = why if before is None else f"{before}; {why}"
+
+    def summary(self) -> RoundOutcome:
+        """The same without what is as large as the model or a frame, for whoever keeps them all."""
+        return replace(self, update=None, close=b"")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

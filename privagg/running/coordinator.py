@@ -78,6 +78,7 @@ class Coordinator:
         self.journal = journal
         self.record = Record(ledger, job.run)
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
+        self._last: RoundOutcome | None = None
         self._generator = generator
         self._observed = observed or Observed()
 
@@ -133,7 +134,7 @@ class Coordinator:
         """Keep durably what the next round starts from."""
         if self.journal is None:
             return
-        last = result.rounds[-1].outcome if result.rounds else None
+        last = self._last
         progress = Progress(
             plan_digest=self.job.plan.digest,
             key_id=self.job.key_id,
@@ -175,6 +176,7 @@ class Coordinator:
     def _stopped_before(self, result: RunResult, begun: Attempt, reason: str) -> RoundReport:
         """The attempt that a killed coordinator had recorded as stopped, for good."""
         outcome = RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=reason)
+        self._last = outcome
         report = RoundReport(outcome, {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0)
         result.rounds.append(report)
         return report
@@ -206,8 +208,9 @@ class Coordinator:
         if outcome.update is not None:
             result.parameters = self.optimizer.step(result.parameters, outcome.update)
             result.metrics = self._evaluate(self._released(result.parameters))
+        self._last = outcome
         report = RoundReport(
-            outcome=outcome,
+            outcome=outcome.summary(),
             metrics=dict(result.metrics) if outcome.update is not None else {},
             epsilon=self._observed.epsilon(),
             encrypt_seconds=self._observed.encrypt_seconds(outcome.bytes_up),

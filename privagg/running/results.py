@@ -20,7 +20,8 @@ class RoundReport:
     """What a caller hears after each round.
 
     Attributes:
-        outcome: how the round ended.
+        outcome: how the round ended, in summary: a run that kept every update would grow by one
+            model a round.
         metrics: figures on the table declared public; empty where there is none.
         epsilon: site -> (spent so far over all jobs, budget), as its ledger says; empty where the
             ledgers lie on other machines.

@@ -39,7 +39,7 @@ class PrivateGrid(Grid):
         weighted_by_key: under which the strategy looks for a reply's weight.
         evaluation: `public` passes evaluation messages on, for apps that declare that they read
             public data only; else they are dropped, and the strategy has no figures of clients.
-        on_round: hears how every round ended; `outcomes` keeps them too.
+        on_round: hears how every round ended, its update included; `outcomes` keeps summaries.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class PrivateGrid(Grid):
             cohort=self._cohort(to, sites.values()),
             settings=request.settings(),
         )
-        self.outcomes.append(outcome)
+        self.outcomes.append(outcome.summary())
         if self._on_round is not None:
             self._on_round(outcome)
         replies = [

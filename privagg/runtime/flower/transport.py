@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -279,7 +279,8 @@ class FlowerTransport:
             if sent.party is None:
                 self.directory.silent(sent.node, "it did not say who it is in time")
                 continue
-            self._late[identifier] = sent
+            # Without its frames: they hold the round's model, and nobody sends them again.
+            self._late[identifier] = replace(sent, frames=())
             seconds = self.patience.answer_seconds
             yield Reply(sent.party, None, f"no answer within {seconds:.0f} seconds")
 

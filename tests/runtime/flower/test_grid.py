@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from privagg.errors import ConfigError
+from privagg.round import RoundOutcome
 from privagg.runtime.flower.inprocess import Faults
+from privagg.runtime.flower.mod import PrivateUpdates
 from privagg.runtime.flower.records import frames_to_records, records_to_frames
 from tests.runtime.flower.doors import NAMES, OPENER, Doors, initial_arrays
 
@@ -37,14 +42,43 @@ def train_messages(doors: Doors, content: RecordDict | None = None) -> list[Mess
 @pytest.mark.parametrize("scheme_name", ["bfv", "ckks"])
 def test_a_strategy_gets_the_opened_noised_mean(tmp_path: Path, scheme_name: str) -> None:
     doors = Doors(tmp_path, scheme_name=scheme_name, noise_multiplier=1, rounds=1)
-    grid = doors.private_grid()
+    heard: list[RoundOutcome] = []
+    grid = doors.private_grid(on_round=heard.append)
     result = strategy().start(grid, initial_arrays(), num_rounds=1)
-    (outcome,) = grid.outcomes
+    (outcome,) = heard
     assert outcome.outcome == "opened", outcome.reason
     assert outcome.update is not None
     moved = flat(initial_arrays()) + outcome.update
     assert np.array_equal(flat(result.arrays), moved.astype(np.float32).astype(np.float64))
     assert np.abs(outcome.update).max() > 1e-3
+
+
+def test_the_servers_memory_does_not_grow_with_rounds(tmp_path: Path) -> None:
+    """Models and updates of rounds that are over are let go, also where a site never answers."""
+    size = 60_000
+    doors = Doors(tmp_path, dimension=size, rounds=6, dropouts=1)
+    app = ClientApp(mods=[PrivateUpdates(doors.party)])
+
+    @app.train()
+    def train(message: Message, context: Any) -> Message:
+        return Message(message.content, reply_to=message)
+
+    for node in doors.nodes.values():
+        doors.grid.restart(node, app)
+    grid = doors.private_grid()
+    doors.grid.faults[doors.nodes["west"]] = Faults(silent=True)
+    content = RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(size, np.float32))})})
+    held: list[int] = []
+    tracemalloc.start()
+    try:
+        for _ in range(6):
+            grid.send_and_receive(train_messages(doors, content))
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert [outcome.outcome for outcome in grid.outcomes] == ["opened"] * 6
+    assert held[-1] - held[1] < 8 * size, "less than one vector of float64 in four rounds"
 
 
 def test_the_reply_carries_public_numbers_only(doors: Doors) -> None:

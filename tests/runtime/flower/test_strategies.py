@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
 
 from privagg.runtime.flower.inprocess import InProcessGrid
 from tests.runtime.flower.doors import NAMES, CountingApp, Doors, initial_arrays
@@ -17,6 +17,7 @@ STRATEGIES: dict[str, tuple[type[Strategy], dict[str, Any]]] = {
     "FedAvg": (FedAvg, {}),
     "FedAdam": (FedAdam, {"eta": 0.05}),
     "FedYogi": (FedYogi, {"eta": 0.05}),
+    "FedAdagrad": (FedAdagrad, {"eta": 0.05}),
     "FedAvgM": (FedAvgM, {"server_momentum": 0.5}),
     "FedProx": (FedProx, {"proximal_mu": 0.3}),
 }
