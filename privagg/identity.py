@@ -44,7 +44,7 @@ class Identity:
         """The identity stored at `path` (PKCS#8 PEM, mode 0600), created where absent.
 
         Raises:
-            ConfigError: the file is there but holds no Ed25519 key.
+            ConfigError: the file is there but holds no Ed25519 key, or cannot be read or written.
         """
         if not path.exists():
             try:
@@ -53,6 +53,8 @@ class Identity:
                 raise ConfigError(f"cannot write the identity key {path}: {error}") from error
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except OSError as error:
+            raise ConfigError(f"cannot read the identity key {path}: {error.strerror}") from error
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path} holds no readable private key: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):

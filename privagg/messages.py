@@ -348,7 +348,10 @@ def read_statement(statement: Statement, roster: Roster) -> Header:
     Raises:
         MessageError, UnknownPartyError, SignatureError: as `read_message`.
     """
-    text = statement.header.encode("ascii", errors="replace")
+    try:
+        text = statement.header.encode("ascii")
+    except UnicodeEncodeError as error:
+        raise MessageError("a statement's header is not in canonical form") from error
     header = parse_header(statement.kind, text)
     signed = _signed_bytes(statement.kind, text, statement.payload_digest)
     roster.verify(header.sender, signed, bytes.fromhex(statement.signature))

@@ -48,3 +48,12 @@ def test_an_unreadable_key_file_is_not_replaced(tmp_path: Path, content: bytes) 
     with pytest.raises(ConfigError):
         Identity.load_or_create("north", path)
     assert path.read_bytes() == content
+
+
+def test_a_key_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder, dangling = tmp_path / "folder.pem", tmp_path / "dangling.pem"
+    folder.mkdir()
+    dangling.symlink_to(tmp_path / "nowhere.pem")
+    for path in (folder, dangling):
+        with pytest.raises(ConfigError, match=path.name):
+            Identity.load_or_create("north", path)

@@ -56,6 +56,15 @@ def test_a_statement_stands_without_its_payload() -> None:
         read_statement(forged, ROSTER)
 
 
+def test_a_signature_has_one_statement() -> None:
+    header = start().header.model_copy(update={"settings": {"note": "why?"}})
+    statement = Message.sign(ALICE, header).statement
+    assert read_statement(statement, ROSTER) == header
+    other = statement.model_copy(update={"header": statement.header.replace("?", "\u00bf")})
+    with pytest.raises(MessageError):
+        read_statement(other, ROSTER)
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [

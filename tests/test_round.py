@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from privagg.messages import (
     Upload,
     read_message,
 )
-from privagg.privacy.ledger import BudgetKey, Bundle, Ledger
+from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Ledger
 from privagg.secure.keyholder import opened_rounds
 from privagg.secure.wire import EncryptedTensor
 from tests.simulator import DIMENSION, NAMES, Simulation
@@ -460,6 +461,37 @@ def test_an_opening_of_another_request_is_not_taken(simulation: Simulation) -> N
     assert outcome.outcome == "stopped"
     assert "answered another request" in outcome.reason
     assert outcome.opening_asked
+
+
+def test_what_the_key_holder_bound_survives_a_power_loss(simulation: Simulation) -> None:
+    """With a rollback journal only EXTRA syncs the folder in which deleting it is the commit."""
+    with closing(simulation.key_holder._connect()) as database:
+        (journal,) = database.execute("PRAGMA journal_mode").fetchone()
+        (synchronous,) = database.execute("PRAGMA synchronous").fetchone()
+    assert (journal, synchronous) == ("delete", 3)
+
+
+@pytest.mark.parametrize("size", [0, 2**53, 2**63, 10**19 - 1])
+def test_a_checkpoint_that_no_ledger_has_stops_its_site_alone(
+    simulation: Simulation, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one site signs must not keep coordinator, key holder or others from answering."""
+    east = simulation.identities["east"]
+
+    def absurd(frame: bytes) -> bytes:
+        message = read_message(frame, simulation.roster)
+        note = Checkpoint("privagg.ledger/east", size, bytes(32)).sign(east.key)
+        header = message.header.model_copy(update={"checkpoint": note})
+        return Message.sign(east, header, bytes(message.payload)).to_bytes()
+
+    simulation.wire.answers["east"] = absurd
+    outcome = simulation.round(1)
+    assert outcome.survivors == ("north", "south", "west")
+    assert outcome.refusals["east"].startswith("LedgerTamperedError")
+    with monkeypatch.context() as blind:
+        blind.setattr(simulation.watch, "keep", lambda uploads, since: None)
+        assert "'key-holder' refuses to open: the ledger of 'east'" in simulation.round(2).reason
+    assert simulation.round(3).survivors == ("north", "south", "west")
 
 
 def test_the_key_holder_is_no_oracle_that_can_be_asked_twice(tmp_path: Path) -> None:

@@ -11,7 +11,14 @@ from collections import Counter
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 _UPWARD = Context(prec=60, rounding=ROUND_CEILING)
 """Distances are upper bounds: whatever rounding their sums need goes up."""
@@ -33,8 +40,37 @@ def plain_decimal(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-ExactDecimal = Annotated[Decimal, PlainSerializer(plain_decimal, return_type=str)]
+MAX_DECIMAL_DIGITS = 2000
+"""Places of a decimal in plain notation, most: distances have a thousand, nothing has more."""
+
+
+def require_writable(value: Decimal) -> Decimal:
+    """`value` where plain notation holds it: twelve letters of `1E+99999999999` are 100 GB there.
+
+    Raises:
+        ValueError: a finite number of more than `MAX_DECIMAL_DIGITS` places.
+    """
+    if value.is_finite() and value.adjusted() >= MAX_DECIMAL_DIGITS:
+        raise ValueError(f"a decimal has at most {MAX_DECIMAL_DIGITS} places")
+    if value.is_finite() and int(value.as_tuple().exponent) < -MAX_DECIMAL_DIGITS:
+        raise ValueError(f"a decimal has at most {MAX_DECIMAL_DIGITS} places")
+    return value
+
+
+ExactDecimal = Annotated[
+    Decimal,
+    Field(max_digits=MAX_DECIMAL_DIGITS),
+    PlainSerializer(plain_decimal, return_type=str),
+]
 """A decimal kept exactly: JSON carries it as a string in plain notation, one for each value."""
+
+ExactOrInfinite = Annotated[
+    Decimal,
+    Field(allow_inf_nan=True),
+    AfterValidator(require_writable),
+    PlainSerializer(plain_decimal, return_type=str),
+]
+"""The same with `Infinity`: an epsilon where nothing is promised."""
 
 
 class Mechanism(BaseModel):

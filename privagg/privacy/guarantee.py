@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from privagg.privacy.accountant import Accountant
-from privagg.privacy.events import Adjacency, DpEvent, ExactDecimal
+from privagg.privacy.events import Adjacency, DpEvent, ExactDecimal, ExactOrInfinite
 from privagg.privacy.unit import Unit
 
 
@@ -43,7 +43,7 @@ class Guarantee(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon: ExactDecimal = Field(allow_inf_nan=True)
+    epsilon: ExactOrInfinite
     epsilon_lower: ExactDecimal | None
     delta: ExactDecimal
     unit: Unit

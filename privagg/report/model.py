@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from privagg.errors import VerificationError
-from privagg.privacy.events import DpEvent, ExactDecimal
+from privagg.privacy.events import DpEvent, ExactDecimal, require_writable
 from privagg.privacy.guarantee import Guarantee
 from privagg.privacy.unit import Custody, Unit
 
@@ -45,7 +45,7 @@ def _is_number(value: Decimal) -> Decimal:
         raise ValueError("an epsilon is a number or Infinity, never NaN")
     if value < 0:
         raise ValueError(f"an epsilon is not negative, got {value}")
-    return value
+    return require_writable(value)
 
 
 Epsilon = Annotated[

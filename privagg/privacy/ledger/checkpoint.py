@@ -27,7 +27,10 @@ from privagg.privacy.ledger.notes import (
     decode_base64,
 )
 
-_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+LARGEST_SIZE = (1 << 53) - 1
+"""Entries that a checkpoint may cover: every JSON reader and every database holds the number."""
+
+_SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 _TIMESTAMP_BYTES = 8
 
 
@@ -72,6 +75,8 @@ class Checkpoint:
             raise LedgerTamperedError(
                 f"a checkpoint's text has three lines (origin, size, root), got {body[:120]!r}"
             )
+        if int(lines[1]) > LARGEST_SIZE:
+            raise LedgerTamperedError(f"no log has {lines[1]} entries; 2^53 - 1 are the most")
         root = decode_base64(lines[2], what="the checkpoint's root hash")
         if len(root) != merkle.HASH_BYTES:
             raise LedgerTamperedError(f"the checkpoint's root hash has {len(root)} bytes, not 32")

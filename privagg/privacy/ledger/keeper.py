@@ -168,6 +168,11 @@ def _open(shown: Shown) -> Checkpoint:
         raise LedgerTamperedError(
             f"a checkpoint of {checkpoint.origin!r} was given for the ledger {shown.origin!r}"
         )
+    if not checkpoint.size:
+        # Whatever comes next would extend it.
+        raise LedgerTamperedError(
+            f"a checkpoint of {checkpoint.origin!r} covers 0 entries; a ledger begins with one"
+        )
     return checkpoint
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from privagg.errors import LedgerError
-from privagg.privacy.events import DpEvent
+from privagg.privacy.events import DpEvent, ExactDecimal, require_writable
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import event_to_json
 
@@ -54,11 +54,10 @@ Facts = Annotated[dict[str, Any], BeforeValidator(canonical.facts)]
 Exact = Annotated[
     Decimal,
     Field(ge=0, allow_inf_nan=True),
+    AfterValidator(require_writable),
     PlainSerializer(canonical.plain_decimal, return_type=str),
 ]
-Delta = Annotated[
-    Decimal, Field(gt=0, lt=1), PlainSerializer(canonical.plain_decimal, return_type=str)
-]
+Delta = Annotated[ExactDecimal, Field(gt=0, lt=1)]
 Event = Annotated[DpEvent, PlainSerializer(event_to_json)]
 
 

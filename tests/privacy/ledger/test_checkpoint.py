@@ -130,6 +130,9 @@ ROOT = base64.b64encode(bytes(32)).decode()
     [
         f"{ORIGIN}\n01\n{ROOT}\n",
         f"{ORIGIN}\n-1\n{ROOT}\n",
+        f"{ORIGIN}\n{2**53}\n{ROOT}\n",
+        f"{ORIGIN}\n{2**63}\n{ROOT}\n",
+        f"{ORIGIN}\n{10**19 - 1}\n{ROOT}\n",
         f"{ORIGIN}\n1\n{ROOT[:-4]}\n",
         f"{ORIGIN}\n1\n{ROOT[:-2]}B=\n",
         f"{ORIGIN}\n1\n{ROOT}\nextension\n",

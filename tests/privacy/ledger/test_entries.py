@@ -143,6 +143,8 @@ def test_an_entry_reads_back_as_it_was_written() -> None:
         ('"kind":"budget"', '"kind":7'),
         ('"epsilon":"1.5"', '"epsilon":"1.50"'),
         ('"epsilon":"1.5"', '"epsilon":"NaN"'),
+        ('"epsilon":"1.5"', '"epsilon":"1E+99999999999"'),
+        ('"delta":"0.00001"', '"delta":"1E-99999999999"'),
         ('"epsilon":"1.5"', '"epsilon":1'),
         ('"epsilon":"1.5",', ""),
         ('"unit":"record"', '"unit":"record","z":1'),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from privagg.errors import LedgerError, LedgerTamperedError
-from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier
+from privagg.privacy.ledger import Checkpoint, CheckpointKeeper, Ledger, Verifier, merkle
 from privagg.privacy.ledger.keeper import Shown
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from tests.privacy.ledger.conftest import (
@@ -71,6 +71,14 @@ def test_an_earlier_checkpoint_is_a_rollback_unless_proved_otherwise(
     keeper.keep(ORIGIN, peer.checkpoint(4), verifier=OWN, proof=peer.consistency_proof(4, 6))
     assert keeper.latest(ORIGIN) == peer.checkpoint(6)
     assert keeper.all() == [peer.checkpoint(4), peer.checkpoint(6)]
+
+
+def test_no_ledger_is_empty(keeper: CheckpointKeeper) -> None:
+    """Every log extends an empty one: whoever kept that would ask for nothing ever after."""
+    empty = Checkpoint(ORIGIN, 0, merkle.EMPTY_ROOT).sign(KEY)
+    with pytest.raises(LedgerTamperedError, match="0 entries"):
+        keeper.keep(ORIGIN, empty, verifier=OWN)
+    assert keeper.sizes([ORIGIN]) == {}
 
 
 def test_a_fork_is_found(peer: Ledger, keeper: CheckpointKeeper, folder: Path) -> None:
