@@ -6,6 +6,7 @@ and each cell of a text file is read by itself, so that no record changes how an
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
+from privagg.client.csvfile import read_csv
 from privagg.client.features import TableSchema
 from privagg.errors import ConfigError, DataError
 
@@ -224,30 +226,14 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     path = _existing(path)
     try:
         if path.name.lower().endswith((".csv", ".csv.gz")):
-            _require_distinct_columns(path)
-            # Text, so that a gap or a word in one record cannot turn another's `1` into `1.0`.
-            return pd.read_csv(path, dtype=str, skipinitialspace=True)
+            return read_csv(path)
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path, dtype_backend="numpy_nullable")
     except DataError:
         raise
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, EOFError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
     raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
-
-
-def _require_distinct_columns(path: Path) -> None:
-    # Read as a row of cells: as a header, pandas would rename the second `a` to `a.1`.
-    row = pd.read_csv(
-        path, dtype=str, skipinitialspace=True, header=None, nrows=1, keep_default_na=False
-    ).iloc[0]
-    names = [str(name) for name in row]
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"column(s) {', '.join(map(repr, repeated))} appear more than once in {path}; keep "
-            "one of each"
-        )
 
 
 def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -> TensorRecords:

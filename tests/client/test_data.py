@@ -1,6 +1,7 @@
 """Reading tables, image sets and torch data sets."""
 
 import gzip
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from privagg.client.csvfile import MISSING
 from privagg.client.data import (
     DatasetRecords,
     Records,
@@ -61,6 +63,54 @@ def test_a_gap_elsewhere_does_not_change_how_a_cell_reads(tmp_path: Path) -> Non
     assert torch.equal(whole.x[0], gap.x[0])
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("surplus", [["9"], ["", "9"], ["9"] * 5])
+def test_a_record_with_surplus_cells_moves_no_other_record(
+    tmp_path: Path, place: int, surplus: list[str]
+) -> None:
+    """Pandas would take the first column for an index where the first record has a cell more."""
+    rows = [["1", "1", "1"], ["2", "2", "0"]]
+    (tmp_path / "without.csv").write_text(_csv(rows))
+    rows.insert(place, ["3", "1", "1", *surplus])
+    (tmp_path / "with.csv").write_text(_csv(rows))
+    without, with_ = (load_table(tmp_path / f"{n}.csv", SCHEMA) for n in ("without", "with"))
+    assert torch.equal(with_.x, without.x)
+    assert torch.equal(with_.y, without.y)
+    frame = read_frame(tmp_path / "with.csv")  # the owner still sees it, as a record without values
+    assert frame.isna().to_numpy()[place].all()
+    assert not frame.drop(index=place).isna().to_numpy().any()
+
+
+def test_csv_records_of_every_length_are_read_by_the_header(tmp_path: Path) -> None:
+    text = '\ufeffv,c,t,\n1,1,1,,,\n\n2\n"3","a ""b"",\nc", 0,x\r\n   \nNA,null,1'
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    frame = read_frame(tmp_path / "t.csv")
+    assert list(frame.columns) == ["v", "c", "t", ""]
+    assert frame.to_numpy().tolist() == [
+        ["1", "1", "1", None],
+        ["2", None, None, None],
+        ["3", 'a "b",\nc', "0", "x"],
+        [None, None, None, None],
+        [None, None, "1", None],
+    ]
+
+
+def test_the_texts_for_missing_are_those_that_pandas_documents() -> None:
+    table = pd.read_csv(StringIO("v\n" + "".join(f'"{text}"\n' for text in sorted(MISSING))))
+    assert table["v"].isna().all()
+    assert len(MISSING) == 19
+
+
+def test_a_quotation_mark_that_is_never_closed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "open.csv").write_text('v,c,t\n1,1,1\n2,"2,0\n3,1,1\n')
+    with pytest.raises(DataError, match=r"open\.csv opens a quotation mark"):
+        load_table(tmp_path / "open.csv", SCHEMA)
+
+
+def _csv(rows: list[list[str]]) -> str:
+    return "".join(",".join(row) + "\n" for row in [["v", "c", "t"], *rows])
+
+
 @pytest.mark.parametrize("name", ["absent.csv", "absent.parquet"])
 def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"no file .*{name}"):
@@ -72,7 +122,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
     (tmp_path / "table.xlsx").write_bytes(b"PK")
-    for name in ("bad.parquet", "empty.csv", "bytes.csv"):
+    (tmp_path / "short.csv.gz").write_bytes(gzip.compress(b"v,c,t\n1,1,1\n" * 99)[:-9])
+    (tmp_path / "none.csv.gz").write_bytes(b"v,c,t\n1,1,1\n")
+    for name in ("bad.parquet", "empty.csv", "bytes.csv", "short.csv.gz", "none.csv.gz"):
         with pytest.raises(DataError, match=name):
             read_frame(tmp_path / name)
     with pytest.raises(ConfigError, match=r"use a \.csv or \.parquet"):
