@@ -10,6 +10,7 @@ torch's kernels; `require_independent_bits` tests it on the model at hand.
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -33,6 +34,9 @@ from privagg.errors import ConfigError, ModelError
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+_OWNERS_LOG = logging.getLogger(__name__)
+"""Stays on the site's machine."""
 
 
 class DpSgd:
@@ -96,8 +100,9 @@ class DpSgd:
         Returns:
             int64 `(d,)`, within the grid's contribution bound. Adding or removing one record
             changes it by at most the grid's sensitivity in L2, given that the record's gradient
-            does not depend on the others. A record whose gradient is not finite contributes zero;
-            no record gives zeros.
+            does not depend on the others. A record whose gradient is not finite, or cannot be
+            computed (a token that an embedding lacks), contributes zero and stops nobody: a round
+            that fails in the presence of one record would show that record. No record gives zeros.
 
         Raises:
             ModelError: the parameters have another length.
@@ -109,9 +114,23 @@ class DpSgd:
         total = np.zeros(self.dimension, dtype=np.int64)
         sampled = np.flatnonzero(mask)
         for start in range(0, len(sampled), self.physical_batch):
-            gradients = self.per_record_gradients(sampled[start : start + self.physical_batch])
-            total += self._grid.sum_records(gradients)
+            total += self._batch_sum(sampled[start : start + self.physical_batch])
         return self._grid.clamp(total)
+
+    def _batch_sum(self, indices: npt.NDArray[np.int64]) -> Integers:
+        """One physical batch; where it fails, each record by itself: only who fails counts zero."""
+        try:
+            return self._grid.sum_records(self.per_record_gradients(indices))
+        except MemoryError:  # says nothing about a record
+            raise
+        except Exception as error:
+            if len(indices) == 1:
+                _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
+                return np.zeros(self.dimension, dtype=np.int64)
+        total = np.zeros(self.dimension, dtype=np.int64)
+        for index in indices:
+            total += self._batch_sum(np.array([index]))
+        return total
 
     def per_record_gradients(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Gradients of at most one physical batch of records at the current parameters.

@@ -9,6 +9,7 @@ grid has bounded. FedProx's proximal term is part of the last two rules.
 
 from __future__ import annotations
 
+import logging
 import math
 from fractions import Fraction
 from typing import Annotated, Self
@@ -36,9 +37,12 @@ from privagg.client.models import (
 from privagg.client.torch_state import deterministic_torch, layer_randomness
 from privagg.encoding.planned import transform_of, update_grid
 from privagg.encoding.quantize import encode_released
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, PrivaggError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, Rounding, TrainingPlan
 from privagg.privacy.randomness import Randomness
+
+_OWNERS_LOG = logging.getLogger(__name__)
+"""Stays on the site's machine."""
 
 
 class ClientRule(BaseModel):
@@ -220,10 +224,17 @@ class ClientLearner:
 
         Returns:
             int64 `(n,)` in grid units. Replacing all of the site's records by none changes it by
-            at most weight·`sensitivity_grid` in L2. An update that is not finite counts as zero.
+            at most weight·`sensitivity_grid` in L2. An update that is not finite, or that these
+            records make impossible to compute, counts as zero: a refusal would depend on them.
         """
         draw = Draws(randomness, place, self._terms.name, self._plan)
-        update = self.delta(parameters, randomness, place)
+        try:
+            update = self.delta(parameters, randomness, place)
+        except (PrivaggError, MemoryError):  # says nothing about a record
+            raise
+        except Exception as error:
+            _OWNERS_LOG.warning("the update counts as zero, training failed: %s", error)
+            update = np.zeros(self._plan.dimension)
         return noised_update(self._plan, update, draw, released=parameters)
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:

@@ -234,7 +234,7 @@ def test_a_thousand_random_edits_none_missed(evidence: Evidence) -> None:
         changed = bytearray(data)
         changed[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         assert _found(evidence, bytes(changed))
-    paths = [path for path in _leaves(evidence.report) if path != ("generated",)]
+    paths = [path for path in _leaves(evidence.report) if not _open_to_all(path)]
     stranger = Identity.generate("coordinator")
     for number in range(600):
         report = evidence.report
@@ -254,6 +254,12 @@ def test_random_bytes_in_a_ledger_signed_anew_are_found(evidence: Evidence) -> N
         changed = bytearray(export)
         changed[rng.integers(len(export))] ^= 1 << int(rng.integers(8))
         assert _found(evidence, evidence.resigned({EXPORT: bytes(changed)}).to_bytes())
+
+
+def _open_to_all(path: Path) -> bool:
+    """What nothing recomputes, and `verify` says so: the time, a peer accountant unknown here."""
+    peer = len(path) == 5 and path[2] == "accountants" and path[3] > 0 and path[4] == "name"
+    return peer or path == ("generated",)
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:

@@ -273,6 +273,23 @@ def test_a_model_over_tokens_agrees_with_plain_autograd() -> None:
     np.testing.assert_allclose(total, expected, atol=7 * 100 / S + 1e-5)
 
 
+@pytest.mark.parametrize("bad", [[3], [0, 6], list(range(7))])
+def test_a_record_whose_gradient_cannot_be_computed_contributes_zero_and_stops_nobody(
+    bad: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A round that fails whenever one record is sampled would show that the record is there."""
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 10, (7, 6)).astype(np.float64), rng.integers(0, 2, 7)
+    good = np.setdiff1d(np.arange(7), bad)
+    clean = DpSgd(Tokens(), TensorRecords.of(x[good], y[good]), grid(), physical_batch=4)
+    expected = clean.gradient_sum(start_of(clean), np.ones(len(good), dtype=np.bool_))
+    x[bad, 2] = 10  # the embedding has indices 0 to 9
+    dirty = DpSgd(Tokens(), TensorRecords.of(x, y), grid(), physical_batch=4)
+    total = dirty.gradient_sum(start_of(clean), np.ones(7, dtype=np.bool_))
+    np.testing.assert_array_equal(total, expected)
+    assert len(caplog.records) == len(bad)
+
+
 class DrawsInForward(nn.Linear):
     """Dropout that no layer's name gives away, and that the output does not show at zero."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from privagg.client.data import TensorRecords
-from privagg.client.models import build_model
+from privagg.client.models import build_model, per_record_loss
 from privagg.client.training import (
     ClientLearner,
     ClientRule,
@@ -303,6 +303,23 @@ def test_a_client_without_records_or_with_a_broken_update_sends_zero_and_noise()
     broken = learner(plan, quadratic=True, steps=60, learning_rate=1e30)
     assert not np.isfinite(broken.delta(W, RANDOM, PLACE)).all()
     np.testing.assert_array_equal(broken.contribution(W, RANDOM, PLACE), noise)
+
+
+def test_a_client_whose_records_cannot_be_trained_on_sends_zero_and_noise() -> None:
+    """A refusal would show what its records are; without records it would not refuse."""
+    plan = ClientPlan(**common(noise_multiplier=Decimal(2), sensitivity_grid=2**10))
+    assert plan.noise is not None
+    noise = plan.noise.sample(RANDOM.stream("noise", *PLACE, "a", 0), 4)
+    strange = TensorRecords.of(np.ones((5, 3)), np.full(5, 7))
+    model = build_model("logistic", (3,), 2)
+
+    def loss(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return per_record_loss(torch.cat([outputs, -outputs], dim=1), classes)
+
+    with pytest.raises(IndexError):
+        loss(torch.zeros(5, 1), strange.y)
+    ours = ClientLearner(plan, "a", model, strange, ClientRule(), loss=loss)
+    np.testing.assert_array_equal(ours.contribution(W, RANDOM, PLACE), noise)
 
 
 # --- all of them -------------------------------------------------------------------------------

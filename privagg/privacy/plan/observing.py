@@ -15,8 +15,10 @@ from privagg.privacy.unit import Custody, Unit
 
 ONE_UNIT = {
     Unit.RECORD: "a person has at most one record, at one site",
-    Unit.SITE: "a site takes part under one name",
-    Unit.PERSON: "a person takes part through one client",
+    Unit.SITE: "a site takes part under one name; that it does is public, and what may be absent "
+    "is its data, not its share of the noise",
+    Unit.PERSON: "a person takes part through one client; that the client does is public, and what "
+    "may be absent is its data, not its share of the noise",
 }
 HONEST_SITE = "the site itself runs the plan as it stands"
 UNBROKEN = "the encryption is unbroken (computational)"
@@ -26,6 +28,20 @@ HONEST_ENCRYPTION = (
 )
 HONEST_ADDER = "the aggregator adds honestly (strict mode removes this)"
 CSPRNG = "the operating system's random generator is sound"
+UNTIMED = (
+    "when a site answers, and so whether it is late, tells nothing about its records (training "
+    "takes longer the more are sampled)"
+)
+INDEPENDENT = (
+    "a record's gradient does not depend, to the last bit, on the records beside it in a batch "
+    "(tested, not proved)"
+)
+
+
+def _always(unit: Unit) -> tuple[str, ...]:
+    """What every row of a plan rests on."""
+    separate = (INDEPENDENT,) if unit is Unit.RECORD else ()
+    return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, UNTIMED, *separate)
 
 
 def _attested(shares: int) -> tuple[str, ...]:
@@ -56,7 +72,7 @@ def shared_noise_observers(
         protects: False for the plaintext oracle, under which the aggregator reads single uploads.
         strict: whether the key holder adds again.
     """
-    always = (ONE_UNIT[unit], HONEST_SITE, CSPRNG)
+    always = _always(unit)
     adder = () if strict or not protects else (HONEST_ADDER,)
     single = event_of_shares(1)
     rows: list[Observer] = []
@@ -100,7 +116,7 @@ def own_noise_observers(
             colluding_sites=k,
             sees="at most this site's own noised update",
             event=event,
-            assumptions=(ONE_UNIT[unit], HONEST_SITE, CSPRNG),
+            assumptions=_always(unit),
         )
         for k in range(survivors)
         for name in ("model-users" if k == 0 else "sites", *names)
