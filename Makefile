@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant understated peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant understated empirical peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ accountant: $(VENV)/.ready  ## certified intervals on 500 settings: widths, time
 
 understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the proven epsilon
 	$(BIN)/python -m tests.benchmarks.under_reports --json out/under_reports.json
+
+empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' own code
+	$(BIN)/python -m tests.benchmarks.empirical --json out/empirical.json
 
 # Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
 .peers/flare/.ready: Makefile
