@@ -567,3 +567,9 @@ def test_help_teaches_by_example(call: Call, words: tuple[str, ...]) -> None:
 def test_the_version_is_the_packages(call: Call) -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert call("--version").out == f"privagg {project['project']['version']}\n"
+
+
+def test_the_package_runs_as_a_module(call: Call) -> None:
+    words = [sys.executable, "-m", "privagg", "--version"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said == call("--version").out

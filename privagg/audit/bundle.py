@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -50,8 +51,12 @@ Check all of it, recomputing every figure from the ledgers:
 
 def fixed_files() -> dict[str, bytes]:
     """The files that are the same in every bundle of this format."""
-    schema = json.dumps(json_schema(), indent=2).encode() + b"\n"
-    return {README: TEXT.encode(), SCHEMA: schema}
+    return {README: TEXT.encode(), SCHEMA: _schema()}
+
+
+@cache
+def _schema() -> bytes:
+    return json.dumps(json_schema(), indent=2).encode() + b"\n"
 
 
 class Exporting(Protocol):
