@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from privagg.client.models import ModelSpec
 from privagg.client.training import ClientRule
 from privagg.configdata import AppData, DataSection, ImageData, Section
+from privagg.configfaults import explain
 from privagg.errors import ConfigError
 from privagg.privacy.plan.base import SiteName
 from privagg.privacy.plan.compression import Rounding
@@ -333,9 +334,17 @@ def load_config(path: str | Path) -> Config:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {path}; `privagg init {path}` writes one") from error
+    except OSError as error:
         raise ConfigError(
-            f"cannot read the configuration {path}: {error}; `privagg init {path}` writes one"
+            f"cannot read the configuration {path}: {error.strerror}; name a TOML file, such as "
+            "`privagg init` writes"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: byte {error.start} is not UTF-8; save the "
+            "file as UTF-8"
         ) from error
     try:
         values = tomllib.loads(text, parse_float=_exact)
@@ -353,7 +362,7 @@ def parse_config(values: dict[str, Any], *, source: str = "configuration") -> Co
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error, values, Config)}") from error
 
 
 class _ExactFloat(float):
@@ -372,17 +381,3 @@ class _ExactFloat(float):
 
 def _exact(digits: str) -> float:
     return _ExactFloat(digits.replace("_", ""))
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for details in error.errors(include_url=False)[:5]:
-        place = ".".join(str(part) for part in details["loc"]) or "the file"
-        if details["type"] == "extra_forbidden":
-            lines.append(f"unknown key {place!r}; remove it or correct its spelling")
-        elif details["type"] == "missing":
-            lines.append(f"{place!r} is missing; add it")
-        else:
-            message = details["msg"].removeprefix("Value error, ")
-            lines.append(f"{place!r}: {message} (got {str(details['input'])[:80]!r})")
-    return "; ".join(lines)

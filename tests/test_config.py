@@ -83,8 +83,8 @@ def test_decimals_keep_every_digit(tmp_path: Path) -> None:
         ("delta = 1e-5", "delta = nan", "privacy.delta"),
         ('mode = "record-distributed"', 'mode = "magic"', "privacy.mode"),
         ('custody = "authority"', "", "secure.custody"),
-        ("records = 50", "records = 0", "sites.1.records"),
-        ('name = "south"', 'name = "../south"', "sites.1.name"),
+        ("records = 50", "records = 0", "sites[south].records"),
+        ('name = "south"', 'name = "../south"', "sites[#2].name"),
         ("range = [18, 100]", "range = [100, 18]", "age"),
         ('kind = "adam"', 'kind = "adamantium"', "training.optimizer.kind"),
         ("[federation]", "[federation", "not valid TOML"),
@@ -98,6 +98,28 @@ def test_one_clear_message(tmp_path: Path, old: str, new: str, named: str) -> No
         load_config(path)
     assert named in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("sampling_rate", "sample_rate", "'training.sample_rate'; did you mean 'sampling_rate'?"),
+        ("[secure]", "[secrue]", "'secrue'; did you mean 'secure'?"),
+        ("range = [18", "rnge = [18", "'data.features[age].rnge'; did you mean 'range'?"),
+        ("delta = 1e-5", "delta = 1e-5\nlearning_rate = 1", "belongs in [training.optimizer]"),
+        ("delta = 1e-5", "delta = 1e-5\nzzz = 1", "'privacy.zzz'; remove it or correct"),
+        ("range = [18, 100]", "", "'data.features[age].range' is missing"),
+        ("range = [18, 100]", "range = [100, 18]", "'data.features[age]': range of 'age' must"),
+        ('name = "south"', 'name = "Süd"', "letters (no umlauts), digits"),
+    ],
+)
+def test_a_fault_is_told_in_the_words_of_the_file_and_with_what_was_meant(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert said in str(caught.value)
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""What is wrong with a configuration, in the words of the file and with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+MOST_FAULTS = 5
+LONGEST_VALUE = 80
+
+_PLAINER = {
+    "string_pattern_mismatch": "a name takes letters (no umlauts), digits, dots, dashes and "
+    "underscores, up to 64 of them, and begins with a letter or digit",
+}
+
+
+def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """The first faults of a file, each with its key, what was expected and what to do.
+
+    Args:
+        error: what the checking found.
+        values: the file, as read.
+        model: what the file was checked against; its keys are what spelling is compared with.
+    """
+    known = _sections(model)
+    faults = error.errors(include_url=False)
+    return "; ".join(_fault(fault, values, known) for fault in faults[:MOST_FAULTS])
+
+
+def _fault(fault: Any, values: Mapping[str, Any], known: Mapping[str, frozenset[str]]) -> str:
+    section, entry = _as_written(fault["loc"], values, missing=fault["type"] == "missing")
+    place = entry or "the file"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {place!r}; {_advice(section, str(fault['loc'][-1]), known)}"
+    if fault["type"] == "missing":
+        return f"{place!r} is missing; add it"
+    message = _PLAINER.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+    if isinstance(fault["input"], Mapping | list | tuple):
+        return f"{place!r}: {message}"  # the message names the value in it that is wrong
+    return f"{place!r}: {message} (got {str(fault['input'])[:LONGEST_VALUE]!r})"
+
+
+def _as_written(
+    location: Sequence[str | int], values: Mapping[str, Any], *, missing: bool
+) -> tuple[str, str]:
+    """A fault's section and its whole place, as the file spells them.
+
+    An entry of a list stands by its name, or by its number from 1 where the name is at fault.
+    What the file does not spell is a kind that the checker went into (`table`, `numeric`), or the
+    key that is missing.
+    """
+    keys: list[str] = []
+    place: list[str] = []
+    here: Any = values
+    last = len(location) - 1
+    for depth, part in enumerate(location):
+        if isinstance(part, int):
+            here = here[part]
+            name = here.get("name") if isinstance(here, Mapping) else None
+            own = depth < last and location[depth + 1] == "name"
+            place[-1] += f"[{name}]" if isinstance(name, str) and not own else f"[#{part + 1}]"
+        elif isinstance(here, Mapping) and part in here:
+            here = here[part]
+            keys.append(part)
+            place.append(part)
+        elif depth == last and missing:
+            place.append(part)
+    return ".".join(keys[:-1]), ".".join(place)
+
+
+def _advice(section: str, key: str, known: Mapping[str, frozenset[str]]) -> str:
+    """What a key was probably meant to be: a near one here, or the same one in its own section."""
+    near = get_close_matches(key, sorted(known.get(section, ())), n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    homes = [f"[{home}]" if home else "the top" for home, keys in known.items() if key in keys]
+    if homes:
+        return f"a key of that name belongs in {' or '.join(homes)}"
+    return "remove it or correct its spelling"
+
+
+def _sections(model: type[BaseModel], name: str = "") -> dict[str, frozenset[str]]:
+    """The keys of every section, by the section's name as it stands in the file."""
+    found = {name: frozenset(model.model_fields)}
+    for key, field in model.model_fields.items():
+        inner = f"{name}.{key}" if name else key
+        for part in _models(field.annotation):
+            for section, keys in _sections(part, inner).items():
+                found[section] = found.get(section, frozenset()) | keys
+    return found
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that an annotation speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    arguments = get_args(annotation)
+    for part in arguments[:1] if get_origin(annotation) is Annotated else arguments:
+        yield from _models(part)
