@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from privagg.client.data import Records, read_frame
+from privagg.client.data import Records, read_declared
 from privagg.client.inspection import Finding, check_table
 from privagg.client.loading import TableSource, load_records
 from privagg.client.models import build_model, get_parameters
@@ -176,7 +176,9 @@ class Federation:
             return findings
         source = self.config.data.source
         if isinstance(source, TableSource) and site.name not in self._records:
-            findings = check_table(source.schema, read_frame(self.base / site.data))
+            findings = check_table(
+                source.schema, read_declared(self.base / site.data, source.schema)
+            )
         count = len(self.records_of(site))
         if count != site.records:
             severity: Literal["warning", "note"] = "warning" if count > site.records else "note"

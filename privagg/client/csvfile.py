@@ -40,7 +40,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         at its end, cannot be told apart into columns and reads as a record without any value.
 
     Raises:
-        DataError: there is no header, it names a column twice, or a quotation mark is never closed.
+        DataError: there is no header, it has no commas or names a column twice, or a quotation mark
+            is never closed.
         ValueError, OSError, EOFError, csv.Error: the file cannot be read as text.
     """
     with _text(path) as file:
@@ -48,6 +49,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         header = next(rows, None)
         if header is None:
             raise DataError(f"{path} is empty; its first line must name the columns")
+        _require_commas(header, path)
         _require_distinct(header, path)
         records = [_record(row, len(header)) for row in rows]
     return pd.DataFrame(records, columns=header, dtype=object)
@@ -82,6 +84,16 @@ def _record(row: list[str], width: int) -> list[str | None]:
         return [None] * width
     cells = [None if cell in MISSING else cell for cell in row[:width]]
     return cells + [None] * (width - len(cells))
+
+
+def _require_commas(header: list[str], path: Path) -> None:
+    other = next((sign for sign in (";", "\t", "|") if sign in header[0]), None)
+    if len(header) == 1 and other is not None:
+        raise DataError(
+            f"the columns of {path} are separated by {other!r}, not by commas; save it as CSV with "
+            "commas between cells and decimal points in numbers (a spreadsheet writes what the "
+            "system's regional settings say)"
+        )
 
 
 def _require_distinct(header: list[str], path: Path) -> None:

@@ -231,6 +231,10 @@ def read_frame(path: str | Path) -> pd.DataFrame:
             return pd.read_parquet(path, dtype_backend="numpy_nullable")
     except DataError:
         raise
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8; save it as 'CSV UTF-8' (byte {error.start}: {error.reason})"
+        ) from error
     except (ValueError, OSError, EOFError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
     raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
@@ -248,8 +252,20 @@ def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -
         ConfigError: no such file, or another ending.
         DataError: the file cannot be read, or a declared column is missing.
     """
-    x, y = schema.encode(read_frame(path))
+    x, y = schema.encode(read_declared(path, schema))
     return TensorRecords.of(x, y, public=public)
+
+
+def read_declared(path: str | Path, schema: TableSchema) -> pd.DataFrame:
+    """Reads a table that has every declared column.
+
+    Raises:
+        ConfigError: no such file, or another ending.
+        DataError: the file cannot be read, or a declared column is missing from it.
+    """
+    frame = read_frame(path)
+    schema.require_columns(frame, source=str(path))
+    return frame
 
 
 def load_images(

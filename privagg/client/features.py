@@ -374,18 +374,18 @@ class TableSchema(BaseModel):
         x = np.concatenate([f.encode(kept[f.name]) for f in self.features], axis=1)
         return x.astype(np.float32), self.target.encode(kept[self.target.name])
 
-    def require_columns(self, frame: pd.DataFrame) -> None:
-        """Raises DataError where a declared column is missing from the table."""
+    def require_columns(self, frame: pd.DataFrame, *, source: str = "the table") -> None:
+        """Raises DataError, naming the table's source, where a declared column is missing."""
         present = [str(name) for name in frame.columns]
         missing = [name for name in self.source_columns if name not in present]
         if missing:
             raise DataError(
-                f"column(s) {', '.join(map(repr, missing))} declared but not in the table, which "
+                f"column(s) {', '.join(map(repr, missing))} declared but not in {source}, which "
                 f"has: {', '.join(present)}; rename the column or correct the declaration"
             )
         repeated = sorted({name for name in self.source_columns if present.count(name) > 1})
         if repeated:
             raise DataError(
-                f"column(s) {', '.join(map(repr, repeated))} appear more than once in the table; "
+                f"column(s) {', '.join(map(repr, repeated))} appear more than once in {source}; "
                 "keep one of each"
             )

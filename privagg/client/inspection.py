@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ from privagg.client.features import (
     equals_category,
     numeric_values,
 )
+
+MOST_CATEGORIES_TOLD = 12
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
     if kept == 0:
         return [Finding("", "error", "no record is usable; see the other findings", len(frame))]
     if dropped:
-        reason = "lack a class" + (" or a declared value" if schema.drop_missing else "")
-        findings.append(Finding("", "warning", f"{dropped} records {reason} and drop out", dropped))
+        lacking = "without a class" + (" or a declared value" if schema.drop_missing else "")
+        text = _count(dropped, f"record {lacking} is left out", f"records {lacking} are left out")
+        findings.append(Finding("", "warning", text, dropped))
     return findings
 
 
@@ -84,19 +88,34 @@ def _check_numeric(feature: NumericFeature, column: pd.Series) -> list[Finding]:
         severity: Literal["error", "warning"] = (
             "error" if unreadable + blank == len(column) else "warning"
         )
+        advice = (
+            "write decimal points in place of commas"
+            if re.fullmatch(r"\s*-?\d+,\d+\s*", str(example))
+            else "declare `categories` if the column holds a choice"
+        )
         message = (
-            f"{unreadable} cells are not numbers (for example {example!r}) and count as missing; "
-            "declare `categories` if the column holds a choice"
+            f"{_count(unreadable, 'cell is no number', 'cells are not numbers')} (for example "
+            f"{example!r}; counted as missing); {advice}"
         )
         findings.append(Finding(name, severity, message, unreadable))
     if blank:
-        findings.append(Finding(name, "note", f"{blank} cells are missing", blank))
+        text = _count(blank, "cell is missing", "cells are missing")
+        findings.append(Finding(name, "note", text, blank))
     low, high = feature.range
-    outside = int(((values < low) | (values > high)).sum())
+    below, above = int((values < low).sum()), int((values > high).sum())
+    outside = below + above
     if outside:
-        message = f"{outside} values lie outside the public range [{low:g}, {high:g}] and clamp"
-        findings.append(Finding(name, "warning", message, outside))
+        clamp = _count(outside, "value lies", "values lie")
+        message = f"{clamp} outside the public range [{low:g}, {high:g}] (clamped)"
+        severity = "warning"
+        if max(below, above) == int((~np.isnan(values)).sum()):  # they all clamp to one value
+            severity, message = "error", f"{message} and none inside it; check range and unit"
+        findings.append(Finding(name, severity, message, outside))
     return findings
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _check_categorical(feature: CategoricalFeature, column: pd.Series) -> list[Finding]:
@@ -105,13 +124,16 @@ def _check_categorical(feature: CategoricalFeature, column: pd.Series) -> list[F
     findings = []
     if blank.any():
         count = int(blank.sum())
-        findings.append(Finding(feature.name, "note", f"{count} cells are missing", count))
+        text = _count(count, "cell is missing", "cells are missing")
+        findings.append(Finding(feature.name, "note", text, count))
     strange = ~known & ~blank
     if strange.any():
         count = int(strange.sum())
         message = (
-            f"{count} cells hold a value that is not declared (for example "
-            f"{column[strange].iloc[0]!r}) and encode to zero"
+            f"{_count(count, 'cell holds', 'cells hold')} a value that is not declared (for "
+            f"example {column[strange].iloc[0]!r}; encoded as zero); declared are "
+            f"{', '.join(map(repr, feature.categories[:MOST_CATEGORIES_TOLD]))}"
+            f"{' ...' if len(feature.categories) > MOST_CATEGORIES_TOLD else ''}"
         )
         severity: Literal["error", "warning"] = "warning" if known.any() else "error"
         findings.append(Finding(feature.name, severity, message, count))
@@ -124,7 +146,8 @@ def _check_target(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
     findings = []
     strange = int(((labels < 0) & ~frame[target.name].isna().to_numpy(dtype=bool)).sum())
     if strange:
-        message = f"{strange} cells hold no declared class; these records drop out"
+        cells = _count(strange, "cell holds", "cells hold")
+        message = f"{cells} no declared class (left out)"
         findings.append(Finding(target.name, "warning", message, strange))
     present = np.unique(labels[labels >= 0])
     if len(present) == 1:

@@ -349,3 +349,28 @@ def test_digits_clients(tmp_path: Path) -> None:
         assert len(records) == size
         assert records.input_shape == (1, 8, 8)
         assert 0 <= float(records.x.min()) < float(records.x.max()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("v;c;t\r\n1,5;1;1\r\n".encode("utf-8-sig"), "separated by ';'"),
+        (b"v\tc\tt\n1.5\t1\t1\n", r"separated by '\\t'"),
+        ("v,c,t,Größe\n1,1,1,ü\n".encode("latin-1"), "not UTF-8"),
+        (b"v,t\n1,1\n", "'c' declared but not in .*table.csv"),
+    ],
+)
+def test_what_a_spreadsheet_exports_is_read_or_refused_with_the_way_out(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        load_table(path, SCHEMA)
+    assert str(path) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes("v,c,t\r\n5,1,1\r\n".encode("utf-8-sig"))
+    np.testing.assert_array_equal(load_table(path, SCHEMA).x.numpy(), [[0, 1, 0]])
