@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, Self
 
 from privagg.client.data import Records, read_declared
@@ -35,6 +36,7 @@ from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.privacy.unit import Custody
+from privagg.report.figures import lower_text
 from privagg.running import COORDINATOR, KEY_HOLDER, RoundReport, Run, RunResult
 from privagg.running.search import Candidate, Search, SearchResult
 from privagg.secure.registry import scheme as find_scheme
@@ -258,18 +260,46 @@ class Federation:
         """
         found = {}
         for name in self.plan.names:
-            key = self.budget_key(name)
             before, after, budget, fits = self.project(name, self.plan.total_committed(name))
             found[name] = (before, after, budget)
             if not fits:
-                raise BudgetExceededError(
-                    f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {name!r} "
-                    f"from epsilon {before} to {after}, "
-                    f"beyond its budget of {budget}; nothing was spent. Raise "
-                    "privacy.epsilon's share of the budget with its owner, or ask for less: "
-                    "fewer rounds, a lower sampling rate, more noise"
-                )
+                raise self.beyond_budget(name, before, after, budget)
         return found
+
+    def beyond_budget(
+        self, party: str, before: Decimal, after: Decimal, budget: Decimal
+    ) -> BudgetExceededError:
+        """The refusal of a job that a site's budget has no room for, with the two ways out."""
+        key, privacy = self.budget_key(party), self.config.privacy
+        spent = "" if before == 0 else f", of which earlier runs spent {before:f}"
+        if privacy.noise_multiplier is not None:
+            cheaper = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier"
+        elif before < budget:
+            left = lower_text(budget - before)
+            cheaper = f"Set privacy.epsilon to what is left, {left} or a little less"
+        else:
+            cheaper = "Nothing is left of it"
+        ledger, secret = self.ledger_path(party), self.output / "keys" / f"{party}.pem"
+        return BudgetExceededError(
+            f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {party!r} to "
+            f"epsilon {after:f}{spent}, beyond its budget of {budget:f}; nothing was spent. "
+            f"{cheaper}, or have the owner of the data raise the budget: privagg ledger budget "
+            f"{quote(str(ledger))} --key {quote(str(secret))} --dataset {quote(key.dataset)} "
+            f"--unit {key.unit} --epsilon NEW --delta {privacy.delta} "
+            '--who "..." --why "..."'
+        )
+
+    def check_ready(self) -> None:
+        """Everything that can be refused before a run costs anything: files, then budgets.
+
+        Raises:
+            ConfigError, DataError: a file cannot be read as declared.
+            BudgetExceededError: a budget is too small for the whole job.
+        """
+        for site in self.config.sites:
+            self.records_of(site)
+        _ = self.public_records
+        self.check_budgets()
 
     def project(self, party: str, event: DpEvent) -> tuple[Decimal, Decimal, Decimal, bool]:
         """What charging `event` would do to a site's budget: epsilon before, after, budget, fits.

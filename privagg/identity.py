@@ -50,7 +50,10 @@ class Identity:
             try:
                 cls.generate(name)._store(path)
             except OSError as error:
-                raise ConfigError(f"cannot write the identity key {path}: {error}") from error
+                raise ConfigError(
+                    f"cannot write the identity key {path}: {error.strerror}; choose a folder that "
+                    "can be written to (federation.output)"
+                ) from error
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:

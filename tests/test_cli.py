@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,12 +18,14 @@ from typing import Any
 import pytest
 
 from privagg.cli import main
+from privagg.cli.live import RoundLines
 from privagg.cli.training import write_demo
 from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
 from privagg.config import load_config, parse_config
 from privagg.configdata import TableData
 from privagg.privacy.ledger import Ledger
 from privagg.report import Report
+from privagg.running import RoundReport
 
 Call = Callable[..., "Answer"]
 
@@ -264,7 +267,7 @@ def test_a_first_run_says_that_it_compiles(
         monkeypatch.setattr("privagg.cli.training._QUIET_SECONDS", quiet_seconds)
         answer = call("run", path)
         assert answer.code == 130
-        assert ("compiling kernels" in answer.err) == (quiet_seconds == 0)
+        assert ("compiles them" in answer.err) == (quiet_seconds == 0)
 
 
 def test_the_template_explains_every_key_of_compression_and_its_example_is_valid(
@@ -347,7 +350,7 @@ def test_check_at_one_site_reads_that_sites_file_only(call: Call, tmp_path: Path
         ('name = "worst area"', 'name = "worst aria"', "worst aria"),
         ("colluders = 1", "colluders = 3", "honest noise share"),
         ('model = "logistic"', 'model = "tests.nowhere:factory"', "tests.nowhere"),
-        ("budget_epsilon = 3 ", "budget_epsilon = 0.2 ", "budget"),
+        ("budget_epsilon = 3 ", "budget_epsilon = 0.2 ", "privacy.epsilon to what is left, 0.2"),
         ("[privacy]", "[privacy", "not valid TOML"),
     ],
 )  # fmt: skip
@@ -406,6 +409,34 @@ def test_an_interruption_says_what_stays_charged(
     answer = call("run", path)
     assert answer.code == 130
     assert "stays charged" in answer.err
+
+
+def test_a_run_interrupted_between_rounds_keeps_what_was_paid_for(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = RoundLines.__call__
+
+    def then_ctrl_c(lines: RoundLines, report: RoundReport) -> None:
+        told(lines, report)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RoundLines, "__call__", then_ctrl_c)
+    answer = call("run", _quick(tmp_path, **{"rounds = 40": "rounds = 3"}))
+    assert answer.code == 2
+    assert "stopping after this round" in answer.err
+    assert "interrupted by whoever ran it" in answer.out
+    assert (tmp_path / "model.safetensors").is_file()
+    report = Report.from_json((tmp_path / "report.json").read_bytes())
+    assert (report.outcome, len(report.rounds)) == ("stopped", 1)
+    assert call("verify", tmp_path / "bundle.privagg.zip").code == 0
+
+
+def test_check_shows_the_plan_whose_budget_is_too_small(call: Call, tmp_path: Path) -> None:
+    path = _quick(tmp_path, **{"budget_epsilon = 3 ": "budget_epsilon = 0.2 "})
+    answer = call("check", path, "--no-data")
+    assert answer.code == 2
+    assert "lakeview: spent 0 before, 1.000 after the job, budget 0.2: TOO SMALL" in answer.out
+    assert call("run", path).out == ""  # refused before a line about rounds
 
 
 # --- runs and what they leave --------------------------------------------------------------------

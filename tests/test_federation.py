@@ -125,8 +125,11 @@ def test_a_second_run_that_would_overspend_is_refused_unspent(
     made.run()
     before = made.open_ledger("riverside").checkpoint()
     again = federation(tables, tmp_path)
-    with pytest.raises(BudgetExceededError, match="nothing was spent"):
+    with pytest.raises(BudgetExceededError, match="nothing was spent") as refused:
         again.run()
+    said = str(refused.value)
+    assert "of which earlier runs spent" in said
+    assert f"privagg ledger budget {again.ledger_path('riverside')}" in said
     assert again.open_ledger("riverside").checkpoint() == before
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from privagg.cli.console import print_json_line
+from privagg.cli.console import note, print_json_line
 from privagg.report.figures import byte_text, epsilon_text, second_text
 
 if TYPE_CHECKING:
@@ -147,3 +149,34 @@ def json_lines(rounds: int) -> Callable[[RoundReport], None]:
         )  # fmt: skip
 
     return told
+
+
+@contextmanager
+def stopping_between_rounds(
+    told: Callable[[RoundReport], None],
+) -> Iterator[Callable[[RoundReport], None]]:
+    """Makes the first Ctrl-C wait for the round's end, where the model so far can still be kept.
+
+    Yields:
+        `told`, which after a Ctrl-C raises KeyboardInterrupt once it has told a round.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        note("stopping after this round; Ctrl-C again stops at once, without a model")
+
+    def then_stop(report: RoundReport) -> None:
+        told(report)
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals come to that one only
+        yield told
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield then_stop
+    finally:
+        signal.signal(signal.SIGINT, before)

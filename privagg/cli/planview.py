@@ -7,9 +7,10 @@ from math import log2
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from privagg.cli import console
-from privagg.errors import BudgetExceededError, PrivaggError
+from privagg.errors import PrivaggError
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -140,11 +141,7 @@ def _observers(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
 
 
 def _budgets(federation: Federation) -> list[dict[str, Any]]:
-    """What the job would do to each data set's budget. Opens ledgers for reading, creates none.
-
-    Raises:
-        BudgetExceededError: a budget is too small for the whole job.
-    """
+    """What the job would do to each data set's budget. Opens ledgers for reading, creates none."""
     from privagg.privacy.ledger import BudgetKey, Ledger
 
     plan, privacy, found = federation.plan, federation.config.privacy, []
@@ -160,20 +157,22 @@ def _budgets(federation: Federation) -> list[dict[str, Any]]:
                 budget = projection.epsilon_budget
         if after is None:
             after = federation.accountant.epsilon(total, plan.delta).upper
-        if not after <= budget:
-            raise BudgetExceededError(
-                f"{plan.rounds} rounds would bring data set {site.dataset!r} of {site.name!r} from "
-                f"epsilon {before:f} to {after:f}, beyond its budget of {budget:f}; nothing was "
-                "spent. Plan fewer rounds, a lower sampling rate or more noise (a smaller "
-                "privacy.epsilon), or have its owner raise the budget with `privagg ledger budget`"
-            )
         found.append(
             {
                 "site": site.name, "dataset": site.dataset, "epsilon_before": format(before, "f"),
                 "epsilon_after": format(after, "f"), "epsilon_budget": format(budget, "f"),
+                "fits": after <= budget,
             }
         )  # fmt: skip
     return found
+
+
+def require_budgets(federation: Federation, facts: dict[str, Any]) -> None:
+    """Raises BudgetExceededError for the first budget that has no room for the whole job."""
+    for budget in facts["budgets"]:
+        if not budget["fits"]:
+            figures = (budget[f"epsilon_{what}"] for what in ("before", "after", "budget"))
+            raise federation.beyond_budget(budget["site"], *map(Decimal, figures))
 
 
 def print_plan(out: Console, facts: dict[str, Any]) -> None:
@@ -229,8 +228,11 @@ def _print_cost(out: Console, facts: dict[str, Any]) -> None:
             epsilon_text(Decimal(budget[name]), 4)
             for name in ("epsilon_before", "epsilon_after", "epsilon_budget")
         )
-        out.print(f"{budget['site']}: spent {before} before, {after} after the job, budget {limit}",
-                  markup=False)  # fmt: skip
+        line = f"{budget['site']}: spent {before} before, {after} after the job, budget {limit}"
+        if budget["fits"]:
+            out.print(Text(line), soft_wrap=True)
+        else:
+            out.print(Text(f"{line}: TOO SMALL", style="bold red"), soft_wrap=True)
 
 
 def _print_observers(out: Console, facts: dict[str, Any]) -> None:

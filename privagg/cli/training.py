@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_QUIET_SECONDS = 2.5  # loading compiled kernels takes less, compiling them more
+_QUIET_SECONDS = 2.5  # on an idle machine, loading compiled kernels takes less
 RUNTIMES = ("local", "flower")
 
 TRAINING_MODULES = frozenset(
@@ -67,7 +67,7 @@ def check(
 
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
-    from privagg.cli.planview import describe, print_plan
+    from privagg.cli.planview import describe, print_plan, require_budgets
 
     federation = open_federation(config)
     if site is not None and site not in federation.plan.names:
@@ -92,6 +92,7 @@ def check(
             f"the data of {', '.join(wrong)} should not be used as it is; see the findings above. "
             "Nothing was spent"
         )
+    require_budgets(federation, facts)
 
 
 def _finding_line(finding: dict[str, Any]) -> Text:
@@ -136,6 +137,7 @@ def run(
     """Train: charge, encrypt, add, open, step, for every planned round; then write the report.
 
     Budgets are checked before anything is spent. A round that cannot be opened stays charged.
+    Ctrl-C stops after the round that is under way, with its model and report.
 
     [bold]Examples[/bold]
 
@@ -198,29 +200,35 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
 def _train(federation: Federation, *, as_json: bool) -> None:
     """Run, telling each round; an interruption is said plainly, since charges outlive it."""
     try:
+        federation.check_ready()  # before anything that takes a while, and before the first line
         _load_kernels(federation)
         if as_json:
-            from privagg.cli.live import json_lines
+            from privagg.cli.live import json_lines, stopping_between_rounds
 
-            result = federation.run(on_round=json_lines(federation.plan.rounds))
+            with stopping_between_rounds(json_lines(federation.plan.rounds)) as told:
+                result = federation.run(on_round=told)
             console.print_json_line(_result_json(result))
         else:
             result = _train_live(federation)
             _print_result(result)
     except KeyboardInterrupt as error:
-        message = "interrupted; every round charged so far stays charged in the sites' ledgers"
+        message = (
+            "interrupted; every round charged so far stays charged in the sites' ledgers, and no "
+            f"model was written; once rounds were charged, `privagg report {federation.output}` "
+            "says what was spent"
+        )
         raise typer.Exit(console.fail(None, message)) from error
     if result.outcome != "finished":  # it left its files, but is not what was asked for
         raise typer.Exit(2)
 
 
 def _load_kernels(federation: Federation) -> None:
-    """Load the scheme's kernels; where that means compiling them, say what the wait is for."""
+    """Load the scheme's kernels; where that takes a while, say what the wait is for."""
     from threading import Timer
 
     from privagg.kernels.loading import load_kernels
 
-    text = "compiling kernels for this machine; only its first run waits for that"
+    text = "loading kernels; a machine's first run compiles them, for some ten seconds"
     notice = Timer(_QUIET_SECONDS, console.note, (text,))
     notice.daemon = True
     notice.start()
@@ -232,7 +240,7 @@ def _load_kernels(federation: Federation) -> None:
 
 def _train_live(federation: Federation) -> RunResult:
     """Run with a line a round and, in a terminal, a progress bar."""
-    from privagg.cli.live import RoundLines
+    from privagg.cli.live import RoundLines, stopping_between_rounds
 
     plan = federation.plan
     out = console.console()
@@ -246,8 +254,8 @@ def _train_live(federation: Federation) -> RunResult:
     measured = federation.public_records is not None
     lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
     lines.header()
-    with lines.live():
-        return federation.run(on_round=lines)
+    with lines.live(), stopping_between_rounds(lines) as told:
+        return federation.run(on_round=told)
 
 
 def _print_result(result: RunResult) -> None:

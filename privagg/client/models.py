@@ -62,23 +62,34 @@ def build_model(
         ModelError: the model cannot be built, mixes records, or has another output.
     """
     spec = ModelSpec(kind=spec) if isinstance(spec, str) else spec
-    outputs = 1 if classes == 2 else classes
-    with layer_randomness(seed):
-        if spec.kind == "logistic":
-            model = _logistic(input_shape, outputs)
-        elif spec.kind == "mlp":
-            model = _mlp(input_shape, spec.hidden, outputs)
-        elif spec.kind == "cnn":
-            model = _cnn(input_shape, spec.channels, outputs)
-        elif ":" in spec.kind:
-            model = _from_factory(spec, input_shape, classes)
-        else:
-            raise ModelError(
-                f"unknown model {spec.kind!r}; use 'logistic', 'mlp', 'cnn' or "
-                "'package.module:factory'"
-            )
-        require_separable(model, input_shape, classes)
+    try:
+        with layer_randomness(seed):
+            model = _built(spec, input_shape, classes)
+            require_separable(model, input_shape, classes)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ModelError(
+            f"this machine's memory has no room for the model {spec.kind!r} with inputs of shape "
+            f"{input_shape}; make it smaller (hidden = {list(spec.hidden)}, channels = "
+            f"{list(spec.channels)}, options = {dict(spec.options)})"
+        ) from error
     return model
+
+
+def _built(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    outputs = 1 if classes == 2 else classes
+    if spec.kind == "logistic":
+        return _logistic(input_shape, outputs)
+    if spec.kind == "mlp":
+        return _mlp(input_shape, spec.hidden, outputs)
+    if spec.kind == "cnn":
+        return _cnn(input_shape, spec.channels, outputs)
+    if ":" in spec.kind:
+        return _from_factory(spec, input_shape, classes)
+    raise ModelError(
+        f"unknown model {spec.kind!r}; use 'logistic', 'mlp', 'cnn' or 'package.module:factory'"
+    )
 
 
 def _logistic(input_shape: tuple[int, ...], outputs: int) -> nn.Module:

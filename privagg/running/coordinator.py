@@ -123,6 +123,7 @@ class Coordinator:
                 report = self._one_round(result, number, on_round)
                 if report.outcome.outcome == "stopped":
                     result.outcome, result.reason = "stopped", report.outcome.reason
+                if result.outcome == "stopped":
                     break
                 self._note(result, number)
         except PrivaggError as error:
@@ -161,12 +162,21 @@ class Coordinator:
         for attempt in range(first, self._attempts + 1):
             outcome = self._attempt(result, number, attempt, begun)
             report = self._settle(result, outcome)
-            if on_round is not None:
-                on_round(report)
-            if outcome.outcome == "opened" or outcome.opening_asked:
+            self._tell(result, report, on_round)
+            if outcome.outcome == "opened" or outcome.opening_asked or result.outcome == "stopped":
                 break
             begun = None
         return report
+
+    def _tell(self, result: RunResult, report: RoundReport, on_round: OnRound | None) -> None:
+        """Tell an attempt; who interrupts here, between two rounds, keeps what was paid for."""
+        try:
+            if on_round is not None:
+                on_round(report)
+        except KeyboardInterrupt:
+            if self.journal is not None:  # the run has not ended: somebody may go on with it
+                raise
+            result.outcome, result.reason = "stopped", "interrupted by whoever ran it"
 
     @property
     def _attempts(self) -> int:

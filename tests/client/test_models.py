@@ -273,6 +273,11 @@ def test_factories_that_fail_are_named(kind: str, reason: str) -> None:
         build_model(kind, (4,), 2)
 
 
+def test_a_model_beyond_any_memory_is_refused_by_its_settings() -> None:
+    with pytest.raises(ModelError, match=r"no room for the model 'mlp'.*hidden = \[10000000, 1"):
+        build_model(ModelSpec(kind="mlp", hidden=(10**7, 10**7)), (4,), 2)
+
+
 def test_cnn_says_what_it_needs() -> None:
     with pytest.raises(ModelError, match="at least 4x4"):
         build_model("cnn", (30,), 2)
