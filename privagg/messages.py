@@ -79,11 +79,26 @@ class ConsistencyProof(BaseModel):
     path: tuple[Hex64, ...] = Field(max_length=64)
 
 
-KeptSizes = Annotated[dict[Name, Annotated[int, Field(ge=1, lt=1 << 53)]], Field(max_length=10**5)]
-"""Site -> entries of its ledger under the last checkpoint of it that a party keeps."""
-
 MAX_PROOFS = 64
 """An upload proves at most so many extensions."""
+
+MAX_BRANCHES = 8
+"""A party keeps at most so many checkpoints of a ledger that no other is proved to extend."""
+
+KeptSizes = Annotated[
+    dict[
+        Name,
+        Annotated[
+            tuple[Annotated[int, Field(ge=1, lt=1 << 53)], ...],
+            Field(min_length=1, max_length=MAX_BRANCHES),
+        ],
+    ],
+    Field(max_length=10**5),
+]
+"""Site -> entries of its ledger under each checkpoint that its next upload must extend.
+
+That is the last one that a party keeps, and where rounds of two runs overlap, the last of each.
+"""
 
 
 class RoundStart(Header):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privagg.messages import Message, Refusal, RoundClose, Upload, read_message
+from privagg.messages import Message, Refusal, RoundClose, RoundStart, Upload, read_message
 from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
 from privagg.round import RoundOutcome, run_round
 from privagg.secure.keyholder import opened_rounds
@@ -43,7 +43,7 @@ def rewrite(simulation: Simulation, name: str, *, entries: int) -> None:
 class BlindWatch(CheckpointWatch):
     """A coordinator that asks for proofs, as the sites insist, and looks at none."""
 
-    def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, int]) -> None:
+    def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, tuple[int, ...]]) -> None:
         pass
 
 
@@ -231,3 +231,87 @@ def test_a_site_that_comes_back_to_a_resumed_round_waits_for_its_peers_proofs(
     assert simulation.charges("east") == charges
     assert simulation.round(6).survivors == NAMES
     assert simulation.ledgers["east"].distrusted() == {}
+
+
+def branch(simulation: Simulation, name: str, *, more: int) -> Ledger:
+    """The owner goes on from a copy of its ledger as it is, whatever the ledger itself does."""
+    path = simulation.folder / f"{name}-branch.sqlite"
+    simulation.ledgers[name].backup(path)
+    ledger = Ledger.open(path, signing_key=simulation.identities[name].key)
+    for number in range(more):
+        ledger.set_budget(
+            BudgetKey(name, "record"), Decimal(1000), Decimal("1e-5"), who=name, why=str(number)
+        )
+    return ledger
+
+
+def split(simulation: Simulation) -> None:
+    """Rounds of two runs overlap, and east shows each of them a history without the other.
+
+    While east is asked for round 2 of run-1, a whole round of run-2 goes by.
+    """
+    inner = simulation.site("east", ledger=branch(simulation, "east", more=20))
+    first, honest = simulation.watch, simulation.wire.handlers["east"]
+
+    def overlapping(data: bytes) -> bytes:
+        if isinstance(read_message(data, simulation.roster).header, RoundStart):
+            simulation.wire.handlers["east"] = honest
+            simulation.begin("run-2")
+            assert simulation.round(1).survivors == NAMES
+            simulation.run, simulation.watch = "run-1", first
+        simulation.wire.handlers["east"] = inner.handle
+        return inner.handle(data)
+
+    simulation.wire.handlers["east"] = overlapping
+    assert simulation.round(2).survivors == NAMES  # nobody can know yet
+
+
+def test_the_coordinator_finds_a_ledger_split_between_two_runs(simulation: Simulation) -> None:
+    split(simulation)
+    outcome = simulation.round(3)
+    assert outcome.survivors == ("north", "south", "west")
+    assert "is not proved to extend the tree of" in outcome.refusals["east"]
+
+
+def test_the_key_holder_finds_a_ledger_split_between_two_runs(simulation: Simulation) -> None:
+    split(simulation)
+    blind(simulation)
+    assert "'key-holder' refuses to open: the ledger of 'east'" in simulation.round(3).reason
+
+
+def test_the_sites_find_a_ledger_split_between_two_runs(simulation: Simulation) -> None:
+    split(simulation)
+    blind(simulation)
+    blind_key_holder(simulation)
+    simulation.round(3)
+    assert "no round with 'east'" in simulation.round(4).refusals["north"]
+
+
+def test_what_was_shown_without_proof_is_not_forgotten(simulation: Simulation) -> None:
+    """A round on a branch that is then left: the ledger that goes on never charged for it."""
+    honest = simulation.wire.handlers["east"]
+    site = simulation.site("east", ledger=branch(simulation, "east", more=20))
+
+    def without_proofs(data: bytes) -> bytes:
+        message = read_message(site.handle(data), simulation.roster)
+        header: Any = message.header
+        if isinstance(header, Upload):
+            header = header.model_copy(update={"consistency": ()})
+        payload = bytes(message.payload)
+        return Message.sign(simulation.identities["east"], header, payload).to_bytes()
+
+    simulation.wire.handlers["east"] = without_proofs
+    blind(simulation)
+    blind_key_holder(simulation)
+    for colluding in ("south", "west"):
+        simulation.sites[colluding]._closing.require_asked = lambda start: None  # type: ignore[method-assign]
+    assert simulation.round(2).survivors == NAMES
+    for number in range(40):
+        simulation.ledgers["east"].set_budget(
+            BudgetKey("east", "record"), Decimal(1000), Decimal("1e-5"), who="e", why=str(number)
+        )
+    simulation.wire.handlers["east"] = honest
+    for number in (3, 4, 5):
+        outcome = simulation.round(number)
+        assert outcome.survivors == ("east", "south", "west")
+        assert "no round with 'east'" in outcome.refusals["north"]

@@ -47,8 +47,8 @@ class Closing:
         self._secure = secure
         self._peers = PeerCheckpoints(ledger.keeper, pins.roster)
 
-    def tell(self, run: str) -> dict[str, int]:
-        """Site -> entries of its ledger under the checkpoint kept last; the next must extend it."""
+    def tell(self, run: str) -> dict[str, tuple[int, ...]]:
+        """Site -> entries under each kept checkpoint of its ledger that the next must extend."""
         return self._peers.tell(run, self._plan.names)
 
     def require_asked(self, start: RoundStart) -> None:
@@ -67,11 +67,11 @@ class Closing:
                 )
         told = self._peers.told(start.run, start.cohort)
         for site in start.cohort:
-            asked = start.kept_sizes.get(site, ())
-            if site != self._name and site in told and told[site] not in asked:
+            unasked = set(told.get(site, ())) - set(start.kept_sizes.get(site, ()))
+            if site != self._name and unasked:
                 raise CohortError(
                     f"the round does not ask {site!r} to prove that its ledger extends the "
-                    f"{told[site]} entries that {self._name!r} keeps a checkpoint of"
+                    f"{min(unasked)} entries that {self._name!r} keeps a checkpoint of"
                 )
 
     def record(self, close: RoundClose) -> None:
@@ -153,16 +153,21 @@ class Closing:
         others = [upload for upload in uploads if upload.sender != self._name]
         told = self._peers.told(close.run, close.survivors)
         problems: dict[str, PrivaggError] = {**self._peers.keep(others, told)}
-        shown = {upload.sender: upload.checkpoint for upload in others}
+        silent = [
+            upload
+            for upload in others
+            if took_part
+            and upload.sender in problems
+            and not isinstance(problems[upload.sender], LedgerTamperedError)
+        ]
+        # This site had asked for the proof. It may be hidden, or the upload be one stored before
+        # the question, which a coordinator that goes on has sent again: either way nothing more is
+        # contributed beside that ledger until a proof comes, and that has to cover this one too.
+        self._peers.keep_unproved(silent)
+        unproved = {upload.sender: Checkpoint.parse(upload.checkpoint) for upload in silent}
         for site, error in problems.items():
-            if isinstance(error, LedgerTamperedError):
-                self._ledger.distrust(site, str(error))
-            elif took_part:
-                # This site had asked for the proof. It may be hidden, or the upload be one stored
-                # before the question, which a coordinator that goes on has sent again: either way
-                # nothing more is contributed beside that ledger until the proof comes.
-                unproved = Checkpoint.parse(shown[site])
-                self._ledger.distrust(site, str(error), unproved=unproved)
+            if site in unproved or isinstance(error, LedgerTamperedError):
+                self._ledger.distrust(site, str(error), unproved=unproved.get(site))
         for site, error in problems.items():
             raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
 

@@ -34,7 +34,7 @@ def lead(
     run: str,
     problems: Mapping[str, str],
     *,
-    kept: Mapping[str, Mapping[str, int]] | None = None,
+    kept: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
     generator: str | None = None,
 ) -> RunResult:
     """Drive a run to its end, and write down how it went.

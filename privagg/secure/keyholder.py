@@ -85,8 +85,8 @@ class OpeningRule:
 class CheckpointMemory(Protocol):
     """What the key holder remembers of the sites' ledgers; this room knows no ledger itself."""
 
-    def tell(self, run: str, sites: Sequence[str]) -> dict[str, int]:
-        """Site -> entries under the checkpoint kept last, which its next upload must extend."""
+    def tell(self, run: str, sites: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Site -> entries under each kept checkpoint that its next upload must extend."""
         ...
 
     def require(self, uploads: Sequence[Upload]) -> None:

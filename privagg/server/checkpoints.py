@@ -23,17 +23,17 @@ class CheckpointWatch:
 
     def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
         self._own = PeerCheckpoints(keeper, roster)
-        self._heard: dict[str, dict[str, int]] = {}
+        self._heard: dict[str, dict[str, tuple[int, ...]]] = {}
 
-    def kept_sizes(self, sites: Iterable[str]) -> dict[str, int]:
-        """Entries of each site's ledger at the checkpoint kept last; absent where none is kept."""
+    def kept_sizes(self, sites: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """What the next upload of each site must extend; absent where nothing is kept."""
         return self._own.kept_sizes(sites)
 
     def unheard(self, parties: Iterable[str]) -> tuple[str, ...]:
         """The parties that have not yet said what they keep."""
         return tuple(dict.fromkeys(party for party in parties if party not in self._heard))
 
-    def hear(self, party: str, sizes: Mapping[str, int]) -> None:
+    def hear(self, party: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
         """Note what a party keeps, as it says itself or as follows from what it was sent."""
         self._heard.setdefault(party, {}).update(sizes)
 
@@ -51,10 +51,12 @@ class CheckpointWatch:
     def asked(self, cohort: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Site -> every size that its next upload has to prove to extend."""
         keepers = (self.kept_sizes(cohort), *self._heard.values())
-        found = {site: {sizes[site] for sizes in keepers if site in sizes} for site in cohort}
+        found = {
+            site: {size for sizes in keepers for size in sizes.get(site, ())} for site in cohort
+        }
         return {site: tuple(sorted(sizes)[-MAX_PROOFS:]) for site, sizes in found.items() if sizes}
 
-    def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, int]) -> None:
+    def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, tuple[int, ...]]) -> None:
         """Keep checkpoints, once they extend those that the coordinator kept at the round's start.
 
         Args:

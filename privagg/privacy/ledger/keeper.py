@@ -1,18 +1,21 @@
 """Keeping other ledgers' checkpoints, so that none of them can be rolled back or forked unnoticed.
 
 Coordinator, key holder and sites keep the signed checkpoint that comes with every receipt. The
-next one of the same ledger must extend it; the owner proves that with a consistency proof.
+next one of the same ledger must extend it; the owner proves that with a consistency proof. Where
+rounds of two runs overlap, a ledger shows two checkpoints that both extend an older one, and only a
+third that extends both can prove that they are of one history: both are its *heads* until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from sqlalchemy import Connection, func, insert, select, text, tuple_
 
 from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.messages import MAX_BRANCHES
 from privagg.privacy.ledger import schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
 from privagg.privacy.ledger.notes import Verifier
@@ -32,17 +35,17 @@ class Shown:
         origin: the ledger it must be of.
         note: the signed checkpoint.
         verifier: the public key pinned for that ledger's owner.
-        proof: consistency proof between this checkpoint and the kept one; needed unless nothing
-            is kept yet or the size is already kept.
-        since: size of the kept checkpoint that the proof starts from; the latest by default.
-            Runs side by side each prove from what they were told.
+        proofs: size of a kept checkpoint -> consistency proof between it and this one.
+        since: sizes of the kept checkpoints that need such a proof; all `heads` by default. Rounds
+            of two runs that overlap each prove from what they were told, and what was kept in the
+            meantime waits, a head beside this one, for a later checkpoint that extends both.
     """
 
     origin: str
     note: str
     verifier: Verifier
-    proof: Sequence[bytes] | None = None
-    since: int | None = None
+    proofs: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
+    since: Collection[int] | None = None
 
 
 class CheckpointKeeper:
@@ -63,6 +66,8 @@ class CheckpointKeeper:
             if not connection.dialect.has_table(connection, schema.kept.name):
                 schema.kept.create(connection)
                 schema.protect(connection, schema.kept)
+            if not connection.dialect.has_table(connection, schema.extended.name):
+                schema.create_extended(connection)
         return cls(store)
 
     @classmethod
@@ -97,7 +102,6 @@ class CheckpointKeeper:
             proof: consistency proof between this checkpoint and the latest kept one (see
                 `latest`); needed unless nothing is kept yet or the size is already kept.
             since: size of the kept checkpoint that the proof starts from; the latest by default.
-                Runs side by side each prove from what they were told.
 
         Raises:
             LedgerError: a proof is needed and none was given.
@@ -105,7 +109,10 @@ class CheckpointKeeper:
                 forked.
         """
         pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
-        problems = self.keep_all([Shown(origin, note, pinned, proof, since)])
+        latest = self.sizes([origin]).get(origin) if since is None else since
+        proofs = {} if proof is None or latest is None else {latest: proof}
+        needed = None if since is None else (since,)
+        problems = self.keep_all([Shown(origin, note, pinned, proofs, needed)])
         if problems:
             raise problems[origin]
         return Checkpoint.parse(note)
@@ -139,6 +146,14 @@ class CheckpointKeeper:
         """Entries under the largest checkpoint kept of each ledger; absent where none is kept."""
         with self._store.read() as connection:
             return _sizes(connection, set(origins))
+
+    def heads(self, origins: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Sizes of each ledger's kept checkpoints that no other is proved to extend, ascending.
+
+        One, but where rounds of two runs overlapped, or a proof is still missing.
+        """
+        with self._store.read() as connection:
+            return _heads(connection, set(origins))
 
     def latest(self, origin: str) -> str | None:
         """The largest checkpoint kept of the ledger `origin`, None where none is kept."""
@@ -188,40 +203,51 @@ class _Known:
     """
 
     def __init__(self, connection: Connection, opened: Sequence[tuple[Shown, Checkpoint]]) -> None:
-        self._latest = _sizes(connection, {each.origin for each, _ in opened})
+        self._heads = {
+            origin: set(sizes)
+            for origin, sizes in _heads(connection, {each.origin for each, _ in opened}).items()
+        }
         wanted = {(each.origin, checkpoint.size) for each, checkpoint in opened}
-        wanted |= {(each.origin, each.since) for each, _ in opened if each.since is not None}
-        self._notes = _notes(connection, wanted | set(self._latest.items()))
-        self._rows: list[dict[str, str | int]] = []
+        wanted |= {(each.origin, size) for each, _ in opened for size in each.since or ()}
+        wanted |= {(origin, size) for origin, sizes in self._heads.items() for size in sizes}
+        self._notes = _notes(connection, wanted)
+        self._kept: list[dict[str, str | int]] = []
+        self._extended: list[dict[str, str | int]] = []
 
     def keep(self, shown: Shown, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint that is consistent with the kept one; nothing where it is kept."""
-        origin = shown.origin
-        same = self._notes.get((origin, checkpoint.size))
+        """Keep a checkpoint that is consistent with the kept ones; nothing where it is kept."""
+        origin, size = shown.origin, checkpoint.size
+        same = self._notes.get((origin, size))
         if same is not None:
             require_extends(Checkpoint.parse(same), checkpoint, ())
             return
-        size = self._latest.get(origin) if shown.since is None else shown.since
-        kept = None if size is None else self._notes.get((origin, size))
-        if kept is None and shown.since is not None:
-            raise LedgerError(f"no checkpoint of {shown.since} entries of {origin} is kept")
-        if kept is not None:
-            _require_consistent(Checkpoint.parse(kept), checkpoint, shown.proof)
-        self._notes[origin, checkpoint.size] = shown.note
-        self._latest[origin] = max(checkpoint.size, self._latest.get(origin, 0))
-        self._rows.append(
-            {
-                "origin": origin,
-                "size": checkpoint.size,
-                "verifier": shown.verifier.encode(),
-                "note": shown.note,
-            }
-        )
+        heads = self._heads.setdefault(origin, set())
+        needed = set(heads if shown.since is None else shown.since)
+        proved = needed | (heads & shown.proofs.keys())
+        for since in sorted(proved):
+            kept = self._notes.get((origin, since))
+            if kept is None:
+                raise LedgerError(f"no checkpoint of {since} entries of {origin} is kept")
+            _require_consistent(Checkpoint.parse(kept), checkpoint, shown.proofs.get(since))
+        ended = {since for since in heads & proved if since < size}
+        ended |= {size} if any(since > size for since in proved) else set()
+        after = (heads | {size}) - ended
+        if len(after) > MAX_BRANCHES:
+            raise LedgerError(
+                f"{len(after)} checkpoints of {origin} wait for proofs; that is too many"
+            )
+        self._heads[origin] = after
+        self._notes[origin, size] = shown.note
+        row = {"verifier": shown.verifier.encode(), "note": shown.note}
+        self._kept.append({"origin": origin, "size": size, **row})
+        self._extended += [{"origin": origin, "size": each} for each in sorted(ended)]
 
     def write(self, connection: Connection) -> None:
         """Insert what is to be kept."""
-        if self._rows:
-            connection.execute(insert(schema.kept), self._rows)
+        if self._kept:
+            connection.execute(insert(schema.kept), self._kept)
+        if self._extended:
+            connection.execute(insert(schema.extended), self._extended)
 
 
 def _require_consistent(
@@ -249,6 +275,20 @@ def _sizes(connection: Connection, origins: Collection[str]) -> dict[str, int]:
         query = select(table.origin, func.max(table.size).label("size"))
         rows = connection.execute(query.where(table.origin.in_(some)).group_by(table.origin))
         found |= {row.origin: row.size for row in rows}
+    return found
+
+
+def _heads(connection: Connection, origins: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Sizes of the kept checkpoints of each ledger that none is proved to extend, ascending."""
+    kept, extended = schema.kept.c, schema.extended.c
+    found: dict[str, tuple[int, ...]] = {}
+    for some in _batches(origins):
+        over = select(extended.size).where(
+            extended.origin == kept.origin, extended.size == kept.size
+        )
+        query = select(kept.origin, kept.size).where(kept.origin.in_(some), ~over.exists())
+        for row in connection.execute(query.order_by(kept.origin, kept.size)):
+            found[row.origin] = (*found.get(row.origin, ()), row.size)
     return found
 
 

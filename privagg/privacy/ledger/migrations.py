@@ -21,7 +21,10 @@ def _keep_peers_checkpoints(connection: Connection) -> None:
     schema.protect(connection, schema.kept)
 
 
-STEPS: dict[int, Callable[[Connection], None]] = {1: _keep_peers_checkpoints}
+STEPS: dict[int, Callable[[Connection], None]] = {
+    1: _keep_peers_checkpoints,
+    2: schema.create_extended,
+}
 """Version that a step starts from -> the step to the next version."""
 
 

@@ -20,6 +20,9 @@ from privagg.privacy.ledger.notes import Verifier
 
 MAX_RUNS = 64
 
+Kept = dict[str, tuple[int, ...]]
+"""Site -> sizes of the kept checkpoints of its ledger that its next upload must extend."""
+
 
 class PeerCheckpoints:
     """The sites' checkpoints as one party keeps them.
@@ -32,31 +35,33 @@ class PeerCheckpoints:
     def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
         self._keeper = keeper
         self._roster = roster
-        self._told: dict[str, dict[str, int]] = {}
+        self._told: dict[str, Kept] = {}
 
-    def kept_sizes(self, sites: Iterable[str]) -> dict[str, int]:
-        """Entries of each site's ledger at the checkpoint kept last; absent where none is kept."""
+    def kept_sizes(self, sites: Iterable[str]) -> Kept:
+        """What the next upload of each site must extend; absent where nothing is kept."""
         origins = {site: ORIGIN_PREFIX + site for site in sites}
-        kept = self._keeper.sizes(origins.values())
+        kept = self._keeper.heads(origins.values())
         return {site: kept[origin] for site, origin in origins.items() if origin in kept}
 
-    def tell(self, run: str, sites: Iterable[str]) -> dict[str, int]:
+    def tell(self, run: str, sites: Iterable[str]) -> Kept:
         """`kept_sizes`, as what the next uploads of this run must prove to extend."""
         while len(self._told) >= MAX_RUNS and run not in self._told:
             self._told.pop(next(iter(self._told)))
         self._told[run] = self.kept_sizes(sites)
         return dict(self._told[run])
 
-    def told(self, run: str, sites: Sequence[str]) -> Mapping[str, int]:
+    def told(self, run: str, sites: Sequence[str]) -> Kept:
         """What was told last in this run; after a restart, what is kept now."""
         return self._told[run] if run in self._told else self.kept_sizes(sites)
 
-    def keep(self, uploads: Sequence[Upload], since: Mapping[str, int]) -> dict[str, LedgerError]:
+    def keep(
+        self, uploads: Sequence[Upload], since: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, LedgerError]:
         """Keep the checkpoints of verified uploads, where they extend what they have to.
 
         Args:
             uploads: with their signatures verified.
-            since: site -> size of the kept checkpoint that its upload has to extend; absent where
+            since: site -> sizes of the kept checkpoints that its upload has to extend; absent where
                 none was kept.
 
         Returns:
@@ -69,6 +74,13 @@ class PeerCheckpoints:
         problems = self._keeper.keep_all(shown)
         return {origin.removeprefix(ORIGIN_PREFIX): error for origin, error in problems.items()}
 
+    def keep_unproved(self, uploads: Sequence[Upload]) -> None:
+        """Keep checkpoints of verified uploads that lack their proof: a later one must extend both.
+
+        One that cannot be kept, because too many wait already, is left.
+        """
+        self._keeper.keep_all([self._shown(upload, ()) for upload in uploads])
+
     def require(self, uploads: Sequence[Upload]) -> None:
         """Keep every upload's checkpoint, or name the first site whose history was rewritten.
 
@@ -80,17 +92,19 @@ class PeerCheckpoints:
         for site, error in self.keep(uploads, told).items():
             raise type(error)(f"the ledger of {site!r}: {error}")
 
-    def _shown(self, upload: Upload, since: int | None) -> Shown:
+    def _shown(self, upload: Upload, since: tuple[int, ...] | None) -> Shown:
         if upload.sender not in self._roster.keys:
             raise UnknownPartyError(f"no key is pinned for {upload.sender!r}")
         raw = bytes.fromhex(self._roster.keys[upload.sender])
         origin = ORIGIN_PREFIX + upload.sender
-        paths = {proof.since: proof.path for proof in upload.consistency}
-        path = None if since is None else paths.get(since)
+        proofs = {
+            proof.since: [bytes.fromhex(step) for step in proof.path]
+            for proof in upload.consistency
+        }
         return Shown(
             origin=origin,
             note=upload.checkpoint,
             verifier=Verifier.of(origin, Ed25519PublicKey.from_public_bytes(raw)),
-            proof=None if path is None else [bytes.fromhex(step) for step in path],
+            proofs=proofs,
             since=since,
         )

@@ -20,11 +20,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     delete,
+    func,
     insert,
     select,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 DISTRUST = "distrust "
 """How the meta rows begin that name ledgers which contradicted what is kept of them."""
@@ -102,7 +103,15 @@ kept = Table(
     Column("note", Text, nullable=False),
 )
 
-APPEND_ONLY = (entries, nodes, checkpoints, kept)
+extended = Table(
+    "ledger_kept_extended",
+    metadata,
+    Column("origin", String(240), primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+)
+"""Kept checkpoints that another kept one was proved to extend; the others are yet to be."""
+
+APPEND_ONLY = (entries, nodes, checkpoints, kept, extended)
 """Tables whose rows the database refuses to change or delete."""
 
 WRITE_ONCE = (uploads,)
@@ -128,6 +137,21 @@ def write_meta(connection: Connection, name: str, value: str) -> None:
     """Set one of the ledger's own facts."""
     connection.execute(delete(meta).where(meta.c.name == name))
     connection.execute(insert(meta).values(name=name, value=value))
+
+
+def create_extended(connection: Connection) -> None:
+    """Create `extended`; of what was kept before, the largest checkpoint is the one to extend."""
+    extended.create(connection)
+    protect(connection, extended)
+    largest = (
+        select(kept.c.origin, func.max(kept.c.size).label("size"))
+        .group_by(kept.c.origin)
+        .subquery()
+    )
+    below = select(kept.c.origin, kept.c.size).join(
+        largest, (kept.c.origin == largest.c.origin) & (kept.c.size < largest.c.size)
+    )
+    connection.execute(insert(extended).from_select(["origin", "size"], below))
 
 
 def protect_all(connection: Connection) -> None:

@@ -142,6 +142,8 @@ class Store:
             raise LedgerError(f"the ledger {self.where} cannot be used: {error.orig}") from error
         except DatabaseError as error:
             raise LedgerTamperedError(f"the ledger {self.where}: {error.orig}") from error
+        except UnicodeDecodeError as error:  # of SQLite's own words about a schema that is damaged
+            raise LedgerTamperedError(f"the ledger {self.where} is damaged: {error}") from error
 
 
 def _engine(url: URL, read_only: bool) -> Engine:

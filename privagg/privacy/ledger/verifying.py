@@ -150,9 +150,17 @@ def _check_uploads(connection: Connection, logged: dict[str, UploadStored]) -> N
 
 
 def _check_kept(connection: Connection) -> None:
+    kept: set[tuple[str, int]] = set()
+    extended = {(row.origin, row.size) for row in connection.execute(select(schema.extended))}
     for row in connection.execute(select(schema.kept)):
         checkpoint = open_checkpoint(row.note, Verifier.parse(row.verifier))
         if (checkpoint.origin, checkpoint.size) != (row.origin, row.size):
             raise LedgerTamperedError(
                 f"the kept checkpoint of {row.origin} at size {row.size} is filed wrongly"
             )
+        kept.add((row.origin, row.size))
+    heads = kept - extended
+    if extended - kept or {origin for origin, _ in heads} != {origin for origin, _ in kept}:
+        raise LedgerTamperedError(
+            "what kept checkpoints are noted to be extended does not fit them"
+        )

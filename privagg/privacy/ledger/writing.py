@@ -174,8 +174,9 @@ class LedgerWriting(LedgerReading):
             owner: of the other ledger.
             reason: how it did.
             unproved: what it showed without the proof that this extends the kept checkpoint. The
-                distrust then ends with the proof, that is once a checkpoint of more entries than
-                this one and those kept now is kept; None for a contradiction, which never ends.
+                distrust then ends with the proof, that is once a checkpoint is kept that extends
+                this one, which is to be kept, and those kept now; None for a contradiction, which
+                never ends.
         """
         name = schema.DISTRUST + hashlib.sha256(owner.encode()).hexdigest()[:32]
         said: dict[str, str | int] = {"owner": owner, "reason": reason[:2048]}
@@ -194,11 +195,11 @@ class LedgerWriting(LedgerReading):
         said = [
             json.loads(value) for name, value in rows.items() if name.startswith(schema.DISTRUST)
         ]
-        kept = self.keeper.sizes(each["origin"] for each in said if "beyond" in each)
+        heads = self.keeper.heads(each["origin"] for each in said if "beyond" in each)
         return {
             each["owner"]: each["reason"]
             for each in said
-            if "beyond" not in each or kept.get(each["origin"], 0) <= each["beyond"]
+            if "beyond" not in each or min(heads.get(each["origin"], (0,))) <= each["beyond"]
         }
 
     # --- shared ----------------------------------------------------------------------------------

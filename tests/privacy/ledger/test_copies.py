@@ -218,8 +218,9 @@ def test_a_ledger_of_schema_1_is_brought_up_to_date(path: Path) -> None:
     assert ledger.verify() == [HISTORY_UNVERIFIABLE]
     assert ledger.spent(RECORDS).charges == 3
     assert ledger.stored_upload("run", 1, 0) == b"upload 1"
-    # What is new in schema 2 works, and is protected.
+    # What is new in schemas 2 and 3 works, and is protected.
     assert ledger.kept_checkpoint("privagg.ledger/peer") is None
+    assert ledger.keeper.heads(["privagg.ledger/peer"]) == {}
     assert ledger.charge(request_for(3)).epsilon_before == ledger.history(RECORDS)[2].epsilon_after
     ledger.close()
     with closing(sqlite3.connect(path)) as connection:
@@ -228,6 +229,7 @@ def test_a_ledger_of_schema_1_is_brought_up_to_date(path: Path) -> None:
             "SELECT value FROM ledger_meta WHERE name = 'schema_version'"
         ).fetchone()
     assert {"ledger_kept", "ledger_kept_no_update", "ledger_kept_no_delete"} <= names
+    assert {"ledger_kept_extended", "ledger_kept_extended_no_delete"} <= names
     assert version == str(schema.SCHEMA_VERSION)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.messages import MAX_BRANCHES
 from privagg.privacy.ledger import Checkpoint, CheckpointKeeper, Ledger, Verifier, merkle
 from privagg.privacy.ledger.keeper import Shown
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
@@ -123,8 +126,8 @@ def test_many_ledgers_are_kept_at_once_each_by_its_own_memory(
             origin,
             ledger.checkpoint(),
             Verifier.of(origin, OTHER_KEY if origin.endswith("4") else KEY),
-            None if len(ledger) < 3 else ledger.consistency_proof(1),
-            7 if origin.endswith("3") else 1,
+            {} if len(ledger) < 3 else {1: ledger.consistency_proof(1)},
+            (7,) if origin.endswith("3") else (1,),
         )
         for origin, ledger in ledgers.items()
     ]
@@ -139,16 +142,57 @@ def test_many_ledgers_are_kept_at_once_each_by_its_own_memory(
     assert keeper.sizes(["privagg.ledger/unknown"]) == {}
 
 
-@pytest.mark.parametrize("since", [None, 3])
+def test_what_was_kept_in_the_meantime_waits_for_a_checkpoint_that_extends_both(
+    peer: Ledger, keeper: CheckpointKeeper, folder: Path
+) -> None:
+    """Two rounds overlap: each was told of 2 entries, and only a third one can be told of both."""
+    keeper.keep(ORIGIN, peer.checkpoint(2), verifier=OWN)
+    for size in (5, 3):
+        proofs = {2: peer.consistency_proof(2, size)}
+        assert keeper.keep_all([Shown(ORIGIN, peer.checkpoint(size), OWN, proofs, (2,))]) == {}
+    assert keeper.heads([ORIGIN]) == {ORIGIN: (3, 5)}
+    one = {5: peer.consistency_proof(5, 6)}
+    problems = keeper.keep_all([Shown(ORIGIN, peer.checkpoint(6), OWN, one)])
+    assert "from 3 to 6" in str(problems[ORIGIN])
+    both = {**one, 3: peer.consistency_proof(3, 6)}
+    assert keeper.keep_all([Shown(ORIGIN, peer.checkpoint(6), OWN, both)]) == {}
+    assert keeper.heads([ORIGIN]) == {ORIGIN: (6,)}
+    late = {6: peer.consistency_proof(4, 6)}
+    assert keeper.keep_all([Shown(ORIGIN, peer.checkpoint(4), OWN, late, (6,))]) == {}
+    assert keeper.heads([ORIGIN]) == {ORIGIN: (6,)}
+
+
+def test_of_what_was_kept_by_an_earlier_version_the_largest_is_to_be_extended(
+    peer: Ledger, keeper: CheckpointKeeper, folder: Path
+) -> None:
+    keeper.keep(ORIGIN, peer.checkpoint(2), verifier=OWN)
+    keeper.keep(ORIGIN, peer.checkpoint(5), verifier=OWN, proof=peer.consistency_proof(2, 5))
+    keeper.close()
+    with closing(sqlite3.connect(folder / "kept.db")) as database:
+        database.execute("DROP TABLE ledger_kept_extended")
+    again = CheckpointKeeper.open(folder / "kept.db")
+    assert again.heads([ORIGIN]) == {ORIGIN: (5,)}
+    assert again.all() == [peer.checkpoint(2), peer.checkpoint(5)]
+
+
+def test_no_more_branches_wait_than_a_message_holds(peer: Ledger, keeper: CheckpointKeeper) -> None:
+    for step in range(20):
+        peer.set_budget(RECORDS, Decimal(9 + step), DELTA, who="officer", why="approved")
+    waiting = [Shown(ORIGIN, peer.checkpoint(size), OWN, {}, ()) for size in range(2, 12)]
+    assert "too many" in str(keeper.keep_all(waiting)[ORIGIN])
+    assert keeper.heads([ORIGIN]) == {ORIGIN: tuple(range(2, 2 + MAX_BRANCHES))}
+
+
+@pytest.mark.parametrize("since", [None, (3,)])
 def test_what_is_shown_twice_is_held_against_what_was_kept_a_moment_before(
-    peer: Ledger, keeper: CheckpointKeeper, folder: Path, since: int | None
+    peer: Ledger, keeper: CheckpointKeeper, folder: Path, since: tuple[int, ...] | None
 ) -> None:
     fork = create(folder / "fork.db")
     for step in range(5):
         fork.set_budget(RECORDS, Decimal(9 + step), DELTA, who="officer", why="another history")
     keeper.keep(ORIGIN, peer.checkpoint(3), verifier=OWN)
-    true = Shown(ORIGIN, peer.checkpoint(6), OWN, peer.consistency_proof(3), since)
-    false = Shown(ORIGIN, fork.checkpoint(6), OWN, fork.consistency_proof(3), since)
+    true = Shown(ORIGIN, peer.checkpoint(6), OWN, {3: peer.consistency_proof(3)}, since)
+    false = Shown(ORIGIN, fork.checkpoint(6), OWN, {3: fork.consistency_proof(3)}, since)
     problems = keeper.keep_all([true, true, false])
     assert isinstance(problems[ORIGIN], LedgerTamperedError)
     assert "forked" in str(problems[ORIGIN])

@@ -27,7 +27,7 @@ ORIGIN = "privagg.ledger/hospital-a"
 OWN = Verifier.of(ORIGIN, KEY)
 TABLES = [
     *("ledger_meta", "ledger_entries", "ledger_nodes", "ledger_checkpoints", "ledger_tree"),
-    *("ledger_accounts", "ledger_uploads", "ledger_kept"),
+    *("ledger_accounts", "ledger_uploads", "ledger_kept", "ledger_kept_extended"),
 ]
 
 
@@ -50,7 +50,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("honest")
     ledger = fill(folder / "ledger.db")
     peer = fill(folder / "peer.db", key=OTHER_KEY, rounds=1)
-    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=Verifier.of(ORIGIN, OTHER_KEY))
+    other, proof = Verifier.of(ORIGIN, OTHER_KEY), peer.consistency_proof(2)
+    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(2), verifier=other)
+    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=other, proof=proof)
     ledger.backup(folder / "copy.db")
     return folder / "copy.db"
 
@@ -141,7 +143,7 @@ def edit(rng: np.random.Generator, connection: sqlite3.Connection) -> str:
     style = rng.integers(6)
     row = rows[int(rng.integers(len(rows)))]
     where = " AND ".join(f"{name} IS ?" for name in names)
-    if style == 0 and table not in ("ledger_uploads", "ledger_kept"):
+    if style == 0 and not table.startswith(("ledger_uploads", "ledger_kept")):
         connection.execute(f"DELETE FROM {table} WHERE {where}", row)
         return f"delete {table} {row[:2]}"
     if style == 1 and table in ("ledger_entries", "ledger_nodes", "ledger_checkpoints"):
