@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from privagg.messages import Message, Refusal, RoundClose, RoundStart, Upload, read_message
+from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
 from privagg.round import RoundOutcome, run_round
+from privagg.running.evidence import collect_ledgers
 from privagg.secure.keyholder import opened_rounds
 from privagg.server.checkpoints import CheckpointWatch
 from tests.simulator import DIMENSION, NAMES, Simulation
@@ -231,6 +233,17 @@ def test_a_site_that_comes_back_to_a_resumed_round_waits_for_its_peers_proofs(
     assert simulation.charges("east") == charges
     assert simulation.round(6).survivors == NAMES
     assert simulation.ledgers["east"].distrusted() == {}
+
+
+@pytest.mark.parametrize("entries", [2, 40])
+def test_another_history_is_not_taken_for_the_report(simulation: Simulation, entries: int) -> None:
+    """Whoever has shown one history in the rounds cannot export another when they are over."""
+    rewrite(simulation, "east", entries=entries)
+    found, problems = collect_ledgers(
+        simulation.job, simulation.wire, round_number=1, accountant=RdpAccountant()
+    )
+    assert sorted(found) == ["north", "south", "west"]
+    assert "rolled back" in problems["east"] or "forked" in problems["east"]
 
 
 def branch(simulation: Simulation, name: str, *, more: int) -> Ledger:

@@ -1,7 +1,7 @@
 """The end of a run: the sites' ledgers asked for, replayed, and put into report and bundle.
 
-The coordinator believes a ledger's export only once every entry, rule and signature in it holds
-and its owner's pinned identity key signed it.
+The coordinator believes a ledger's export only once every entry, rule and signature in it holds,
+its owner's pinned identity key signed it, and it extends the checkpoints that came with uploads.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def _read_export(job: Job, reply: Reply, accountant: Accountant) -> ReplayedLedg
             f"the ledger that {reply.party!r} sent belongs to {ledger.owner!r} and is signed with "
             f"key {key[:16]}..., pinned is {job.roster.keys[reply.party][:16]}..."
         )
+    for note in job.watch.notes(reply.party):
+        ledger.replay.check_history(note)
     return ledger
 
 

@@ -10,6 +10,11 @@ SEAL's plain modulus 2^59 to the lowest 59 bits of M; those are subtracted, and 
 
 Decryption fails only where |e| of a sum exceeds q / 2^(K+1). `coefficient_error` bounds |e| but
 for a probability of 2^-64 over a job of up to 2^20 openings.
+
+Source: Brakerski, Crypto 2012; Fan and Vercauteren, "Somewhat practical fully homomorphic
+encryption", ePrint 2012/144; SEAL's RNS form is that of Bajard, Eynard, Hasan and Zucca, SAC 2016.
+Parameters and their security level (128, 192 or 256 bits, classical, under ring-LWE): `rns`.
+Correctness: `proofs/exact-decryption.md`. Caveat: secure against chosen plaintexts only: `lattice`.
 """
 
 from __future__ import annotations

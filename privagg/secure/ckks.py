@@ -4,6 +4,12 @@ Every word of the packing is the real or imaginary part of a slot. The scale is 
 error together (encoding, encryption, rounding, floating-point transforms) stays below a quarter of
 a grid step, so rounding returns the exact sum; `ckks_bounds` derives the bound. Raw decryptions
 exist only inside `open_share`: showing them would leak the key (Li & Micciancio, Eurocrypt 2021).
+
+Source: Cheon, Kim, Kim and Song, "Homomorphic encryption for arithmetic of approximate numbers",
+Asiacrypt 2017, in SEAL's RNS form. Parameters and their security level (128, 192 or 256 bits,
+classical, under ring-LWE): `rns`. Correctness: `proofs/exact-decryption.md`, but for 2^-64 a job.
+Caveats: secure against chosen plaintexts only (`lattice`); that rounding hides the error is an
+argument, not a reduction.
 """
 
 from __future__ import annotations

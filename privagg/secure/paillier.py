@@ -4,6 +4,12 @@ phe (python-paillier) is imported here and nowhere else, and only to turn keys i
 and back; adding needs neither phe nor gmpy2. Ciphertexts are the plain integers c modulo n^2 that
 phe's `raw_encrypt` and `raw_decrypt` use. phe's `EncryptedNumber.exponent` is never used: it
 travels in clear and tells how large a value is.
+
+Source: Paillier, "Public-key cryptosystems based on composite degree residuosity classes",
+Eurocrypt 1999; short exponents after Damgård, Jurik and Nielsen 2010 (`paillier_keys`). Parameters
+and security level (112 bits at 2048, 128 at 3072): `paillier_parameters`. Correctness: exact, no
+failure probability, while slots hold the sum (`paillier_packing`). Caveats: secure against chosen
+plaintexts only; not constant-time.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ class CheckpointWatch:
         """What the next upload of each site must extend; absent where nothing is kept."""
         return self._own.kept_sizes(sites)
 
+    def notes(self, site: str) -> list[str]:
+        """The kept checkpoints of a site's ledger that any later state of it must hold."""
+        return self._own.notes(site)
+
     def unheard(self, parties: Iterable[str]) -> tuple[str, ...]:
         """The parties that have not yet said what they keep."""
         return tuple(dict.fromkeys(party for party in parties if party not in self._heard))

@@ -155,6 +155,12 @@ class CheckpointKeeper:
         with self._store.read() as connection:
             return _heads(connection, set(origins))
 
+    def notes(self, origin: str) -> list[str]:
+        """The signed checkpoints at `heads`; a ledger that holds them holds all that are kept."""
+        with self._store.read() as connection:
+            sizes = _heads(connection, [origin]).get(origin, ())
+            return list(_notes(connection, [(origin, size) for size in sizes]).values())
+
     def latest(self, origin: str) -> str | None:
         """The largest checkpoint kept of the ledger `origin`, None where none is kept."""
         with self._store.read() as connection:

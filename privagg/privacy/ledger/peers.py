@@ -43,6 +43,10 @@ class PeerCheckpoints:
         kept = self._keeper.heads(origins.values())
         return {site: kept[origin] for site, origin in origins.items() if origin in kept}
 
+    def notes(self, site: str) -> list[str]:
+        """The kept checkpoints of a site's ledger that any later state of it must hold."""
+        return self._keeper.notes(ORIGIN_PREFIX + site)
+
     def tell(self, run: str, sites: Iterable[str]) -> Kept:
         """`kept_sizes`, as what the next uploads of this run must prove to extend."""
         while len(self._told) >= MAX_RUNS and run not in self._told:

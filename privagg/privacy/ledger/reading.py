@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
@@ -189,9 +189,9 @@ class LedgerReading:
     def was_charged(self, run: str) -> bool:
         """Whether anything of a run is filed as charged; no proof, so no charge may rest on it."""
         table, prefix = schema.entries, canonical.dumps([run]).decode("ascii")[:-1] + ","
-        query = select(table.c.idx).where(
-            table.c.kind == Charge.kind, table.c.subject.startswith(prefix, autoescape=True)
-        )
+        # Not LIKE: SQLite's does not tell capital letters from small ones, and runs do.
+        same = func.substr(table.c.subject, 1, len(prefix)) == prefix
+        query = select(table.c.idx).where(table.c.kind == Charge.kind, same)
         with self._store.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 

@@ -213,7 +213,8 @@ class Replay:
                 raise LedgerTamperedError(f"entry {index} trains on an aborted attempt")
         elif isinstance(payload, UploadStored):
             charge = self.charges.get(payload.charge)
-            if charge is None or (Consumed.kind, charge.subject) not in self._once:
+            trained = charge is not None and (Consumed.kind, charge.subject) in self._once
+            if charge is None or not trained or charge.attempt_subject != payload.subject:
                 raise LedgerTamperedError(f"entry {index} uploads what was never trained")
         elif isinstance(payload, Realised) and (Charge.kind, payload.subject) not in self._once:
             raise LedgerTamperedError(f"entry {index} realises what was never charged")

@@ -332,3 +332,10 @@ def test_entries_of_a_round_carry_the_day_and_not_the_time(ledger: Ledger) -> No
     times = {entry.kind: entry.time for entry in ledger.entries()}
     assert times["budget"] == "2026-01-02T03:04:05Z"
     assert {times[kind] for kind in ("charge", "consumed", "upload")} == {"2026-01-02"}
+
+
+def test_a_run_is_charged_under_its_own_name_only(ledger: Ledger) -> None:
+    ledger.charge(request_for(0, run="Run_1"))
+    assert ledger.was_charged("Run_1")
+    for other in ("run_1", "RUN_1", "Run", "Run-1", "%", 'Run_1",0'):
+        assert not ledger.was_charged(other), other

@@ -19,6 +19,7 @@ from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.accountants import CertifiedAccountant, RdpAccountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Bundle, Ledger, Verifier
+from privagg.privacy.ledger.payloads import payload_of
 from privagg.privacy.ledger.replay import HISTORY_UNVERIFIABLE, KEY_UNVERIFIABLE
 from privagg.privacy.ledger.schema import APPEND_ONLY, WRITE_ONCE
 from tests.privacy.ledger.conftest import DELTA, KEY, OTHER_KEY, RECORDS, clock, request_for
@@ -406,3 +407,15 @@ def test_an_upload_that_was_never_logged_is_found_without_its_bytes(
     assert ledger.has_upload("run", 0, 0)
     with pytest.raises(LedgerTamperedError, match="never logged"):
         ledger.has_upload("run", 1, 0)
+
+
+def test_an_upload_for_another_attempt_than_the_one_charged_is_found(folder: Path) -> None:
+    """The writer never writes it; an owner who writes by hand could hide an uncharged round."""
+    ledger = fill(folder / "ledger.db")
+    charged = next(entry for entry in ledger.entries() if entry.kind == "charge")
+    facts = {"run": "run", "round": 9, "attempt": 0, "charge": charged.index}
+    upload = payload_of("upload", {**facts, "sha256": "00" * 32, "length_bytes": 1})
+    with ledger._writing() as (connection, head):
+        ledger._append(connection, head, upload)
+    with pytest.raises(LedgerTamperedError, match="never trained"):
+        ledger.bundle().replay()
