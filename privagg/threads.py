@@ -23,7 +23,8 @@ def available_cpus() -> int:
 
 def threads_for(work_bytes: int) -> int:
     """Threads worth using for a pass over `work_bytes` bytes."""
-    return max(1, min(available_cpus(), work_bytes // _MIN_BYTES_A_THREAD))
+    worth = work_bytes // _MIN_BYTES_A_THREAD
+    return 1 if worth <= 1 else min(available_cpus(), worth)  # small work asks no system
 
 
 @cache

@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -83,9 +84,9 @@ class Parameters(ABC):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready facts from which `Scheme.load_parameters` rebuilds an equal object."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the canonical JSON of `to_dict`."""
+        """SHA-256 (hex) over the canonical JSON of `to_dict`; every message is held against it."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

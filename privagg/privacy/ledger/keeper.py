@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from sqlalchemy import Connection, func, insert, select, text, tuple_
+from sqlalchemy import Connection, func, insert, select, text
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.messages import MAX_BRANCHES
@@ -301,13 +301,20 @@ def _heads(connection: Connection, origins: Collection[str]) -> dict[str, tuple[
 def _notes(
     connection: Connection, places: Collection[tuple[str, int]]
 ) -> dict[tuple[str, int], str]:
-    """The kept checkpoints of these ledgers and sizes; absent where none is kept."""
-    table = schema.kept.c
+    """The kept checkpoints of these ledgers and sizes; absent where none is kept.
+
+    One statement for each size, of which there are few: SQLite looks every row up by its key there,
+    and would read the whole table for `(origin, size) IN ...`.
+    """
+    table, by_size = schema.kept.c, dict[int, list[str]]()
+    for origin, size in places:
+        by_size.setdefault(size, []).append(origin)
     found: dict[tuple[str, int], str] = {}
-    for some in _batches(places):
-        query = select(table.origin, table.size, table.note)
-        rows = connection.execute(query.where(tuple_(table.origin, table.size).in_(some)))
-        found |= {(row.origin, row.size): str(row.note) for row in rows}
+    for size, origins in by_size.items():
+        query = select(table.origin, table.note).where(table.size == size)
+        for some in _batches(origins):
+            rows = connection.execute(query.where(table.origin.in_(some)))
+            found |= {(row.origin, size): str(row.note) for row in rows}
     return found
 
 

@@ -15,9 +15,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, select, update
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import canonical, merkle, schema
@@ -28,6 +29,30 @@ from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import BudgetKey, Payload
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.state import Account, State
+
+# Statements of every round, built once: writing one down anew costs about as much as running it.
+_END = (
+    select(
+        schema.tree.c.size, schema.tree.c.frontier, schema.entries.c.body, schema.checkpoints.c.note
+    )
+    .outerjoin(schema.entries, schema.entries.c.idx == schema.tree.c.size - 1)
+    .outerjoin(schema.checkpoints, schema.checkpoints.c.size == schema.tree.c.size)
+)
+_DIGESTS = select(schema.accounts.c.dataset, schema.accounts.c.unit, schema.accounts.c.digest)
+_NOTE = select(schema.checkpoints.c.note).where(schema.checkpoints.c.size == bindparam("size"))
+_FILED = select(schema.entries.c.idx, schema.entries.c.body).where(
+    schema.entries.c.kind == bindparam("kind"), schema.entries.c.subject == bindparam("subject")
+)
+_ACCOUNT = select(schema.accounts.c.body).where(
+    schema.accounts.c.dataset == bindparam("dataset"), schema.accounts.c.unit == bindparam("unit")
+)
+_ADD_ENTRY, _ADD_NODES = insert(schema.entries), insert(schema.nodes)
+_ADD_NOTE, _ADD_ACCOUNT = insert(schema.checkpoints), insert(schema.accounts)
+_MOVE_END = update(schema.tree)
+_MOVE_ACCOUNT = update(schema.accounts).where(
+    schema.accounts.c.dataset == bindparam("at_dataset"),
+    schema.accounts.c.unit == bindparam("at_unit"),
+)
 
 
 @dataclass(frozen=True)
@@ -82,14 +107,13 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
             f"the ledger of {owner} is signed by key {named}, not by {pinned.encode()}; "
             "open it with the key it was created with or last rotated to"
         )
-    row = connection.execute(select(schema.tree)).one_or_none()
+    row = connection.execute(_END).one_or_none()
     if row is None or row.size < 1:
         raise LedgerTamperedError("the ledger's tree row is missing or empty")
-    body = _body(connection, row.size - 1)
+    body, note = _stored_body(row.body, row.size - 1), _stored_note(row.note, row.size)
     entry = Entry.parse(body, what=f"entry {row.size - 1}")
     before = Frontier.from_bytes(row.size - 1, bytes(row.frontier))
     frontier, _ = before.append(merkle.leaf_hash(body))
-    note = read_note(connection, row.size)
     expected = Checkpoint(origin, row.size, frontier.root())
     if open_checkpoint(note, Verifier.parse(named)) != expected:
         raise LedgerTamperedError(
@@ -129,10 +153,8 @@ def append(
     note = Checkpoint(state.origin, frontier.size, frontier.root()).sign(*keys)
     write_entry(connection, entry, body)
     write_nodes(connection, completed)
-    connection.execute(insert(schema.checkpoints).values(size=frontier.size, note=note))
-    connection.execute(
-        update(schema.tree).values(size=frontier.size, frontier=head.frontier.to_bytes())
-    )
+    connection.execute(_ADD_NOTE, {"size": frontier.size, "note": note})
+    connection.execute(_MOVE_END, {"size": frontier.size, "frontier": head.frontier.to_bytes()})
     if following is not None and following != account:
         write_account(connection, following, new=account is None)
     return Appended(entry, note, head.frontier.path_of_next())
@@ -141,21 +163,20 @@ def append(
 def write_entry(connection: Connection, entry: Entry, body: bytes) -> None:
     """Insert an entry's row."""
     key = entry.payload.key
-    connection.execute(
-        insert(schema.entries).values(
-            idx=entry.index,
-            kind=entry.kind,
-            subject=entry.payload.subject,
-            account=None if key is None else account_column(key),
-            body=body.decode("ascii"),
-        )
-    )
+    row = {
+        "idx": entry.index,
+        "kind": entry.kind,
+        "subject": entry.payload.subject,
+        "account": None if key is None else account_column(key),
+        "body": body.decode("ascii"),
+    }
+    connection.execute(_ADD_ENTRY, row)
 
 
 def write_nodes(connection: Connection, completed: Mapping[merkle.Node, bytes]) -> None:
     """Insert subtree roots."""
     connection.execute(
-        insert(schema.nodes),
+        _ADD_NODES,
         [{"level": level, "idx": idx, "hash": hash_} for (level, idx), hash_ in completed.items()],
     )
 
@@ -174,10 +195,7 @@ def read_account(connection: Connection, head: Head, key: BudgetKey) -> Account 
     digest = head.state.digests.get(key)
     if digest is None:
         return None
-    table = schema.accounts
-    row = connection.execute(
-        select(table.c.body).where(table.c.dataset == key.dataset, table.c.unit == key.unit)
-    ).one()
+    row = connection.execute(_ACCOUNT, key._asdict()).one()
     value = canonical.loads(row.body.encode(), what=f"the account of {key}")
     if canonical.digest(value) != digest:
         raise LedgerTamperedError(f"the running totals of {key} were changed outside the ledger")
@@ -186,10 +204,7 @@ def read_account(connection: Connection, head: Head, key: BudgetKey) -> Account 
 
 def peek_account(connection: Connection, key: BudgetKey) -> Account | None:
     """The account as stored, believed by nobody; None where there is none that can be read."""
-    table = schema.accounts
-    body = connection.execute(
-        select(table.c.body).where(table.c.dataset == key.dataset, table.c.unit == key.unit)
-    ).scalar_one_or_none()
+    body = connection.execute(_ACCOUNT, key._asdict()).scalar_one_or_none()
     try:
         return None if body is None else Account.from_json(json.loads(body))
     except (ValueError, KeyError, TypeError, ArithmeticError):
@@ -198,17 +213,7 @@ def peek_account(connection: Connection, key: BudgetKey) -> Account | None:
 
 def is_filed(connection: Connection, kind: str, subject: str) -> bool:
     """True where an entry of this kind is filed about `subject`; whether rightly is not checked."""
-    table = schema.entries
-    query = select(table.c.idx).where(table.c.kind == kind, table.c.subject == subject)
-    return connection.execute(query).scalar_one_or_none() is not None
-
-
-def read_entry(connection: Connection, index: int) -> Entry:
-    """A stored entry; not yet proved to be in the tree."""
-    entry = Entry.parse(_body(connection, index), what=f"entry {index}")
-    if entry.index != index:
-        raise LedgerTamperedError(f"entry {index} says that it is entry {entry.index}")
-    return entry
+    return connection.execute(_FILED, {"kind": kind, "subject": subject}).first() is not None
 
 
 def find_entry(connection: Connection, head: Head, kind: str, subject: str) -> Entry | None:
@@ -217,24 +222,24 @@ def find_entry(connection: Connection, head: Head, kind: str, subject: str) -> E
     Raises:
         LedgerTamperedError: what is stored is not in the tree.
     """
-    table = schema.entries
-    index = connection.execute(
-        select(table.c.idx).where(table.c.kind == kind, table.c.subject == subject)
-    ).scalar_one_or_none()
-    if index is None:
+    row = connection.execute(_FILED, {"kind": kind, "subject": subject}).one_or_none()
+    if row is None:
         return None
-    entry = read_entry(connection, index)
+    index, body = row.idx, _stored_body(row.body, row.idx)
+    entry = Entry.parse(body, what=f"entry {index}")
+    if entry.index != index:
+        raise LedgerTamperedError(f"entry {index} says that it is entry {entry.index}")
     if entry.kind != kind or entry.payload.subject != subject:
         raise LedgerTamperedError(f"entry {index} is filed under a name that is not its own")
-    path = merkle.inclusion_proof(index, head.size, node_reader(connection))
-    merkle.verify_inclusion(entry.hash(), index, head.size, path, head.frontier.root())
+    path = inclusion_path(connection, index, head.size)
+    merkle.verify_inclusion(merkle.leaf_hash(body), index, head.size, path, head.frontier.root())
     return entry
 
 
 def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:
     """The receipt of a stored charge, the same bytes each time."""
     size = entry.index + 1
-    path = merkle.inclusion_proof(entry.index, size, node_reader(connection))
+    path = inclusion_path(connection, entry.index, size)
     note = read_note(connection, size)
     checkpoint = Checkpoint.parse(note)
     merkle.verify_inclusion(entry.hash(), entry.index, size, path, checkpoint.root)
@@ -246,62 +251,93 @@ def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:
     )
 
 
-def node_reader(connection: Connection) -> Callable[[merkle.Node], bytes]:
-    """Reads stored subtree roots for proofs."""
+def inclusion_path(connection: Connection, index: int, size: int) -> list[bytes]:
+    """Proof that entry `index` is in the tree of `size` entries, from the stored nodes.
 
-    def read(node: merkle.Node) -> bytes:
-        level, index = node
-        found = connection.execute(
-            select(schema.nodes.c.hash).where(
-                schema.nodes.c.level == level, schema.nodes.c.idx == index
-            )
-        ).scalar_one_or_none()
-        if found is None:
+    Raises:
+        LedgerError: there is no such entry.
+        LedgerTamperedError: the stored tree lacks a node.
+    """
+    return _proof(connection, lambda node: merkle.inclusion_proof(index, size, node))
+
+
+def consistency_path(connection: Connection, old: int, new: int) -> list[bytes]:
+    """Proof that the tree of `new` entries extends that of `old`, from the stored nodes.
+
+    Raises:
+        LedgerError: not 0 < old <= new.
+        LedgerTamperedError: the stored tree lacks a node.
+    """
+    return _proof(connection, lambda node: merkle.consistency_proof(old, new, node))
+
+
+def _proof(
+    connection: Connection, prove: Callable[[Callable[[merkle.Node], bytes]], list[bytes]]
+) -> list[bytes]:
+    """A proof whose nodes are read in one statement: first it says which, then it is made."""
+    wanted: list[merkle.Node] = []
+
+    def note_down(node: merkle.Node) -> bytes:
+        wanted.append(node)
+        return b""
+
+    prove(note_down)
+    if not wanted:
+        return []
+    places: dict[str, int] = {}
+    for i, (level, index) in enumerate(wanted):
+        places |= {f"level{i}": level, f"index{i}": index}
+    rows = connection.execute(_nodes(len(wanted)), places)
+    found = {(row.level, row.idx): bytes(row.hash) for row in rows}
+    for level, index in wanted:
+        if (level, index) not in found:
             raise LedgerTamperedError(f"the stored tree lacks node {index} of level {level}")
-        return bytes(found)
+    return prove(found.__getitem__)
 
-    return read
+
+@cache
+def _nodes(count: int) -> Select[tuple[int, int, bytes]]:
+    """So many nodes by level and index; each is looked up by key, which `(a, b) IN` is not."""
+    table = schema.nodes.c
+    places = (
+        and_(table.level == bindparam(f"level{i}"), table.idx == bindparam(f"index{i}"))
+        for i in range(count)
+    )
+    return select(table.level, table.idx, table.hash).where(or_(*places))
 
 
 def read_note(connection: Connection, size: int) -> str:
     """The checkpoint signed when the log had `size` entries."""
-    found = connection.execute(
-        select(schema.checkpoints.c.note).where(schema.checkpoints.c.size == size)
-    ).scalar_one_or_none()
-    if found is None:
+    return _stored_note(connection.execute(_NOTE, {"size": size}).scalar_one_or_none(), size)
+
+
+def _stored_note(note: str | None, size: int) -> str:
+    if note is None:
         raise LedgerTamperedError(f"the checkpoint of size {size} is missing")
-    return str(found)
+    return str(note)
 
 
-def _body(connection: Connection, index: int) -> bytes:
-    body = connection.execute(
-        select(schema.entries.c.body).where(schema.entries.c.idx == index)
-    ).scalar_one_or_none()
+def _stored_body(body: str | None, index: int) -> bytes:
     if body is None:
         raise LedgerTamperedError(f"entry {index} is missing")
     return str(body).encode("utf-8", "surrogatepass")
 
 
 def _digests(connection: Connection) -> dict[BudgetKey, str]:
-    table = schema.accounts
-    rows: list[Row[tuple[str, str, str]]] = list(
-        connection.execute(select(table.c.dataset, table.c.unit, table.c.digest))
-    )
+    rows: list[Row[tuple[str, str, str]]] = list(connection.execute(_DIGESTS))
     return {BudgetKey(row.dataset, row.unit): row.digest for row in rows}
 
 
 def write_account(connection: Connection, account: Account, *, new: bool) -> None:
     """Insert or update an account's row."""
-    table = schema.accounts
     value = account.to_json()
-    row = {"digest": canonical.digest(value), "body": canonical.dumps(value).decode("ascii")}
+    row = {
+        **account.key._asdict(),
+        "digest": canonical.digest(value),
+        "body": canonical.dumps(value).decode("ascii"),
+    }
     if new:
-        connection.execute(
-            insert(table).values(dataset=account.key.dataset, unit=account.key.unit, **row)
-        )
+        connection.execute(_ADD_ACCOUNT, row)
     else:
-        connection.execute(
-            update(table)
-            .where(table.c.dataset == account.key.dataset, table.c.unit == account.key.unit)
-            .values(**row)
-        )
+        at = {"at_dataset": row.pop("dataset"), "at_unit": row.pop("unit")}
+        connection.execute(_MOVE_ACCOUNT, row | at)

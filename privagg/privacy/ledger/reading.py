@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.events import DpEvent
-from privagg.privacy.ledger import canonical, log, merkle, schema
+from privagg.privacy.ledger import canonical, log, schema
 from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.copying import back_up
@@ -166,15 +166,13 @@ class LedgerReading:
         """Proof that entry `index` is in the tree of `size` entries (all by default)."""
         with self._store.read() as connection:
             head = self._head(connection)
-            wanted = _within(head.size, size)
-            return merkle.inclusion_proof(index, wanted, log.node_reader(connection))
+            return log.inclusion_path(connection, index, _within(head.size, size))
 
     def consistency_proof(self, old: int, new: int | None = None) -> list[bytes]:
         """Proof that the tree of `new` entries (all by default) extends that of `old`."""
         with self._store.read() as connection:
             head = self._head(connection)
-            wanted = _within(head.size, new)
-            return merkle.consistency_proof(old, wanted, log.node_reader(connection))
+            return log.consistency_path(connection, old, _within(head.size, new))
 
     def entry_about(self, kind: str, subject: Sequence[str | int]) -> Entry | None:
         """The entry of this kind about (run, round, attempt[, dataset, unit]), if there is one."""

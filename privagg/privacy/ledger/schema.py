@@ -117,6 +117,7 @@ APPEND_ONLY = (entries, nodes, checkpoints, kept, extended)
 WRITE_ONCE = (uploads,)
 """Tables whose rows the database refuses to change; deleting frees room."""
 
+_META = select(meta)
 _IN_ORDER = {entries: ("idx", 0), checkpoints: ("size", 1)}
 
 
@@ -130,7 +131,7 @@ def install(connection: Connection) -> None:
 
 def read_meta(connection: Connection) -> dict[str, str]:
     """The ledger's own facts by name: schema version, owner, origin, verifier."""
-    return {row.name: row.value for row in connection.execute(select(meta))}
+    return {row.name: row.value for row in connection.execute(_META)}
 
 
 def write_meta(connection: Connection, name: str, value: str) -> None:

@@ -1,0 +1,90 @@
+"""What a round asks of its ledger's database: looked up by key, and no more as the log grows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier
+from privagg.privacy.ledger.keeper import Shown
+from tests.privacy.ledger.conftest import DELTA, KEY, RECORDS, create, request_for
+
+OWN = Verifier.of("privagg.ledger/hospital-a", KEY)
+GROWING = ("ledger_entries", "ledger_nodes", "ledger_checkpoints", "ledger_kept", "ledger_uploads")
+
+Statements = list[tuple[str, Any]]
+
+
+@pytest.fixture
+def ledger(folder: Path) -> Ledger:
+    made = create(folder / "own.db")
+    made.set_budget(RECORDS, Decimal(80), DELTA, who="officer", why="approved")
+    return made
+
+
+@contextmanager
+def statements(of: Ledger | CheckpointKeeper) -> Iterator[Statements]:
+    """The statements that are run meanwhile, with their parameters."""
+    asked: Statements = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(of._store.engine, "before_cursor_execute", note)
+    yield asked
+    event.remove(of._store.engine, "before_cursor_execute", note)
+
+
+def one_round(ledger: Ledger, number: int) -> None:
+    receipt = ledger.charge(request_for(number))
+    ledger.consume(receipt)
+    ledger.store_upload(receipt, b"upload")
+    ledger.consistency_proof(2)
+    assert ledger.stored_upload("run", number, 0) == b"upload"
+    assert ledger.has_upload("run", number, 0)
+
+
+def plans(path: Path, asked: Statements) -> list[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return [
+            f"{row[3]} <- {statement}"
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+            for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+
+
+def test_a_round_looks_everything_up_by_key(ledger: Ledger, folder: Path) -> None:
+    one_round(ledger, 0)
+    with statements(ledger) as asked:
+        one_round(ledger, 1)
+    found = plans(folder / "own.db", asked)
+    assert any("ledger_nodes" in plan for plan in found)
+    assert [plan for plan in found if plan.startswith(tuple(f"SCAN {t}" for t in GROWING))] == []
+
+
+def test_a_later_round_asks_the_database_as_often_as_an_early_one(ledger: Ledger) -> None:
+    counts = []
+    for number in range(20):
+        with statements(ledger) as asked:
+            one_round(ledger, number)
+        counts.append(len(asked))
+    assert counts[2] == counts[19]
+
+
+def test_keeping_checkpoints_looks_them_up_by_key(ledger: Ledger, folder: Path) -> None:
+    keeper = CheckpointKeeper.open(folder / "kept.db")
+    keeper.keep(OWN.name, ledger.checkpoint(1), verifier=OWN)
+    shown = Shown(OWN.name, ledger.checkpoint(2), OWN, ledger.consistency_proof(1), since=1)
+    with statements(keeper) as asked:
+        assert keeper.keep_all([shown]) == {}
+    found = plans(folder / "kept.db", asked)
+    assert any("ledger_kept" in plan for plan in found)
+    assert [plan for plan in found if plan.startswith("SCAN ledger_kept")] == []
