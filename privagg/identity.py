@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +21,35 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
 
 SIGNATURE_BYTES = 64
+_REMEMBERED_BYTES = 1 << 13  # 4,096 of them stay within 40 megabytes, and mostly within 10
+
+
+def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:
+    """Check an Ed25519 signature (RFC 8032).
+
+    A short message whose signature was found good is remembered and not computed again in this
+    process: whether it is good follows from the three arguments alone, compared byte for byte.
+    Where one process is many sites, each of which checks every other's statements, that leaves n
+    verifications of n * n. Nothing is remembered of a signature that does not verify.
+
+    Args:
+        public_key: 32 bytes, as the verifier pinned it.
+        message: what was signed.
+        signature: 64 bytes.
+
+    Raises:
+        InvalidSignature: it is not that key's signature of these bytes.
+        ValueError: no Ed25519 public key.
+    """
+    verify = _remembered if len(message) <= _REMEMBERED_BYTES else _verified
+    verify(bytes(public_key), bytes(message), bytes(signature))
+
+
+def _verified(public_key: bytes, message: bytes, signature: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+
+
+_remembered = lru_cache(maxsize=4096)(_verified)
 
 
 @dataclass(frozen=True)
@@ -125,9 +155,7 @@ class Roster:
                 f"nobody called {name!r} is on the roster ({', '.join(sorted(self.keys))})"
             )
         try:
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.keys[name])).verify(
-                signature, message
-            )
+            verify_signature(bytes.fromhex(self.keys[name]), message, signature)
         except InvalidSignature as error:
             raise SignatureError(
                 f"the signature on a message from {name!r} does not verify against the key "

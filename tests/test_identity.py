@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg import identity
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
-from privagg.identity import Identity, Roster
+from privagg.identity import Identity, Roster, verify_signature
 
 
 def test_stored_keys_are_private_and_stable(tmp_path: Path) -> None:
@@ -21,9 +23,9 @@ def test_stored_keys_are_private_and_stable(tmp_path: Path) -> None:
 def test_rfc_8032_vector() -> None:
     """RFC 8032, section 7.1, test 2."""
     secret = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
-    identity = Identity("a", Ed25519PrivateKey.from_private_bytes(secret))
-    assert identity.public_hex == "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
-    assert identity.sign(b"\x72").hex() == (
+    signer = Identity("a", Ed25519PrivateKey.from_private_bytes(secret))
+    assert signer.public_hex == "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+    assert signer.sign(b"\x72").hex() == (
         "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
         "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
     )
@@ -39,6 +41,33 @@ def test_a_roster_names_what_is_wrong() -> None:
         roster.verify("south", b"m", south.sign(b"m"))
     with pytest.raises(ConfigError):
         Roster({"north": "zz"}).verify("north", b"m", b"")
+
+
+def test_a_good_signature_is_computed_once_and_vouches_for_nothing_else() -> None:
+    north, south = Identity.generate("north"), Identity.generate("south")
+    key, other = bytes.fromhex(north.public_hex), bytes.fromhex(south.public_hex)
+    good = north.sign(b"m")
+    before = identity._remembered.cache_info()
+    for _ in range(3):
+        verify_signature(key, b"m", good)
+    after = identity._remembered.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
+    flipped = bytes([good[0] ^ 1]) + good[1:]
+    for wrong in ((other, b"m", good), (key, b"n", good), (key, b"m", flipped), (key, b"m", b"")):
+        for _ in range(2):  # what failed once must fail again
+            with pytest.raises(InvalidSignature):
+                verify_signature(*wrong)
+    verify_signature(key, b"m", good)
+
+
+def test_a_long_message_is_verified_and_not_kept() -> None:
+    north = Identity.generate("north")
+    key, long = bytes.fromhex(north.public_hex), bytes(identity._REMEMBERED_BYTES + 1)
+    size = identity._remembered.cache_info().currsize
+    verify_signature(key, long, north.sign(long))
+    with pytest.raises(InvalidSignature):
+        verify_signature(key, long, north.sign(long[1:]))
+    assert identity._remembered.cache_info().currsize == size
 
 
 @pytest.mark.parametrize("content", [b"", b"not a key", b"-----BEGIN PRIVATE KEY-----\n"])

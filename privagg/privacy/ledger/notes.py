@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.identity import verify_signature
 
 ED25519 = 0x01
 COSIGNATURE = 0x04
@@ -123,7 +124,7 @@ class Verifier:
             LedgerTamperedError: it does not verify.
         """
         try:
-            Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+            verify_signature(self.public_key, message, signature)
         except InvalidSignature as error:
             raise LedgerTamperedError(
                 f"the signature by key {self.name!r} ({self.key_id.hex()}) does not verify"

@@ -10,7 +10,7 @@ allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -94,16 +94,29 @@ class ArrayLayout:
         Raises:
             EncodingError: the vector has another length.
         """
+        made = ArrayRecord()
+        for (name, _, shape), values in zip(self.entries, self._parts(vector), strict=True):
+            made[name] = Array(values.reshape(shape))
+        return made
+
+    def rounded(self, vector: Vector) -> Vector:
+        """What `vector` reads from `arrays(vector)`, without writing them: float64 `(d,)`.
+
+        Raises:
+            EncodingError: the vector has another length.
+        """
+        return np.concatenate([np.empty(0), *self._parts(vector)])
+
+    def _parts(self, vector: Vector) -> Iterator[NDArray[Any]]:
+        """The vector's values array by array, each rounded to its own type."""
         if vector.shape != (self.dimension,):
             raise EncodingError(f"{vector.shape} values for arrays of {self.dimension}")
-        made, start = ArrayRecord(), 0
-        for name, dtype, shape in self.entries:
+        start = 0
+        for _, dtype, shape in self.entries:
             size = math.prod(shape)
             with np.errstate(over="ignore"):  # what a small type cannot hold becomes infinite
-                values = vector[start : start + size].astype(dtype)
-            made[name] = Array(values.reshape(shape))
+                yield vector[start : start + size].astype(dtype)
             start += size
-        return made
 
 
 def _numpy(array: Array) -> NDArray[Any]:
@@ -222,7 +235,7 @@ class TrainRequest:
         except EncodingError as error:
             raise DataError(f"the app's answer is not a model to average: {error}") from error
         # The app started from the arrays, in which the model is rounded to each array's type.
-        return trained - self.layout.vector(self.layout.arrays(parameters))
+        return np.subtract(trained, self.layout.rounded(parameters), out=trained)
 
 
 def _config(facts: Mapping[str, JsonValue]) -> ConfigRecord:

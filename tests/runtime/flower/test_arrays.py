@@ -54,6 +54,21 @@ def test_what_a_strategy_sends_arrives_as_it_was(
     assert read.content(vector) == sent
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    types=st.lists(st.sampled_from(["float16", "float32", "float64"]), min_size=1, max_size=4),
+    values=st.lists(st.floats(width=64), min_size=12, max_size=12),
+)
+def test_rounding_is_what_writing_and_reading_the_arrays_does(
+    types: list[str], values: list[float]
+) -> None:
+    layout = ArrayLayout(tuple((f"w{i}", dtype, (3,)) for i, dtype in enumerate(types)))
+    vector = np.array(values[: 3 * len(types)])
+    assert layout.rounded(vector).tobytes() == layout.vector(layout.arrays(vector)).tobytes()
+    with pytest.raises(EncodingError):
+        layout.rounded(vector[1:])
+
+
 def test_an_update_is_what_the_app_changed_whatever_else_it_answers() -> None:
     arrays = record({"b": (2, 2), "a": (3,)})
     made = request(arrays)
