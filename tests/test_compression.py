@@ -188,7 +188,9 @@ def test_weights_multiply_what_was_encoded() -> None:
     noise = noised_update(weighted, np.zeros(40), draws, released=model)
     for seed in range(50):
         update = np.random.default_rng(seed).normal(size=40)
+        before = update.tobytes()
         sent = noised_update(weighted, update, draws, released=model) - noise
+        assert update.tobytes() == before  # what is computed in place is never the caller's
         assert sent.shape == (32,)
         assert (sent % 3 == 0).all()
         assert 0 < np.linalg.norm(sent) <= 3 * weighted.sensitivity_grid

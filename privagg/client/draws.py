@@ -93,5 +93,8 @@ def noised_update(plan: ClientPlan, update: Vector, draws: Draws, *, released: V
         EncodingError: the plan's numbers are outside the grid's proved range.
     """
     encoding = update_encoding(plan, draws.site, draws.place, released)
-    weighted = encoding.encode(update, draws.coins()) * plan.site(draws.site).weight
-    return np.asarray(weighted + draws.noise(plan.upload_dimension))
+    weighted = encoding.encode(update, draws.coins())
+    weighted *= plan.site(draws.site).weight
+    noised = draws.noise(plan.upload_dimension)
+    noised += weighted
+    return noised

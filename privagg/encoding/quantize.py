@@ -92,6 +92,8 @@ class UpdateEncoding:
 
     def _round(self, values: Floats, stream: ByteStream) -> Integers:
         """Clip, scale and round within the norm; the last resort is truncation, which always is."""
+        if self.rounding is Rounding.TRUNCATE:
+            return self.grid.quantise_update(values)
         scaled = self.grid.scaled_records(values[np.newaxis])[0]
         if self.rounding is Rounding.NEAREST:
             rounded: Integers = np.rint(scaled).astype(np.int64)

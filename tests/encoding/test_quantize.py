@@ -66,6 +66,20 @@ def test_the_norm_holds_with_any_coins(
         assert not encoded.any()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    update=hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(width=64)),
+    steps=st.sampled_from([2, 10, 2**16, 2**30]),
+)
+def test_truncation_is_the_rule_of_records(update: Array, steps: int) -> None:
+    grid, before = Grid(1.0, steps), update.tobytes()
+    encoded = UpdateEncoding(grid, Transform(len(update)), Rounding.TRUNCATE).encode(
+        update, OneWord(0)
+    )
+    assert np.array_equal(encoded, grid.clamp(grid.quantise_update(update)))
+    assert update.tobytes() == before
+
+
 def test_draws_beyond_the_bound_are_no_more_frequent_than_stated() -> None:
     """2,000 draws against e^(-1/2); one-sided binomial test, false alarm 1e-6, seed fixed."""
     n, steps = 400, 30

@@ -23,6 +23,7 @@ from privagg.errors import LedgerError, LedgerTamperedError, MissingDependencyEr
 from privagg.privacy.ledger import schema
 
 BUSY_TIMEOUT_S = 120
+_PAGE_BYTES = 1 << 14  # an upload of megabytes is written page by page, twice; entries do not care
 _WRITING = "privagg_ledger_writing"
 
 Location = Path | str
@@ -164,6 +165,7 @@ def _engine(url: URL, read_only: bool) -> Engine:
             if read_only:
                 connection.execute("PRAGMA query_only=ON")
             else:
+                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # heeded by a new file only
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
 

@@ -88,3 +88,10 @@ def test_keeping_checkpoints_looks_them_up_by_key(ledger: Ledger, folder: Path) 
     found = plans(folder / "kept.db", asked)
     assert any("ledger_kept" in plan for plan in found)
     assert [plan for plan in found if plan.startswith("SCAN ledger_kept")] == []
+
+
+def test_an_upload_is_written_in_large_pages(ledger: Ledger, folder: Path) -> None:
+    one_round(ledger, 0)
+    with closing(sqlite3.connect(folder / "own.db")) as database:
+        assert database.execute("PRAGMA page_size").fetchone() == (16384,)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
