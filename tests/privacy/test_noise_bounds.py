@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privagg.privacy import noise_table
 from privagg.privacy.noise_bounds import (
     decimal_above,
     join_distance,
@@ -42,6 +43,15 @@ def test_thresholds_are_the_floor_of_the_exact_cumulative_law(stddev: Fraction) 
         for m in range(0, len(thresholds), max(1, len(thresholds) // 150)):
             exact = mp.erf((2 * m + 1) / (2 * number(stddev) * mp.sqrt(2))) * 2**MAGNITUDE_BITS
             assert thresholds[m] <= exact < thresholds[m] + 1
+
+
+@pytest.mark.parametrize("bits", [8, 120, 500])
+def test_a_floor_that_a_precision_leaves_open_is_decided_by_a_higher_one(
+    monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    thresholds = cumulative_thresholds(Fraction(65, 4))
+    monkeypatch.setattr(noise_table, "_FIRST_BITS", bits)
+    assert cumulative_thresholds(Fraction(65, 4)) == thresholds
 
 
 @pytest.mark.parametrize("stddev", [Fraction(16), Fraction(65, 4), Fraction(64)])
