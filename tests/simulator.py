@@ -18,7 +18,7 @@ from privagg.client.site import Pins, Site
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
-from privagg.privacy.plan import DistributedPlan, SiteTerms
+from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, RoundOutcome, run_round
 from privagg.secure.keyholder import KeyHolder, OpeningRule
@@ -69,7 +69,13 @@ class Simulation:
     """Four sites, a coordinator and a key holder under one plan."""
 
     def __init__(
-        self, folder: Path, *, scheme_name: str = "plaintext", budget: str = "1000", **plan: Any
+        self,
+        folder: Path,
+        *,
+        kind: type[TrainingPlan] = DistributedPlan,
+        scheme_name: str = "plaintext",
+        budget: str = "1000",
+        **plan: Any,
     ) -> None:
         self.folder = folder
         facts: dict[str, Any] = {
@@ -81,10 +87,10 @@ class Simulation:
             "delta": Decimal("1e-5"),
             "custody": "authority",
             "scheme": scheme_name,
-            "sampling_rate": Decimal("0.5"),
+            **({"sampling_rate": Decimal("0.5")} if kind is DistributedPlan else {}),
             **plan,
         }
-        self.plan = DistributedPlan.model_validate(facts)
+        self.plan = kind.model_validate(facts)
         self.scheme = scheme(scheme_name)
         requirement = requirement_of(self.plan, security_bits=128)
         self.key = self.scheme.generate_key(self.scheme.choose_parameters(requirement))
@@ -111,12 +117,15 @@ class Simulation:
         self.run = run
         self.watch = CheckpointWatch(self.keeper, self.roster)
 
+    def _budget_key(self, name: str) -> BudgetKey:
+        return BudgetKey(name, self.plan.unit.value)
+
     def _ledger(self, name: str, budget: Decimal) -> Ledger:
         ledger = Ledger.create(
             self.folder / f"{name}.sqlite", name, signing_key=self.identities[name].key
         )
         ledger.set_budget(
-            BudgetKey(name, "record"), budget, Decimal("1e-5"), who=name, why="simulation"
+            self._budget_key(name), budget, Decimal("1e-5"), who=name, why="simulation"
         )
         return ledger
 
@@ -186,4 +195,4 @@ class Simulation:
         return np.asarray(total, dtype=np.float64) * float(factor)
 
     def charges(self, name: str) -> int:
-        return self.ledgers[name].spent(BudgetKey(name, "record")).charges
+        return self.ledgers[name].spent(self._budget_key(name)).charges

@@ -1,4 +1,4 @@
-"""Trees of aggregators: disjoint partial sums merge, everything else is refused."""
+"""Uploads and partial sums: what fits is folded in, each lie is refused for its own reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from privagg.errors import (
+    CiphertextError,
     CohortError,
+    KeyMismatchError,
     MessageError,
     PrivaggError,
     ReplayError,
@@ -19,7 +21,9 @@ from privagg.errors import (
     WrongRoundError,
 )
 from privagg.identity import Identity, Roster
-from privagg.messages import Message, OpenRequest, PartialSum, read_message
+from privagg.messages import Message, OpenRequest, PartialSum, Presence, Refusal, read_message
+from privagg.secure.contributors import bitmap_of
+from privagg.secure.wire import EncryptedTensor
 from privagg.server.aggregator import Aggregator
 from tests.simulator import DIMENSION, NAMES, Simulation
 from tests.test_round import start_frame
@@ -132,3 +136,151 @@ def test_memory_is_that_of_one_model_whatever_the_cohort(plain: Simulation) -> N
     request = made.open_request(plain.identities["coordinator"])
     assert isinstance(request.header, OpenRequest)
     assert request.header.tensor_bytes == len(request.payload) < 8 * DIMENSION + 1024
+
+
+# --- one lie at a time, by a site whose signature is true -----------------------------------------
+
+ELSEWHERE = "ab" * 32
+
+
+class Uploads:
+    """A site's honest upload, and what becomes of it when a part is changed and signed anew."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.frame = simulation.sites["east"].handle(start_frame(simulation))
+        self.message = read_message(self.frame, simulation.roster)
+
+    def signed(self, payload: bytes = b"", **changes: object) -> bytes:
+        header = self.message.header.model_copy(update=changes)
+        identity = self.simulation.identities["east"]
+        return Message.sign(identity, header, payload or bytes(self.message.payload)).to_bytes()
+
+    def labelled(self, **changes: object) -> bytes:
+        """The tensor inside with other labels; the message around it says the truth."""
+        tensor = EncryptedTensor.from_bytes(self.message.payload, max_bytes=10**6)
+        return self.signed(replace(tensor, **changes).to_bytes())  # type: ignore[arg-type]
+
+    def said(self, kind: type[Presence | Refusal], **facts: object) -> bytes:
+        place = self.message.header.model_dump(include={"run", "round", "attempt", "plan_digest"})
+        header = kind.model_validate({**place, "sender": "east", **facts})
+        return Message.sign(self.simulation.identities["east"], header).to_bytes()
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Uploads:
+    return Uploads(Simulation(tmp_path_factory.mktemp("aggregator")))
+
+
+@pytest.mark.parametrize(
+    ("lie", "error", "reason"),
+    [
+        (lambda u: u.signed(run="run-2"), WrongRoundError, "answered for run run-2"),
+        (lambda u: u.signed(round=2), WrongRoundError, "round 2"),
+        (lambda u: u.signed(attempt=2), WrongRoundError, "attempt 2"),
+        (lambda u: u.signed(plan_digest=ELSEWHERE), WrongRoundError, "plan abab"),
+        (lambda u: u.signed(key_id=ELSEWHERE), KeyMismatchError, "encrypted under key abab"),
+        (lambda u: u.labelled(run="run-2"), WrongRoundError, "labelled with another round"),
+        (lambda u: u.labelled(round=2), WrongRoundError, "labelled with another round"),
+        (lambda u: u.labelled(attempt=2), WrongRoundError, "labelled with another round"),
+        (lambda u: u.labelled(key_id=ELSEWHERE), WrongRoundError, "labelled with another round"),
+        (lambda u: u.labelled(scheme="bfv"), CiphertextError, "the tensor says"),
+        (lambda u: u.labelled(length=DIMENSION + 1), CiphertextError, "the tensor says"),
+        (lambda u: u.labelled(packing="another"), CiphertextError, "the tensor says"),
+        (
+            lambda u: u.labelled(parameters_fingerprint=ELSEWHERE),
+            CiphertextError,
+            "the tensor says",
+        ),
+        (
+            lambda u: u.labelled(contributors=bitmap_of(("west",), NAMES)),
+            CiphertextError,
+            "names other sites",
+        ),
+        (
+            lambda u: u.labelled(contributors=bitmap_of(("east", "west"), NAMES)),
+            CiphertextError,
+            "names other sites",
+        ),
+        (lambda u: u.signed(b"nonsense"), MessageError, "upload of 'east'"),
+        (
+            lambda u: u.said(Presence, nonce=ELSEWHERE, problem=""),
+            MessageError,
+            "sent a Presence, not an upload",
+        ),
+        (
+            lambda u: u.said(Refusal, reason="budget", message="no more"),
+            CohortError,
+            "refuses this round: no more",
+        ),
+    ],
+)
+def test_an_upload_that_lies_is_refused_for_what_it_is(
+    uploads: Uploads, lie: Callable[[Uploads], bytes], error: type[Exception], reason: str
+) -> None:
+    made = aggregator(uploads.simulation)
+    with pytest.raises(error, match=reason):
+        made.receive(lie(uploads), sender="east")
+    assert made.contributors == ()
+    made.receive(uploads.frame, sender="east")
+    assert made.partial_sum(LEFT).payload == branch(uploads.simulation, LEFT, ("east",)).payload
+
+
+def test_who_delivers_must_be_who_signed(uploads: Uploads) -> None:
+    with pytest.raises(UnknownPartyError, match="'west' delivered a message signed by 'east'"):
+        aggregator(uploads.simulation).receive(uploads.frame, sender="west")
+
+
+def test_who_was_not_asked_is_not_added(uploads: Uploads) -> None:
+    made = aggregator(uploads.simulation)
+    made.terms = replace(made.terms, cohort=("north", "south", "west"))
+    with pytest.raises(UnknownPartyError, match="not in this round's cohort"):
+        made.receive(uploads.frame)
+
+
+def test_too_few_are_not_asked_to_be_opened(uploads: Uploads) -> None:
+    made = aggregator(uploads.simulation)
+    made.receive(uploads.frame)
+    with pytest.raises(CohortError, match="1 of 4 sites contributed; the plan opens 4"):
+        made.open_request(uploads.simulation.identities["coordinator"])
+
+
+def signed_branch(simulation: Simulation, **changes: object) -> bytes:
+    """A branch whose only contributor signed other facts; the sum in it says the truth."""
+    honest = branch(simulation, LEFT, ("east",))
+    upload = Uploads(simulation).signed(**changes)  # type: ignore[arg-type]
+    statement = read_message(upload, simulation.roster).statement
+    header = honest.header.model_copy(update={"contributions": (statement,)})
+    return Message.sign(LEFT, header, bytes(honest.payload)).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"run": "run-2"}, WrongRoundError),
+        ({"round": 2}, WrongRoundError),
+        ({"plan_digest": ELSEWHERE}, WrongRoundError),
+        ({"key_id": ELSEWHERE}, KeyMismatchError),
+    ],
+)
+def test_a_branch_answers_for_what_its_sites_signed(
+    plain: Simulation, changes: dict[str, object], error: type[Exception]
+) -> None:
+    root = aggregator(plain)
+    with pytest.raises(error, match="'east'"):
+        root.receive(signed_branch(plain, **changes))
+    assert root.contributors == ()
+    honest = branch(plain, LEFT, ("east",))
+    relabelled = honest.header.model_copy(update=changes)
+    with pytest.raises(error, match="'left'"):
+        root.receive(Message.sign(LEFT, relabelled, bytes(honest.payload)).to_bytes())
+    root.receive(signed_branch(plain))
+    assert root.contributors == ("east",)
+
+
+def test_a_branch_holds_nobody_who_was_not_asked(plain: Simulation) -> None:
+    root = aggregator(plain)
+    root.terms = replace(root.terms, cohort=("north", "south", "west"))
+    with pytest.raises(UnknownPartyError, match="'east' is not in this round's cohort"):
+        root.receive(branch(plain, LEFT, ("north", "east")).to_bytes())
+    assert root.contributors == ()
