@@ -82,7 +82,7 @@ def test_a_later_round_asks_the_database_as_often_as_an_early_one(ledger: Ledger
 def test_keeping_checkpoints_looks_them_up_by_key(ledger: Ledger, folder: Path) -> None:
     keeper = CheckpointKeeper.open(folder / "kept.db")
     keeper.keep(OWN.name, ledger.checkpoint(1), verifier=OWN)
-    shown = Shown(OWN.name, ledger.checkpoint(2), OWN, ledger.consistency_proof(1), since=1)
+    shown = Shown(OWN.name, ledger.checkpoint(2), OWN, {1: ledger.consistency_proof(1)}, (1,))
     with statements(keeper) as asked:
         assert keeper.keep_all([shown]) == {}
     found = plans(folder / "kept.db", asked)
