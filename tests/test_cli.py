@@ -317,6 +317,24 @@ def test_check_prints_the_plan_and_leaves_nothing_behind(call: Call, tmp_path: P
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("noise", ["10", "100", "12.50"])
+def test_check_prints_the_noise_multiplier_whole(call: Call, tmp_path: Path, noise: str) -> None:
+    path = _quick(tmp_path, **{"epsilon = 1 ": f"noise_multiplier = {noise}\nepsilon = 1 "})
+    shown = " ".join(call("check", path, "--no-data").out.split())
+    assert f"noise multiplier {Decimal(noise).normalize():f} (each site" in shown
+
+
+def test_no_digit_of_a_noise_multiplier_is_rounded_up(call: Call) -> None:
+    """Arithmetic of 28 digits would take 1 for this, and prove the epsilon of more noise."""
+    below_one = "0." + 50 * "9"
+    for relation, stated in (("add-or-remove-one", below_one), ("replace-one", "0.4" + 49 * "9")):
+        answer = call("epsilon", "-s", below_one, "-n", "1", "-d", "1e-5", "--no-peers", "--json",
+                      "--adjacency", relation)  # fmt: skip
+        (term,) = answer.json["event"]["terms"]
+        assert Decimal(term["mechanism"]["noise_multiplier"]) <= Decimal(below_one)
+        assert term["mechanism"]["noise_multiplier"].startswith(stated)
+
+
 def test_check_json_says_what_the_plan_costs(call: Call, tmp_path: Path) -> None:
     facts = call("check", _quick(tmp_path), "--no-data", "--json").json
     epsilons = [Decimal(row["epsilon"]) for row in facts["epsilon_by_round"]]

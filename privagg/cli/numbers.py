@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,9 @@ from privagg.cli.releases import GAUSSIAN, MECHANISMS, TREE, described
 from privagg.errors import CertificationError, ConfigError, PrivacyError, UnknownEventError
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.releases import Release
+
+_DOWNWARD = Context(prec=60, rounding=ROUND_FLOOR)
+"""For noise multipliers: as many digits as an event takes, and none is rounded up."""
 
 ADJACENCIES = ("add-or-remove-one", "replace-one")
 
@@ -89,7 +92,7 @@ def epsilon(
     """  # fmt: skip
     check_delta(delta)
     moved = _sensitivity(sampling_rate, adjacency)
-    multipliers = [value / moved for value in noise_multiplier]
+    multipliers = [_DOWNWARD.divide(value, Decimal(moved)) for value in noise_multiplier]
     event: DpEvent | None
     if mechanism == GAUSSIAN:
         rounds_event = mixed_rounds(sampling_rate, multipliers, rounds)
@@ -261,7 +264,9 @@ def calibrate(
     def event_of(multiplier: Decimal) -> DpEvent:
         event = DpEvent()
         for rate, count in zip(rates, counts, strict=True):
-            event += DpEvent.once(Mechanism.of(rate, multiplier / moved), count=count)
+            event += DpEvent.once(
+                Mechanism.of(rate, _DOWNWARD.divide(multiplier, Decimal(moved))), count=count
+            )
         return event
 
     accountant = default_accountant()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from privagg.cli import console
 from privagg.errors import PrivaggError
+from privagg.privacy.events import plain_decimal
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -188,7 +189,7 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
 
     sites = facts["sites"]
     records = sum(site["records"] for site in sites)
-    noise = facts["noise_multiplier"].rstrip("0").rstrip(".") or "0"
+    noise = plain_decimal(Decimal(facts["noise_multiplier"]))
     pairs = [
         ("way of being private", f"{facts['mode']}, the unit is a {facts['unit']}"),
         ("noise multiplier", f"{noise}  (each site adds {facts['noise_share_stddev_grid']:.1f} "

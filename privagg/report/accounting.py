@@ -25,6 +25,13 @@ NOTHING = DpEvent()
 NO_PRIVACY = DpEvent.once(Mechanism(kind="non-private"))
 _EXACT = Context(prec=400, rounding=ROUND_CEILING)
 
+UNSTEERED = (
+    "who took part in which round, and when the run ended, was not decided by looking at what "
+    "earlier rounds released (else what holds is the ε of the budget)"
+)
+"""Of every figure for other rounds than the plan's, all alike: the ε of what happened to be run is
+proved where that was fixed beforehand (Rogers, Roth, Ullman & Vadhan 2016: odometers, filters)."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -72,6 +79,7 @@ def committed_guarantee(
     rows = plan.observers(site, plan.minimum_survivors)
     row = row_against(rows, "sites" if plan.colluders else "model-users", plan.colluders)
     bound = bounds.epsilon(event, plan.delta)
+    unsteered = () if counted.total() == plan.rounds else (UNSTEERED,)
     return BoundedEvent(
         epsilon=bound.upper,
         epsilon_lower=bound.lower,
@@ -82,7 +90,7 @@ def committed_guarantee(
         colluding_sites=plan.colluders,
         method=bound.method,
         certified=bound.certified,
-        assumptions=row.assumptions,
+        assumptions=(*row.assumptions, *unsteered),
         event=event,
     )
 
@@ -103,6 +111,7 @@ def observer_matrix(
 
     single = row_against(rows_of(1), "model-users", 0).event
     counted = Counter(attempts)
+    as_planned = len(attempts) == plan.rounds and len(counted) == 1
     found = []
     for full in rows_of(plan.addends):
         events, assumptions = [], list(full.assumptions) if not attempts else []
@@ -116,6 +125,8 @@ def observer_matrix(
                 event = NO_PRIVACY
             events.append(repeated(event, count))
             assumptions += seen.assumptions
+        if attempts and not as_planned:
+            assumptions.append(UNSTEERED)
         total = compose(NOTHING, NOTHING, *events)
         bound = bounds.epsilon(total, plan.delta)
         found.append(

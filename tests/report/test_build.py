@@ -6,6 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from privagg.errors import LedgerError
@@ -13,6 +14,7 @@ from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger.composition import compose
 from privagg.report import Report, build_report, runs_of, write_report
+from privagg.report.accounting import UNSTEERED
 from privagg.report.model import ObserverRow, SiteReport
 from privagg.report.sentences import summarise, unprotected
 from tests.report.worlds import World, distributed
@@ -87,6 +89,21 @@ def test_with_no_dropouts_and_one_colluder_the_realised_figure_beats_the_committ
 ) -> None:
     for site in report("smooth").sites:
         assert _row(site, "model-users", 0).epsilon < site.committed.epsilon
+
+
+def test_figures_for_other_rounds_than_the_plans_rest_on_nobody_having_steered_them(
+    tmp_path: Path, report: GetReport
+) -> None:
+    """An end or a dropout chosen by the results is no composition of rounds fixed beforehand."""
+    for site in report("smooth").sites:
+        assert not any(UNSTEERED in row.assumptions for row in (site.committed, *site.guarantees))
+    for site in report("three-hospitals").sites:
+        assert all(UNSTEERED in row.assumptions for row in site.guarantees)
+    made = World(tmp_path, distributed(rounds=2))
+    made.start()
+    made._round(1, np.random.default_rng(1))
+    for site in made.report().sites:
+        assert all(UNSTEERED in row.assumptions for row in (site.committed, *site.guarantees))
 
 
 def test_under_plaintext_the_aggregator_reads_single_uploads(report: GetReport) -> None:
