@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from math import sqrt
@@ -13,7 +14,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from privagg.errors import NoiseError, PlanError
-from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, SiteTerms, load_plan
+from privagg.privacy.events import DpEvent
+from privagg.privacy.noise import total_distance
+from privagg.privacy.plan import (
+    ClientPlan,
+    Compression,
+    DistributedPlan,
+    LocalPlan,
+    Rounding,
+    SiteTerms,
+    TrainingPlan,
+    load_plan,
+)
 
 
 def sites(*records: int, weights: tuple[int, ...] = ()) -> tuple[SiteTerms, ...]:
@@ -53,6 +65,16 @@ def client(**changes: object) -> ClientPlan:
         **changes,
     }
     return ClientPlan.model_validate(facts)
+
+
+def local(**changes: object) -> LocalPlan:
+    facts = {
+        **distributed().model_dump(exclude={"mode"}),
+        "local_steps": 3,
+        "update_bound": Decimal(2),
+        **changes,
+    }
+    return LocalPlan.model_validate(facts)
 
 
 def multiplier(plan: DistributedPlan | LocalPlan | ClientPlan, site: str = "s0") -> float:
@@ -137,9 +159,7 @@ def test_client_sampling_claims_no_amplification() -> None:
 
 
 def test_local_noise_is_whole_at_every_site() -> None:
-    plan = LocalPlan.model_validate(
-        {**distributed().model_dump(exclude={"mode"}), "local_steps": 3, "update_bound": Decimal(2)}
-    )
+    plan = local()
     event = plan.committed_event("s2")
     assert event.terms[0].count == 3
     assert multiplier(plan) == pytest.approx(2.0, rel=1e-6)
@@ -210,3 +230,114 @@ def test_no_noise_is_no_privacy() -> None:
     plan = distributed(noise_multiplier=0)
     assert plan.noise is None
     assert not plan.committed_event("s0").is_private
+
+
+# --- what is charged, to the last part ------------------------------------------------------------
+
+
+def test_colluders_know_their_own_shares() -> None:
+    """Whose shares are known hide nobody: the charge counts on none of them."""
+    for plan in (distributed(dropouts=1, colluders=2), client(dropouts=1, colluders=2)):
+        assert plan.counted_shares == len(plan.sites) - 3
+        assert plan.noise is not None
+        sensitivity = plan.sensitivity_grid
+        left = (plan.noise.stddev_grid / sensitivity) ** 2 * plan.counted_shares
+        assert Fraction(str(multiplier(plan))) ** 2 <= left
+        assert multiplier(plan) == pytest.approx(sqrt(left), rel=1e-9)
+        assert sqrt(left) == pytest.approx(float(plan.noise_multiplier), rel=1e-4)
+
+
+def test_a_cohort_has_the_shares_of_those_who_are_asked() -> None:
+    plan = client(cohort_size=4, dropouts=1, colluders=1)
+    assert plan.counted_shares == 2
+    assert plan.noise is not None
+    everyone = client(dropouts=1, colluders=1)
+    assert everyone.noise is not None
+    ratio = float(plan.noise.stddev_grid / everyone.noise.stddev_grid)
+    assert ratio == pytest.approx(sqrt(8 / 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("kept", [None, 5])
+def test_the_integer_noises_distance_is_charged_for_every_coordinate(kept: int | None) -> None:
+    """Rounded, cut and shared noise is not quite a Gaussian; delta pays for the difference."""
+    compression = None if kept is None else Compression(kept=kept)
+    for plan in (distributed(compression=compression), client(compression=compression)):
+        assert plan.noise is not None
+        (stddev, shares) = (plan.noise.stddev_grid, plan.counted_shares)
+        coordinates = kept or plan.dimension
+        charged = total_distance(stddev_grid=stddev, dimension=coordinates, shares=shares)
+        assert plan.committed_event("s0").distance == charged > 0
+    # Compressed after its noise, a local update has noise on every coordinate.
+    plan = local(compression=compression and Compression(kept=kept, rounding=Rounding.NEAREST))
+    assert plan.noise is not None
+    step = total_distance(stddev_grid=plan.noise.stddev_grid, dimension=plan.dimension, shares=1)
+    assert plan.step_event().distance == step > 0
+    assert plan.committed_event("s0").distance >= 3 * step
+
+
+@pytest.mark.parametrize("make", [distributed, local, client])
+def test_what_was_not_opened_was_not_realised(make: Callable[..., TrainingPlan]) -> None:
+    plan = make()
+    others = plan.names[1:]
+    assert plan.realised_event("s0", others) == DpEvent()
+    assert plan.realised_event("s1", others).is_private
+    assert plan.realised_event("s1", others).terms
+
+
+@pytest.mark.parametrize("make", [distributed, local, client])
+def test_a_roster_names_everybody_once(make: Callable[..., TrainingPlan]) -> None:
+    one, *rest = make().sites
+    twin = one.model_copy(update={"dataset": "another"})
+    with pytest.raises(ValidationError, match="site names must differ"):
+        make(sites=(one, twin, *rest))
+    heir = one.model_copy(update={"name": "heir"})
+    with pytest.raises(ValidationError, match="each data set has one owner"):
+        make(sites=(one, heir, *rest))
+
+
+def test_a_round_that_nobody_survives_is_none() -> None:
+    with pytest.raises(ValidationError, match="dropouts = 4 leaves no contribution of 4"):
+        local(dropouts=4)
+
+
+@pytest.mark.parametrize("make", [distributed, client])
+def test_a_site_that_opens_is_not_shown_every_upload(make: Callable[..., TrainingPlan]) -> None:
+    with pytest.raises(ValidationError, match="would show every upload to the site that opens"):
+        make(strict=True, custody="sites")
+
+
+def test_a_cohort_is_no_larger_than_the_roster_and_keeps_a_share() -> None:
+    with pytest.raises(ValidationError, match="cohort_size 11 exceeds the 10 clients"):
+        client(cohort_size=11)
+    with pytest.raises(ValidationError, match="leave no honest noise share among 4 clients"):
+        client(cohort_size=4, dropouts=2, colluders=2)
+
+
+def test_sums_that_could_wrap_are_refused_in_every_mode() -> None:
+    heavy = (10**9,) * 3
+    with pytest.raises(PlanError, match="2\\*\\*62"):
+        local(update_levels=2**31, sites=sites(5, 5, 5, weights=heavy))
+    with pytest.raises(PlanError, match="2\\*\\*62"):
+        client(sites=sites(5, 5, 5, weights=heavy), sensitivity_grid=2**31, noise_multiplier=0)
+
+
+def test_a_sampled_cohort_may_hold_the_heaviest_clients() -> None:
+    plan = client(sites=sites(*(5,) * 4, weights=(1, 2, 3, 4)), cohort_size=2, colluders=0)
+    assert plan.noise is not None
+    assert plan.sum_bound == (4 + 3) * plan.sensitivity_grid + 2 * plan.noise.bound
+
+
+def test_who_reads_single_uploads_is_held_off_by_one_share_alone() -> None:
+    plan = distributed()
+    alone = plan.event_of_shares(1)
+
+    def rows(**changes: object) -> dict[tuple[str, int], DpEvent]:
+        return {
+            (o.name, o.colluding_sites): o.event for o in distributed(**changes).observers("s0", 4)
+        }
+
+    for k in range(4):
+        assert rows()["key-holder", k] == plan.event_of_shares(4 - k)
+        assert rows(strict=True)["key-holder", k] == alone
+    bare = distributed(scheme="plaintext").observers("s0", 4)
+    assert not any("adds honestly" in text for row in bare for text in row.assumptions)
