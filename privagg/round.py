@@ -324,7 +324,7 @@ def _collect(
         **job.heading(result),
         key_id=job.key_id,
         cohort=result.cohort,
-        kept_sizes=job.watch.asked(result.cohort),
+        kept_sizes=job.watch.asked(result.cohort, job.opener),
         settings=dict(settings),
     )
     payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()

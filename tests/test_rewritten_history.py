@@ -52,7 +52,7 @@ class BlindWatch(CheckpointWatch):
 class MuteWatch(BlindWatch):
     """A coordinator that does not even ask."""
 
-    def asked(self, cohort: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    def asked(self, cohort: Sequence[str], opener: str) -> dict[str, tuple[int, ...]]:
         return {}
 
 

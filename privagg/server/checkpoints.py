@@ -52,9 +52,14 @@ class CheckpointWatch:
             if party in self._heard:
                 self.hear(party, sizes)
 
-    def asked(self, cohort: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Site -> every size that its next upload has to prove to extend."""
-        keepers = (self.kept_sizes(cohort), *self._heard.values())
+    def asked(self, cohort: Sequence[str], opener: str) -> dict[str, tuple[int, ...]]:
+        """Site -> every size that its next upload has to prove to extend.
+
+        To the round's own parties: what a site that sits it out keeps is asked for when it is back,
+        or thousands of clients would ask for more proofs than an upload holds.
+        """
+        heard = (self._heard.get(party, {}) for party in (*cohort, opener))
+        keepers = (self.kept_sizes(cohort), *heard)
         found = {
             site: {size for sizes in keepers for size in sizes.get(site, ())} for site in cohort
         }
