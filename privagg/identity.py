@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from privagg.durable import sync_folder
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
 
 SIGNATURE_BYTES = 64
@@ -105,6 +106,7 @@ class Identity:
                 os.fsync(file.fileno())
             with suppress(FileExistsError):
                 os.link(temporary, path)
+                sync_folder(path.parent)
         finally:
             os.unlink(temporary)
 

@@ -31,6 +31,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from privagg.durable import sync_folder
 from privagg.errors import ConfigError
 from privagg.identity import Identity, Roster
 
@@ -207,6 +208,7 @@ def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
         if not secret:
             os.chmod(part, 0o644)
         os.replace(part, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
@@ -225,6 +227,7 @@ def write_new(path: Path, data: bytes, *, secret: bool = False) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(part, data, secret=secret)
         os.link(part, path)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise ConfigError(
             f"{path} exists already and is never overwritten; move it away if you mean it"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from privagg.durable import sync_folder
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger import canonical
@@ -158,6 +159,7 @@ def write_new(path: Path, pieces: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(part, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise LedgerError(f"cannot write {path}: {error.strerror}") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, insert, select, text
 
+from privagg.durable import sync_folder
 from privagg.errors import LedgerError
 from privagg.privacy.ledger import log, merkle, schema
 from privagg.privacy.ledger.bundle import Bundle
@@ -64,6 +65,7 @@ def back_up(store: Store, path: Path) -> None:
     finally:
         os.close(handle)
     os.rename(part, path)
+    sync_folder(path.parent)
 
 
 def restore(source: Path, location: Location, key: Ed25519PrivateKey) -> None:

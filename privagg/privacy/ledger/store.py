@@ -19,6 +19,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import InterfaceError as SqlInterfaceError
 
+from privagg.durable import sync_folder
 from privagg.errors import LedgerError, LedgerTamperedError, MissingDependencyError
 from privagg.privacy.ledger import schema
 
@@ -73,11 +74,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.path.parent)
         except FileExistsError:
             return
         except OSError as error:

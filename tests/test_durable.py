@@ -1,0 +1,43 @@
+"""Files that must outlive a power loss: their folder is synced once they have their name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from privagg.deployment.layout import write_new, write_whole
+from privagg.identity import Identity
+from privagg.privacy.ledger.bundle import write_new as write_bundle
+from privagg.privacy.ledger.store import Store
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "identity key": lambda path: Identity.load_or_create("north", path),
+    "secret that must not be there yet": lambda path: write_new(path, b"x", secret=True),
+    "file that is replaced": lambda path: write_whole(path, b"x"),
+    "bundle": lambda path: write_bundle(path, [b"x"]),
+    "ledger": lambda path: Store(path, read_only=False).make_file(),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_files_name_is_synced_after_it_is_given(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen, fsync = tmp_path / "file", [], os.fsync
+
+    def watched(handle: int) -> None:
+        if os.path.sameopenfile(handle, folder):
+            seen.append(path.exists())
+        fsync(handle)
+
+    folder = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr(os, "fsync", watched)
+    try:
+        WRITERS[name](path)
+    finally:
+        os.close(folder)
+    assert seen
+    assert seen[-1]
