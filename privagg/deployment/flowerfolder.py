@@ -33,7 +33,6 @@ from privagg.deployment.layout import (
 )
 from privagg.errors import ConfigError
 
-SUPERLINK_PORT = 9092
 NODE_PORT = 9094
 
 

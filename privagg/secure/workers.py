@@ -150,6 +150,8 @@ class _Helper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def write_frame(file: IO[bytes], data: Buffer) -> None:

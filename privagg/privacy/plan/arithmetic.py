@@ -23,8 +23,3 @@ def sqrt_floor_decimal(value: Fraction, places: int = DECIMALS) -> Decimal:
     """Largest decimal with `places` places whose square is at most `value` (>= 0)."""
     scaled = value * 10 ** (2 * places)
     return Decimal(isqrt(scaled.numerator // scaled.denominator)).scaleb(-places)
-
-
-def as_fraction(value: Decimal) -> Fraction:
-    """The exact rational value of a decimal."""
-    return Fraction(value)

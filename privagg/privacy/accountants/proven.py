@@ -1,0 +1,163 @@
+"""The certified accountant: the only one whose figure is a proof."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from privagg.errors import CertificationError
+from privagg.privacy.accountant import EpsilonBound, round_up
+from privagg.privacy.accountants.folding import (
+    DOWN,
+    INFINITE,
+    UP,
+    check_delta,
+    check_relation,
+    without_mechanism,
+)
+from privagg.privacy.events import DpEvent, Mechanism
+
+if TYPE_CHECKING:
+    from privagg.privacy import certified
+    from privagg.privacy.certified import ContourState
+
+
+class CertifiedAccountant:
+    """The proven bound of `privagg.privacy.certified`, as an accountant.
+
+    A composition that grows round by round, as a ledger's does, is followed on its contours, so
+    that a further round of a known mechanism costs milliseconds. One object may be used by several
+    threads; they take turns.
+    """
+
+    name = "certified"
+
+    def __init__(self) -> None:
+        self._followed: list[ContourState] = []
+
+    def epsilon(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """Enclose epsilon at `delta` in a proven interval.
+
+        Raises:
+            CertificationError: delta lies outside (0, 1).
+            UnknownEventError: the event has a relation or mechanism without a proof.
+        """
+        check_delta(delta)
+        check_relation(event)
+        if not event.is_private:
+            return EpsilonBound(INFINITE, None, "no guarantee: a release without noise", True)
+        if not event.terms:
+            return without_mechanism(event, delta, "total-variation distance alone")
+        if event.distance >= delta:
+            return EpsilonBound(INFINITE, None, "the distance uses up delta", True)
+        composition = proven_composition(event)
+        try:
+            with ball_arithmetic:
+                interval = self._following(composition).epsilon(
+                    Fraction(delta), extra_distance=Fraction(event.distance)
+                )
+        except CertificationError:
+            if all(mechanism.sampling_rate == 1 for mechanism in composition):
+                # Infinity always holds. With so little noise the event's distance, times
+                # e^epsilon, exceeds delta before the Gaussian's own share falls below it.
+                return EpsilonBound(INFINITE, None, "no finite bound could be proven", True)
+            return self._without_amplification(event, delta)
+        return EpsilonBound(
+            upper=_decimal_bound(interval.upper, UP),
+            lower=_decimal_bound(interval.lower, DOWN),
+            method=interval.method,
+            certified=True,
+        )
+
+    def _without_amplification(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """Every record in every round: by convexity never less than what sampling leaves.
+
+        The mixture (1 - q) Q + q P diverges from Q by at most q times the divergence of P from Q,
+        in either direction at most that of the unsampled pair, at every epsilon >= 0; so the
+        unsampled Gaussian dominates, and composition keeps that.
+        """
+        unsampled = DpEvent(distance=event.distance)
+        for term in event.terms:
+            mechanism = Mechanism.of(Decimal(1), term.mechanism.noise_multiplier)
+            unsampled = unsampled + DpEvent.once(mechanism, count=term.count)
+        bound = self.epsilon(unsampled, delta)
+        return EpsilonBound(bound.upper, None, f"{bound.method}, without amplification", True)
+
+    def _following(self, composition: Counter[certified.Mechanism]) -> ContourState:
+        """A state of exactly this composition: one it grew from where there is one, else new."""
+        from privagg.privacy import certified
+
+        for place, state in enumerate(self._followed):
+            held = Counter(state.composition)
+            # Beyond doubling the contours are planned afresh anyway; the state is better kept.
+            if held <= composition and composition.total() <= 2 * held.total():
+                del self._followed[place]
+                break
+        else:
+            state, held = certified.ContourState(), Counter()
+        for mechanism, count in (composition - held).items():
+            state.add(mechanism, count)
+        self._followed = [state, *self._followed[: _FOLLOWED - 1]]
+        return state
+
+
+_FOLLOWED = 8
+"""How many growing compositions one accountant follows: one for each budget that is in use."""
+
+
+class _TakingTurns:
+    """A lock that a forked child finds open, whatever its parent's other threads were doing.
+
+    Ball arithmetic keeps its working precision in one place for the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+ball_arithmetic = _TakingTurns()
+"""Held while balls are computed with."""
+
+
+def proven_composition(event: DpEvent) -> Counter[certified.Mechanism]:
+    """The event's mechanisms as the certified accountant takes them; its distance is apart.
+
+    Raises:
+        UnknownEventError: the event has a relation without a proof.
+    """
+    from privagg.privacy import certified
+
+    check_relation(event)
+    composition = Counter[certified.Mechanism]()
+    for term in event.terms:
+        mechanism = certified.Mechanism(
+            sampling_rate=Fraction(term.mechanism.sampling_rate),
+            noise_multiplier=Fraction(term.mechanism.noise_multiplier),
+        )
+        composition[mechanism] += term.count
+    return composition
+
+
+def _decimal_bound(value: object, context: Context) -> Decimal:
+    """An end of an interval as a decimal of few digits, rounded outwards by `context`."""
+    if isinstance(value, Fraction):
+        exact = context.divide(Decimal(value.numerator), Decimal(value.denominator))
+    else:
+        exact = Decimal(str(value))
+    if context.rounding == ROUND_CEILING:
+        return round_up(exact)
+    return -round_up(-exact)
