@@ -53,6 +53,11 @@ def _verified(public_key: bytes, message: bytes, signature: bytes) -> None:
 _remembered = lru_cache(maxsize=4096)(_verified)
 
 
+def forget_signatures() -> None:
+    """Have every signature computed again: for whoever measures what that costs."""
+    _remembered.cache_clear()
+
+
 @dataclass(frozen=True)
 class Identity:
     """A party's name and its private signing key.

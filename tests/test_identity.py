@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg import identity
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
-from privagg.identity import Identity, Roster, verify_signature
+from privagg.identity import Identity, Roster, forget_signatures, verify_signature
 
 
 def test_stored_keys_are_private_and_stable(tmp_path: Path) -> None:
@@ -58,6 +58,8 @@ def test_a_good_signature_is_computed_once_and_vouches_for_nothing_else() -> Non
             with pytest.raises(InvalidSignature):
                 verify_signature(*wrong)
     verify_signature(key, b"m", good)
+    forget_signatures()
+    assert identity._remembered.cache_info().currsize == 0
 
 
 def test_a_long_message_is_verified_and_not_kept() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.identity import Identity, Roster
+from privagg.identity import Identity, Roster, forget_signatures
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import ResidueSum, default_backend, pack_residues
 from privagg.messages import Message, Upload, read_message
@@ -223,6 +223,7 @@ def end_to_end(parameters: int, rounds: int) -> dict[str, Any]:
     running = ResidueSum(chosen.layout)
 
     def job() -> None:
+        forget_signatures()  # every upload is a new one
         running.add([read_message(frame, roster).payload])
 
     seconds = medians({"frame": job}, rounds)["frame"]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from privagg.identity import Identity, Roster
+from privagg.identity import Identity, Roster, forget_signatures
 from privagg.messages import Message, Upload
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
@@ -151,6 +151,7 @@ def privagg_job(name: str, length: int, sites: int) -> Job:
     roster = Roster.of(*identities)
 
     def work() -> None:
+        forget_signatures()  # a round's frames are new ones
         aggregator = Aggregator(terms, parameters, roster)
         for frame in frames:
             aggregator.receive(frame)
