@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -248,6 +250,23 @@ def test_the_key_holder_opens_one_cohort_a_round_also_after_a_restart(
     refused = answer(simulation, part).header
     assert isinstance(refused, Refusal)
     assert "second cohort" in refused.message
+
+
+def test_requests_that_race_open_one_cohort(simulation: Simulation) -> None:
+    frames = [request_of(simulation, names).to_bytes() for names in (NAMES, NAMES[:3])]
+    holders = [simulation.make_key_holder() for _ in range(8)]  # processes on one store
+    start = Barrier(len(holders))
+
+    def ask(number: int) -> bytes:
+        start.wait()
+        return holders[number].handle(frames[number % 2])
+
+    with ThreadPoolExecutor(len(holders)) as pool:
+        answers = list(pool.map(ask, range(len(holders))))
+    headers = [read_message(data, simulation.roster).header for data in answers]
+    opened = [header.contributors for header in headers if isinstance(header, Opening)]
+    assert len(opened) == 4
+    assert len(set(opened)) == 1
 
 
 def test_the_key_holder_refuses_too_small_a_cohort(simulation: Simulation) -> None:
