@@ -24,8 +24,10 @@ from privagg.client.data import Records, read_declared
 from privagg.client.inspection import Finding, check_table
 from privagg.client.loading import TableSource, load_records
 from privagg.client.models import build_model, get_parameters
+from privagg.client.predicting import predict_table
+from privagg.client.saving import load_model
 from privagg.config import Config, SiteSection, load_config, parse_config
-from privagg.configdata import AppData
+from privagg.configdata import AppData, TableData
 from privagg.errors import BudgetExceededError, ConfigError
 from privagg.identity import Identity
 from privagg.planning import build_plan, requirement_of
@@ -38,6 +40,7 @@ from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.privacy.unit import Custody
 from privagg.report.figures import lower_text
 from privagg.running import COORDINATOR, KEY_HOLDER, RoundReport, Run, RunResult
+from privagg.running.coordinator import MODEL_NAME
 from privagg.running.search import Candidate, Search, SearchResult
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
@@ -341,6 +344,27 @@ class Federation:
             PrivaggError: bad configuration or data, before anything is spent.
         """
         return Run(self, randomness or SystemRandomness(), run_id).drive(on_round)
+
+    def trained_model(self, path: Path | str | None = None) -> Any:
+        """A released model (a `torch.nn.Module`); by default the last run's.
+
+        Raises:
+            ConfigError, ModelError: there is no such file, or it holds another model.
+        """
+        return load_model(self.fresh_model(), Path(path or self.output / MODEL_NAME))
+
+    def predict(self, table: Path | str, *, model: Path | str | None = None) -> Any:
+        """Class probabilities, float64 `(n, classes)`, of a table's every record.
+
+        They say as much about the records as the records do: for their owner's eyes.
+
+        Raises:
+            ConfigError: the federation is not about tables, or a file is missing.
+            DataError: the table cannot be read, or lacks a declared feature.
+        """
+        if not isinstance(self.config.data, TableData):
+            raise ConfigError("only tables are read here; call federation.trained_model() on yours")
+        return predict_table(self.trained_model(model), self.config.data.table_schema, table)
 
     def with_config(self, config: Config) -> Federation:
         """The same federation, its data and its ledgers, under another configuration."""

@@ -118,13 +118,23 @@ def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path
     assert len(set(models.values())) == 1
 
 
-def test_a_second_run_that_would_overspend_is_refused_unspent(
+def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     tables: dict[str, Path], tmp_path: Path
 ) -> None:
     made = federation(tables, tmp_path)
-    made.run()
+    made_metrics = made.run().metrics
+    lacking = tmp_path / "lacking.csv"
+    lacking.write_text("mean texture\n1\n")
     before = made.open_ledger("riverside").checkpoint()
     again = federation(tables, tmp_path)
+    assert again.public_records is not None
+    chances = again.predict(tables["public"])
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    _, outcomes = again.public_records.gather(np.arange(len(chances)))
+    right = float((chances.argmax(axis=1) == outcomes.numpy()).mean())
+    assert right == made_metrics["accuracy"]
+    with pytest.raises(DataError, match=r"'mean radius'.*the model needs every feature"):
+        again.predict(lacking)
     with pytest.raises(BudgetExceededError, match="nothing was spent") as refused:
         again.run()
     said = str(refused.value)

@@ -118,7 +118,10 @@ def read_report(data: bytes) -> Report:
     except UnreadableBundleError:
         raise
     except (VerificationError, ValueError, RecursionError) as error:
-        raise UnreadableBundleError(f"neither a bundle nor a report: {error}") from error
+        raise UnreadableBundleError(
+            f"neither a bundle nor a report: {error}; name a run's bundle.privagg.zip or its "
+            "report.json"
+        ) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -132,6 +132,22 @@ class Page:
         )
 
     @property
+    def rests_on(self) -> tuple[str, ...]:
+        """The assumptions as sentences; the matrix says which figure needs which."""
+        return tuple(f"{text[:1].upper()}{text[1:]}." for text in self.report.assumptions)
+
+    @property
+    def check_text(self) -> str:
+        """Says what a reader can do to be sure of the figures."""
+        return (
+            "This page is only as good as the ledgers it follows from. With the bundle that "
+            "belongs to it, “privagg verify bundle.privagg.zip” recomputes every figure on any "
+            "computer, without the data, and names what does not follow. Whether a ledger's "
+            "history was cut or rewritten shows against a checkpoint that another party kept "
+            "(“privagg ledger kept”); whose the keys are, against keys you got elsewhere."
+        )
+
+    @property
     def tuning_text(self) -> str:
         """Says what the ledgers record about searches over hyperparameters."""
         if not self.searches:

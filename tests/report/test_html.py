@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -166,3 +167,13 @@ def test_a_crowd_of_sites_is_plotted_for_those_closest_to_their_budgets(
     assert "<b>site-29</b>" in text
     assert "<b>site-0</b>" not in text
     assert '<th scope="row">site-0</th>' in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_section_says_what_it_rests_on_and_how_to_check(
+    page: GetPage, report: GetReport, name: str
+) -> None:
+    first = unescape(page(name)[0].partition('id="spending"')[0])
+    assert all(f"{assumption[1:]}.</li>" in first for assumption in report(name).assumptions)
+    assert "privagg verify bundle.privagg.zip" in first
+    assert "checkpoint that another party kept" in first

@@ -60,7 +60,10 @@ def _set(sheet: Sheet, page: Page) -> None:
     if len(page.summary_bars) > MOST_BARS_BESIDE:
         _bars(sheet, page, LEFT, MEASURE, columns=3)
         sheet.y += 1
-    _unprotected(sheet, page.report.unprotected)
+    _listed(sheet, "What this does not protect", page.report.unprotected)
+    if page.rests_on:
+        _listed(sheet, "What the figures rest on", page.rests_on)
+    _check(sheet, page)
 
 
 def _title(sheet: Sheet, page: Page) -> None:
@@ -154,11 +157,18 @@ def _headline(sheet: Sheet, page: Page) -> None:
     table.set(rows, breaks=False)
 
 
-def _unprotected(sheet: Sheet, items: Sequence[str]) -> None:
-    """What is not protected, in two columns of about the same height."""
+def _check(sheet: Sheet, page: Page) -> None:
     sheet.rule(LEFT, sheet.y, MEASURE)
     sheet.y += 2.6
-    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, "What this does not protect", LABEL) + 1.4
+    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, "How to check", LABEL) + 1.4
+    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, page.check_text, SMALL)
+
+
+def _listed(sheet: Sheet, title: str, items: Sequence[str]) -> None:
+    """Short texts in two columns of about the same height."""
+    sheet.rule(LEFT, sheet.y, MEASURE)
+    sheet.y += 2.6
+    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, title, LABEL) + 1.4
     width = (MEASURE - GAP) / 2
     heights = [sheet.height(width - 3, item, SMALL) + 1.1 for item in items]
     split = min(
