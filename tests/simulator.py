@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.audit.methods import Remembering
 from privagg.client.site import Pins, Site
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
+from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
 from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
@@ -28,6 +30,8 @@ from privagg.transport import Reply
 
 NAMES = ("north", "east", "south", "west")
 DIMENSION = 5
+ACCOUNTANT = Remembering(CertifiedAccountant())
+"""Sites charge the same events, in one story after the other: each is bounded once."""
 
 
 class KnownLearner:
@@ -122,7 +126,10 @@ class Simulation:
 
     def _ledger(self, name: str, budget: Decimal) -> Ledger:
         ledger = Ledger.create(
-            self.folder / f"{name}.sqlite", name, signing_key=self.identities[name].key
+            self.folder / f"{name}.sqlite",
+            name,
+            signing_key=self.identities[name].key,
+            accountant=ACCOUNTANT,
         )
         ledger.set_budget(
             self._budget_key(name), budget, Decimal("1e-5"), who=name, why="simulation"
