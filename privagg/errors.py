@@ -40,6 +40,10 @@ class ModelError(ConfigError):
     """The model cannot be trained with per-record gradients (a layer that mixes records, say)."""
 
 
+class ResumeError(ConfigError):
+    """A run that was begun cannot be gone on with as it is started now."""
+
+
 class DataError(PrivaggError):
     """An institution's own data does not fit its declaration; shown to the owner only."""
 

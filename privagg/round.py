@@ -20,21 +20,19 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
-from privagg.errors import MessageError, OpeningRefusedError, PrivaggError
+from privagg.errors import OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Acknowledgement,
     Challenge,
     Message,
     Opening,
-    OpenRequest,
     Presence,
     Refusal,
     RoundClose,
     RoundStart,
     Statement,
     read_message,
-    read_statement,
 )
 from privagg.privacy.plan import ClientPlan, TrainingPlan
 from privagg.secure.scheme import Parameters, Scheme
@@ -124,6 +122,7 @@ class RoundOutcome:
         refusals: site -> why something it sent was not taken, or nothing came.
         opening_asked: whether a request to open went out; then no new attempt may be made, as the
             key holder opens one cohort a round.
+        answer: the key holder's signed answer, from which the update follows.
         close: the frame that tells the cohort how the round ended; posted, so perhaps not yet sent.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
     """
@@ -141,16 +140,17 @@ class RoundOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     exchanges: int = 0
     opening_asked: bool = False
+    answer: bytes = field(default=b"", repr=False)
     close: bytes = field(default=b"", repr=False)
 
     def refuse(self, party: str, why: str) -> None:
         """Note why something of a party's was not taken, besides what was noted before."""
-        before, why = self.refusals.get(party), _one_line(why)
+        before, why = self.refusals.get(party), one_line(why)
         self.refusals[party] = why if before is None else f"{before}; {why}"
 
     def summary(self) -> RoundOutcome:
         """The same without what is as large as the model or a frame, for whoever keeps them all."""
-        return replace(self, update=None, close=b"")
+        return replace(self, update=None, answer=b"", close=b"")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -213,16 +213,16 @@ def run_round(
             request = aggregator.open_request(job.identity)
             if journal is not None:
                 journal.asking(request.to_bytes())
-            opening = _opened(
+            opening = open_round(
                 job, transport, request.to_bytes(), aggregator.contributors, parameters, result
             )
         except PrivaggError as error:
-            result.reason = _one_line(str(error))
-        _close(job, transport, result, opening, aggregator.contributions)
+            result.reason = one_line(str(error))
+        close_round(job, transport, result, opening, aggregator.contributions)
     return result
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Another party's words as ledgers, logs and terminals take them: nothing but printed signs."""
     return "".join(sign if sign.isprintable() else " " for sign in text)[:MAX_REASON]
 
@@ -256,45 +256,7 @@ def _hear(job: Job, reply: Reply, nonce: str = "") -> None:
             job.watch.hear(reply.party, header.kept_sizes)
 
 
-def reopen_round(
-    job: Job,
-    transport: Transport,
-    parameters: FloatVector,
-    *,
-    request: bytes,
-    cohort: tuple[str, ...],
-) -> RoundOutcome:
-    """Go on with a round whose opening was asked before the coordinator was killed.
-
-    The key holder opens one cohort a round, so this very request is all that can be asked. It has
-    the stored answer, where it got the request, and answers now where it did not.
-
-    Args:
-        job: what the coordinator holds.
-        transport: carries the frames.
-        parameters: float64 (d,), the model that the round started from.
-        request: the opening request, as the journal kept it.
-        cohort: the sites that were asked.
-
-    Raises:
-        MessageError: the journal's request is not one of this coordinator's.
-    """
-    header = read_message(request, Roster.of(job.identity)).header
-    if not isinstance(header, OpenRequest) or header.run != job.run:
-        raise MessageError(f"the journal of run {job.run!r} holds another request than its own")
-    senders = (read_statement(statement, job.roster).sender for statement in header.contributions)
-    result = RoundOutcome(header.round, header.attempt, cohort)
-    with result.timed("round"):
-        opening: Statement | None = None
-        try:
-            opening = _opened(job, transport, request, tuple(senders), parameters, result)
-        except PrivaggError as error:
-            result.reason = _one_line(str(error))
-        _close(job, transport, result, opening, header.contributions)
-    return result
-
-
-def _opened(
+def open_round(
     job: Job,
     transport: Transport,
     request: bytes,
@@ -304,6 +266,17 @@ def _opened(
 ) -> Statement:
     """Have the sum opened and decoded; the key holder's statement of what it opened."""
     message = _open(job, transport, request, contributors, result)
+    return take_opening(job, message, contributors, parameters, result)
+
+
+def take_opening(
+    job: Job,
+    message: Message,
+    contributors: tuple[str, ...],
+    parameters: FloatVector,
+    result: RoundOutcome,
+) -> Statement:
+    """Decode an answer of the key holder's that was checked; its statement of what it opened."""
     total = job.scheme.combine(job.parameters, [bytes(message.payload)], len(contributors))
     place = (job.run, result.round, result.attempt)
     result.update = decode_sum(job.plan, place, parameters, total, contributors)
@@ -383,10 +356,11 @@ def _open(
     ):
         raise OpeningRefusedError(f"{job.opener!r} answered another request than the one asked")
     job.watch.hear(job.opener, header.kept_sizes)
+    result.answer = answers[0]
     return message
 
 
-def _close(
+def close_round(
     job: Job,
     transport: Transport,
     result: RoundOutcome,

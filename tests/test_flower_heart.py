@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -14,11 +15,17 @@ import pytest
 pytest.importorskip("flwr")
 
 from flwr.app import Context, RecordDict
+from safetensors.numpy import load_file
 
 from privagg import Federation
+from privagg.audit.verify import Brought, verify_file
 from privagg.deployment.joining import Agreement
 from privagg.deployment.trial import make_trial
+from privagg.errors import ResumeError
+from privagg.privacy.ledger import Ledger
 from privagg.runtime.flower.inprocess import InProcessGrid
+from privagg.runtime.flower.transport import FlowerTransport
+from privagg.transport import Reply
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flower_heart"
 
@@ -41,34 +48,113 @@ def write_table(path: Path, rng: np.random.Generator) -> None:
     table.to_csv(path, index=False)
 
 
-def test_the_flower_heart_app_runs_from_its_parties_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = (EXAMPLE / "flower_heart.toml").read_text().replace("rounds = 5", "rounds = 2")
-    config = tmp_path / "flower_heart.toml"
-    config.write_text(text)
-    federation = Federation.from_toml(config)
-    plan = federation.plan
-    agreement = Agreement.of(federation.config, config, plan, federation.opener)
-    trial = make_trial(
-        tmp_path / "parties", config, agreement, federation.scheme, federation.parameters
-    )
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    monkeypatch.setenv("PRIVAGG_PARTY", str(trial.coordinator.party.root))
-    client = importlib.import_module("flower_heart.client_app").app
-    server = importlib.import_module("flower_heart.server_app").app
-    settings = {"num-server-rounds": 2, "learning-rate": 0.5, "local-steps": 5}
-    nodes, rng = {}, np.random.default_rng(3)
-    for number, name in enumerate(agreement.nodes, start=1):
-        write_table(tmp_path / f"{name}.csv", rng)
-        folder, data = trial.parties[name].party.root, tmp_path / f"{name}.csv"
-        nodes[number] = {"party-folder": str(folder), "data": str(data)}
-    grid = InProcessGrid(dict.fromkeys(nodes, client), node_configs=nodes, run_config=settings)
-    server(grid, Context(1, 0, {}, RecordDict(), settings))
+class Killed(BaseException):
+    """The coordinator's process ends here."""
 
-    (output,) = (trial.coordinator.party.root / "out").iterdir()
+
+class Hospitals:
+    """The example's parties in folders of their own, its apps, and made-up tables."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = (EXAMPLE / "flower_heart.toml").read_text().replace("rounds = 5", "rounds = 2")
+        config = folder / "flower_heart.toml"
+        config.write_text(text)
+        federation = Federation.from_toml(config)
+        self.plan = federation.plan
+        agreement = Agreement.of(federation.config, config, self.plan, federation.opener)
+        self.trial = make_trial(
+            folder / "parties", config, agreement, federation.scheme, federation.parameters
+        )
+        monkeypatch.syspath_prepend(str(EXAMPLE))
+        monkeypatch.setenv("PRIVAGG_PARTY", str(self.trial.coordinator.party.root))
+        self.client = importlib.import_module("flower_heart.client_app").app
+        self.server = importlib.import_module("flower_heart.server_app").app
+        self.nodes, rng = {}, np.random.default_rng(3)
+        for number, name in enumerate(agreement.nodes, start=1):
+            write_table(folder / f"{name}.csv", rng)
+            root, data = self.trial.parties[name].party.root, folder / f"{name}.csv"
+            self.nodes[number] = {"party-folder": str(root), "data": str(data)}
+
+    def run(self, resume: str = "") -> None:
+        settings = {
+            "num-server-rounds": 2, "learning-rate": 0.5, "local-steps": 5, "resume": resume
+        }  # fmt: skip
+        clients = dict.fromkeys(self.nodes, self.client)
+        grid = InProcessGrid(clients, node_configs=self.nodes, run_config=settings)
+        self.server(grid, Context(1, 0, {}, RecordDict(), settings))
+
+    @property
+    def output(self) -> Path:
+        (found,) = (self.trial.coordinator.party.root / "out").iterdir()
+        return found
+
+    def charges(self) -> list[int]:
+        folders = (self.trial.parties[name].party for name in self.plan.names)
+        ledgers = [Ledger.open(f.ledger, signing_key=f.identity().key) for f in folders]
+        return [[entry.kind for entry in ledger.entries()].count("charge") for ledger in ledgers]
+
+
+@pytest.fixture
+def hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hospitals:
+    return Hospitals(tmp_path, monkeypatch)
+
+
+def require_whole_story(hospitals: Hospitals) -> None:
+    """One report of two opened rounds at every site, which names the model that lies beside it."""
+    output = hospitals.output
     report = json.loads((output / "report.json").read_text())
     assert report["outcome"] == "finished"
     assert [r["outcome"] for r in report["rounds"]] == ["opened", "opened"]
-    assert {s["name"] for s in report["sites"]} == set(plan.names)
-    assert (output / "bundle.privagg.zip").stat().st_size > 0
+    assert {s["name"] for s in report["sites"]} == set(hospitals.plan.names)
+    model = output / report["model"]["file"]
+    assert set(load_file(model)) == {"weight", "bias"}
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert report["model"]["sha256"] == digest
+    bundle = output / "bundle.privagg.zip"
+    assert verify_file(bundle, Brought(model_sha256=digest)).holds
+    assert not verify_file(bundle, Brought(model_sha256="0" * 64)).holds
+    result = json.loads((output / "result.json").read_text())
+    assert (result["outcome"], result["missing"]) == ("finished", {})
+    assert result["model"] == str(model)
+    assert hospitals.charges() == [2] * 4
+
+
+def test_the_flower_heart_app_runs_from_its_parties_folders(hospitals: Hospitals) -> None:
+    hospitals.run()
+    require_whole_story(hospitals)
+    lines = (hospitals.output / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["outcome"] for line in lines] == ["opened", "opened"]
+
+
+def test_the_flower_heart_app_goes_on_where_it_was_killed(
+    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, made = FlowerTransport.exchange, []
+
+    def fragile(self: FlowerTransport, requests: Any) -> list[Reply]:
+        replies = list(exchange(self, requests))
+        made.append(requests)
+        if len(made) == 4:  # the opening of round 2 was answered, and nobody here read it
+            raise Killed
+        return replies
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FlowerTransport, "exchange", fragile)
+        with pytest.raises(Killed):
+            hospitals.run()
+    run = hospitals.output.name
+    assert json.loads((hospitals.output / "result.json").read_text())["outcome"] == "failed"
+    with pytest.raises(ResumeError, match="no run 'other'"):
+        hospitals.run(resume="other")
+    hospitals.run(resume=run)
+    require_whole_story(hospitals)
+    kinds = [entry.kind for entry in coordinators_ledger(hospitals).entries()]
+    assert [kinds.count(k) for k in ("run-started", "released", "run-finished")] == [1, 1, 1]
+    hospitals.run(resume=run)  # it only asks for the ledgers again
+    require_whole_story(hospitals)
+    assert [entry.kind for entry in coordinators_ledger(hospitals).entries()] == kinds
+
+
+def coordinators_ledger(hospitals: Hospitals) -> Ledger:
+    folder = hospitals.trial.coordinator.party
+    return Ledger.open(folder.ledger, signing_key=folder.identity().key)

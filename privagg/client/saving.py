@@ -6,7 +6,10 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 from torch import nn
 
@@ -31,8 +34,26 @@ def save_model(
     Raises:
         ConfigError: the file cannot be written.
     """
-    tensors = ParameterLayout.of(model).to_tensors(parameters)
-    data = save(tensors, metadata=dict(metadata or {}))
+    return save_tensors(ParameterLayout.of(model).to_tensors(parameters), path, metadata)
+
+
+def save_tensors(
+    tensors: Mapping[str, NDArray[Any]], path: Path, metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write named arrays as safetensors, whole or not at all.
+
+    Args:
+        tensors: of any shapes; each in its own type.
+        path, metadata: as for `save_model`.
+
+    Returns:
+        SHA-256 (hex) of the file.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    whole = {name: np.asarray(values, order="C") for name, values in tensors.items()}
+    data = save(whole, metadata=dict(metadata or {}))
     partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
     app = ClientApp(mods=[private_updates()])                      # client_app.py
 
     with private_grid(grid) as private:                            # server_app.py
-        strategy.start(private, initial_arrays, num_rounds=5)
+        result = strategy.start(private, initial_arrays, num_rounds=5)
+        private.release(result.arrays)
 
 Each party is opened from its own folder, which `privagg deploy` makes: what it pins, its keys, its
 ledger. The federation's configuration says `[data] kind = "app"` and how many parameters the app's
@@ -23,21 +24,17 @@ from privagg.distributed.apps import POLL_SECONDS
 from privagg.distributed.folders import (
     decryption_key_in,
     encryption_key_in,
-    job_in,
     open_federation,
     open_party,
 )
+from privagg.distributed.leading import alone
 from privagg.distributed.resident import folder_of_this_process
+from privagg.distributed.strategies import StrategyRun
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.round import RoundOutcome
-from privagg.running.evidence import collect_ledgers, write_evidence
 from privagg.running.holding import make_key_holder
-from privagg.running.local import new_run_id
 from privagg.running.names import COORDINATOR, KEY_HOLDER
-from privagg.running.record import Record
-from privagg.running.results import RoundReport
 from privagg.runtime.flower.directory import Directory
 from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.mod import PrivateUpdates, Seat
@@ -137,6 +134,7 @@ def open_seat(folder: PartyFolder) -> Seat | Handler:
 def private_grid(
     grid: Any,
     *,
+    resume: str | None = None,
     folder: Path | None = None,
     weighted_by_key: str = "num-examples",
     evaluation: Literal["dropped", "public"] = "dropped",
@@ -144,8 +142,14 @@ def private_grid(
 ) -> Iterator[PrivateGrid]:
     """A `PrivateGrid` for one run, which is recorded, and reported when the block ends.
 
+    A run whose process died goes on under its name: the strategy starts anew, from the same initial
+    model, and what it asked for before is answered from the run's journal, asking no site and
+    spending nothing; then the round that was under way goes on. The journal keeps each round's
+    opened sum (packed integers, 2 to 4 bytes a parameter) until somebody removes the run's folder.
+
     Args:
         grid: Flower's own.
+        resume: a run to go on with; a fresh one where it is None or empty.
         folder: the coordinator's; by default the one that the environment names.
         weighted_by_key, evaluation: as for `PrivateGrid`.
         patience: how long rounds wait for answers.
@@ -156,50 +160,33 @@ def private_grid(
 
     Raises:
         ConfigError, KeyMismatchError: the folder is incomplete or contradicts its pins.
+        ResumeError: there is no such run; or, from within the block, the strategy asks for
+            something else than it did before.
+        RunInProgressError: another process drives this run.
     """
     place = PartyFolder(folder) if folder is not None else folder_of_this_process()
-    federation = open_federation(place)
-    run = new_run_id(federation)
-    job = job_in(place, federation, run)
-    transport = FlowerTransport(
-        grid,
-        Directory(job.identity, job.roster, run, job.plan.digest),
-        patience=patience or Patience(poll_seconds=POLL_SECONDS),
-        message_type="train",
-    )
-    record = Record(federation.open_ledger_at(place.ledger, job.identity), run)
-
-    def note(outcome: RoundOutcome) -> None:
-        record.round(RoundReport(outcome, metrics={}, epsilon={}, encrypt_seconds=0.0))
-
-    private = PrivateGrid(
-        grid,
-        job,
-        transport,
-        weighted_by_key=weighted_by_key,
-        evaluation=evaluation,
-        on_round=note,
-    )
-    record.start(federation, job, SystemRandomness().name)
-    try:
-        yield private
-    except BaseException as error:
-        record.finish("failed", type(error).__name__)
-        raise
-    record.finish("finished", "")
-    ledgers, missing = collect_ledgers(
-        job,
-        transport,
-        round_number=max(len(private.outcomes), 1),
-        accountant=federation.accountant,
-    )
-    if not missing:
-        output = place.output / run
-        output.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_evidence(
-            output,
-            job,
-            coordinator=record.ledger,
-            sites=ledgers,
-            accountant=federation.accountant,
+    run = StrategyRun(place, resume)
+    with alone(run.output, run.name):
+        job = run.job
+        transport = FlowerTransport(
+            grid,
+            Directory(job.identity, job.roster, job.run, job.plan.digest),
+            patience=patience or Patience(poll_seconds=POLL_SECONDS),
+            message_type="train",
         )
+        private = PrivateGrid(
+            grid,
+            job,
+            transport,
+            run.rounds(transport),
+            weighted_by_key=weighted_by_key,
+            evaluation=evaluation,
+            release=run.release,
+        )
+        run.begin()
+        try:
+            yield private
+        except BaseException as error:
+            run.failed(error)
+            raise
+        run.end(private.outcomes, transport)

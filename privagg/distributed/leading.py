@@ -21,8 +21,7 @@ from privagg.deployment.layout import PartyFolder, write_whole
 from privagg.distributed.folders import open_coordinator, open_federation, run_folder
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError, RunInProgressError
 from privagg.federation import Federation
-from privagg.round import RoundOutcome
-from privagg.running.results import RoundReport, RunResult
+from privagg.running.results import RoundReport, RunResult, outcome_facts, outcome_of
 from privagg.transport import Transport
 
 ROUNDS_NAME, RESULT_NAME, LOCK_NAME = "rounds.jsonl", "result.json", "driving"
@@ -54,24 +53,24 @@ def lead(
     """
     output = run_folder(folder, run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(output, run):
+    with alone(output, run):
         (output / RESULT_NAME).unlink(missing_ok=True)
         try:
             check_presence(open_federation(folder), problems)
             coordinator = open_coordinator(folder, transport, run, generator=generator)
             for party, sizes in (kept or {}).items():
                 coordinator.job.watch.hear(party, sizes)
-            result = coordinator.drive(lambda report: _tell_round(output, report))
+            result = coordinator.drive(lambda report: tell_round(output, report))
         except PrivaggError as error:
             facts = {"run": run, "outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
-            _tell_result(output, facts)
+            tell_result(output, facts)
             raise
-        _tell_result(output, result_facts(result))
+        tell_result(output, result_facts(result))
     return result
 
 
 @contextmanager
-def _alone(output: Path, run: str) -> Iterator[None]:
+def alone(output: Path, run: str) -> Iterator[None]:
     """Hold a run's folder: two coordinators of one run would sign two stories of it."""
     with (output / LOCK_NAME).open("a", encoding="ascii") as file:
         try:
@@ -113,39 +112,12 @@ def parties_of(federation: Federation) -> tuple[str, ...]:
 
 def round_facts(report: RoundReport) -> dict[str, Any]:
     """What is told of an attempt at a round; public facts only."""
-    outcome = report.outcome
-    return {
-        "round": outcome.round,
-        "attempt": outcome.attempt,
-        "outcome": outcome.outcome,
-        "reason": outcome.reason,
-        "cohort": list(outcome.cohort),
-        "survivors": list(outcome.survivors),
-        "refusals": dict(outcome.refusals),
-        "metrics": dict(report.metrics),
-        "bytes_up": dict(outcome.bytes_up),
-        "bytes_down": dict(outcome.bytes_down),
-        "exchanges": outcome.exchanges,
-        "seconds": dict(outcome.seconds),
-    }
+    return {**outcome_facts(report.outcome), "metrics": dict(report.metrics)}
 
 
 def report_of(facts: Mapping[str, Any]) -> RoundReport:
     """A round's facts as the report that a run in one process would hand on."""
-    outcome = RoundOutcome(
-        round=facts["round"],
-        attempt=facts["attempt"],
-        cohort=tuple(facts["cohort"]),
-        outcome=facts["outcome"],
-        reason=facts["reason"],
-        survivors=tuple(facts["survivors"]),
-        refusals=dict(facts["refusals"]),
-        bytes_up=dict(facts["bytes_up"]),
-        bytes_down=dict(facts["bytes_down"]),
-        seconds=dict(facts["seconds"]),
-        exchanges=facts["exchanges"],
-    )
-    return RoundReport(outcome, dict(facts["metrics"]), epsilon={}, encrypt_seconds=0.0)
+    return RoundReport(outcome_of(facts), dict(facts["metrics"]), epsilon={}, encrypt_seconds=0.0)
 
 
 def result_facts(result: RunResult) -> dict[str, Any]:
@@ -185,7 +157,7 @@ def missing_text(missing: Collection[str]) -> str:
     )
 
 
-def _tell_round(output: Path, report: RoundReport) -> None:
+def tell_round(output: Path, report: RoundReport) -> None:
     line = json.dumps(round_facts(report), sort_keys=True) + "\n"
     with (output / ROUNDS_NAME).open("a", encoding="utf-8") as file:
         file.write(line)
@@ -193,5 +165,5 @@ def _tell_round(output: Path, report: RoundReport) -> None:
         os.fsync(file.fileno())
 
 
-def _tell_result(output: Path, facts: dict[str, Any]) -> None:
+def tell_result(output: Path, facts: dict[str, Any]) -> None:
     write_whole(output / RESULT_NAME, json.dumps(facts, sort_keys=True, indent=2).encode())

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from privagg.client.evaluate import evaluate
 from privagg.client.models import get_parameters
 from privagg.client.saving import save_model
-from privagg.errors import ConfigError, PrivaggError
+from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.ledger import Ledger
-from privagg.round import Job, RoundOutcome, reopen_round, run_round
+from privagg.round import Job, RoundOutcome
 from privagg.running.evidence import collect_ledgers, write_evidence
-from privagg.running.journal import Attempt, Journal, Progress
+from privagg.running.journal import Journal, Progress
 from privagg.running.record import Record
 from privagg.running.results import FloatVector, RoundReport, RunResult
+from privagg.running.rounds import Rounds
 from privagg.server.optimizers import ServerOptimizer, make_optimizer
 from privagg.transport import Transport
 
@@ -79,6 +80,13 @@ class Coordinator:
         self.record = Record(ledger, job.run)
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
         self._last: RoundOutcome | None = None
+        self._rounds = Rounds(
+            job,
+            transport,
+            self.record,
+            journal=journal,
+            attempts=federation.config.training.retries + 1,
+        )
         self._generator = generator
         self._observed = observed or Observed()
 
@@ -104,7 +112,7 @@ class Coordinator:
         if done is None:
             return None
         if (done.plan_digest, done.key_id) != (self.job.plan.digest, self.job.key_id):
-            raise ConfigError(
+            raise ResumeError(
                 f"run {self.job.run!r} was begun under another plan or key; start a new run"
             )
         self.optimizer.load(done.optimizer)
@@ -152,21 +160,20 @@ class Coordinator:
 
     def _one_round(self, result: RunResult, number: int, on_round: OnRound | None) -> RoundReport:
         """One round with its retries; each attempt is charged, recorded and told."""
-        begun = self.journal.attempt(number - 1) if self.journal is not None else None
-        first = begun.attempt if begun is not None else 1
-        if begun is not None and (reason := self.record.stopped(number, first)) is not None:
-            # It was signed and told that nothing was opened; to try again would contradict it.
-            if begun.request is not None or first >= self._attempts:
-                return self._stopped_before(result, begun, reason)
-            first, begun = first + 1, None
-        for attempt in range(first, self._attempts + 1):
-            outcome = self._attempt(result, number, attempt, begun)
+        made = len(result.rounds)
+
+        def told(outcome: RoundOutcome) -> None:
             report = self._settle(result, outcome)
             self._tell(result, report, on_round)
-            if outcome.outcome == "opened" or outcome.opening_asked or result.outcome == "stopped":
-                break
-            begun = None
-        return report
+
+        self._last = self._rounds.run(
+            number, result.parameters, told, wanted=lambda: result.outcome != "stopped"
+        )
+        if len(result.rounds) == made:  # a killed coordinator had made, recorded and told it
+            summary = self._last.summary()
+            report = RoundReport(summary, {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0)
+            result.rounds.append(report)
+        return result.rounds[-1]
 
     def _tell(self, result: RunResult, report: RoundReport, on_round: OnRound | None) -> None:
         """Tell an attempt; who interrupts here, between two rounds, keeps what was paid for."""
@@ -178,47 +185,11 @@ class Coordinator:
                 raise
             result.outcome, result.reason = "stopped", "interrupted by whoever ran it"
 
-    @property
-    def _attempts(self) -> int:
-        """How many attempts a round may take."""
-        return self.federation.config.training.retries + 1
-
-    def _stopped_before(self, result: RunResult, begun: Attempt, reason: str) -> RoundReport:
-        """The attempt that a killed coordinator had recorded as stopped, for good."""
-        outcome = RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=reason)
-        self._last = outcome
-        report = RoundReport(outcome, {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0)
-        result.rounds.append(report)
-        return report
-
-    def _attempt(
-        self, result: RunResult, number: int, attempt: int, begun: Attempt | None
-    ) -> RoundOutcome:
-        """One attempt: fresh, or the one that was under way when the coordinator was killed."""
-        if begun is not None and begun.request is not None:
-            return reopen_round(
-                self.job,
-                self.transport,
-                result.parameters,
-                request=begun.request,
-                cohort=begun.cohort,
-            )
-        return run_round(
-            self.job,
-            self.transport,
-            result.parameters,
-            round_number=number,
-            attempt=attempt,
-            cohort=begun.cohort if begun is not None else None,
-            journal=self.journal,
-        )
-
     def _settle(self, result: RunResult, outcome: RoundOutcome) -> RoundReport:
         """Step along what was opened, look at the public table, record the attempt."""
         if outcome.update is not None:
             result.parameters = self.optimizer.step(result.parameters, outcome.update)
             result.metrics = self._evaluate(self._released(result.parameters))
-        self._last = outcome
         report = RoundReport(
             outcome=outcome.summary(),
             metrics=dict(result.metrics) if outcome.update is not None else {},

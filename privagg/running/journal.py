@@ -4,26 +4,36 @@
     attempt.json    the attempt under way: round, attempt, cohort
     opening.frame   the opening request of that attempt, once it is about to be sent
 
-Each file is written whole or not at all. `state.json` is written last, so that a round counts as
-finished only with everything that follows from it.
+Where the optimiser is somebody else's (a Flower strategy), its state cannot be kept. It is told
+again what every round opened, and for that each round has files of its own:
+
+    rounds/7.asked    what round 7 was asked with, before anything of it was sent
+    rounds/7.opening  the key holder's answer: the sum's integers, packed, under its signature
+    rounds/7.ended    how the round ended
+
+Each file is written whole or not at all. `state.json` and `.ended` are written last, so that a
+round counts as finished only with everything that follows from it.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from privagg.deployment.layout import write_whole
 from privagg.errors import ConfigError
 from privagg.round import RoundOutcome
-from privagg.running.results import FloatVector
+from privagg.running.results import FloatVector, outcome_facts, outcome_of
 
 VERSION = 1
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,37 @@ class Attempt:
     request: bytes | None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a round of somebody else's optimiser was asked with.
+
+    Args:
+        plan_digest, key_id: of the run.
+        model_sha256: SHA-256 (hex) of the model, float64 little-endian.
+        settings: what the sites' training is told beyond the plan.
+    """
+
+    plan_digest: str
+    key_id: str
+    model_sha256: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How such a round ended.
+
+    Args:
+        outcome: in summary.
+        answer: the key holder's, from which the update follows; empty where nothing was opened.
+        close: what tells the round's sites how it ended.
+    """
+
+    outcome: RoundOutcome
+    answer: bytes
+    close: bytes
+
+
 class Journal:
     """The journal of one run; a `RoundJournal`.
 
@@ -82,6 +123,7 @@ class Journal:
         self._state = folder / "state.json"
         self._attempt = folder / "attempt.json"
         self._request = folder / "opening.frame"
+        self._rounds = folder / "rounds"
 
     def begun(self, result: RoundOutcome) -> None:
         """See `RoundJournal.begun`."""
@@ -109,19 +151,15 @@ class Journal:
         Raises:
             ConfigError: the file is damaged or another version's.
         """
-        if not self._state.exists():
-            return None
-        try:
-            facts = json.loads(self._state.read_bytes())
-            if facts.pop("version") != VERSION:
-                raise ValueError("it is another version's")
+
+        def read(facts: dict[str, Any]) -> Progress:
             raw = base64.b64decode(facts.pop("parameters"), validate=True)
             parameters = np.frombuffer(raw, dtype="<f8").astype(np.float64)
             close = base64.b64decode(facts.pop("close"), validate=True)
             cohort = tuple(facts.pop("cohort"))
             return Progress(parameters=parameters, close=close, cohort=cohort, **facts)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"the journal {self._state} cannot be used: {error}") from error
+
+        return self._read(self._state, read)
 
     def attempt(self, after: int) -> Attempt | None:
         """The attempt that was under way after round `after`; None where there was none.
@@ -139,3 +177,67 @@ class Journal:
             return Attempt(facts["round"], facts["attempt"], tuple(facts["cohort"]), request)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"the journal {self._attempt} cannot be used: {error}") from error
+
+    # --- rounds of somebody else's optimiser ------------------------------------------------------
+
+    @property
+    def for_replay(self) -> bool:
+        """Whether the run was begun by an optimiser that is told its rounds again."""
+        return self._rounds.is_dir()
+
+    def keep_for_replay(self) -> None:
+        """Begin such a run, or go on with it."""
+        self._rounds.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def asks(self, number: int, asked: Asked) -> None:
+        """A round is about to begin."""
+        data = json.dumps({"version": VERSION, **vars(asked)}).encode()
+        write_whole(self._rounds / f"{number}.asked", data, secret=True)
+
+    def asked(self, number: int) -> Asked | None:
+        """What a round was asked with; None where it never began.
+
+        Raises:
+            ConfigError: the file is damaged or another version's.
+        """
+        return self._read(self._rounds / f"{number}.asked", lambda facts: Asked(**facts))
+
+    def ended(self, outcome: RoundOutcome) -> None:
+        """A round is over, after its last attempt."""
+        place = self._rounds / str(outcome.round)
+        if outcome.answer:
+            write_whole(place.with_suffix(".opening"), outcome.answer, secret=True)
+        facts = {
+            "version": VERSION,
+            "outcome": outcome_facts(outcome),
+            "close": base64.b64encode(outcome.close).decode(),
+        }
+        write_whole(place.with_suffix(".ended"), json.dumps(facts).encode(), secret=True)
+
+    def end_of(self, number: int) -> Ended | None:
+        """How a round ended; None where it has not ended.
+
+        Raises:
+            ConfigError: a file is damaged, missing or another version's.
+        """
+        place = self._rounds / str(number)
+
+        def read(facts: dict[str, Any]) -> Ended:
+            outcome = outcome_of(facts["outcome"])
+            opened = outcome.outcome == "opened"
+            answer = place.with_suffix(".opening").read_bytes() if opened else b""
+            return Ended(outcome, answer, base64.b64decode(facts["close"], validate=True))
+
+        return self._read(place.with_suffix(".ended"), read)
+
+    @staticmethod
+    def _read(path: Path, parse: Callable[[dict[str, Any]], Kept]) -> Kept | None:
+        if not path.exists():
+            return None
+        try:
+            facts = json.loads(path.read_bytes())
+            if facts.pop("version") != VERSION:
+                raise ValueError("it is another version's")
+            return parse(facts)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the journal {path} cannot be used: {error}") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import privagg
 from privagg.privacy.ledger import Ledger
-from privagg.privacy.ledger.payloads import RoundEnded
+from privagg.privacy.ledger.payloads import Payload, Released, RoundEnded
 from privagg.running.names import COORDINATOR
 from privagg.running.results import RoundReport, RunResult
 
@@ -32,6 +33,14 @@ class Record:
 
     def _add(self, kind: str, **values: Any) -> None:
         self.ledger.record(kind, {"run": self._run, **values})
+
+    def ever(self, kind: str) -> bool:
+        """Whether the run has an entry of a kind that tells of a whole run."""
+        found = (payload for payload in self._payloads() if payload.kind == kind)
+        return any(getattr(payload, "run", None) == self._run for payload in found)
+
+    def _payloads(self) -> Iterator[Payload]:
+        return (entry.payload for entry in self.ledger.entries())
 
     def start(self, federation: Federation, job: Job, generator: str) -> None:
         """What the run is about."""
@@ -103,21 +112,16 @@ class Record:
         return None
 
     def released(self, result: RunResult, digest: str) -> None:
-        """Which model left the federation."""
+        """Which model left the federation; the same one is written once."""
         assert result.model is not None
-        self.ledger.record(
-            "released",
-            {
-                "what": "model",
-                "who": COORDINATOR,
-                "facts": {
-                    "run": self._run,
-                    "model_file": result.model.name,
-                    "model_sha256": digest,
-                    "metrics": result.metrics or None,
-                },
-            },
-        )
+        facts = {
+            "run": self._run,
+            "model_file": result.model.name,
+            "model_sha256": digest,
+            "metrics": result.metrics or None,
+        }
+        if not any(isinstance(p, Released) and p.facts == facts for p in self._payloads()):
+            self.ledger.record("released", {"what": "model", "who": COORDINATOR, "facts": facts})
 
     def finish(self, outcome: str, reason: str) -> None:
         """How the run ended."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,46 @@ class RoundReport:
     metrics: Mapping[str, float]
     epsilon: Mapping[str, tuple[Decimal, Decimal]]
     encrypt_seconds: float
+
+
+def outcome_facts(outcome: RoundOutcome) -> dict[str, Any]:
+    """How an attempt at a round ended, as JSON values: public, and nothing as large as a model."""
+    return {
+        "round": outcome.round,
+        "attempt": outcome.attempt,
+        "outcome": outcome.outcome,
+        "reason": outcome.reason,
+        "cohort": list(outcome.cohort),
+        "survivors": list(outcome.survivors),
+        "refusals": dict(outcome.refusals),
+        "bytes_up": dict(outcome.bytes_up),
+        "bytes_down": dict(outcome.bytes_down),
+        "exchanges": outcome.exchanges,
+        "opening_asked": outcome.opening_asked,
+        "seconds": dict(outcome.seconds),
+    }
+
+
+def outcome_of(facts: Mapping[str, Any]) -> RoundOutcome:
+    """The summary that `outcome_facts` wrote down.
+
+    Raises:
+        KeyError, TypeError: these are no such facts.
+    """
+    return RoundOutcome(
+        round=facts["round"],
+        attempt=facts["attempt"],
+        cohort=tuple(facts["cohort"]),
+        outcome=facts["outcome"],
+        reason=facts["reason"],
+        survivors=tuple(facts["survivors"]),
+        refusals=dict(facts["refusals"]),
+        bytes_up=dict(facts["bytes_up"]),
+        bytes_down=dict(facts["bytes_down"]),
+        seconds=dict(facts["seconds"]),
+        exchanges=facts["exchanges"],
+        opening_asked=facts["opening_asked"],
+    )
 
 
 @dataclass

@@ -32,6 +32,7 @@ from privagg.server.checkpoints import CheckpointWatch
 from tests.benchmarks.flower_simulation import (
     COORDINATOR,
     OPENER,
+    answers,
     make_client_app,
     prepare,
     world,
@@ -96,7 +97,8 @@ def measure(clients: int, parameters: int, rounds: int) -> dict[str, Any]:
         transport = FlowerTransport(
             grid, directory, patience=Patience(poll_seconds=0.001), message_type="train"
         )
-        private = PrivateGrid(grid, job, transport)
+        rounds_of = answers(folder, job, transport, lambda outcome: None)
+        private = PrivateGrid(grid, job, transport, rounds_of)
         assert len(list(private.get_node_ids())) == clients  # introductions are made once a run
         found["with"] = drive(private, grid, clients, parameters, rounds)
         opened = [outcome.outcome for outcome in private.outcomes]

@@ -148,6 +148,22 @@ def make_client_app(folder: Path, clients: int) -> Any:
     return app
 
 
+def answers(folder: Path, job: Any, transport: Any, told: Any) -> Any:
+    """What answers a strategy, as `private_grid` makes it: the journal of rounds included."""
+    from privagg.privacy.ledger import Ledger
+    from privagg.running.journal import Journal
+    from privagg.running.record import Record
+    from privagg.running.replay import ReplayedRounds
+    from privagg.running.rounds import Rounds
+
+    path = folder / "record.sqlite"
+    ledger = Ledger.create(path, COORDINATOR, signing_key=job.identity.key)
+    journal = Journal(folder)
+    journal.keep_for_replay()
+    rounds = Rounds(job, transport, Record(ledger, job.run), journal=journal, attempts=1)
+    return ReplayedRounds(rounds, told)
+
+
 def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
     """FedAvg on a PrivateGrid; writes figures after every round."""
     from flwr.app import Array, ArrayRecord
@@ -202,7 +218,7 @@ def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
             )
             out.write_text(json.dumps(facts))
 
-        private = PrivateGrid(grid, job, transport, on_round=note)
+        private = PrivateGrid(grid, job, transport, answers(folder, job, transport, note))
         assert len(list(private.get_node_ids())) == clients
         facts["meeting_seconds"] = round(time.perf_counter() - start, 2)
         model = ArrayRecord({"w": Array(np.zeros(plan.dimension, np.float32))})

@@ -62,7 +62,7 @@ def killed_once_told(monkeypatch: pytest.MonkeyPatch, ended: tuple[int, int]) ->
         if (report.outcome.round, report.outcome.attempt) == ended:
             raise Killed
 
-    monkeypatch.setattr(leading, "_tell_round", tell)
+    monkeypatch.setattr(leading, "tell_round", tell)
 
 
 def test_an_attempt_recorded_as_stopped_is_not_made_again(
@@ -77,7 +77,7 @@ def test_an_attempt_recorded_as_stopped_is_not_made_again(
             raise Killed
         switch["down"] = report.outcome.round == 1
 
-    monkeypatch.setattr(leading, "_tell_round", goes_down)
+    monkeypatch.setattr(leading, "tell_round", goes_down)
     with pytest.raises(Killed):
         retrying.lead()
     monkeypatch.undo()

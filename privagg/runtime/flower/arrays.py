@@ -119,6 +119,15 @@ class ArrayLayout:
             start += size
 
 
+def named_values(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """The values of every array, by name.
+
+    Raises:
+        EncodingError: bytes that are not what their description says.
+    """
+    return {name: _numpy(array) for name, array in arrays.items()}
+
+
 def _numpy(array: Array) -> NDArray[Any]:
     """The values of an array, which must be what its own description says."""
     if array.stype != _NUMPY:

@@ -16,17 +16,38 @@ for differential privacy would add noise that no ledger knows of, and protect no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Literal
+from logging import INFO
+from typing import Any, Literal, Protocol
 
-from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.supercore import log
 from flwr.supercore.run import Run
+from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from privagg.errors import CohortError, ConfigError, EncodingError
-from privagg.round import Job, RoundOutcome, run_round
-from privagg.runtime.flower.arrays import TrainRequest
+from privagg.round import Job, RoundOutcome
+from privagg.runtime.flower.arrays import TrainRequest, Vector, named_values
 from privagg.runtime.flower.transport import FlowerTransport
+
+Release = Callable[[Mapping[str, NDArray[Any]]], None]
+
+
+class Rounds(Protocol):
+    """What runs a round, or knows how it ended; see `privagg.running.replay.ReplayedRounds`."""
+
+    def __call__(
+        self,
+        number: int,
+        parameters: Vector,
+        *,
+        settings: Mapping[str, JsonValue],
+        cohort: tuple[str, ...],
+    ) -> RoundOutcome:
+        """How round `number` ended, from this model, with its update where it was opened."""
+        ...
 
 
 class PrivateGrid(Grid):
@@ -36,10 +57,14 @@ class PrivateGrid(Grid):
         grid: Flower's own.
         job: what the coordinator of the run holds.
         transport: carries frames to the job's parties over the same Grid, and knows their nodes.
+        rounds: runs the rounds.
         weighted_by_key: under which the strategy looks for a reply's weight.
         evaluation: `public` passes evaluation messages on, for apps that declare that they read
             public data only; else they are dropped, and the strategy has no figures of clients.
-        on_round: hears how every round ended, its update included; `outcomes` keeps summaries.
+        release: takes the final model, its arrays by name; None where nothing records it.
+
+    Attributes:
+        outcomes: how every round ended, in summary, those of a resumed run included.
     """
 
     def __init__(
@@ -47,15 +72,17 @@ class PrivateGrid(Grid):
         grid: Grid,
         job: Job,
         transport: FlowerTransport,
+        rounds: Rounds,
         *,
         weighted_by_key: str = "num-examples",
         evaluation: Literal["dropped", "public"] = "dropped",
-        on_round: Callable[[RoundOutcome], None] | None = None,
+        release: Release | None = None,
     ) -> None:
         self._grid, self._job, self._transport = grid, job, transport
+        self._rounds, self._release = rounds, release
         self._weighted_by_key = weighted_by_key
         self._evaluation = evaluation
-        self._on_round = on_round
+        self._met = False
         self.outcomes: list[RoundOutcome] = []
 
     # --- Flower's interface -----------------------------------------------------------------------
@@ -148,21 +175,17 @@ class PrivateGrid(Grid):
                 f"the strategy's model has {request.layout.dimension} values, the plan "
                 f"{plan.dimension}; agree on a plan for this model"
             )
-        sites = self._sites()
-        to = {self._site(sites, message): message for message in messages}
         arrays = messages[0].content.array_records[request.arrays_key]
         parameters = request.layout.vector(arrays)
-        outcome = run_round(
-            self._job,
-            self._transport,
+        sites = self._sites(again=False)
+        to = {self._site(sites, message): message for message in messages}
+        outcome = self._rounds(
+            number,
             parameters,
-            round_number=number,
-            cohort=self._cohort(to, sites.values()),
             settings=request.settings(),
+            cohort=self._cohort(to, sites.values()),
         )
         self.outcomes.append(outcome.summary())
-        if self._on_round is not None:
-            self._on_round(outcome)
         replies = [
             Message(Error(ErrorCode.UNKNOWN, reason), reply_to=to[site])
             for site, reason in outcome.refusals.items()
@@ -178,12 +201,43 @@ class PrivateGrid(Grid):
             }
         )
         content = RecordDict({request.arrays_key: moved, "metrics": facts})
-        return [Message(content, reply_to=to[outcome.survivors[0]]), *replies]
+        # A strategy that draws its clients may ask others in a round that is told it again.
+        first = next((to[site] for site in outcome.survivors if site in to), messages[0])
+        return [Message(content, reply_to=first), *replies]
 
-    def _sites(self) -> dict[int, str]:
-        """Node -> site, for the nodes that are there; see `get_node_ids`."""
-        parties = {*self._job.plan.names, self._job.opener}
-        directory = self._transport.directory
+    def release(self, arrays: ArrayRecord) -> None:
+        """Write down which model this run is released with: its file, and its digest in the record.
+
+        Report and bundle name it then, and `verify` compares the file. A strategy's last step is
+        its own, so only whoever started it can say what it ended with.
+
+        Args:
+            arrays: the final model, usually `result.arrays`.
+
+        Raises:
+            ConfigError: there is no array in it; no round was opened; or nothing records it here.
+            EncodingError: an array's bytes are not what its description says.
+        """
+        if self._release is None:
+            raise ConfigError("this Grid records no model; open it with private_grid()")
+        if not arrays or not any(outcome.outcome == "opened" for outcome in self.outcomes):
+            raise ConfigError("no round was opened, so there is no model to release")
+        self._release(named_values(arrays))
+
+    def _sites(self, *, again: bool = True) -> dict[int, str]:
+        """Node -> site, for the nodes that are there; see `get_node_ids`.
+
+        Args:
+            again: look for parties that are away although they were looked for before.
+        """
+        if again or not self._met:
+            self._meet()
+        alive, found = set(self._grid.get_node_ids()), self._transport.directory.nodes
+        return {found[n]: n for n in self._job.plan.names if found.get(n) in alive}
+
+    def _meet(self) -> None:
+        """Find out where everybody is, and whether they can take part in the whole job."""
+        parties, directory = {*self._job.plan.names, self._job.opener}, self._transport.directory
         if not parties <= directory.nodes.keys():
             self._transport.meet(sorted(parties))
             for name, said in directory.presences.items():
@@ -191,8 +245,7 @@ class PrivateGrid(Grid):
         for name, presence in directory.presences.items():
             if presence.problem and not self.outcomes:
                 raise CohortError(f"{name!r} cannot take part in the whole job: {presence.problem}")
-        alive, found = set(self._grid.get_node_ids()), directory.nodes
-        return {found[n]: n for n in self._job.plan.names if found.get(n) in alive}
+        self._met = True
 
     def _site(self, sites: Mapping[int, str], message: Message) -> str:
         node_id = message.metadata.dst_node_id
@@ -217,6 +270,11 @@ class PrivateGrid(Grid):
         if self._evaluation != "public":
             return []
         return list(self._grid.send_and_receive(messages, timeout=timeout))
+
+
+def say(text: str) -> None:
+    """Tell whoever follows the coordinator's log."""
+    log(INFO, "privagg: %s", text)
 
 
 def _one_request(messages: Sequence[Message]) -> TrainRequest:

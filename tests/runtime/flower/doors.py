@@ -16,8 +16,13 @@ from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
 from privagg.privacy.plan import ClientPlan, SiteTerms
-from privagg.privacy.randomness import SystemRandomness
-from privagg.round import Job
+from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.round import Job, RoundOutcome
+from privagg.running.journal import Journal
+from privagg.running.record import Record
+from privagg.running.replay import ReplayedRounds
+from privagg.running.results import RoundReport
+from privagg.running.rounds import Rounds, Told
 from privagg.runtime.flower.directory import Directory
 from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.inprocess import InProcessGrid
@@ -96,9 +101,11 @@ class Doors:
         scheme_name: str = "plaintext",
         budget: str = "Infinity",
         evaluation: Any = "refused",
+        randomness: Randomness | None = None,
         **plan: Any,
     ) -> None:
         self.folder = folder
+        self.randomness = randomness or SystemRandomness()
         facts: dict[str, Any] = {
             "sites": [SiteTerms(name=n, records=40, weight=i + 1) for i, n in enumerate(NAMES)],
             "dimension": DIMENSION,
@@ -153,7 +160,7 @@ class Doors:
             plan=self.plan,
             key=self.key.encryption_key,
             ledger=self.ledgers[name],
-            randomness=SystemRandomness(),
+            randomness=self.randomness,
         )
 
     def key_holder(self) -> KeyHolder:
@@ -177,7 +184,15 @@ class Doors:
             ),
         )
 
-    def private_grid(self, **options: Any) -> PrivateGrid:
+    def private_grid(
+        self,
+        *,
+        told: Told | None = None,
+        journal: Journal | None = None,
+        attempts: int = 1,
+        wrap: Callable[[FlowerTransport], Any] = lambda transport: transport,
+        **options: Any,
+    ) -> PrivateGrid:
         """The server's door, for one run, once every node has said who it is."""
         job = Job(
             run="run-1",
@@ -193,9 +208,22 @@ class Doors:
         directory = Directory(job.identity, job.roster, job.run, self.plan.digest)
         patience = Patience(answer_seconds=0.3, absent_seconds=0.3, poll_seconds=0.01)
         transport = FlowerTransport(self.grid, directory, patience=patience, message_type="train")
-        grid = PrivateGrid(self.grid, job, transport, **options)
+        record = Record(self.coordinators_ledger(), job.run)
+
+        def note(outcome: RoundOutcome) -> None:
+            record.round(RoundReport(outcome.summary(), {}, {}, 0.0))
+
+        rounds = Rounds(job, wrap(transport), record, journal=journal, attempts=attempts)
+        answers = ReplayedRounds(rounds, told or note)
+        grid = PrivateGrid(self.grid, job, transport, answers, **options)
         assert set(grid.get_node_ids()) == {self.nodes[name] for name in NAMES}
         return grid
+
+    def coordinators_ledger(self) -> Ledger:
+        path, key = self.folder / "coordinator.sqlite", self.identities["coordinator"].key
+        if path.exists():
+            return Ledger.open(path, signing_key=key)
+        return Ledger.create(path, "coordinator", signing_key=key)
 
     def charges(self, name: str) -> int:
         return self.ledgers[name].spent(BudgetKey(name, "site")).charges

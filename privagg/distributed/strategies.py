@@ -1,0 +1,145 @@
+"""A run that a Flower strategy drives: begun or gone on with, recorded, and reported at its end.
+
+It leaves the same files as a run of ours (`privagg.distributed.leading`), and one ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privagg.client.saving import save_tensors
+from privagg.deployment.layout import PartyFolder
+from privagg.distributed.folders import job_in, open_federation, run_folder
+from privagg.distributed.leading import (
+    RESULT_NAME,
+    missing_text,
+    result_facts,
+    tell_result,
+    tell_round,
+)
+from privagg.errors import ConfigError, PrivaggError, ResumeError
+from privagg.privacy.randomness import SystemRandomness
+from privagg.round import RoundOutcome
+from privagg.running.coordinator import MODEL_NAME
+from privagg.running.evidence import collect_ledgers, write_evidence
+from privagg.running.journal import Journal
+from privagg.running.local import new_run_id
+from privagg.running.record import Record
+from privagg.running.replay import ReplayedRounds
+from privagg.running.results import RoundReport, RunResult
+from privagg.running.rounds import Rounds
+from privagg.runtime.flower.grid import say
+from privagg.transport import Transport
+
+
+class StrategyRun:
+    """One run at its coordinator.
+
+    Args:
+        folder: the coordinator's.
+        resume: a run to go on with; a fresh one where it is None or empty.
+
+    Raises:
+        ConfigError, KeyMismatchError: the folder is incomplete or contradicts its pins.
+        ResumeError: no strategy began such a run here.
+    """
+
+    def __init__(self, folder: PartyFolder, resume: str | None) -> None:
+        self.federation = open_federation(folder)
+        self.name = resume or new_run_id(self.federation)
+        self.output = run_folder(folder, self.name)
+        self.job = job_in(folder, self.federation, self.name)
+        self._journal = Journal(self.output)
+        if resume and not self._journal.for_replay:
+            raise ResumeError(
+                f"there is no run {resume!r} of a strategy to resume in {folder.output}"
+            )
+        ledger = self.federation.open_ledger_at(folder.ledger, self.job.identity)
+        self._record = Record(ledger, self.name)
+        self._result = RunResult(self.name, "finished", "", np.empty(0))
+        self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def begin(self) -> None:
+        """Write down that the run begins, or goes on."""
+        (self.output / RESULT_NAME).unlink(missing_ok=True)
+        resumed = self._journal.for_replay
+        self._journal.keep_for_replay()
+        if resumed:
+            say(f"run {self.name} goes on; rounds that are over are told from its journal")
+        else:
+            say(f"run {self.name}; if this process dies, go on with resume={self.name!r}")
+        if not resumed or not self._record.ever("run-started"):
+            self._record.start(self.federation, self.job, SystemRandomness().name)
+
+    def rounds(self, transport: Transport) -> ReplayedRounds:
+        """What answers the strategy."""
+        attempts = self.federation.config.training.retries + 1
+        rounds = Rounds(self.job, transport, self._record, journal=self._journal, attempts=attempts)
+        return ReplayedRounds(rounds, self._note)
+
+    def _note(self, outcome: RoundOutcome) -> None:
+        report = RoundReport(outcome.summary(), metrics={}, epsilon={}, encrypt_seconds=0.0)
+        self._record.round(report)
+        tell_round(self.output, report)
+        came, asked = len(outcome.survivors), len(outcome.cohort)
+        end = f"{came} of {asked} sites" if outcome.outcome == "opened" else outcome.reason
+        say(f"round {outcome.round}, {outcome.outcome}: {end}")
+        for site, why in outcome.refusals.items():
+            say(f"round {outcome.round}, {site}: {why}")
+
+    def release(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Save the model that the run ends with, and write its digest down.
+
+        Args:
+            tensors: the arrays by name.
+
+        Raises:
+            ConfigError: the run has released its model already, or the file cannot be written.
+        """
+        if self._result.model is not None:
+            raise ConfigError(f"run {self.name!r} has released its model already; it has one")
+        path = self.output / MODEL_NAME
+        digest = save_tensors(tensors, path)
+        self._result.model = path
+        self._record.released(self._result, digest)
+
+    def failed(self, error: BaseException) -> None:
+        """The strategy or the app raised; the run has not ended, somebody may go on with it."""
+        text = f": {error}" if isinstance(error, PrivaggError) else ""
+        reason = f"{type(error).__name__}{text}"
+        tell_result(self.output, {"run": self.name, "outcome": "failed", "reason": reason})
+
+    def end(self, outcomes: Sequence[RoundOutcome], transport: Transport) -> None:
+        """Close the record, ask for the ledgers, and write the report once all are there."""
+        result = self._result
+        if not any(outcome.outcome == "opened" for outcome in outcomes):
+            result.outcome = "stopped"
+            result.reason = outcomes[-1].reason if outcomes else "no round was asked for"
+        if not self._record.ever("run-finished"):
+            self._record.finish(result.outcome, result.reason)
+        accountant = self.federation.accountant
+        ledgers, result.missing = collect_ledgers(
+            self.job, transport, round_number=max(len(outcomes), 1), accountant=accountant
+        )
+        if not result.missing:
+            result.report_json, result.report_html, result.bundle = write_evidence(
+                self.output,
+                self.job,
+                coordinator=self._record.ledger,
+                sites=ledgers,
+                accountant=accountant,
+            )
+        tell_result(self.output, result_facts(result))
+        self._tell_end(result)
+
+    def _tell_end(self, result: RunResult) -> None:
+        if result.missing:
+            say(missing_text(result.missing))
+        else:
+            say(f"report and bundle: {self.output}")
+        if result.model is None and result.outcome == "finished":
+            say("the report names no model; private.release(result.arrays) records the final one")

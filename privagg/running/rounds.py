@@ -1,0 +1,104 @@
+"""A run's rounds at its coordinator, each with its retries, taken up again where one was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pydantic import JsonValue
+
+from privagg.reopening import reopen_round
+from privagg.round import Job, RoundOutcome, run_round
+from privagg.running.journal import Attempt, Journal
+from privagg.running.record import Record
+from privagg.running.results import FloatVector
+from privagg.transport import Transport
+
+Told = Callable[[RoundOutcome], None]
+
+
+class Rounds:
+    """Makes one round after the other.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries messages to the parties.
+        record: what is written down of the run; says which attempts were told to have stopped.
+        journal: keeps how far a round is; None where nobody will go on with the run.
+        attempts: how many a round may take; each is charged again.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        transport: Transport,
+        record: Record,
+        *,
+        journal: Journal | None,
+        attempts: int,
+    ) -> None:
+        self.job, self.transport = job, transport
+        self._record, self.journal = record, journal
+        self._attempts = attempts
+
+    def run(
+        self,
+        number: int,
+        parameters: FloatVector,
+        told: Told,
+        *,
+        cohort: tuple[str, ...] | None = None,
+        settings: Mapping[str, JsonValue] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> RoundOutcome:
+        """One round with its retries.
+
+        Args:
+            number: from 1.
+            parameters: float64 (d,), the model that the sites start from.
+            told: hears how every attempt that is made here ended, before the next begins.
+            cohort, settings: as for `run_round`; an attempt that was under way keeps its cohort.
+            wanted: whether another attempt is, once one has stopped.
+
+        Returns:
+            How its last attempt ended; that of a killed coordinator which had recorded its end.
+        """
+        begun = self.journal.attempt(number - 1) if self.journal is not None else None
+        first = begun.attempt if begun is not None else 1
+        if begun is not None and (reason := self._record.stopped(number, first)) is not None:
+            # It was signed and told that nothing was opened; to try again would contradict it.
+            if begun.request is not None or first >= self._attempts:
+                return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=reason)
+            first, begun = first + 1, None
+        for attempt in range(first, self._attempts + 1):
+            outcome = self._attempt(number, attempt, parameters, begun, cohort, settings)
+            told(outcome)
+            if outcome.outcome == "opened" or outcome.opening_asked or not wanted():
+                break
+            begun = None
+        return outcome
+
+    def _attempt(
+        self,
+        number: int,
+        attempt: int,
+        parameters: FloatVector,
+        begun: Attempt | None,
+        cohort: tuple[str, ...] | None,
+        settings: Mapping[str, JsonValue] | None,
+    ) -> RoundOutcome:
+        """One attempt: fresh, or the one that was under way when the coordinator was killed."""
+        if begun is not None and begun.request is not None:
+            request = begun.request
+            return reopen_round(
+                self.job, self.transport, parameters, request=request, cohort=begun.cohort
+            )
+        return run_round(
+            self.job,
+            self.transport,
+            parameters,
+            round_number=number,
+            attempt=attempt,
+            cohort=begun.cohort if begun is not None else cohort,
+            settings=settings,
+            journal=self.journal,
+        )
