@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from privagg.federation import Federation
 
 PARTY_FILE = "party.toml"
+SHOWN_SITES = 6
 
 
 def run_on_flower(
@@ -49,7 +50,8 @@ def run_on_flower(
         submitted = submit_run(folder, resume=resume)
         console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
         try:
-            result = follow_run(submitted, _teller(federation, as_json=as_json))
+            with _telling(federation, as_json=as_json) as told:
+                result = follow_run(submitted, told)
         except KeyboardInterrupt as error:
             message = (
                 "no longer followed; what was charged stays charged. Go on with: privagg run "
@@ -103,18 +105,31 @@ def _same_configuration(folder: FlowerFolder, config: Path) -> None:
         )
 
 
-def _teller(federation: Federation, *, as_json: bool) -> Callable[[dict[str, Any]], None]:
+Told = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def _telling(federation: Federation, *, as_json: bool) -> Iterator[Told]:
+    """What tells each attempt, with a bar under it in a terminal."""
     from privagg.cli.live import RoundLines, json_lines
     from privagg.distributed.leading import report_of
 
     plan = federation.plan
     if as_json:
         machine = json_lines(plan.rounds)
-        return lambda facts: machine(report_of(facts))
+        yield lambda facts: machine(report_of(facts))
+        return
     measured = federation.config.evaluation is not None
-    lines = RoundLines(console.console(), plan.rounds, plan.names, metric=measured)
+    out = console.console()
+    out.print(
+        f"ε of this run: what its rounds have cost each data set by the plan, at δ = "
+        f"{plan.delta:g}. What earlier jobs cost stands in the sites' ledgers, and in the report.",
+        style="dim", markup=False, soft_wrap=True,
+    )  # fmt: skip
+    lines = RoundLines(out, plan.rounds, plan.names, metric=measured, ledgers_here=False)
     lines.header()
-    return lambda facts: lines(report_of(facts))
+    with lines.live():
+        yield lambda facts: lines(report_of(facts))
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
@@ -125,6 +140,11 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     out = console.console()
     out.print()
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
+    if metrics:
+        out.print(f"on the public table: {metrics}", markup=False, soft_wrap=True)
+    if result.get("report_json"):
+        out.print(_spending(Path(result["report_json"])), markup=False, soft_wrap=True)
     if result["outcome"] != "finished":
         reason = f"the run was {result['outcome']}: {result['reason']}"
         out.print(reason, style="yellow", markup=False, soft_wrap=True)
@@ -134,3 +154,18 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
              ("bundle", "bundle"))  # fmt: skip
     found = [(label, str(result[name])) for label, name in names if result.get(name)]
     console.facts(out, [("run", result["run"]), *found])
+
+
+def _spending(report: Path) -> str:
+    """What the sites' ledgers say now, over all jobs, as the report has it."""
+    from privagg.report import Report
+    from privagg.report.figures import epsilon_text
+
+    sites = Report.from_json(report.read_bytes()).sites
+    told = [
+        f"{site.name} {epsilon_text(site.epsilon_after_run)}"
+        + (f" of {epsilon_text(site.budget.epsilon)}" if site.budget else "")
+        for site in sites[:SHOWN_SITES]
+    ]
+    more = len(sites) - SHOWN_SITES
+    return f"ε spent over all jobs: {', '.join(told)}" + (f" and {more} more" if more > 0 else "")

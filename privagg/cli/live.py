@@ -30,14 +30,26 @@ class RoundLines:
         rounds: planned rounds.
         sites: names in roster order.
         metric: False where no table was declared public.
+        ledgers_here: False where the sites' ledgers lie on other machines. What is told then is the
+            epsilon of this run alone, by its plan; and how long a round took, as sites do not tell
+            what of it they needed for encrypting.
     """
 
-    def __init__(self, out: Console, rounds: int, sites: tuple[str, ...], *, metric: bool) -> None:
+    def __init__(
+        self,
+        out: Console,
+        rounds: int,
+        sites: tuple[str, ...],
+        *,
+        metric: bool,
+        ledgers_here: bool = True,
+    ) -> None:
         self.out = out
         self.rounds = rounds
         self.sites = sites
         self.metric = metric
-        self.one_by_one = len(sites) <= MOST_SITE_COLUMNS
+        self.ledgers_here = ledgers_here
+        self.one_by_one = ledgers_here and len(sites) <= MOST_SITE_COLUMNS
         self.progress = Progress(
             TextColumn("[bold]{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(),
             TimeRemainingColumn(), console=out, transient=True,
@@ -52,7 +64,7 @@ class RoundLines:
         """The columns' names."""
         self.out.print(Text(self._columns(
             "round", "sites", "accuracy" if self.metric else "", self._site_names(), "sent",
-            "encrypt", "add", "open",
+            *(("encrypt", "add", "open") if self.ledgers_here else ("add", "open", "whole")),
         ), style="dim"), soft_wrap=True)  # fmt: skip
 
     def __call__(self, report: RoundReport) -> None:
@@ -68,17 +80,17 @@ class RoundLines:
                 _metric(report) if self.metric else "",
                 self._spending(report),
                 byte_text(sum(outcome.bytes_up.values())),
-                # Sites on other machines do not tell how long they took.
-                second_text(report.encrypt_seconds) if report.encrypt_seconds else "–",
+                *((second_text(report.encrypt_seconds),) if self.ledgers_here else ()),
                 second_text(seconds.get("add", 0.0)),
                 second_text(seconds.get("open", 0.0)),
+                *(() if self.ledgers_here else (second_text(seconds.get("round", 0.0)),)),
             ), style="" if opened else "yellow"),
             soft_wrap=True,
         )  # fmt: skip
         for site, why in outcome.refusals.items():
             self.out.print(Text(f"        {site}: {why}", style="yellow"), soft_wrap=True)
         if opened:
-            self.progress.advance(self.task)
+            self.progress.update(self.task, completed=outcome.round)
         else:
             self.out.print(Text(f"        stopped, nothing was opened: {outcome.reason}",
                                 style="yellow"), soft_wrap=True)  # fmt: skip
@@ -93,28 +105,28 @@ class RoundLines:
     def _site_names(self) -> str:
         if self.one_by_one:
             return "  ".join(f"{f'ε {name}'[:22]:>{self._width(name)}}" for name in self.sites)
-        return f"{'ε of budget':>26}"
+        return f"{'ε of budget':>26}" if self.ledgers_here else f"{'ε of this run':>18}"
 
     @staticmethod
     def _width(name: str) -> int:
         return min(max(len(name) + 2, 10), 22)
 
     def _spending(self, report: RoundReport) -> str:
-        if not report.epsilon:  # the ledgers lie on other machines, and tell when the run is over
-            return (
-                "  ".join("–".rjust(self._width(n)) for n in self.sites)
-                if self.one_by_one
-                else f"{'–':>26}"
-            )
+        if not self.ledgers_here:
+            return f"{_range(list(report.committed.values())):>18}"
         pairs = {name: _share(*report.epsilon[name]) for name in self.sites}
         if self.one_by_one:
             return "  ".join(f"{pairs[name]:>{self._width(name)}}" for name in self.sites)
         if len(set(pairs.values())) == 1:
             text = f"{next(iter(pairs.values()))} at all {len(pairs)}"
         else:
-            spent = [report.epsilon[name][0] for name in self.sites]
-            text = f"{epsilon_text(min(spent))} to {epsilon_text(max(spent))}"
+            text = _range([report.epsilon[name][0] for name in self.sites])
         return f"{text:>26}"
+
+
+def _range(spent: list[Decimal]) -> str:
+    low, high = epsilon_text(min(spent)), epsilon_text(max(spent))
+    return low if low == high else f"{low} to {high}"
 
 
 def _share(spent: Decimal, budget: Decimal) -> str:
@@ -143,6 +155,7 @@ def json_lines(rounds: int) -> Callable[[RoundReport], None]:
                     name: {"spent": format(spent, "f"), "budget": format(budget, "f")}
                     for name, (spent, budget) in report.epsilon.items()
                 },
+                "committed": {n: format(e, "f") for n, e in report.committed.items()},
                 "bytes_up": dict(outcome.bytes_up), "bytes_down": dict(outcome.bytes_down),
                 "seconds": {"encrypt": report.encrypt_seconds, **outcome.seconds},
             }

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,22 @@ def parties_of(federation: Federation) -> tuple[str, ...]:
 
 def round_facts(report: RoundReport) -> dict[str, Any]:
     """What is told of an attempt at a round; public facts only."""
-    return {**outcome_facts(report.outcome), "metrics": dict(report.metrics)}
+    return {
+        **outcome_facts(report.outcome),
+        "metrics": dict(report.metrics),
+        "committed": {site: format(epsilon, "f") for site, epsilon in report.committed.items()},
+    }
 
 
 def report_of(facts: Mapping[str, Any]) -> RoundReport:
     """A round's facts as the report that a run in one process would hand on."""
-    return RoundReport(outcome_of(facts), dict(facts["metrics"]), epsilon={}, encrypt_seconds=0.0)
+    return RoundReport(
+        outcome_of(facts),
+        dict(facts["metrics"]),
+        epsilon={},
+        encrypt_seconds=0.0,
+        committed={site: Decimal(text) for site, text in facts["committed"].items()},
+    )
 
 
 def result_facts(result: RunResult) -> dict[str, Any]:

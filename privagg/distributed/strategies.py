@@ -23,7 +23,9 @@ from privagg.distributed.leading import (
 )
 from privagg.errors import ConfigError, PrivaggError, ResumeError
 from privagg.privacy.randomness import SystemRandomness
+from privagg.report.figures import epsilon_text
 from privagg.round import RoundOutcome
+from privagg.running.committed import CommittedSpending
 from privagg.running.coordinator import MODEL_NAME
 from privagg.running.evidence import collect_ledgers, write_evidence
 from privagg.running.journal import Journal
@@ -60,6 +62,7 @@ class StrategyRun:
             )
         ledger = self.federation.open_ledger_at(folder.ledger, self.job.identity)
         self._record = Record(ledger, self.name)
+        self._committed = CommittedSpending(self.job.plan, self.federation.accountant, secure=True)
         self._result = RunResult(self.name, "finished", "", np.empty(0))
         self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -72,6 +75,9 @@ class StrategyRun:
             say(f"run {self.name} goes on; rounds that are over are told from its journal")
         else:
             say(f"run {self.name}; if this process dies, go on with resume={self.name!r}")
+        if resumed:
+            for place, cohort in self._record.cohorts():
+                self._committed.asked(place, cohort)
         if not resumed or not self._record.ever("run-started"):
             self._record.start(self.federation, self.job, SystemRandomness().name)
 
@@ -82,12 +88,14 @@ class StrategyRun:
         return ReplayedRounds(rounds, self._note)
 
     def _note(self, outcome: RoundOutcome) -> None:
-        report = RoundReport(outcome.summary(), metrics={}, epsilon={}, encrypt_seconds=0.0)
+        committed = self._committed.after(outcome)
+        report = RoundReport(outcome.summary(), {}, {}, encrypt_seconds=0.0, committed=committed)
         self._record.round(report)
         tell_round(self.output, report)
         came, asked = len(outcome.survivors), len(outcome.cohort)
         end = f"{came} of {asked} sites" if outcome.outcome == "opened" else outcome.reason
-        say(f"round {outcome.round}, {outcome.outcome}: {end}")
+        spent = epsilon_text(max(committed.values()))
+        say(f"round {outcome.round}, {outcome.outcome}: {end}; this run's ε so far ≤ {spent}")
         for site, why in outcome.refusals.items():
             say(f"round {outcome.round}, {site}: {why}")
 

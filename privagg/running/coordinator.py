@@ -16,7 +16,9 @@ from privagg.client.models import get_parameters
 from privagg.client.saving import save_model
 from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.ledger import Ledger
+from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, RoundOutcome
+from privagg.running.committed import CommittedSpending
 from privagg.running.evidence import collect_ledgers, write_evidence
 from privagg.running.journal import Journal, Progress
 from privagg.running.record import Record
@@ -89,6 +91,13 @@ class Coordinator:
         )
         self._generator = generator
         self._observed = observed or Observed()
+        self._committed = (
+            CommittedSpending(
+                job.plan, federation.accountant, secure=generator == SystemRandomness().name
+            )
+            if observed is None
+            else None
+        )
 
     def drive(self, on_round: OnRound | None) -> RunResult:
         """All rounds that are not finished yet, then the files.
@@ -98,6 +107,9 @@ class Coordinator:
         """
         result = RunResult(self.job.run, "finished", "", get_parameters(self.federation.model))
         done = self._take_up(result)
+        if self._committed is not None and done is not None:
+            for place, cohort in self.record.cohorts():
+                self._committed.asked(place, cohort)
         if done is None:
             self.record.start(self.federation, self.job, self._generator)
         if done is None or not done.over:
@@ -195,6 +207,7 @@ class Coordinator:
             metrics=dict(result.metrics) if outcome.update is not None else {},
             epsilon=self._observed.epsilon(),
             encrypt_seconds=self._observed.encrypt_seconds(outcome.bytes_up),
+            committed=self._committed.after(outcome) if self._committed is not None else {},
         )
         self.record.round(report)
         result.rounds.append(report)

@@ -42,6 +42,12 @@ class Record:
     def _payloads(self) -> Iterator[Payload]:
         return (entry.payload for entry in self.ledger.entries())
 
+    def cohorts(self) -> Iterator[tuple[tuple[int, int], tuple[str, ...]]]:
+        """Each attempt recorded so far, as (round, attempt), and the sites that were asked."""
+        for payload in self._payloads():
+            if isinstance(payload, RoundEnded) and payload.run == self._run:
+                yield (payload.round, payload.attempt), tuple(payload.facts["cohort"])
+
     def start(self, federation: Federation, job: Job, generator: str) -> None:
         """What the run is about."""
         plan = job.plan

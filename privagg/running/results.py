@@ -28,12 +28,15 @@ class RoundReport:
             ledgers lie on other machines.
         encrypt_seconds: wall-clock seconds all sites together took to encrypt; 0 where they are on
             other machines, which do not tell.
+        committed: where `epsilon` is empty: site -> epsilon that this run alone has charged by its
+            plan, at most; see `CommittedSpending`.
     """
 
     outcome: RoundOutcome
     metrics: Mapping[str, float]
     epsilon: Mapping[str, tuple[Decimal, Decimal]]
     encrypt_seconds: float
+    committed: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 def outcome_facts(outcome: RoundOutcome) -> dict[str, Any]:
