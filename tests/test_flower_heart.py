@@ -21,6 +21,7 @@ from privagg import Federation
 from privagg.audit.verify import Brought, verify_file
 from privagg.deployment.joining import Agreement
 from privagg.deployment.trial import make_trial
+from privagg.distributed.strategies import StrategyRun
 from privagg.errors import ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.runtime.flower.inprocess import InProcessGrid
@@ -153,6 +154,9 @@ def test_the_flower_heart_app_goes_on_where_it_was_killed(
     hospitals.run(resume=run)  # it only asks for the ledgers again
     require_whole_story(hospitals)
     assert [entry.kind for entry in coordinators_ledger(hospitals).entries()] == kinds
+    with pytest.raises(ResumeError, match="released its model already"):
+        StrategyRun(hospitals.trial.coordinator.party, run).release({"w": np.zeros(10)})
+    require_whole_story(hospitals)
 
 
 def coordinators_ledger(hospitals: Hospitals) -> Ledger:

@@ -31,8 +31,7 @@ class RoundLines:
         sites: names in roster order.
         metric: False where no table was declared public.
         ledgers_here: False where the sites' ledgers lie on other machines. What is told then is the
-            epsilon of this run alone, by its plan; and how long a round took, as sites do not tell
-            what of it they needed for encrypting.
+            epsilon of this run alone, by its plan; and sites do not tell how long they took.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class RoundLines:
         """The columns' names."""
         self.out.print(Text(self._columns(
             "round", "sites", "accuracy" if self.metric else "", self._site_names(), "sent",
-            *(("encrypt", "add", "open") if self.ledgers_here else ("add", "open", "whole")),
+            *(("encrypt",) if self.ledgers_here else ()), "add", "open",
         ), style="dim"), soft_wrap=True)  # fmt: skip
 
     def __call__(self, report: RoundReport) -> None:
@@ -83,7 +82,6 @@ class RoundLines:
                 *((second_text(report.encrypt_seconds),) if self.ledgers_here else ()),
                 second_text(seconds.get("add", 0.0)),
                 second_text(seconds.get("open", 0.0)),
-                *(() if self.ledgers_here else (second_text(seconds.get("round", 0.0)),)),
             ), style="" if opened else "yellow"),
             soft_wrap=True,
         )  # fmt: skip

@@ -34,26 +34,30 @@ def save_model(
     Raises:
         ConfigError: the file cannot be written.
     """
-    return save_tensors(ParameterLayout.of(model).to_tensors(parameters), path, metadata)
+    data = tensor_bytes(ParameterLayout.of(model).to_tensors(parameters), metadata)
+    write_model(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def save_tensors(
-    tensors: Mapping[str, NDArray[Any]], path: Path, metadata: Mapping[str, str] | None = None
-) -> str:
-    """Write named arrays as safetensors, whole or not at all.
+def tensor_bytes(
+    tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Named arrays as the bytes of a safetensors file; the same arrays give the same bytes.
 
     Args:
         tensors: of any shapes; each in its own type.
-        path, metadata: as for `save_model`.
+        metadata: strings that go into the file's header.
+    """
+    whole = {name: np.asarray(values, order="C") for name, values in tensors.items()}
+    return save(whole, metadata=dict(metadata or {}))
 
-    Returns:
-        SHA-256 (hex) of the file.
+
+def write_model(path: Path, data: bytes) -> None:
+    """Write a model's file whole or not at all.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    whole = {name: np.asarray(values, order="C") for name, values in tensors.items()}
-    data = save(whole, metadata=dict(metadata or {}))
     partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +65,6 @@ def save_tensors(
         os.replace(partial, path)
     except OSError as error:
         raise ConfigError(f"cannot write the model to {path}: {error}") from error
-    return hashlib.sha256(data).hexdigest()
 
 
 def load_model(model: nn.Module, path: Path) -> nn.Module:

@@ -5,13 +5,14 @@ It leaves the same files as a run of ours (`privagg.distributed.leading`), and o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.client.saving import save_tensors
+from privagg.client.saving import tensor_bytes, write_model
 from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import job_in, open_federation, run_folder
 from privagg.distributed.leading import (
@@ -21,7 +22,7 @@ from privagg.distributed.leading import (
     tell_result,
     tell_round,
 )
-from privagg.errors import ConfigError, PrivaggError, ResumeError
+from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.randomness import SystemRandomness
 from privagg.report.figures import epsilon_text
 from privagg.round import RoundOutcome
@@ -85,7 +86,7 @@ class StrategyRun:
         """What answers the strategy."""
         attempts = self.federation.config.training.retries + 1
         rounds = Rounds(self.job, transport, self._record, journal=self._journal, attempts=attempts)
-        return ReplayedRounds(rounds, self._note)
+        return ReplayedRounds(rounds, self._note, over=self._record.ever("run-finished"))
 
     def _note(self, outcome: RoundOutcome) -> None:
         committed = self._committed.after(outcome)
@@ -106,12 +107,17 @@ class StrategyRun:
             tensors: the arrays by name.
 
         Raises:
-            ConfigError: the run has released its model already, or the file cannot be written.
+            ConfigError: the file cannot be written.
+            ResumeError: the run has released another model already.
         """
-        if self._result.model is not None:
-            raise ConfigError(f"run {self.name!r} has released its model already; it has one")
-        path = self.output / MODEL_NAME
-        digest = save_tensors(tensors, path)
+        data, path = tensor_bytes(tensors), self.output / MODEL_NAME
+        digest, before = hashlib.sha256(data).hexdigest(), self._record.released_model()
+        if before not in (None, digest):
+            raise ResumeError(
+                f"run {self.name!r} has released its model already, with SHA-256 {before}; this "
+                f"one has {digest}"
+            )
+        write_model(path, data)
         self._result.model = path
         self._record.released(self._result, digest)
 

@@ -117,6 +117,14 @@ class Record:
             return ended.reason
         return None
 
+    def released_model(self) -> str | None:
+        """SHA-256 (hex) of the model that the run is recorded to have released last."""
+        found = None
+        for payload in self._payloads():
+            if isinstance(payload, Released) and payload.facts.get("run") == self._run:
+                found = str(payload.facts["model_sha256"])
+        return found
+
     def released(self, result: RunResult, digest: str) -> None:
         """Which model left the federation; the same one is written once."""
         assert result.model is not None
@@ -126,7 +134,7 @@ class Record:
             "model_sha256": digest,
             "metrics": result.metrics or None,
         }
-        if not any(isinstance(p, Released) and p.facts == facts for p in self._payloads()):
+        if self.released_model() != digest:
             self.ledger.record("released", {"what": "model", "who": COORDINATOR, "facts": facts})
 
     def finish(self, outcome: str, reason: str) -> None:

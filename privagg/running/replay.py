@@ -32,14 +32,15 @@ class ReplayedRounds:
     Args:
         rounds: what runs a round.
         told: hears how every attempt that is made ended; nothing of those that were made before.
+        over: whether the run has ended; then it makes no further round.
 
     Guarantees:
         Nothing is sent, and nothing charged, for a round that is over; nor for any round once the
         optimiser asks for something else than it asked for before.
     """
 
-    def __init__(self, rounds: Rounds, told: Told) -> None:
-        self._rounds, self._told = rounds, told
+    def __init__(self, rounds: Rounds, told: Told, *, over: bool = False) -> None:
+        self._rounds, self._told, self._over = rounds, told, over
         self._journal = rounds.journal
 
     def __call__(
@@ -59,7 +60,8 @@ class ReplayedRounds:
             cohort: the sites to ask where the round is not over.
 
         Raises:
-            ResumeError: not what this round was asked with before the coordinator was killed.
+            ResumeError: not what this round was asked with before the coordinator was killed; or
+                a new round of a run that has ended.
         """
         asked = self._asked(parameters, settings)
         before = self._journal.asked(number) if self._journal is not None else None
@@ -68,6 +70,11 @@ class ReplayedRounds:
             outcome = self._again(number, parameters)
             if outcome is not None:
                 return outcome
+        if self._over:
+            raise ResumeError(
+                f"run {self._rounds.job.run!r} has ended before round {number}; start a new run; "
+                "nothing was spent"
+            )
         if self._journal is not None and before is None:
             self._journal.asks(number, asked)
         outcome = self._rounds.run(

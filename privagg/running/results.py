@@ -53,7 +53,8 @@ def outcome_facts(outcome: RoundOutcome) -> dict[str, Any]:
         "bytes_down": dict(outcome.bytes_down),
         "exchanges": outcome.exchanges,
         "opening_asked": outcome.opening_asked,
-        "seconds": dict(outcome.seconds),
+        # The time a whole round takes depends on private data, so it is written nowhere.
+        "seconds": {name: spent for name, spent in outcome.seconds.items() if name != "round"},
     }
 
 

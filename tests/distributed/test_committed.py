@@ -77,7 +77,6 @@ def test_a_line_says_whose_epsilon_it_is() -> None:
     text = lines_of(RoundReport(outcome, {}, {}, 0.0, committed))
     assert "ε of this run" in text
     assert " 0.25 " in text
-    assert "whole" in text
     assert "encrypt" not in text
     assert "–" not in text
     committed["b"] = Decimal("Infinity")

@@ -190,6 +190,7 @@ class Doors:
         told: Told | None = None,
         journal: Journal | None = None,
         attempts: int = 1,
+        over: bool = False,
         wrap: Callable[[FlowerTransport], Any] = lambda transport: transport,
         **options: Any,
     ) -> PrivateGrid:
@@ -214,7 +215,7 @@ class Doors:
             record.round(RoundReport(outcome.summary(), {}, {}, 0.0))
 
         rounds = Rounds(job, wrap(transport), record, journal=journal, attempts=attempts)
-        answers = ReplayedRounds(rounds, told or note)
+        answers = ReplayedRounds(rounds, told or note, over=over)
         grid = PrivateGrid(self.grid, job, transport, answers, **options)
         assert set(grid.get_node_ids()) == {self.nodes[name] for name in NAMES}
         return grid

@@ -266,3 +266,20 @@ def test_part_of_the_clients_can_be_asked(tmp_path: Path) -> None:
     strategy(fraction_train=0.5, min_train_nodes=2).start(grid, initial_arrays(), num_rounds=3)
     assert [len(outcome.survivors) for outcome in grid.outcomes] == [2, 2, 2]
     assert sum(doors.charges(n) for n in NAMES) == 6
+
+
+def test_a_model_is_released_as_it_is_and_only_where_one_was_opened(doors: Doors) -> None:
+    released: list[dict[str, np.ndarray]] = []
+    grid = doors.private_grid(release=released.append)
+    with pytest.raises(ConfigError, match="no round was opened"):
+        grid.release(initial_arrays())
+    result = strategy().start(grid, initial_arrays(), num_rounds=1)
+    with pytest.raises(ConfigError, match="no model to release"):
+        grid.release(ArrayRecord())
+    grid.release(result.arrays)
+    (tensors,) = released
+    assert {n: a.tobytes() for n, a in tensors.items()} == {
+        n: a.numpy().tobytes() for n, a in result.arrays.items()
+    }
+    with pytest.raises(ConfigError, match="records no model"):
+        doors.private_grid().release(result.arrays)
