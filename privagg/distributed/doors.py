@@ -145,7 +145,7 @@ def private_grid(
     A run whose process died goes on under its name: the strategy starts anew, from the same initial
     model, and what it asked for before is answered from the run's journal, asking no site and
     spending nothing; then the round that was under way goes on. The journal keeps each round's
-    opened sum (packed integers, 2 to 4 bytes a parameter) until somebody removes the run's folder.
+    opened sum (3 to 4 bytes a parameter) until somebody removes the run's folder.
 
     Args:
         grid: Flower's own.

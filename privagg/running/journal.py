@@ -8,7 +8,7 @@ Where the optimiser is somebody else's (a Flower strategy), its state cannot be 
 again what every round opened, and for that each round has files of its own:
 
     rounds/7.asked    what round 7 was asked with, before anything of it was sent
-    rounds/7.opening  the key holder's answer: the sum's integers, packed, under its signature
+    rounds/7.opening  the key holder's answer, the sum under its signature; compressed (zlib)
     rounds/7.ended    how the round ended
 
 Each file is written whole or not at all. `state.json` and `.ended` are written last, so that a
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +207,9 @@ class Journal:
         """A round is over, after its last attempt."""
         place = self._rounds / str(outcome.round)
         if outcome.answer:
-            write_whole(place.with_suffix(".opening"), outcome.answer, secret=True)
+            # The integers in it are of 64 bits and use a third of them.
+            data = zlib.compress(outcome.answer, level=1)
+            write_whole(place.with_suffix(".opening"), data, secret=True)
         facts = {
             "version": VERSION,
             "outcome": outcome_facts(outcome),
@@ -225,7 +228,8 @@ class Journal:
         def read(facts: dict[str, Any]) -> Ended:
             outcome = outcome_of(facts["outcome"])
             opened = outcome.outcome == "opened"
-            answer = place.with_suffix(".opening").read_bytes() if opened else b""
+            kept = place.with_suffix(".opening").read_bytes() if opened else b""
+            answer = zlib.decompress(kept) if opened else b""
             return Ended(outcome, answer, base64.b64decode(facts["close"], validate=True))
 
         return self._read(place.with_suffix(".ended"), read)
@@ -239,5 +243,5 @@ class Journal:
             if facts.pop("version") != VERSION:
                 raise ValueError("it is another version's")
             return parse(facts)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
             raise ConfigError(f"the journal {path} cannot be used: {error}") from error
