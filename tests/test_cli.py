@@ -423,7 +423,7 @@ def test_an_interruption_says_what_stays_charged(
         raise KeyboardInterrupt
 
     path = _quick(tmp_path)
-    monkeypatch.setattr("privagg.running.coordinator.run_round", interrupted)
+    monkeypatch.setattr("privagg.running.rounds.run_round", interrupted)
     answer = call("run", path)
     assert answer.code == 130
     assert "stays charged" in answer.err

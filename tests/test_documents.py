@@ -32,7 +32,7 @@ DOCUMENTS = sorted(
 OF_OTHERS = {"util/rlwe.cpp", "python3-venv", "lifespan", "flwr build", "flwr run"}
 """Named by a document, and somebody else's: SEAL's, Debian's, Flower's."""
 
-OPTIONS_OF_OTHERS = {"--stream", "--superlink"}
+OPTIONS_OF_OTHERS = {"--run-config", "--stream", "--superlink"}
 """The same of options: Flower's."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
