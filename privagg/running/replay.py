@@ -95,8 +95,8 @@ class ReplayedRounds:
         ended = self._journal.end_of(number)
         if ended is None:
             return None
-        if ended.close and self._journal.asked(number + 1) is None:
-            # The sites may not have heard how the last round ended; they record it once.
+        if ended.close and self._journal.end_of(number + 1) is None:
+            # The sites may not have heard how the last finished round ended; they record it once.
             cohort = ended.outcome.cohort
             self._rounds.transport.post(dict.fromkeys(cohort, ended.close))
         if ended.outcome.outcome != "opened":

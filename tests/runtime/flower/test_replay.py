@@ -124,6 +124,9 @@ def test_a_killed_strategy_goes_on_to_the_same_model(
     assert raw(world.train(grid, name)) == model, where
     assert [world.charges(site) for site in NAMES] == [ROUNDS] * 4
     assert len(world.counting.trained) == ROUNDS * 4
+    for site in NAMES:  # how the last round ended travels with the question for the ledgers
+        kinds = [entry.kind for entry in world.ledgers[site].entries()]
+        assert kinds.count("realised") == ROUNDS - 1, where
     told = [(o.round, o.attempt, o.outcome, o.survivors) for o in grid.outcomes]
     assert told == [(number, 1, "opened", NAMES) for number in range(1, ROUNDS + 1)]
 
