@@ -82,13 +82,6 @@ class Coordinator:
         self.record = Record(ledger, job.run)
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
         self._last: RoundOutcome | None = None
-        self._rounds = Rounds(
-            job,
-            transport,
-            self.record,
-            journal=journal,
-            attempts=federation.config.training.retries + 1,
-        )
         self._generator = generator
         self._observed = observed or Observed()
         self._committed = (
@@ -178,7 +171,14 @@ class Coordinator:
             report = self._settle(result, outcome)
             self._tell(result, report, on_round)
 
-        self._last = self._rounds.run(
+        rounds = Rounds(
+            self.job,
+            self.transport,
+            self.record,
+            journal=self.journal,
+            attempts=self.federation.config.training.retries + 1,
+        )
+        self._last = rounds.run(
             number, result.parameters, told, wanted=lambda: result.outcome != "stopped"
         )
         if len(result.rounds) == made:  # a killed coordinator had made, recorded and told it
