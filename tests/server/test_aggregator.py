@@ -13,6 +13,7 @@ from privagg.errors import (
     CiphertextError,
     CohortError,
     KeyMismatchError,
+    LedgerError,
     MessageError,
     PrivaggError,
     ReplayError,
@@ -26,6 +27,7 @@ from privagg.secure.contributors import bitmap_of
 from privagg.secure.wire import EncryptedTensor
 from privagg.server.aggregator import Aggregator
 from tests.simulator import DIMENSION, NAMES, Simulation
+from tests.test_rewritten_history import rewrite
 from tests.test_round import start_frame
 
 LEFT, RIGHT = Identity.generate("left"), Identity.generate("right")
@@ -283,4 +285,26 @@ def test_a_branch_holds_nobody_who_was_not_asked(plain: Simulation) -> None:
     root.terms = replace(root.terms, cohort=("north", "south", "west"))
     with pytest.raises(UnknownPartyError, match="'east' is not in this round's cohort"):
         root.receive(branch(plain, LEFT, ("north", "east")).to_bytes())
+    assert root.contributors == ()
+
+
+def test_a_branch_holds_all_that_its_sites_signed(plain: Simulation) -> None:
+    """Two statements over a sum of one would leave the other's noise out of the opened sum."""
+    single, both = branch(plain, LEFT, ("north",)), branch(plain, LEFT, ("north", "east"))
+    root = aggregator(plain)
+    with pytest.raises(CiphertextError, match="names other sites"):
+        root.receive(Message.sign(LEFT, both.header, bytes(single.payload)).to_bytes())
+    assert root.contributors == ()
+
+
+def test_a_branch_hides_no_rewritten_history(plain: Simulation) -> None:
+    plain.round(1)
+    rewrite(plain, "east", entries=40)
+    terms = replace(plain.job.terms(2, 1, NAMES), aggregators=("left",))
+    roster = Roster({**plain.roster.keys, **Roster.of(LEFT).keys})
+    leaf = Aggregator(terms, plain.job.parameters, roster)
+    leaf.receive(plain.wire.handlers["east"](start_frame(plain, round=2)))
+    root = Aggregator(terms, plain.job.parameters, roster, plain.watch)
+    with pytest.raises(LedgerError, match="privagg.ledger/east"):
+        root.receive(leaf.partial_sum(LEFT).to_bytes())
     assert root.contributors == ()
