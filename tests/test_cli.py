@@ -457,6 +457,13 @@ def test_check_shows_the_plan_whose_budget_is_too_small(call: Call, tmp_path: Pa
     assert call("run", path).out == ""  # refused before a line about rounds
 
 
+def test_check_warns_of_a_delta_that_allows_a_whole_record(call: Call, tmp_path: Path) -> None:
+    path = _quick(tmp_path, **{"delta = 1e-5": "delta = 0.01"})
+    said = call("check", path, "--no-data")
+    assert said.code == 0
+    assert "δ = 0.01 is not below 1 / 450" in said.out
+
+
 # --- runs and what they leave --------------------------------------------------------------------
 
 

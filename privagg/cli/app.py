@@ -49,6 +49,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
+    suggest_commands=False,  # click suggests already
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("init")(training.init)

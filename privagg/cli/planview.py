@@ -12,6 +12,7 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.errors import PrivaggError
 from privagg.privacy.events import plain_decimal
+from privagg.privacy.unit import Unit
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -67,7 +68,20 @@ def describe(federation: Federation) -> dict[str, Any]:
             "largest_sum_bits": LARGEST_SUM_BITS,
         },
         "budgets": _budgets(federation),
+        "remarks": _remarks(federation),
     }
+
+
+def _remarks(federation: Federation) -> list[str]:
+    """What is allowed and hardly meant."""
+    plan = federation.plan
+    records = sum(site.records for site in plan.sites)
+    if plan.unit is Unit.RECORD and plan.delta * records >= 1:
+        return [
+            f"δ = {plan.delta} is not below 1 / {records}, one over the number of declared "
+            "records: such a δ allows that one whole record is published; choose it well below"
+        ]
+    return []
 
 
 def _compression(federation: Federation) -> dict[str, Any] | None:
@@ -180,6 +194,8 @@ def print_plan(out: Console, facts: dict[str, Any]) -> None:
     """The plan for a person."""
     _print_settings(out, facts)
     _print_cost(out, facts)
+    for remark in facts["remarks"]:
+        out.print(Text("warning  ", style="yellow").append(remark, style="default"), soft_wrap=True)
     _print_observers(out, facts)
     _print_encryption(out, facts)
 
