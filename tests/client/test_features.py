@@ -266,14 +266,14 @@ def test_owner_is_told_where_a_column_is_of_another_kind() -> None:
     assert errors == {"age", "cp", ""}
 
 
-def test_a_column_wholly_outside_its_range_is_an_error_and_a_decimal_comma_is_named() -> None:
+def test_a_column_wholly_outside_its_range_and_a_decimal_comma_are_named() -> None:
     schema = TableSchema(
         features=(NumericFeature(name="age", range=(0, 1)), NumericFeature(name="w", range=(0, 9))),
         target=Target(name="t", positive=">0"),
     )
     table = pd.DataFrame({"age": ["40", "50"], "w": ["1,5", "2"], "t": ["1", "0"]})
     found = {f.column: f for f in check_table(schema, table)}
-    assert found["age"].severity == "error"
+    assert found["age"].severity == "warning"  # a site may lack what the others measure
     assert "none inside" in found["age"].message
     assert found["w"].severity == "warning"
     assert "1 cell is no number" in found["w"].message
