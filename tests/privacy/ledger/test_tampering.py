@@ -19,6 +19,7 @@ from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.accountants import CertifiedAccountant, RdpAccountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Bundle, Ledger, Verifier
+from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.payloads import payload_of
 from privagg.privacy.ledger.replay import HISTORY_UNVERIFIABLE, KEY_UNVERIFIABLE
 from privagg.privacy.ledger.schema import APPEND_ONLY, WRITE_ONCE
@@ -322,11 +323,26 @@ EDITS: dict[str, Callable[[sqlite3.Connection], object]] = {
         "UPDATE ledger_entries SET body = replace(body, 'run', 'ruN') "
         "WHERE idx = (SELECT MAX(idx) FROM ledger_entries)"
     ),
+    "another last entry": lambda c: c.execute(
+        "UPDATE ledger_entries SET body = replace(body, '\"round\":2', '\"round\":1') "
+        "WHERE idx = (SELECT MAX(idx) FROM ledger_entries)"
+    ),
+    "another signer": lambda c: c.execute(
+        "UPDATE ledger_checkpoints SET note = ? WHERE size = (SELECT MAX(size) FROM ledger_tree)",
+        (_signed_by_another(c),),
+    ),
     "tree": lambda c: c.execute("UPDATE ledger_tree SET size = size - 1"),
     "last checkpoint": lambda c: c.execute(
         "DELETE FROM ledger_checkpoints WHERE size = (SELECT MAX(size) FROM ledger_checkpoints)"
     ),
 }
+
+
+def _signed_by_another(connection: sqlite3.Connection) -> str:
+    """The last checkpoint, word for word, under a key that is not the ledger's."""
+    query = "SELECT note FROM ledger_checkpoints ORDER BY size DESC LIMIT 1"
+    (note,) = connection.execute(query).fetchone()
+    return Checkpoint.parse(note).sign(OTHER_KEY)
 
 
 @pytest.mark.parametrize("name", EDITS)
