@@ -124,7 +124,7 @@ def test_a_party_makes_its_folder_and_card_and_joins(
         (("party", "coordinator", "breast-cancer.toml"), "--superlink host:port"),
         (("party", "coordinator", "breast-cancer.toml", "--superlink", "x"), "host:port"),
         (("party", "riverside", "breast-cancer.toml", "--superlink", "a:1"), "coordinator's"),
-        (("party", "riverside", "absent.toml"), "cannot read"),
+        (("party", "riverside", "absent.toml"), "there is no file absent.toml"),
         (("join", "trial/riverside", "breast-cancer.toml"), "is no party's card"),
         (("join", "nowhere", "trial/riverside.card"), "party.toml is missing"),
         (("start", "nowhere"), "party.toml is missing"),
