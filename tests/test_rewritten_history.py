@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privagg.messages import Message, Refusal, RoundClose, RoundStart, Upload, read_message
+from privagg.messages import (
+    Message,
+    OpenRequest,
+    Refusal,
+    RoundClose,
+    RoundStart,
+    Upload,
+    read_message,
+)
 from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
 from privagg.round import RoundOutcome, run_round
@@ -233,6 +241,31 @@ def test_a_site_that_comes_back_to_a_resumed_round_waits_for_its_peers_proofs(
     assert simulation.charges("east") == charges
     assert simulation.round(6).survivors == NAMES
     assert simulation.ledgers["east"].distrusted() == {}
+
+
+def test_a_site_restarted_between_overlapping_rounds_accuses_nobody_for_good(
+    simulation: Simulation,
+) -> None:
+    """What it had asked of an upload is forgotten; an older state is then no contradiction."""
+    honest = simulation.wire.handlers["key-holder"]
+
+    def overlapping(data: bytes) -> bytes:
+        if isinstance(read_message(data, simulation.roster).header, OpenRequest):
+            simulation.wire.handlers["key-holder"] = honest
+            first = simulation.watch
+            simulation.begin("run-2")
+            assert simulation.round(1).survivors == NAMES
+            simulation.run, simulation.watch = "run-1", first
+            simulation.wire.handlers["north"] = simulation.site("north").handle
+        return honest(data)
+
+    simulation.wire.handlers["key-holder"] = overlapping
+    assert simulation.round(2).survivors == NAMES
+    assert sorted(simulation.ledgers["north"].distrusted()) == ["east", "south", "west"]
+    outcomes = [simulation.round(number) for number in (3, 4, 5)]
+    assert "takes part in no round with 'east'" in outcomes[0].refusals["north"]
+    assert outcomes[-1].survivors == NAMES
+    assert simulation.ledgers["north"].distrusted() == {}
 
 
 @pytest.mark.parametrize("entries", [2, 40])

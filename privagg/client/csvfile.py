@@ -42,7 +42,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     Raises:
         DataError: there is no header, it has no commas or names a column twice, or a quotation mark
             is never closed.
-        ValueError, OSError, EOFError, csv.Error: the file cannot be read as text.
+        ValueError, OSError, EOFError, csv.Error, zlib.error: the file cannot be read as text.
     """
     with _text(path) as file:
         rows = _rows(file, path)

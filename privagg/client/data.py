@@ -7,6 +7,7 @@ and each cell of a text file is read by itself, so that no record changes how an
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,7 +236,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
         raise DataError(
             f"{path} is not UTF-8; save it as 'CSV UTF-8' (byte {error.start}: {error.reason})"
         ) from error
-    except (ValueError, OSError, EOFError, csv.Error) as error:
+    except (ValueError, OSError, EOFError, csv.Error, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
     raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
 

@@ -73,8 +73,8 @@ class CheckpointWatch:
             since: what it kept then.
 
         Raises:
-            LedgerError: an upload lacks the proof that is needed.
-            LedgerTamperedError: forged, rolled back or forked; the ledger's history was rewritten.
+            LedgerError: an upload lacks the proof that is needed, or its ledger was rolled back.
+            LedgerTamperedError: forged or forked; the ledger's history was rewritten.
             UnknownPartyError: no key is pinned for a sender.
         """
         for error in self._own.keep(uploads, since).values():

@@ -124,7 +124,11 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "table.xlsx").write_bytes(b"PK")
     (tmp_path / "short.csv.gz").write_bytes(gzip.compress(b"v,c,t\n1,1,1\n" * 99)[:-9])
     (tmp_path / "none.csv.gz").write_bytes(b"v,c,t\n1,1,1\n")
-    for name in ("bad.parquet", "empty.csv", "bytes.csv", "short.csv.gz", "none.csv.gz"):
+    damaged = bytearray(gzip.compress(bytes(range(48, 58)) * 99))
+    damaged[10] ^= 6  # the kind of the first block: there is no such kind
+    (tmp_path / "damaged.csv.gz").write_bytes(damaged)
+    csv_names = ("empty.csv", "bytes.csv", "short.csv.gz", "none.csv.gz", "damaged.csv.gz")
+    for name in ("bad.parquet", *csv_names):
         with pytest.raises(DataError, match=name):
             read_frame(tmp_path / name)
     with pytest.raises(ConfigError, match=r"use a \.csv or \.parquet"):

@@ -104,9 +104,9 @@ class CheckpointKeeper:
             since: size of the kept checkpoint that the proof starts from; the latest by default.
 
         Raises:
-            LedgerError: a proof is needed and none was given.
-            LedgerTamperedError: not signed by the pinned key, of another ledger, rolled back or
-                forked.
+            LedgerError: a proof is needed and none was given; where the checkpoint is the smaller
+                one, its ledger was rolled back unless the proof still comes.
+            LedgerTamperedError: not signed by the pinned key, of another ledger, or forked.
         """
         pinned = Verifier.parse(verifier) if isinstance(verifier, str) else verifier
         latest = self.sizes([origin]).get(origin) if since is None else since
@@ -230,7 +230,8 @@ class _Known:
         heads = self._heads.setdefault(origin, set())
         needed = set(heads if shown.since is None else shown.since)
         proved = needed | (heads & shown.proofs.keys())
-        for since in sorted(proved):
+        # Proofs that are there first: a missing one must not hide a contradiction.
+        for since in sorted(proved, key=lambda since: (since not in shown.proofs, since)):
             kept = self._notes.get((origin, since))
             if kept is None:
                 raise LedgerError(f"no checkpoint of {since} entries of {origin} is kept")
@@ -262,7 +263,8 @@ def _require_consistent(
     old, new = sorted((latest, checkpoint), key=lambda each: each.size)
     if proof is None:
         if checkpoint.size < latest.size:
-            raise LedgerTamperedError(
+            # No contradiction yet: an upload of a round that overlapped another one looks like it.
+            raise LedgerError(
                 f"{checkpoint.origin} shows {checkpoint.size} entries, but {latest.size} were "
                 "signed before: it was rolled back, unless its owner proves otherwise"
             )

@@ -69,8 +69,9 @@ def test_an_earlier_checkpoint_is_a_rollback_unless_proved_otherwise(
     peer: Ledger, keeper: CheckpointKeeper
 ) -> None:
     keeper.keep(ORIGIN, peer.checkpoint(6), verifier=OWN)
-    with pytest.raises(LedgerTamperedError, match="rolled back"):
+    with pytest.raises(LedgerError, match="rolled back") as raised:
         keeper.keep(ORIGIN, peer.checkpoint(4), verifier=OWN)
+    assert not isinstance(raised.value, LedgerTamperedError)  # the proof may still come
     keeper.keep(ORIGIN, peer.checkpoint(4), verifier=OWN, proof=peer.consistency_proof(4, 6))
     assert keeper.latest(ORIGIN) == peer.checkpoint(6)
     assert keeper.all() == [peer.checkpoint(4), peer.checkpoint(6)]
@@ -160,6 +161,21 @@ def test_what_was_kept_in_the_meantime_waits_for_a_checkpoint_that_extends_both(
     late = {6: peer.consistency_proof(4, 6)}
     assert keeper.keep_all([Shown(ORIGIN, peer.checkpoint(4), OWN, late, (6,))]) == {}
     assert keeper.heads([ORIGIN]) == {ORIGIN: (6,)}
+
+
+def test_a_contradiction_is_named_though_another_proof_is_missing(
+    peer: Ledger, keeper: CheckpointKeeper, folder: Path
+) -> None:
+    """Or who left one proof out could show a second history and be waited for."""
+    fork = create(folder / "fork.db")
+    for step in range(8):
+        fork.set_budget(RECORDS, Decimal(9 + step), DELTA, who="officer", why="another history")
+    keeper.keep(ORIGIN, peer.checkpoint(2), verifier=OWN)
+    for size in (5, 3):
+        proofs = {2: peer.consistency_proof(2, size)}
+        assert keeper.keep_all([Shown(ORIGIN, peer.checkpoint(size), OWN, proofs, (2,))]) == {}
+    shown = Shown(ORIGIN, fork.checkpoint(), OWN, {5: fork.consistency_proof(5)})
+    assert isinstance(keeper.keep_all([shown])[ORIGIN], LedgerTamperedError)
 
 
 def test_of_what_was_kept_by_an_earlier_version_the_largest_is_to_be_extended(
