@@ -466,20 +466,32 @@ def test_a_lost_opening_is_asked_for_again_and_found(simulation: Simulation) -> 
     assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
 
 
-def test_an_opening_of_another_request_is_not_taken(simulation: Simulation) -> None:
+@pytest.mark.parametrize(
+    ("signer", "changes"),
+    [
+        ("key-holder", {"request_sha256": "00" * 32}),
+        ("key-holder", {"run": "run-2"}),
+        ("key-holder", {"round": 2}),
+        ("key-holder", {"attempt": 2}),
+        ("key-holder", {"contributors": NAMES[:3]}),
+        ("west", {"sender": "west"}),
+    ],
+)
+def test_an_opening_of_another_request_is_not_taken(
+    simulation: Simulation, signer: str, changes: dict[str, object]
+) -> None:
     def elsewhere(frame: bytes) -> bytes:
-        message = read_message(frame, simulation.roster)
-        if not isinstance(message.header, Opening):
+        header = read_message(frame, simulation.roster).header
+        if not isinstance(header, Opening):
             return frame
-        header = message.header.model_copy(update={"request_sha256": "00" * 32})
-        opener = simulation.identities["key-holder"]
-        return Message.sign(opener, header, bytes(message.payload)).to_bytes()
+        return forge(simulation, frame, who=signer, **changes)
 
     simulation.wire.answers["key-holder"] = elsewhere
     outcome = simulation.round()
     assert outcome.outcome == "stopped"
     assert "answered another request" in outcome.reason
     assert outcome.opening_asked
+    assert outcome.update is None
 
 
 def test_what_the_key_holder_bound_survives_a_power_loss(simulation: Simulation) -> None:

@@ -13,13 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privagg.errors import (
-    CiphertextError,
-    KeyMismatchError,
-    MessageError,
-    ReplayError,
-    WrongRoundError,
-)
+from privagg.errors import MessageError
 
 MAGIC = b"PAET"
 VERSION = 1
@@ -147,27 +141,6 @@ class EncryptedTensor:
             payload=view[header:],
         )
 
-    def require_same_sum(self, other: EncryptedTensor) -> None:
-        """Raise unless both tensors belong to the same sum: only then may payloads be added.
-
-        Raises:
-            CiphertextError: other scheme, parameters, length, packing or roster size.
-            KeyMismatchError: encrypted under another key.
-            WrongRoundError: another run, round or attempt.
-        """
-        for name in ("scheme", "parameters_fingerprint", "length", "packing", "roster_size"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise CiphertextError(f"tensors differ in {name}: {mine!r} and {theirs!r}")
-        if self.key_id != other.key_id:
-            raise KeyMismatchError(
-                f"tensors are encrypted under different keys: {self.key_id} and {other.key_id}"
-            )
-        for name in ("run", "round", "attempt"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise WrongRoundError(f"tensors differ in {name}: {mine!r} and {theirs!r}")
-
     def _header(self) -> bytes:
         texts = [text.encode() for text in (self.scheme, self.packing, self.run)]
         size = _header_bytes(self.roster_size, [len(text) for text in texts])
@@ -203,24 +176,6 @@ def contributor_bitmap(members: tuple[int, ...] | list[int], roster_size: int) -
     bitmap = bits.to_bytes(_bitmap_bytes(roster_size), "little")
     _check_bitmap(bitmap, roster_size)
     return bitmap
-
-
-def merge_contributors(left: bytes, right: bytes) -> bytes:
-    """The union of two disjoint contributor sets over the same roster.
-
-    Raises:
-        MessageError: bitmaps of different lengths.
-        ReplayError: the sets overlap: somebody's contribution would be counted twice.
-    """
-    if len(left) != len(right):
-        raise MessageError(
-            f"contributor sets of {len(left)} and {len(right)} bytes are over different rosters"
-        )
-    first, second = int.from_bytes(left, "little"), int.from_bytes(right, "little")
-    if first & second:
-        place = (first & second & -(first & second)).bit_length() - 1
-        raise ReplayError(f"roster place {place} is already in the sum; its tensor was not added")
-    return (first | second).to_bytes(len(left), "little")
 
 
 def _bitmap_bytes(roster_size: int) -> int:

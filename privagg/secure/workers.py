@@ -180,7 +180,9 @@ _pool_lock = threading.Lock()
 def _helpers(count: int) -> list[_Helper]:
     """`count` living helpers, started where they are missing; fewer where none can be started."""
     with _pool_lock:
-        _pool[:] = [helper for helper in _pool if helper.alive]
+        for lost in [helper for helper in _pool if not helper.alive]:
+            _pool.remove(lost)
+            lost.close()  # its pipes are open still
         with contextlib.suppress(OSError):
             while len(_pool) < count:
                 _pool.append(_Helper())
