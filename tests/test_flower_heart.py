@@ -27,6 +27,7 @@ from privagg.privacy.ledger import Ledger
 from privagg.runtime.flower.inprocess import InProcessGrid
 from privagg.runtime.flower.transport import FlowerTransport
 from privagg.transport import Reply
+from tests.faults import Killed
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flower_heart"
 
@@ -47,10 +48,6 @@ def write_table(path: Path, rng: np.random.Generator) -> None:
     table["num"] = (table["exang"] + table["cp"] > 3).astype(int)
     table.loc[0, "chol"] = np.nan
     table.to_csv(path, index=False)
-
-
-class Killed(BaseException):
-    """The coordinator's process ends here."""
 
 
 class Hospitals:

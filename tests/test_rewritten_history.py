@@ -25,6 +25,7 @@ from privagg.round import RoundOutcome, run_round
 from privagg.running.evidence import collect_ledgers
 from privagg.secure.keyholder import opened_rounds
 from privagg.server.checkpoints import CheckpointWatch
+from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
 
 
@@ -69,10 +70,6 @@ class BlindMemory(PeerCheckpoints):
 
     def require(self, uploads: Sequence[Upload]) -> None:
         pass
-
-
-class Killed(BaseException):
-    """What happens to a process, not in it."""
 
 
 class Killing:

@@ -29,6 +29,7 @@ from privagg.messages import (
 from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Ledger
 from privagg.secure.keyholder import opened_rounds
 from privagg.secure.wire import EncryptedTensor
+from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
 
 
@@ -117,14 +118,11 @@ def test_a_site_killed_between_charge_and_upload_never_trains_twice(
 ) -> None:
     learner = simulation.learners["north"]
 
-    class KilledError(BaseException):
-        pass
-
     class DyingLearner:
         def contribution(self, *_: object) -> np.ndarray:
-            raise KilledError
+            raise Killed
 
-    with pytest.raises(KilledError):
+    with pytest.raises(Killed):
         simulation.site("north", learner=DyingLearner()).handle(start_frame(simulation))
     answer = simulation.sites["north"].handle(start_frame(simulation))
     assert refusal(simulation, answer).reason == "spent-attempt"

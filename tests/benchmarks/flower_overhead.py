@@ -21,22 +21,9 @@ from flwr.app import Message as FlowerMessage
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from privagg.identity import Identity
-from privagg.privacy.ledger import CheckpointKeeper
-from privagg.round import Job
-from privagg.runtime.flower.directory import Directory
-from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.inprocess import InProcessGrid
-from privagg.runtime.flower.transport import FlowerTransport, Patience
-from privagg.server.checkpoints import CheckpointWatch
-from tests.benchmarks.flower_simulation import (
-    COORDINATOR,
-    OPENER,
-    answers,
-    make_client_app,
-    prepare,
-    world,
-)
+from privagg.runtime.flower.transport import Patience
+from tests.benchmarks.flower_simulation import make_client_app, open_door, prepare
 
 
 def plain_app() -> ClientApp:
@@ -78,28 +65,9 @@ def measure(clients: int, parameters: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         prepare(folder, clients, parameters, rounds)
-        plan, roster, scheme, key = world(folder)
-        identity = Identity.load_or_create(COORDINATOR, folder / f"{COORDINATOR}.pem")
-        job = Job(
-            run="overhead",
-            plan=plan,
-            scheme=scheme,
-            parameters=key.parameters,
-            key_id=key.key_id,
-            identity=identity,
-            roster=roster,
-            opener=OPENER,
-            watch=CheckpointWatch(CheckpointKeeper.open(folder / "kept.sqlite"), roster),
-        )
         app = make_client_app(folder, clients)
         grid = InProcessGrid(dict.fromkeys(nodes, app), node_configs=nodes)
-        directory = Directory(identity, roster, job.run, plan.digest)
-        transport = FlowerTransport(
-            grid, directory, patience=Patience(poll_seconds=0.001), message_type="train"
-        )
-        rounds_of = answers(folder, job, transport, lambda outcome: None)
-        private = PrivateGrid(grid, job, transport, rounds_of)
-        assert len(list(private.get_node_ids())) == clients  # introductions are made once a run
+        private = open_door(folder, grid, Patience(poll_seconds=0.001), lambda outcome: None)
         found["with"] = drive(private, grid, clients, parameters, rounds)
         opened = [outcome.outcome for outcome in private.outcomes]
         assert opened == ["opened"] * rounds

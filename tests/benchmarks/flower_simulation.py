@@ -164,43 +164,50 @@ def answers(folder: Path, job: Any, transport: Any, told: Any) -> Any:
     return ReplayedRounds(rounds, told)
 
 
+def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
+    """The strategy's Grid as a coordinator opens it, all introductions made."""
+    from privagg.identity import Identity
+    from privagg.privacy.ledger import CheckpointKeeper
+    from privagg.round import Job
+    from privagg.runtime.flower.directory import Directory
+    from privagg.runtime.flower.grid import PrivateGrid
+    from privagg.runtime.flower.transport import FlowerTransport
+    from privagg.server.checkpoints import CheckpointWatch
+
+    plan, roster, scheme, key = world(folder)
+    identity = Identity.load_or_create(COORDINATOR, folder / f"{COORDINATOR}.pem")
+    job = Job(
+        run="measured",
+        plan=plan,
+        scheme=scheme,
+        parameters=key.parameters,
+        key_id=key.key_id,
+        identity=identity,
+        roster=roster,
+        opener=OPENER,
+        watch=CheckpointWatch(CheckpointKeeper.open(folder / "kept.sqlite"), roster),
+    )
+    directory = Directory(identity, roster, job.run, plan.digest)
+    transport = FlowerTransport(grid, directory, patience=patience, message_type="train")
+    private = PrivateGrid(grid, job, transport, answers(folder, job, transport, told))
+    assert len(list(private.get_node_ids())) == plan.addends
+    return private
+
+
 def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
     """FedAvg on a PrivateGrid; writes figures after every round."""
     from flwr.app import Array, ArrayRecord
     from flwr.serverapp import ServerApp
     from flwr.serverapp.strategy import FedAvg
 
-    from privagg.identity import Identity
-    from privagg.privacy.ledger import CheckpointKeeper
-    from privagg.round import Job, RoundOutcome
-    from privagg.runtime.flower.directory import Directory
-    from privagg.runtime.flower.grid import PrivateGrid
-    from privagg.runtime.flower.transport import FlowerTransport, Patience
-    from privagg.server.checkpoints import CheckpointWatch
+    from privagg.round import RoundOutcome
+    from privagg.runtime.flower.transport import Patience
 
     app = ServerApp()
 
     @app.main()
     def main(grid: Any, context: Any) -> None:
-        plan, roster, scheme, key = world(folder)
-        identity = Identity.load_or_create(COORDINATOR, folder / f"{COORDINATOR}.pem")
-        job = Job(
-            run="simulated",
-            plan=plan,
-            scheme=scheme,
-            parameters=key.parameters,
-            key_id=key.key_id,
-            identity=identity,
-            roster=roster,
-            opener=OPENER,
-            watch=CheckpointWatch(CheckpointKeeper.open(folder / "kept.sqlite"), roster),
-        )
-        transport = FlowerTransport(
-            grid,
-            Directory(identity, roster, job.run, plan.digest),
-            patience=Patience(answer_seconds=3600, absent_seconds=1800, poll_seconds=0.1),
-            message_type="train",
-        )
+        plan, *_ = world(folder)
         facts: dict[str, Any] = {"clients": clients, "parameters": plan.dimension, "rounds": []}
         facts["megabytes_before"] = peak_megabytes()
         start = time.perf_counter()
@@ -218,8 +225,8 @@ def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
             )
             out.write_text(json.dumps(facts))
 
-        private = PrivateGrid(grid, job, transport, answers(folder, job, transport, note))
-        assert len(list(private.get_node_ids())) == clients
+        patience = Patience(answer_seconds=3600, absent_seconds=1800, poll_seconds=0.1)
+        private = open_door(folder, grid, patience, note)
         facts["meeting_seconds"] = round(time.perf_counter() - start, 2)
         model = ArrayRecord({"w": Array(np.zeros(plan.dimension, np.float32))})
         FedAvg(fraction_evaluate=0.0, min_available_nodes=clients, min_train_nodes=clients).start(

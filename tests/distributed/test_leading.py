@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,11 @@ from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.running.results import RunResult
 from privagg.runtime.flower.inprocess import Faults
-from privagg.transport import Handler, Reply
+from privagg.transport import Handler
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import SEED, SITES, write_federation
 from tests.distributed.story import story
-
-
-class Killed(BaseException):
-    """The coordinator's process ends here."""
+from tests.faults import Fragile, Killed
 
 
 def ledger_of(world: World, name: str) -> Ledger:
@@ -66,29 +62,6 @@ def test_the_same_model_and_ledgers_as_in_one_process(world: World, local: Local
     assert verify_file(result.bundle, Brought()).holds
 
 
-class Fragile:
-    """A transport under which the coordinator is killed after so many exchanges."""
-
-    def __init__(self, world: World, lives: int, *, before: bool) -> None:
-        self.inner, self.lives, self.before = world.transport(), lives, before
-        self.directory = self.inner.directory
-
-    def meet(self, parties: Any) -> dict[str, str]:
-        return self.inner.meet(parties)
-
-    def post(self, frames: Mapping[str, bytes]) -> None:
-        self.inner.post(frames)
-
-    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
-        if self.lives == 0 and self.before:
-            raise Killed
-        replies = list(self.inner.exchange(requests))
-        if self.lives == 0:
-            raise Killed
-        self.lives -= 1
-        yield from replies
-
-
 @pytest.mark.parametrize(
     ("lives", "before", "where"),
     [
@@ -103,7 +76,7 @@ def test_a_killed_coordinator_goes_on_where_it_was(
     world: World, local: Local, lives: int, before: bool, where: str
 ) -> None:
     with pytest.raises(Killed):
-        world.lead(transport=Fragile(world, lives, before=before))
+        world.lead(transport=Fragile(world.transport(), lives, before=before))
     result = world.lead()
     assert (result.outcome, result.missing) == ("finished", {}), where
     assert result.model is not None
@@ -198,7 +171,7 @@ def test_a_folder_whose_parts_contradict_its_pins_is_not_opened(world: World) ->
 
 def test_a_journal_of_another_key_is_not_gone_on_with(world: World) -> None:
     with pytest.raises(Killed):
-        world.lead(transport=Fragile(world, 3, before=False))
+        world.lead(transport=Fragile(world.transport(), 3, before=False))
     state = run_folder(world.trial.coordinator.party, RUN) / "state.json"
     facts = json.loads(state.read_text())
     state.write_text(json.dumps({**facts, "key_id": "0" * 64}))

@@ -17,10 +17,7 @@ from privagg.running.results import RoundReport, RunResult
 from privagg.transport import Handler, Reply
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import make_deployment, write_federation
-
-
-class Killed(BaseException):
-    """The coordinator's process ends here."""
+from tests.faults import Killed
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from privagg.secure.keyholder import KeyHolder, opened_rounds
 from privagg.secure.opening import DecryptionKey
 from privagg.secure.wire import EncryptedTensor
 from privagg.server.aggregator import Aggregator
+from tests.faults import Killed
 from tests.simulator import NAMES, Simulation
 from tests.test_round import start_frame
 
@@ -186,10 +187,6 @@ def test_strict_mode_needs_every_upload_and_each_the_one_that_was_signed(tmp_pat
 # --- once, whatever happens -----------------------------------------------------------------------
 
 
-class KilledError(BaseException):
-    """The process ends here."""
-
-
 class WatchedKey(DecryptionKey):
     """The true key, with something that happens whenever it is used."""
 
@@ -235,7 +232,7 @@ def fail() -> None:
 
 
 def die() -> None:
-    raise KilledError
+    raise Killed
 
 
 def test_an_answer_is_stored_and_the_key_is_used_once(fresh: Requests) -> None:
@@ -248,7 +245,7 @@ def test_an_answer_is_stored_and_the_key_is_used_once(fresh: Requests) -> None:
 def test_a_round_is_bound_before_the_key_is_used(fresh: Requests) -> None:
     """Killed while it decrypts, it may have shown the sum to somebody: no other is opened."""
     holder, _ = holder_with(fresh, die)
-    with pytest.raises(KilledError):
+    with pytest.raises(Killed):
         holder.handle(fresh.request())
     restarted, key = holder_with(fresh)
     assert "second cohort" in refused(fresh.simulation, another(fresh), restarted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +21,11 @@ from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.inprocess import Faults
 from privagg.runtime.flower.transport import FlowerTransport
 from privagg.transport import Reply
+from tests.faults import Fragile, Killed
 from tests.runtime.flower.doors import NAMES, Doors, initial_arrays
 
 ROUNDS = 3
 STRATEGIES = {"FedAvg": FedAvg, "FedAdam": FedAdam}
-
-
-class Killed(BaseException):
-    """The coordinator's process ends here."""
-
-
-@dataclass
-class Fragile:
-    """A transport under which the coordinator is killed at one of its exchanges."""
-
-    inner: FlowerTransport
-    lives: int
-    before: bool
-
-    def post(self, frames: Mapping[str, bytes]) -> None:
-        self.inner.post(frames)
-
-    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
-        if self.lives == 0 and self.before:
-            raise Killed
-        replies = list(self.inner.exchange(requests))
-        if self.lives == 0:
-            raise Killed
-        self.lives -= 1
-        yield from replies
 
 
 class World(Doors):
@@ -68,7 +43,7 @@ class World(Doors):
         journal = Journal(self.run_folder)
         journal.keep_for_replay()
         if lives is not None:
-            more["wrap"] = lambda inner: Fragile(inner, lives, before)
+            more["wrap"] = lambda inner: Fragile(inner, lives, before=before)
         return self.private_grid(journal=journal, **more)
 
     def train(self, grid: PrivateGrid, name: str = "FedAdam", **asked: Any) -> ArrayRecord:
