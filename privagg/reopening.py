@@ -26,6 +26,7 @@ def reopen_round(
     *,
     request: bytes,
     cohort: tuple[str, ...],
+    opened: bool = False,
 ) -> RoundOutcome:
     """Go on with a round whose opening was asked before the coordinator was killed.
 
@@ -38,9 +39,12 @@ def reopen_round(
         parameters: float64 (d,), the model that the round started from.
         request: the opening request, as the journal kept it.
         cohort: the sites that were asked.
+        opened: whether it is recorded that the sum was opened; then the round cannot have stopped,
+            and a key holder that does not answer now is an error.
 
     Raises:
         MessageError: the journal's request is not one of this coordinator's.
+        PrivaggError: `opened`, and the answer does not come or does not fit.
     """
     header = read_message(request, Roster.of(job.identity)).header
     if not isinstance(header, OpenRequest) or header.run != job.run:
@@ -52,6 +56,8 @@ def reopen_round(
         try:
             opening = open_round(job, transport, request, tuple(senders), parameters, result)
         except PrivaggError as error:
+            if opened:
+                raise
             result.reason = one_line(str(error))
         close_round(job, transport, result, opening, header.contributions)
     return result

@@ -109,13 +109,11 @@ class Record:
             },
         )
 
-    def stopped(self, number: int, attempt: int) -> str | None:
-        """Why an attempt is recorded as stopped; None where it is not recorded as that."""
+    def end_of(self, number: int, attempt: int) -> RoundEnded | None:
+        """How an attempt is recorded to have ended; None where it is not."""
         entry = self.ledger.entry_about("round", (self._run, number, attempt))
         ended = entry.payload if entry is not None else None
-        if isinstance(ended, RoundEnded) and ended.outcome == "stopped":
-            return ended.reason
-        return None
+        return ended if isinstance(ended, RoundEnded) else None
 
     def released_model(self) -> str | None:
         """SHA-256 (hex) of the model that the run is recorded to have released last."""

@@ -61,13 +61,18 @@ class Rounds:
 
         Returns:
             How its last attempt ended; that of a killed coordinator which had recorded its end.
+
+        Raises:
+            PrivaggError: the killed coordinator had recorded that the sum was opened, and the key
+                holder does not give it again; nothing is told of it, and it can be asked later.
         """
         begun = self.journal.attempt(number - 1) if self.journal is not None else None
         first = begun.attempt if begun is not None else 1
-        if begun is not None and (reason := self._record.stopped(number, first)) is not None:
+        ended = self._record.end_of(number, first) if begun is not None else None
+        if begun is not None and ended is not None and ended.outcome == "stopped":
             # It was signed and told that nothing was opened; to try again would contradict it.
             if begun.request is not None or first >= self._attempts:
-                return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=reason)
+                return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=ended.reason)
             first, begun = first + 1, None
         for attempt in range(first, self._attempts + 1):
             outcome = self._attempt(number, attempt, parameters, begun, cohort, settings)
@@ -88,9 +93,14 @@ class Rounds:
     ) -> RoundOutcome:
         """One attempt: fresh, or the one that was under way when the coordinator was killed."""
         if begun is not None and begun.request is not None:
-            request = begun.request
             return reopen_round(
-                self.job, self.transport, parameters, request=request, cohort=begun.cohort
+                self.job,
+                self.transport,
+                parameters,
+                request=begun.request,
+                cohort=begun.cohort,
+                # Stopped for good was told apart before, so what is recorded is that it opened.
+                opened=self._record.end_of(number, attempt) is not None,
             )
         return run_round(
             self.job,

@@ -12,7 +12,8 @@ import pytest
 from privagg.audit.verify import Brought, verify_file
 from privagg.distributed import leading
 from privagg.distributed.folders import run_folder
-from privagg.errors import ConfigError, RunInProgressError
+from privagg.errors import ConfigError, OpeningRefusedError, RunInProgressError
+from privagg.messages import OpenRequest
 from privagg.running.results import RoundReport, RunResult
 from privagg.transport import Handler, Reply
 from tests.distributed.conftest import RUN, World
@@ -133,6 +134,33 @@ class Failing:
             raise ConfigError("cannot write the journal: no space left on device")
         self.lives -= 1
         return self.inner.exchange(requests)
+
+
+def test_a_round_recorded_as_opened_is_not_told_to_have_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key holder does not answer the coordinator that goes on: it will, later."""
+    killed_once_told(monkeypatch, (1, 1))
+    with pytest.raises(Killed):
+        world.lead()
+    monkeypatch.undo()
+
+    def silent(honest: Handler) -> Handler:
+        def answer(frame: bytes) -> bytes:
+            if frame[5] == OpenRequest.kind:
+                raise OSError("the machine is down")
+            return honest(frame)
+
+        return answer
+
+    world.meddle["key-holder"] = silent
+    with pytest.raises(OpeningRefusedError, match="did not open"):
+        world.lead()
+    del world.meddle["key-holder"]
+    result = world.lead()
+    assert result.outcome == "finished"
+    require_evidence(result)
+    assert [outcome for _, _, outcome in rounds_of(world)] == ["opened"] * len(rounds_of(world))
 
 
 def test_a_run_that_failed_and_went_on_has_one_ending(world: World) -> None:
