@@ -25,6 +25,7 @@ from privagg.messages import (
     Upload,
     read_message,
 )
+from privagg.privacy.ledger import Checkpoint
 from privagg.privacy.ledger.payloads import Charge
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import DeterministicRandomness
@@ -174,6 +175,12 @@ class Ends:
         return Message.sign(self.simulation.identities["coordinator"], header).to_bytes()
 
 
+def read_upload(ends: Ends, name: str) -> Upload:
+    header = read_message(ends.uploads[name], ends.simulation.roster).header
+    assert isinstance(header, Upload)
+    return header
+
+
 def last_kind(simulation: Simulation, name: str = "north") -> str:
     return simulation.ledgers[name].entries()[-1].kind
 
@@ -213,6 +220,10 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
         (lambda e: {"survivors": NAMES[::-1]}, "cohort: .* name different contributors"),
         (lambda e: {"survivors": (*NAMES, "ghost")}, "cohort: .* name different contributors"),
         (lambda e: {"survivors": NAMES[:2]}, "cohort: 2 contributors are not a cohort"),
+        (
+            lambda e: {"round": 2, "opening": e.opening(round=2)},
+            "cohort: the opened sum names this site, which was charged for none of it",
+        ),
     ],
 )
 def test_an_end_that_lies_is_not_recorded(ends: Ends, lie: Any, reason: str) -> None:
@@ -248,6 +259,24 @@ def test_what_proves_nothing_of_the_others_is_told_so_after_recording(
     assert reason in refused(simulation, ends.close(contributions=statements))
     assert last_kind(simulation) == "realised"
     assert simulation.ledgers["north"].distrusted() == {}
+
+
+def test_a_contradiction_is_not_forgiven_where_the_honest_history_goes_on(
+    simulation: Simulation,
+) -> None:
+    """What ends the wait for a missing proof ends no distrust of an owner who signed twice."""
+    ends, own, east = Ends(simulation), simulation.ledgers["north"], simulation.ledgers["east"]
+    simulation.sites["north"].handle(ends.close())
+    shown = Checkpoint.parse(read_upload(ends, "east").checkpoint)
+    fork = Checkpoint(shown.origin, shown.size, bytes(32)).sign(simulation.identities["east"].key)
+    lie = {name: {"checkpoint": fork} if name == "east" else {} for name in NAMES}
+    statements = tuple(ends.statement(name, **changes) for name, changes in lie.items())
+    assert "ledger of 'east'" in refused(simulation, ends.close(contributions=statements))
+    proof = east.consistency_proof(shown.size)
+    own.keep_checkpoint(shown.origin, east.checkpoint(), verifier=east.verifier, proof=proof)
+    assert own.keeper.heads([shown.origin]) == {shown.origin: (len(east),)}
+    assert len(east) > shown.size
+    assert set(own.distrusted()) == {"east"}
 
 
 def test_reproducible_noise_is_realised_as_none(tmp_path: Path) -> None:
