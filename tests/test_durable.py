@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from privagg.deployment.layout import write_new, write_whole
+from privagg.errors import ConfigError
 from privagg.identity import Identity
 from privagg.privacy.ledger.bundle import write_new as write_bundle
 from privagg.privacy.ledger.store import Store
@@ -41,3 +43,18 @@ def test_a_files_name_is_synced_after_it_is_given(
         os.close(folder)
     assert seen
     assert seen[-1]
+
+
+@pytest.mark.parametrize("write", [write_whole, write_new])
+def test_a_full_disk_leaves_no_half_written_file(
+    write: Callable[[Path, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every try to go on would fill it further, by as much as a model."""
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        write(tmp_path / "file", b"x" * 1000)
+    assert list(tmp_path.iterdir()) == []
