@@ -279,6 +279,18 @@ def test_a_contradiction_is_not_forgiven_where_the_honest_history_goes_on(
     assert set(own.distrusted()) == {"east"}
 
 
+def test_a_proof_that_a_site_could_not_ask_for_costs_no_trust(tmp_path: Path) -> None:
+    """In a round without it, nobody was told what it keeps; the next round that asks settles it."""
+    simulation = Simulation(tmp_path, kind=ClientPlan, cohort_size=3)
+    own, east = simulation.ledgers["north"], simulation.ledgers["east"]
+    kept = Checkpoint.parse(east.checkpoint())
+    own.keep_checkpoint(kept.origin, east.checkpoint(), verifier=east.verifier)
+    ends = Ends(simulation, NAMES[1:])
+    assert "a consistency proof from" in refused(simulation, ends.close())
+    assert own.distrusted() == {}
+    assert own.keeper.heads([kept.origin]) == {kept.origin: (kept.size,)}
+
+
 def test_reproducible_noise_is_realised_as_none(tmp_path: Path) -> None:
     simulation = Simulation(tmp_path, budget="Infinity")
     simulation.sites["north"] = simulation.site(
