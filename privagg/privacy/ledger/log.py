@@ -107,9 +107,13 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
             f"the ledger of {owner} is signed by key {named}, not by {pinned.encode()}; "
             "open it with the key it was created with or last rotated to"
         )
-    row = connection.execute(_END).one_or_none()
-    if row is None or row.size < 1:
-        raise LedgerTamperedError("the ledger's tree row is missing or empty")
+    rows = connection.execute(_END).all()
+    row = rows[0] if len(rows) == 1 else None
+    # SQLite stores any type in any column, so what was edited may be neither number nor bytes.
+    if row is None or not isinstance(row.size, int) or row.size < 1:
+        raise LedgerTamperedError("the ledger's tree row is missing, empty or not the only one")
+    if not isinstance(row.frontier, bytes | memoryview):
+        raise LedgerTamperedError("the ledger's tree row does not hold the tree")
     body, note = _stored_body(row.body, row.size - 1), _stored_note(row.note, row.size)
     entry = Entry.parse(body, what=f"entry {row.size - 1}")
     before = Frontier.from_bytes(row.size - 1, bytes(row.frontier))
@@ -196,7 +200,8 @@ def read_account(connection: Connection, head: Head, key: BudgetKey) -> Account 
     if digest is None:
         return None
     row = connection.execute(_ACCOUNT, key._asdict()).one()
-    value = canonical.loads(row.body.encode(), what=f"the account of {key}")
+    stored = str(row.body).encode("utf-8", "surrogatepass")
+    value = canonical.loads(stored, what=f"the account of {key}")
     if canonical.digest(value) != digest:
         raise LedgerTamperedError(f"the running totals of {key} were changed outside the ledger")
     return Account.from_json(value)

@@ -332,6 +332,12 @@ EDITS: dict[str, Callable[[sqlite3.Connection], object]] = {
         (_signed_by_another(c),),
     ),
     "tree": lambda c: c.execute("UPDATE ledger_tree SET size = size - 1"),
+    "a tree of another type": lambda c: c.execute("UPDATE ledger_tree SET frontier = 'text'"),
+    "a size of another type": lambda c: c.execute("UPDATE ledger_tree SET size = 'text'"),
+    "two trees": lambda c: c.execute(
+        "INSERT INTO ledger_tree SELECT id + 1, size, frontier FROM ledger_tree"
+    ),
+    "totals of another type": lambda c: c.execute("UPDATE ledger_accounts SET body = x'ff'"),
     "last checkpoint": lambda c: c.execute(
         "DELETE FROM ledger_checkpoints WHERE size = (SELECT MAX(size) FROM ledger_checkpoints)"
     ),
