@@ -113,6 +113,14 @@ def test_what_is_charged_counts_on_the_fewest_honest_shares(simulation: Simulati
     assert charge.event == simulation.plan.event_of_shares(2)  # 4 less a dropout less a colluder
 
 
+def test_sizes_that_no_proof_starts_from_cost_no_upload(simulation: Simulation) -> None:
+    """After a rollback, say, or asked by a liar: whoever asked finds the proof missing."""
+    start = start_frame(simulation, kept_sizes={"north": (0, 2, 10**6)})
+    header = read_message(simulation.sites["north"].handle(start), simulation.roster).header
+    assert isinstance(header, Upload), header
+    assert [proof.since for proof in header.consistency] == [2]
+
+
 def test_reproducible_noise_is_charged_as_none(simulation: Simulation) -> None:
     site = simulation.site("north", randomness=DeterministicRandomness(b"seed"))
     header = read_message(site.handle(start_frame(simulation)), simulation.roster).header
