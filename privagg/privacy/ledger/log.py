@@ -293,7 +293,11 @@ def _proof(
     for i, (level, index) in enumerate(wanted):
         places |= {f"level{i}": level, f"index{i}": index}
     rows = connection.execute(_nodes(len(wanted)), places)
-    found = {(row.level, row.idx): bytes(row.hash) for row in rows}
+    found = {
+        (row.level, row.idx): bytes(row.hash)
+        for row in rows
+        if isinstance(row.hash, bytes | memoryview)
+    }
     for level, index in wanted:
         if (level, index) not in found:
             raise LedgerTamperedError(f"the stored tree lacks node {index} of level {level}")

@@ -131,7 +131,7 @@ def install(connection: Connection) -> None:
 
 def read_meta(connection: Connection) -> dict[str, str]:
     """The ledger's own facts by name: schema version, owner, origin, verifier."""
-    return {row.name: row.value for row in connection.execute(_META)}
+    return {str(row.name): str(row.value) for row in connection.execute(_META)}
 
 
 def write_meta(connection: Connection, name: str, value: str) -> None:

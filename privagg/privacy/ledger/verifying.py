@@ -110,7 +110,9 @@ def _check_tree(
     if stored != [(1, done.size, before.to_bytes())]:
         raise LedgerTamperedError("the stored tree row does not fit the entries")
     nodes = {
-        (row.level, row.idx): bytes(row.hash) for row in connection.execute(select(schema.nodes))
+        (row.level, row.idx): bytes(row.hash)
+        for row in connection.execute(select(schema.nodes))
+        if isinstance(row.hash, bytes | memoryview)
     }
     if nodes != completed:
         raise LedgerTamperedError("the stored tree nodes do not fit the entries")

@@ -363,6 +363,26 @@ def test_an_edited_ledger_stops_at_its_next_use_without_a_full_verification(
         Ledger.open(path, signing_key=KEY, accountant=RdpAccountant()).charge(request_for(9))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE ledger_meta SET value = x'ff' WHERE name = 'origin'",
+        "UPDATE ledger_nodes SET hash = 'text'",
+    ],
+)
+def test_a_value_of_another_type_is_an_error_with_a_name(
+    honest: Path, folder: Path, edit: str
+) -> None:
+    path = folder / "ledger.db"
+    shutil.copy(honest, path)
+    with closing(unlocked(path)) as connection:
+        connection.execute(edit)
+    with pytest.raises(LedgerError):
+        read(path).inclusion_proof(0)
+    with pytest.raises(LedgerError):
+        read(path).verify()
+
+
 def test_a_replaced_charge_is_found_when_its_receipt_is_used(honest: Path, folder: Path) -> None:
     path = folder / "ledger.db"
     shutil.copy(honest, path)
