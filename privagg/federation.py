@@ -25,6 +25,7 @@ from privagg.client.inspection import Finding, check_table
 from privagg.client.loading import TableSource, load_records
 from privagg.client.models import build_model, get_parameters
 from privagg.client.predicting import predict_table
+from privagg.client.rehearsal import RecordsApart, require_model_apart
 from privagg.client.saving import load_model
 from privagg.config import Config, SiteSection, load_config, parse_config
 from privagg.configdata import AppData, TableData
@@ -37,7 +38,7 @@ from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
-from privagg.privacy.unit import Custody
+from privagg.privacy.unit import Custody, Unit
 from privagg.report.figures import lower_text
 from privagg.running import COORDINATOR, KEY_HOLDER, RoundReport, Run, RunResult
 from privagg.running.coordinator import MODEL_NAME
@@ -74,6 +75,7 @@ class Federation:
         self._records = dict(records or {})
         self._public_records = public_records
         self._plan = plan
+        self._apart: dict[tuple[object, ...], RecordsApart] = {}
         unknown = set(self._records) - {site.name for site in config.sites}
         if unknown:
             raise ConfigError(f"records given for unknown sites: {', '.join(sorted(unknown))}")
@@ -119,6 +121,23 @@ class Federation:
         else:
             dimension = len(get_parameters(self.model))
         return build_plan(self.config, dimension=dimension, accountant=self.accountant)
+
+    def rehearse(self) -> RecordsApart | None:
+        """How it is known that the model keeps records apart, by a test on this machine.
+
+        Tested once for a model, shape and physical batch. None where whole clients are protected.
+
+        Raises:
+            ModelError: the model does not; named by the layer. Nothing is charged for it.
+        """
+        training, data = self.config.training, self.config.data
+        if self.plan.unit is not Unit.RECORD:
+            return None
+        rows = training.client_rule.physical_batch
+        case = (training.model.model_dump_json(), data.shape, data.classes, rows)
+        if case not in self._apart:
+            self._apart[case] = require_model_apart(self.fresh_model(), data.shape, rows)
+        return self._apart[case]
 
     @cached_property
     def scheme(self) -> Scheme:
@@ -368,13 +387,15 @@ class Federation:
 
     def with_config(self, config: Config) -> Federation:
         """The same federation, its data and its ledgers, under another configuration."""
-        return Federation(
+        other = Federation(
             config,
             base=self.base,
             records=self._records,
             public_records=self.public_records,
             accountant=self.accountant,
         )
+        other._apart = self._apart
+        return other
 
     def tune(
         self,

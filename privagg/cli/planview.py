@@ -61,6 +61,7 @@ def describe(federation: Federation) -> dict[str, Any]:
             "job_bytes_up": parameters.payload_bytes * plan.addends * plan.rounds,
         },
         "compression": _compression(federation),
+        "records_apart": apart.facts() if (apart := federation.rehearse()) else None,
         "room": {
             "upload_bound_grid": plan.upload_bound,
             "sum_bound_grid": plan.sum_bound,

@@ -4,7 +4,7 @@ Opacus supplies per-record gradients by hooks; sampling, clipping in exact arith
 the normaliser are ours. Records are processed in physical batches of one public shape, padded with
 synthetic rows, so the arithmetic that a record's gradient goes through does not depend on how many
 others were sampled. That its bits do not depend on *which* others were is an assumption about
-torch's kernels; `require_independent_bits` tests it on the model at hand.
+torch's kernels and the model's layers; `rehearsal` tests it on the model and machine at hand.
 """
 
 from __future__ import annotations
@@ -71,14 +71,21 @@ class DpSgd:
             raise ConfigError(f"physical_batch must be at least 1, got {physical_batch}")
         self.layout = ParameterLayout.of(model)
         self._records = records
+        self.input_shape = records.input_shape
         self._grid = grid
         self.physical_batch = physical_batch
         self._loss = loss
         self._model = model
         model.train()
         _require_no_draws(model, records.input_shape)
+        _leave_inputs_alone(model)
         self._hooked = _hook(model)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
+
+    @property
+    def model(self) -> nn.Module:
+        """The hooked model; whoever changes its parameters puts them back."""
+        return self._model
 
     @property
     def dimension(self) -> int:
@@ -146,14 +153,49 @@ class DpSgd:
         if count < self.physical_batch:
             x = torch.cat([x, x.new_zeros((self.physical_batch - count, *x.shape[1:]))])
             y = torch.cat([y, y.new_zeros(self.physical_batch - count)])
+        return self.batch_gradients(x, y)[:count]
+
+    def batch_gradients(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Gradients of one batch of any records at the current parameters, as training gets them.
+
+        Args:
+            x: float32 `(m, *input_shape)`.
+            y: int64 `(m,)`.
+
+        Returns:
+            float32 `(m, d)`; rows may hold values that are not finite.
+
+        Raises:
+            ModelError: a layer gave another number of rows than there are records.
+        """
         try:
             # A sum, so that no record's gradient is divided by how many there are.
             with _quiet_hooks():
                 torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
-            rows = [self._rows_of(parameter)[:count] for parameter in self._trainable]
+            rows = [self._rows_of(parameter, len(x)) for parameter in self._trainable]
             return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
         finally:
             self._forget_batch()
+
+    def own_gradient(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
+        """One record's gradient by autograd alone, no record beside it and no hook: float32 `(d,)`.
+
+        Args:
+            x: float32 `(1, *input_shape)`.
+            y: int64 `(1,)`.
+        """
+        self._hooked.disable_hooks()
+        try:
+            with _quiet_hooks():
+                loss = self._loss(self._model(x), y).sum()
+                found = torch.autograd.grad(loss, self._trainable, allow_unused=True)
+        finally:
+            self._hooked.enable_hooks()
+        parts = [
+            torch.zeros(parameter.numel()) if gradient is None else gradient.reshape(-1)
+            for parameter, gradient in zip(self._trainable, found, strict=True)
+        ]
+        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
 
     def _forget_batch(self) -> None:
         """Leaves nothing behind that Opacus would add to the next batch, also after a failure."""
@@ -165,41 +207,22 @@ class DpSgd:
             layer.__dict__.pop("activations", None)
             layer.__dict__.pop("max_batch_len", None)
 
-    def _rows_of(self, parameter: nn.Parameter) -> torch.Tensor:
+    def _rows_of(self, parameter: nn.Parameter, count: int) -> torch.Tensor:
         rows = getattr(parameter, "grad_sample", None)
         if rows is None:  # the parameter takes no part in the loss
-            return torch.zeros(self.physical_batch, parameter.numel())
+            return torch.zeros(count, parameter.numel())
         if isinstance(rows, list):
-            rows = torch.stack(rows).sum(dim=0)
-        return torch.as_tensor(rows).detach().reshape(self.physical_batch, -1)
-
-
-def require_independent_bits(trainer: DpSgd, *, trials: int = 8) -> None:
-    """Tests on the given records that a record's gradient has the same bits whoever is beside it.
-
-    A record's row is compared bit for bit between batches with other neighbours, another position
-    and other numbers of records. Evidence for an assumption, not a proof; for an owner's own check
-    or a test, as its outcome depends on the records.
-
-    Args:
-        trainer: over at least 2 records.
-        trials: how many rearrangements are tried.
-
-    Raises:
-        ModelError: a rearrangement changed a record's gradient.
-    """
-    rows = min(trainer.record_count, trainer.physical_batch)
-    reference = {i: trainer.per_record_gradients(np.array([i]))[0] for i in range(rows)}
-    for trial in range(trials):
-        order = np.roll(np.arange(rows), trial * 3 + 1)[: max(1, rows - trial)]
-        order = order[::-1] if trial % 2 else order
-        for index, row in zip(order, trainer.per_record_gradients(order), strict=True):
-            if row.tobytes() != reference[int(index)].tobytes():
-                change = np.abs(row - reference[int(index)]).max()
-                raise ModelError(
-                    f"the gradient of one record changes by up to {change:.1e} with the records "
-                    "beside it; try another physical_batch, one torch thread, or another model"
-                )
+            if any(len(part) != count for part in rows):
+                rows = rows[0]
+            else:
+                rows = torch.stack(rows).sum(dim=0)
+        if len(rows) != count:
+            name = next(n for n, p in self._model.named_parameters() if p is parameter)
+            raise ModelError(
+                f"parameter {name!r} got {len(rows)} gradients for {count} records, so its layer "
+                "does not see one record in each place of axis 0"
+            )
+        return torch.as_tensor(rows).detach().reshape(count, -1)
 
 
 def _require_no_draws(model: nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -225,7 +248,14 @@ def _draws(layer: nn.Module) -> bool:
     return "Dropout" in type(layer).__name__ or isinstance(layer, nn.RReLU | nn.FractionalMaxPool2d)
 
 
-def _hook(model: nn.Module) -> nn.Module:
+def _leave_inputs_alone(model: nn.Module) -> None:
+    """Makes in-place layers return a new tensor: the same values, and hooks cannot see others."""
+    for layer in model.modules():
+        if getattr(layer, "inplace", False) is True:
+            layer.inplace = False  # type: ignore[assignment]
+
+
+def _hook(model: nn.Module) -> GradSampleModule:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -235,7 +265,6 @@ def _hook(model: nn.Module) -> nn.Module:
             f"Opacus has no per-record gradients for this model: {error}; replace the layer by one "
             "that Opacus supports (opacus.layers has recurrent and attention layers)"
         ) from error
-    assert isinstance(hooked, nn.Module)
     return hooked
 
 

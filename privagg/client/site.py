@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -113,6 +114,8 @@ class Site:
         ledger: its own, with a budget for its data set.
         randomness: the operating system's; a deterministic source charges epsilon = infinity.
         key_holder: under custody `sites`, the handler for opening requests.
+        records_apart: how this site knows that its model keeps records apart; public facts that
+            every charge states. None where whole clients are protected.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Site:
         ledger: Ledger,
         randomness: Randomness,
         key_holder: KeyHolder | None = None,
+        records_apart: Mapping[str, Any] | None = None,
     ) -> None:
         if plan.digest != pins.plan_digest:
             raise WrongRoundError(
@@ -151,6 +155,7 @@ class Site:
         self._key = key
         self._randomness = randomness
         self._key_holder = key_holder
+        self._records_apart = records_apart
         self._closing = Closing(
             name=identity.name,
             pins=pins,
@@ -331,6 +336,7 @@ class Site:
             "generator": self._randomness.name,
             "python": platform.python_version(),
             "numpy": np.__version__,
+            **({"records_apart": dict(self._records_apart)} if self._records_apart else {}),
         }
 
     def _encrypt(self, header: RoundStart, receipt: Receipt, values: IntVector) -> bytes:

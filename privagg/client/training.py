@@ -34,6 +34,7 @@ from privagg.client.models import (
     per_record_loss,
     set_parameters,
 )
+from privagg.client.rehearsal import RecordsApart, require_records_apart
 from privagg.client.torch_state import deterministic_torch, layer_randomness
 from privagg.encoding.planned import transform_of, update_grid
 from privagg.encoding.quantize import encode_released
@@ -91,16 +92,19 @@ class DistributedLearner:
         rule: ClientRule,
         *,
         loss: LossFunction = per_record_loss,
+        tested: RecordsApart | None = None,
     ) -> None:
         """Takes the plan, the site's name in it, its own model, its records, and the rule.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
             EncodingError: the plan's numbers are outside the grid's proved range.
-            ModelError: there are no per-record gradients for the model.
+            ModelError: there are no per-record gradients for the model, or records are not kept
+                apart.
         """
         self._plan, self._terms = plan, plan.site(site)
         self._trainer = _trainer(plan, site, model, records, rule, loss)
+        self.records_apart = tested or require_records_apart(self._trainer)
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The noised sum of clipped per-record gradients.
@@ -138,16 +142,19 @@ class LocalLearner:
         rule: ClientRule,
         *,
         loss: LossFunction = per_record_loss,
+        tested: RecordsApart | None = None,
     ) -> None:
         """Takes the plan, the site's name in it, its own model, its records, and the rule.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
             EncodingError: the plan's numbers are outside the grid's proved range.
-            ModelError: there are no per-record gradients for the model.
+            ModelError: there are no per-record gradients for the model, or records are not kept
+                apart.
         """
         self._plan, self._terms, self._rule = plan, plan.site(site), rule
         self._trainer = _trainer(plan, site, model, records, rule, loss)
+        self.records_apart = tested or require_records_apart(self._trainer)
         self._upload_grid = update_grid(plan, site)
         self._rounding = plan.compression.rounding if plan.compression else Rounding.NEAREST
 
@@ -273,6 +280,7 @@ def make_learner(
     records: Records,
     rule: ClientRule,
     loss: LossFunction = per_record_loss,
+    tested: RecordsApart | None = None,
 ) -> DistributedLearner | LocalLearner | ClientLearner:
     """The learner that the plan's mode asks for, on the plan's own grid.
 
@@ -283,16 +291,18 @@ def make_learner(
         records: the site's own records.
         rule: how the site trains between two rounds.
         loss: each record's loss from its row alone.
+        tested: what a test of this model, batch and loss found in this process; without it, one
+            is made where the plan protects records.
 
     Raises:
         ConfigError: the model does not fit the plan, or the plan's mode is not known here.
         EncodingError: the plan's numbers are outside the grid's proved range.
-        ModelError: there are no per-record gradients for the model.
+        ModelError: there are no per-record gradients for the model, or records are not kept apart.
     """
     if isinstance(plan, DistributedPlan):
-        return DistributedLearner(plan, site, model, records, rule, loss=loss)
+        return DistributedLearner(plan, site, model, records, rule, loss=loss, tested=tested)
     if isinstance(plan, LocalPlan):
-        return LocalLearner(plan, site, model, records, rule, loss=loss)
+        return LocalLearner(plan, site, model, records, rule, loss=loss, tested=tested)
     if isinstance(plan, ClientPlan):
         return ClientLearner(plan, site, model, records, rule, loss=loss)
     raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")

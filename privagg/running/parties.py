@@ -57,12 +57,14 @@ def make_site(
         key_id=key.key_id,
         opener=federation.opener,
     )
+    apart = federation.rehearse()
     learner = make_learner(
         plan,
         identity.name,
         model=federation.fresh_model(),
         records=records,
         rule=training.client_rule,
+        tested=apart,
     )
     key_holder = None
     if decryption is not None:
@@ -79,4 +81,5 @@ def make_site(
         ledger=ledger,
         randomness=randomness,
         key_holder=key_holder,
+        records_apart=apart.facts() if apart else None,
     )

@@ -106,6 +106,8 @@ class Search:
             Candidate(f"{self.name}-{number}", settings, federation.with_config(config))
             for number, (settings, config) in enumerate(_grid(federation.config, tuning), start=1)
         ]
+        for candidate in self.candidates:
+            candidate.federation.rehearse()  # refuses a model before any candidate is charged
         if randomness.secure:
             self._check_budgets()
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from privagg.client.data import DatasetRecords, TensorRecords
-from privagg.client.dpsgd import DpSgd, require_independent_bits
+from privagg.client.dpsgd import DpSgd
 from privagg.client.models import (
     ModelSpec,
     build_model,
@@ -120,31 +120,6 @@ def test_noiseless_path_follows_a_whole_privacy_engine() -> None:
         mask = np.arange(count) // size == step
         w = w - 0.3 / size * ours.gradient_sum(w, mask) / S
         np.testing.assert_allclose(get_parameters(model._module), w, rtol=2e-5, atol=4e-6)
-
-
-@pytest.mark.parametrize("case", MODELS, ids=str)
-@pytest.mark.parametrize("batch", [4, 32])
-def test_a_records_gradient_has_the_same_bits_whoever_is_beside_it(case: Case, batch: int) -> None:
-    trainer = make(case, 40, batch=batch)
-    set_parameters(trainer._model, start_of(trainer))
-    require_independent_bits(trainer, trials=12)
-
-
-class CentresTheBatch(nn.Module):
-    """A model that mixes records."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x - x.mean(dim=0))
-
-
-def test_a_model_that_mixes_records_fails_the_bit_test() -> None:
-    records = TensorRecords.of(np.random.default_rng(0).standard_normal((8, 3)), np.arange(8) % 2)
-    with pytest.raises(ModelError, match="changes by up to"):
-        require_independent_bits(DpSgd(CentresTheBatch(), records, grid()))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,110 @@
+"""Layers with which a budget would buy noise: every record counted zero, or as something else.
+
+Told on a learner's contribution, whichever way it is computed: the layer is refused by name before
+anything is charged, or the contribution is the sum of the records' own clipped gradients.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from privagg import Federation
+from privagg.cli import main
+from privagg.client.models import get_parameters, per_record_loss
+from privagg.errors import ModelError
+from privagg.privacy.ledger.payloads import Charge
+from tests.attacks.test_layout import S, contribution, made, site_records
+from tests.zoo import ACCEPTED, REFUSED, STEPS, WIDTH
+
+NAMES = ("north", "east", "south")
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_layer_that_trains_nothing_is_refused_by_its_name(kind: str) -> None:
+    case = REFUSED[kind]
+    with pytest.raises(ModelError, match=rf"{case.layer}.*Nothing was charged"):
+        contribution(made(case), site_records(case, 12))
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_every_accepted_layer_trains_on_each_records_own_gradient(kind: str) -> None:
+    """Held against plain autograd on one record at a time, clipped in float64."""
+    case = ACCEPTED[kind]
+    records = site_records(case, 9)
+    plain = copy.deepcopy(made(case)).train()
+    weights = [p for p in plain.parameters() if p.requires_grad]
+    expected = np.zeros(len(get_parameters(plain)))
+    for i in range(len(records)):
+        x, y = records.gather(np.array([i]))
+        found = torch.autograd.grad(
+            per_record_loss(plain(x), y).sum(), weights, allow_unused=True, materialize_grads=True
+        )
+        own = np.concatenate([g.reshape(-1).numpy() for g in found]).astype(np.float64)
+        expected += own * S * min(1.0, 1 / np.linalg.norm(own))
+    ours = contribution(made(case), records)
+    assert ours.any()
+    # Each record is truncated by less than a unit a coordinate; float32 gradients differ by 1e-5.
+    assert np.abs(ours - expected).max() < len(records) * (1 + 2e-5 * S)
+
+
+def gru() -> nn.Module:
+    return made(REFUSED["GRU"])
+
+
+def sentences() -> TensorDataset:
+    records = site_records(REFUSED["GRU"], 40)
+    return TensorDataset(records.x, records.y)
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_gru_is_refused_at_the_command_line_before_any_charge(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It trained nothing, said so nowhere, ended with 0 and spent the whole budget."""
+    path = tmp_path / "recurrent.toml"
+    path.write_text(
+        '[federation]\nname = "recurrent"\n'
+        '[privacy]\nmode = "record-distributed"\nepsilon = 8\ndelta = 1e-5\ncolluders = 0\n'
+        f'[training]\nmodel = "{__name__}:gru"\nrounds = 2\nsampling_rate = 0.5\n'
+        '[training.optimizer]\nkind = "sgd"\nlearning_rate = 1.0\n'
+        '[secure]\nscheme = "plaintext"\ncustody = "authority"\n'
+        f'[data]\nkind = "dataset"\nshape = [{STEPS}]\nclasses = 2\n'
+        + "".join(
+            f'[[sites]]\nname = "{name}"\ndata = "{__name__}:sentences"\nrecords = 40\n'
+            for name in NAMES
+        )
+    )
+    monkeypatch.setattr(sys, "argv", ["privagg", command, str(path)])
+    with pytest.raises(SystemExit) as ending:
+        main()
+    assert ending.value.code not in (0, None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "'layer' (GRU)" in said
+    assert "opacus.layers.DPGRU" in said
+    federation = Federation.from_toml(path)
+    for name in NAMES:
+        entries = federation.open_ledger(name).entries()
+        assert not [entry for entry in entries if isinstance(entry.payload, Charge)]
+
+
+def test_in_place_layers_train_as_others_do() -> None:
+    """Hooks cannot follow a layer that overwrites its input, so it is told to make a new tensor."""
+    case = ACCEPTED["Linear+ReLU in place"]
+    records = site_records(case, 20)
+
+    def other() -> nn.Module:
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Linear(STEPS, WIDTH), nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH, 2))
+
+    np.testing.assert_array_equal(contribution(made(case), records), contribution(other(), records))
