@@ -83,8 +83,12 @@ def test_every_mode_trains_charges_and_reports(
     assert result.model.stat().st_size > 100
     assert result.report_json is not None
     report = json.loads(result.report_json.read_text())
-    plan = made.plan
+    plan, apart = made.plan, made.rehearse()
+    assert result.report_html is not None
+    page = result.report_html.read_text()
+    assert ("the records beside it was tested at" in page) is (apart is not None)
     for site in report["sites"]:
+        assert site["records_apart"] == ([apart.facts()] if apart else [])
         ledger = made.open_ledger(site["name"])
         spending = ledger.spent(BudgetKey(site["dataset"], plan.unit.value))
         assert spending.event.terms == plan.total_committed(site["name"]).terms

@@ -102,6 +102,8 @@ SITE_GROUPS = (
     Group("accountant of the budget", ("accountants",),
           lambda s: f"{s['accountants'][0]['name']}, ε = "
           f"{_epsilon(s['accountants'][0]['epsilon'])}", bounds=True),
+    Group("records kept apart", ("records_apart",),
+          lambda s: count_text(len(s.get("records_apart", ())), "statement")),
     Group("ledger facts", ("ledger",), lambda s: f"{s['ledger']['entries']} entries"),
 )  # fmt: skip
 

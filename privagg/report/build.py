@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from privagg.errors import LedgerError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import PldAccountant, RdpAccountant, default_accountant
@@ -44,6 +46,7 @@ from privagg.report.model import (
     HistoryPoint,
     LedgerFacts,
     PublicTable,
+    RecordsApart,
     Refusal,
     ReleasedModel,
     Report,
@@ -363,8 +366,21 @@ def _site_report(
         committed=committed,
         guarantees=observer_matrix(plan, name, attempts, bounds),
         accountants=accountant_figures(committed.event, plan.delta, bounds, peers),
+        records_apart=_records_apart(name, of_run),
         ledger=_ledger_facts(ledger),
     )
+
+
+def _records_apart(site: str, charges: Sequence[Charge]) -> tuple[RecordsApart, ...]:
+    """What the charges state of how records were found to be apart, each statement once."""
+    stated = [c.facts["records_apart"] for c in charges if "records_apart" in c.facts]
+    try:
+        return tuple(dict.fromkeys(RecordsApart.model_validate(facts) for facts in stated))
+    except ValidationError as error:
+        raise LedgerError(
+            f"a charge of {site!r} does not say how records were found to be apart, but "
+            f"{error.errors()[0]['msg']} (records_apart: {error.errors()[0]['loc']})"
+        ) from error
 
 
 def _attempt(plan: TrainingPlan, site: str, charge: Charge, realised: Realised | None) -> Attempt:

@@ -122,6 +122,18 @@ class LedgerFacts(_Part):
     public_key: Text
 
 
+class RecordsApart(_Part):
+    """How a site found that a record's gradient does not depend on others, as its charges state."""
+
+    how: Literal["tested", "proved"]
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    physical_batch: Count
+    threads: Count
+    device: Name
+    torch: Name
+    opacus: Name
+
+
 class SiteReport(_Part):
     """One institution: its data set, what it spent, and what that means against whom.
 
@@ -129,6 +141,8 @@ class SiteReport(_Part):
         committed: everything charged in this run; drives the budget.
         guarantees: the observer matrix over what was really done in this run.
         accountants: the certified interval of the committed total beside other accountants.
+        records_apart: every different statement of this run's charges; none at client level, and
+            none from sites that stated nothing.
     """
 
     name: Name
@@ -143,6 +157,7 @@ class SiteReport(_Part):
     committed: BoundedEvent
     guarantees: tuple[ObserverRow, ...] = Field(max_length=10**5)
     accountants: tuple[AccountantFigure, ...] = Field(max_length=64)
+    records_apart: tuple[RecordsApart, ...] = Field(default=(), max_length=10**4)
     ledger: LedgerFacts
 
 

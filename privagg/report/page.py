@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from privagg.report import roundview, view
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
 from privagg.report.model import Report, SiteReport, TuningSearch
+from privagg.report.sentences import kept_apart
 
 METHODS = {"composition": "every run is charged in full, and the charges compose"}
 
@@ -128,7 +129,7 @@ class Page:
         """Says what the assumptions are for."""
         return (
             "A guarantee holds where its assumptions do. privagg cannot prove any of these; they "
-            "have to be judged."
+            f"have to be judged. {' '.join(kept_apart(self.report.sites))}".rstrip()
         )
 
     @property

@@ -12,7 +12,7 @@ from decimal import Decimal
 from privagg.privacy.unit import Unit
 from privagg.report.compressing import compression_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
-from privagg.report.model import ObserverRow, Report, SiteReport
+from privagg.report.model import ObserverRow, RecordsApart, Report, SiteReport
 
 MOST_SITES_ONE_BY_ONE = 4
 LARGEST_TELLING_FACTOR = 1000
@@ -280,6 +280,31 @@ def unprotected(report: Report) -> tuple[str, ...]:
         items.append(f"The table “{report.public_table.name}”: it was declared public and is not "
                      "protected in any way.")  # fmt: skip
     return tuple(items)
+
+
+def kept_apart(sites: Sequence[SiteReport]) -> tuple[str, ...]:
+    """How each site found that not a bit of a record's gradient depends on the records beside it.
+
+    Sites that state the same stand in one sentence. Empty at client level, where nothing rests on
+    it.
+    """
+    by_statement: dict[RecordsApart | None, list[str]] = {}
+    for site in sites:
+        if site.unit is Unit.RECORD:
+            for statement in site.records_apart or (None,):
+                by_statement.setdefault(statement, []).append(site.name)
+    return tuple(
+        "That no bit of a record's gradient depends on the records beside it "
+        + (
+            f"was {stated.how} at {joined(names, most=12)} on {stated.date}, for batches of "
+            f"{stated.physical_batch}, on {stated.device}, "
+            f"{count_text(stated.threads, 'thread')}, torch {stated.torch}, Opacus {stated.opacus}"
+            if stated
+            else f"is stated without a test by {joined(names, most=12)}"
+        )
+        + "."
+        for stated, names in by_statement.items()
+    )
 
 
 def distinct_assumptions(sites: Sequence[SiteReport]) -> tuple[str, ...]:

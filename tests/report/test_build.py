@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger.composition import compose
 from privagg.report import Report, build_report, runs_of, write_report
 from privagg.report.accounting import UNSTEERED
-from privagg.report.model import ObserverRow, SiteReport
-from privagg.report.sentences import summarise, unprotected
+from privagg.report.build import _records_apart
+from privagg.report.model import ObserverRow, RecordsApart, SiteReport
+from privagg.report.sentences import kept_apart, summarise, unprotected
 from tests.report.worlds import World, distributed
 
 GetReport = Callable[[str], Report]
@@ -249,3 +252,43 @@ def test_files_are_written_whole(world: GetWorld, tmp_path: Path) -> None:
     assert html_path is not None
     assert html_path.read_text().endswith("</html>\n")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
+
+
+APART = {
+    "how": "tested", "date": "2026-11-27", "physical_batch": 64, "threads": 1,
+    "device": "cpu x86_64 AVX2", "torch": "2.13.0", "opacus": "1.6.0",
+}  # fmt: skip
+
+
+def _stating(*facts: dict[str, Any]) -> list[Any]:
+    return [SimpleNamespace(facts=each) for each in facts]
+
+
+def test_each_statement_of_a_sites_charges_stands_once() -> None:
+    elsewhere = {**APART, "device": "cpu aarch64 DEFAULT"}
+    found = _records_apart(
+        "north", _stating(*({"records_apart": APART},) * 3, {"records_apart": elsewhere}, {})
+    )
+    assert [each.model_dump() for each in found] == [APART, elsewhere]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"how": "believed"}, {"date": "yesterday"}, {"gpu": "some"}, {"threads": -1}],
+    ids=str,
+)
+def test_a_charge_that_states_no_test_that_is_known_makes_no_report(
+    changed: dict[str, Any],
+) -> None:
+    with pytest.raises(LedgerError, match="'north'.*records_apart"):
+        _records_apart("north", _stating({"records_apart": {**APART, **changed}}))
+
+
+def test_sites_that_state_nothing_are_named(report: GetReport) -> None:
+    made = report("three-hospitals")
+    stated = RecordsApart.model_validate(APART)
+    first = made.sites[0].model_copy(update={"records_apart": (stated,)})
+    tested, untested = kept_apart((first, *made.sites[1:]))
+    assert f"was tested at {first.name} on 2026-11-27, for batches of 64" in tested
+    assert all(site.name in untested for site in made.sites[1:])
+    assert "without a test" in untested

@@ -16,7 +16,7 @@ from privagg.report.figures import (
     lower_text,
 )
 from privagg.report.model import BoundedEvent, Report, SiteReport
-from privagg.report.sentences import CONTRIBUTION, OBSERVER_PHRASE, UNIT_PHRASE
+from privagg.report.sentences import CONTRIBUTION, OBSERVER_PHRASE, UNIT_PHRASE, kept_apart
 
 MOST_SITES = 12
 MOST_COLUMNS_NAMED = 12
@@ -151,10 +151,12 @@ def _row(report: Report, place: tuple[int, int]) -> BoundedEvent:
 
 def assumptions(report: Report) -> tuple[Fact, ...]:
     """What has to be true for the guarantees to hold."""
-    return tuple(
+    assumed = tuple(
         Fact(f"Assumed, not proved: {text}.", (f"/assumptions/{i}",))
         for i, text in enumerate(report.assumptions)
     )
+    everywhere = _places(range(len(report.sites)), "records_apart")
+    return assumed + tuple(Fact(text, everywhere) for text in kept_apart(report.sites))
 
 
 def unprotected(report: Report) -> tuple[Fact, ...]:
