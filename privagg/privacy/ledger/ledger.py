@@ -255,7 +255,7 @@ class Ledger(LedgerWriting):
         """
         self._warm_up(request)
         with self._writing() as (connection, head):
-            earlier = log.find_entry(connection, head, Charge.kind, request.subject)
+            earlier = log.find_entry(connection, head, self._filed, Charge.kind, request.subject)
             if earlier is not None:
                 charge = earlier.payload
                 if not isinstance(charge, Charge) or not _same(charge.request(), request):

@@ -24,6 +24,7 @@ from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import canonical, merkle, schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint
 from privagg.privacy.ledger.entries import Entry, timestamp
+from privagg.privacy.ledger.filed import Filed
 from privagg.privacy.ledger.merkle import Frontier
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import BudgetKey, Payload
@@ -40,9 +41,10 @@ _END = (
 )
 _DIGESTS = select(schema.accounts.c.dataset, schema.accounts.c.unit, schema.accounts.c.digest)
 _NOTE = select(schema.checkpoints.c.note).where(schema.checkpoints.c.size == bindparam("size"))
-_FILED = select(schema.entries.c.idx, schema.entries.c.body).where(
+_FILED = select(schema.entries.c.idx).where(
     schema.entries.c.kind == bindparam("kind"), schema.entries.c.subject == bindparam("subject")
 )
+_BODY = select(schema.entries.c.body).where(schema.entries.c.idx == bindparam("idx"))
 _ACCOUNT = select(schema.accounts.c.body).where(
     schema.accounts.c.dataset == bindparam("dataset"), schema.accounts.c.unit == bindparam("unit")
 )
@@ -221,24 +223,21 @@ def is_filed(connection: Connection, kind: str, subject: str) -> bool:
     return connection.execute(_FILED, {"kind": kind, "subject": subject}).first() is not None
 
 
-def find_entry(connection: Connection, head: Head, kind: str, subject: str) -> Entry | None:
-    """The one entry of this kind about `subject`, proved to be in the tree.
+def find_entry(
+    connection: Connection, head: Head, filed: Filed, kind: str, subject: str
+) -> Entry | None:
+    """The one entry of this kind about `subject`; None where the signed log is known to have none.
 
     Raises:
-        LedgerTamperedError: what is stored is not in the tree.
+        LedgerTamperedError: what is stored is not what the owner signed.
     """
-    row = connection.execute(_FILED, {"kind": kind, "subject": subject}).one_or_none()
-    if row is None:
+    index = filed.place(connection, head.frontier, kind, subject)
+    if index is None:
         return None
-    index, body = row.idx, _stored_body(row.body, row.idx)
-    entry = Entry.parse(body, what=f"entry {index}")
-    if entry.index != index:
-        raise LedgerTamperedError(f"entry {index} says that it is entry {entry.index}")
-    if entry.kind != kind or entry.payload.subject != subject:
-        raise LedgerTamperedError(f"entry {index} is filed under a name that is not its own")
+    body = _stored_body(connection.execute(_BODY, {"idx": index}).scalar_one_or_none(), index)
     path = inclusion_path(connection, index, head.size)
     merkle.verify_inclusion(merkle.leaf_hash(body), index, head.size, path, head.frontier.root())
-    return entry
+    return Entry.parse(body, what=f"entry {index}")
 
 
 def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:

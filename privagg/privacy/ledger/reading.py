@@ -19,6 +19,7 @@ from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.copying import back_up
 from privagg.privacy.ledger.entries import Entry
+from privagg.privacy.ledger.filed import Filed
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import (
     BudgetKey,
@@ -73,6 +74,7 @@ class LedgerReading:
         self._pinned = pinned
         self._accountant = accountant
         self._bound = lru_cache(maxsize=256)(accountant.epsilon)
+        self._filed = Filed()
 
     @property
     def owner(self) -> str:
@@ -178,7 +180,7 @@ class LedgerReading:
         """The entry of this kind about (run, round, attempt[, dataset, unit]), if there is one."""
         name = canonical.dumps(list(subject)).decode("ascii")
         with self._store.read() as connection:
-            return log.find_entry(connection, self._head(connection), kind, name)
+            return log.find_entry(connection, self._head(connection), self._filed, kind, name)
 
     def recorded(self, kind: str, subject: Sequence[str | int]) -> bool:
         """Whether there is an `entry_about` that."""
@@ -207,7 +209,7 @@ class LedgerReading:
             ).scalar_one_or_none()
             if data is None:
                 return None
-            entry = log.find_entry(connection, head, UploadStored.kind, subject)
+            entry = log.find_entry(connection, head, self._filed, UploadStored.kind, subject)
         stored = bytes(data)
         if (
             entry is None
@@ -229,7 +231,7 @@ class LedgerReading:
             query = select(table.subject).where(table.subject == subject)
             if connection.execute(query).scalar_one_or_none() is None:
                 return False
-            if log.find_entry(connection, head, UploadStored.kind, subject) is None:
+            if log.find_entry(connection, head, self._filed, UploadStored.kind, subject) is None:
                 raise LedgerTamperedError(f"the stored upload {subject} was never logged")
         return True
 

@@ -58,7 +58,7 @@ class LedgerWriting(LedgerReading):
         """
         with self._writing() as (connection, head):
             charge = self._genuine(connection, head, receipt)
-            used = log.find_entry(connection, head, Consumed.kind, charge.subject)
+            used = log.find_entry(connection, head, self._filed, Consumed.kind, charge.subject)
             if used is not None:
                 raise ReceiptError(
                     f"the receipt for run {charge.run!r} round {charge.round} attempt "
@@ -66,7 +66,7 @@ class LedgerWriting(LedgerReading):
                     "training again needs a new attempt and a new charge"
                 )
             attempt = charge.attempt_subject
-            if log.find_entry(connection, head, Aborted.kind, attempt) is not None:
+            if log.find_entry(connection, head, self._filed, Aborted.kind, attempt) is not None:
                 raise ReceiptError(
                     f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
                 )
@@ -85,10 +85,10 @@ class LedgerWriting(LedgerReading):
         sha256 = hashlib.sha256(data).hexdigest()
         with self._writing() as (connection, head):
             charge = self._genuine(connection, head, receipt)
-            if log.find_entry(connection, head, Consumed.kind, charge.subject) is None:
+            if log.find_entry(connection, head, self._filed, Consumed.kind, charge.subject) is None:
                 raise ReceiptError("an upload needs a receipt that was used for training")
             subject = charge.attempt_subject
-            earlier = log.find_entry(connection, head, UploadStored.kind, subject)
+            earlier = log.find_entry(connection, head, self._filed, UploadStored.kind, subject)
             if earlier is not None:
                 stored = earlier.payload
                 if isinstance(stored, UploadStored) and stored.sha256 == sha256:
@@ -134,7 +134,7 @@ class LedgerWriting(LedgerReading):
         subject = entry.subject
         with self._writing() as (connection, head):
             if subject is not None:
-                earlier = log.find_entry(connection, head, kind, subject)
+                earlier = log.find_entry(connection, head, self._filed, kind, subject)
                 if earlier is not None and earlier.payload.to_json() == entry.to_json():
                     return earlier
                 if earlier is not None:
@@ -143,7 +143,7 @@ class LedgerWriting(LedgerReading):
                     )
             if isinstance(entry, Realised):
                 assert subject is not None
-                if log.find_entry(connection, head, Charge.kind, subject) is None:
+                if log.find_entry(connection, head, self._filed, Charge.kind, subject) is None:
                     raise LedgerError(f"nothing was charged for {subject}; charge comes first")
             return self._append(connection, head, entry).entry
 
@@ -230,7 +230,7 @@ class LedgerWriting(LedgerReading):
             ReceiptError: it gave out no such receipt.
         """
         charge = receipt.charge
-        stored = log.find_entry(connection, head, Charge.kind, charge.subject)
+        stored = log.find_entry(connection, head, self._filed, Charge.kind, charge.subject)
         if stored is None or log.receipt_for(connection, head, stored) != receipt:
             raise ReceiptError(
                 f"the receipt for run {charge.run!r} round {charge.round} attempt "

@@ -28,19 +28,19 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             "UPDATE ledger_entries SET body = replace(body, '\"index\":5', '\"index\":6') "
             "WHERE idx = 5",
-            *("charge", 1, "says that it is entry 6"),
+            *("charge", 1, "not those that the last signed checkpoint covers"),
         ),
         (
             "UPDATE ledger_entries SET subject = replace(subject, ',1,', ',7,') WHERE idx = 5",
-            *("charge", 7, "under a name that is not its own"),
+            *("charge", 7, "filed under a name not its own"),
         ),
         (
             "UPDATE ledger_entries SET kind = 'realised' WHERE idx = 5",
-            *("realised", 1, "under a name that is not its own"),
+            *("realised", 1, "filed under a name not its own"),
         ),
         (
             "UPDATE ledger_entries SET body = replace(body, 'abab', 'cdcd') WHERE idx = 5",
-            *("charge", 1, "not proved to be in the tree"),
+            *("charge", 1, "not those that the last signed checkpoint covers"),
         ),
     ],
     ids=["index", "subject", "kind", "contents"],
