@@ -1,12 +1,13 @@
-"""CSV files, record by record: what one record holds never changes how another one is read.
+"""CSV files, line by line: what one record holds never changes how another one is read.
 
-A library's reader settles some questions for the whole file by what it meets on the way: a surplus
-cell in the first record can make the first column an index, which moves every other record's cells
-by one column. Here a record is read by the header and itself alone.
+A physical line is a record. A reader that lets a quoted cell go on over lines lets one stray
+quotation mark swallow every record after it; one that infers types or an index from what it meets
+lets a surplus cell move all others. Here a line is read by the header and itself alone.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ import pandas as pd
 
 from privagg.errors import DataError
 
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is no record; what a line may take is no other line's business."""
+
+BROKEN_LINES = "privagg broken lines"
+"""Key of `DataFrame.attrs`: numbers of the lines that could not be read, for the owner's eyes."""
+
 MISSING = frozenset(
     (
         *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
@@ -25,63 +32,95 @@ MISSING = frozenset(
 )
 """Cells that count as missing: the texts that `pandas.read_csv` documents as its default."""
 
-_END = "\x1eend of the file\x1e"
+_END = "\x1eend of the line\x1e"
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """The records of a comma-separated file; cells stay text, blank lines are none.
+
+    Only a line feed, or a carriage return and a line feed, ends a line; cells cannot hold either,
+    also not within quotation marks.
 
     Args:
         path: UTF-8, its first line the header; compressed where its name ends in `.gz`.
 
     Returns:
         One column a header cell, one row a record, None where a cell is missing. A record that is
-        too short lacks its last cells. One with more cells than the header, other than empty ones
-        at its end, cannot be told apart into columns and reads as a record without any value.
+        too short lacks its last cells. A line that cannot be read (an open quotation mark, bytes
+        that are no UTF-8, a carriage return within, more than `MAX_LINE_BYTES`, a cell beyond
+        `csv.field_size_limit`) and one with more cells than the header, other than empty ones at
+        its end, reads as a record without any value; `attrs[BROKEN_LINES]` has their numbers.
 
     Raises:
-        DataError: there is no header, it has no commas or names a column twice, or a quotation mark
-            is never closed.
-        ValueError, OSError, EOFError, csv.Error, zlib.error: the file cannot be read as text.
+        DataError: there is no header, it cannot be read, has no commas or names a column twice.
+        ValueError, OSError, EOFError, zlib.error: the file cannot be decompressed.
     """
-    with _text(path) as file:
-        rows = _rows(file, path)
-        header = next(rows, None)
-        if header is None:
-            raise DataError(f"{path} is empty; its first line must name the columns")
-        _require_commas(header, path)
-        _require_distinct(header, path)
-        records = [_record(row, len(header)) for row in rows]
-    return pd.DataFrame(records, columns=header, dtype=object)
+    with _bytes(path) as file:
+        lines = ((n, line) for n, line in enumerate(_lines(file), start=1) if line != b"")
+        header = _header(next(lines, (1, b""))[1], path)
+        records, broken = [], []
+        for number, line in lines:
+            cells = _record(_cells(line), len(header))
+            if cells is None:
+                broken.append(number)
+            records.append(cells or [None] * len(header))
+    frame = pd.DataFrame(records, columns=header, dtype=object)
+    frame.attrs[BROKEN_LINES] = broken
+    return frame
 
 
-def _text(path: Path) -> IO[str]:
+def _bytes(path: Path) -> IO[bytes]:
     if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return path.open("rb")
 
 
-def _rows(file: IO[str], path: Path) -> Iterator[list[str]]:
-    """Rows that are not blank; a mark at the end tells whether the last one was complete."""
+def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """Lines without their ends; None for one that is too long to be a record."""
+    while line := file.readline(MAX_LINE_BYTES):
+        whole = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
+        rest = line
+        while not (rest.endswith(b"\n") or len(rest) < MAX_LINE_BYTES):
+            rest = file.readline(MAX_LINE_BYTES)
+        yield line.removesuffix(b"\n").removesuffix(b"\r") if whole else None
 
-    def lines() -> Iterator[str]:
-        yield from file
-        yield _END
 
-    last: list[str] = []
-    for last in csv.reader(lines(), skipinitialspace=True):
-        if last and last != [_END]:
-            yield last
-    if last != [_END]:
+def _cells(line: bytes | None) -> list[str] | None:
+    """The cells of one line, or None where it cannot be told apart into cells."""
+    if line is None:
+        return None
+    try:
+        rows = list(csv.reader([line.decode(), _END], skipinitialspace=True))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    return rows[0] if len(rows) == 2 and rows[1] == [_END] else None  # else a quote stays open
+
+
+def _header(line: bytes | None, path: Path) -> list[str]:
+    if line == b"":
+        raise DataError(f"{path} is empty; its first line must name the columns")
+    line = (line or b"").removeprefix(codecs.BOM_UTF8)
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} opens a quotation mark that is never closed, so its records cannot be told "
-            "apart; correct the file"
+            f"{path} is not UTF-8; save it as 'CSV UTF-8' (byte {error.start}: {error.reason})"
+        ) from error
+    header = _cells(line)
+    if not header:
+        raise DataError(
+            f"the first line of {path} cannot be read as names of columns: it opens a quotation "
+            "mark that it does not close, is too long, or has no line feed after it; save it as "
+            "CSV with one line a record"
         )
+    _require_commas(header, path)
+    _require_distinct(header, path)
+    return header
 
 
-def _record(row: list[str], width: int) -> list[str | None]:
-    if any(cell.strip() for cell in row[width:]):
-        return [None] * width
+def _record(row: list[str] | None, width: int) -> list[str | None] | None:
+    if row is None or any(cell.strip() for cell in row[width:]):
+        return None
     cells = [None if cell in MISSING else cell for cell in row[:width]]
     return cells + [None] * (width - len(cells))
 

@@ -6,7 +6,6 @@ and each cell of a text file is read by itself, so that no record changes how an
 
 from __future__ import annotations
 
-import csv
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -216,6 +215,8 @@ def _read_item(
 def read_frame(path: str | Path) -> pd.DataFrame:
     """Reads a CSV or Parquet file; cells of a CSV file stay text until the schema reads them.
 
+    Each line of a CSV file is a record, and is read by itself (`csvfile.read_csv`).
+
     Args:
         path: a `.csv` (or `.csv.gz`) or `.parquet` file.
 
@@ -232,11 +233,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
             return pd.read_parquet(path, dtype_backend="numpy_nullable")
     except DataError:
         raise
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8; save it as 'CSV UTF-8' (byte {error.start}: {error.reason})"
-        ) from error
-    except (ValueError, OSError, EOFError, csv.Error, zlib.error) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
     raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
 

@@ -37,6 +37,14 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_log1p_each = np.frompyfunc(math.log1p, 1, 1)
+
+
+def _log1p(values: npt.NDArray[np.float64] | np.float64) -> Any:
+    """log(1 + v), each value by itself: vector kernels may round by a value's place."""
+    return np.asarray(_log1p_each(values), dtype=np.float64)
+
+
 def _as_number(value: object) -> float | None:
     """The finite number that a value or its text stands for, or None."""
     try:
@@ -68,9 +76,13 @@ def equals_category(column: pd.Series, category: Category) -> BoolArray:
     number = _as_number(category)
     if number is not None:
         return np.asarray(numeric_values(column) == number, dtype=np.bool_)
-    text = column.astype("string").str.strip()
-    same = (text == str(category).strip()).fillna(False)
-    return np.asarray(same.to_numpy(dtype=np.bool_), dtype=np.bool_)
+    # Cell by cell: a whole column of dates is spelt with hours as soon as one of them has some.
+    text = str(category).strip()
+    present = ~column.isna().to_numpy(dtype=np.bool_)
+    same = [
+        there and str(cell).strip() == text for there, cell in zip(present, column, strict=True)
+    ]
+    return np.array(same, dtype=np.bool_)
 
 
 def _require_distinct(values: Sequence[Category], what: str) -> None:
@@ -151,7 +163,7 @@ class NumericFeature(BaseModel):
     def _transform(self, values: npt.NDArray[np.float64] | np.float64) -> Any:
         if self.transform == "linear":
             return values
-        return np.sign(values) * np.log1p(np.abs(values) / self.log_unit)
+        return np.sign(values) * _log1p(np.abs(values) / self.log_unit)
 
 
 class CategoricalFeature(BaseModel):

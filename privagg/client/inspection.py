@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from privagg.client.csvfile import BROKEN_LINES
 from privagg.client.features import (
     CategoricalFeature,
     NumericFeature,
@@ -18,6 +19,7 @@ from privagg.client.features import (
 )
 
 MOST_CATEGORIES_TOLD = 12
+MOST_LINES_TOLD = 8
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,23 @@ def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
     findings = [Finding("", "note", f"{kept} of {len(frame)} records are usable", kept)]
     if kept == 0:
         return [Finding("", "error", "no record is usable; see the other findings", len(frame))]
+    if broken := frame.attrs.get(BROKEN_LINES):
+        findings.append(Finding("", "warning", _told(broken), len(broken)))
     if dropped:
         lacking = "without a class" + (" or a declared value" if schema.drop_missing else "")
         text = _count(dropped, f"record {lacking} is left out", f"records {lacking} are left out")
         findings.append(Finding("", "warning", text, dropped))
     return findings
+
+
+def _told(broken: list[int]) -> str:
+    shown = ", ".join(map(str, broken[:MOST_LINES_TOLD]))
+    more = " ..." if len(broken) > MOST_LINES_TOLD else ""
+    lines = _count(len(broken), f"line ({shown}) is", f"lines ({shown}{more}) are")
+    return (
+        f"{lines} no record that can be read: more cells than the header, a quotation mark that "
+        "is not closed on its line (a cell cannot go on over lines), no UTF-8, or too long"
+    )
 
 
 def _check_numeric(feature: NumericFeature, column: pd.Series) -> list[Finding]:
