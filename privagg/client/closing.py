@@ -19,6 +19,12 @@ from privagg.privacy.plan import TrainingPlan
 if TYPE_CHECKING:
     from privagg.client.site import Pins
 
+STOPPED_BY_CLAIM = "the coordinator says that the round stopped"
+"""What a site's ledger says of it; nothing else is known to the site."""
+
+MAX_CLAIM = 256
+"""Characters of the coordinator's reason that a site's ledger quotes."""
+
 
 class Closing:
     """A site's ends of rounds.
@@ -77,6 +83,9 @@ class Closing:
     def record(self, close: RoundClose) -> None:
         """Append the realised event, or the stop; then keep the survivors' checkpoints.
 
+        That a round stopped is the coordinator's claim, and is recorded as one. The key holder's
+        statement that it was opened overrides it, whichever comes first.
+
         Raises:
             CohortError, SignatureError: the close is not proved by the key holder's statement, or
                 lacks a survivor's; without the latter the realised event is recorded all the same.
@@ -88,7 +97,7 @@ class Closing:
         if close.outcome == "stopped":
             if not charged or self._ledger.recorded("realised", self._subject(close)):
                 raise CohortError("there is no open attempt of this site that could have stopped")
-            self._ledger.record("aborted", {**place, "reason": close.reason})
+            self._record_stopped(close, place)
             return
         opener = self._check_opening(close)
         if self._ledger.recorded("charge", self._subject(close)):
@@ -96,6 +105,16 @@ class Closing:
         elif self._name in close.survivors:
             raise CohortError("the opened sum names this site, which was charged for none of it")
         self._keep_checkpoints(close, took_part=charged)
+
+    def _record_stopped(self, close: RoundClose, place: dict[str, Any]) -> None:
+        """Note what the coordinator claims, once; later words of its about the same change nothing.
+
+        Its free text stands as a quotation, not in the entry's own words: the site signs those.
+        """
+        if self._ledger.entry_about("aborted", close.place) is not None:
+            return
+        facts = {"claimed_by": close.sender, "claim": close.reason[:MAX_CLAIM]}
+        self._ledger.record("aborted", {**place, "reason": STOPPED_BY_CLAIM, "facts": facts})
 
     def _check_opening(self, close: RoundClose) -> str:
         """Who opened, once its statement names exactly the survivors."""

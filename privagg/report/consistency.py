@@ -70,16 +70,24 @@ def require_charged(
 
 
 def require_one_ending(site: str, entries: Iterable[Entry], run: str) -> None:
-    """Refuse a site's ledger in which one attempt both came to nothing and was opened.
+    """Refuse a site's ledger in which an attempt came to nothing after it had been opened.
+
+    The other order is honest: that it stopped was a claim of the coordinator's, which the key
+    holder's statement then overrode.
 
     Raises:
         LedgerError: names the attempt.
     """
-    payloads = [entry.payload for entry in entries]
-    aborted = {p.attempt_subject for p in payloads if isinstance(p, Aborted) and p.run == run}
-    for payload in payloads:
-        if isinstance(payload, Realised) and payload.attempt_subject in aborted:
+    opened: set[str] = set()
+    for payload in (entry.payload for entry in entries):
+        if isinstance(payload, Realised):
+            opened.add(payload.attempt_subject)
+        if (
+            isinstance(payload, Aborted)
+            and payload.run == run
+            and payload.attempt_subject in opened
+        ):
             raise LedgerError(
                 f"round {payload.round}, attempt {payload.attempt}: the ledger of {site!r} "
-                "records it as aborted and as opened"
+                "records it as opened, and after that as aborted"
             )

@@ -6,6 +6,7 @@ coordinator hears, once a run and with each answer, what key holder and sites ke
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from privagg.identity import Roster
@@ -58,12 +59,10 @@ class CheckpointWatch:
         To the round's own parties: what a site that sits it out keeps is asked for when it is back,
         or thousands of clients would ask for more proofs than an upload holds.
         """
-        heard = (self._heard.get(party, {}) for party in (*cohort, opener))
-        keepers = (self.kept_sizes(cohort), *heard)
-        found = {
-            site: {size for sizes in keepers for size in sizes.get(site, ())} for site in cohort
-        }
-        return {site: tuple(sorted(sizes)[-MAX_PROOFS:]) for site, sizes in found.items() if sizes}
+        keepers = [self.kept_sizes(cohort)]
+        keepers += [self._heard.get(party, {}) for party in (opener, *cohort)]
+        asked = {site: _fair_share([sizes.get(site, ()) for sizes in keepers]) for site in cohort}
+        return {site: sizes for site, sizes in asked.items() if sizes}
 
     def keep(self, uploads: Sequence[Upload], *, since: Mapping[str, tuple[int, ...]]) -> None:
         """Keep checkpoints, once they extend those that the coordinator kept at the round's start.
@@ -79,3 +78,24 @@ class CheckpointWatch:
         """
         for error in self._own.keep(uploads, since).values():
             raise error
+
+
+def _fair_share(claims: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The sizes that one upload is asked to prove, at most `MAX_PROOFS`, ascending.
+
+    Anybody may claim to keep anything. So each keeper has its turn, the coordinator first, and
+    names in it the size that most others keep too: however many sizes dishonest parties make up,
+    with fewer than `MAX_PROOFS` keepers each honest one has at least one of its own asked.
+
+    Args:
+        claims: what each keeper says that it keeps of one ledger, most trusted first.
+    """
+    support = Counter(size for sizes in claims for size in set(sizes))
+    waiting = [sorted(set(sizes), key=lambda size: (support[size], size)) for sizes in claims]
+    asked: set[int] = set()
+    while any(waiting) and len(asked) < MAX_PROOFS:
+        first, *others = [sizes.pop() for sizes in waiting if sizes]
+        for size in (first, *sorted(others, key=lambda size: -support[size])):
+            if len(asked) < MAX_PROOFS:
+                asked.add(size)
+    return tuple(sorted(asked))

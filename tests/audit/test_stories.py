@@ -66,7 +66,7 @@ class Released(World):
     ("story", "words"),
     [
         (Uncharged, "round 2, attempt 1: 'leuven' contributed to the opened sum, but"),
-        (TwoEndings, "the ledger of 'leuven' records it as aborted and as opened"),
+        (TwoEndings, "the ledger of 'leuven' records it as opened, and after that as aborted"),
         (Ended, "says 'run-finished' of run"),
         (Released, "says 'released' of run"),
     ],
