@@ -1,4 +1,4 @@
-"""`ledger`: what an institution's ledger says, whether it is whole, and changing a budget."""
+"""`ledger`: what an institution's ledger says, whether it is whole, its budgets, key and copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from privagg.privacy.ledger import Ledger
 
 app = typer.Typer(
-    help="Look into an institution's ledger, check it, change a budget.",
+    help="Look into an institution's ledger, check it, copy it, change a budget or its key.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -211,18 +211,139 @@ def verify(
 
       privagg ledger verify out/ledgers/riverside.sqlite --checkpoint kept.checkpoint
     """
-    text = None
-    if kept is not None:
-        try:
-            text = kept.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the checkpoint {kept}: {error}") from error
     opened = _open(ledger)
-    remarks = opened.verify(text)
+    remarks = opened.verify(None if kept is None else _read_checkpoint(kept))
     out = console.console()
     out.print(f"[bold green]holds[/bold green]: {len(opened)} entries, chain, signatures, totals")
     for remark in remarks:
         out.print(f"note: {remark}", markup=False)
+
+
+def _read_checkpoint(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+@app.command()
+def backup(
+    ledger: Location,
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the copy.")],
+) -> None:
+    """Copy a ledger into a file, also while it is in use. Rounds' stored uploads stay out.
+
+    [bold]Example[/bold]
+
+      privagg ledger backup out/ledgers/riverside.sqlite riverside-2027-03-01.backup
+    """
+    opened = _open(ledger)
+    opened.backup(target)
+    console.console().print(f"{len(opened)} entries of {opened.owner} in {target}", markup=False)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` wrote.")],
+    ledger: Annotated[str, typer.Argument(metavar="LEDGER", help="Where the ledger shall be.")],
+    key: Annotated[Path, typer.Option(help="The key that the copy was last signed with (PEM).")],
+    who: Annotated[str, typer.Option(help="Who decided.")],
+    why: Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")],
+    kept: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Kept by another party; repeat it."),
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="No other party ever saw an upload of this ledger's.")
+    ] = False,
+) -> None:
+    """Go on from a backup that lacks nothing of what other parties saw of this ledger.
+
+    An older copy would forget charges, and what they paid for would be spent twice. So ask each
+    party of the last run for the checkpoint that it keeps (`privagg ledger kept`). With an older
+    copy go on under a new name, with a budget less what was spent.
+
+    [bold]Example[/bold]
+
+      privagg ledger restore riverside.backup out/ledgers/riverside.sqlite
+      --key out/keys/riverside.pem --checkpoint from-lakeview --checkpoint from-coordinator
+      --who "Dr. Ito" --why "disk failed"
+    """
+    from privagg.privacy.ledger import Ledger
+
+    if not kept and not alone:
+        raise ConfigError(
+            "give --checkpoint FILE for each party that keeps one of this ledger, so that a copy "
+            "that lacks charges is found; or --alone where no other party ever saw it"
+        )
+    notes = [_read_checkpoint(path) for path in kept or ()]
+    opened = Ledger.restore(
+        source, ledger, signing_key=_key(key), who=who, why=why, checkpoints=notes
+    )
+    console.console().print(
+        f"{len(opened)} entries of {opened.owner}, held against {len(notes)} kept checkpoints",
+        markup=False,
+    )
+
+
+@app.command()
+def rotate(
+    ledger: Location,
+    key: Annotated[Path, typer.Option(help="The ledger's present signing key (PEM).")],
+    new_key: Annotated[
+        Path, typer.Option("--new-key", help="File for the new key; made where absent.")
+    ],
+    who: Annotated[str, typer.Option(help="Who decided.")],
+    why: Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")],
+) -> None:
+    """Change the key that signs a ledger and its owner's messages. Nothing spent is forgotten.
+
+    The new key is stored first. The ledger's next checkpoint carries both keys' signatures, so
+    whoever pinned the old key sees that its holder named the new one. Then put the new file where
+    the old one was, make a new card (`privagg deploy party`), and have everybody join with
+    --replace; until then they refuse what the new key signs. Typed again after a power loss, it
+    goes on where it was.
+
+    [bold]Example[/bold]
+
+      privagg ledger rotate riverside/ledger.sqlite --key riverside/identity.pem
+      --new-key riverside/identity.new.pem --who "Dr. Ito" --why "an administrator left"
+    """
+    from privagg.identity import Identity
+    from privagg.privacy.ledger import Ledger
+
+    fresh = Identity.load_or_create("owner", new_key).key
+    opened = _open(ledger)
+    if _signs(opened, fresh):
+        raise ConfigError(f"the ledger is signed by the key in {new_key} already")
+    before = opened.verifier.encode()
+    opened = Ledger.open(ledger, signing_key=_key(key))
+    entry = opened.rotate_key(fresh, who=who, why=why)
+    console.facts(
+        console.console(),
+        (
+            ("entry", str(entry.index)),
+            ("old key", before),
+            ("new key", opened.verifier.encode()),
+            ("next", f"put {new_key} in the place of {key}, make a new card, all join again"),
+        ),
+    )
+    typer.echo(opened.checkpoint(), nl=False)
+
+
+def _key(path: Path) -> Any:
+    """The private key of a ledger's owner; never made here, where it could sign nothing."""
+    from privagg.identity import Identity
+
+    if not path.is_file():
+        raise ConfigError(f"there is no key at {path}; a ledger is changed with its own key only")
+    return Identity.load_or_create("owner", path).key
+
+
+def _signs(ledger: Ledger, key: Any) -> bool:
+    from privagg.privacy.ledger import Verifier
+
+    return Verifier.of(ledger.verifier.name, key) == ledger.verifier
 
 
 @app.command()
@@ -245,7 +366,6 @@ def budget(
       privagg ledger budget out/ledgers/riverside.sqlite --key out/keys/riverside.pem
       --dataset riverside --epsilon 2 --delta 1e-5 --who "Dr. Ito" --why "second study, vote 12"
     """
-    from privagg.identity import Identity
     from privagg.privacy.ledger import BudgetKey, Ledger
     from privagg.privacy.unit import Unit
     from privagg.report.figures import epsilon_text
@@ -253,9 +373,7 @@ def budget(
     check_delta(delta)
     if unit not in {u.value for u in Unit}:
         raise ConfigError(f"unknown unit {unit!r}; choose record, site or person")
-    if not key.is_file():
-        raise ConfigError(f"there is no key at {key}; a budget is changed with the ledger's own")
-    opened = Ledger.open(ledger, signing_key=Identity.load_or_create("owner", key).key)
+    opened = Ledger.open(ledger, signing_key=_key(key))
     entry = opened.set_budget(BudgetKey(dataset, unit), epsilon, delta, who=who, why=why)
     console.console().print(
         f"entry {entry.index}: budget of {dataset} (unit: {unit}) is now ε = "

@@ -7,7 +7,7 @@ as it is backed up.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,10 @@ def require_empty(connection: Connection, where: str) -> None:
 
 
 def back_up(store: Store, path: Path) -> None:
-    """Copy one snapshot of a ledger, uploads included, into a new SQLite file.
+    """Copy one snapshot of a ledger into a new SQLite file, but for the stored uploads.
+
+    An upload is the state of one round: brought back later, it would be sent where its round may
+    have ended without it. Its digest stays in the log, and its receipt stays used.
 
     Raises:
         LedgerError: there is a file already, or it cannot be written.
@@ -68,8 +71,16 @@ def back_up(store: Store, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def restore(source: Path, location: Location, key: Ed25519PrivateKey) -> None:
+def restore(
+    source: Path, location: Location, key: Ed25519PrivateKey, checkpoints: Sequence[str]
+) -> None:
     """Fill a new ledger from a backup or an exported bundle, once that has been verified.
+
+    Args:
+        source: the copy.
+        location: of the new ledger.
+        key: that the copy was last signed with.
+        checkpoints: of this ledger, as others keep them; the copy has to hold each.
 
     Raises:
         LedgerError: the source cannot be read, was signed by another key than `key`, or there is
@@ -81,25 +92,28 @@ def restore(source: Path, location: Location, key: Ed25519PrivateKey) -> None:
         backup = Store(source, read_only=True)
         bring_up_to_date(backup)
         with backup.read() as connection:
-            _require_key(replay_database(connection), key)
+            _require_last(replay_database(connection), key, checkpoints)
             with _creating(target) as copy:
                 _copy_rows(connection, copy)
         backup.close()
     else:
         bundle = Bundle.read(source)
-        _require_key(bundle.replay(), key)
+        _require_last(bundle.replay(), key, checkpoints)
         with _creating(target) as copy:
             _rows_of_bundle(bundle, copy)
     target.close()
 
 
-def _require_key(replayed: Replay, key: Ed25519PrivateKey) -> None:
+def _require_last(replayed: Replay, key: Ed25519PrivateKey, checkpoints: Sequence[str]) -> None:
+    """Refuse a copy that another key signed, or that lacks what somebody saw of the ledger."""
     own = Verifier.of(replayed.state.origin, key).encode()
     if own != replayed.state.owner_verifier:
         raise LedgerError(
             f"the copy is signed by key {replayed.state.owner_verifier}, not by {own}; "
             "restore it with the key it was last signed with"
         )
+    for note in checkpoints:
+        replayed.check_history(note)
 
 
 def _is_sqlite(source: Path) -> bool:
@@ -123,6 +137,8 @@ def _creating(target: Store) -> Iterator[Connection]:
 
 def _copy_rows(source: Connection, target: Connection) -> None:
     for table in schema.metadata.sorted_tables:
+        if table is schema.uploads:
+            continue
         found = source.execute(select(table).order_by(*table.primary_key.columns))
         for rows in found.partitions(_ROWS_AT_ONCE):
             target.execute(insert(table), [dict(row._mapping) for row in rows])

@@ -7,7 +7,7 @@ totals are all durable, or nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -167,25 +167,28 @@ class Ledger(LedgerWriting):
         signing_key: Ed25519PrivateKey,
         who: str,
         why: str,
+        checkpoints: Sequence[str],
         accountant: Accountant | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> Self:
         """Go on from a backup or an exported bundle, as a new ledger at `location`.
 
-        What was appended after the copy was made is lost here but not undone: parties that kept a
-        later checkpoint will find the ledger rolled back. The restoration is itself an entry.
+        The copy has to hold every checkpoint that others keep of this ledger: what was charged
+        after it was made would be forgotten, and spent again. The restoration is itself an entry.
 
         Args:
             source: a file written by `backup` or `export`.
             location: as in `create`; must be empty.
             signing_key: the key that the copied ledger was last signed with.
             who, why: recorded.
+            checkpoints: the latest that each other party keeps of this ledger; none where the
+                ledger never met another party.
 
         Raises:
             LedgerError: the source cannot be read, the location holds a ledger, another key.
-            LedgerTamperedError: the source does not verify.
+            LedgerTamperedError: the source does not verify, or is older than a checkpoint.
         """
-        copying.restore(source, location, signing_key)
+        copying.restore(source, location, signing_key, checkpoints)
         ledger = cls.open(location, signing_key=signing_key, accountant=accountant, clock=clock)
         with ledger._writing() as (connection, head):
             ledger._append(connection, head, payload_of("restored", {"who": who, "why": why}))

@@ -284,7 +284,7 @@ class LedgerReading:
         self.bundle().write(path)
 
     def backup(self, path: Path) -> None:
-        """Copy the whole ledger, stored uploads included, to a new SQLite file.
+        """Copy the ledger, but for the stored uploads of rounds, to a new SQLite file.
 
         Raises:
             LedgerError: there is a file already, or it cannot be written.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -43,11 +43,14 @@ def used(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def restored(source: Path, location: Path, key: Ed25519PrivateKey = KEY) -> Ledger:
+def restored(
+    source: Path, location: Path, key: Ed25519PrivateKey = KEY, checkpoints: Sequence[str] = ()
+) -> Ledger:
     return Ledger.restore(
         source,
         location,
         signing_key=key,
+        checkpoints=checkpoints,
         who="officer",
         why="disk failed",
         accountant=RdpAccountant(),
@@ -85,14 +88,14 @@ def test_copies_overwrite_nothing(used: Ledger, folder: Path) -> None:
         Bundle.read(folder / "absent")
 
 
-def test_a_backup_is_the_whole_ledger(used: Ledger, folder: Path) -> None:
+def test_a_backup_is_the_whole_log(used: Ledger, folder: Path) -> None:
     file = folder / "backup.db"
     used.backup(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert sorted(found.name for found in folder.glob("backup*")) == ["backup.db"]
     copy = restored(file, folder / "new.db")
     assert copy.verify(used.checkpoint()) == []
-    assert copy.stored_upload("run", 0, 0) == b"upload"
+    assert copy.stored_upload("run", 0, 0) is None  # the state of a round is not restored
     assert [entry.kind for entry in copy.entries()][len(used) :] == ["restored"]
     # Receipts, used ones and unused ones, keep their meaning.
     assert copy.charge(request_for(1)) == used.charge(request_for(1))
@@ -123,6 +126,15 @@ def test_going_on_from_an_old_copy_is_found_by_whoever_kept_a_checkpoint(
         copy.verify(kept)
 
 
+def test_a_copy_that_lacks_what_others_saw_is_not_restored(used: Ledger, folder: Path) -> None:
+    used.backup(folder / "old.db")
+    before = used.checkpoint()
+    used.charge(request_for(2))
+    with pytest.raises(LedgerTamperedError, match="rolled back"):
+        restored(folder / "old.db", folder / "new.db", checkpoints=[before, used.checkpoint()])
+    assert len(restored(folder / "old.db", folder / "new.db", checkpoints=[before])) == 8
+
+
 def test_a_copy_is_restored_by_its_key_into_an_empty_place_only(used: Ledger, folder: Path) -> None:
     used.backup(folder / "backup.db")
     used.export(folder / "bundle.jsonl")
@@ -147,8 +159,10 @@ def test_an_edited_copy_is_not_restored(used: Ledger, folder: Path) -> None:
         restored(folder / "edited.jsonl", folder / "new.db")
     used.backup(folder / "backup.db")
     with closing(sqlite3.connect(folder / "backup.db")) as connection:
-        connection.execute("DROP TRIGGER ledger_uploads_no_update")
-        connection.execute("UPDATE ledger_uploads SET data = x'00'")
+        connection.execute("DROP TRIGGER ledger_entries_no_update")
+        connection.execute(
+            "UPDATE ledger_entries SET subject = subject || ' ' WHERE kind = 'consumed'"
+        )
         connection.commit()
     with pytest.raises(LedgerTamperedError):
         restored(folder / "backup.db", folder / "new.db")
