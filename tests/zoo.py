@@ -277,6 +277,14 @@ REFUSED: dict[str, Case] = {
     "a layer's weight by value": Case(
         _functional, layer=r"'steps' \(Linear\).*trains nothing.*never its weight alone"
     ),
+    "a layer's output changed in place": Case(
+        lambda: Computed(
+            lambda m, x: m.head(torch.relu_(m.steps(x))),
+            steps=nn.Linear(STEPS, WIDTH),
+            head=nn.Linear(WIDTH, 2),
+        ),
+        layer=r"'steps' \(Linear\).*change no layer's output in place",
+    ),
     "tied weights, by value": Case(
         lambda: Tied(by_value=True),
         TOKENS, tokens=True, layer=r"'tokens' \(Embedding\).*than its own",

@@ -56,7 +56,7 @@ INSTEAD = {
 OTHERWISE = (
     "call the layer itself, never its weight alone (not functional.linear(x, layer.weight)), and "
     "give it one record in each place of axis 0: batch_first=True, no time folded into the batch, "
-    "position ids expanded to the batch"
+    "position ids expanded to the batch; and change no layer's output in place"
 )
 
 
@@ -201,9 +201,7 @@ class _Rehearsal:
     def require_own_gradients(self, *sizes: int) -> None:
         """Holds each row of batches of these sizes against autograd on the row's record alone."""
         count = len(self._x)
-        own = [
-            self._trainer.own_gradient(self._x[i : i + 1], self._y[i : i + 1]) for i in range(count)
-        ]
+        own = [self._own(i) for i in range(count)]
         if not any(np.isfinite(gradient).all() for gradient in own):
             raise ModelError(
                 "no synthetic record has a finite gradient in this model, so it cannot be tested "
@@ -216,6 +214,16 @@ class _Rehearsal:
                 for row, record in zip(found, chosen, strict=True):
                     if np.isfinite(own[record]).all():
                         self._require_equal(row, own[record])
+
+    def _own(self, record: int) -> Row:
+        x, y = self._x[record : record + 1], self._y[record : record + 1]
+        try:
+            return self._trainer.own_gradient(x, y)
+        except MemoryError:
+            raise
+        except Exception as error:
+            culprit = _last_entered(self._trainer, x, y)
+            raise _refused(self._trainer.model, culprit, f"it fails ({error})") from error
 
     def _gradients(self, x: torch.Tensor, y: torch.Tensor) -> Rows:
         try:
