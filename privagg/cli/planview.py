@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from math import log2
+from math import log2, sqrt
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -67,9 +67,20 @@ def describe(federation: Federation) -> dict[str, Any]:
             "sum_bound_grid": plan.sum_bound,
             "sum_bits": round(log2(plan.sum_bound), 2),
             "largest_sum_bits": LARGEST_SUM_BITS,
+            "one_dishonest_site": _reach(plan),
         },
         "budgets": _budgets(federation),
         "remarks": _remarks(federation),
+    }
+
+
+def _reach(plan: Any) -> dict[str, Any]:
+    """How far one dishonest site can move an opened sum, in clips of one unit's contribution."""
+    clips = plan.reach_of_one_site / plan.sensitivity_grid
+    return {
+        "coordinate_grid": plan.reach_of_one_site,
+        "coordinate_clips": round(clips, 1),
+        "l2_clips": round(clips * sqrt(plan.upload_dimension), 1),
     }
 
 
@@ -302,6 +313,10 @@ def _print_encryption(out: Console, facts: dict[str, Any]) -> None:
              f"{byte_text(scheme['job_bytes_up'])} for the job"),
             ("room", f"a sum stays within ±{room['sum_bound_grid']} "
              f"({room['sum_bits']} of {room['largest_sum_bits']} bits)"),
+            ("a dishonest site", "can set any coordinate of a round's sum to "
+             f"±{room['one_dishonest_site']['coordinate_clips']:,g} clips, "
+             f"{room['one_dishonest_site']['l2_clips']:,g} in L2; an honest {facts['unit']} "
+             "moves it by 1"),
             *smaller,
         ),
     )  # fmt: skip

@@ -250,6 +250,17 @@ class TrainingPlan(BaseModel, ABC):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @property
+    def reach_of_one_site(self) -> int:
+        """To +- this, in grid units, one dishonest site can set any coordinate of an opened sum.
+
+        Nothing bounds what is inside a ciphertext but the range outside of which no sum is opened;
+        where nothing is encrypted, every upload is held against its own bound.
+        """
+        if not self.hides:
+            return self.upload_bound
+        return min(self.sum_bound, self.addends * self.upload_bound)
+
+    @property
     def hides(self) -> bool:
         """Whether uploads are encrypted at all."""
         return self.scheme_protects and self.scheme != "plaintext"
