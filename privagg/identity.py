@@ -58,6 +58,29 @@ def forget_signatures() -> None:
     _remembered.cache_clear()
 
 
+def _own_secret(path: Path) -> bytes:
+    """The bytes of a file that this user alone can read; whoever reads a key can sign with it.
+
+    Raises:
+        ConfigError: others can read or change it, or it is another user's.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if facts.st_uid != os.geteuid():
+            raise ConfigError(
+                f"the identity key {path} belongs to user {facts.st_uid}, not to the one that runs "
+                f"privagg ({os.geteuid()}), and could be exchanged by that user; run as its owner, "
+                f"or, where it is yours: chown {os.geteuid()} {path}"
+            )
+        if facts.st_mode & 0o077:
+            raise ConfigError(
+                f"the identity key {path} can be read or changed by others (mode "
+                f"{facts.st_mode & 0o777:04o}); where nobody has copied it: chmod 600 {path}"
+            )
+        return file.read()
+
+
 @dataclass(frozen=True)
 class Identity:
     """A party's name and its private signing key.
@@ -80,7 +103,8 @@ class Identity:
         """The identity stored at `path` (PKCS#8 PEM, mode 0600), created where absent.
 
         Raises:
-            ConfigError: the file is there but holds no Ed25519 key, or cannot be read or written.
+            ConfigError: the file is there but holds no Ed25519 key, is another user's, can be read
+                by others, or cannot be read or written.
         """
         if not path.exists():
             try:
@@ -91,7 +115,7 @@ class Identity:
                     "can be written to (federation.output)"
                 ) from error
         try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+            key = serialization.load_pem_private_key(_own_secret(path), password=None)
         except OSError as error:
             raise ConfigError(f"cannot read the identity key {path}: {error.strerror}") from error
         except (ValueError, TypeError) as error:

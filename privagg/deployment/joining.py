@@ -267,6 +267,7 @@ def join(
     assert coordinator.authority is not None
     pins = PinsFile(
         plan_digest=agreement.plan_digest,
+        configuration=agreement.configuration,
         key_id=key_id,
         roster={party: card.identity for party, card in by_party.items()},
     )
@@ -361,6 +362,8 @@ def _changed(folder: FlowerFolder, pins: PinsFile, cards: dict[str, Card]) -> tu
         found.append("the encryption key")
     if held.plan_digest != pins.plan_digest:
         found.append("the plan")
+    if held.configuration != pins.configuration:
+        found.append("the configuration")
     return tuple(found)
 
 

@@ -20,6 +20,7 @@ business (a call, a signed letter): whoever writes `pins.toml` decides whom it b
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -67,11 +68,14 @@ class PinsFile(PartyFileModel):
 
     Args:
         plan_digest: SHA-256 (hex) of the plan that it takes part in.
+        configuration: SHA-256 (hex) of the configuration's bytes: budgets and places of data stand
+            there and not in the plan.
         key_id: SHA-256 (hex) of the encryption key; in every upload and every opening.
         roster: party -> Ed25519 public key (hex), its own included.
     """
 
     plan_digest: Hex64
+    configuration: Hex64
     key_id: Hex64
     roster: dict[PartyName, Hex64] = Field(min_length=1)
 
@@ -191,6 +195,26 @@ class PartyFolder:
     def federation_file(self) -> Path:
         """The configuration that this party takes part in."""
         return self.root / self.party().federation
+
+    def require_pinned_configuration(self) -> None:
+        """Refuse a configuration that was changed since this party joined.
+
+        Raises:
+            ConfigError: other bytes than those pinned, or the file cannot be read.
+        """
+        path = self.federation_file
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        pinned = self.pins().configuration
+        if found != pinned:
+            raise ConfigError(
+                f"{path} is another file (SHA-256 {found[:16]}...) than the one that "
+                f"{self.party().name} joined with ({pinned[:16]}...); put the agreed file back, "
+                "or, where everybody agreed on this one, make new cards and join again: "
+                f"privagg deploy join {self.root} *.card --replace"
+            )
 
 
 def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:

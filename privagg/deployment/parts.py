@@ -171,8 +171,12 @@ def _part(
 
 
 def environment_of(folder: FlowerFolder) -> dict[str, str]:
-    """The environment of a party's parts: this one's, without what would change Flower's ways."""
-    made = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    """The environment of a party's parts: this one's, without what would change Flower's ways.
+
+    Nor may it change the web server's: `FORWARDED_ALLOW_IPS` would have strangers look local.
+    """
+    foreign = ("FLWR_", "UVICORN_", "FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY")
+    made = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     local = ",".join(filter(None, (made.get("NO_PROXY", ""), "localhost,127.0.0.1,::1")))
     return {
         **made,

@@ -75,8 +75,10 @@ def open_federation(folder: PartyFolder) -> Federation:
     """The federation as this party pinned it.
 
     Raises:
-        ConfigError: the configuration stands for another plan than the one pinned.
+        ConfigError: the configuration is another file than the one pinned, or stands for another
+            plan.
     """
+    folder.require_pinned_configuration()
     path, pins = folder.federation_file, folder.pins()
     config, base = load_config(path), path.resolve().parent
     kept = _kept_plan(folder, pins)

@@ -30,7 +30,9 @@ from privagg.transport import Handler
 
 SOCKET_NAME = "party.sock"
 MAX_PATH_BYTES = 100
-MAX_FRAME_BYTES = 2**40
+MAX_FRAME_BYTES = 2**33
+"""Longest frame, either way; a longer one is refused by its length, before any of it is read."""
+MAX_REFUSAL_BYTES = 2**16
 _LENGTH, _REFUSED = struct.Struct("<Q"), 2**64 - 1
 
 
@@ -76,10 +78,12 @@ def serve(folder: PartyFolder, handler: Handler, ready: Callable[[], None]) -> N
 
 def _answer(connection: socket.socket, handler: Handler, lock: threading.Lock) -> None:
     with connection, suppress(OSError):
-        frame = _receive(connection)
         try:
+            frame = _receive(connection)
             with lock:
                 answer = handler(frame)
+        except OSError:
+            raise
         except PrivaggError as error:
             _refuse(connection, f"{type(error).__name__}: {refusal_text(error)}")
         except Exception as error:
@@ -91,14 +95,17 @@ def _answer(connection: socket.socket, handler: Handler, lock: threading.Lock) -
 
 
 def _refuse(connection: socket.socket, text: str) -> None:
-    raw = text.encode()
+    raw = text.encode()[:MAX_REFUSAL_BYTES]
     connection.sendall(_LENGTH.pack(_REFUSED) + _LENGTH.pack(len(raw)) + raw)
 
 
 def _receive(connection: socket.socket) -> bytes:
-    length = _length(connection)
-    if length > MAX_FRAME_BYTES:
-        raise OSError(f"a frame of {length} bytes")
+    return _up_to(connection, _length(connection), MAX_FRAME_BYTES)
+
+
+def _up_to(connection: socket.socket, length: int, limit: int) -> bytes:
+    if length > limit:
+        raise ProtocolError(f"{length} bytes were announced; at most {limit} are read here")
     return _exactly(connection, length)
 
 
@@ -143,8 +150,9 @@ def resident_handler(folder: PartyFolder) -> Handler | None:
             connection.sendall(frame)
             length = _length(connection)
             if length != _REFUSED:
-                return _exactly(connection, length)
-            raise _raised(_exactly(connection, _length(connection)).decode(errors="replace"))
+                return _up_to(connection, length, MAX_FRAME_BYTES)
+            text = _up_to(connection, _length(connection), MAX_REFUSAL_BYTES)
+            raise _raised(text.decode(errors="replace"))
 
     return ask
 

@@ -10,7 +10,12 @@ import pytest
 from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_new, write_whole
 from privagg.errors import ConfigError
 
-PINS = PinsFile(plan_digest="a" * 64, key_id="b" * 64, roster={"north": "c" * 64, "x.y": "d" * 64})
+PINS = PinsFile(
+    plan_digest="a" * 64,
+    configuration="e" * 64,
+    key_id="b" * 64,
+    roster={"north": "c" * 64, "x.y": "d" * 64},
+)
 
 
 @pytest.fixture

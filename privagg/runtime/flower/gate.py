@@ -4,12 +4,14 @@ Flower 1.41 serves three interfaces on one port: Fleet, where nodes authenticate
 keys; Control, which submits runs and registers nodes and has no authentication of its own in the
 open-source edition; and Runtime, for the apps. Whoever reaches the port could so register a node of
 his own and have every node run his code. The gate answers Control and Runtime to this machine only.
-A proxy on the coordinator's own machine would make strangers look local: let none forward to the
-port.
+Who asks is who holds the connection, whatever a header says: the web server's trust in forwarded
+addresses is switched off. A proxy on the coordinator's own machine would make strangers look local:
+let none forward to the port.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,6 +22,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATH = "/v1/fleet/"
 """Under this Flower checks a node's registered key and signature itself."""
+FORWARDED = "FORWARDED_ALLOW_IPS"
+"""Environment variable of uvicorn: whose `X-Forwarded-For` it believes."""
+NOBODY = "nobody"
+"""No address: unset, uvicorn would believe this machine's own processes."""
 LOCAL_PEERS = frozenset({"127.0.0.1", "::1"})
 
 
@@ -61,6 +67,7 @@ def install() -> None:
     from flwr.superlink import extensions, main
     from starlette.middleware import Middleware
 
+    os.environ[FORWARDED] = NOBODY
     refusal = "this release of flwr has no hook for privagg's gate; use flwr 1.41 or 1.42"
     build = getattr(main, "_get_middleware", None)
     if build is None or not hasattr(extensions, "get_middleware"):

@@ -4,13 +4,20 @@ A Flower app travels as an archive that each node unpacks and runs beside its da
 the run could have any program run there, and then no noise or encryption protects anything. Here
 an archive is let in only if it carries no code and names privagg's own apps, which this machine's
 owner installed; or if its owner read it and approved its SHA-256 (`privagg deploy approve`).
+
+What was checked is what runs: the archive is unpacked to a folder of its own and the app is loaded
+from there. Flower itself would load the folder that unverified names (id, version, hash) point to.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import os
+import re
+import shutil
+import tempfile
 import tomllib
 import zipfile
 from collections.abc import Callable, Collection
@@ -26,6 +33,7 @@ OWN_APPS = "privagg."
 MANIFEST = "pyproject.toml"
 HARMLESS = frozenset({MANIFEST, "README.md", "LICENSE", ".info/CONTENT"})
 MAX_MANIFEST_BYTES = 1 << 18
+_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_+-]|\.(?!\.)){0,99}")
 
 
 def check_app(archive: bytes, approved: Collection[str]) -> str:
@@ -61,6 +69,7 @@ def check_app(archive: bytes, approved: Collection[str]) -> str:
         raise
     except Exception as error:  # zipfile answers hostile bytes with many kinds, EOFError among them
         raise AppRefusedError(f"what arrived is no Flower app: {type(error).__name__}") from error
+    _require_plain_names(manifest)
     reference = _client_app(manifest)
     if not reference.startswith(OWN_APPS):
         raise AppRefusedError(
@@ -68,6 +77,17 @@ def check_app(archive: bytes, approved: Collection[str]) -> str:
             f"{OWN_APPS} are this machine's own"
         )
     return digest
+
+
+def _require_plain_names(manifest: dict[str, Any]) -> None:
+    """Refuse names that would be paths: Flower joins them to the folder that it unpacks to."""
+    project, tool = manifest.get("project", {}), manifest.get("tool", {})
+    flwr = tool.get("flwr", {}) if isinstance(tool, dict) else {}
+    app = flwr.get("app", {}) if isinstance(flwr, dict) else {}
+    tables = [table for table in (project, app) if isinstance(table, dict)]
+    for name in (table.get(key) for table in tables for key in ("name", "version", "publisher")):
+        if name is not None and not (isinstance(name, str) and _PLAIN.fullmatch(name)):
+            raise AppRefusedError(f"the app's {MANIFEST} has the name {str(name)[:100]!r}")
 
 
 def _client_app(manifest: dict[str, Any]) -> str:
@@ -93,7 +113,10 @@ def read_approved(path: Path) -> frozenset[str]:
 
 
 def install() -> None:
-    """Have every app that this process unpacks checked first.
+    """Have every app that this process unpacks checked first, and loaded from where it lies then.
+
+    The list of approved apps is read for each app, so that an approval that is withdrawn holds at
+    once, also for code that was unpacked while it stood.
 
     Raises:
         SystemExit: this release of Flower has no place for it; without it no app is started.
@@ -101,16 +124,62 @@ def install() -> None:
     from flwr.supernode.runtime import run_clientapp
 
     program: Any = run_clientapp
-    unpack: Callable[..., Path] | None = getattr(program, "install_from_fab", None)
-    used = getattr(program.run_clientapp, "__code__", None)
-    if unpack is None or used is None or "install_from_fab" not in used.co_names:
+    used = getattr(getattr(program.run_clientapp, "__code__", None), "co_names", ())
+    if not all(hasattr(program, hook) and hook in used for hook in _HOOKS):
         raise SystemExit(
             "this release of flwr has no hook for privagg's guard; use flwr 1.41 or 1.42"
         )
-    approved = read_approved(Path(os.environ.get(APPROVED, os.devnull)))
+    approved = Path(os.environ.get(APPROVED, os.devnull))
+    checked = CheckedApps(approved, program.install_from_fab, program.get_load_client_app_fn)
+    program.install_from_fab = checked.unpack
+    program.get_project_dir = checked.folder
+    program.get_load_client_app_fn = checked.loader
 
-    def checked(archive: bytes, *arguments: Any, **options: Any) -> Path:
-        check_app(archive, approved)
-        return unpack(archive, *arguments, **options)
 
-    program.install_from_fab = checked
+_HOOKS = ("install_from_fab", "get_project_dir", "get_load_client_app_fn")
+
+
+class CheckedApps:
+    """In the place of Flower's unpacking and finding of apps: only what was checked is found.
+
+    Args:
+        approved: the list of approved apps.
+        unpack: Flower's own: archive, folder, skip_prompt -> where the app lies.
+        loader: Flower's own: makes what loads an app.
+    """
+
+    def __init__(
+        self, approved: Path, unpack: Callable[..., Path], loader: Callable[..., Any]
+    ) -> None:
+        self._approved, self._unpack, self._loader = approved, unpack, loader
+        self._folder: Path | None = None
+
+    def unpack(self, archive: bytes, *_: Any, **__: Any) -> Path:
+        """Check an archive and unpack it to a fresh folder, which goes when this process ends.
+
+        Raises:
+            AppRefusedError: it may not run here, or its names lead out of the folder.
+        """
+        self._folder = None
+        check_app(archive, read_approved(self._approved))
+        fresh = Path(tempfile.mkdtemp(prefix="privagg-app-")).resolve()
+        atexit.register(shutil.rmtree, fresh, ignore_errors=True)
+        found = self._unpack(archive, fresh, skip_prompt=True).resolve()
+        if not found.is_relative_to(fresh):
+            raise AppRefusedError("the app's names lead out of the folder that it is unpacked to")
+        self._folder = found
+        return found
+
+    def folder(self, *_: str) -> Path:
+        """Where the checked app lies, whatever names the run gives.
+
+        Raises:
+            AppRefusedError: none was checked.
+        """
+        if self._folder is None:
+            raise AppRefusedError("no app was checked; nothing is loaded")
+        return self._folder
+
+    def loader(self, *_: Any, **__: Any) -> Any:
+        """Flower's loader of the checked app; it refuses a run of another id or version."""
+        return self._loader(default_app_ref="", app_path=str(self.folder()), multi_app=True)

@@ -4,7 +4,7 @@
     part supernode ...    a SuperNode
     part superexec ...    what takes a party's tasks and starts its apps
     part clientapp ...    behind the guard: this machine's own code, or what its owner approved
-    part serverapp ...    the coordinator's app
+    part serverapp ...    the coordinator's app, whose Grid reads no more than an answer may hold
     part flwr ...         Flower's command line
 
 Each of them ends with the process that started it, so that no part outlives its supervisor.
@@ -94,6 +94,9 @@ def _clientapp() -> None:
 def _serverapp() -> None:
     from flwr.superlink.cli import flwr_serverapp
 
+    from privagg.runtime.flower.transport import bound_pulls
+
+    bound_pulls()
     flwr_serverapp()
 
 

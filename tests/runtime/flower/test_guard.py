@@ -98,9 +98,18 @@ def test_once_installed_flower_unpacks_nothing_unchecked(monkeypatch: pytest.Mon
 
     from privagg.runtime.flower import guard
 
-    monkeypatch.setattr(run_clientapp, "install_from_fab", lambda archive, **options: "unpacked")
+    def unpack(archive: bytes, folder: Path, skip_prompt: bool) -> Path:
+        return folder / "unpacked"
+
+    for hook in guard._HOOKS:
+        monkeypatch.setattr(run_clientapp, hook, getattr(run_clientapp, hook))
+    monkeypatch.setattr(run_clientapp, "install_from_fab", unpack)
     guard.install()
-    assert run_clientapp.install_from_fab(_app(), skip_prompt=True) == "unpacked"
+    with pytest.raises(AppRefusedError, match="no app was checked"):
+        run_clientapp.get_project_dir("privagg/private", "1.0", "f" * 64)
+    found = run_clientapp.install_from_fab(_app(), skip_prompt=True)
+    assert found.name == "unpacked"
+    assert run_clientapp.get_project_dir("../..", "..", "") == found
     with pytest.raises(AppRefusedError, match="files of its own"):
         run_clientapp.install_from_fab(_app(**{"app.py": ""}), skip_prompt=True)
 
