@@ -61,6 +61,7 @@ def describe(federation: Federation) -> dict[str, Any]:
             "job_bytes_up": parameters.payload_bytes * plan.addends * plan.rounds,
         },
         "compression": _compression(federation),
+        "batches": _batches(federation),
         "records_apart": apart.facts() if (apart := federation.rehearse()) else None,
         "room": {
             "upload_bound_grid": plan.upload_bound,
@@ -94,6 +95,23 @@ def _remarks(federation: Federation) -> list[str]:
             "records: such a δ allows that one whole record is published; choose it well below"
         ]
     return []
+
+
+def _batches(federation: Federation) -> list[dict[str, Any]] | None:
+    """The public number of batches of a step at each site, and rows for each record expected."""
+    from privagg.client.training import batches_of
+    from privagg.privacy.plan import DistributedPlan, LocalPlan
+
+    plan, rule = federation.plan, federation.config.training.client_rule
+    if not isinstance(plan, DistributedPlan | LocalPlan):
+        return None
+    found = []
+    for site in plan.sites:
+        batches = batches_of(plan, site.name, rule)
+        rows = batches * rule.physical_batch
+        overhead = rows / float(plan.sampling_rate * site.records)
+        found.append({"site": site.name, "batches": batches, "rows": rows, "overhead": overhead})
+    return found
 
 
 def _compression(federation: Federation) -> dict[str, Any] | None:
@@ -233,8 +251,26 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
     ]  # fmt: skip
     if facts["sampling_rate"] is not None:
         pairs.insert(2, ("sampling rate", facts["sampling_rate"]))
+    if facts["batches"] is not None:
+        pairs.append(("rows of a step", _rows_text(facts["batches"])))
     console.heading(out, f"Plan of {facts['federation']}")
     console.facts(out, pairs)
+
+
+def _rows_text(sites: list[dict[str, Any]]) -> str:
+    """What hiding the sample's size costs: rows that always run over records expected in them."""
+    least, most = min(sites, key=_overhead), max(sites, key=_overhead)
+    if most["overhead"] < 1.05:
+        return "one a sampled record, at every site; their number is public"
+    return (
+        f"{least['overhead']:.1f} to {most['overhead']:.1f} × the expected sample (most at "
+        f"{most['site']}: {most['rows']} in {most['batches']} batches), so that their number "
+        "tells nothing"
+    )
+
+
+def _overhead(site: dict[str, Any]) -> float:
+    return float(site["overhead"])
 
 
 def _print_cost(out: Console, facts: dict[str, Any]) -> None:

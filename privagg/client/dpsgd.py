@@ -1,16 +1,19 @@
 """Sums of clipped per-record gradients, as integers. The only file that knows Opacus.
 
 Opacus supplies per-record gradients by hooks; sampling, clipping in exact arithmetic, noise and
-the normaliser are ours. Records are processed in physical batches of one public shape, padded with
-synthetic rows, so the arithmetic that a record's gradient goes through does not depend on how many
-others were sampled. That its bits do not depend on *which* others were is an assumption about
-torch's kernels and the model's layers; `rehearsal` tests it on the model and machine at hand.
+the normaliser are ours. A record's gradient bits depend on its row in a physical batch, so a row
+must not follow from how many others were sampled: the sampled records lie in random slots of a
+public number of batches, which all run, empty slots filled with synthetic rows
+(`proofs/sensitivity.md`). That bits do not depend on *which* others lie beside a record is an
+assumption about torch's kernels and the model's layers; `rehearsal` tests it on the model and
+machine at hand.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -21,6 +24,7 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from privagg.client.data import Records
+from privagg.client.draws import place_records
 from privagg.client.models import (
     ParameterLayout,
     Vector,
@@ -30,6 +34,7 @@ from privagg.client.models import (
 from privagg.client.torch_state import layer_randomness
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
+from privagg.privacy.randomness import ByteStream
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -52,6 +57,7 @@ class DpSgd:
         grid: Grid,
         *,
         physical_batch: int = 64,
+        batches: int | None = None,
         loss: LossFunction = per_record_loss,
     ) -> None:
         """Hooks the model; it must not be trained elsewhere from now on.
@@ -61,14 +67,21 @@ class DpSgd:
             records: the site's own records.
             grid: clips each record's gradient to the plan's norm and puts it on the grid.
             physical_batch: public number of rows of every forward pass, a speed setting.
+            batches: public number of forward passes of a step, as `slot_batches` has it from the
+                plan. None makes room for all records: a private number, for tests alone.
             loss: `(logits (B, k), classes (B,)) -> (B,)`, each record's loss from its row alone.
 
         Raises:
-            ConfigError: physical_batch is not positive.
+            ConfigError: physical_batch or batches is not positive.
             ModelError: Opacus has no per-record gradients for a layer, or a layer draws.
         """
         if physical_batch < 1:
             raise ConfigError(f"physical_batch must be at least 1, got {physical_batch}")
+        if batches is None:
+            batches = max(1, math.ceil(len(records) / physical_batch))
+        if batches < 1:
+            raise ConfigError(f"batches must be at least 1, got {batches}")
+        self.batches = batches
         self.layout = ParameterLayout.of(model)
         self._records = records
         self.input_shape = records.input_shape
@@ -79,6 +92,7 @@ class DpSgd:
         model.train()
         _require_no_draws(model, records.input_shape)
         _leave_inputs_alone(model)
+        self._computable = self._find_computable()
         self._hooked = _hook(model)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
 
@@ -97,19 +111,26 @@ class DpSgd:
         """Number of records. Private: it sizes nothing that leaves the site."""
         return len(self._records)
 
-    def gradient_sum(self, parameters: Vector, mask: Mask) -> Integers:
+    @property
+    def slot_count(self) -> int:
+        """Rows of all batches of a step together; public."""
+        return self.batches * self.physical_batch
+
+    def gradient_sum(self, parameters: Vector, mask: Mask, slots: ByteStream) -> Integers:
         """The sum over sampled records of their clipped gradients, in grid units.
 
         Args:
             parameters: float64 `(d,)`, public or already protected; used as float32.
             mask: bool `(n,)`, which records were sampled.
+            slots: secret; the sampled records are placed in random slots by it.
 
         Returns:
-            int64 `(d,)`, within the grid's contribution bound. Adding or removing one record
-            changes it by at most the grid's sensitivity in L2, given that the record's gradient
-            does not depend on the others. A record whose gradient is not finite, or cannot be
-            computed (a token that an embedding lacks), contributes zero and stops nobody: a round
-            that fails in the presence of one record would show that record. No record gives zeros.
+            int64 `(d,)`, within the grid's contribution bound. With the other records in the same
+            slots, adding or removing one changes it by at most the grid's sensitivity in L2, given
+            that a record's gradient does not depend on who is beside it. A record whose gradient is
+            not finite, or cannot be computed (a token that an embedding lacks), contributes zero
+            and stops nobody: a round that fails in the presence of one record would show that
+            record. No record gives zeros.
 
         Raises:
             ModelError: the parameters have another length.
@@ -117,43 +138,94 @@ class DpSgd:
         """
         if mask.shape != (len(self._records),):
             raise ConfigError(f"mask {mask.shape} does not fit {len(self._records)} records")
+        placed = place_records(slots, np.flatnonzero(mask), self.slot_count)
+        return self.slotted_sum(parameters, placed)
+
+    def slotted_sum(self, parameters: Vector, records_at: npt.NDArray[np.int64]) -> Integers:
+        """`gradient_sum` of records whose slots are given; every batch runs, also without records.
+
+        Args:
+            parameters: float64 `(d,)`, public or already protected; used as float32.
+            records_at: int64 `(slot_count,)`, the record in each slot, -1 where there is none.
+
+        Raises:
+            ModelError: the parameters have another length.
+            ConfigError: there are more or fewer slots.
+        """
+        if records_at.shape != (self.slot_count,):
+            raise ConfigError(f"{records_at.shape} places do not fill {self.slot_count} slots")
         set_parameters(self._model, parameters)
         total = np.zeros(self.dimension, dtype=np.int64)
-        sampled = np.flatnonzero(mask)
-        for start in range(0, len(sampled), self.physical_batch):
-            total += self._batch_sum(sampled[start : start + self.physical_batch])
+        for batch in records_at.reshape(self.batches, self.physical_batch):
+            total += self._grid.sum_records(self._rows_or_zeros(batch))
         return self._grid.clamp(total)
 
-    def _batch_sum(self, indices: npt.NDArray[np.int64]) -> Integers:
-        """One physical batch; where it fails, each record by itself: only who fails counts zero."""
+    def per_record_gradients(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Gradients of one physical batch at the current parameters, each in its record's row.
+
+        Args:
+            records_at: int64 `(physical_batch,)`, the record in each row, -1 where there is none.
+
+        Returns:
+            float32 `(physical_batch, d)`, zeros in rows without a record and in rows of records
+            that the model cannot take; others may hold values that are not finite. Private.
+        """
+        taken = records_at >= 0
+        taken[taken] = self._computable[records_at[taken]]
+        x = torch.zeros((self.physical_batch, *self.input_shape))
+        y = torch.zeros(self.physical_batch, dtype=torch.int64)
+        rows = torch.from_numpy(np.flatnonzero(taken))
+        x[rows], y[rows] = self._records.gather(records_at[taken])
+        gradients = self.batch_gradients(x, y)
+        gradients[~taken] = 0.0
+        return gradients
+
+    def _rows_or_zeros(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """One batch; where it fails, each record alone in its own row: only who fails counts zero.
+
+        What fails whatever the parameters are was left out when the trainer was made, so that this
+        is for models that take a record at some parameters and not at others.
+        """
         try:
-            return self._grid.sum_records(self.per_record_gradients(indices))
+            return self.per_record_gradients(records_at)
         except MemoryError:  # says nothing about a record
             raise
         except Exception as error:
-            if len(indices) == 1:
+            _OWNERS_LOG.warning("a batch is computed record by record: %s", error)
+        gradients = np.zeros((self.physical_batch, self.dimension), dtype=np.float32)
+        for row, record in enumerate(records_at):
+            alone = np.full_like(records_at, -1)
+            alone[row] = record
+            try:
+                gradients[row] = self.per_record_gradients(alone)[row]
+            except MemoryError:
+                raise
+            except Exception as error:
                 _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
-                return np.zeros(self.dimension, dtype=np.int64)
-        total = np.zeros(self.dimension, dtype=np.int64)
-        for index in indices:
-            total += self._batch_sum(np.array([index]))
-        return total
+        return gradients
 
-    def per_record_gradients(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Gradients of at most one physical batch of records at the current parameters.
-
-        Args:
-            indices: `(m,)` with m <= physical_batch.
-
-        Returns:
-            float32 `(m, d)`; rows may hold values that are not finite. Private: never released.
-        """
-        count = len(indices)
-        x, y = self._records.gather(indices)
-        if count < self.physical_batch:
-            x = torch.cat([x, x.new_zeros((self.physical_batch - count, *x.shape[1:]))])
-            y = torch.cat([y, y.new_zeros(self.physical_batch - count)])
-        return self.batch_gradients(x, y)[:count]
+    def _find_computable(self) -> Mask:
+        """Which records the model takes, bool `(n,)`: asked before any round, so it costs none."""
+        found = np.ones(len(self._records), dtype=np.bool_)
+        waiting = [
+            np.arange(start, min(start + self.physical_batch, len(found)))
+            for start in range(0, len(found), self.physical_batch)
+        ]
+        while waiting:
+            indices = waiting.pop()
+            try:
+                x, y = self._records.gather(indices)
+                with torch.no_grad():
+                    self._loss(self._model(x), y)
+            except MemoryError:
+                raise
+            except Exception as error:
+                if len(indices) > 1:
+                    waiting += np.array_split(indices, 2)
+                    continue
+                _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
+                found[indices] = False
+        return found
 
     def batch_gradients(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
         """Gradients of one batch of any records at the current parameters, as training gets them.

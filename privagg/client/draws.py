@@ -35,6 +35,10 @@ class Draws:
         stream = self._randomness.stream("sample", *self._labels, step)
         return poisson_sample(stream, count, sampling_rate)
 
+    def slots(self, step: int = 0) -> ByteStream:
+        """What this step's sampled records are placed by; as secret as the sample."""
+        return self._randomness.stream("slots", *self._labels, step)
+
     def noise(self, count: int, step: int = 0) -> Integers:
         """This step's integer noise as the plan has it, int64 `(count,)`."""
         if self._plan.noise is None:
@@ -60,6 +64,41 @@ class Draws:
                 waiting = np.concatenate([waiting, order])
             yield waiting[:size]
             waiting = waiting[size:]
+
+
+def place_records(
+    stream: ByteStream, sampled: npt.NDArray[np.int64], slots: int
+) -> npt.NDArray[np.int64]:
+    """Places the sampled records in slots by a uniformly random injection.
+
+    A permutation of all slots is drawn first, whoever is sampled; then the i-th record gets its
+    i-th slot. So the placement of n + 1 records, restricted to any n of them, is uniform.
+
+    Args:
+        stream: secret; what it gives is used for nothing else.
+        sampled: int64 `(m,)`, record numbers.
+        slots: public number of slots. Of more records than slots, a uniformly random choice of as
+            many is placed; the plan makes that improbable and charges for it.
+
+    Returns:
+        int64 `(slots,)`: the record in each slot, -1 where there is none.
+    """
+    order = _permutation(stream, slots)
+    if len(sampled) > slots:
+        sampled = sampled[_permutation(stream, len(sampled))[:slots]]
+    records_at = np.full(slots, -1, dtype=np.int64)
+    records_at[order[: len(sampled)]] = sampled
+    return records_at
+
+
+def _permutation(stream: ByteStream, count: int) -> npt.NDArray[np.int64]:
+    """A uniform permutation: the order of words that all differ; words that do not are redrawn."""
+    while True:
+        words = stream.uint64(count)
+        order = np.argsort(words, kind="stable")
+        in_order = words[order]
+        if bool((in_order[1:] != in_order[:-1]).all()):
+            return order
 
 
 def grid_of(plan: DistributedPlan | LocalPlan, site: str) -> Grid:

@@ -38,8 +38,9 @@ from privagg.client.rehearsal import RecordsApart, require_records_apart
 from privagg.client.torch_state import deterministic_torch, layer_randomness
 from privagg.encoding.planned import transform_of, update_grid
 from privagg.encoding.quantize import encode_released
-from privagg.errors import ConfigError, PrivaggError
+from privagg.errors import ConfigError, DataError, PlanError, PrivaggError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, Rounding, TrainingPlan
+from privagg.privacy.plan.slots import slot_batches
 from privagg.privacy.randomness import Randomness
 
 _OWNERS_LOG = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ class DistributedLearner:
             total = self._trainer.gradient_sum(
                 parameters,
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
+                draw.slots(),
             )
         mask = transform_of(self._plan, place, parameters).mask
         sent = total if mask is None else mask.apply(total)
@@ -190,6 +192,7 @@ class LocalLearner:
                 total = self._trainer.gradient_sum(
                     local,
                     draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
+                    draw.slots(step),
                 )
                 noised = total + draw.noise(self._plan.dimension, step)
                 pull = self._rule.prox_mu * (local - parameters)
@@ -296,6 +299,8 @@ def make_learner(
 
     Raises:
         ConfigError: the model does not fit the plan, or the plan's mode is not known here.
+        DataError: there are more records than the site declared.
+        PlanError: the plan is of version 1, which cannot be trained any more.
         EncodingError: the plan's numbers are outside the grid's proved range.
         ModelError: there are no per-record gradients for the model, or records are not kept apart.
     """
@@ -317,8 +322,39 @@ def _trainer(
     loss: LossFunction,
 ) -> DpSgd:
     _require_dimension(plan, ParameterLayout.of(model).dimension)
-    grid = grid_of(plan, site)
-    return DpSgd(model, records, grid, physical_batch=rule.physical_batch, loss=loss)
+    _require_slots(plan, site, records)
+    return DpSgd(
+        model,
+        records,
+        grid_of(plan, site),
+        physical_batch=rule.physical_batch,
+        batches=batches_of(plan, site, rule),
+        loss=loss,
+    )
+
+
+def batches_of(plan: DistributedPlan | LocalPlan, site: str, rule: ClientRule) -> int:
+    """K, the public number of physical batches that a step of this site always runs."""
+    return slot_batches(
+        records=plan.site(site).records,
+        sampling_rate=plan.sampling_rate,
+        physical_batch=rule.physical_batch,
+        chance=plan.overflow,
+    )
+
+
+def _require_slots(plan: DistributedPlan | LocalPlan, site: str, records: Records) -> None:
+    """A slot for whoever is sampled: what every row of the plan's observers rests on."""
+    if plan.version == 1:
+        raise PlanError(
+            "a plan of version 1 places records by rank, so that one record can move others; it "
+            "can be verified, not trained: make the plan anew"
+        )
+    if len(records) > plan.site(site).records:
+        raise DataError(
+            f"{site!r} has more usable records than the {plan.site(site).records} it declared, so "
+            "it takes part in nothing; declare at least as many as there are, or offer fewer"
+        )
 
 
 def _require_dimension(plan: TrainingPlan, dimension: int) -> None:

@@ -26,6 +26,12 @@ _UPWARD = Context(prec=60, rounding=ROUND_CEILING)
 _EXACT = Context(prec=1000)
 """Removes trailing zeros and rounds nothing that a field accepts."""
 
+
+def add_upward(left: Decimal, right: Decimal) -> Decimal:
+    """A sum of two distances, rounded up where it is rounded."""
+    return _UPWARD.add(left, right)
+
+
 Adjacency = Literal["add-or-remove-one"]
 """Neighbouring data sets differ by one whole unit present or absent."""
 
@@ -153,7 +159,7 @@ class DpEvent(BaseModel):
         ordered = sorted(counts, key=lambda m: (m.kind, m.sampling_rate, m.noise_multiplier))
         return DpEvent(
             terms=tuple(Term(mechanism=m, count=counts[m]) for m in ordered),
-            distance=_UPWARD.add(self.distance, other.distance),
+            distance=add_upward(self.distance, other.distance),
         )
 
     def repeated(self, times: int) -> DpEvent:

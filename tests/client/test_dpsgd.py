@@ -26,6 +26,7 @@ from privagg.client.models import (
 from privagg.client.torch_state import deterministic_torch
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
+from privagg.privacy.randomness import DeterministicRandomness
 
 # What stock Opacus says about being used as here; ours is silent.
 pytestmark = [
@@ -34,6 +35,7 @@ pytestmark = [
 ]
 
 S = 2**24
+RANDOM = DeterministicRandomness(b"slots")
 MODELS = [
     (ModelSpec(kind="logistic"), (13,), 2),
     (ModelSpec(kind="logistic"), (1, 4, 4), 5),
@@ -61,6 +63,18 @@ def make(case: Case, count: int, *, clip: str = "1", batch: int = 16, seed: int 
     return DpSgd(
         build_model(spec, shape, classes, seed=1), records, grid(clip), physical_batch=batch
     )
+
+
+def summed(trainer: DpSgd, w: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The sum with slots of a fixed seed."""
+    return trainer.gradient_sum(w, mask, RANDOM.stream("slots"))
+
+
+def in_order(trainer: DpSgd, mask: np.ndarray) -> np.ndarray:
+    """Every record in the slot of its own number, whoever else is there."""
+    places = np.full(trainer.slot_count, -1)
+    places[: len(mask)] = np.where(mask, np.arange(len(mask)), -1)
+    return places
 
 
 def start_of(trainer: DpSgd, seed: int = 5) -> np.ndarray:
@@ -93,7 +107,7 @@ def test_noiseless_path_follows_stock_opacus_step_for_step(case: Case) -> None:
         optimizer.zero_grad()
         per_record_loss(theirs(x), y).mean().backward()
         optimizer.step()
-        w = w - rate / expected_batch * ours.gradient_sum(w, mask) * (clip / S)
+        w = w - rate / expected_batch * summed(ours, w, mask) * (clip / S)
         np.testing.assert_allclose(get_parameters(theirs), w, rtol=2e-5, atol=4e-6)
 
 
@@ -118,7 +132,7 @@ def test_noiseless_path_follows_a_whole_privacy_engine() -> None:
         per_record_loss(model(inputs), classes_of).mean().backward()
         optimizer.step()
         mask = np.arange(count) // size == step
-        w = w - 0.3 / size * ours.gradient_sum(w, mask) / S
+        w = w - 0.3 / size * summed(ours, w, mask) / S
         np.testing.assert_allclose(get_parameters(model._module), w, rtol=2e-5, atol=4e-6)
 
 
@@ -139,10 +153,10 @@ def test_one_record_moves_the_sum_by_its_own_clipped_integers_exactly(
     without = mask.copy()
     without[record] = False
     only = np.arange(24) == record
-    own = clipped.gradient_sum(w, only)
-    np.testing.assert_array_equal(
-        clipped.gradient_sum(w, mask) - clipped.gradient_sum(w, without), own
+    both, others, own = (
+        clipped.slotted_sum(w, in_order(clipped, chosen)) for chosen in (mask, without, only)
     )
+    np.testing.assert_array_equal(both - others, own)
     assert sum(int(z) ** 2 for z in own) <= S**2
 
 
@@ -160,18 +174,18 @@ def test_clipping_clips_some_and_leaves_some(clipped: DpSgd) -> None:
 def test_physical_batches_are_a_speed_setting() -> None:
     sums = [make(MODELS[2], 40, batch=batch) for batch in (4, 16, 64)]
     mask = np.arange(40) % 3 != 0
-    first, *others = (trainer.gradient_sum(start_of(trainer), mask) for trainer in sums)
+    first, *others = (summed(trainer, start_of(trainer), mask) for trainer in sums)
     for other in others:  # float32 in another order: a few parts in 2^24 a record
         assert np.abs(first - other).max() <= 8 * 27
 
 
 def test_no_record_gives_zeros() -> None:
     trainer = make(MODELS[0], 10)
-    empty = trainer.gradient_sum(start_of(trainer), np.zeros(10, dtype=np.bool_))
+    empty = summed(trainer, start_of(trainer), np.zeros(10, dtype=np.bool_))
     assert empty.dtype == np.int64
     assert not empty.any()
     nobody = make(MODELS[0], 0)
-    assert not nobody.gradient_sum(start_of(nobody), np.zeros(0, dtype=np.bool_)).any()
+    assert not summed(nobody, start_of(nobody), np.zeros(0, dtype=np.bool_)).any()
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 3e38])
@@ -186,7 +200,8 @@ def test_a_record_whose_gradient_is_not_finite_contributes_zero(poison: float) -
     others = np.arange(9) != 4
     w = start_of(clean) * 100
     np.testing.assert_array_equal(
-        dirty.gradient_sum(w, np.ones(9, dtype=np.bool_)), clean.gradient_sum(w, others)
+        dirty.slotted_sum(w, in_order(dirty, np.ones(9, dtype=np.bool_))),
+        clean.slotted_sum(w, in_order(clean, others)),
     )
 
 
@@ -209,7 +224,7 @@ def test_layers_used_twice_or_never_agree_with_plain_autograd() -> None:
     records = TensorRecords.of(np.random.default_rng(1).standard_normal((5, 4)), [0, 1, 1, 0, 1])
     trainer = DpSgd(model, records, grid("100"), physical_batch=5)
     w = start_of(trainer)
-    total = trainer.gradient_sum(w, np.ones(5, dtype=np.bool_)) * (100 / S)
+    total = summed(trainer, w, np.ones(5, dtype=np.bool_)) * (100 / S)
     plain = Odd()
     set_parameters(plain, w)
     per_record_loss(plain(records.x), records.y).sum().backward()
@@ -240,7 +255,7 @@ def test_a_model_over_tokens_agrees_with_plain_autograd() -> None:
     records = TensorRecords.of(rng.integers(0, 10, (7, 6)), rng.integers(0, 2, 7))
     trainer = DpSgd(model, records, grid("100"), physical_batch=4)
     w = start_of(trainer)
-    total = trainer.gradient_sum(w, np.ones(7, dtype=np.bool_)) * (100 / S)
+    total = summed(trainer, w, np.ones(7, dtype=np.bool_)) * (100 / S)
     plain = Tokens()
     set_parameters(plain, w)
     per_record_loss(plain(records.x), records.y).sum().backward()
@@ -255,12 +270,12 @@ def test_a_record_whose_gradient_cannot_be_computed_contributes_zero_and_stops_n
     """A round that fails whenever one record is sampled would show that the record is there."""
     rng = np.random.default_rng(1)
     x, y = rng.integers(0, 10, (7, 6)).astype(np.float64), rng.integers(0, 2, 7)
-    good = np.setdiff1d(np.arange(7), bad)
-    clean = DpSgd(Tokens(), TensorRecords.of(x[good], y[good]), grid(), physical_batch=4)
-    expected = clean.gradient_sum(start_of(clean), np.ones(len(good), dtype=np.bool_))
+    clean = DpSgd(Tokens(), TensorRecords.of(x, y), grid(), physical_batch=4)
+    good = ~np.isin(np.arange(7), bad)
+    expected = clean.slotted_sum(start_of(clean), in_order(clean, good))
     x[bad, 2] = 10  # the embedding has indices 0 to 9
     dirty = DpSgd(Tokens(), TensorRecords.of(x, y), grid(), physical_batch=4)
-    total = dirty.gradient_sum(start_of(clean), np.ones(7, dtype=np.bool_))
+    total = dirty.slotted_sum(start_of(clean), in_order(dirty, np.ones(7, dtype=np.bool_)))
     np.testing.assert_array_equal(total, expected)
     assert len(caplog.records) == len(bad)
 
@@ -297,15 +312,15 @@ def test_records_read_lazily_give_the_same_sum() -> None:
     )
     mask = np.arange(12) % 2 == 0
     w = start_of(memory)
-    np.testing.assert_array_equal(memory.gradient_sum(w, mask), lazy.gradient_sum(w, mask))
+    np.testing.assert_array_equal(summed(memory, w, mask), summed(lazy, w, mask))
 
 
 def test_what_does_not_fit_is_refused() -> None:
     trainer = make(MODELS[0], 5)
     with pytest.raises(ConfigError, match="does not fit 5 records"):
-        trainer.gradient_sum(start_of(trainer), np.ones(4, dtype=np.bool_))
+        summed(trainer, start_of(trainer), np.ones(4, dtype=np.bool_))
     with pytest.raises(ModelError, match="has 14"):
-        trainer.gradient_sum(np.zeros(13), np.ones(5, dtype=np.bool_))
+        summed(trainer, np.zeros(13), np.ones(5, dtype=np.bool_))
     with pytest.raises(ConfigError, match="at least 1"):
         make(MODELS[0], 5, batch=0)
 
@@ -332,6 +347,6 @@ def test_a_batch_that_failed_leaves_nothing_behind() -> None:
     w, mask = start_of(trainer), np.ones(6, dtype=np.bool_)
     failing[0] = True
     with pytest.raises(KeyboardInterrupt):
-        ours.gradient_sum(w, mask)
+        summed(ours, w, mask)
     failing[0] = False
-    np.testing.assert_array_equal(ours.gradient_sum(w, mask), trainer.gradient_sum(w, mask))
+    np.testing.assert_array_equal(summed(ours, w, mask), summed(trainer, w, mask))

@@ -136,10 +136,12 @@ def test_records_are_sampled_afresh_for_every_site_round_and_attempt() -> None:
     assert len(drawn) > 1  # fails by chance below 2^-80: 30 records each in or out
 
 
-def test_contributions_stay_within_the_plans_bound() -> None:
-    """A gradient sum far above what the declared size allows is clamped, not sent."""
-    sites = [{"name": name, "records": 1} for name in SIZES]
-    plan = DistributedPlan(**common(**EVERYBODY, sites=sites))
+def test_contributions_stay_within_the_plans_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient sum far above what the declared size and rate allow is clamped, not sent."""
+    everybody = np.ones(50, dtype=np.bool_)
+    monkeypatch.setattr("privagg.client.draws.poisson_sample", lambda *_: everybody)
+    sites = [{"name": name, "records": 50} for name in SIZES]
+    plan = DistributedPlan(**common(sampling_rate=Decimal("1e-9"), sites=sites))
     x = TensorRecords.of(np.full((50, 3), 9.0), np.ones(50))
     ours = DistributedLearner(plan, "a", build_model("logistic", (3,), 2), x, ClientRule())
     sent = ours.contribution(-W * 0, RANDOM, PLACE)

@@ -100,6 +100,8 @@ class TrainingPlan(BaseModel, ABC):
     """A training job everybody agreed to. Frozen; its digest is pinned by every site.
 
     Args:
+        version: 2; in plans of version 1 a record's row was its rank among the sampled ones, where
+            one more record shifts others. They can be read and verified, not trained.
         mode: which way to be private; set by the subclass.
         sites: the committed roster, in the order of the contributor bitmap.
         dimension: d, number of model parameters.
@@ -124,7 +126,7 @@ class TrainingPlan(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     mode: str
     sites: tuple[SiteTerms, ...] = Field(min_length=1)
     dimension: int = Field(ge=1, le=10**10)

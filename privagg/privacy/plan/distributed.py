@@ -15,13 +15,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism
+from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism, add_upward
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.plan.observing import shared_noise_observers
+from privagg.privacy.plan.slots import overflow_chance
 from privagg.privacy.unit import Custody, Unit
 
 
@@ -108,6 +109,15 @@ class DistributedPlan(TrainingPlan):
         noise = self.noise.bound if self.noise else 0
         return sum(self.contribution_bound(site) + noise for site in self.sites)
 
+    @cached_property
+    def overflow(self) -> Decimal:
+        """What a round charges for more sampled records than slots; none in plans of version 1."""
+        if self.version == 1:
+            return Decimal(0)
+        return overflow_chance(
+            delta=self.delta, steps=self.rounds, sampling_rate=self.sampling_rate
+        )
+
     def event_of_shares(self, shares: int) -> DpEvent:
         """The round's event against an observer to whom `shares` noise shares stay unknown."""
         if self.noise is None:
@@ -117,7 +127,10 @@ class DistributedPlan(TrainingPlan):
         distance = total_distance(
             stddev_grid=stddev, dimension=self.upload_dimension, shares=shares, rounds=1
         )
-        return DpEvent.once(Mechanism.of(self.sampling_rate, multiplier), distance=distance)
+        return DpEvent.once(
+            Mechanism.of(self.sampling_rate, multiplier),
+            distance=add_upward(distance, self.overflow),
+        )
 
     def committed_event(self, site: str) -> DpEvent:
         """See `TrainingPlan.committed_event`; the same for every site."""
@@ -139,6 +152,7 @@ class DistributedPlan(TrainingPlan):
             custody=self.custody,
             protects=self.hides,
             strict=self.strict,
+            in_slots=self.version > 1,
         )
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:

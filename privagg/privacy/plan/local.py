@@ -16,13 +16,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism
+from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism, add_upward
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.plan.observing import own_noise_observers
+from privagg.privacy.plan.slots import overflow_chance
 from privagg.privacy.unit import Unit
 
 
@@ -88,6 +89,17 @@ class LocalPlan(TrainingPlan):
         """All weighted updates at their clamp."""
         return sum(site.weight for site in self.sites) * self.update_levels
 
+    @cached_property
+    def overflow(self) -> Decimal:
+        """What a step charges for more sampled records than slots; none in plans of version 1."""
+        if self.version == 1:
+            return Decimal(0)
+        return overflow_chance(
+            delta=self.delta,
+            steps=self.rounds * self.local_steps,
+            sampling_rate=self.sampling_rate,
+        )
+
     def step_event(self) -> DpEvent:
         """One local step."""
         if self.noise is None:
@@ -95,7 +107,10 @@ class LocalPlan(TrainingPlan):
         stddev = self.noise.stddev_grid
         multiplier = sqrt_floor_decimal((stddev / self.sensitivity_grid) ** 2)
         distance = total_distance(stddev_grid=stddev, dimension=self.dimension, shares=1, rounds=1)
-        return DpEvent.once(Mechanism.of(self.sampling_rate, multiplier), distance=distance)
+        return DpEvent.once(
+            Mechanism.of(self.sampling_rate, multiplier),
+            distance=add_upward(distance, self.overflow),
+        )
 
     def committed_event(self, site: str) -> DpEvent:
         """See `TrainingPlan.committed_event`: `local_steps` steps."""
@@ -109,7 +124,11 @@ class LocalPlan(TrainingPlan):
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
         """See `TrainingPlan.observers`."""
         return own_noise_observers(
-            self.committed_event(site), survivors=survivors, unit=self.unit, custody=self.custody
+            self.committed_event(site),
+            survivors=survivors,
+            unit=self.unit,
+            custody=self.custody,
+            in_slots=self.version > 1,
         )
 
     def step_divisor(self, site: SiteTerms) -> Fraction:

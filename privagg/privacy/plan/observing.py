@@ -32,16 +32,25 @@ UNTIMED = (
     "when a site answers, and so whether it is late, tells nothing about its records (training "
     "takes longer the more are sampled)"
 )
+UNTIMED_SLOTS = (
+    "when a site answers, and so whether it is late, tells nothing about its records (a round runs "
+    "a public number of batches, however many records are sampled)"
+)
 INDEPENDENT = (
     "a record's gradient does not depend, to the last bit, on the records beside it in a batch "
     "(tested, not proved)"
 )
+AT_MOST_DECLARED = (
+    "the site has no more records than it declared, with or without the one that is hidden"
+)
 
 
-def _always(unit: Unit) -> tuple[str, ...]:
-    """What every row of a plan rests on."""
-    separate = (INDEPENDENT,) if unit is Unit.RECORD else ()
-    return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, UNTIMED, *separate)
+def _always(unit: Unit, *, in_slots: bool) -> tuple[str, ...]:
+    """What every row of a plan rests on; plans of version 1 keep their own text."""
+    if unit is not Unit.RECORD:
+        return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, UNTIMED)
+    placed = (UNTIMED_SLOTS, AT_MOST_DECLARED) if in_slots else (UNTIMED,)
+    return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, *placed, INDEPENDENT)
 
 
 def _attested(shares: int) -> tuple[str, ...]:
@@ -61,6 +70,7 @@ def shared_noise_observers(
     custody: Custody,
     protects: bool,
     strict: bool,
+    in_slots: bool = False,
 ) -> tuple[Observer, ...]:
     """One row for every observer and every number of colluding sites.
 
@@ -71,8 +81,9 @@ def shared_noise_observers(
         custody: who can open sums.
         protects: False for the plaintext oracle, under which the aggregator reads single uploads.
         strict: whether the key holder adds again.
+        in_slots: whether sampled records are placed in a public number of random slots.
     """
-    always = _always(unit)
+    always = _always(unit, in_slots=in_slots)
     adder = () if strict or not protects else (HONEST_ADDER,)
     single = event_of_shares(1)
     rows: list[Observer] = []
@@ -104,7 +115,7 @@ def shared_noise_observers(
 
 
 def own_noise_observers(
-    event: DpEvent, *, survivors: int, unit: Unit, custody: Custody
+    event: DpEvent, *, survivors: int, unit: Unit, custody: Custody, in_slots: bool
 ) -> tuple[Observer, ...]:
     """Rows for a plan under which every site's upload is private by its own noise alone."""
     names = ["aggregator"]
@@ -116,7 +127,7 @@ def own_noise_observers(
             colluding_sites=k,
             sees="at most this site's own noised update",
             event=event,
-            assumptions=_always(unit),
+            assumptions=_always(unit, in_slots=in_slots),
         )
         for k in range(survivors)
         for name in ("model-users" if k == 0 else "sites", *names)
