@@ -264,7 +264,7 @@ def old_ledger(site: str) -> tuple[list[dict[str, Any]], TrainingPlan]:
         lines = bundle.read(f"ledgers/{site}.jsonl").splitlines()
         report = json.loads(bundle.read("report.json"))
     entries = [json.loads(line) for line in lines]
-    charges = [e["entry"]["payload"] for e in entries if e.get("entry", {}).get("kind") == "charge"]
+    charges = [entry["payload"] for entry in entries if entry.get("kind") == "charge"]
     return charges, load_plan(report["plan"])
 
 
