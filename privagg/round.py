@@ -124,6 +124,7 @@ class RoundOutcome:
             key holder opens one cohort a round.
         answer: the key holder's signed answer, from which the update follows.
         close: the frame that tells the cohort how the round ended; posted, so perhaps not yet sent.
+        statements: what the sites signed of their uploads, then the key holder of its opening.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
     """
 
@@ -142,6 +143,7 @@ class RoundOutcome:
     opening_asked: bool = False
     answer: bytes = field(default=b"", repr=False)
     close: bytes = field(default=b"", repr=False)
+    statements: tuple[Statement, ...] = field(default=(), repr=False)
 
     def refuse(self, party: str, why: str) -> None:
         """Note why something of a party's was not taken, besides what was noted before."""
@@ -150,7 +152,7 @@ class RoundOutcome:
 
     def summary(self) -> RoundOutcome:
         """The same without what is as large as the model or a frame, for whoever keeps them all."""
-        return replace(self, update=None, answer=b"", close=b"")
+        return replace(self, update=None, answer=b"", close=b"", statements=())
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -380,5 +382,6 @@ def close_round(
         contributions=contributions if opening is not None else (),
     )
     result.close = Message.sign(job.identity, header).to_bytes()
+    result.statements = contributions if opening is None else (*contributions, opening)
     job.watch.relayed(result.cohort, result.survivors)
     transport.post(dict.fromkeys(result.cohort, result.close))

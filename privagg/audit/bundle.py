@@ -4,6 +4,7 @@ README.txt                 what this is and how to check it
 attestation.intoto.json    digests of all other files, signed by the coordinator
 report.json                the report
 schema.json                its JSON Schema
+statements.jsonl.gz        what sites signed of their uploads and the key holder of its openings
 ledgers/<party>.jsonl      each party's ledger: entries as hashed, and signed checkpoints
 """
 
@@ -13,7 +14,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,11 @@ from typing import Protocol, Self
 
 from privagg.audit.attestation import Attestation, Predicate
 from privagg.audit.container import MAX_BYTES, pack, unpack
+from privagg.audit.statements import NAME as STATEMENTS
+from privagg.audit.statements import pack_statements
 from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
 from privagg.identity import Identity
+from privagg.messages import Statement
 from privagg.privacy.ledger import Bundle
 from privagg.report.model import Report, json_schema
 
@@ -38,6 +42,8 @@ The evidence of one federated training run with privagg.
 
   report.json               what was trained, what it cost, and against whom that holds
   schema.json               the report's JSON Schema
+  statements.jsonl.gz       what each site signed of its uploads, and the key holder of its
+                            openings, without the encrypted numbers themselves
   ledgers/*.jsonl           every party's privacy ledger: a line for each entry, exactly the bytes
                             that were hashed, then a signed checkpoint for each size of the log
   attestation.intoto.json   SHA-256 of each file (in-toto statement, DSSE envelope, Ed25519)
@@ -80,7 +86,13 @@ class ReportBundle:
     attestation: Attestation
 
     @classmethod
-    def make(cls, report_json: bytes, ledgers: Mapping[str, Exporting], identity: Identity) -> Self:
+    def make(
+        cls,
+        report_json: bytes,
+        ledgers: Mapping[str, Exporting],
+        identity: Identity,
+        statements: Iterable[Statement] | None = None,
+    ) -> Self:
         """Put together a report and the ledgers it was read from.
 
         Args:
@@ -88,6 +100,8 @@ class ReportBundle:
             ledgers: party -> ledger; the coordinator's and every site's. Entries appended since
                 the report was made are left out.
             identity: the coordinator's; signs.
+            statements: what the parties signed in the run, by round, attempt, kind and sender;
+                None where they were not kept, which a verifier is told.
 
         Raises:
             VerificationError: the report is not one, or names a ledger that was not given.
@@ -100,6 +114,8 @@ class ReportBundle:
             raise VerificationError(f"the ledgers of {', '.join(missing)} were not given")
         fixed = fixed_files()
         files = {README: fixed[README], REPORT: report_json, SCHEMA: fixed[SCHEMA]}
+        if statements is not None:
+            files[STATEMENTS] = pack_statements(statements)
         for party, size in sizes.items():
             whole = ledgers[party].bundle()
             cut = Bundle(whole.bodies[:size], whole.notes[:size])

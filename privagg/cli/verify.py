@@ -42,6 +42,8 @@ def bundle(
     from privagg.audit.bundle import COORDINATOR, NAME, read_bounded
     from privagg.identity import Identity
     from privagg.privacy.ledger import Ledger
+    from privagg.report.model import Report
+    from privagg.server.statements import StatementStore
 
     key = folder / "keys" / f"{COORDINATOR}.pem"
     if not key.is_file():
@@ -51,10 +53,12 @@ def bundle(
         )
     files = {path.stem: path for path in sorted((folder / "ledgers").glob("*.sqlite"))}
     opened = {name: Ledger.open(path) for name, path in files.items()}
+    report = read_bounded(folder / "report.json")
     made = ReportBundle.make(
-        read_bounded(folder / "report.json"),
+        report,
         opened,
         Identity.load_or_create(COORDINATOR, key),
+        StatementStore.beside(folder).of(Report.from_json(report).run) or None,
     )
     found = verify_bundle(made, Brought()).of(Verdict.FAILS)
     if found:

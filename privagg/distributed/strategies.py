@@ -36,6 +36,7 @@ from privagg.running.replay import ReplayedRounds
 from privagg.running.results import RoundReport, RunResult
 from privagg.running.rounds import Rounds
 from privagg.runtime.flower.grid import say
+from privagg.server.statements import StatementStore
 from privagg.transport import Transport
 
 
@@ -62,7 +63,7 @@ class StrategyRun:
                 f"there is no run {resume!r} of a strategy to resume in {folder.output}"
             )
         ledger = self.federation.open_ledger_at(folder.ledger, self.job.identity)
-        self._record = Record(ledger, self.name)
+        self._record = Record(ledger, self.name, StatementStore.beside(self.output))
         self._committed = CommittedSpending(self.job.plan, self.federation.accountant, secure=True)
         self._result = RunResult(self.name, "finished", "", np.empty(0))
         self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,6 +92,7 @@ class StrategyRun:
     def _note(self, outcome: RoundOutcome) -> None:
         committed = self._committed.after(outcome)
         report = RoundReport(outcome.summary(), {}, {}, encrypt_seconds=0.0, committed=committed)
+        self._record.keep(outcome.statements)
         self._record.round(report)
         tell_round(self.output, report)
         came, asked = len(outcome.survivors), len(outcome.cohort)
@@ -144,6 +146,7 @@ class StrategyRun:
                 self.output,
                 self.job,
                 coordinator=self._record.ledger,
+                statements=self._record.statements,
                 sites=ledgers,
                 accountant=accountant,
             )

@@ -25,6 +25,7 @@ from privagg.running.record import Record
 from privagg.running.results import FloatVector, RoundReport, RunResult
 from privagg.running.rounds import Rounds
 from privagg.server.optimizers import ServerOptimizer, make_optimizer
+from privagg.server.statements import StatementStore
 from privagg.transport import Transport
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Coordinator:
         self.transport = transport
         self.output = output
         self.journal = journal
-        self.record = Record(ledger, job.run)
+        self.record = Record(ledger, job.run, StatementStore.beside(output))
         self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
         self._last: RoundOutcome | None = None
         self._generator = generator
@@ -209,6 +210,7 @@ class Coordinator:
             encrypt_seconds=self._observed.encrypt_seconds(outcome.bytes_up),
             committed=self._committed.after(outcome) if self._committed is not None else {},
         )
+        self.record.keep(outcome.statements)
         self.record.round(report)
         result.rounds.append(report)
         return report
@@ -248,6 +250,7 @@ class Coordinator:
             self.output,
             self.job,
             coordinator=self.record.ledger,
+            statements=self.record.statements,
             sites=ledgers,
             accountant=accountant,
         )

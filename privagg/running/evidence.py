@@ -6,14 +6,14 @@ its owner's pinned identity key signed it, and it extends the checkpoints that c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from privagg.audit.bundle import NAME as BUNDLE_NAME
 from privagg.audit.bundle import ReportBundle
 from privagg.audit.replayed import ReplayedLedger
 from privagg.errors import LedgerTamperedError, MessageError, PrivaggError
-from privagg.messages import LedgerExport, LedgerRequest, Message, Refusal, read_message
+from privagg.messages import LedgerExport, LedgerRequest, Message, Refusal, Statement, read_message
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger import Ledger
 from privagg.report import write_report
@@ -92,6 +92,7 @@ def write_evidence(
     job: Job,
     *,
     coordinator: Ledger,
+    statements: Sequence[Statement],
     sites: Mapping[str, ReplayedLedger],
     accountant: Accountant,
 ) -> tuple[Path, Path | None, Path]:
@@ -101,6 +102,7 @@ def write_evidence(
         output: folder for both.
         job: what the coordinator holds.
         coordinator: the record of the run.
+        statements: what the parties signed in it.
         sites: every site's replayed ledger.
         accountant: whose epsilon is reported.
 
@@ -115,7 +117,7 @@ def write_evidence(
         output, run=job.run, coordinator=coordinator, sites=sites, accountant=accountant
     )
     evidence = ReportBundle.make(
-        report_json.read_bytes(), {COORDINATOR: coordinator, **sites}, job.identity
+        report_json.read_bytes(), {COORDINATOR: coordinator, **sites}, job.identity, statements
     )
     bundle = output / BUNDLE_NAME
     evidence.write(bundle)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import privagg
+from privagg.messages import Statement
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.payloads import Payload, Released, RoundEnded
 from privagg.running.names import COORDINATOR
 from privagg.running.results import RoundReport, RunResult
+from privagg.server.statements import StatementStore
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -25,10 +27,12 @@ class Record:
     Args:
         ledger: the coordinator's.
         run: its identifier.
+        statements: where what the parties signed in the run is kept.
     """
 
-    def __init__(self, ledger: Ledger, run: str) -> None:
+    def __init__(self, ledger: Ledger, run: str, statements: StatementStore) -> None:
         self.ledger = ledger
+        self._kept = statements
         self._run = run
 
     def _add(self, kind: str, **values: Any) -> None:
@@ -79,6 +83,15 @@ class Record:
                 },
             },
         )
+
+    def keep(self, statements: Iterable[Statement]) -> None:
+        """Keep what the parties signed in an attempt, before its end is recorded."""
+        self._kept.keep(statements)
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """Everything that the parties signed in the run, as far as it was kept."""
+        return self._kept.of(self._run)
 
     def round(self, report: RoundReport) -> None:
         """How an attempt at a round ended; written once, also where a coordinator goes on."""

@@ -31,6 +31,7 @@ from privagg.report import write_report
 from privagg.running.local import Run
 from privagg.running.names import COORDINATOR
 from privagg.running.results import RunResult
+from privagg.server.statements import StatementStore
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -222,6 +223,7 @@ class Search:
             result.report_json.read_bytes(),
             {COORDINATOR: coordinator, **sites},
             self.federation.identity(COORDINATOR),
+            StatementStore.beside(output).of(best.run),
         )
         result.bundle = output / BUNDLE_NAME
         evidence.write(result.bundle)

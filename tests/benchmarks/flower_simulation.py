@@ -155,12 +155,14 @@ def answers(folder: Path, job: Any, transport: Any, told: Any) -> Any:
     from privagg.running.record import Record
     from privagg.running.replay import ReplayedRounds
     from privagg.running.rounds import Rounds
+    from privagg.server.statements import StatementStore
 
     path = folder / "record.sqlite"
     ledger = Ledger.create(path, COORDINATOR, signing_key=job.identity.key)
     journal = Journal(folder)
     journal.keep_for_replay()
-    rounds = Rounds(job, transport, Record(ledger, job.run), journal=journal, attempts=1)
+    record = Record(ledger, job.run, StatementStore.beside(folder))
+    rounds = Rounds(job, transport, record, journal=journal, attempts=1)
     return ReplayedRounds(rounds, told)
 
 

@@ -31,6 +31,7 @@ from privagg.runtime.flower.transport import FlowerTransport, Patience
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.registry import scheme
 from privagg.server.checkpoints import CheckpointWatch
+from privagg.server.statements import StatementStore
 
 NAMES = ("north", "east", "south", "west")
 OPENER = "key-holder"
@@ -209,9 +210,10 @@ class Doors:
         directory = Directory(job.identity, job.roster, job.run, self.plan.digest)
         patience = Patience(answer_seconds=0.3, absent_seconds=0.3, poll_seconds=0.01)
         transport = FlowerTransport(self.grid, directory, patience=patience, message_type="train")
-        record = Record(self.coordinators_ledger(), job.run)
+        record = Record(self.coordinators_ledger(), job.run, StatementStore.beside(self.folder))
 
         def note(outcome: RoundOutcome) -> None:
+            record.keep(outcome.statements)
             record.round(RoundReport(outcome.summary(), {}, {}, 0.0))
 
         rounds = Rounds(job, wrap(transport), record, journal=journal, attempts=attempts)
