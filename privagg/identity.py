@@ -22,6 +22,11 @@ from privagg.durable import sync_folder
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
 
 SIGNATURE_BYTES = 64
+_FIELD = 2**255 - 19
+_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8})
+"""The y-coordinates of the points of order 1, 2, 4 and 8; either sign of x is one of them."""
+
 _REMEMBERED_BYTES = 1 << 13  # 4,096 of them stay within 40 megabytes, and mostly within 10
 
 
@@ -40,13 +45,41 @@ def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> Non
 
     Raises:
         InvalidSignature: it is not that key's signature of these bytes.
-        ValueError: no Ed25519 public key.
+        ValueError: no Ed25519 public key, or one under which anybody can sign.
     """
     verify = _remembered if len(message) <= _REMEMBERED_BYTES else _verified
     verify(bytes(public_key), bytes(message), bytes(signature))
 
 
+def check_public_key(public_key: bytes) -> bytes:
+    """The key itself where a signature under it means something.
+
+    Under one of the eight points of small order a signature can be made without any secret, good
+    for a large share of all messages; and a coordinate beyond the field's modulus would give one
+    key two spellings. Source: RFC 8032, section 5.1.3; Brendel et al., "The provable security of
+    Ed25519", 2021, section 5.
+
+    Raises:
+        ValueError: not 32 bytes, a point of small order, or another spelling than the canonical.
+    """
+    if len(public_key) != 32:
+        raise ValueError(f"an Ed25519 public key has 32 bytes, not {len(public_key)}")
+    y = int.from_bytes(public_key, "little") & ((1 << 255) - 1)
+    if y >= _FIELD:
+        raise ValueError("the key is not in its canonical spelling")
+    if y in _SMALL_ORDER:
+        raise ValueError("the key is a point of small order: anybody can sign under it")
+    return public_key
+
+
+def check_public_hex(key: str) -> str:
+    """The key itself (64 hex digits); see `check_public_key`."""
+    check_public_key(bytes.fromhex(key))
+    return key
+
+
 def _verified(public_key: bytes, message: bytes, signature: bytes) -> None:
+    check_public_key(public_key)
     Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
 
 

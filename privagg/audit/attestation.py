@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privagg.errors import UnreadableBundleError, VerificationError
-from privagg.identity import Identity
+from privagg.identity import Identity, verify_signature
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
@@ -146,8 +145,7 @@ class Attestation:
                 "the key was swapped"
             )
         try:
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex))
-            key.verify(self.signature, _pae(self.payload))
+            verify_signature(bytes.fromhex(public_hex), _pae(self.payload), self.signature)
         except (InvalidSignature, ValueError) as error:
             raise VerificationError(
                 f"the signature is not that of key {public_hex[:16]}... over this statement: "

@@ -22,8 +22,7 @@ from typing import Protocol, Self
 
 from privagg.audit.attestation import Attestation, Predicate
 from privagg.audit.container import MAX_BYTES, pack, unpack
-from privagg.audit.statements import NAME as STATEMENTS
-from privagg.audit.statements import pack_statements
+from privagg.audit.statements import STATEMENTS, pack_statements
 from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
 from privagg.identity import Identity
 from privagg.messages import Statement
@@ -53,6 +52,13 @@ Check all of it, recomputing every figure from the ledgers:
   pip install privagg
   privagg verify bundle.privagg.zip
 """
+
+
+PUBLISHED_BEFORE: Mapping[str, frozenset[str]] = {
+    README: frozenset({"f0c5a93197094cfa3c445f4272affcef8ebdce5fec8b7b1aa87887cbb7656797"}),
+    SCHEMA: frozenset({"c00a73afac0ae11fba1f9da9683ee81d60d05aa118739afdcd417f57a488d9d7"}),
+}
+"""SHA-256 of the fixed files of earlier forms of bundle, which held no statements."""
 
 
 def fixed_files() -> dict[str, bytes]:

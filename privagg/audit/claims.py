@@ -76,6 +76,10 @@ class Findings:
         """Record a claim that nothing here decides."""
         self.claims.append(Claim(self.section, subject, claimed, "", Verdict.OPEN, note))
 
+    def attested(self, subject: str, claimed: str, *, by: str, settle: str) -> None:
+        """Record a claim that only its maker vouches for, and what would settle it."""
+        self.open(subject, claimed, f"attested by {by}; {settle}")
+
     def ordered(self) -> tuple[Claim, ...]:
         """The claims by section, each section's in the order of checking."""
         sections = dict.fromkeys(("bundle", "report", "run", *(c.section for c in self.claims)))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.messages import Statement
 
-NAME = "statements.jsonl.gz"
+STATEMENTS = "statements.jsonl.gz"
 MAX_BYTES = 1 << 28
 """Unpacked. A statement takes one to two kilobytes: 200 sites in 600 rounds."""
 
@@ -52,9 +52,11 @@ def unpack_statements(data: bytes) -> Iterator[Statement]:
         try:
             statement = Statement.model_validate_json(line)
         except (ValidationError, RecursionError) as error:
-            raise UnreadableBundleError(f"{NAME} holds a line that is no statement") from error
+            raise UnreadableBundleError(
+                f"{STATEMENTS} holds a line that is no statement"
+            ) from error
         if _line(statement) != line:
-            raise UnreadableBundleError(f"{NAME} holds a statement in another spelling")
+            raise UnreadableBundleError(f"{STATEMENTS} holds a statement in another spelling")
         yield statement
 
 
@@ -70,9 +72,9 @@ def _lines(data: bytes) -> Iterator[bytes]:
         *whole, left = (left + piece).split(b"\n")
         yield from (line + b"\n" for line in whole)
         if len(left) > MAX_LINE:
-            raise UnreadableBundleError(f"{NAME} holds a line of more than {MAX_LINE} bytes")
+            raise UnreadableBundleError(f"{STATEMENTS} holds a line of more than {MAX_LINE} bytes")
     if left:
-        raise UnreadableBundleError(f"{NAME} ends inside a line")
+        raise UnreadableBundleError(f"{STATEMENTS} ends inside a line")
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
@@ -82,11 +84,13 @@ def _pieces(data: bytes) -> Iterator[bytes]:
             piece = reader.decompress(data, _CHUNK)
             data, total = reader.unconsumed_tail, total + len(piece)
             if not piece and not data and not reader.eof:
-                raise UnreadableBundleError(f"{NAME} is cut off")
+                raise UnreadableBundleError(f"{STATEMENTS} is cut off")
             if total > MAX_BYTES:
-                raise UnreadableBundleError(f"{NAME} unpacks to more than {MAX_BYTES} bytes")
+                raise UnreadableBundleError(f"{STATEMENTS} unpacks to more than {MAX_BYTES} bytes")
             yield piece
     except zlib.error as error:
-        raise UnreadableBundleError(f"{NAME} is not compressed as it should be: {error}") from error
+        raise UnreadableBundleError(
+            f"{STATEMENTS} is not compressed as it should be: {error}"
+        ) from error
     if reader.unused_data:
-        raise UnreadableBundleError(f"{NAME} holds more than one compressed part")
+        raise UnreadableBundleError(f"{STATEMENTS} holds more than one compressed part")

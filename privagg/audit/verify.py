@@ -10,14 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from privagg.audit import bare
-from privagg.audit.bundle import COORDINATOR, ReportBundle, fixed_files, read_bounded
+from privagg.audit.bundle import (
+    COORDINATOR,
+    PUBLISHED_BEFORE,
+    ReportBundle,
+    fixed_files,
+    read_bounded,
+)
 from privagg.audit.chains import check_history, check_ledgers, check_owners, facts_by_party
 from privagg.audit.charges import check_epsilons, check_events
 from privagg.audit.claims import Findings, Verdict, Verification
 from privagg.audit.compare import compare
 from privagg.audit.methods import Methods
+from privagg.audit.parties import check_parties
+from privagg.audit.planned import check_charges, check_security
+from privagg.audit.recorded import attest_record
 from privagg.audit.replayed import ReplayedLedger
 from privagg.audit.second import check_second
+from privagg.audit.signed import SignedRun, check_opened_once
+from privagg.audit.statements import STATEMENTS, unpack_statements
+from privagg.audit.times import check_generated, check_times
 from privagg.audit.untrusted import check_numbers
 from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.privacy.plan import TrainingPlan, load_plan
@@ -71,10 +83,13 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
     ledgers = check_ledgers(findings, bundle.ledgers, facts, brought.methods)
     check_owners(findings, ledgers, report.parties, brought.keys)
     check_history(findings, ledgers, brought.checkpoints)
+    check_generated(findings, report)
     for party, ledger in ledgers.items():
+        check_times(findings, party, ledger, report)
         findings.section = party
         check_epsilons(findings, ledger, brought.methods, every_charge=brought.every_charge)
     _check_plan_followed(findings, report, ledgers)
+    _check_run(findings, bundle, report, ledgers, brought)
     _check_rebuilt(findings, report, ledgers, brought.methods)
     _consult_others(findings, report, brought.methods)
     _check_model(findings, report, brought.model_sha256)
@@ -164,14 +179,48 @@ def _check_attestation(findings: Findings, bundle: ReportBundle, report: Report)
 
 def _check_names(findings: Findings, bundle: ReportBundle, facts: Mapping[str, Any]) -> None:
     """Nothing in the bundle that nobody asked for."""
-    expected = {"README.txt", "report.json", "schema.json"}
+    expected = {"README.txt", "report.json", "schema.json", STATEMENTS}
     expected |= {f"ledgers/{party}.jsonl" for party in facts}
     extra = sorted(set(bundle.files) - expected)
     if extra:
         findings.fails("files", ", ".join(extra)[:200], "these do not belong to the report")
     for name, data in fixed_files().items():
-        if bundle.files.get(name) != data:
+        if bundle.files.get(name) != data and not _was_published(name, bundle):
             findings.fails(name, "as published", "missing, or not what this format's bundles hold")
+
+
+def _was_published(name: str, bundle: ReportBundle) -> bool:
+    """Whether the file is that of an earlier form of bundle, which held no statements."""
+    digest = hashlib.sha256(bundle.files.get(name, b"")).hexdigest()
+    return STATEMENTS not in bundle.files and digest in PUBLISHED_BEFORE[name]
+
+
+def _check_run(
+    findings: Findings,
+    bundle: ReportBundle,
+    report: Report,
+    ledgers: Mapping[str, ReplayedLedger],
+    brought: Brought,
+) -> None:
+    """Parties, rounds, charges and signed statements: who did what, by whose word."""
+    findings.section = "run"
+    with findings.guarded("parties, rounds and charges", report.run):
+        plan = load_plan(report.plan)
+        check_parties(findings, report, plan, COORDINATOR, brought.keys)
+        check_opened_once(findings, report.rounds)
+        check_security(findings, report)
+        attest_record(findings, report, COORDINATOR)
+        for site in plan.names:
+            findings.section = site
+            if site in ledgers:
+                with findings.guarded("charges of this run", site):
+                    check_charges(findings, ledgers[site], site, plan, report)
+        findings.section = "run"
+        with findings.guarded("signed statements", report.run):
+            signed = SignedRun(report, plan, ledgers)
+            if STATEMENTS in bundle.files:
+                signed.read(unpack_statements(bundle.files[STATEMENTS]))
+            signed.report_on(findings)
 
 
 def _check_settings(findings: Findings, report: Report, plan: TrainingPlan) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 
 from privagg.deployment.certificates import read_certificate
-from privagg.deployment.layout import Hex64, PartyFileModel, PartyName, write_whole
+from privagg.deployment.layout import Hex64, IdentityKey, PartyFileModel, PartyName, write_whole
 from privagg.deployment.nodekeys import check_public_line
 from privagg.errors import ConfigError, DeploymentError, SignatureError
 from privagg.identity import Identity, Roster
@@ -52,7 +52,7 @@ class Card(PartyFileModel):
     plan_digest: Hex64
     privagg: str = Field(max_length=64)
     party: PartyName
-    identity: Hex64
+    identity: IdentityKey
     node_key: str | None = Field(default=None, max_length=1024)
     superlink: str | None = Field(default=None, max_length=300)
     authority: str | None = Field(default=None, max_length=8192)

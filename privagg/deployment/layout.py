@@ -30,13 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from privagg.durable import sync_folder
 from privagg.errors import ConfigError
-from privagg.identity import Identity, Roster
+from privagg.identity import Identity, Roster, check_public_hex
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+IdentityKey = Annotated[Hex64, AfterValidator(check_public_hex)]
+"""An Ed25519 public key under which a signature means something."""
 PartyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -77,7 +79,7 @@ class PinsFile(PartyFileModel):
     plan_digest: Hex64
     configuration: Hex64
     key_id: Hex64
-    roster: dict[PartyName, Hex64] = Field(min_length=1)
+    roster: dict[PartyName, IdentityKey] = Field(min_length=1)
 
     @property
     def pinned_roster(self) -> Roster:

@@ -68,6 +68,7 @@ class Record:
                     "key_id": job.key_id,
                     "payload_bytes": job.parameters.payload_bytes,
                     "explanation": job.parameters.explain(),
+                    "parameters": job.parameters.to_dict(),
                 },
                 "custody": plan.custody.value,
                 "custody_plainly": plan.custody.plainly,

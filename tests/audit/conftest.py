@@ -60,7 +60,10 @@ def bundle_of(world: World) -> ReportBundle:
     """The bundle of a world's run."""
     ledgers = {"coordinator": world.coordinator, **world.sites}
     return ReportBundle.make(
-        world.report().to_json().encode(), ledgers, world.identities["coordinator"]
+        world.report().to_json().encode(),
+        ledgers,
+        world.identities["coordinator"],
+        world.statements,
     )
 
 

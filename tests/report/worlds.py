@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from privagg.client.closing import noise_text
 from privagg.identity import Identity
+from privagg.messages import Message, Opening, Statement, Upload
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger
+from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt
 from privagg.privacy.plan import ClientPlan, DistributedPlan, TrainingPlan
+from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.report import Report, build_report
 from privagg.report.accounting import Bounds
 
 MADE = datetime(2026, 3, 14, 9, 30, tzinfo=UTC)
+KEY_ID = "6d" * 32
 
 
 class Remembering(Bounds):
@@ -41,7 +45,7 @@ class World:
     federation: str = "breast-cancer-three-hospitals"
     run: str = "breast-cancer-3f9a2c41d07e"
     budget: Decimal = Decimal(2)
-    generator: str = "operating system's CSPRNG"
+    generator: str = SystemRandomness.name
     protects: bool = True
     stopped: frozenset[int] = frozenset()
     dropped: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -51,10 +55,14 @@ class World:
     secure: bool = True
     outcome: str = "finished"
     reason: str = ""
+    now: datetime = MADE - timedelta(hours=1)
+    opener: str = "key-holder"
 
     def __post_init__(self) -> None:
         names = ("coordinator", "key-holder", *self.plan.names)
         self.identities = {name: Identity.generate(name) for name in names}
+        self.statements: list[Statement] = []
+        self.receipts: dict[tuple[str, int], Receipt] = {}
         self.coordinator = self._ledger("coordinator")
         self.sites = {name: self._ledger(name) for name in self.plan.names}
         for name, ledger in self.sites.items():
@@ -77,6 +85,7 @@ class World:
             name,
             signing_key=self.identities[name].key,
             accountant=SHARED,
+            clock=lambda: self.now,
         )
 
     def _key(self, name: str) -> BudgetKey:
@@ -86,7 +95,7 @@ class World:
         event = self.plan.committed_event(name)
         if not self.secure:
             event = DpEvent.once(Mechanism(kind="non-private"))
-        self.sites[name].charge(
+        receipt = self.sites[name].charge(
             ChargeRequest(
                 run=run,
                 round=number,
@@ -95,15 +104,62 @@ class World:
                 unit=self.plan.unit.value,
                 event=event,
                 plan_digest=self.plan.digest,
+                facts=self.facts(name, number),
             )
         )
+        if run == self.run:
+            self.receipts[name, number] = receipt
+
+    def facts(self, name: str, number: int) -> dict[str, Any]:
+        """What a site states that it planned, as `privagg.client.site` does."""
+        plan = self.plan
+        return {
+            "mode": plan.mode, "cohort": list(plan.names), "scheme": plan.scheme,
+            "minimum_survivors": plan.minimum_survivors, "clip_norm_l2": str(plan.clip_norm_l2),
+            "sensitivity_grid": plan.sensitivity_grid, "noise_stddev_grid": noise_text(plan),
+            "noise_bound_grid": plan.noise.bound if plan.noise else 0,
+            "upload_bound_grid": plan.upload_bound, "sum_bound_grid": plan.sum_bound,
+            "key_id": KEY_ID, "security_bits": 128 if self.protects else 0,
+            "custody": plan.custody.value, "generator": self.generator, "python": "3.11.9",
+            "numpy": "2.3.1",
+        }  # fmt: skip
+
+    def upload(self, name: str, number: int) -> None:
+        """A site trains, stores and signs its upload; the payload stands for an encrypted one."""
+        receipt = self.receipts[name, number]
+        payload = f"{name} {number}".encode()
+        header = Upload(
+            **self._heading(name, number), key_id=KEY_ID, receipt_hash=receipt.entry_hash,
+            checkpoint=receipt.checkpoint, **self.attested(name, number),
+        )  # fmt: skip
+        self.sites[name].consume(receipt)
+        self.sites[name].store_upload(receipt, payload)
+        self.statements.append(Message.sign(self.identities[name], header, payload).statement)
+
+    def attested(self, name: str, number: int) -> dict[str, str]:
+        """What a site says of its noise in an upload."""
+        return {"generator": self.generator, "noise_stddev_grid": noise_text(self.plan)}
+
+    def open(self, number: int, survivors: list[str], attempt: int = 1) -> None:
+        """The key holder signs that it opened the survivors' sum."""
+        header = Opening(
+            **{**self._heading(self.opener, number), "attempt": attempt}, key_id=KEY_ID,
+            request_sha256="00" * 32, contributors=tuple(survivors),
+        )  # fmt: skip
+        self.statements.append(Message.sign(self.identities[self.opener], header).statement)
+
+    def _heading(self, sender: str, number: int) -> dict[str, Any]:
+        return {
+            "run": self.run, "round": number, "attempt": 1, "sender": sender,
+            "plan_digest": self.plan.digest,
+        }  # fmt: skip
 
     def start(self) -> None:
         """The coordinator's first entry of the run."""
         plan = self.plan
         scheme = {
             "name": plan.scheme, "protects": self.protects,
-            "security_bits": 128 if self.protects else 0, "key_id": "6d" * 32,
+            "security_bits": 128 if self.protects else 0, "key_id": KEY_ID,
             "payload_bytes": 131_177,
             "explanation": "CKKS in the ring of degree 8192 with residues of 60, 40 and 60 bits; "
             "sums of 3 contributions are rounded back to the grid with room for 2^41."
@@ -112,7 +168,7 @@ class World:
         facts: dict[str, Any] = {
             "federation": self.federation, "plan": plan.canonical_json,
             "plan_digest": plan.digest, "scheme": scheme, "custody": plan.custody.value,
-            "custody_plainly": plan.custody.plainly, "opener": "key-holder",
+            "custody_plainly": plan.custody.plainly, "opener": self.opener,
             "parties": {name: i.public_hex for name, i in self.identities.items()},
             "public_table": "holdout-table", "attestations": list(self.attestations),
             "versions": {"privagg": "0.1.0", "python": "3.11.9", "numpy": "2.3.1"},
@@ -145,12 +201,16 @@ class World:
         survivors = [] if stopped else [name for name in names if name not in missing]
         learning = 0.62 + 0.34 * (1 - np.exp(-number / 7)) + rng.normal(0, 0.006)
         opening = 0.0 if stopped else 0.006
+        for name in survivors if not stopped else set(names) - set(missing):
+            self.upload(name, number)
+        if survivors:
+            self.open(number, survivors)
         seconds = {"encrypt": 0.021 * len(names), "add": 0.004, "open": opening}
         facts = {
             "cohort": list(names), "survivors": survivors,
             "refusals": [{"site": n, "message": "no answer within 30 s"} for n in missing],
             "metrics": None if stopped else {"accuracy": float(learning), "loss": 0.3},
-            "bytes_up": {n: 131_482 for n in names if n not in missing},
+            "bytes_up": {n: len(f"{n} {number}") for n in names if n not in missing},
             "bytes_down": dict.fromkeys(names, 812), "seconds": seconds, "exchanges": 3,
         }  # fmt: skip
         reason = "1 of 3 contributions; the plan needs 2" if stopped else ""
@@ -170,7 +230,7 @@ class World:
             event = DpEvent.once(Mechanism(kind="non-private"))
         payload = {
             **place, "dataset": self.plan.site(name).dataset, "unit": self.plan.unit.value,
-            "event": event, "attested_by": "key-holder", "facts": {"survivors": survivors},
+            "event": event, "attested_by": self.opener, "facts": {"survivors": survivors},
         }  # fmt: skip
         self.sites[name].record("realised", payload)
 
@@ -221,7 +281,7 @@ def smooth(folder: Path) -> World:
 def plaintext(folder: Path) -> World:
     """The oracle scheme: single uploads lie open."""
     plan = distributed(scheme="plaintext", custody="sites", rounds=4)
-    return World(folder, plan, protects=False).play()
+    return World(folder, plan, protects=False, opener="st-anna").play()
 
 
 def seven_sites(folder: Path) -> World:
@@ -238,7 +298,7 @@ def unsafe_randomness(folder: Path) -> World:
     """A deterministic test source: epsilon is infinite."""
     return World(
         folder, distributed(rounds=3), secure=False, budget=Decimal("Infinity"),
-        generator="deterministic test source (unsafe)",
+        generator=DeterministicRandomness.name,
     ).play()  # fmt: skip
 
 
@@ -256,7 +316,7 @@ def weighted_clients(folder: Path) -> World:
             "protects_unit": "person",
         }
     )  # fmt: skip
-    return World(folder, plan, budget=Decimal(4)).play()
+    return World(folder, plan, budget=Decimal(4), opener="a").play()
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from privagg.errors import LedgerError, LedgerTamperedError
-from privagg.identity import verify_signature
+from privagg.identity import check_public_key, verify_signature
 
 ED25519 = 0x01
 COSIGNATURE = 0x04
@@ -79,6 +79,10 @@ class Verifier:
                 f"key {self.name!r} is not an Ed25519 public key of 32 bytes "
                 f"with signature type 1 or 4 (type {self.signature_type})"
             )
+        try:
+            check_public_key(self.public_key)
+        except ValueError as error:
+            raise LedgerError(f"key {self.name!r} cannot be used: {error}") from error
 
     @classmethod
     def of(cls, name: str, key: Ed25519PrivateKey | Ed25519PublicKey) -> Verifier:

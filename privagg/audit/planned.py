@@ -1,0 +1,220 @@
+"""Every fact that a run's charges state, held against the plan, the record and the scheme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from privagg.audit.claims import Findings
+from privagg.audit.replayed import Charged, ReplayedLedger
+from privagg.client.closing import noise_text
+from privagg.privacy.ledger import BudgetKey
+from privagg.privacy.ledger.payloads import Consumed, UploadStored
+from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.randomness import SystemRandomness
+from privagg.report.model import Report, RoundReport, SchemeFacts
+from privagg.secure.paillier_parameters import SECURITY_BITS, rated_security
+from privagg.secure.rns import MAX_MODULUS_BITS_BY_SECURITY
+
+SECURE_GENERATORS = frozenset({SystemRandomness.name})
+"""The sources of randomness that this version knows to protect anybody."""
+
+ATTESTED_FACTS = ("python", "numpy", "records_apart")
+"""What a charge states of the site's own machine, which nothing elsewhere shows."""
+
+Place = tuple[int, int]
+
+
+def check_charges(
+    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, report: Report
+) -> None:
+    """Hold one site's charges of this run against the plan, and what follows each."""
+    findings.section = site
+    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    of_run = [c for c in ledger.charged if c.charge.run == report.run and c.charge.key == key]
+    rounds = {(r.round, r.attempt): r for r in report.rounds}
+    _check_facts(findings, of_run, site, plan, report, rounds)
+    _check_trained(findings, ledger, of_run, site, report.run, rounds)
+    _check_never_free(findings, ledger, report.run)
+
+
+def _check_facts(
+    findings: Findings,
+    charges: Sequence[Charged],
+    site: str,
+    plan: TrainingPlan,
+    report: Report,
+    rounds: Mapping[Place, RoundReport],
+) -> None:
+    subject, claimed = "facts of charges: the plan's and the scheme's", f"{len(charges)} charges"
+    expected = _expected(plan, report)
+    absent: dict[str, None] = {}
+    for each in charges:
+        facts = each.charge.facts
+        place = (each.charge.round, each.charge.attempt)
+        wrong = [n for n, value in expected.items() if n in facts and facts[n] != value]
+        if "cohort" in facts and not _cohort_fits(facts["cohort"], site, plan, rounds.get(place)):
+            wrong.append("cohort")
+        if each.charge.event.is_private and not _is_secure(facts, report):
+            wrong.append("generator")
+        if wrong:
+            name = wrong[0]
+            found = f"{name} {str(facts.get(name, report.generator))[:80]}"
+            due = f"{name} {str(expected.get(name, 'another'))[:80]}"
+            findings.check(subject, claimed, due, False, f"entry {each.index} states {found}")
+            return
+        absent |= dict.fromkeys(n for n in (*expected, "cohort", "generator") if n not in facts)
+    if absent:
+        findings.attested(
+            "facts that charges leave out", ", ".join(absent)[:200], by=site,
+            settle="the site's signed uploads, or its charges made by a newer version",
+        )  # fmt: skip
+    count = len(expected) + 2 - len(absent)
+    findings.check(subject, claimed, f"{count} facts each as they follow", True,
+                   compared=max(1, count * len(charges)))  # fmt: skip
+    told = [c.charge.facts for c in charges]
+    stated = sorted({f"{n} {facts[n]}" for facts in told for n in ATTESTED_FACTS if n in facts})
+    findings.attested(
+        "training, clipping and noise as charged", ", ".join(stated)[:200] or "not stated", by=site,
+        settle="nothing that leaves a site shows what it computed; look at its machine and code",
+    )  # fmt: skip
+
+
+def _expected(plan: TrainingPlan, report: Report) -> dict[str, Any]:
+    return {
+        "mode": plan.mode,
+        "minimum_survivors": plan.minimum_survivors,
+        "clip_norm_l2": str(plan.clip_norm_l2),
+        "sensitivity_grid": plan.sensitivity_grid,
+        "noise_stddev_grid": noise_text(plan),
+        "noise_bound_grid": plan.noise.bound if plan.noise else 0,
+        "upload_bound_grid": plan.upload_bound,
+        "sum_bound_grid": plan.sum_bound,
+        "scheme": plan.scheme,
+        "custody": plan.custody.value,
+        "key_id": report.scheme.key_id,
+        "security_bits": report.scheme.security_bits,
+    }
+
+
+def _cohort_fits(cohort: Any, site: str, plan: TrainingPlan, ended: RoundReport | None) -> bool:
+    """A cohort is the plan's number of its sites, in order, this one among them, as recorded."""
+    names = tuple(cohort)
+    in_order = tuple(name for name in plan.names if name in names)
+    recorded = ended is None or ended.cohort == names
+    return names == in_order and len(names) == plan.addends and site in names and recorded
+
+
+def _is_secure(facts: Mapping[str, Any], report: Report) -> bool:
+    """Whether noise from the source that is stated protects anybody, as a finite ε says."""
+    stated = facts.get("generator", report.generator)
+    return stated in SECURE_GENERATORS and stated == report.generator
+
+
+def _check_trained(
+    findings: Findings,
+    ledger: ReplayedLedger,
+    charges: Sequence[Charged],
+    site: str,
+    run: str,
+    rounds: Mapping[Place, RoundReport],
+) -> None:
+    """A site whose share is in an opened sum used its receipt once, and stored what it sent."""
+    payloads = [entry.payload for entry in ledger.entries()]
+    used = {p.charge for p in payloads if isinstance(p, Consumed) and p.run == run}
+    stored = {p.charge: p for p in payloads if isinstance(p, UploadStored) and p.run == run}
+    shares = [
+        (each, rounds[place])
+        for each in charges
+        if (place := (each.charge.round, each.charge.attempt)) in rounds
+        and site in rounds[place].survivors
+    ]
+    problem = next(_trained_problems(shares, used, stored, site), "")
+    findings.check(
+        "shares: each used its receipt and was stored", f"{len(shares)} shares in opened sums",
+        "not so" if problem else f"{len(shares)} used and stored", not problem, problem,
+        compared=max(1, 2 * len(shares)),
+    )  # fmt: skip
+
+
+def _trained_problems(
+    shares: Iterable[tuple[Charged, RoundReport]],
+    used: set[int],
+    stored: Mapping[int, UploadStored],
+    site: str,
+) -> Iterator[str]:
+    for each, ended in shares:
+        where = f"round {ended.round}, attempt {ended.attempt}"
+        if each.index not in used:
+            yield f"{where}: the ledger holds no `consumed` entry of charge {each.index}"
+        elif each.index not in stored:
+            yield f"{where}: the ledger holds no `upload` entry of charge {each.index}"
+        elif ended.bytes_up.get(site) not in (None, stored[each.index].length_bytes):
+            yield (
+                f"{where}: the ledger stored {stored[each.index].length_bytes} bytes, the "
+                f"coordinator received {ended.bytes_up[site]}"
+            )
+
+
+def _check_never_free(findings: Findings, ledger: ReplayedLedger, run: str) -> None:
+    """No charge of any run costs nothing; what other runs planned is not in this bundle."""
+    free = [c.index for c in ledger.charged if not c.charge.event.terms]
+    others = sorted({c.charge.run for c in ledger.charged if c.charge.run != run})
+    if free:
+        findings.fails("every charge costs something", f"{len(ledger.charged)} charges",
+                       f"entry {free[0]} charges nothing at all")  # fmt: skip
+    elif others:
+        findings.attested(
+            "events of other runs", f"{len(others)} runs", by=ledger.owner,
+            settle=f"the bundles of {', '.join(others)[:160]} hold their plans",
+        )  # fmt: skip
+
+
+def check_security(findings: Findings, report: Report) -> None:
+    """The security level against what the scheme's recorded parameters can reach."""
+    findings.section = "run"
+    scheme = report.scheme
+    reached = _reached(scheme)
+    stated = f"{scheme.name}, {scheme.security_bits} bits"
+    if reached is not None:
+        findings.check(
+            "security level is within what the parameters reach", stated, f"at most {reached} bits",
+            (scheme.security_bits or 0) <= reached,
+        )  # fmt: skip
+    known = _levels(scheme.name)
+    if known is not None and scheme.security_bits not in known:
+        findings.fails("security level is one of the scheme's", stated,
+                       f"the scheme's levels are {', '.join(map(str, known))}")  # fmt: skip
+    elif scheme.protects:
+        findings.attested(
+            "parameters and key of the scheme", f"{stated}, key {scheme.key_id[:16]}",
+            by="coordinator", settle="the key holder's signed statement of its key and parameters",
+        )  # fmt: skip
+
+
+def _levels(scheme: str) -> tuple[int, ...] | None:
+    levels = {
+        "ckks": tuple(MAX_MODULUS_BITS_BY_SECURITY),
+        "bfv": tuple(MAX_MODULUS_BITS_BY_SECURITY),
+        "paillier": tuple(SECURITY_BITS.values()),
+        "plaintext": (0,),
+    }
+    return levels.get(scheme)
+
+
+def _reached(scheme: SchemeFacts) -> int | None:
+    """Bits of security by the tables that the schemes use; None where no parameters are stated."""
+    facts: Any = scheme.parameters
+    if scheme.name == "paillier" and "modulus_bits" in facts:
+        return rated_security(int(facts["modulus_bits"]))
+    chain = facts.get("chain")
+    if scheme.name not in ("ckks", "bfv") or chain is None:
+        return None
+    primes = [*chain["primes"], *([] if chain["special"] is None else [chain["special"]])]
+    bits = math.prod(map(int, primes)).bit_length()
+    return max(
+        (level for level, table in MAX_MODULUS_BITS_BY_SECURITY.items()
+         if bits <= table.get(chain["ring_degree"], 0)),
+        default=0,
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""What sites and key holder signed in a run, held against record, plan, scheme and ledgers.
+
+The key holder's statement shows whose uploads an opened sum holds. A site's shows which charge in
+its ledger the upload belongs to, and what it says of its noise. The payloads are not here: that the
+encrypted numbers are what a site says is its own word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from privagg.audit.claims import Findings
+from privagg.audit.planned import SECURE_GENERATORS
+from privagg.audit.replayed import ReplayedLedger
+from privagg.client.closing import noise_text
+from privagg.errors import VerificationError
+from privagg.identity import Roster
+from privagg.messages import Header, Opening, Statement, Upload, read_statement
+from privagg.privacy.ledger import BudgetKey, Checkpoint
+from privagg.privacy.ledger.payloads import Charge
+from privagg.privacy.plan import TrainingPlan
+from privagg.report.model import Report, RoundReport
+
+Place = tuple[int, int]
+OPENINGS = "opened sums: signed by whom the custody names"
+UPLOADS = "uploads: signed, of this ledger's charges, with the plan's noise"
+
+
+@dataclass
+class SignedRun:
+    """The statements of one run, checked one by one.
+
+    Args:
+        report: what the run is said to have been.
+        plan: its plan.
+        ledgers: party -> ledger, of those that hold.
+    """
+
+    report: Report
+    plan: TrainingPlan
+    ledgers: Mapping[str, ReplayedLedger]
+    openings: dict[Place, Opening] = field(default_factory=dict)
+    uploads: dict[tuple[Place, str], Upload] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._roster = Roster(self.report.parties)
+        self._rounds = {(r.round, r.attempt): r for r in self.report.rounds}
+        self._charges = {
+            (name, c.charge.round, c.charge.attempt): (c.index, c.charge)
+            for name in self.plan.names
+            if name in self.ledgers
+            for c in self.ledgers[name].charged
+            if c.charge.run == self.report.run and c.charge.key == self._key(name)
+        }
+
+    def _key(self, site: str) -> BudgetKey:
+        return BudgetKey(self.plan.site(site).dataset, self.plan.unit.value)
+
+    def read(self, statements: Iterable[Statement]) -> None:
+        """Take every statement, each checked by itself.
+
+        Raises:
+            VerificationError: one that is not what its place in this run demands.
+            MessageError, UnknownPartyError, SignatureError: as `read_statement`.
+        """
+        for statement in statements:
+            if statement.kind not in (Upload.kind, Opening.kind):
+                raise VerificationError(
+                    f"a statement of kind {statement.kind} does not belong here"
+                )
+            header = read_statement(statement, self._roster)
+            self._check_place(header)
+            if isinstance(header, Opening):
+                self._take_opening(header)
+            elif isinstance(header, Upload):
+                self._take_upload(header)
+
+    def _check_place(self, header: Header) -> None:
+        place = (header.round, header.attempt)
+        if header.run != self.report.run or place not in self._rounds:
+            raise VerificationError(
+                f"{_where(header)}: {header.sender!r} signed for run {header.run!r}; there is no "
+                "such attempt in the record"
+            )
+        if header.plan_digest != self.plan.digest:
+            raise VerificationError(f"{_where(header)}: {header.sender!r} signed for another plan")
+
+    def _take_opening(self, opening: Opening) -> None:
+        place = (opening.round, opening.attempt)
+        ended, where = self._rounds[place], _where(opening)
+        before = next((other for other in self.openings if other[0] == opening.round), None)
+        if before is not None:
+            raise VerificationError(
+                f"{where}: {opening.sender!r} signed a second opening of this round, after that of "
+                f"attempt {before[1]}"
+            )
+        if opening.sender != self.report.opener:
+            raise VerificationError(
+                f"{where}: opened by {opening.sender!r}, the opener is {self.report.opener!r}"
+            )
+        if opening.key_id != self.report.scheme.key_id:
+            raise VerificationError(
+                f"{where}: opened under key {opening.key_id[:16]}, the record names "
+                f"{self.report.scheme.key_id[:16]}"
+            )
+        if ended.outcome != "opened" or opening.contributors != ended.survivors:
+            raise VerificationError(
+                f"{where}: {opening.sender!r} signed that it opened the sum of "
+                f"{', '.join(opening.contributors)[:200]}; recorded is {ended.outcome} with "
+                f"{', '.join(ended.survivors)[:200] or 'nobody'}"
+            )
+        if not self.plan.minimum_survivors <= len(opening.contributors) <= self.plan.addends:
+            raise VerificationError(
+                f"{where}: a sum of {len(opening.contributors)} was opened; the plan opens "
+                f"{self.plan.minimum_survivors} to {self.plan.addends} together"
+            )
+        self.openings[place] = opening
+
+    def _take_upload(self, upload: Upload) -> None:
+        place, site, where = (upload.round, upload.attempt), upload.sender, _where(upload)
+        if (place, site) in self.uploads:
+            raise VerificationError(f"{where}: {site!r} signed two uploads of one attempt")
+        if site not in self._rounds[place].cohort:
+            raise VerificationError(f"{where}: {site!r} was not asked and signed an upload")
+        if upload.key_id != self.report.scheme.key_id:
+            raise VerificationError(
+                f"{where}: {site!r} encrypted under key {upload.key_id[:16]}, the record names "
+                f"{self.report.scheme.key_id[:16]}"
+            )
+        if site in self.ledgers:
+            self._check_charge(upload)
+        self.uploads[place, site] = upload
+
+    def _check_charge(self, upload: Upload) -> None:
+        site, where = upload.sender, _where(upload)
+        if (site, upload.round, upload.attempt) not in self._charges:
+            raise VerificationError(f"{where}: {site!r} signed an upload that it never charged")
+        index, charge = self._charges[site, upload.round, upload.attempt]
+        ledger = self.ledgers[site]
+        if upload.receipt_hash != ledger.entries(index, index + 1)[0].hash().hex():
+            raise VerificationError(
+                f"{where}: the upload of {site!r} names another charge than entry {index}"
+            )
+        ledger.replay.check_history(upload.checkpoint)
+        if Checkpoint.parse(upload.checkpoint).size != index + 1:
+            raise VerificationError(
+                f"{where}: the checkpoint of {site!r} is not the one after its charge"
+            )
+        self._check_noise(upload, charge)
+
+    def _check_noise(self, upload: Upload, charge: Charge) -> None:
+        site, where = upload.sender, _where(upload)
+        planned = noise_text(self.plan)
+        if upload.noise_stddev_grid != planned:
+            raise VerificationError(
+                f"{where}: the upload of {site!r} attests noise of {upload.noise_stddev_grid} grid "
+                f"units, the plan asks for {planned}: it is no share of the noise"
+            )
+        if upload.generator != charge.facts.get("generator", upload.generator):
+            raise VerificationError(
+                f"{where}: the upload of {site!r} names the generator {upload.generator!r}, its "
+                f"charge {charge.facts['generator']!r}"
+            )
+        if charge.event.is_private and upload.generator not in SECURE_GENERATORS:
+            raise VerificationError(
+                f"{where}: {site!r} drew its noise from {upload.generator!r}, which protects "
+                "nobody, and charged a finite ε"
+            )
+
+    def report_on(self, findings: Findings) -> None:
+        """Say what the statements prove, and what is left to somebody's word."""
+        opened = [r for r in self.report.rounds if r.outcome == "opened"]
+        findings.section = "run"
+        signed = sum((r.round, r.attempt) in self.openings for r in opened)
+        self._say(findings, OPENINGS, len(opened), signed, f"{self.report.opener}")
+        for site in self.plan.names:
+            findings.section = site
+            shares = [r for r in opened if site in r.survivors]
+            found = sum(((r.round, r.attempt), site) in self.uploads for r in shares)
+            self._say(findings, UPLOADS, len(shares), found, site)
+
+    def _say(self, findings: Findings, subject: str, stated: int, signed: int, who: str) -> None:
+        if signed:
+            findings.check(subject, f"{stated} recorded", f"{signed} signed by {who}", True,
+                           compared=8 * signed)  # fmt: skip
+        if signed < stated:
+            findings.attested(
+                subject, f"{stated - signed} of {stated} without a statement", by="coordinator",
+                settle=f"the statements that {who} signed",
+            )  # fmt: skip
+
+
+def check_opened_once(findings: Findings, rounds: Iterable[RoundReport]) -> None:
+    """A round is opened under one attempt at most, whoever says otherwise."""
+    findings.section = "run"
+    opened = [r.round for r in rounds if r.outcome == "opened"]
+    twice = [number for number, count in Counter(opened).items() if count > 1]
+    note = f"round {twice[0]} was opened under two attempts" if twice else ""
+    findings.check("each round is opened once", f"{len(opened)} opened sums",
+                   f"{len(set(opened))} rounds", not twice, note)  # fmt: skip
+
+
+def _where(header: Header) -> str:
+    return f"round {header.round}, attempt {header.attempt}"
