@@ -13,6 +13,7 @@ import pytest
 from privagg.audit import Brought, Methods, ReportBundle, Verdict, Verification, verify_bundle
 from privagg.audit.attestation import Attestation
 from privagg.identity import Identity
+from privagg.messages import Statement
 from tests.report.worlds import World, distributed
 
 
@@ -63,8 +64,14 @@ def bundle_of(world: World) -> ReportBundle:
         world.report().to_json().encode(),
         ledgers,
         world.identities["coordinator"],
-        world.statements,
+        sorted(world.statements, key=_place),
     )
+
+
+def _place(statement: Statement) -> tuple[int, int, int, str]:
+    """The order in which a bundle holds statements."""
+    said = json.loads(statement.header)
+    return said["round"], said["attempt"], statement.kind, said["sender"]
 
 
 @pytest.fixture(scope="session")

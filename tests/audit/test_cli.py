@@ -12,6 +12,7 @@ from privagg.audit.bundle import NAME
 from privagg.cli.app import app
 from privagg.errors import ConfigError, LedgerError, UnreadableBundleError, VerificationError
 from privagg.privacy.ledger import CheckpointKeeper, Ledger
+from privagg.server.statements import StatementStore
 from tests.audit.conftest import Evidence
 
 RUNNER = CliRunner()
@@ -131,6 +132,7 @@ def test_bundling_signs_only_what_follows_from_the_ledgers(
         (out / "ledgers").mkdir(parents=True, exist_ok=True)
         ledger.backup(out / "ledgers" / f"{name}.sqlite")
     (out / "report.json").write_bytes(evidence.bundle.files["report.json"])
+    StatementStore.beside(out).keep(evidence.world.statements)
     result = RUNNER.invoke(app, ["bundle", str(out)])
     assert isinstance(result.exception, ConfigError)
     (out / "keys").mkdir()

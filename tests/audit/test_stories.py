@@ -25,6 +25,10 @@ class Uncharged(World):
         if (name, number) != ("leuven", 2):
             super()._charge(name, run, number)
 
+    def upload(self, name: str, number: int) -> None:
+        if (name, number) != ("leuven", 2):
+            super().upload(name, number)
+
     def _realise(self, name: str, place: dict[str, Any], survivors: list[str]) -> None:
         if (name, place["round"]) != ("leuven", 2):
             super()._realise(name, place, survivors)
