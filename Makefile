@@ -4,19 +4,20 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant understated empirical peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant understated empirical nightly lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Torch is fixed by its version alone: it comes as other builds (CPU, CUDA) for other machines.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "privagg needs Python 3.11 or newer; try: make PYTHON=python3.12 demo"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
-	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements.lock
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.ready  ## three hospitals train one model; results in out/
@@ -55,6 +56,27 @@ understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the pro
 empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' own code
 	$(BIN)/python -m tests.benchmarks.empirical --json out/empirical.json
 
+nightly: $(VENV)/.ready test empirical accountant understated  ## hours: tests, and long hostile input
+	PRIVAGG_FUZZ=300000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 40000 \
+		tests/server/test_fuzz.py tests/server/test_parsers.py
+
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+lock: $(VENV)/.ready  ## requirements*.lock: the hashes of what constraints.txt and the SBOM's tool name
+	grep -v '^torch==' constraints.txt | $(BIN)/$(LOCK) --no-deps - -o requirements.lock
+	echo 'cyclonedx-bom==7.5.0' | $(BIN)/$(LOCK) - -o requirements-sbom.lock
+
+.tools/sbom/.ready: requirements-sbom.lock
+	$(PYTHON) -m venv .tools/sbom
+	.tools/sbom/bin/python -m pip install -q --require-hashes --no-deps -r $<
+	@touch $@
+
+sbom: $(VENV)/.ready .tools/sbom/.ready  ## what is installed here, as CycloneDX, in out/sbom.json
+	@mkdir -p out
+	.tools/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o out/sbom.json $(BIN)/python
+
 # Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
 .peers/flare/.ready: Makefile
 	$(PYTHON) -m venv .peers/flare
@@ -70,4 +92,4 @@ peers: $(VENV)/.ready .peers/flare/.ready .peers/flower/.ready  ## our aggregati
 	$(BIN)/python -m tests.benchmarks.peers --json out/peers.json --plot out/peers.png
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .peers out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .peers .tools out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

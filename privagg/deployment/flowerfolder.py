@@ -145,7 +145,13 @@ class FlowerFolder:
                 f"{path} is missing: {self.party.root.name} has not joined yet; once everybody's "
                 f"cards are here: privagg deploy join {self.party.root} *.card"
             ) from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        except (
+            OSError,
+            UnicodeDecodeError,
+            tomllib.TOMLDecodeError,
+            RecursionError,
+            ValidationError,
+        ) as error:
             raise ConfigError(f"cannot use {path}: {error}") from error
 
     def set(self, settings: FlowerFile) -> None:

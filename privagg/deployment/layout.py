@@ -275,7 +275,7 @@ def _read(path: Path, model: type[_Model]) -> _Model:
         raise ConfigError(
             f"{path} is missing; every party's folder holds one (see `privagg deploy --help`)"
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)[0]

@@ -1,0 +1,21 @@
+"""Hostile bytes against every parser; `make nightly` runs the same for hours."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.benchmarks.fuzz import wanted_count
+from tests.parsers import Parser, attack, parsers
+
+PARSERS = parsers()
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_parser_answers_hostile_bytes_with_a_named_error_in_time(name: str) -> None:
+    if name != "app":  # no app is honest bytes: each is refused
+        PARSERS[name].parse(PARSERS[name].honest)
+    assert attack(PARSERS[name], wanted_count(600), seed=3) == []
+
+
+def test_the_harness_sees_a_parser_that_crashes() -> None:
+    assert attack(Parser(b"1", int), 40, seed=3)
