@@ -69,6 +69,10 @@ class CertificationError(PrivacyError):
     """A bound could not be enclosed with the effort allowed; nothing is claimed."""
 
 
+class ApprovalError(PrivacyError):
+    """No act of the data's owner covers what is asked for."""
+
+
 class BudgetExceededError(PrivacyError):
     """The ledger's projection for this charge lies above the data set's budget."""
 

@@ -4,6 +4,7 @@
 
     federation = Federation.from_toml("my.toml")
     print(federation.plan.noise_multiplier)
+    federation.approve(who="Dr. Ito", why="readmissions study")
     result = federation.run()
     print(result.metrics, result.report_html)
 
@@ -13,36 +14,53 @@ the very bytes that a network would carry. A distributed runtime drives the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, Self
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from privagg.client.data import Records, read_declared
+from privagg.client.factories import ApprovedCode, Factory, code_approved_in, look_at
 from privagg.client.inspection import Finding, check_table
+from privagg.client.known import record_bytes
 from privagg.client.loading import TableSource, load_records
 from privagg.client.models import build_model, get_parameters
 from privagg.client.predicting import predict_table
 from privagg.client.rehearsal import RecordsApart, require_model_apart
 from privagg.client.saving import load_model
 from privagg.config import Config, SiteSection, load_config, parse_config
-from privagg.configdata import AppData, TableData
-from privagg.errors import BudgetExceededError, ConfigError
+from privagg.configdata import AppData, DatasetData, TableData
+from privagg.errors import ApprovalError, BudgetExceededError, ConfigError
 from privagg.identity import Identity
+from privagg.owner import make_owner_key, read_owner_key
 from privagg.planning import build_plan, requirement_of
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.events import DpEvent
-from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.ledger import Approval, BudgetKey, Ledger
+from privagg.privacy.ledger.approvals import public_hex
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.privacy.unit import Custody, Unit
 from privagg.report.figures import lower_text
 from privagg.running import COORDINATOR, KEY_HOLDER, RoundReport, Run, RunResult
+from privagg.running.approving import (
+    APPROVED_DAYS,
+    Job,
+    Place,
+    Terms,
+    approve_place,
+    check_place,
+    memory_beside,
+    withdraw,
+)
 from privagg.running.coordinator import MODEL_NAME
-from privagg.running.search import Candidate, Search, SearchResult
+from privagg.running.search import Candidate, Search, SearchResult, grid_of
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
 
@@ -57,6 +75,8 @@ class Federation:
         public_records: the table declared public, in place of the file.
         accountant: whose epsilon calibrates the noise and guards the budgets.
         plan: the plan that was agreed on, where it was pinned; derived anew by default.
+        code: what may be imported for factories that the configuration names; by default what
+            approvals in the sites' ledgers name.
     """
 
     def __init__(
@@ -68,6 +88,8 @@ class Federation:
         public_records: Records | None = None,
         accountant: Accountant | None = None,
         plan: TrainingPlan | None = None,
+        code: ApprovedCode | None = None,
+        source: Path | None = None,
     ) -> None:
         self.config = config
         self.base = Path(base)
@@ -76,6 +98,9 @@ class Federation:
         self._public_records = public_records
         self._plan = plan
         self._apart: dict[tuple[object, ...], RecordsApart] = {}
+        self._code = code
+        self.source = source
+        """The file that this was read from, for advice on what to type."""
         unknown = set(self._records) - {site.name for site in config.sites}
         if unknown:
             raise ConfigError(f"records given for unknown sites: {', '.join(sorted(unknown))}")
@@ -87,7 +112,8 @@ class Federation:
         Raises:
             ConfigError: the file cannot be used as it is.
         """
-        return cls(load_config(path), base=Path(path).resolve().parent, **options)
+        base = Path(path).resolve().parent
+        return cls(load_config(path), base=base, source=Path(path), **options)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **options: Any) -> Self:
@@ -109,7 +135,42 @@ class Federation:
             config.data.shape,
             config.data.classes,
             seed=config.federation.seed,
+            code=self.code if self.config_names_code else ApprovedCode(),
         )
+
+    @property
+    def config_names_code(self) -> bool:
+        """Whether the configuration names a factory, that is code of this machine."""
+        return bool(self._references())
+
+    @property
+    def code(self) -> ApprovedCode:
+        """What may be imported: what was given, or what approvals in force in ledgers here name."""
+        if self._code is not None:
+            return self._code
+        found = ApprovedCode()
+        for name in (COORDINATOR, *(site.name for site in self.config.sites)):
+            if self.ledger_path(name).exists():
+                found |= code_approved_in(Ledger.open(self.ledger_path(name)))
+        return found
+
+    def factories(self) -> tuple[Factory, ...]:
+        """The code that the configuration names, looked at without importing anything.
+
+        Raises:
+            ConfigError: it is not there, or can never be approved.
+        """
+        return tuple(look_at(reference) for reference in self._references())
+
+    def _references(self) -> tuple[str, ...]:
+        config = self.config
+        if isinstance(config.data, AppData):
+            return ()
+        named = [config.training.model.kind] if ":" in config.training.model.kind else []
+        if isinstance(config.data, DatasetData):
+            named += [site.data for site in config.sites]
+            named += [config.evaluation.data] if config.evaluation else []
+        return tuple(dict.fromkeys(named))
 
     @cached_property
     def plan(self) -> TrainingPlan:
@@ -175,7 +236,7 @@ class Federation:
         """One site's records, read and encoded by the public declaration."""
         if site.name not in self._records:
             self._records[site.name] = load_records(
-                self.config.data.source, self.base, site.data, site.labels
+                self.config.data.source, self.base, site.data, site.labels, code=self.code
             )
         return self._records[site.name]
 
@@ -186,8 +247,9 @@ class Federation:
         if self._public_records is not None or evaluation is None:
             return self._public_records
         return load_records(
-            self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True
-        )
+            self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True,
+            code=self.code,
+        )  # fmt: skip
 
     def inspect(self, site: SiteSection) -> list[Finding]:
         """What the owner of a site's data should know before it takes part; for their eyes only.
@@ -225,7 +287,13 @@ class Federation:
         return Identity.load_or_create(party, self.output / "keys" / f"{party}.pem")
 
     def open_ledger(self, party: str) -> Ledger:
-        """A party's ledger, created with its budget where it does not exist yet."""
+        """A party's ledger; the coordinator's is made where it does not exist yet.
+
+        Raises:
+            ApprovalError: a site has no ledger: its owner has approved nothing.
+        """
+        if party != COORDINATOR and not self.ledger_path(party).exists():
+            raise self._unapproved(party, "it has no ledger yet")
         return self.open_ledger_at(self.ledger_path(party), self.identity(party))
 
     def open_ledger_at(self, path: Path, identity: Identity) -> Ledger:
@@ -238,34 +306,127 @@ class Federation:
             ledger = Ledger.create(
                 path, owner=party, signing_key=identity.key, accountant=self.accountant
             )
-        if party != COORDINATOR:
-            self._ensure_budget(ledger, party, path)
         return ledger
 
-    def _ensure_budget(self, ledger: Ledger, party: str, path: Path) -> None:
-        """Set the configured budget where the data set has none; never change one that it has."""
-        key = self.budget_key(party)
-        held = set(ledger.keys())
-        others = sorted(other.unit for other in held if other.dataset == key.dataset)
-        if key not in held and others:
-            raise ConfigError(
-                f"data set {key.dataset!r} has a budget for the unit {', '.join(others)} and none "
-                f"for {key.unit!r}; a release for one unit says something about the other too, so "
-                "its owner decides, for example: privagg ledger budget "
-                f"{path} --key KEY.pem "
-                f"--dataset {key.dataset} --unit {key.unit} --epsilon "
-                f"{self.config.privacy.budget} --delta {self.config.privacy.delta} "
-                '--who "..." --why "..."; nothing was spent'
+    def owner_key_path(self, party: str) -> Path:
+        """Where the key lies that its owner signs approvals with, on this one machine."""
+        return self.output / "owners" / f"{party}.pem"
+
+    def approve(
+        self,
+        *,
+        who: str,
+        why: str,
+        sites: Sequence[str] | None = None,
+        until: date | None = None,
+        budget: Decimal | None = None,
+        without_guarantee: bool = False,
+        overlaps: str = "",
+        owner: Ed25519PrivateKey | None = None,
+    ) -> dict[str, Approval]:
+        """Approve the configured job, a run or a search, for sites whose ledgers lie here.
+
+        One person acts for all of these sites, and the approvals say so. A site's ledger and
+        owner's key are made where they do not exist yet. Nothing is spent.
+
+        Args:
+            who: the person who decides.
+            why: the analyst, or the purpose.
+            sites: all by default.
+            until: last day; by default `APPROVED_DAYS` from now.
+            budget: what a data set may spend over all jobs; the configuration's by default.
+            without_guarantee: an infinite budget is meant.
+            overlaps: why it is right that records count under two names; by default they may not.
+            owner: the owner's key, where it is not kept in `owner_key_path`.
+
+        Returns:
+            The approval of each site.
+
+        Raises:
+            ApprovalError: records that count under another name already; an infinite budget.
+            BudgetExceededError: a budget has no room for the whole job.
+            ConfigError: a file or key cannot be read.
+        """
+        names = tuple(sites or (site.name for site in self.config.sites))
+        last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
+        terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps)
+        self.trust(self.factories())
+        job = Job.of(self)
+        places = [self._place(self._section(name), owner) for name in names]
+        for place in places:
+            check_place(self, place, job, terms)
+        together = names if len(names) > 1 else ()
+        return {p.site: approve_place(self, p, job, terms, together) for p in places}
+
+    def trust(self, code: Iterable[Factory]) -> None:
+        """Let code that the configuration names run in this process, as the caller decides."""
+        self._code = self.code | ApprovedCode.of(*code)
+
+    def withdraw(self, *, who: str, why: str, sites: Sequence[str] | None = None) -> int:
+        """Withdraw every approval in force of these sites, all by default; how many there were."""
+        return sum(
+            withdraw(
+                self.open_ledger(name), read_owner_key(self.owner_key_path(name)), who=who, why=why
             )
-        if key not in held:
-            privacy = self.config.privacy
-            ledger.set_budget(
-                key,
-                privacy.budget,
-                privacy.delta,
-                who=party,
-                why=f"configuration of federation {self.config.federation.name}",
-            )
+            for name in sites or tuple(site.name for site in self.config.sites)
+        )
+
+    def _owner(self, party: str) -> Ed25519PrivateKey:
+        path = self.owner_key_path(party)
+        return read_owner_key(path) if path.exists() else make_owner_key(path)
+
+    def _place(self, section: SiteSection, given: Ed25519PrivateKey | None) -> Place:
+        name = section.name
+        path, owner = self.ledger_path(name), given or self._owner(section.name)
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Ledger.create(
+                path,
+                owner=name,
+                signing_key=self.identity(name).key,
+                owner_key=public_hex(owner),
+            ).close()
+        records: list[bytes] | None = None
+        if not isinstance(self.config.data, AppData):
+            own = "" if name in self._records else section.data
+            held = self.records_of(section)
+            records = list(record_bytes(self.config.data.source, self.base, own, held))
+        return Place(name, self.open_ledger(name), owner, memory_beside(path), records)
+
+    def _section(self, name: str) -> SiteSection:
+        for site in self.config.sites:
+            if site.name == name:
+                return site
+        known = ", ".join(site.name for site in self.config.sites)
+        raise ConfigError(f"the configuration has no site {name!r}; it has {known}")
+
+    def require_approvals(self) -> None:
+        """Refuse to go on unless every site's owner has approved this plan.
+
+        Raises:
+            ApprovalError: one has not; the text says what to type.
+        """
+        for name in self.plan.names:
+            if not self.ledger_path(name).exists():
+                raise self._unapproved(name, "it has no ledger yet")
+            try:
+                ledger = Ledger.open(self.ledger_path(name))
+                ledger.require_approval(self.budget_key(name), self.plan.digest)
+            except ApprovalError as error:
+                raise self._unapproved(name, "no approval in force names it") from error
+
+    def _unapproved(self, party: str, why: str) -> ApprovalError:
+        command = f"privagg approve {quote(str(self.source))} --all-sites"
+        if self.source is None:
+            command = "federation.approve(who=..., why=...)"
+        return ApprovalError(
+            f"the owner of {party!r} has not approved this plan; nothing was spent ({why}). Look "
+            f"at the plan, then approve it: {command}"
+        )
+
+    def candidates(self) -> list[Federation]:
+        """The same federation under each combination of the `[tuning]` grid."""
+        return [self.with_config(config) for _, config in grid_of(self.config)]
 
     def budget_key(self, party: str) -> BudgetKey:
         """The budget that a site's contributions are charged to."""
@@ -301,14 +462,12 @@ class Federation:
             cheaper = f"Set privacy.epsilon to what is left, {left} or a little less"
         else:
             cheaper = "Nothing is left of it"
-        ledger, secret = self.ledger_path(party), self.output / "keys" / f"{party}.pem"
+        path = quote(str(self.source)) if self.source else "CONFIG"
         return BudgetExceededError(
             f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {party!r} to "
             f"epsilon {after:f}{spent}, beyond its budget of {budget:f}; nothing was spent. "
-            f"{cheaper}, or have the owner of the data raise the budget: privagg ledger budget "
-            f"{quote(str(ledger))} --key {quote(str(secret))} --dataset {quote(key.dataset)} "
-            f"--unit {key.unit} --epsilon NEW --delta {privacy.delta} "
-            '--who "..." --why "..."'
+            f"{cheaper}, or have the owner of the data approve a larger budget: privagg approve "
+            f"{path} --site {quote(party)} --budget NEW"
         )
 
     def check_ready(self) -> None:
@@ -321,6 +480,7 @@ class Federation:
         for site in self.config.sites:
             self.records_of(site)
         _ = self.public_records
+        self.require_approvals()
         self.check_budgets()
 
     def project(self, party: str, event: DpEvent) -> tuple[Decimal, Decimal, Decimal, bool]:
@@ -393,6 +553,8 @@ class Federation:
             records=self._records,
             public_records=self.public_records,
             accountant=self.accountant,
+            code=self._code,
+            source=self.source,
         )
         other._apart = self._apart
         return other

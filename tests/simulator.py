@@ -27,6 +27,7 @@ from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.registry import scheme
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Reply
+from tests.approvals import approve_plan
 
 NAMES = ("north", "east", "south", "west")
 DIMENSION = 5
@@ -131,9 +132,7 @@ class Simulation:
             signing_key=self.identities[name].key,
             accountant=ACCOUNTANT,
         )
-        ledger.set_budget(
-            self._budget_key(name), budget, Decimal("1e-5"), who=name, why="simulation"
-        )
+        approve_plan(ledger, self._budget_key(name), self.plan.digest, budget)
         return ledger
 
     def site(self, name: str, **changes: Any) -> Site:

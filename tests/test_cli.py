@@ -23,9 +23,11 @@ from privagg.cli.training import write_demo
 from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
 from privagg.config import load_config, parse_config
 from privagg.configdata import TableData
+from privagg.federation import Federation
 from privagg.privacy.ledger import Ledger
 from privagg.report import Report
 from privagg.running import RoundReport
+from tests.approvals import approved
 
 Call = Callable[..., "Answer"]
 
@@ -66,16 +68,23 @@ def _quick(folder: Path, **replaced: str) -> Path:
     return path
 
 
+def _approved(path: Path) -> Path:
+    """The same file, its job approved by one person for all sites."""
+    approved(Federation.from_toml(path))
+    return path
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a two-round run, made by the command line in a process of its own."""
     folder = tmp_path_factory.mktemp("trained")
     path = _quick(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", "from privagg.cli import main; main()", "run", str(path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    for words in (("approve", str(path), "--all-sites", "--yes"), ("run", str(path))):
+        done = subprocess.run(
+            [sys.executable, "-c", "from privagg.cli import main; main()", *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     return folder
 
@@ -261,7 +270,7 @@ def test_a_first_run_says_that_it_compiles(
         threading.Event().wait(0.5)
         raise KeyboardInterrupt  # ends the run here
 
-    path = _quick(tmp_path)
+    path = _approved(_quick(tmp_path))
     monkeypatch.setattr("privagg.kernels.loading.load_kernels", loaded)
     for quiet_seconds in (0.0, 60.0):
         monkeypatch.setattr("privagg.cli.training._QUIET_SECONDS", quiet_seconds)
@@ -378,8 +387,8 @@ def test_a_bad_configuration_is_one_line_and_spends_nothing(
     path = _quick(tmp_path)
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    for verb in ("check", "run"):
-        answer = call(verb, path)
+    for words in (("check", path), ("approve", path, "--all-sites", "--yes")):
+        answer = call(*words)
         assert answer.code == 2, answer.err
         assert message in answer.err
         assert answer.err.count("error: ") == 1
@@ -422,7 +431,7 @@ def test_an_interruption_says_what_stays_charged(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    path = _quick(tmp_path)
+    path = _approved(_quick(tmp_path))
     monkeypatch.setattr("privagg.running.rounds.run_round", interrupted)
     answer = call("run", path)
     assert answer.code == 130
@@ -439,7 +448,7 @@ def test_a_run_interrupted_between_rounds_keeps_what_was_paid_for(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(RoundLines, "__call__", then_ctrl_c)
-    answer = call("run", _quick(tmp_path, **{"rounds = 40": "rounds = 3"}))
+    answer = call("run", _approved(_quick(tmp_path, **{"rounds = 40": "rounds = 3"})))
     assert answer.code == 2
     assert "stopping after this round" in answer.err
     assert "interrupted by whoever ran it" in answer.out
@@ -504,7 +513,7 @@ def test_everybody_keeps_checkpoints_that_an_auditor_can_use(
 
 
 def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:
-    answer = call("run", _quick(tmp_path), "--json")
+    answer = call("run", _approved(_quick(tmp_path)), "--json")
     lines = [json.loads(line) for line in answer.out.splitlines()]
     assert [line.get("round") for line in lines] == [1, 2, None]
     assert Decimal(lines[1]["epsilon"]["riverside"]["spent"]) <= 1
@@ -521,6 +530,7 @@ def test_tune_charges_every_candidate_and_names_the_selected_one(
         text
         + '\n[tuning]\nmetric = "auc"\ngrid = {"training.optimizer.learning_rate" = [0.5, 2]}\n'
     )
+    assert call("approve", path, "--all-sites", "--yes").code == 0
     answer = call("tune", path, "--json")
     assert answer.code == 0, answer.err
     *candidates, last = [json.loads(line) for line in answer.out.splitlines()]
@@ -567,19 +577,19 @@ def test_ledger_verify_needs_a_kept_checkpoint_to_speak_about_the_past(
     assert other.code == 2
 
 
-def test_ledger_budget_changes_the_budget_and_says_who(call: Call, tmp_path: Path) -> None:
+def test_approve_changes_the_budget_and_says_who(call: Call, tmp_path: Path) -> None:
     path = _quick(tmp_path)
-    assert call("run", path).code == 0
-    ledger = tmp_path / "ledgers" / "riverside.sqlite"
-    words = ("ledger", "budget", ledger, "--dataset", "riverside", "-e", "7", "-d", "1e-5",
-             "--who", "Dr. Ito", "--why", "vote 12")  # fmt: skip
-    assert call(*words, "--key", tmp_path / "none.pem").code == 2
-    assert not (tmp_path / "none.pem").exists()
-    assert call(*words, "--key", tmp_path / "keys" / "lakeview.pem").code == 2
-    assert call(*words, "--key", tmp_path / "keys" / "riverside.pem").code == 0
-    opened = Ledger.open(ledger)
+    words = ("approve", path, "--site", "riverside", "--budget", "7", "--who", "Dr. Ito",
+             "--why", "vote 12", "--until", "2999-12-31")  # fmt: skip
+    assert "not approved" in call(*words).err  # nobody answers
+    assert call(*words, "--yes").code == 0
+    opened = Ledger.open(tmp_path / "ledgers" / "riverside.sqlite")
     assert opened.spent(opened.keys()[0]).epsilon_budget == 7
-    assert opened.entries()[-1].payload.to_json()["who"] == "Dr. Ito"
+    (approval,) = opened.approvals()
+    assert (approval.who, approval.why, approval.until) == ("Dr. Ito", "vote 12", "2999-12-31")
+    assert approval.acted_for == ()
+    assert not (tmp_path / "ledgers" / "lakeview.sqlite").exists()
+    assert call("run", path).code == 2  # the others have not approved
 
 
 def test_report_is_made_again_from_the_ledgers(call: Call, trained: Path, tmp_path: Path) -> None:
@@ -611,7 +621,7 @@ def test_report_refuses_what_holds_no_run(call: Call, trained: Path, tmp_path: P
 @pytest.mark.parametrize(
     "words",
     [(), ("init",), ("check",), ("run",), ("demo",), ("epsilon",), ("calibrate",), ("report",),
-     ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("ledger", "budget")],
+     ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("approve",)],
 )  # fmt: skip
 def test_help_teaches_by_example(call: Call, words: tuple[str, ...]) -> None:
     answer = call(*words, "--help")

@@ -24,7 +24,7 @@ from privagg.privacy.plan import SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
 from tests.privacy.test_compression import compressed
 from tests.simulator import NAMES, Simulation
-from tests.test_federation import config, federation
+from tests.test_federation import config, ready
 
 NOISE = {"noise_multiplier": "0.7", "budget_epsilon": "Infinity", "epsilon": "100"}
 CLIENT: dict[str, Any] = {
@@ -74,7 +74,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(
     tables: dict[str, Path], folder: Path, sections: dict[str, Any], terms: dict[str, Any]
 ) -> Federation:
-    return federation(tables, folder, **{**copy.deepcopy(sections), "compression": terms})
+    return ready(tables, folder, **{**copy.deepcopy(sections), "compression": terms})
 
 
 @pytest.mark.parametrize(("sections", "terms"), ENCODINGS, ids=name_of)

@@ -16,6 +16,7 @@ import pytest
 from privagg import Federation, Ledger, RunResult
 from privagg.config import load_config
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan
+from tests.approvals import approved
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -108,7 +109,7 @@ def test_heart_disease_over_four_hospitals(tmp_path: Path) -> None:
         assert len(federation.records_of(site)) == site.records
     assert federation.public_records is not None
     assert len(federation.public_records) == 150
-    assert_whole(federation, federation.run())
+    assert_whole(federation, approved(federation).run())
 
 
 def test_credit_default_over_three_banks(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_credit_default_over_three_banks(tmp_path: Path) -> None:
     folder = workspace("credit_default", tmp_path, rounds=2)
     prepare(folder, data)
     federation = Federation.from_toml(folder / "credit_default.toml")
-    result = federation.run()
+    result = approved(federation).run()
     assert_whole(federation, result)
     assert "auc" in result.metrics
 
@@ -126,7 +127,7 @@ def test_three_clients_with_image_files(tmp_path: Path) -> None:
     runpy.run_path(str(folder / "prepare.py"), run_name="__main__")
     federation = Federation.from_toml(folder / "digits_images.toml")
     assert isinstance(federation.plan, LocalPlan)
-    result = federation.run()
+    result = approved(federation).run()
     assert_whole(federation, result)
     assert result.parameters.size == 64 * 32 + 32 + 32 * 10 + 10
 

@@ -16,6 +16,7 @@ from privagg import Federation
 from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES, write_breast_cancer
 from privagg.config import parse_config
 from privagg.errors import (
+    ApprovalError,
     BudgetExceededError,
     ConfigError,
     DataError,
@@ -25,6 +26,7 @@ from privagg.errors import (
 )
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.randomness import DeterministicRandomness
+from tests.approvals import approved
 
 BASE: dict[str, Any] = {
     "federation": {"name": "three-hospitals"},
@@ -60,6 +62,11 @@ def federation(tables: dict[str, Path], folder: Path, **sections: dict[str, Any]
     return Federation.from_dict(config(tables, **sections), base=folder)
 
 
+def ready(tables: dict[str, Path], folder: Path, **sections: dict[str, Any]) -> Federation:
+    """A federation whose owners have approved it."""
+    return approved(federation(tables, folder, **sections))
+
+
 MODES: list[dict[str, Any]] = [
     {"privacy": {"mode": "record-distributed"}},
     {"privacy": {"mode": "record-local"}, "training": {"local_steps": 2}},
@@ -72,7 +79,7 @@ MODES: list[dict[str, Any]] = [
 def test_every_mode_trains_charges_and_reports(
     tables: dict[str, Path], tmp_path: Path, sections: dict[str, Any], custody: str
 ) -> None:
-    made = federation(tables, tmp_path, **sections, secure={"custody": custody})
+    made = ready(tables, tmp_path, **sections, secure={"custody": custody})
     result = made.run()
     assert result.outcome == "finished", result.reason
     assert len(result.rounds) == 3
@@ -107,7 +114,7 @@ def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path
         "bfv": {},
         "paillier": {"security_bits": 112, "options": {"modulus_bits": 2048}},
     }.items():
-        made = federation(
+        made = ready(
             tables,
             tmp_path / scheme,
             privacy={"budget_epsilon": "Infinity"},
@@ -125,7 +132,7 @@ def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path
 def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     tables: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = federation(tables, tmp_path)
+    made = ready(tables, tmp_path)
     made_metrics = made.run().metrics
     lacking = tmp_path / "lacking.csv"
     lacking.write_text("mean texture\n1\n")
@@ -143,7 +150,7 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
         again.run()
     said = str(refused.value)
     assert "of which earlier runs spent" in said
-    assert f"privagg ledger budget {again.ledger_path('riverside')}" in said
+    assert "privagg approve CONFIG --site riverside --budget NEW" in said
     assert again.open_ledger("riverside").checkpoint() == before
 
 
@@ -152,9 +159,10 @@ def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
 ) -> None:
     made = federation(tables, tmp_path, privacy={"budget_epsilon": "0.1"})
     with pytest.raises(BudgetExceededError, match="beyond its budget"):
+        approved(made)
+    assert made.open_ledger("lakeview").keys() == []
+    with pytest.raises(ApprovalError, match="nothing was spent"):
         made.run()
-    spending = made.open_ledger("lakeview").spent(BudgetKey("lakeview", "record"))
-    assert spending.charges == 0
 
 
 def test_weights_and_custody_stand_in_the_plan(tables: dict[str, Path], tmp_path: Path) -> None:
@@ -168,8 +176,10 @@ def test_weights_and_custody_stand_in_the_plan(tables: dict[str, Path], tmp_path
 
 def test_bn_is_refused_by_name(tables: dict[str, Path], tmp_path: Path) -> None:
     made = federation(tables, tmp_path, training={"model": "tests.test_federation:batch_norm"})
-    with pytest.raises(ModelError, match="BatchNorm1d.*GroupNorm"):
+    with pytest.raises(ApprovalError, match="nothing was imported"):
         _ = made.plan
+    with pytest.raises(ModelError, match="BatchNorm1d.*GroupNorm"):
+        approved(made)
 
 
 def batch_norm(input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
@@ -246,7 +256,7 @@ def test_custody_has_no_default(tables: dict[str, Path]) -> None:
 
 def test_the_mean_is_the_sum_over_public_numbers(tables: dict[str, Path], tmp_path: Path) -> None:
     """Without noise the federation is one plain gradient step on the union of the tables."""
-    made = federation(
+    made = ready(
         tables,
         tmp_path,
         privacy={"noise_multiplier": 0, "budget_epsilon": "Infinity", "clip_norm_l2": "1000"},
@@ -297,7 +307,7 @@ def test_torch_data_sets_train_a_network(tmp_path: Path) -> None:
         for i in range(4)
     ]
     values["evaluation"] = {"data": "tests.test_federation:Rings", "public": True}
-    result = Federation.from_dict(values, base=tmp_path).run()
+    result = approved(Federation.from_dict(values, base=tmp_path)).run()
     assert result.outcome == "finished"
     assert len(result.parameters) == 8 * 2 + 8 + 8 + 1
     assert "accuracy" in result.metrics
@@ -317,7 +327,7 @@ def test_parquet_and_csv_sites_train_together(tables: dict[str, Path], tmp_path:
     same_x, same_y = plain.records_of(plain.config.sites[0]).gather(np.arange(220))
     assert torch.equal(x, same_x)
     assert torch.equal(y, same_y)
-    assert made.run().outcome == "finished"
+    assert approved(made).run().outcome == "finished"
 
 
 def test_noise_given_by_hand_keeps_the_limit_too(tables: dict[str, Path], tmp_path: Path) -> None:
@@ -329,6 +339,9 @@ def test_noise_given_by_hand_keeps_the_limit_too(tables: dict[str, Path], tmp_pa
 def test_another_unit_gets_no_fresh_budget_by_itself(
     tables: dict[str, Path], tmp_path: Path
 ) -> None:
-    federation(tables, tmp_path).run()
-    with pytest.raises(ConfigError, match="its owner decides"):
-        federation(tables, tmp_path, privacy={"mode": "client"}).run()
+    ready(tables, tmp_path).run()
+    made = federation(tables, tmp_path, privacy={"mode": "client"})
+    with pytest.raises(ApprovalError, match="says something about the other too"):
+        made.approve(who="tester", why="a test")
+    with pytest.raises(ApprovalError, match="nothing was spent"):
+        made.run()

@@ -27,6 +27,7 @@ from privagg.privacy.ledger import Ledger
 from privagg.runtime.flower.inprocess import InProcessGrid
 from privagg.runtime.flower.transport import FlowerTransport
 from privagg.transport import Reply
+from tests.approvals import approved_trial
 from tests.faults import Killed
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flower_heart"
@@ -63,6 +64,7 @@ class Hospitals:
         self.trial = make_trial(
             folder / "parties", config, agreement, federation.scheme, federation.parameters
         )
+        approved_trial(self.trial)
         monkeypatch.syspath_prepend(str(EXAMPLE))
         monkeypatch.setenv("PRIVAGG_PARTY", str(self.trial.coordinator.party.root))
         self.client = importlib.import_module("flower_heart.client_app").app

@@ -25,6 +25,7 @@ from privagg.round import RoundOutcome, run_round
 from privagg.running.evidence import collect_ledgers
 from privagg.secure.keyholder import opened_rounds
 from privagg.server.checkpoints import CheckpointWatch
+from tests.approvals import approve_plan
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
 
@@ -44,10 +45,8 @@ def rewrite(simulation: Simulation, name: str, *, entries: int) -> None:
         name,
         signing_key=simulation.identities[name].key,
     )
-    for number in range(entries - 1):
-        ledger.set_budget(
-            BudgetKey(name, "record"), Decimal(1000), Decimal("1e-5"), who=name, why=str(number)
-        )
+    for _ in range(entries - 1):
+        approve_plan(ledger, BudgetKey(name, "record"), simulation.plan.digest, Decimal(1000))
     simulation.wire.handlers[name] = simulation.site(name, ledger=ledger).handle
 
 
@@ -281,10 +280,8 @@ def branch(simulation: Simulation, name: str, *, more: int) -> Ledger:
     path = simulation.folder / f"{name}-branch.sqlite"
     simulation.ledgers[name].backup(path)
     ledger = Ledger.open(path, signing_key=simulation.identities[name].key)
-    for number in range(more):
-        ledger.set_budget(
-            BudgetKey(name, "record"), Decimal(1000), Decimal("1e-5"), who=name, why=str(number)
-        )
+    for _ in range(more):
+        approve_plan(ledger, BudgetKey(name, "record"), simulation.plan.digest, Decimal(1000))
     return ledger
 
 
@@ -349,10 +346,11 @@ def test_what_was_shown_without_proof_is_not_forgotten(simulation: Simulation) -
     for colluding in ("south", "west"):
         simulation.sites[colluding]._closing.require_asked = lambda start: None  # type: ignore[method-assign]
     assert simulation.round(2).survivors == NAMES
-    for number in range(40):
-        simulation.ledgers["east"].set_budget(
-            BudgetKey("east", "record"), Decimal(1000), Decimal("1e-5"), who="e", why=str(number)
-        )
+    for _ in range(40):
+        approve_plan(
+            simulation.ledgers["east"], BudgetKey("east", "record"), simulation.plan.digest,
+            Decimal(1000),
+        )  # fmt: skip
     simulation.wire.handlers["east"] = honest
     for number in (3, 4, 5):
         outcome = simulation.round(number)

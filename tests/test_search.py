@@ -16,6 +16,7 @@ from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.payloads import Tuning
 from privagg.report import Report
 from privagg.running import Candidate, SearchResult
+from tests.approvals import approved
 from tests.test_federation import config, federation
 
 GRID = {"training.optimizer.learning_rate": [0.5, 3.0], "training.sampling_rate": ["0.2", "0.4"]}
@@ -33,7 +34,8 @@ def searching(tables: dict[str, Path], folder: Path, **changes: Any) -> Federati
         "tuning": {"grid": GRID, "metric": "auc"},
         **changes,
     }
-    return federation(tables, folder, **sections)
+    made = federation(tables, folder, **sections)
+    return approved(made) if made.config.tuning else made
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def main(people: int = 100, rounds: int = 8) -> Federation:
     out = HERE / "out"
     sites = write_people(out / "data", people)
     federation = Federation.from_dict(configuration(sites, rounds), base=out)
+    federation.approve(who="whoever runs this example", why="to try privagg")
     result = federation.run(
         on_round=lambda r: print(f"round {r.outcome.round}: {r.metrics.get('accuracy'):.3f}")
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from privagg import __version__
-from privagg.cli import deploy, ledgers, numbers, reports, training, tuning, verify
+from privagg.cli import approve, deploy, ledgers, numbers, reports, training, tuning, verify
 from privagg.cli.console import fail, show_traceback
 from privagg.errors import PrivaggError
 
@@ -23,6 +23,7 @@ trains; a report says what was spent, and against whom it holds.
   privagg demo             three hospitals, one model; look at out/
   privagg init my.toml     write a commented configuration
   privagg check my.toml    noise, ε a round and sizes, before training
+  privagg approve my.toml --all-sites    the owner decides
   privagg run my.toml      train
 
 [bold]On several machines[/bold]
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.command("init")(training.init)
 app.command("check")(training.check)
+app.command("approve")(approve.approve)
 app.command("run")(training.run)
 app.command("tune")(tuning.tune)
 app.command("demo")(training.demo)

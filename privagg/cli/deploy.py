@@ -14,6 +14,7 @@ from privagg.errors import ConfigError, DeploymentError
 if TYPE_CHECKING:
     from privagg.deployment.flowerfolder import FlowerFolder
     from privagg.deployment.joining import Agreement
+    from privagg.deployment.layout import PartyFolder
     from privagg.federation import Federation
 
 HELP = """Run a federation across machines, on Flower, with TLS and authenticated nodes.
@@ -25,6 +26,7 @@ public card. Nothing secret ever travels.
 
   privagg deploy party riverside my.toml    its folder, and its card
   privagg deploy join riverside *.card      check and pin all cards
+  privagg approve --party riverside         the owner's decision
   privagg deploy start riverside            its parts, until Ctrl-C
 
 The coordinator adds --superlink HOST:PORT to `party`; then
@@ -34,6 +36,7 @@ The coordinator adds --superlink HOST:PORT to `party`; then
 [bold]All of it on one machine, for trying out[/bold]
 
   privagg deploy trial my.toml trial
+  privagg approve my.toml --all-sites --deployment trial
   privagg deploy up trial
 
 The guide with every step: examples/flower/README.md
@@ -42,6 +45,13 @@ The guide with every step: examples/flower/README.md
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The federation's file.")]
+TrustCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE=SHA256",
+        help="Code that the file names and that may run here: you have read it. Recorded.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A party's folder.")]
 
 
@@ -60,11 +70,17 @@ def party(
         str | None, typer.Option(help="A site's own data, in place of the configuration's path.")
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Labels of image data.")] = None,
+    trust_code: TrustCode = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for one that encrypts the owner's key.")
+    ] = False,
 ) -> None:
     """Make a party's folder with secrets of its own, and its public card.
 
     Run it where the party lives; what is there already is kept. The key holder makes the
-    encryption key here; its `encryption.key` is public and goes out with its card.
+    encryption key here; its `encryption.key` is public and goes out with its card. The owner's key,
+    owner.pem, signs approvals alone: no process that serves reads it, so keep it elsewhere if you
+    can.
 
     [bold]Examples[/bold]
 
@@ -75,14 +91,17 @@ def party(
     from privagg.deployment.joining import card_of, make_party
     from privagg.deployment.keys import make_key
 
-    federation, agreement = _agreed(config)
-    agreement.check(name)
     root = folder or Path(name)
+    federation, agreement = _agreed(config, root, trust_code)
+    agreement.check(name)
     made = make_party(
         root, name, agreement, config,
         data=None if data is None else _from_folder(data, root),
         labels=None if labels is None else _from_folder(labels, root), superlink=superlink,
+        passphrase=_new_passphrase(root) if passphrase else None,
     )  # fmt: skip
+    if trust_code:
+        _write_trust([made.party], federation)
     key_id = None
     if name == agreement.opener:
         key_id = make_key(made.party, federation.scheme, federation.parameters)
@@ -95,7 +114,10 @@ def party(
     if key_id is not None:
         pairs.append(("key", f"{made.party.encryption_key} (public: give it out with the card)"))
     console.facts(out, pairs)
-    console.note(f"next, once everybody's cards are here: privagg deploy join {root} *.card")
+    console.note(
+        f"next, once everybody's cards are here: privagg deploy join {root} *.card; then the owner "
+        f"approves: privagg approve --party {root}"
+    )
 
 
 def _from_folder(path: str, root: Path) -> str:
@@ -137,7 +159,7 @@ def join(
     from privagg.deployment.cards import Card, fingerprint, same_fingerprint
 
     held = _folder(folder)
-    federation, agreement = _agreed(held.party.federation_file)
+    federation, agreement = _agreed(held.party.federation_file, folder)
     read = [Card.read(path) for path in cards]
     if expect is not None and not same_fingerprint(expect, fingerprint(read)):
         raise DeploymentError(
@@ -276,6 +298,7 @@ def approve(
 def trial(
     config: ConfigPath,
     folder: Annotated[Path, typer.Argument(help="Where all parties' folders go.")],
+    trust_code: TrustCode = None,
 ) -> None:
     """Make every party's folder on this machine, for trying out: keys, certificates, cards, pins.
 
@@ -287,13 +310,18 @@ def trial(
     from privagg.deployment.trial import make_trial
 
     require_flower()
-    federation, agreement = _agreed(config)
+    federation, agreement = _agreed(config, folder, trust_code)
     made = make_trial(folder, config, agreement, federation.scheme, federation.parameters)
+    if trust_code:
+        _write_trust([party.party for party in made.parties.values()], federation)
     console.facts(
         console.console(),
         [("folder", f"{folder}/"), ("parties", ", ".join(made.parties))],
     )
-    console.note(f"next: privagg deploy up {folder}")
+    console.note(
+        f"next: privagg approve {config} --all-sites --deployment {folder}; then privagg deploy up "
+        f"{folder}"
+    )
 
 
 @app.command()
@@ -327,11 +355,63 @@ def _folder(path: Path) -> FlowerFolder:
     return folder_at(path)
 
 
-def _agreed(config: Path) -> tuple[Federation, Agreement]:
-    """The federation of a configuration, and what every party derives from it."""
+def _agreed(
+    config: Path, folder: Path | None = None, trusted: list[str] | None = None
+) -> tuple[Federation, Agreement]:
+    """The federation of a configuration, and what every party derives from it.
+
+    Args:
+        config: the configuration's path.
+        folder: a party's, whose approvals say what code may run.
+        trusted: `MODULE=SHA256` that its owner lets run before there is a ledger to say so.
+    """
     from privagg.cli.training import open_federation
     from privagg.deployment.joining import Agreement
 
-    federation = open_federation(config)
+    federation = open_federation(config, folder)
+    _trust(federation, trusted or [])
     agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
     return federation, agreement
+
+
+def _trust(federation: Federation, trusted: list[str]) -> None:
+    """Let the named code run in this process, if it is what lies here.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not trusted:
+        return
+    code = federation.factories()
+    for one in code:
+        if f"{one.module}={one.sha256}" not in trusted:
+            raise ConfigError(
+                f"{one.module} in {one.path} has SHA-256 {one.sha256}, and no --trust-code names "
+                "it; nothing was imported"
+            )
+    federation.trust(code)
+
+
+def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
+    """Record the trust in code in the ledgers of the new folders, under their owners' keys."""
+    from privagg.cli.approve import login, passphrase_for
+    from privagg.distributed.approving import FolderPlace, trust_at_first
+    from privagg.owner import read_owner_key
+
+    for folder in folders:
+        owner = read_owner_key(folder.owner_key, passphrase_for(folder.owner_key))
+        trust_at_first(FolderPlace(folder, owner), federation, who=login())
+
+
+def _new_passphrase(root: Path) -> str | None:
+    """A passphrase for a key that is yet to be made, asked for twice or from the environment."""
+    import os
+
+    from privagg.cli.approve import PASSPHRASE
+
+    if (root / "owner.pem").exists():
+        return None
+    given = os.environ.get(PASSPHRASE)
+    return given or str(
+        typer.prompt("passphrase of the owner's key", hide_input=True, confirmation_prompt=True)
+    )

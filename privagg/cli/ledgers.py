@@ -1,22 +1,20 @@
-"""`ledger`: what an institution's ledger says, whether it is whole, its budgets, key and copies."""
+"""`ledger`: what an institution's ledger says, whether it is whole, its key and copies."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from privagg.cli import console
-from privagg.cli.options import check_delta, exact
 from privagg.errors import ConfigError
 
 if TYPE_CHECKING:
     from privagg.privacy.ledger import Ledger
 
 app = typer.Typer(
-    help="Look into an institution's ledger, check it, copy it, change a budget or its key.",
+    help="Look into an institution's ledger, check it, copy it, change its key.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -344,38 +342,3 @@ def _signs(ledger: Ledger, key: Any) -> bool:
     from privagg.privacy.ledger import Verifier
 
     return Verifier.of(ledger.verifier.name, key) == ledger.verifier
-
-
-@app.command()
-def budget(
-    ledger: Location,
-    dataset: Annotated[str, typer.Option(help="Public name of the data set.")],
-    epsilon: Annotated[
-        Decimal, typer.Option("--epsilon", "-e", parser=exact, metavar="E", help="The new budget.")
-    ],
-    delta: Annotated[Decimal, typer.Option("--delta", "-d", parser=exact, metavar="D")],
-    key: Annotated[Path, typer.Option(help="The ledger's signing key (PEM).")],
-    who: Annotated[str, typer.Option(help="Who decided.")],
-    why: Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")],
-    unit: Annotated[str, typer.Option(help="record, site or person.")] = "record",
-) -> None:
-    """Set or change a data set's budget. What was spent stays spent.
-
-    [bold]Example[/bold]
-
-      privagg ledger budget out/ledgers/riverside.sqlite --key out/keys/riverside.pem
-      --dataset riverside --epsilon 2 --delta 1e-5 --who "Dr. Ito" --why "second study, vote 12"
-    """
-    from privagg.privacy.ledger import BudgetKey, Ledger
-    from privagg.privacy.unit import Unit
-    from privagg.report.figures import epsilon_text
-
-    check_delta(delta)
-    if unit not in {u.value for u in Unit}:
-        raise ConfigError(f"unknown unit {unit!r}; choose record, site or person")
-    opened = Ledger.open(ledger, signing_key=_key(key))
-    entry = opened.set_budget(BudgetKey(dataset, unit), epsilon, delta, who=who, why=why)
-    console.console().print(
-        f"entry {entry.index}: budget of {dataset} (unit: {unit}) is now ε = "
-        f"{epsilon_text(epsilon, 9)}", markup=False,
-    )  # fmt: skip

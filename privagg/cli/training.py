@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from privagg.cli import console
-from privagg.errors import ConfigError, DataError, MissingDependencyError
+from privagg.errors import ApprovalError, ConfigError, DataError, MissingDependencyError
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -20,6 +20,7 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configurat
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _QUIET_SECONDS = 2.5  # on an idle machine, loading compiled kernels takes less
+DEMO_OWNER = "whoever started the demo"
 RUNTIMES = ("local", "flower")
 
 TRAINING_MODULES = frozenset(
@@ -42,7 +43,11 @@ def init(
     _write(path, _packaged("template.toml"))
     out = console.console()
     out.print(f"wrote {path}", markup=False, soft_wrap=True)
-    out.print(f"next: name your sites and columns in it, then `privagg check {path}`", markup=False)
+    out.print(
+        f"next: name your sites and columns in it, then `privagg check {path}`, then as owner of "
+        f"the data `privagg approve {path} --all-sites`, then `privagg run {path}`",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def check(
@@ -70,6 +75,7 @@ def check(
     from privagg.cli.planview import describe, print_plan, require_budgets
 
     federation = open_federation(config)
+    _require_approved_code(federation)
     if site is not None and site not in federation.plan.names:
         raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
     findings = _findings(federation, site) if data else {}
@@ -93,6 +99,25 @@ def check(
             "Nothing was spent"
         )
     require_budgets(federation, facts)
+
+
+def _require_approved_code(federation: Federation) -> None:
+    """Say which code the configuration names; none is imported that no approval names.
+
+    Raises:
+        ApprovalError: the plan cannot be known without running such code.
+    """
+    if not federation.config_names_code:
+        return
+    allowed = federation.code
+    unknown = [one for one in federation.factories() if not allowed.allows(one)]
+    if unknown:
+        listed = "; ".join(f"{f.module}:{f.name} in {f.path}, SHA-256 {f.sha256}" for f in unknown)
+        raise ApprovalError(
+            f"{federation.source} names code that no approval in force covers, so nothing was "
+            f"imported and the plan is not known: {listed}. Read it; where it may run beside the "
+            f"data: privagg approve {federation.source} --all-sites"
+        )
 
 
 def _finding_line(finding: dict[str, Any]) -> Text:
@@ -136,7 +161,8 @@ def run(
 ) -> None:
     """Train: charge, encrypt, add, open, step, for every planned round; then write the report.
 
-    Budgets are checked before anything is spent. A round that cannot be opened stays charged.
+    Every site's owner approves first (`privagg approve`). Budgets are checked before anything is
+    spent. A round that cannot be opened stays charged.
     Ctrl-C stops after the round that is under way, with its model and report.
 
     [bold]Examples[/bold]
@@ -153,7 +179,7 @@ def run(
         raise ConfigError(f"--runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
     if runtime == "local" and (deployment or resume):
         raise ConfigError("--deployment and --resume belong to --runtime flower")
-    federation = open_federation(config)
+    federation = open_federation(config, deployment)
     if runtime == "local":
         _train(federation, as_json=as_json)
         return
@@ -174,12 +200,17 @@ def demo(
     """Three hospitals train one breast-cancer model; nothing is downloaded.
 
     Writes the hospitals' tables and the configuration into the output folder, so that you can
-    change it and run it again with `privagg run`.
+    change it, approve it and run it again.
     """
     path = write_demo(output, scheme=scheme)
     if not as_json:
-        console.note(f"the configuration is {path}; change it and run `privagg run {path}`")
-    _train(open_federation(path), as_json=as_json)
+        console.note(
+            f"the configuration is {path}; the demo approves it for its own three hospitals. "
+            f"Change it, then `privagg approve {path} --all-sites` and `privagg run {path}`"
+        )
+    federation = open_federation(path)
+    federation.approve(who=DEMO_OWNER, why="privagg demo")
+    _train(federation, as_json=as_json)
 
 
 def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
@@ -302,8 +333,12 @@ def _result_json(result: RunResult) -> dict[str, Any]:
     }
 
 
-def open_federation(path: Path) -> Federation:
+def open_federation(path: Path, deployment: Path | None = None) -> Federation:
     """The federation of a configuration file.
+
+    Args:
+        path: the file.
+        deployment: the folder of a party or a trial, whose approvals say what code may run.
 
     Raises:
         MissingDependencyError: what training needs is not installed.
@@ -312,7 +347,14 @@ def open_federation(path: Path) -> Federation:
         from privagg.federation import Federation
     except ImportError as error:
         raise _missing(error) from error
-    return Federation.from_toml(path)
+    if deployment is None:
+        return Federation.from_toml(path)
+    from privagg.deployment.layout import PartyFolder
+    from privagg.distributed.folders import code_in
+
+    whole = deployment / "coordinator"
+    folder = PartyFolder(whole if whole.is_dir() else deployment)
+    return Federation.from_toml(path, code=code_in(folder))
 
 
 def _missing(error: ImportError) -> Exception:

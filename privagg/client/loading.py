@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from privagg.client.data import DatasetRecords, Records, load_images, load_table
+from privagg.client.factories import ApprovedCode, look_at
 from privagg.client.features import TableSchema
 from privagg.errors import ConfigError
 
@@ -55,7 +55,13 @@ Source = TableSource | ImageSource | DatasetSource
 
 
 def load_records(
-    source: Source, base: Path, data: str, labels: str | None = None, *, public: bool = False
+    source: Source,
+    base: Path,
+    data: str,
+    labels: str | None = None,
+    *,
+    public: bool = False,
+    code: ApprovedCode | None = None,
 ) -> Records:
     """Reads one party's records.
 
@@ -65,8 +71,10 @@ def load_records(
         data: path of the table or of the images; for a data set `package.module:factory`.
         labels: path of the images' labels.
         public: True only where the owner declares the records public.
+        code: what may be imported for a factory; None only where the caller wrote `data` itself.
 
     Raises:
+        ApprovalError: the factory is not among `code`; nothing was imported.
         ConfigError: a path or factory does not exist.
         DataError: what is there cannot be read, or does not fit the declaration.
     """
@@ -84,14 +92,14 @@ def load_records(
             public=public,
         )
     return DatasetRecords(
-        _make_dataset(data), input_shape=source.shape, classes=source.classes, public=public
+        _make_dataset(data, code), input_shape=source.shape, classes=source.classes, public=public
     )
 
 
-def _make_dataset(factory: str) -> Any:
-    module, _, name = factory.partition(":")
+def _make_dataset(factory: str, code: ApprovedCode | None) -> Any:
+    allowed = ApprovedCode.of(look_at(factory)) if code is None else code
     try:
-        return getattr(importlib.import_module(module), name)()
+        return allowed.load(factory)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"data set {factory!r} cannot be made ({error}); it must read "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import math
@@ -17,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from privagg.client.factories import ApprovedCode, look_at
 from privagg.client.torch_state import layer_randomness
-from privagg.errors import ModelError
+from privagg.errors import ConfigError, ModelError
 
 Vector = npt.NDArray[np.float64]
 
@@ -44,7 +44,12 @@ class ModelSpec(BaseModel):
 
 
 def build_model(
-    spec: ModelSpec | str, input_shape: tuple[int, ...], classes: int, *, seed: int = 0
+    spec: ModelSpec | str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    seed: int = 0,
+    code: ApprovedCode | None = None,
 ) -> nn.Module:
     """Builds a model whose initial parameters follow from a public seed.
 
@@ -53,18 +58,21 @@ def build_model(
         input_shape: shape of one record's input.
         classes: number of classes; 2 gives one logit in the built-in models.
         seed: public seed of the initial parameters. The logistic model starts at zero.
+        code: what may be imported for a factory; None only where the caller wrote `spec` itself,
+            and so decides that its module runs.
 
     Returns:
         A float32 model on the CPU that maps `(B, *input_shape)` to `(B, 1)` or `(B, classes)`,
         in which no layer mixes records.
 
     Raises:
+        ApprovalError: its factory is not among `code`; nothing was imported.
         ModelError: the model cannot be built, mixes records, or has another output.
     """
     spec = ModelSpec(kind=spec) if isinstance(spec, str) else spec
     try:
         with layer_randomness(seed):
-            model = _built(spec, input_shape, classes)
+            model = _built(spec, input_shape, classes, code)
             require_separable(model, input_shape, classes)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
@@ -77,7 +85,9 @@ def build_model(
     return model
 
 
-def _built(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _built(
+    spec: ModelSpec, input_shape: tuple[int, ...], classes: int, code: ApprovedCode | None
+) -> nn.Module:
     outputs = 1 if classes == 2 else classes
     if spec.kind == "logistic":
         return _logistic(input_shape, outputs)
@@ -86,7 +96,7 @@ def _built(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Mo
     if spec.kind == "cnn":
         return _cnn(input_shape, spec.channels, outputs)
     if ":" in spec.kind:
-        return _from_factory(spec, input_shape, classes)
+        return _from_factory(spec, input_shape, classes, code)
     raise ModelError(
         f"unknown model {spec.kind!r}; use 'logistic', 'mlp', 'cnn' or 'package.module:factory'"
     )
@@ -133,11 +143,15 @@ def _cnn(input_shape: tuple[int, ...], channels: tuple[int, int], outputs: int) 
     return nn.Sequential(*features, nn.Linear(width, outputs))
 
 
-def _from_factory(spec: ModelSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    module_name, _, name = spec.kind.partition(":")
+def _from_factory(
+    spec: ModelSpec, input_shape: tuple[int, ...], classes: int, code: ApprovedCode | None
+) -> nn.Module:
     try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+        allowed = ApprovedCode.of(look_at(spec.kind)) if code is None else code
+        factory: Callable[..., Any] = allowed.load(spec.kind)
         accepted = inspect.signature(factory).parameters
+    except ConfigError as error:
+        raise ModelError(f"model {spec.kind!r} cannot be imported: {error}") from error
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(
             f"model {spec.kind!r} cannot be imported ({error}); it must read "

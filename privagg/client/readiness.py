@@ -1,18 +1,25 @@
-"""What a site says before a job begins: whether its budget has room for all of it."""
+"""What a site says before a job begins: whether it is approved and its budget has room."""
 
 from __future__ import annotations
 
+from privagg.errors import ApprovalError
 from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.plan import TrainingPlan
 
 
 def budget_problem(ledger: Ledger, plan: TrainingPlan, site: str) -> str:
-    """Why a whole job does not fit the budget of a site's data set; empty where it fits.
+    """Why a site cannot take part in a whole job; empty where it can.
+
+    Either no approval of the owner covers the plan, or the data set's budget has no room for it.
 
     Raises:
         LedgerError: the data set has no budget.
     """
     key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    try:
+        ledger.require_approval(key, plan.digest)
+    except ApprovalError as error:
+        return str(error)
     projection = ledger.project(key, plan.total_committed(site))
     if projection.fits:
         return ""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from privagg.client.closing import Closing, noise_text
 from privagg.client.readiness import budget_problem
 from privagg.errors import (
+    ApprovalError,
     BudgetExceededError,
     CohortError,
     DataError,
@@ -51,7 +52,7 @@ from privagg.messages import (
     refusal_text,
 )
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import ChargeRequest, Ledger, Receipt
+from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness
 from privagg.secure.contributors import bitmap_of
@@ -257,6 +258,10 @@ class Site:
         self.ledger.store_upload(receipt, upload)
         return upload
 
+    @property
+    def _budget_key(self) -> BudgetKey:
+        return BudgetKey(self._terms.dataset, self._plan.unit.value)
+
     def _train(self, parameters: FloatVector, header: RoundStart) -> IntVector:
         """Whatever goes wrong in training may depend on records, so none of it leaves the site."""
         try:
@@ -287,6 +292,7 @@ class Site:
         if self.identity.name not in cohort:
             raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
         self._closing.require_asked(header)
+        self.ledger.require_approval(self._budget_key, self._plan.digest)
 
     def _read_model(self, message: Message) -> FloatVector:
         expected = 8 * self._plan.dimension
@@ -397,6 +403,7 @@ def _reason(error: PrivaggError) -> RefusalReason:
         (ReceiptError, "spent-attempt"),
         (KeyMismatchError, "key"),
         (WrongRoundError, "plan"),
+        (ApprovalError, "plan"),
         (CohortError, "cohort"),
         (LedgerTamperedError, "ledger"),
     )

@@ -27,6 +27,7 @@ from privagg.deployment.flowerfolder import NODE_PORT, FlowerFile, FlowerFolder
 from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_new, write_whole
 from privagg.deployment.nodekeys import make_node_key, public_line
 from privagg.errors import ConfigError, DeploymentError, UnknownPartyError
+from privagg.owner import make_owner_key
 
 if TYPE_CHECKING:  # with them comes torch, which what starts the parts must not wait for
     from privagg.config import Config
@@ -114,6 +115,7 @@ def make_party(
     data: str | None = None,
     labels: str | None = None,
     superlink: str | None = None,
+    passphrase: str | None = None,
 ) -> FlowerFolder:
     """Make a party's folder with secrets of its own; what is there already is kept.
 
@@ -124,6 +126,7 @@ def make_party(
         config: the configuration's path.
         data, labels: a site's own files, in place of the configuration's.
         superlink: `host:port` where nodes will reach the SuperLink; coordinator only.
+        passphrase: encrypts the owner's key.
 
     Raises:
         UnknownPartyError: the configuration knows no such party.
@@ -143,11 +146,25 @@ def make_party(
     )
     folder = FlowerFolder(party)
     folder.make_app_secret()
+    _make_owner(party, passphrase)
     if superlink is not None:
         _make_server(folder, agreement.federation, superlink)
     elif not folder.node_key.exists():
         write_new(folder.node_key, make_node_key(), secret=True)
     return folder
+
+
+def _make_owner(party: PartyFolder, passphrase: str | None) -> None:
+    """The owner's key, and a ledger that pins it from its first entry, where there are none."""
+    from privagg.privacy.ledger import Ledger  # what starts the parts need not wait for it
+    from privagg.privacy.ledger.approvals import public_hex
+
+    if party.owner_key.exists() or party.ledger.exists():
+        return
+    owner, identity = make_owner_key(party.owner_key, passphrase), party.identity()
+    Ledger.create(
+        party.ledger, identity.name, signing_key=identity.key, owner_key=public_hex(owner)
+    ).close()
 
 
 def _make_server(folder: FlowerFolder, federation: str, superlink: str) -> None:

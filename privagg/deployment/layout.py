@@ -5,9 +5,12 @@
       party.toml         who this is: name, the configuration's path, a site's own data
       pins.toml          what it believes: everybody's identity keys, plan digest, key id
       identity.pem       secret: Ed25519 key that signs its messages and its ledger (PKCS#8, 0600)
+      owner.pem          secret: Ed25519 key that signs what the owner approves (0600); may be
+                         encrypted, and kept elsewhere: no process that serves reads it
       encryption.key     public: the federation's encryption key, which the opener made
       decryption.key     secret: opener only (0600)
       ledger.sqlite      a site's privacy ledger; at the coordinator, the record of its runs
+      ledger.records     a site's own: keyed hashes of its records, to recognise them (0600)
       openings.sqlite    opener only: what was opened, for good
       checkpoints.sqlite checkpoints of the other parties' ledgers that it keeps
       out/               coordinator only: models, reports, bundles, a folder for each run
@@ -114,6 +117,11 @@ class PartyFolder:
     def identity_key(self) -> Path:
         """Secret: signs messages and the ledger."""
         return self.root / "identity.pem"
+
+    @property
+    def owner_key(self) -> Path:
+        """Secret: signs approvals, and is read by `privagg approve` alone."""
+        return self.root / "owner.pem"
 
     @property
     def encryption_key(self) -> Path:

@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 
 from privagg.client.data import Records
+from privagg.client.factories import ApprovedCode, code_approved_in
 from privagg.client.loading import load_records
 from privagg.config import load_config
 from privagg.deployment.layout import PartyFolder, PinsFile, write_whole
 from privagg.errors import ConfigError, KeyMismatchError, PlanError
 from privagg.federation import Federation
-from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.ledger import CheckpointKeeper, Ledger
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.round import Job
@@ -65,7 +66,7 @@ def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Han
         roster=folder.pins().pinned_roster,
         key=encryption_key_in(folder, federation),
         ledger=federation.open_ledger_at(folder.ledger, identity),
-        records=_records(folder, federation, name),
+        records=records_in(folder, federation, name),
         randomness=randomness or SystemRandomness(),
         decryption=(decryption_key_in(folder, federation), folder.openings) if opens else None,
     ).handle
@@ -81,10 +82,10 @@ def open_federation(folder: PartyFolder) -> Federation:
     folder.require_pinned_configuration()
     path, pins = folder.federation_file, folder.pins()
     config, base = load_config(path), path.resolve().parent
-    kept = _kept_plan(folder, pins)
+    code, kept = code_in(folder), _kept_plan(folder, pins)
     if kept is not None:
-        return Federation(config, base=base, plan=kept)
-    federation = Federation(config, base=base)
+        return Federation(config, base=base, plan=kept, code=code, source=path)
+    federation = Federation(config, base=base, code=code, source=path)
     if federation.plan.digest != pins.plan_digest:
         raise ConfigError(
             f"{path} stands for plan {federation.plan.digest[:16]}..., pinned is "
@@ -92,6 +93,13 @@ def open_federation(folder: PartyFolder) -> Federation:
         )
     write_whole(folder.root / PLAN_NAME, federation.plan.canonical_json.encode())
     return federation
+
+
+def code_in(folder: PartyFolder) -> ApprovedCode:
+    """What the approvals in force in a party's own ledger let be imported."""
+    if not folder.ledger.exists():
+        return ApprovedCode()
+    return code_approved_in(Ledger.open(folder.ledger))
 
 
 def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
@@ -144,13 +152,20 @@ def _check_key(folder: PartyFolder, key: EncryptionKey) -> None:
         )
 
 
-def _records(folder: PartyFolder, federation: Federation, name: str) -> Records:
-    """The site's own data: where its folder says, else where the configuration says."""
+def records_in(folder: PartyFolder, federation: Federation, name: str) -> Records:
+    """The site's own data: where its folder says, else where the configuration says.
+
+    Raises:
+        ApprovalError: a factory makes them, and no approval names it.
+        ConfigError, DataError: they cannot be read as declared.
+    """
     party = folder.party()
     if party.data is None:
         section = next(site for site in federation.config.sites if site.name == name)
         return federation.records_of(section)
-    return load_records(federation.config.data.source, folder.root, party.data, party.labels)
+    return load_records(
+        federation.config.data.source, folder.root, party.data, party.labels, code=federation.code
+    )
 
 
 def open_coordinator(

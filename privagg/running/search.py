@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from privagg.audit.bundle import NAME as BUNDLE_NAME
 from privagg.audit.bundle import ReportBundle
-from privagg.config import Config, TuningSection, parse_config
+from privagg.config import Config, parse_config
 from privagg.errors import BudgetExceededError, ConfigError, SearchError
 from privagg.privacy.randomness import Randomness
 from privagg.report import write_report
@@ -85,6 +85,7 @@ class Search:
 
     Raises:
         ConfigError: no grid, no public table, or a candidate's settings cannot be used.
+        ApprovalError: an owner has not approved every candidate.
         BudgetExceededError: a budget is too small for all candidates together.
     """
 
@@ -105,9 +106,10 @@ class Search:
         self._randomness = randomness
         self.candidates = [
             Candidate(f"{self.name}-{number}", settings, federation.with_config(config))
-            for number, (settings, config) in enumerate(_grid(federation.config, tuning), start=1)
+            for number, (settings, config) in enumerate(grid_of(federation.config), start=1)
         ]
         for candidate in self.candidates:
+            candidate.federation.require_approvals()
             candidate.federation.rehearse()  # refuses a model before any candidate is charged
         if randomness.secure:
             self._check_budgets()
@@ -123,7 +125,7 @@ class Search:
                     f"{name!r} from epsilon {before} to {after}, beyond its budget of {budget}; "
                     "nothing was spent. privacy.epsilon is what one candidate may cost: lower it, "
                     "shorten the grid, or agree with the owners on a larger budget "
-                    "(privacy.budget_epsilon for new ledgers, else `privagg ledger budget`)"
+                    "(privacy.budget_epsilon, or `privagg approve --budget`)"
                 )
 
     def drive(self, on_candidate: OnCandidate | None = None) -> SearchResult:
@@ -229,9 +231,12 @@ class Search:
         evidence.write(result.bundle)
 
 
-def _grid(config: Config, tuning: TuningSection) -> list[tuple[dict[str, Any], Config]]:
+def grid_of(config: Config) -> list[tuple[dict[str, Any], Config]]:
     """Every combination of the grid's values, each a configuration that was checked."""
-    found = []
+    found: list[tuple[dict[str, Any], Config]] = []
+    tuning = config.tuning
+    if tuning is None:
+        return found
     for values in product(*tuning.grid.values()):
         settings = dict(zip(tuning.grid, values, strict=True))
         facts = config.model_dump(exclude_unset=True, exclude={"tuning"})

@@ -91,6 +91,7 @@ def open_party(folder: Path, name: str) -> Any:
     from privagg.privacy.randomness import SystemRandomness
     from privagg.running.holding import make_key_holder
     from privagg.runtime.flower.mod import Seat
+    from tests.approvals import approve_plan
 
     plan, roster, scheme, key = world(folder)
     identity = Identity.load_or_create(name, folder / f"{name}.pem")
@@ -107,7 +108,7 @@ def open_party(folder: Path, name: str) -> Any:
     else:
         ledger = Ledger.create(path, name, signing_key=identity.key)
         unit = BudgetKey(name, plan.unit.value)
-        ledger.set_budget(unit, Decimal(100), plan.delta, who=name, why="benchmark")
+        approve_plan(ledger, unit, plan.digest, Decimal(100), plan.delta)
     pins = Pins(
         roster=roster,
         coordinator=COORDINATOR,

@@ -41,6 +41,7 @@ from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.optimizers import make_optimizer
+from tests.approvals import approve_plan
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 
@@ -153,8 +154,8 @@ class Replay:
         key = self._identities[name].key
         ledger = Ledger.create(path, name, signing_key=key, accountant=accountant)
         privacy = self.federation.config.privacy
-        ledger.set_budget(
-            self._budget_key(name), privacy.budget, privacy.delta, who=name, why="benchmark"
+        approve_plan(
+            ledger, self._budget_key(name), self.plan.digest, privacy.budget, privacy.delta
         )
         return ledger
 

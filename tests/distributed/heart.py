@@ -11,6 +11,7 @@ import numpy as np
 from privagg.deployment.joining import Agreement
 from privagg.deployment.trial import Trial, make_trial
 from privagg.federation import Federation
+from tests.approvals import approved_trial
 
 SITES = {"cleveland": 40, "hungarian": 34, "switzerland": 16, "va": 24}
 COLUMNS = ("age", "trestbps", "chol", "thalach", "oldpeak", "sex", "fbs", "exang", "cp", "restecg")
@@ -100,4 +101,5 @@ def make_deployment(config: Path, root: Path) -> Trial:
     """Every party's folder, with keys, cards and pins."""
     federation = Federation.from_toml(config)
     agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
-    return make_trial(root, config, agreement, federation.scheme, federation.parameters)
+    trial = make_trial(root, config, agreement, federation.scheme, federation.parameters)
+    return approved_trial(trial)

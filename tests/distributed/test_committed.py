@@ -17,6 +17,7 @@ from privagg.distributed.folders import run_folder
 from privagg.round import RoundOutcome
 from privagg.running.committed import CommittedSpending
 from privagg.running.results import RoundReport
+from tests.approvals import approved
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import SITES, write_federation
 
@@ -32,7 +33,7 @@ def test_it_is_what_every_ledger_says_after_each_round(tmp_path: Path) -> None:
         assert committed.after(report.outcome) == spent, "an attempt that is told again counts once"
         seen.append(spent["va"])
 
-    federation.run(on_round=compare)
+    approved(federation).run(on_round=compare)
     assert len(seen) == 3
     assert 0 < seen[0] < seen[1] < seen[2] < Decimal("Infinity")
 

@@ -46,6 +46,7 @@ from privagg.privacy.randomness import DeterministicRandomness
 from privagg.running.local import Run
 from privagg.runtime.flower.transport import Patience
 from privagg.transport import Reply, Transport
+from tests.approvals import approved
 from tests.distributed.deterministic import note_of
 from tests.distributed.heart import SEED, SITES, make_deployment, write_federation
 from tests.distributed.story import story
@@ -250,7 +251,7 @@ def check_against_one_process(
     charged = {name: _charged_rounds(ledger_of(trial, name)) for name in SITES}
     missing = {(r["round"], n) for r in rounds for n in SITES if n not in r["survivors"]}
     unheard = {(number, name) for number, name in missing if number not in charged[name]}
-    federation = Federation.from_toml(config)
+    federation = approved(Federation.from_toml(config))
     local = Run(federation, DeterministicRandomness(SEED), run)
     local.coordinator.transport = Kept(
         local.coordinator.transport, local.roster, missing - unheard, unheard

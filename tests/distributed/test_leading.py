@@ -18,6 +18,7 @@ from privagg.privacy.randomness import DeterministicRandomness
 from privagg.running.results import RunResult
 from privagg.runtime.flower.inprocess import Faults
 from privagg.transport import Handler
+from tests.approvals import approved
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import SEED, SITES, write_federation
 from tests.distributed.story import story
@@ -45,7 +46,8 @@ class Local:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
     folder = tmp_path_factory.mktemp("local")
-    federation = Federation.from_toml(write_federation(folder, rounds=3, scheme="plaintext"))
+    path = write_federation(folder, rounds=3, scheme="plaintext")
+    federation = approved(Federation.from_toml(path))
     return Local(federation, federation.run(randomness=DeterministicRandomness(SEED), run_id=RUN))
 
 

@@ -160,6 +160,7 @@ def _rows_of_bundle(bundle: Bundle, target: Connection) -> None:
         "owner": walked.owner,
         "origin": walked.state.origin,
         "verifier": walked.state.owner_verifier,
+        **walked.state.owner_rows(),
     }
     for name, value in facts.items():
         schema.write_meta(target, name, value)

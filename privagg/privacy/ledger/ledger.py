@@ -21,6 +21,7 @@ from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import copying, log, schema
+from privagg.privacy.ledger.approvals import approved
 from privagg.privacy.ledger.composition import compose, is_beyond
 from privagg.privacy.ledger.copying import require_empty
 from privagg.privacy.ledger.entries import Entry
@@ -86,6 +87,7 @@ class Ledger(LedgerWriting):
         signing_key: Ed25519PrivateKey,
         accountant: Accountant | None = None,
         clock: Callable[[], datetime] | None = None,
+        owner_key: str = "",
     ) -> Self:
         """Create an empty ledger for `owner` and open it.
 
@@ -95,6 +97,9 @@ class Ledger(LedgerWriting):
             signing_key: signs every checkpoint; its public key identifies the ledger.
             accountant: interprets events; the certified one by default.
             clock: the present, for tests.
+            owner_key: hex of the public key that owner's acts are signed with. With one, budgets
+                are set and charges taken under approvals alone; without, until the first approval
+                introduces a key.
 
         Raises:
             LedgerError: there is a ledger already, or the location cannot be used.
@@ -115,8 +120,9 @@ class Ledger(LedgerWriting):
             for name, value in facts.items():
                 schema.write_meta(connection, name, value)
             created = Created(
-                owner=owner, origin=origin, verifier=verifier.encode(), software=SOFTWARE
-            )
+                owner=owner, origin=origin, verifier=verifier.encode(), software=SOFTWARE,
+                owner_key=owner_key,
+            )  # fmt: skip
             empty = log.Head(owner, State(), Frontier(), "")
             log.append(connection, empty, created, keys=(signing_key,), now=now)
         return cls(store, verifier, signing_key, accountant or default_accountant(), clock)
@@ -205,7 +211,8 @@ class Ledger(LedgerWriting):
         `Decimal("Infinity")` allows releases without any guarantee.
 
         Raises:
-            LedgerError: a value out of range.
+            LedgerError: a value out of range, or an owner's key is pinned: then only an approval
+                sets a budget.
         """
         values = {
             "dataset": key.dataset, "unit": key.unit, "epsilon": epsilon, "delta": delta,
@@ -214,6 +221,11 @@ class Ledger(LedgerWriting):
         change = payload_of("budget", values)
         assert isinstance(change, BudgetSet)
         with self._writing() as (connection, head):
+            if head.state.owner_key:
+                raise LedgerError(
+                    f"budgets of {head.owner!r} are set by its owner's approval alone: see "
+                    "`privagg approve --help`"
+                )
             account = log.read_account(connection, head, change.key)
             return self._append(connection, head, change, account=account).entry
 
@@ -252,6 +264,7 @@ class Ledger(LedgerWriting):
             The receipt that training needs.
 
         Raises:
+            ApprovalError: an owner's key is pinned, and no approval covers the plan today.
             BudgetExceededError: the budget is missing or too small; nothing was written.
             LedgerError: this attempt was charged with other contents; use a new attempt.
             UnknownEventError, CertificationError: the accountant cannot bound the event.
@@ -268,6 +281,7 @@ class Ledger(LedgerWriting):
                         "fresh sampling or noise needs a new attempt"
                     )
                 return log.receipt_for(connection, head, earlier)
+            self._require_approved(head, request.key, request.plan_digest)
             account = _required(log.read_account(connection, head, request.key), request.key)
             projection = self._projection(account, request.event)
             if not projection.fits:
@@ -289,6 +303,10 @@ class Ledger(LedgerWriting):
                 checkpoint=added.note,
                 path=tuple(step.hex() for step in added.path),
             )
+
+    def _require_approved(self, head: log.Head, key: BudgetKey, plan_digest: str) -> None:
+        if head.state.owner_key:
+            approved(head.state, head.owner, key, plan_digest, self._today())
 
     def _warm_up(self, request: ChargeRequest) -> None:
         """Bound epsilon before the write lock is taken, so that other writers need not wait.

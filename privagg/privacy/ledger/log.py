@@ -27,7 +27,7 @@ from privagg.privacy.ledger.entries import Entry, timestamp
 from privagg.privacy.ledger.filed import Filed
 from privagg.privacy.ledger.merkle import Frontier
 from privagg.privacy.ledger.notes import Verifier
-from privagg.privacy.ledger.payloads import BudgetKey, Payload
+from privagg.privacy.ledger.payloads import Approval, BudgetKey, Payload
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.state import Account, State
 
@@ -125,10 +125,22 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
         raise LedgerTamperedError(
             f"the last signed checkpoint does not cover the {row.size} entries stored"
         )
-    state = State(row.size, origin, named, _digests(connection))
+    approvals = _approvals(facts)
+    owner_key = facts.get("owner_key", "")
+    state = State(row.size, origin, named, _digests(connection), owner_key, approvals)
     if state.digest() != entry.state:
         raise LedgerTamperedError("the running totals are not those that the last entry commits to")
     return Head(owner, state, frontier, note)
+
+
+def _approvals(facts: Mapping[str, str]) -> tuple[Approval, ...]:
+    """The approvals that a ledger's meta rows say are in force; the state's digest covers them."""
+    stored = facts.get("approvals", "[]").encode("utf-8", "surrogatepass")
+    try:
+        rows = canonical.loads(stored, what="the approvals")
+        return tuple(Approval.model_validate(row) for row in rows)
+    except (ValueError, TypeError) as error:
+        raise LedgerTamperedError(f"the stored approvals cannot be read: {error}") from error
 
 
 def append(
@@ -150,8 +162,9 @@ def append(
         now: the present.
         account: the account that the payload concerns, as stored.
     """
-    state, following = head.state.apply(payload, account)
-    entry = Entry(head.size, timestamp(now, payload), payload, state.digest())
+    time = timestamp(now, payload)
+    state, following = head.state.apply(payload, account, time[:10])
+    entry = Entry(head.size, time, payload, state.digest())
     body = entry.body()
     if len(body) > canonical.MAX_BYTES // 4:
         raise LedgerError(f"an entry of {len(body)} bytes is too large; record less in its facts")
@@ -160,6 +173,9 @@ def append(
     write_entry(connection, entry, body)
     write_nodes(connection, completed)
     connection.execute(_ADD_NOTE, {"size": frontier.size, "note": note})
+    if state.owner_rows() != head.state.owner_rows():
+        for name, value in state.owner_rows().items():
+            schema.write_meta(connection, name, value)
     connection.execute(_MOVE_END, {"size": frontier.size, "frontier": head.frontier.to_bytes()})
     if following is not None and following != account:
         write_account(connection, following, new=account is None)

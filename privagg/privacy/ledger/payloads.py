@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +20,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    model_validator,
 )
 
 from privagg.errors import LedgerError
@@ -49,6 +51,10 @@ Name = Annotated[
 ]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+Day = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(lambda d: str(date.fromisoformat(d)))
+]
 Natural = Annotated[int, Field(ge=0, lt=1 << 53)]
 Facts = Annotated[dict[str, Any], BeforeValidator(canonical.facts)]
 Exact = Annotated[
@@ -107,6 +113,106 @@ class Created(Payload):
     origin: Name
     verifier: Name
     software: Text
+    owner_key: Hex32 | Literal[""] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Payload.to_json`; a ledger that pins no owner's key is written as it always was."""
+        value = super().to_json()
+        if not self.owner_key:
+            del value["owner_key"]
+        return value
+
+
+class Code(BaseModel):
+    """A module that may be imported, by what its source files say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    module: Name
+    sha256: Hex32
+
+
+class OwnersAct(Payload):
+    """What the data's owner decided, signed with a key that no serving process holds."""
+
+    name: Name
+    who: Name
+    why: Text
+    owner_key: Hex32
+    signature: Hex64
+
+    def signed_bytes(self, origin: str) -> bytes:
+        """What the owner's key signs: the whole act, in the ledger that it stands in."""
+        value = self.to_json()
+        del value["signature"]
+        return canonical.dumps({"act": self.kind, "format": 1, "ledger": origin, "says": value})
+
+
+class Approval(OwnersAct):
+    """The owner lets plans use a data set and sets its budget, or lets code run, or both.
+
+    Args:
+        name: of this act, random.
+        who, why: the person, and the analyst or purpose.
+        until: last day, UTC.
+        job: `plan`; `tune`, whose candidates are all of `plans`; `code` alone, of a party whose
+            records nobody uses.
+        plans: digests.
+        total: epsilon that all plans together cost a data set of which nothing was spent.
+        dataset, unit, epsilon, delta: the budget over all jobs; None where `job` is `code`.
+        code: modules that may be imported for it.
+        acted_for: parties for whom one person acted at once, on one machine; else empty.
+        overlaps: why it is right that records count under two names; empty where none do.
+    """
+
+    kind: ClassVar[str] = "approval"
+
+    until: Day
+    job: Literal["plan", "tune", "code"]
+    plans: Annotated[tuple[Hex32, ...], Field(max_length=1000)]
+    total: Exact
+    dataset: Name | None
+    unit: Name | None
+    epsilon: Exact | None
+    delta: Delta | None
+    code: Annotated[tuple[Code, ...], Field(max_length=1000)]
+    acted_for: Annotated[tuple[Name, ...], Field(max_length=10000)]
+    overlaps: Text
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        budget = (self.dataset, self.unit, self.epsilon, self.delta)
+        if self.job == "code" and (self.plans or any(part is not None for part in budget)):
+            raise ValueError("an approval of code alone names no plan and no budget")
+        if self.job != "code" and (not self.plans or None in budget):
+            raise ValueError("an approval of plans names a data set and its budget")
+        return self
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    @property
+    def key(self) -> BudgetKey | None:
+        if self.dataset is None or self.unit is None:
+            return None
+        return BudgetKey(self.dataset, self.unit)
+
+    def covers(self, key: BudgetKey, plan_digest: str, day: str) -> bool:
+        """Whether a charge of this plan to this budget is approved on a day (`YYYY-MM-DD`)."""
+        return key == self.key and plan_digest in self.plans and day <= self.until
+
+
+class Withdrawal(OwnersAct):
+    """The owner takes an approval back; what was charged stays charged."""
+
+    kind: ClassVar[str] = "withdrawal"
+
+    approval: Name
+
+    @property
+    def subject(self) -> str:
+        return self.approval
 
 
 class BudgetSet(Payload):
@@ -317,8 +423,8 @@ class Restored(Payload):
 KINDS: dict[str, type[Payload]] = {
     cls.kind: cls
     for cls in (
-        Created, BudgetSet, Charge, Consumed, UploadStored, Realised, Aborted, Opened, Released,
-        Tuning, RunStarted, RoundEnded, RunFinished, KeyRotated, Restored,
+        Created, Approval, Withdrawal, BudgetSet, Charge, Consumed, UploadStored, Realised, Aborted,
+        Opened, Released, Tuning, RunStarted, RoundEnded, RunFinished, KeyRotated, Restored,
     )
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical, log, schema
+from privagg.privacy.ledger.approvals import approved
 from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.copying import back_up
@@ -22,6 +24,7 @@ from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.filed import Filed
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import (
+    Approval,
     BudgetKey,
     Charge,
     Realised,
@@ -87,6 +90,37 @@ class LedgerReading:
         """The public key that signs the ledger now, under the log's origin as its name."""
         with self._store.read() as connection:
             return Verifier.parse(self._head(connection).state.owner_verifier)
+
+    @property
+    def origin(self) -> str:
+        """The log's own name, which owner's acts are signed for."""
+        with self._store.read() as connection:
+            return self._head(connection).state.origin
+
+    @property
+    def owner_key(self) -> str:
+        """Hex of the key that owner's acts are signed with; empty where none is pinned."""
+        with self._store.read() as connection:
+            return self._head(connection).state.owner_key
+
+    def approvals(self, day: str | None = None) -> tuple[Approval, ...]:
+        """The approvals in force on a day (`YYYY-MM-DD`), today by default; oldest first."""
+        day = day or self._today()
+        with self._store.read() as connection:
+            return tuple(a for a in self._head(connection).state.approvals if a.until >= day)
+
+    def require_approval(self, key: BudgetKey, plan_digest: str) -> Approval:
+        """The approval under which a plan may use a data set today.
+
+        Raises:
+            ApprovalError: there is none, or it is over or withdrawn.
+        """
+        with self._store.read() as connection:
+            head = self._head(connection)
+        return approved(head.state, head.owner, key, plan_digest, self._today())
+
+    def _today(self) -> str:
+        return datetime.now(UTC).strftime("%Y-%m-%d")
 
     def keys(self) -> list[BudgetKey]:
         """Every data set and unit that has a budget, sorted."""

@@ -13,18 +13,24 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
+
 from privagg.errors import LedgerTamperedError
+from privagg.identity import verify_signature
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import compose, event_to_json, is_beyond
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.payloads import (
+    Approval,
     BudgetKey,
     BudgetSet,
     Charge,
     Created,
     KeyRotated,
+    OwnersAct,
     Payload,
+    Withdrawal,
 )
 
 
@@ -79,13 +85,13 @@ class Account:
             accountant=value["accountant"],
         )
 
-    def with_budget(self, change: BudgetSet) -> Account:
+    def with_budget(self, epsilon: Decimal, delta: Decimal) -> Account:
         """The account under a changed budget; what was spent stays spent."""
-        same = change.delta == self.delta
+        same = delta == self.delta
         return replace(
             self,
-            epsilon_budget=change.epsilon,
-            delta=change.delta,
+            epsilon_budget=epsilon,
+            delta=delta,
             epsilon_spent=self.epsilon_spent if same or not self.charges else None,
         )
 
@@ -108,26 +114,45 @@ class State:
         size: how many entries were applied.
         owner_verifier: the verifier key that signs the log now, encoded; empty before entry 0.
         digests: SHA-256 of each account's canonical bytes.
+        owner_key: hex of the key that owner's acts are signed with; empty where none is pinned,
+            and then whoever holds the ledger's key sets budgets.
+        approvals: in force: neither withdrawn, nor over when the last owner's act was recorded.
     """
 
     size: int = 0
     origin: str = ""
     owner_verifier: str = ""
     digests: Mapping[BudgetKey, str] = field(default_factory=dict)
+    owner_key: str = ""
+    approvals: tuple[Approval, ...] = ()
 
     def digest(self) -> str:
-        """SHA-256 that commits to the key and to every account."""
+        """SHA-256 that commits to the keys, to every approval in force and to every account."""
         rows = [[*key, self.digests[key]] for key in sorted(self.digests)]
-        return canonical.digest(
-            {"origin": self.origin, "verifier": self.owner_verifier, "accounts": rows}
-        )
+        facts = {"origin": self.origin, "verifier": self.owner_verifier, "accounts": rows}
+        return canonical.digest(facts | self.owner_rows())
 
-    def apply(self, payload: Payload, account: Account | None) -> tuple[State, Account | None]:
+    def owner_rows(self) -> dict[str, str]:
+        """Owner's key and approvals as a ledger stores them; empty where no key is pinned."""
+        if not self.owner_key:
+            return {}
+        approvals = canonical.dumps([approval.to_json() for approval in self.approvals])
+        return {"owner_key": self.owner_key, "approvals": approvals.decode("ascii")}
+
+    def covering(self, key: BudgetKey, plan_digest: str, day: str) -> Approval | None:
+        """The approval under which a plan may be charged to a budget on a day."""
+        found = (a for a in reversed(self.approvals) if a.covers(key, plan_digest, day))
+        return next(found, None)
+
+    def apply(
+        self, payload: Payload, account: Account | None, day: str
+    ) -> tuple[State, Account | None]:
         """The state and account after one more entry.
 
         Args:
             payload: what the entry says.
             account: the account that it concerns as it stood before, None where it has none yet.
+            day: of the entry, `YYYY-MM-DD`.
 
         Raises:
             LedgerTamperedError: the entry cannot stand here: its figures contradict the account.
@@ -136,22 +161,62 @@ class State:
         if isinstance(payload, Created) != (self.size == 0):
             raise LedgerTamperedError(f"entry {self.size}: a ledger is created once, by entry 0")
         if isinstance(payload, Created):
-            state = replace(state, origin=payload.origin, owner_verifier=payload.verifier)
+            state = replace(
+                state,
+                origin=payload.origin,
+                owner_verifier=payload.verifier,
+                owner_key=payload.owner_key,
+            )
         elif isinstance(payload, KeyRotated):
             if payload.old_verifier != self.owner_verifier:
                 raise LedgerTamperedError(
                     f"entry {self.size} rotates a key that was not the ledger's"
                 )
             state = replace(state, owner_verifier=payload.new_verifier)
+        elif isinstance(payload, OwnersAct):
+            state = self._decided(state, payload, day)
+            account = _with_budget(payload, account)
         elif isinstance(payload, BudgetSet):
-            fresh = Account(payload.key, payload.epsilon, payload.delta)
-            account = fresh if account is None else account.with_budget(payload)
+            if self.owner_key:
+                raise LedgerTamperedError(
+                    f"entry {self.size} sets a budget without the owner's approval"
+                )
+            account = _with_budget(payload, account)
         elif isinstance(payload, Charge):
             account = self._charged(payload, account)
+            if self.owner_key and self.covering(payload.key, payload.plan_digest, day) is None:
+                raise LedgerTamperedError(
+                    f"entry {self.size} charges {payload.key} on {day}, and no approval of the "
+                    f"owner covers plan {payload.plan_digest[:16]}..."
+                )
         if account is not None and account is not before:
             digests = {**self.digests, account.key: canonical.digest(account.to_json())}
             state = replace(state, digests=digests)
         return state, account
+
+    def _decided(self, state: State, act: OwnersAct, day: str) -> State:
+        """The state after an owner's act; the first one introduces the key, if none is pinned.
+
+        That act is countersigned: the checkpoint over it carries the ledger's own signature.
+        """
+        if self.owner_key not in ("", act.owner_key):
+            raise LedgerTamperedError(
+                f"entry {self.size} is signed by {act.owner_key[:16]}..., not by the owner's key "
+                f"{self.owner_key[:16]}..."
+            )
+        _check_signature(act, self.origin, self.size)
+        kept = tuple(a for a in self.approvals if a.until >= day)
+        if isinstance(act, Withdrawal):
+            if act.approval not in {a.name for a in self.approvals}:
+                raise LedgerTamperedError(
+                    f"entry {self.size} withdraws {act.approval!r}, which is not in force"
+                )
+            kept = tuple(a for a in kept if a.name != act.approval)
+        elif isinstance(act, Approval):
+            if act.until < day:
+                raise LedgerTamperedError(f"entry {self.size} approves until a day that was over")
+            kept = (*kept, act)
+        return replace(state, owner_key=act.owner_key, approvals=kept)
 
     def _charged(self, charge: Charge, account: Account | None) -> Account:
         if account is None:
@@ -175,6 +240,25 @@ class State:
         return account.with_charge(charge)
 
 
+def _with_budget(payload: Payload, account: Account | None) -> Account | None:
+    if not isinstance(payload, BudgetSet | Approval):
+        return account
+    key, epsilon, delta = payload.key, payload.epsilon, payload.delta
+    if key is None or epsilon is None or delta is None:
+        return account
+    return Account(key, epsilon, delta) if account is None else account.with_budget(epsilon, delta)
+
+
+def _check_signature(act: OwnersAct, origin: str, index: int) -> None:
+    try:
+        key, signature = bytes.fromhex(act.owner_key), bytes.fromhex(act.signature)
+        verify_signature(key, act.signed_bytes(origin), signature)
+    except (InvalidSignature, ValueError) as error:
+        raise LedgerTamperedError(
+            f"entry {index}: the {act.kind} is not signed by the key it names"
+        ) from error
+
+
 def replay(entry: Entry, state: State, accounts: dict[BudgetKey, Account]) -> State:
     """Apply a stored entry to `state` and `accounts` (in place) and hold it against its digest.
 
@@ -185,7 +269,7 @@ def replay(entry: Entry, state: State, accounts: dict[BudgetKey, Account]) -> St
         raise LedgerTamperedError(f"entry {state.size} says that it is entry {entry.index}")
     key = entry.payload.key
     before = accounts.get(key) if key is not None else None
-    following, account = state.apply(entry.payload, before)
+    following, account = state.apply(entry.payload, before, entry.time[:10])
     if key is not None and account is not None:
         accounts[key] = account
     if following.digest() != entry.state:

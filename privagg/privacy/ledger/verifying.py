@@ -94,6 +94,7 @@ def _check_meta(connection: Connection, done: Replay) -> None:
         "owner": done.owner,
         "origin": done.state.origin,
         "verifier": done.state.owner_verifier,
+        **done.state.owner_rows(),
     }
     if facts != expected:
         raise LedgerTamperedError(f"the meta rows {facts} do not fit the log: {expected}")

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, delete, insert
 
-from privagg.errors import LedgerError, ReceiptError
+from privagg.errors import LedgerError, LedgerTamperedError, ReceiptError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger import canonical, log, schema
 from privagg.privacy.ledger.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from privagg.privacy.ledger.payloads import (
     Aborted,
     Charge,
     Consumed,
+    OwnersAct,
     Payload,
     Realised,
     UploadStored,
@@ -49,6 +50,24 @@ class LedgerWriting(LedgerReading):
         super().__init__(store, pinned, accountant)
         self._key = signing_key
         self._clock = clock or system_clock
+
+    def decide(self, act: OwnersAct) -> Entry:
+        """Record an owner's act: from now on it holds.
+
+        Raises:
+            LedgerError: it is signed by another key than the owner's, was recorded before, is over
+                already, or withdraws what is not in force; nothing was written.
+        """
+        with self._writing() as (connection, head):
+            earlier = log.find_entry(connection, head, self._filed, act.kind, str(act.subject))
+            if earlier is not None:
+                raise LedgerError(f"this {act.kind} was recorded before; make a new one")
+            key = act.key
+            account = None if key is None else log.read_account(connection, head, key)
+            try:
+                return self._append(connection, head, act, account=account).entry
+            except LedgerTamperedError as error:
+                raise LedgerError(f"the owner's act is refused: {error}") from error
 
     def consume(self, receipt: Receipt) -> Entry:
         """Use a receipt up, durably: whoever trains calls this first.
@@ -203,6 +222,9 @@ class LedgerWriting(LedgerReading):
         }
 
     # --- shared ----------------------------------------------------------------------------------
+
+    def _today(self) -> str:
+        return self._clock().astimezone(UTC).strftime("%Y-%m-%d")
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, log.Head]]:

@@ -177,8 +177,9 @@ def test_names_with_control_characters_are_refused() -> None:
 
 def test_the_kinds_are_a_closed_set() -> None:
     assert sorted(KINDS) == [
-        *("aborted", "budget", "charge", "consumed", "created", "key", "opened", "realised"),
-        *("released", "restored", "round", "run-finished", "run-started", "tuning", "upload"),
+        *("aborted", "approval", "budget", "charge", "consumed", "created", "key", "opened"),
+        *("realised", "released", "restored", "round", "run-finished", "run-started", "tuning"),
+        *("upload", "withdrawal"),
     ]
     with pytest.raises(LedgerError, match="unknown kind"):
         payload_of("refund", {})

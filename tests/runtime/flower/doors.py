@@ -32,6 +32,7 @@ from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.registry import scheme
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.statements import StatementStore
+from tests.approvals import approve_plan
 
 NAMES = ("north", "east", "south", "west")
 OPENER = "key-holder"
@@ -137,7 +138,7 @@ class Doors:
 
     def ledger(self, name: str, budget: Decimal, path: Path) -> Ledger:
         ledger = Ledger.create(path, name, signing_key=self.identities[name].key)
-        ledger.set_budget(BudgetKey(name, "site"), budget, Decimal("1e-5"), who=name, why="story")
+        approve_plan(ledger, BudgetKey(name, "site"), self.plan.digest, budget)
         return ledger
 
     def party(self, context: Context) -> Any:

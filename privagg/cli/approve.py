@@ -1,0 +1,302 @@
+"""`approve`: the owner's act that lets a plan use data, sets its budget, and lets code run."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from privagg.cli import console
+from privagg.cli.options import exact
+from privagg.cli.training import open_federation
+from privagg.errors import ApprovalError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from privagg.client.factories import Factory
+    from privagg.federation import Federation
+    from privagg.running.approving import Job
+
+PASSPHRASE = "PRIVAGG_OWNER_PASSPHRASE"
+
+
+def approve(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="The configuration file.")
+    ] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Approve for this site; may be given several times.")
+    ] = None,
+    all_sites: Annotated[
+        bool, typer.Option("--all-sites", help="For every site: one person decides for all.")
+    ] = False,
+    party: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A party's folder, on that party's own machine."),
+    ] = None,
+    deployment: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --all-sites: the sites of a trial lie here."),
+    ] = None,
+    budget: Annotated[
+        Decimal | None,
+        typer.Option(
+            parser=exact, metavar="E", help="ε over all jobs; the configuration's by default."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Last day, 2026-12-31; by default 90 days.")
+    ] = None,
+    who: Annotated[
+        str | None, typer.Option(help="Who decides; by default who is logged in.")
+    ] = None,
+    why: Annotated[str | None, typer.Option(help="For whom or what; recorded for ever.")] = None,
+    overlap_known: Annotated[
+        str,
+        typer.Option(metavar="WHY", help="Records count under two names, and why that is right."),
+    ] = "",
+    without_guarantee: Annotated[
+        bool, typer.Option("--without-guarantee", help="An infinite budget is meant.")
+    ] = False,
+    owner_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The owner's key, where it is kept elsewhere."),
+    ] = None,
+    taking_back: Annotated[
+        bool, typer.Option("--withdraw", help="Take back every approval in force.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Approve a plan, or all candidates of a search: without it no site takes part in anything.
+
+    Shows what the job does and costs, and asks. What is approved is signed with the owner's key
+    and stands in the site's ledger: plans, data set, budget, code with its hash, for what and
+    until when. Spends nothing. A key that is encrypted asks for its passphrase, or takes it from
+    the environment variable PRIVAGG_OWNER_PASSPHRASE.
+
+    [bold]Examples[/bold]
+
+      privagg approve my.toml --all-sites           on one machine: you decide for every site
+
+      privagg approve my.toml --site riverside --budget 2 --why "second study, vote 12"
+
+      privagg approve --party riverside             in a deployment, on riverside's machine
+
+      privagg approve my.toml --all-sites --withdraw
+    """
+    words = _Words(who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes)
+    if party is not None:
+        if config or site or all_sites or deployment:
+            raise ConfigError("--party names one party's folder; give it alone")
+        _in_folders([party], words, owner_key, taking_back)
+        return
+    if config is None:
+        raise ConfigError("name a configuration file, or a party's folder with --party")
+    if bool(site) == all_sites:
+        raise ConfigError("say for whom: --site NAME, or --all-sites where you decide for all")
+    if deployment is not None:
+        _in_folders(_folders_of(deployment, config), words, owner_key, taking_back)
+        return
+    federation = open_federation(config)
+    names = tuple(site or (section.name for section in federation.config.sites))
+    if taking_back:
+        count = federation.withdraw(who=words.who, why=words.why or "withdrawn", sites=names)
+        console.console().print(f"withdrawn: {count} approvals of {', '.join(names)}", markup=False)
+        return
+    _here(federation, names, words, owner_key)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What was said on the command line."""
+
+    who: str
+    why: str | None
+    until: date | None
+    budget: Decimal | None
+    overlaps: str
+    without_guarantee: bool
+    yes: bool
+
+
+def login() -> str:
+    """Who is logged in.
+
+    Raises:
+        ConfigError: nobody that has a name.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise ConfigError("say who decides: --who NAME") from None
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"--until is a day such as 2026-12-31, not {text!r}") from error
+
+
+def passphrase_for(path: Path) -> str | None:
+    """The passphrase of an owner's key, asked for where it is encrypted."""
+    from privagg.owner import needs_passphrase
+
+    if not needs_passphrase(path):
+        return None
+    given = os.environ.get(PASSPHRASE)
+    return given if given is not None else getpass.getpass(f"passphrase of {path}: ")
+
+
+def _key_at(path: Path) -> Ed25519PrivateKey:
+    from privagg.owner import read_owner_key
+
+    return read_owner_key(path, passphrase_for(path))
+
+
+def _here(
+    federation: Federation, names: tuple[str, ...], words: _Words, owner_key: Path | None
+) -> None:
+    """Approve for sites whose ledgers lie in the configuration's own output folder."""
+    from privagg.running.approving import Job
+
+    key = None if owner_key is None else _key_at(owner_key)
+    trust_code(federation, words.yes)
+    _show(federation, Job.of(federation), names, words)
+    _confirm("approve this?", words.yes)
+    acts = federation.approve(
+        who=words.who, why=_purpose(federation, words), sites=names, until=words.until,
+        budget=words.budget, without_guarantee=words.without_guarantee,
+        overlaps=words.overlaps, owner=key,
+    )  # fmt: skip
+    until = next(iter(acts.values())).until
+    console.console().print(
+        f"approved until {until} for {', '.join(acts)}; nothing was spent. next: privagg "
+        f"{'tune' if federation.config.tuning else 'run'} {federation.source}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def trust_code(federation: Federation, yes: bool) -> None:
+    """Show the code that a configuration names and let it run here, if its owner says so.
+
+    Raises:
+        ApprovalError: its owner says no.
+    """
+    allowed = federation.code if federation.config_names_code else None
+    new = [f for f in federation.factories() if allowed is not None and not allowed.allows(f)]
+    if not new:
+        return
+    _show_code(new)
+    _confirm("this code will run beside the data; may it?", yes)
+    federation.trust(new)
+
+
+def _show_code(code: Iterable[Factory]) -> None:
+    out = console.console()
+    console.heading(out, "Code that the configuration names (nothing was imported yet)")
+    for one in code:
+        out.print(
+            f"{one.module}:{one.name} in {one.path}; SHA-256 of {one.files} source files "
+            f"{one.sha256}", markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(question, err=True)
+    except (typer.Abort, OSError):  # nobody there to answer
+        agreed = False
+    if not agreed:
+        raise ApprovalError("not approved; nothing was written or spent (--yes answers yes)")
+
+
+def _purpose(federation: Federation, words: _Words) -> str:
+    return words.why or f"federation {federation.config.federation.name}"
+
+
+def _show(federation: Federation, job: Job, names: Iterable[str], words: _Words) -> None:
+    """What is approved, in words."""
+    from privagg.report.figures import delta_text, epsilon_text
+
+    out, plan, privacy = console.console(), job.plans[0], federation.config.privacy
+    delta = delta_text(plan.delta)
+    what = "one run" if job.kind == "plan" else f"a search of {len(job.plans)} runs"
+    console.heading(out, f"To be approved for {federation.config.federation.name}: {what}")
+    noise = f"{plan.noise_multiplier.normalize():f}"
+    pairs = [
+        ("a run is", f"{plan.rounds} rounds, {plan.mode}, noise multiplier {noise}; hidden is one "
+         f"{plan.unit.value}"),
+        ("who opens", plan.custody.plainly),
+        ("for", _purpose(federation, words)),
+        ("decided by", words.who),
+        ("plan digests", ", ".join(f"{digest[:16]}…" for digest in job.digests)),
+    ]  # fmt: skip
+    console.facts(out, pairs)
+    for name in names:
+        cost = federation.accountant.epsilon(job.event(name), plan.delta).upper
+        budget = privacy.budget if words.budget is None else words.budget
+        out.print(
+            f"{name}: data set {job.key(name).dataset}, the job costs ε {epsilon_text(cost, 4)}, "
+            f"budget over all jobs ε {epsilon_text(budget, 4)}, at δ = {delta}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _folders_of(root: Path, config: Path) -> list[Path]:
+    """The folders of a trial's parties, if it was made from this configuration."""
+    from privagg.deployment.trial import Trial
+
+    trial = Trial.at(root)
+    held = trial.coordinator.party.federation_file
+    if held.read_bytes() != config.read_bytes():
+        raise ConfigError(f"the trial in {root} was made from {held}, which differs from {config}")
+    return [folder.party.root for folder in trial.parties.values()]
+
+
+def _in_folders(
+    roots: list[Path], words: _Words, owner_key: Path | None, taking_back: bool
+) -> None:
+    """Approve in parties' own folders; several only where one person tries all of it out."""
+    from privagg.deployment.layout import PartyFolder
+    from privagg.distributed.approving import FolderPlace, approve_in_folders, ledger_for
+    from privagg.running.approving import Job, withdraw
+
+    places = [
+        FolderPlace(folder := PartyFolder(root), _key_at(owner_key or folder.owner_key))
+        for root in roots
+    ]
+    if taking_back:
+        for place in places:
+            count = withdraw(
+                ledger_for(place), place.owner, who=words.who, why=words.why or "withdrawn"
+            )
+            console.console().print(f"{place.name}: {count} withdrawn", markup=False)
+        return
+    federations = [place.federation() for place in places]
+    trust_code(federations[0], words.yes)
+    for federation in federations[1:]:
+        federation.trust(federations[0].factories())
+    sites = [place.name for place in places if place.name in federations[0].plan.names]
+    _show(federations[0], Job.of(federations[0]), sites, words)
+    _confirm("approve this?", words.yes)
+    done = approve_in_folders(
+        list(zip(places, federations, strict=True)),
+        who=words.who, why=_purpose(federations[0], words), until=words.until,
+        budget=words.budget, without_guarantee=words.without_guarantee, overlaps=words.overlaps,
+    )  # fmt: skip
+    console.console().print(
+        f"approved for {', '.join(done) or 'nobody: these parties need no approval'}; nothing was "
+        "spent", markup=False, soft_wrap=True,
+    )  # fmt: skip

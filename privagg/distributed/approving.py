@@ -1,0 +1,130 @@
+"""Approvals in a party's own folder, on that party's machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privagg.client.known import record_bytes
+from privagg.configdata import AppData
+from privagg.deployment.layout import PartyFolder
+from privagg.distributed.folders import open_federation, records_in
+from privagg.errors import ConfigError
+from privagg.federation import Federation
+from privagg.privacy.ledger import Approval, Ledger
+from privagg.privacy.ledger.approvals import public_hex
+from privagg.running.approving import (
+    APPROVED_DAYS,
+    Job,
+    Place,
+    Terms,
+    approve_code,
+    approve_place,
+    check_place,
+    memory_beside,
+)
+
+
+@dataclass(frozen=True)
+class FolderPlace:
+    """A party's folder and its owner's key.
+
+    Args:
+        folder: the party's own.
+        owner: the owner's key.
+    """
+
+    folder: PartyFolder
+    owner: Ed25519PrivateKey
+
+    @property
+    def name(self) -> str:
+        """Whose folder."""
+        return self.folder.party().name
+
+    def federation(self) -> Federation:
+        """What the folder's pins stand for; nothing of its model was built yet."""
+        return open_federation(self.folder)
+
+
+def ledger_for(place: FolderPlace) -> Ledger:
+    """The party's ledger, made with the owner's key pinned where there is none yet."""
+    identity, path = place.folder.identity(), place.folder.ledger
+    if path.exists():
+        return Ledger.open(path, signing_key=identity.key)
+    return Ledger.create(
+        path, identity.name, signing_key=identity.key, owner_key=public_hex(place.owner)
+    )
+
+
+def approve_in_folders(
+    places: Sequence[tuple[FolderPlace, Federation]],
+    *,
+    who: str,
+    why: str,
+    until: date | None = None,
+    budget: Decimal | None = None,
+    without_guarantee: bool = False,
+    overlaps: str = "",
+) -> dict[str, Approval]:
+    """Approve the pinned plan in each folder; at a party without records, the code alone.
+
+    Args:
+        places: folders, with the federation of each; several only where one person acts for all.
+        who, why, until, budget, without_guarantee, overlaps: as for `Federation.approve`.
+
+    Returns:
+        The approval of each party that has something to approve.
+
+    Raises:
+        ApprovalError, BudgetExceededError: as `Federation.approve`; nothing was written.
+    """
+    last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
+    terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps)
+    sites = {
+        place.name: (_site_place(place, federation), federation, Job.of(federation))
+        for place, federation in places
+        if place.name in federation.plan.names
+    }
+    for site, federation, job in sites.values():
+        check_place(federation, site, job, terms)
+    together = tuple(sites) if len(sites) > 1 else ()
+    acts = {
+        name: approve_place(federation, site, job, terms, together)
+        for name, (site, federation, job) in sites.items()
+    }
+    for place, federation in places:
+        if place.name not in sites and (code := federation.factories()):
+            acts[place.name] = approve_code(ledger_for(place), place.owner, code, terms)
+    return acts
+
+
+def _site_place(place: FolderPlace, federation: Federation) -> Place:
+    records: list[bytes] | None = None
+    if not isinstance(federation.config.data, AppData):
+        held, party = records_in(place.folder, federation, place.name), place.folder.party()
+        base, data = place.folder.root, party.data
+        if data is None:
+            section = next(s for s in federation.config.sites if s.name == place.name)
+            base, data = federation.base, section.data
+        records = list(record_bytes(federation.config.data.source, base, data, held))
+    return Place(
+        place.name, ledger_for(place), place.owner, memory_beside(place.folder.ledger), records
+    )
+
+
+def trust_at_first(place: FolderPlace, federation: Federation, *, who: str) -> None:
+    """Record the code that its owner let run before there was a folder to write it down in.
+
+    Raises:
+        ConfigError: the folder's ledger cannot be used.
+    """
+    if not (code := federation.factories()):
+        raise ConfigError("--trust-code was given, and the configuration names no code")
+    last = datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
+    terms = Terms(who, "the configuration names it", last.isoformat())
+    approve_code(ledger_for(place), place.owner, code, terms)

@@ -1,0 +1,76 @@
+"""Owner's acts: how they are signed, and the refusal of what none of them covers."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privagg.errors import ApprovalError
+from privagg.privacy.ledger.payloads import (
+    Approval,
+    BudgetKey,
+    OwnersAct,
+    Withdrawal,
+    payload_of,
+)
+from privagg.privacy.ledger.state import State
+
+_UNSIGNED = "0" * 128
+_Act = TypeVar("_Act", bound=OwnersAct)
+
+
+def sign_approval(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Approval:
+    """An approval under a fresh name, signed for one ledger.
+
+    Args:
+        owner: the owner's key.
+        origin: of the ledger that it will stand in.
+        says: the fields of `Approval` other than name, key and signature.
+
+    Raises:
+        LedgerError: a field is missing or out of range.
+    """
+    return _signed(Approval, owner, origin, says)
+
+
+def sign_withdrawal(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Withdrawal:
+    """A withdrawal of an approval; as `sign_approval`."""
+    return _signed(Withdrawal, owner, origin, says)
+
+
+def _signed(kind: type[_Act], owner: Ed25519PrivateKey, origin: str, says: dict[str, Any]) -> _Act:
+    facts = {
+        **says, "name": secrets.token_hex(8), "owner_key": public_hex(owner),
+        "signature": _UNSIGNED,
+    }  # fmt: skip
+    blank = payload_of(kind.kind, facts)
+    assert isinstance(blank, kind)
+    signature = owner.sign(blank.signed_bytes(origin))
+    return blank.model_copy(update={"signature": signature.hex()})
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """The public half, 32 bytes as hex."""
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return raw.hex()
+
+
+def approved(state: State, owner: str, key: BudgetKey, plan_digest: str, day: str) -> Approval:
+    """The approval that covers a plan's charge to a budget on a day.
+
+    Raises:
+        ApprovalError: none does; the text says only what is public.
+    """
+    found = state.covering(key, plan_digest, day)
+    if found is not None:
+        return found
+    ended = [a.until for a in state.approvals if key == a.key and plan_digest in a.plans]
+    why = f"the approval ended on {max(ended)}" if ended else "no approval in force names it"
+    raise ApprovalError(
+        f"the owner of {owner!r} has not approved plan {plan_digest[:16]}... for data set "
+        f"{key.dataset!r} (unit {key.unit}): {why}. Nothing was spent; the owner approves with: "
+        "privagg approve"
+    )

@@ -1,0 +1,240 @@
+"""The owner's act: what is approved, shown in words first, then signed into the owner's ledger.
+
+Nothing here spends anything. An approval sets a data set's budget and names the plans that may use
+it, the code that may run beside it, for whom or what, and until when. Whoever wrote the
+configuration decides none of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privagg.client.factories import Factory
+from privagg.client.known import KnownRecords
+from privagg.errors import ApprovalError
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
+from privagg.privacy.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from privagg.federation import Federation
+
+APPROVED_DAYS = 90
+"""How long an approval lasts where its owner says nothing else."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an owner decides, the same for every site that it decides for.
+
+    Args:
+        who: the person.
+        why: the analyst or the purpose.
+        until: last day, UTC, `YYYY-MM-DD`.
+        epsilon: budget over all jobs; the configuration's where it is None.
+        without_guarantee: an infinite budget is meant.
+        overlaps: why it is right that records count under another name too; empty: they may not.
+    """
+
+    who: str
+    why: str
+    until: str
+    epsilon: Decimal | None = None
+    without_guarantee: bool = False
+    overlaps: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What may use the data: one plan, or all candidates of a search.
+
+    Args:
+        kind: `plan` or `tune`.
+        plans: all of them, of the same sites, data sets and unit.
+        code: what its configuration names.
+    """
+
+    kind: Literal["plan", "tune"]
+    plans: tuple[TrainingPlan, ...]
+    code: tuple[Factory, ...] = ()
+
+    @classmethod
+    def of(cls, federation: Federation) -> Job:
+        """The job that a configuration stands for: a search where it has a grid, else a run."""
+        candidates = federation.candidates() or [federation]
+        plans = tuple(candidate.plan for candidate in candidates)
+        kind: Literal["plan", "tune"] = "tune" if federation.config.tuning else "plan"
+        return cls(kind, plans, federation.factories())
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the plans, each once."""
+        return tuple(dict.fromkeys(plan.digest for plan in self.plans))
+
+    def event(self, site: str) -> DpEvent:
+        """What all of it commits a site to: every candidate of a search, or the plan."""
+        return reduce(add, (plan.total_committed(site) for plan in self.plans))
+
+    def key(self, site: str) -> BudgetKey:
+        """The budget that a site is charged to."""
+        return BudgetKey(self.plans[0].site(site).dataset, self.plans[0].unit.value)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One owner's ledger, key and memory of records.
+
+    Args:
+        site: whose.
+        ledger: its ledger, open for writing.
+        owner: the owner's key.
+        known: the memory of records.
+        records: canonical bytes of each record; None where privagg does not see them.
+    """
+
+    site: str
+    ledger: Ledger
+    owner: Ed25519PrivateKey
+    known: KnownRecords
+    records: Sequence[bytes] | None
+
+
+def check_place(federation: Federation, place: Place, job: Job, terms: Terms) -> None:
+    """Refuse what an owner would not approve if it saw it; nothing is written.
+
+    Raises:
+        ApprovalError: an infinite budget that nobody asked for; records or a unit that count
+            elsewhere already.
+        BudgetExceededError: the budget has no room for the whole job.
+    """
+    budget, delta = _budget(federation, terms)
+    if not budget.is_finite() and not terms.without_guarantee:
+        raise ApprovalError(
+            f"a budget of {budget} for {place.site!r} promises nothing to anybody; name a finite "
+            "one (--budget), or say that none is meant (--without-guarantee). Nothing was spent"
+        )
+    if not terms.overlaps:
+        _require_new_names(place, job.key(place.site))
+    spent, before = DpEvent(), Decimal(0)
+    if job.key(place.site) in set(place.ledger.keys()):
+        spent = place.ledger.spent(job.key(place.site)).event
+        before = federation.accountant.epsilon(spent, delta).upper
+    after = federation.accountant.epsilon(spent + job.event(place.site), delta).upper
+    if after > budget:
+        raise federation.beyond_budget(place.site, before, after, budget)
+
+
+def _require_new_names(place: Place, key: BudgetKey) -> None:
+    others = sorted(k.unit for k in place.ledger.keys() if k.dataset == key.dataset)  # noqa: SIM118
+    if others and key.unit not in others:
+        raise ApprovalError(
+            f"data set {key.dataset!r} has a budget for the unit {', '.join(others)} and none for "
+            f"{key.unit!r}; a release for one unit says something about the other too. If a second "
+            'budget is right, say why: --overlap-known "..."; nothing was spent'
+        )
+    found = place.known.overlaps(key.dataset, place.records or ())
+    if found:
+        told = ", ".join(f"{o.dataset!r} ({o.share:.0%} of the smaller)" for o in found)
+        raise ApprovalError(
+            f"records of data set {key.dataset!r} of {place.site!r} count already under {told}, "
+            "each with a budget of its own, so that what is known of a person would add up "
+            "unseen. Have the configuration call it by that name (dataset = ...), or say why a "
+            'second budget is right: --overlap-known "..."; nothing was spent'
+        )
+
+
+def approve_place(
+    federation: Federation, place: Place, job: Job, terms: Terms, acted_for: Sequence[str] = ()
+) -> Approval:
+    """Write one owner's approval into its ledger, once `check_place` has nothing against it.
+
+    Args:
+        federation: whose accountant and configuration.
+        place: the owner's.
+        job: what is approved.
+        terms: how.
+        acted_for: all sites, where one person acts for several at once.
+
+    Raises:
+        ApprovalError, BudgetExceededError: as `check_place`.
+        LedgerError: the owner's key is not the one that the ledger pins.
+    """
+    check_place(federation, place, job, terms)
+    epsilon, delta = _budget(federation, terms)
+    key = job.key(place.site)
+    act = sign_approval(
+        place.owner,
+        place.ledger.origin,
+        who=terms.who,
+        why=terms.why,
+        until=terms.until,
+        job=job.kind,
+        plans=list(job.digests),
+        total=federation.accountant.epsilon(job.event(place.site), delta).upper,
+        dataset=key.dataset,
+        unit=key.unit,
+        epsilon=epsilon,
+        delta=delta,
+        code=code_facts(job.code),
+        acted_for=list(acted_for),
+        overlaps=terms.overlaps,
+    )
+    if place.records is not None:
+        place.known.remember(key.dataset, place.records)
+    place.ledger.decide(act)
+    return act
+
+
+def approve_code(
+    ledger: Ledger, owner: Ed25519PrivateKey, code: Iterable[Factory], terms: Terms
+) -> Approval:
+    """Write an approval of code alone: of a party whose records nobody uses, or of a site whose
+    plan cannot be known before its model is built.
+
+    Raises:
+        LedgerError: the owner's key is not the one that the ledger pins.
+    """
+    act = sign_approval(
+        owner, ledger.origin, who=terms.who, why=terms.why, until=terms.until, job="code",
+        plans=[], total=Decimal(0), dataset=None, unit=None, epsilon=None, delta=None,
+        code=code_facts(code), acted_for=[], overlaps="",
+    )  # fmt: skip
+    ledger.decide(act)
+    return act
+
+
+def withdraw(ledger: Ledger, owner: Ed25519PrivateKey, *, who: str, why: str) -> int:
+    """Withdraw every approval in force; what was charged stays charged.
+
+    Returns:
+        How many there were.
+    """
+    held = ledger.approvals()
+    for approval in held:
+        act = sign_withdrawal(owner, ledger.origin, who=who, why=why, approval=approval.name)
+        ledger.decide(act)
+    return len(held)
+
+
+def code_facts(code: Iterable[Factory]) -> list[dict[str, Any]]:
+    """Modules with their hashes as an approval names them."""
+    named: Mapping[str, str] = {each.module: each.sha256 for each in code}
+    return [{"module": module, "sha256": sha256} for module, sha256 in sorted(named.items())]
+
+
+def _budget(federation: Federation, terms: Terms) -> tuple[Decimal, Decimal]:
+    privacy = federation.config.privacy
+    return terms.epsilon or privacy.budget, privacy.delta
+
+
+def memory_beside(ledger: Path) -> KnownRecords:
+    """The memory of records that belongs to a ledger's file."""
+    return KnownRecords(ledger.with_suffix(".records"))

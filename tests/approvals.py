@@ -1,0 +1,61 @@
+"""Owners' approvals for tests: one person decides for everybody, as on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privagg.deployment.trial import Trial
+from privagg.distributed.approving import FolderPlace, approve_in_folders
+from privagg.federation import Federation
+from privagg.owner import read_owner_key
+from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval
+
+OWNER = Ed25519PrivateKey.from_private_bytes(b"an owner's key, for tests alone.")
+FOR_EVER = "9999-12-31"
+
+_Made = TypeVar("_Made", bound=Federation)
+
+
+def approved(federation: _Made, sites: Sequence[str] | None = None) -> _Made:
+    """The federation, its job approved for all sites with whatever budget it is configured for."""
+    federation.approve(
+        who="tester", why="a test", sites=sites, without_guarantee=True, overlaps="a test"
+    )
+    return federation
+
+
+def approved_trial(trial: Trial) -> Trial:
+    """A trial, its plan approved in every site's folder with whatever budget is configured."""
+    places = [
+        FolderPlace(folder.party, read_owner_key(folder.party.owner_key))
+        for folder in trial.parties.values()
+    ]
+    approve_in_folders(
+        [(place, place.federation()) for place in places],
+        who="tester", why="a test", without_guarantee=True, overlaps="a test",
+    )  # fmt: skip
+    return trial
+
+
+def approve_plan(
+    ledger: Ledger,
+    key: BudgetKey,
+    plan_digest: str,
+    budget: Decimal,
+    delta: Decimal = Decimal("1e-5"),
+    *,
+    owner: Ed25519PrivateKey = OWNER,
+    until: str = FOR_EVER,
+) -> Approval:
+    """One owner's approval of a plan, with a budget, in a ledger that stands alone."""
+    act = sign_approval(
+        owner, ledger.origin, who="officer", why="a test", until=until, job="plan",
+        plans=[plan_digest], total=Decimal(0), dataset=key.dataset, unit=key.unit, epsilon=budget,
+        delta=delta, code=[], acted_for=[], overlaps="",
+    )  # fmt: skip
+    ledger.decide(act)
+    return act

@@ -1,0 +1,260 @@
+"""Whoever writes the shared file, or holds the serving keys, decides nothing for the owner."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privagg.cli.training import check, write_demo
+from privagg.client.factories import look_at
+from privagg.client.known import KnownRecords, rows_as_bytes
+from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
+from privagg.federation import Federation
+from privagg.messages import Refusal, read_message
+from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
+from privagg.privacy.ledger.payloads import payload_of
+from tests.approvals import OWNER, approve_plan, approved
+from tests.simulator import Simulation
+
+MINE = BudgetKey("north", "record")
+MARK = "imported.txt"
+CODE = """
+from pathlib import Path
+from torch import nn
+
+Path({mark!r}).write_text("ran")
+
+
+def model(input_shape, classes):
+    return nn.Sequential(nn.Linear(input_shape[0], 1))
+
+
+shell = print
+"""
+
+
+def demo(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The demo's shared file, two rounds, as whoever wrote it changed it."""
+    path = write_demo(folder, scheme="plaintext")
+    text = path.read_text().replace("rounds = 40", "rounds = 2")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+# --- budgets -------------------------------------------------------------------------------------
+
+
+def test_a_run_sets_no_budget_by_itself(tmp_path: Path) -> None:
+    federation = Federation.from_toml(demo(tmp_path))
+    with pytest.raises(ApprovalError, match="privagg approve .*breast-cancer.toml --all-sites"):
+        federation.run()
+    assert not (tmp_path / "ledgers").exists()
+
+
+def test_another_name_for_the_same_table_gets_no_fresh_budget(tmp_path: Path) -> None:
+    approved(Federation.from_toml(demo(tmp_path))).run()
+    renamed = ("records = 220", 'records = 220\ndataset = "study-2"')
+    federation = Federation.from_toml(demo(tmp_path, renamed))
+    with pytest.raises(ApprovalError, match="count already under 'riverside'"):
+        federation.approve(who="Dr. Ito", why="study 2")
+    with pytest.raises(ApprovalError, match="nothing was spent"):
+        federation.run()
+    ledger = Ledger.open(tmp_path / "ledgers" / "riverside.sqlite")
+    assert [key.dataset for key in ledger.keys()] == ["riverside"]  # noqa: SIM118
+    acts = federation.approve(who="Dr. Ito", why="study 2", overlaps="agreed with the board")
+    assert acts["riverside"].overlaps == "agreed with the board"
+
+
+def test_one_record_in_a_hundred_is_recognised_whatever_is_declared(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    first = pd.DataFrame(draw.normal(size=(300, 3)), columns=["a", "b", "c"])
+    other = pd.DataFrame(draw.normal(size=(200, 3)), columns=["a", "b", "c"])
+    known = KnownRecords(tmp_path / "north.records")
+    known.remember("first", rows_as_bytes(first))
+    assert known.overlaps("other", rows_as_bytes(other)) == []
+    two = pd.concat([other[:198], first[:2]])[["c", "a", "b"]].astype(str)  # moved, and as text
+    (found,) = known.overlaps("other", rows_as_bytes(two))
+    assert (found.dataset, found.share) == ("first", 0.01)
+    assert known.path.stat().st_mode & 0o077 == 0
+
+
+def test_an_infinite_budget_has_to_be_asked_for_by_name(tmp_path: Path) -> None:
+    change = ("budget_epsilon = 3 ", "budget_epsilon = inf ")
+    federation = Federation.from_toml(demo(tmp_path, change))
+    with pytest.raises(ApprovalError, match="promises nothing to anybody"):
+        federation.approve(who="Dr. Ito", why="study")
+    assert federation.approve(who="Dr. Ito", why="study", budget=Decimal(2))
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+def refusal(simulation: Simulation) -> str:
+    """Why north takes no part in a round."""
+    outcome = simulation.round(1)
+    assert "north" not in outcome.survivors
+    return outcome.refusals["north"]
+
+
+def test_a_plan_without_approval_is_refused_before_any_charge(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, dropouts=1)
+    ledger = Ledger.create(
+        tmp_path / "bare.sqlite", "north", signing_key=simulation.identities["north"].key
+    )
+    ledger.set_budget(MINE, Decimal(9), Decimal("1e-5"), who="whoever", why="no owner asked")
+    simulation.wire.handlers["north"] = simulation.site("north", ledger=ledger).handle
+    assert "has not approved plan" in refusal(simulation)
+    assert ledger.spent(MINE).charges == 0
+    frame = simulation.wire.seen["north"][-1]
+    assert isinstance(read_message(frame, simulation.roster).header, Refusal)
+
+
+def test_an_approval_that_is_over_or_withdrawn_covers_nothing(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, dropouts=1)
+    ledger = simulation.ledgers["north"]
+    approval = ledger.approvals()[0]
+    taken_back = sign_withdrawal(
+        OWNER, ledger.origin, who="Dr. Ito", why="stop", approval=approval.name
+    )
+    ledger.decide(taken_back)
+    assert "no approval in force" in refusal(simulation)
+    assert ledger.spent(MINE).charges == 0
+    with pytest.raises(LedgerError, match="a day that was over"):
+        approve_plan(ledger, MINE, simulation.plan.digest, Decimal(9), until="2020-01-01")
+
+
+def test_only_the_owners_key_decides_and_only_for_its_own_ledger(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path)
+    ledger, other = simulation.ledgers["north"], simulation.ledgers["east"]
+    before = ledger.checkpoint()
+    thief = Ed25519PrivateKey.generate()
+    with pytest.raises(LedgerError, match="not by the owner's key"):
+        approve_plan(ledger, MINE, "00" * 32, Decimal(900), owner=thief)
+    foreign = sign_approval(
+        OWNER, other.origin, who="x", why="x", until="9999-12-31", job="plan", plans=["00" * 32],
+        total=Decimal(0), dataset="north", unit="record", epsilon=Decimal(900),
+        delta=Decimal("1e-5"), code=[], acted_for=[], overlaps="",
+    )  # fmt: skip
+    with pytest.raises(LedgerError, match="not signed by the key it names"):
+        ledger.decide(foreign)
+    altered = ledger.approvals()[0].model_copy(update={"epsilon": Decimal(9000), "name": "more"})
+    with pytest.raises(LedgerError, match="not signed by the key it names"):
+        ledger.decide(altered)
+    with pytest.raises(LedgerError, match="owner's approval alone"):
+        ledger.set_budget(MINE, Decimal(900), Decimal("1e-5"), who="north", why="thief")
+    assert ledger.checkpoint() == before
+
+
+def test_replay_finds_what_the_ledgers_key_signed_without_its_owner(tmp_path: Path) -> None:
+    """A stolen serving key forgets the owner's and sets a budget: whoever replays sees it."""
+    simulation = Simulation(tmp_path)
+    ledger = simulation.ledgers["north"]
+    with ledger._writing() as (connection, head):
+        budget = payload_of(
+            "budget",
+            {"dataset": "north-2", "unit": "record", "epsilon": Decimal(900),
+             "delta": Decimal("1e-5"), "who": "north", "why": "thief"},
+        )  # fmt: skip
+        free = replace(head, state=replace(head.state, owner_key="", approvals=()))
+        ledger._append(connection, free, budget, account=None)
+    replayed = Replay()
+    with pytest.raises(LedgerTamperedError, match="without the owner's approval"):
+        for entry in ledger.entries():
+            replayed.add(entry.body())
+
+
+def test_one_person_who_acts_for_all_is_named_in_every_ledger(tmp_path: Path) -> None:
+    federation = Federation.from_toml(demo(tmp_path))
+    acts = federation.approve(who="Dr. Ito", why="study")
+    names = federation.plan.names
+    assert {act.acted_for for act in acts.values()} == {names}
+    assert len({act.owner_key for act in acts.values()}) == len(names)
+
+
+# --- code ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module on the import path that leaves a mark when it is imported."""
+    path = tmp_path / "strange_models.py"
+    path.write_text(CODE.format(mark=str(tmp_path / MARK)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    return path
+
+
+def test_a_received_file_runs_nothing(tmp_path: Path) -> None:
+    command = f"touch {tmp_path / MARK}"
+    model = f'model = {{ kind = "os:system", options = {{ command = "{command}" }} }}'
+    path = demo(tmp_path, ('model = "logistic"', model))
+    with pytest.raises(ConfigError, match="Python's own"):
+        check(path)
+    with pytest.raises(ConfigError, match="Python's own"):
+        Federation.from_toml(path).approve(who="hasty", why="did not look")
+    assert not (tmp_path / MARK).exists()
+
+
+def test_check_says_what_code_there_is_and_imports_nothing(tmp_path: Path, module: Path) -> None:
+    path = demo(tmp_path, ('model = "logistic"', 'model = "strange_models:model"'))
+    with pytest.raises(ApprovalError, match="nothing was imported") as said:
+        check(path)
+    assert look_at("strange_models:model").sha256 in str(said.value)
+    with pytest.raises(ApprovalError, match="nothing was imported"):
+        _ = Federation.from_toml(path).plan
+    assert not (tmp_path / MARK).exists()
+
+
+def test_code_runs_as_it_was_approved_and_no_other(tmp_path: Path, module: Path) -> None:
+    path = demo(tmp_path, ('model = "logistic"', 'model = "strange_models:model"'))
+    approved(Federation.from_toml(path))
+    assert (tmp_path / MARK).exists()
+    assert Federation.from_toml(path).plan.dimension == 31
+    module.write_text(module.read_text() + "\n# one more line\n")
+    with pytest.raises(ApprovalError, match="nothing was imported"):
+        _ = Federation.from_toml(path).plan
+
+
+def test_withdrawn_code_is_not_imported(tmp_path: Path, module: Path) -> None:
+    path = demo(tmp_path, ('model = "logistic"', 'model = "strange_models:model"'))
+    federation = approved(Federation.from_toml(path))
+    assert federation.withdraw(who="tester", why="second thoughts") == 3
+    (tmp_path / MARK).unlink()
+    del sys.modules["strange_models"]
+    with pytest.raises(ApprovalError, match="nothing was imported"):
+        _ = Federation.from_toml(path).plan
+    assert not (tmp_path / MARK).exists()
+
+
+@pytest.mark.parametrize("reference", ["strange_models:shell", "os:system", "builtins:exec", "x:y"])
+def test_what_a_file_does_not_itself_define_is_no_factory(module: Path, reference: str) -> None:
+    with pytest.raises(ConfigError):
+        look_at(reference)
+    assert "strange_models" not in sys.modules
+
+
+def test_every_caller_in_privagg_says_what_code_may_run() -> None:
+    """`build_model` and `load_records` import what their caller vouches for, unless told."""
+    import ast
+
+    import privagg
+
+    missing = []
+    for path in Path(privagg.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if name in ("build_model", "load_records"):
+                assert isinstance(node, ast.Call)
+                if "code" not in {keyword.arg for keyword in node.keywords}:
+                    missing.append(f"{path}:{node.lineno}")
+    assert not missing
