@@ -61,6 +61,14 @@ CREATE TRIGGER IF NOT EXISTS opening_stays BEFORE DELETE ON opening
 """
 
 
+DOES_NOT_OPEN = (
+    "the sum does not open to a value in the proven range: a contributor made up its upload, or "
+    "the sum was altered where it was added. Nobody can tell who, as no part of a sum is ever "
+    "opened to find out. Nothing was opened, the round is not asked again, and every contributor "
+    "stays charged. Rehearse the plan on made-up data before a new run; there sites can be left out"
+)
+
+
 @dataclass(frozen=True)
 class OpeningRule:
     """What the plan asks of an opening, in the key holder's own configuration.
@@ -202,7 +210,7 @@ class KeyHolder:
             share = self._key.open_share(tensor.payload, len(contributors))
         except PrivaggError:
             # What is wrong with a decryption depends on the secret: one text for every case.
-            error = OpeningRefusedError("the sum does not open to a value in the proven range")
+            error = OpeningRefusedError(DOES_NOT_OPEN)
             return self._remember(header, request_sha256, self._refusal(message, error))
         opening = Opening(
             run=header.run,

@@ -25,7 +25,7 @@ from privagg.messages import (
     read_message,
 )
 from privagg.secure.contributors import bitmap_of
-from privagg.secure.keyholder import KeyHolder, opened_rounds
+from privagg.secure.keyholder import DOES_NOT_OPEN, KeyHolder, opened_rounds
 from privagg.secure.opening import DecryptionKey
 from privagg.secure.wire import EncryptedTensor
 from privagg.server.aggregator import Aggregator
@@ -257,7 +257,7 @@ def test_a_round_is_bound_before_the_key_is_used(fresh: Requests) -> None:
 def test_a_failed_decryption_is_the_rounds_answer_and_says_nothing(fresh: Requests) -> None:
     holder, key = holder_with(fresh, fail)
     said = refused(fresh.simulation, fresh.request(), holder)
-    assert said == "cohort: the sum does not open to a value in the proven range"
+    assert said == f"cohort: {DOES_NOT_OPEN}"
     assert refused(fresh.simulation, fresh.request(), holder) == said
     assert "second cohort" in refused(fresh.simulation, another(fresh), holder)
     assert key.uses == 1
