@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant understated empirical nightly lock sbom peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant sensitivity understated empirical nightly lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and
 
 accountant: $(VENV)/.ready  ## certified intervals on 500 settings: widths, times; a ledger's next round
 	$(BIN)/python -m tests.benchmarks.certified --count 500 --json out/certified.json
+
+sensitivity: $(VENV)/.ready  ## how far one record moves a sum, by adversarial search
+	$(BIN)/python -m tests.benchmarks.sensitivity --json out/sensitivity.json
 
 understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the proven epsilon
 	$(BIN)/python -m tests.benchmarks.under_reports --json out/under_reports.json

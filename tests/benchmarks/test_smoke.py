@@ -6,6 +6,7 @@ import json
 import os
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,3 +137,31 @@ def test_flowers_overhead_is_measured_on_opened_rounds(tmp_path: Path) -> None:
     # A float32 model goes down as float64; an upload is a ciphertext.
     assert found["with"]["bytes_down"] > found["without"]["bytes_down"] >= 4000
     assert found["with"]["bytes_up"] > found["without"]["bytes_up"] >= 4000
+
+
+def test_no_record_moves_a_sum_by_more_than_s_and_the_search_finds_what_leaks(
+    tmp_path: Path,
+) -> None:
+    from tests.benchmarks import sensitivity
+
+    path = tmp_path / "sensitivity.json"
+    assert sensitivity.main(["--short", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())
+    leaks = {row["model"]: row["ratio"] for row in rows if row["kind"] == "control"}
+    assert leaks["rank rows, logistic"] >= 1.5
+    assert leaks["layout, time first"] >= 40
+    accepted = [row for row in rows if row["kind"] == "accepted"]
+    assert {row["model"] for row in accepted} == set(sensitivity.SHORT)
+    assert all(0 < row["ratio"] <= 1 for row in accepted)
+
+
+def test_a_search_that_finds_no_leak_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of equal place leave nothing to find; the run says so by its exit code."""
+    from tests.benchmarks import sensitivity
+
+    def in_one_place(trainer: Any, grid: Any, records: Any) -> np.ndarray:
+        return np.zeros(trainer.dimension, dtype=np.int64)
+
+    monkeypatch.setattr(sensitivity, "rank_sum", in_one_place)
+    monkeypatch.setattr(sensitivity, "subjects", lambda: [])
+    assert sensitivity.main(["--short"]) == 1
