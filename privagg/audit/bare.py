@@ -97,11 +97,11 @@ class BareReport:
             subject = "history of charges"
             claimed = f"{len(said.history)} charges"
             if any(point.run != self.report.run for point in said.history):
-                findings.open(subject, claimed, f"other runs charged it too; {FROM_LEDGERS}")
+                findings.undecided(subject, claimed, f"other runs charged it too; {FROM_LEDGERS}")
                 continue
             with findings.guarded(subject, claimed):
                 self._check_history(findings, said, subject, claimed)
-            findings.open(
+            findings.undecided(
                 "budget", f"ε = {said.budget.epsilon}" if said.budget else "none", FROM_LEDGERS
             )
 

@@ -40,7 +40,7 @@ def check_ledgers(
         findings.section = party
         claimed = f"{said.entries} entries, root {said.root[:16]}"
         if party not in exports:
-            findings.fails(LEDGER, claimed, "the bundle does not hold this ledger")
+            findings.contradicted(LEDGER, claimed, "the bundle does not hold this ledger")
             continue
         with findings.guarded(LEDGER, claimed):
             ledger = ReplayedLedger.parse(
@@ -83,7 +83,9 @@ def check_owners(
     for party, key in pinned.items():
         findings.section = party
         if party not in parties:
-            findings.fails("key you gave", key[:16], f"the run had no party called {party!r}")
+            findings.contradicted(
+                "key you gave", key[:16], f"the run had no party called {party!r}"
+            )
             continue
         stated = parties[party]
         note = "" if stated == key else "this is not the key you know: the party was replaced"
@@ -91,7 +93,7 @@ def check_owners(
     unknown = sorted(set(parties) - set(pinned))
     if unknown:
         findings.section = "bundle"
-        findings.open(
+        findings.undecided(
             "whose keys these are",
             ", ".join(unknown),
             "compare them with keys you got elsewhere, with --key NAME=HEX for each party",
@@ -111,7 +113,7 @@ def check_history(
         claimed = f"{checkpoint.size} entries, root {checkpoint.root.hex()[:16]}"
         subject = "history holds the kept checkpoint"
         if party is None:
-            findings.fails(
+            findings.contradicted(
                 subject, claimed, f"no ledger of {checkpoint.origin!r} was found to hold here"
             )
             continue
@@ -124,7 +126,7 @@ def check_history(
     for party, ledger in ledgers.items():
         if party not in seen:
             findings.section = party
-            findings.open("history", f"{len(ledger)} entries", NO_HISTORY)
+            findings.undecided("history", f"{len(ledger)} entries", NO_HISTORY)
 
 
 def parse_checkpoint(note: str) -> Checkpoint:

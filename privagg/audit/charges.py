@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from privagg.audit.claims import Findings
-from privagg.audit.methods import Methods
+from privagg.audit.methods import MOST_TERMS, Methods, is_merged
 from privagg.audit.replayed import Charged, ReplayedLedger
 from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.events import DpEvent
@@ -20,7 +20,7 @@ from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.ledger.composition import compose, event_to_json
 from privagg.privacy.ledger.payloads import Charge, Realised
 from privagg.privacy.plan import TrainingPlan
-from privagg.report.figures import epsilon_text
+from privagg.report.figures import delta_text, epsilon_text
 
 TOLERANCE = Decimal("1e-6")
 """Relative. Two machines may choose different contours and prove bounds a few 10^-9 apart."""
@@ -42,13 +42,47 @@ def agrees(claimed: Decimal, bound: EpsilonBound) -> bool:
 def check_epsilons(
     findings: Findings, ledger: ReplayedLedger, methods: Methods, *, every_charge: bool
 ) -> None:
-    """Compute epsilon after the charges of every budget in a ledger."""
+    """Bound every budget of a ledger, and epsilon after its charges, by the certified accountant.
+
+    Which accountant a ledger names is its owner's word, and decides nothing.
+    """
     for key in ledger.keys():  # noqa: SIM118 - a method of the ledger, not of a dict
         charged = [each for each in ledger.charged if each.charge.key == key]
         if charged:
+            _check_budgets(findings, key, charged, methods)
             subject = f"ε after each charge to {key.dataset}"
             with findings.guarded(subject, f"{len(charged)} charges"):
                 _check_epsilons_of(findings, subject, charged, methods, every_charge)
+
+
+def _check_budgets(
+    findings: Findings, key: BudgetKey, charged: Sequence[Charged], methods: Methods
+) -> None:
+    """Each budget that was ever in force, against the last charge that was held against it."""
+    ends = [
+        one
+        for one, other in pairwise((*charged, None))
+        if one is not None and (other is None or _budget(one) != _budget(other))
+    ]
+    for end in ends:
+        epsilon, delta = _budget(end)
+        subject = f"within the budget of {key.dataset} (unit: {key.unit})"
+        claimed = f"ε ≤ {epsilon_text(epsilon, 9)} at δ = {delta_text(delta)}"
+        with findings.guarded(subject, claimed):
+            if not epsilon.is_finite():
+                findings.check(subject, "no bound", "no bound", True, "a budget of infinity")
+                continue
+            bound = _certified(end, methods)
+            if bound.upper <= epsilon:
+                findings.check(subject, claimed, _interval(bound), True)
+            elif bound.lower is not None and bound.lower > epsilon:
+                findings.check(subject, claimed, _interval(bound), False, "spent beyond the budget")
+            else:
+                findings.undecided(subject, claimed, f"proved is only {_interval(bound)}")
+
+
+def _budget(each: Charged) -> tuple[Decimal, Decimal]:
+    return each.charge.epsilon_budget, each.charge.delta
 
 
 def _check_epsilons_of(
@@ -60,35 +94,62 @@ def _check_epsilons_of(
 ) -> None:
     last = charged[-1].charge
     claimed = f"{len(charged)} charges, up to ε = {epsilon_text(last.epsilon_after, 9)}"
-    strangers = {c.charge.accountant for c in charged if not methods.named(c.charge.accountant)}
-    if strangers:
-        findings.open(subject, claimed, f"bounded by {', '.join(sorted(strangers))}; not known")
-        return
-    chosen = range(len(charged)) if every_charge else spread(len(charged))
-    wrong, latest = None, None
+    chosen = range(len(charged)) if every_charge else affordable(charged, spread(len(charged)))
+    doubts: list[Charged] = []
     for place in chosen:
         each = charged[place]
-        latest = _bound(each, methods)
-        if not agrees(each.charge.epsilon_after, latest):
-            wrong = each
-            break
+        latest = _certified(each, methods)
+        answer = _follows(each, latest, methods)
+        if answer is False:
+            note = f"entry {each.index} records ε = {each.charge.epsilon_after}"
+            findings.check(subject, claimed, _interval(latest), False, note)
+            return
+        doubts += [each] if answer is None else []
     falls = next((b for a, b in pairwise(charged) if _falls(a.charge, b.charge)), None)
-    assert latest is not None
-    if wrong is not None:
-        note = f"entry {wrong.index} records ε = {wrong.charge.epsilon_after}"
-        findings.check(subject, claimed, _interval(latest), False, note)
-        return
     if falls is not None:
         note = f"entry {falls.index} records a smaller ε than the charge before it"
-        findings.check(subject, claimed, _interval(latest), False, note)
+        findings.contradicted(subject, claimed, note)
         return
-    note = f"by {last.accountant!r}, which proves nothing" if not latest.certified else ""
+    if doubts:
+        by = doubts[-1].charge.accountant
+        findings.undecided(subject, claimed, f"bounded by {by!r}; proved is {_interval(latest)}")
+        return
+    note = ""
     if len(chosen) < len(charged):
         note = (
             f"{len(chosen)} recomputed, the others lie between neighbours that were; "
             "--every-charge recomputes all"
         )
     findings.check(subject, claimed, _interval(latest), True, note, compared=len(charged))
+
+
+def _follows(each: Charged, bound: EpsilonBound, methods: Methods) -> bool | None:
+    """Whether a charge's figure is what its events cost; None where that is not decided here.
+
+    The certified accountant's figure is recomputed; whoever else's must be an upper bound.
+    """
+    claimed = each.charge.epsilon_after
+    if bound.lower is not None and claimed < bound.lower:
+        return False
+    if each.charge.accountant == methods.certified.name and not is_merged(each.total):
+        return agrees(claimed, bound)
+    return True if claimed >= bound.upper else None
+
+
+MOST_WORK = 300
+"""Distinct mechanisms bounded for one budget, all its recomputed charges together."""
+
+
+def affordable(charged: Sequence[Charged], chosen: list[int]) -> list[int]:
+    """So many of the chosen charges that their events stay within `MOST_WORK`; the last always."""
+    while len(chosen) > 1 and _work(charged, chosen) > MOST_WORK:
+        chosen = chosen[-1::-2][::-1]
+    return chosen
+
+
+def _work(charged: Sequence[Charged], chosen: Sequence[int]) -> int:
+    events = {charged[place].total for place in chosen}
+    return sum(min(len(event.terms), MOST_TERMS) for event in events if len(event.terms) > 1)
 
 
 def spread(count: int) -> list[int]:
@@ -107,12 +168,10 @@ def _falls(one: Charge, other: Charge) -> bool:
     return same and other.epsilon_after < one.epsilon_after * (1 - TOLERANCE)
 
 
-def _bound(each: Charged, methods: Methods) -> EpsilonBound:
-    accountant = methods.named(each.charge.accountant)
-    assert accountant is not None
+def _certified(each: Charged, methods: Methods) -> EpsilonBound:
     if not each.total.is_private:
         return EpsilonBound(Decimal("Infinity"), None, "no guarantee", certified=True)
-    return accountant.epsilon(each.total, each.charge.delta)
+    return methods.bracket(each.total, each.charge.delta)
 
 
 def _interval(bound: EpsilonBound) -> str:

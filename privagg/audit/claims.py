@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from privagg.errors import PrivaggError
+from privagg.errors import CertificationError, ConfigError, PrivaggError
 
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 """What reading a stranger's facts can raise where they are not what they should be."""
 
 
 class Verdict(str, Enum):
-    """`holds`: recomputed and equal. `fails`: it is not so. `open`: nothing here decides it."""
+    """What the evidence says of a claim.
 
-    HOLDS = "holds"
-    FAILS = "fails"
-    OPEN = "not verifiable"
+    `proved`: it follows from the evidence, recomputed here. `attested`: somebody's word, by name,
+    is all there is. `contradicted`: the evidence says otherwise. `not decided`: nothing here tells.
+    """
+
+    PROVED = "proved"
+    ATTESTED = "attested"
+    CONTRADICTED = "contradicted"
+    UNDECIDED = "not decided"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Claim:
         recomputed: as it follows from the evidence; empty where nothing does.
         note: a remark in plain words.
         compared: how many single values this claim stands for.
+        by: whose word an attested claim is; empty for others.
+        settle: what a reader would need to settle a claim that is attested or not decided.
     """
 
     section: str
@@ -42,6 +50,13 @@ class Claim:
     verdict: Verdict
     note: str = ""
     compared: int = 1
+    by: str = ""
+    settle: str = ""
+
+    @property
+    def name(self) -> str:
+        """What `--require` calls the claim: `section/subject`, in small letters and hyphens."""
+        return f"{_slug(self.section)}/{_slug(self.subject)}"
 
 
 @dataclass
@@ -62,23 +77,25 @@ class Findings:
         compared: int = 1,
     ) -> bool:
         """Record a claim that was recomputed; return whether it holds."""
-        verdict = Verdict.HOLDS if holds else Verdict.FAILS
+        verdict = Verdict.PROVED if holds else Verdict.CONTRADICTED
         self.claims.append(
             Claim(self.section, subject, claimed, recomputed, verdict, note, compared)
         )
         return holds
 
-    def fails(self, subject: str, claimed: str, note: str) -> None:
-        """Record a claim that does not hold, for the reason in `note`."""
+    def contradicted(self, subject: str, claimed: str, note: str) -> None:
+        """Record a claim that the evidence contradicts, for the reason in `note`."""
         self.check(subject, claimed, "", False, note)
 
-    def open(self, subject: str, claimed: str, note: str) -> None:
-        """Record a claim that nothing here decides."""
-        self.claims.append(Claim(self.section, subject, claimed, "", Verdict.OPEN, note))
+    def undecided(self, subject: str, claimed: str, settle: str) -> None:
+        """Record a claim that nothing here decides, and what would."""
+        claim = Claim(self.section, subject, claimed, "", Verdict.UNDECIDED, settle=settle)
+        self.claims.append(claim)
 
     def attested(self, subject: str, claimed: str, *, by: str, settle: str) -> None:
         """Record a claim that only its maker vouches for, and what would settle it."""
-        self.open(subject, claimed, f"attested by {by}; {settle}")
+        claim = Claim(self.section, subject, claimed, "", Verdict.ATTESTED, by=by, settle=settle)
+        self.claims.append(claim)
 
     def ordered(self) -> tuple[Claim, ...]:
         """The claims by section, each section's in the order of checking."""
@@ -88,13 +105,18 @@ class Findings:
 
     @contextmanager
     def guarded(self, subject: str, claimed: str) -> Iterator[None]:
-        """Whatever a stranger's facts make go wrong inside becomes a claim that fails."""
+        """Whatever a stranger's facts make go wrong inside becomes a claim that is contradicted.
+
+        Except where a bound is beyond what is computed here: that contradicts nothing.
+        """
         try:
             yield
+        except CertificationError as error:
+            self.undecided(subject, claimed, str(error))
         except PrivaggError as error:
-            self.fails(subject, claimed, str(error))
+            self.contradicted(subject, claimed, str(error))
         except MALFORMED as error:
-            self.fails(subject, claimed, f"the facts are malformed ({type(error).__name__})")
+            self.contradicted(subject, claimed, f"the facts are malformed ({type(error).__name__})")
 
 
 @dataclass(frozen=True)
@@ -115,8 +137,8 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """True where no claim fails."""
-        return not self.of(Verdict.FAILS)
+        """True where nothing is contradicted; the least that a reader may ask for."""
+        return not self.of(Verdict.CONTRADICTED)
 
     def of(self, verdict: Verdict) -> tuple[Claim, ...]:
         """The claims with this verdict."""
@@ -125,19 +147,34 @@ class Verification:
     @property
     def compared(self) -> int:
         """How many single values were recomputed and compared."""
-        return sum(claim.compared for claim in self.claims if claim.verdict is not Verdict.OPEN)
+        decided = (Verdict.PROVED, Verdict.CONTRADICTED)
+        return sum(claim.compared for claim in self.claims if claim.verdict in decided)
+
+    def named(self, name: str) -> tuple[Claim, ...]:
+        """The claims of this name, or, where it has no section, of this subject in any.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = tuple(c for c in self.claims if name in (c.name, c.name.partition("/")[2]))
+        if not found:
+            known = ", ".join(sorted({claim.name for claim in self.claims}))
+            raise ConfigError(f"no claim is called {name[:100]!r}; there are: {known}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; format `privagg-verification/1`."""
+        """For machines; format `privagg-verification/2`."""
         return {
-            "format": "privagg-verification/1",
+            "format": "privagg-verification/2",
             "kind": self.kind,
             "federation": self.federation,
             "run": self.run,
-            "holds": self.holds,
+            "contradicted": not self.holds,
             "compared": self.compared,
+            "counts": {verdict.value: len(self.of(verdict)) for verdict in Verdict},
             "claims": [
                 {
+                    "name": claim.name,
                     "section": claim.section,
                     "subject": claim.subject,
                     "claimed": claim.claimed,
@@ -145,7 +182,13 @@ class Verification:
                     "verdict": claim.verdict.value,
                     "note": claim.note,
                     "compared": claim.compared,
+                    "by": claim.by,
+                    "settle": claim.settle,
                 }
                 for claim in self.claims
             ],
         }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("ε", "epsilon")).strip("-")[:80]

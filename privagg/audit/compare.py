@@ -72,15 +72,15 @@ def _matrix(s: Facts) -> str:
 
 
 RUN_GROUPS = (
-    Group("what was run", (
+    Group("what was run, as recorded", (
         "format", "federation", "run", "outcome", "reason", "custody", "custody_plainly", "opener",
         "parties", "public_table", "attestations", "versions", "generator",
     ), _run),
     Group("plan", ("plan", "plan_digest"), lambda r: f"digest {r['plan_digest'][:16]}"),
-    Group("scheme", ("scheme",), lambda r: f"{r['scheme']['name']}, "
+    Group("scheme, as recorded", ("scheme",), lambda r: f"{r['scheme']['name']}, "
           f"{r['scheme']['security_bits'] or 0} bits"),
-    Group("rounds, survivors, metrics", ("rounds",), _rounds),
-    Group("released model", ("model",), _released),
+    Group("rounds, survivors, metrics, as recorded", ("rounds",), _rounds),
+    Group("released model, as recorded", ("model",), _released),
     Group("searches over settings", ("tuning",), lambda r: f"{len(r['tuning']) or 'none'}",
           bounds=True),
     Group("coordinator's ledger facts", ("coordinator",),
@@ -91,7 +91,9 @@ RUN_GROUPS = (
 )  # fmt: skip
 
 SITE_GROUPS = (
-    Group("declared facts", ("name", "dataset", "declared_records", "unit", "adjacency"),
+    Group("declared facts, as recorded", (
+        "name", "dataset", "declared_records", "unit", "adjacency",
+    ),
           lambda s: f"{s['declared_records']} records, unit: {s['unit']}"),
     Group("budget", ("budget",), _budget),
     Group("ε spent before → after the run", ("epsilon_before_run", "epsilon_after_run"), _spent),
@@ -102,7 +104,7 @@ SITE_GROUPS = (
     Group("accountant of the budget", ("accountants",),
           lambda s: f"{s['accountants'][0]['name']}, ε = "
           f"{_epsilon(s['accountants'][0]['epsilon'])}", bounds=True),
-    Group("records kept apart", ("records_apart",),
+    Group("records kept apart, as recorded", ("records_apart",),
           lambda s: count_text(len(s.get("records_apart", ())), "statement")),
     Group("ledger facts", ("ledger",), lambda s: f"{s['ledger']['entries']} entries"),
 )  # fmt: skip
@@ -117,10 +119,11 @@ def compare(findings: Findings, claimed: Facts, expected: Facts) -> None:
     """
     findings.section = "run"
     _compare_groups(findings, RUN_GROUPS, claimed, expected, STATED_ONLY | {"sites"})
-    findings.open(
+    findings.attested(
         "when the report was made",
         str(claimed["generated"]),
-        "stated; nothing to recompute it from",
+        by="whoever made it",
+        settle="a time stamp by somebody else; nothing here gives the time",
     )
     named = [site["name"] for site in claimed["sites"]]
     wanted = [site["name"] for site in expected["sites"]]
@@ -150,7 +153,7 @@ def _compare_groups(
             findings.check(path, is_, should, False, "edited, or not what the evidence gives")
         if len(found) > MOST_DIFFERENCES:
             more = len(found) - MOST_DIFFERENCES
-            findings.fails(
+            findings.contradicted(
                 group.subject,
                 "",
                 f"and {count_text(more, 'value')} more of this group",

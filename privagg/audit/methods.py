@@ -20,11 +20,17 @@ from privagg.privacy.accountants import (
     float_down,
     float_up,
 )
-from privagg.privacy.events import DpEvent
+from privagg.privacy.events import DpEvent, Mechanism
 
 SMALLEST_NOISE_MULTIPLIER = Decimal("0.1")
 LARGEST_COUNT = 10**7
-MOST_TERMS = 1000
+MOST_TERMS = 12
+"""Distinct mechanisms of an event that is bounded as it stands; one of more is enclosed."""
+
+MOST_RECOMPUTED = 64
+"""Distinct mechanisms of an event in a report that is made again to the last digit."""
+
+MOST_MERGED = 1000
 LARGEST_PLD_EPSILON = Decimal(60)
 PLD_INTERVAL = 1e-3
 """Of the second method; coarser than the recorded peer's, which keeps a bound a bound."""
@@ -39,13 +45,51 @@ def check_range(event: DpEvent) -> None:
         CertificationError: noise, counts or number of terms beyond what is recomputed.
     """
     private = [term for term in event.terms if term.mechanism.kind != "non-private"]
-    if len(event.terms) > MOST_TERMS or any(
+    if len(event.terms) > MOST_RECOMPUTED:
+        raise CertificationError(
+            f"an event of {len(event.terms)} different mechanisms is enclosed, not recomputed"
+        )
+    if any(
         term.mechanism.noise_multiplier < SMALLEST_NOISE_MULTIPLIER for term in private
     ) or sum(term.count for term in private) > LARGEST_COUNT:  # fmt: skip
         raise CertificationError(
-            f"events with a noise multiplier below {SMALLEST_NOISE_MULTIPLIER}, more than "
-            f"{LARGEST_COUNT} rounds or {MOST_TERMS} different mechanisms are not recomputed"
+            f"events with a noise multiplier below {SMALLEST_NOISE_MULTIPLIER} or more than "
+            f"{LARGEST_COUNT} rounds are not recomputed"
         )
+
+
+def is_merged(event: DpEvent) -> bool:
+    """Whether an event has so many mechanisms that `Methods.bracket` takes some for one."""
+    return len(event.terms) > MOST_TERMS
+
+
+def merged(event: DpEvent, *, upward: bool) -> DpEvent:
+    """An event of at most `MOST_TERMS` mechanisms that dominates (or is dominated by) `event`.
+
+    A Poisson-subsampled Gaussian dominates another of a lower rate, of which it is the mixture
+    with one that ignores the data, and of more noise, which is a post-processing.
+
+    Raises:
+        CertificationError: more mechanisms than are looked at, or one without a guarantee.
+    """
+    if len(event.terms) > MOST_MERGED or not event.is_private:
+        raise CertificationError(f"more than {MOST_MERGED} different mechanisms are not bounded")
+    terms = sorted(
+        event.terms, key=lambda t: (t.mechanism.sampling_rate, t.mechanism.noise_multiplier)
+    )
+    size = -(-len(terms) // MOST_TERMS)
+    total = DpEvent(distance=event.distance if upward else Decimal(0))
+    worst, least = (max, min) if upward else (min, max)
+    for start in range(0, len(terms), size):
+        some = terms[start : start + size]
+        total += DpEvent.once(
+            Mechanism.of(
+                worst(term.mechanism.sampling_rate for term in some),
+                least(term.mechanism.noise_multiplier for term in some),
+            ),
+            count=sum(term.count for term in some),
+        )
+    return total
 
 
 @dataclass
@@ -94,6 +138,22 @@ class Methods:
         """The accountant of this name, if this version recomputes it."""
         known = {each.name: each for each in (self.certified, self.rdp, self.pld)}
         return known.get(name)
+
+    def bracket(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        """A proven interval, in bounded time however many mechanisms the event composes.
+
+        Up to `MOST_TERMS` of them it is the certified accountant's own. Of more, mechanisms that
+        lie near each other are taken for one: with the highest rate and the least noise among them
+        for the upper end, which dominates each; with the lowest and the most for the lower.
+
+        Raises:
+            CertificationError: the event is out of the range that is recomputed.
+        """
+        if not is_merged(event):
+            return self.certified.epsilon(event, delta)
+        above, below = (merged(event, upward=upward) for upward in (True, False))
+        upper, lower = self.certified.epsilon(above, delta), self.certified.epsilon(below, delta)
+        return EpsilonBound(upper.upper, lower.lower, "mechanisms merged", certified=True)
 
     def pld_upper(self, event: DpEvent, delta: Decimal) -> Decimal | None:
         """Pessimistic privacy-loss distribution; None where it would take too long."""

@@ -39,10 +39,10 @@ def check_parties(
         try:
             check_public_hex(key)
         except ValueError as error:
-            findings.fails(f"key of {name}", key[:16], str(error))
+            findings.contradicted(f"key of {name}", key[:16], str(error))
     missing = sorted({coordinator, *plan.names} - set(parties))
     if missing:
-        findings.fails("parties of the roster", f"{len(parties)} parties",
+        findings.contradicted("parties of the roster", f"{len(parties)} parties",
                        f"no key of {', '.join(missing)[:200]}")  # fmt: skip
     problem = _opener_problem(report.opener, parties, plan, coordinator)
     findings.check(

@@ -162,7 +162,7 @@ def _check_never_free(findings: Findings, ledger: ReplayedLedger, run: str) -> N
     free = [c.index for c in ledger.charged if not c.charge.event.terms]
     others = sorted({c.charge.run for c in ledger.charged if c.charge.run != run})
     if free:
-        findings.fails("every charge costs something", f"{len(ledger.charged)} charges",
+        findings.contradicted("every charge costs something", f"{len(ledger.charged)} charges",
                        f"entry {free[0]} charges nothing at all")  # fmt: skip
     elif others:
         findings.attested(
@@ -184,7 +184,7 @@ def check_security(findings: Findings, report: Report) -> None:
         )  # fmt: skip
     known = _levels(scheme.name)
     if known is not None and scheme.security_bits not in known:
-        findings.fails("security level is one of the scheme's", stated,
+        findings.contradicted("security level is one of the scheme's", stated,
                        f"the scheme's levels are {', '.join(map(str, known))}")  # fmt: skip
     elif scheme.protects:
         findings.attested(

@@ -36,7 +36,9 @@ def check_second(findings: Findings, report: Report, methods: Methods) -> None:
         _check_rows(findings, "second method: observer matrix", site.guarantees, methods)
         names = [figure.name for figure in site.accountants]
         if len(set(names)) != len(names):
-            findings.fails("accountants", ", ".join(names)[:200], "one of them stands there twice")
+            findings.contradicted(
+                "accountants", ", ".join(names)[:200], "one of them stands there twice"
+            )
         for figure in site.accountants[1:]:
             _check_peer(findings, site, figure, methods)
 
@@ -98,7 +100,7 @@ def _check_peer(
     claimed = "none" if figure.epsilon is None else f"ε = {epsilon_text(figure.epsilon, 9)}"
     method = methods.named(figure.name)
     if method is None:
-        findings.open(subject, claimed, "recorded, not recomputed")
+        findings.undecided(subject, claimed, "recorded, not recomputed")
         return
     bounds = Bounds(methods.certified)
     try:
@@ -107,7 +109,7 @@ def _check_peer(
             site.committed.event, site.committed.delta, bounds, (Bounds(method),)
         )
     except (CertificationError, UnknownEventError) as error:
-        findings.open(subject, claimed, f"recorded, not recomputed: {error}")
+        findings.undecided(subject, claimed, f"recorded, not recomputed: {error}")
         return
     recomputed = expected.epsilon
     told = "none" if recomputed is None else f"ε = {epsilon_text(recomputed, 9)}"

@@ -26,7 +26,7 @@ def check_generated(findings: Findings, report: Report, now: datetime | None = N
     latest = (now or datetime.now(UTC)) + SLACK
     made = report.generated.astimezone(UTC)
     if not made.isoformat() >= EARLIEST or made > latest:
-        findings.fails("when the report was made", made.isoformat(),
+        findings.contradicted("when the report was made", made.isoformat(),
                        f"not between {EARLIEST} and now")  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def check_times(findings: Findings, party: str, ledger: ReplayedLedger, report: 
     claimed = f"{entries[0].time[:10]} to {entries[-1].time[:10]}"
     subject = "times of entries"
     if problem:
-        findings.fails(subject, claimed, problem)
+        findings.contradicted(subject, claimed, problem)
         return
     findings.attested(
         subject, claimed, by=party,

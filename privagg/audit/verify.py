@@ -104,8 +104,8 @@ def verify_report(data: bytes, brought: Brought) -> Verification:
     """
     report = read_report(data)
     findings = Findings(section="report")
-    findings.open("who made this report", report.federation, "a report alone is not signed")
-    findings.open("the charges, rounds and survivors", report.run, bare.FROM_LEDGERS)
+    findings.undecided("who made this report", report.federation, "a report alone is not signed")
+    findings.undecided("the charges, rounds and survivors", report.run, bare.FROM_LEDGERS)
     for party, facts in facts_by_party(report, COORDINATOR).items():
         bare.check_own_checkpoint(findings, party, facts)
     findings.section = "run"
@@ -170,7 +170,7 @@ def _check_attestation(findings: Findings, bundle: ReportBundle, report: Report)
         findings.check("digests of files", f"{len(stated)} files", f"{len(found)} files", True,
                        compared=len(found))  # fmt: skip
     elif not wrong:
-        findings.fails("digests of files", f"{len(stated)} files", "a file is named twice")
+        findings.contradicted("digests of files", f"{len(stated)} files", "a file is named twice")
     run = said.predicate
     named = (run.federation, run.run, run.plan_digest)
     actual = (report.federation, report.run, report.plan_digest)
@@ -183,10 +183,12 @@ def _check_names(findings: Findings, bundle: ReportBundle, facts: Mapping[str, A
     expected |= {f"ledgers/{party}.jsonl" for party in facts}
     extra = sorted(set(bundle.files) - expected)
     if extra:
-        findings.fails("files", ", ".join(extra)[:200], "these do not belong to the report")
+        findings.contradicted("files", ", ".join(extra)[:200], "these do not belong to the report")
     for name, data in fixed_files().items():
         if bundle.files.get(name) != data and not _was_published(name, bundle):
-            findings.fails(name, "as published", "missing, or not what this format's bundles hold")
+            findings.contradicted(
+                name, "as published", "missing, or not what this format's bundles hold"
+            )
 
 
 def _was_published(name: str, bundle: ReportBundle) -> bool:
@@ -254,7 +256,9 @@ def _check_rebuilt(
     findings.section = "run"
     subject = "report made again from the ledgers"
     if COORDINATOR not in ledgers or any(site.name not in ledgers for site in report.sites):
-        findings.fails(subject, report.run, "not possible: a ledger is missing or does not hold")
+        findings.contradicted(
+            subject, report.run, "not possible: a ledger is missing or does not hold"
+        )
         return
     with findings.guarded(subject, report.run):
         accountant = methods.certified
@@ -274,9 +278,9 @@ def _check_rebuilt(
 
 def _consult_others(findings: Findings, report: Report, methods: Methods) -> None:
     """The independent methods, once the figures are those of events that really took place."""
-    if any(claim.verdict is Verdict.FAILS for claim in findings.claims):
+    if any(claim.verdict is Verdict.CONTRADICTED for claim in findings.claims):
         findings.section = "run"
-        findings.open("second methods", "", "not consulted: claims fail already")
+        findings.undecided("second methods", "", "not consulted: claims fail already")
         return
     check_second(findings, report, methods)
 
@@ -310,6 +314,6 @@ def _check_model(findings: Findings, report: Report, found: str | None) -> None:
         findings.check("the model file itself", f"SHA-256 {stated[:16]}", f"SHA-256 {found[:16]}",
                        stated == found)  # fmt: skip
     elif report.model is not None:
-        findings.open(
+        findings.undecided(
             "the model file itself", f"SHA-256 {stated[:16]}", "give it with --model FILE"
         )

@@ -60,7 +60,7 @@ def bundle(
         Identity.load_or_create(COORDINATOR, key),
         StatementStore.beside(folder).of(Report.from_json(report).run) or None,
     )
-    found = verify_bundle(made, Brought()).of(Verdict.FAILS)
+    found = verify_bundle(made, Brought()).of(Verdict.CONTRADICTED)
     if found:
         raise VerificationError(
             f"{folder / 'report.json'} does not follow from the ledgers beside it "
@@ -86,6 +86,10 @@ def verify(
         typer.Option(metavar="NAME=HEX", help="A party's public key as you know it; repeatable."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="The released model's file.")] = None,
+    require: Annotated[
+        str | None,
+        typer.Option(metavar="proved:NAME,…", help="Claims that must be proved, else exit 3."),
+    ] = None,
     every_charge: Annotated[
         bool, typer.Option("--every-charge", help="Recompute ε after each charge of long ledgers.")
     ] = False,
@@ -96,7 +100,10 @@ def verify(
     Hash chains, signatures, budgets, events, every ε by proof and by independent methods, the
     observer matrix, the sentences. Trusts nothing in the file, needs no training libraries.
 
-    Exit codes: 0 everything that was claimed holds, 1 a claim fails, 2 not a readable bundle.
+    Each claim is proved by the evidence, attested by somebody's word, contradicted, or not decided.
+
+    Exit codes: 0 nothing is contradicted, 1 a claim is contradicted, 2 not a readable bundle,
+    3 a claim that --require names is not proved (`--json` lists the names).
 
     [bold]Examples[/bold]
 
@@ -104,9 +111,12 @@ def verify(
 
       privagg verify bundle.zip --checkpoint riverside.checkpoint --model model.safetensors
 
+      privagg verify bundle.zip --checkpoint riverside.checkpoint
+      --require proved:riverside/history
+
       privagg verify report.json               what a report alone allows
     """
-    from privagg.audit import Brought, verify_file
+    from privagg.audit import Brought, Verdict, verify_file
 
     brought = Brought(
         checkpoints=[_checkpoint(path) for path in checkpoint or ()],
@@ -114,13 +124,30 @@ def verify(
         model_sha256=None if model is None else _digest(model),
         every_charge=every_charge,
     )
+    wanted = _required(require)
     made = verify_file(source, brought)
+    unproved = [c for name in wanted for c in made.named(name) if c.verdict is not Verdict.PROVED]
     if as_json:
         console.print_json(made.to_json())
     else:
         print_verification(console.console(), made)
     if not made.holds:
         raise typer.Exit(1)
+    if unproved:
+        names = ", ".join(f"{c.name} ({c.verdict.value})" for c in unproved)
+        typer.echo(f"required, and not proved: {names}", err=True)
+        raise typer.Exit(3)
+
+
+def _required(text: str | None) -> list[str]:
+    """The names in `proved:NAME,proved:NAME,…`; the word before the first stands for the others."""
+    names: list[str] = []
+    for part in text.split(",") if text is not None else ():
+        verdict, colon, name = part.strip().rpartition(":")
+        if (colon and verdict != "proved") or not name or (not names and not colon):
+            raise ConfigError(f"--require takes proved:NAME,…, got {part[:100]!r}")
+        names.append(name)
+    return names
 
 
 def _checkpoint(path: Path) -> str:
@@ -151,35 +178,36 @@ def _key(text: str) -> tuple[str, str]:
 
 
 def print_verification(out: Console, made: Verification) -> None:
-    """The table of claims, then what fails, what nothing decides, and the verdict."""
+    """The verdict, the table of decided claims, and what a reader would need for the others."""
     from privagg.audit import Verdict
 
+    _print_verdict(out, made)
     what = "bundle" if made.kind == "bundle" else "report without its ledgers"
     out.print(
         Text(_plain(f"{made.federation}, run {made.run} ({what})"), style="bold"), soft_wrap=True
     )
+    decided = [c for c in made.claims if c.verdict in (Verdict.PROVED, Verdict.CONTRADICTED)]
     widths = _widths(made.claims, out.width)
     section = note = ""
-    for claim in made.claims:
-        if claim.verdict is Verdict.OPEN:
-            continue
+    for claim in decided:
         if claim.section != section:
             section = claim.section
             out.print()
-            title = Text(_cell(section, widths[0] + 9), style="bold")
+            title = Text(_cell(section, widths[0] + 16), style="bold")
             title.append(f"{_cell('claimed', widths[1])}recomputed", style="not bold dim")
             out.print(title, soft_wrap=True)
             note = ""
         _print_claim(out, claim, widths, with_note=claim.note != note)
         note = claim.note
-    _print_open(out, made)
-    out.print()
-    _print_verdict(out, made)
+    _print_rest(
+        out, made.of(Verdict.ATTESTED), "Attested: somebody's word, and what would settle it"
+    )
+    _print_rest(out, made.of(Verdict.UNDECIDED), "Not decided by this file, and what would")
 
 
 def _widths(claims: tuple[Claim, ...], total: int) -> tuple[int, int]:
     """Columns as wide as their contents, within what the terminal has."""
-    room = max((total - 14) // 3, 24)
+    room = max((total - 16) // 3, 24)
     subjects = max((len(claim.subject) for claim in claims), default=0)
     values = max((len(claim.claimed) for claim in claims), default=0)
     return min(subjects, max(room, WIDEST)) + 2, min(values, max(room, 36)) + 2
@@ -203,57 +231,58 @@ def _print_claim(out: Console, claim: Claim, widths: tuple[int, int], *, with_no
     """One line; a remark that the line before carried already is not said again."""
     from privagg.audit import Verdict
 
-    holds = claim.verdict is Verdict.HOLDS
-    line = Text("  holds  " if holds else "  FAILS  ", style="green" if holds else "bold red")
+    proved = claim.verdict is Verdict.PROVED
+    line = Text(
+        f"  {'proved' if proved else 'CONTRADICTED':14}", style="green" if proved else "bold red"
+    )
     plain = "not bold default"
     line.append(f"{_cell(claim.subject, widths[0])}", style=plain)
     line.append(f"{_cell(claim.claimed, widths[1])}", style=plain)
-    same = holds and claim.claimed == claim.recomputed
+    same = proved and claim.claimed == claim.recomputed
     line.append(
         "the same" if same else _plain(claim.recomputed), style="not bold dim" if same else plain
     )
     out.print(line, soft_wrap=True)
     if claim.note and with_note:
-        style = "dim" if holds else "red"
-        for part in _wrapped(claim.note, out.width - 9):
-            out.print(Text(f"         {part}", style=style), soft_wrap=True)
+        style = "dim" if proved else "red"
+        for part in _wrapped(claim.note, out.width - 16):
+            out.print(Text(f"{'':16}{part}", style=style), soft_wrap=True)
 
 
-def _print_open(out: Console, made: Verification) -> None:
-    """What nothing here decides; the same remark about several parties stands once."""
-    from privagg.audit import Verdict
-
-    grouped: dict[tuple[str, str], list[Claim]] = {}
-    for claim in made.of(Verdict.OPEN):
-        grouped.setdefault((claim.subject, claim.note), []).append(claim)
+def _print_rest(out: Console, claims: tuple[Claim, ...], heading: str) -> None:
+    """What the evidence does not settle; the same about several parties stands once."""
+    grouped: dict[tuple[str, str, str], list[Claim]] = {}
+    for claim in claims:
+        grouped.setdefault((_whose(claim), claim.subject, claim.settle), []).append(claim)
     if grouped:
-        console.heading(out, "Not decided by this file")
-    for (subject, note), claims in grouped.items():
-        parties = [claim.section for claim in claims if claim.section not in ("bundle", "run")]
+        console.heading(out, heading)
+    for (by, subject, settle), same in grouped.items():
+        parties = [c.section for c in same if c.section not in ("bundle", "run", "report")]
         about = f" ({', '.join(parties)})" if parties else ""
-        line = f"{subject}{about}: {note}"
-        for number, part in enumerate(_wrapped(line, out.width - 4)):
+        whose = f", attested by {by}" if by else ""
+        for number, part in enumerate(
+            _wrapped(f"{subject}{about}{whose}: {settle}", out.width - 4)
+        ):
             out.print(Text(("  - " if number == 0 else "    ") + part), soft_wrap=True)
 
 
+def _whose(claim: Claim) -> str:
+    return "each of them" if claim.by and claim.by == claim.section else claim.by
+
+
 def _print_verdict(out: Console, made: Verification) -> None:
+    """The first line: whether anything is contradicted, and how much rests on somebody's word."""
     from privagg.audit import Verdict
 
-    failed = made.of(Verdict.FAILS)
-    if failed:
-        out.print(
-            Text("DOES NOT HOLD", style="bold red").append(
-                f": {len(failed)} of {len(made.claims)} claims fail; see FAILS above. Do not rely "
-                "on this report.",
-                style="not bold default",
-            ),
-            soft_wrap=True,
-        )
-        return
-    alone = "" if made.kind == "bundle" else ", as far as a report alone allows"
-    out.print(
-        Text("HOLDS", style="bold green").append(
-            f": {made.compared} values were recomputed and agree{alone}.", style="not bold default"
-        ),
-        soft_wrap=True,
+    counts = {verdict: len(made.of(verdict)) for verdict in Verdict}
+    rest = (
+        f"{counts[Verdict.ATTESTED]} claims are attested, {counts[Verdict.UNDECIDED]} not decided"
     )
+    failed = counts[Verdict.CONTRADICTED]
+    if failed:
+        head = Text("CONTRADICTED", style="bold red")
+        told = f": {failed} of {len(made.claims)} claims; do not rely on this report. {rest}."
+    else:
+        head = Text("NOTHING CONTRADICTED", style="bold green")
+        told = f": {made.compared} values proved; {rest}."
+    out.print(head.append(told, style="not bold default"), soft_wrap=True)

@@ -70,8 +70,11 @@ def _verify(world: World, methods: Methods) -> Verification:
 
 
 def _attested(made: Verification) -> str:
-    """Everything that rests on somebody's word, in one text."""
-    return "; ".join(f"{c.subject}: {c.claimed} / {c.note}" for c in made.of(Verdict.OPEN))
+    """Everything that rests on somebody's word, or on nothing, in one text."""
+    return "; ".join(
+        f"{c.subject}: {c.claimed} / attested by {c.by or 'nobody'}; {c.settle}"
+        for c in (*made.of(Verdict.ATTESTED), *made.of(Verdict.UNDECIDED))
+    )
 
 
 # --- what the coordinator's record says -----------------------------------------------------------
@@ -429,7 +432,7 @@ def test_a_bundle_of_an_earlier_form_is_read_and_what_it_lacks_is_attested() -> 
 def test_an_honest_bundle_proves_every_opening_and_upload(evidence: Evidence) -> None:
     made = evidence.verify()
     assert made.holds
-    proved = {(c.section, c.subject, c.recomputed) for c in made.of(Verdict.HOLDS)}
+    proved = {(c.section, c.subject, c.recomputed) for c in made.of(Verdict.PROVED)}
     assert ("run", "opened sums: signed by whom the custody names", "3 signed by key-holder") in (
         proved
     )

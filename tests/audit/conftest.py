@@ -53,7 +53,7 @@ def failures(made: Verification) -> str:
     """What fails, in one text."""
     return "; ".join(
         f"{claim.section}: {claim.subject}: {claim.claimed} / {claim.recomputed} / {claim.note}"
-        for claim in made.of(Verdict.FAILS)
+        for claim in made.of(Verdict.CONTRADICTED)
     )
 
 

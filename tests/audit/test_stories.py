@@ -106,4 +106,4 @@ def test_an_accountant_that_stands_there_twice_is_found(evidence: Evidence) -> N
 
 
 def test_an_honest_bundle_tells_one_story(evidence: Evidence) -> None:
-    assert not evidence.verify().of(Verdict.FAILS)
+    assert not evidence.verify().of(Verdict.CONTRADICTED)

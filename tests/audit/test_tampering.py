@@ -84,7 +84,7 @@ def test_a_peers_figure_is_recomputed_too(evidence: Evidence) -> None:
     )
     made = evidence.verify(evidence.with_report(report))
     assert made.holds
-    assert any("recorded, not recomputed" in claim.note for claim in made.claims)
+    assert any("recorded, not recomputed" in claim.settle for claim in made.claims)
 
 
 def test_a_missing_or_added_institution_is_found(evidence: Evidence) -> None:
@@ -374,5 +374,5 @@ def test_terminal_controls_in_a_report_are_not_printed(
     report["generator"] = "\x1b[2J\x1b]0;owned\x07"
     print_verification(console(), evidence.verify(evidence.with_report(report)))
     shown = capsys.readouterr().out
-    assert "DOES NOT HOLD" in shown
+    assert "CONTRADICTED: " in shown
     assert "\x1b" not in shown

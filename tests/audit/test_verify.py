@@ -42,16 +42,18 @@ def test_an_honest_bundle_holds_and_so_does_its_report_alone(
     assert made.compared > 300
     alone = verify_report(bundle.files["report.json"], Brought(methods=methods))
     assert alone.holds, failures(alone)
-    said = {claim.note for claim in alone.of(Verdict.OPEN)}
+    said = {claim.settle for claim in alone.of(Verdict.UNDECIDED)}
     assert "only the ledgers could show it; ask for the bundle" in said
 
 
 def test_every_value_of_the_report_is_compared(evidence: Evidence) -> None:
     """What is taken on trust has a line of its own."""
     made = evidence.verify()
-    stated = {c.subject for c in made.of(Verdict.OPEN) if c.section == "run"}
+    undecided = {c.subject for c in made.of(Verdict.UNDECIDED) if c.section == "run"}
+    assert undecided == {"the model file itself"}
+    stated = {c.subject for c in made.of(Verdict.ATTESTED) if c.section == "run"}
     assert stated == {
-        "when the report was made", "the model file itself", "parameters and key of the scheme",
+        "when the report was made", "parameters and key of the scheme",
         "versions of the software", "sizes and times of messages", "table declared public",
         "metrics", "refusals and absences",
     }  # fmt: skip
@@ -67,9 +69,9 @@ def test_a_second_method_encloses_each_epsilon(evidence: Evidence) -> None:
 
 def test_without_a_kept_checkpoint_completeness_is_left_open(evidence: Evidence) -> None:
     made = evidence.verify()
-    open_ = [c for c in made.of(Verdict.OPEN) if c.subject == "history"]
+    open_ = [c for c in made.of(Verdict.UNDECIDED) if c.subject == "history"]
     assert {c.section for c in open_} == {"coordinator", *evidence.world.sites}
-    assert all("completeness of history not verifiable" in c.note for c in open_)
+    assert all("completeness of history not verifiable" in c.settle for c in open_)
 
 
 def test_a_kept_checkpoint_settles_history(evidence: Evidence) -> None:
@@ -77,7 +79,7 @@ def test_a_kept_checkpoint_settles_history(evidence: Evidence) -> None:
     made = evidence.verify(checkpoints=[kept])
     assert made.holds
     assert any(c.subject == "history holds the kept checkpoint" for c in made.claims)
-    open_ = {c.section for c in made.of(Verdict.OPEN) if c.subject == "history"}
+    open_ = {c.section for c in made.of(Verdict.UNDECIDED) if c.subject == "history"}
     assert open_ == {"coordinator", "st-anna", "charite"}
 
 
@@ -85,7 +87,7 @@ def test_known_keys_are_required(evidence: Evidence) -> None:
     keys = {name: i.public_hex for name, i in evidence.world.identities.items()}
     made = evidence.verify(keys=keys)
     assert made.holds
-    assert not [c for c in made.of(Verdict.OPEN) if c.subject == "whose keys these are"]
+    assert not [c for c in made.of(Verdict.UNDECIDED) if c.subject == "whose keys these are"]
     made = evidence.verify(keys={**keys, "leuven": Identity.generate("x").public_hex})
     assert "the party was replaced" in failures(made)
     assert "no party called" in failures(evidence.verify(keys={"nobody": "ab" * 32}))
@@ -96,7 +98,7 @@ def test_the_model_file_is_held_against_the_report(evidence: Evidence) -> None:
     assert "the model file itself" in failures(evidence.verify(model_sha256=other))
     made = evidence.verify(model_sha256=evidence.report["model"]["sha256"])
     assert made.holds
-    assert "the model file itself" not in {claim.subject for claim in made.of(Verdict.OPEN)}
+    assert "the model file itself" not in {claim.subject for claim in made.of(Verdict.UNDECIDED)}
 
 
 def test_entries_after_the_report_are_left_out(tmp_path: Path, methods: Methods) -> None:
@@ -133,7 +135,7 @@ main()
             capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert run.returncode == 0, run.stdout + run.stderr
-        assert "HOLDS" in run.stdout
+        assert run.stdout.startswith("NOTHING CONTRADICTED: ")
         assert "\x1b" not in run.stdout
 
 

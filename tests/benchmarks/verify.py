@@ -28,12 +28,13 @@ from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import BudgetKey, Payload, payload_of
 from privagg.privacy.ledger.state import Account, State
 from privagg.privacy.plan import DistributedPlan
+from privagg.privacy.randomness import SystemRandomness
 from privagg.report import build_report
 from tests.report.worlds import HOSPITALS, distributed
 
 NOW = datetime(2026, 3, 14, tzinfo=UTC)
 METADATA = {
-    "generator": "operating system's CSPRNG", "python": "3.11.9", "numpy": "2.3.1",
+    "generator": SystemRandomness.name, "python": "3.11.9", "numpy": "2.3.1",
     "key_id": "6d" * 32, "security_bits": 128,
 }  # fmt: skip
 

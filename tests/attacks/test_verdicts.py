@@ -1,0 +1,154 @@
+"""What `verify` calls proved: never what only a ledger's owner says, whatever its figures."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from privagg.audit import Brought, Methods, Verdict, Verification, verify_file
+from privagg.audit.methods import MOST_TERMS, merged
+from privagg.cli.app import app
+from privagg.privacy.accountant import EpsilonBound
+from privagg.privacy.accountants import CertifiedAccountant
+from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.ledger import Ledger
+from tests.audit.conftest import Evidence, bundle_of
+from tests.report.worlds import World, distributed
+
+OLD = Path(__file__).parents[1] / "vectors" / "bundle-649ed6a.privagg.zip"
+RUNNER = CliRunner()
+
+
+class AcmeAccountant:
+    """Says what its owner would like to hear, under a name that nobody knows, or a known one."""
+
+    def __init__(self, name: str, factor: str = "0.0001") -> None:
+        self.name = name
+        self._factor = Decimal(factor)
+
+    def epsilon(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
+        count = sum(term.count for term in event.terms)
+        return EpsilonBound(self._factor * count, None, "acme's own", certified=True)
+
+
+class Acme(World):
+    """Every site keeps its ledger with an accountant of its own choice."""
+
+    accountant = AcmeAccountant("acme-dp")
+
+    def _ledger(self, name: str) -> Ledger:
+        return Ledger.create(
+            self.folder / f"{name}.sqlite",
+            name,
+            signing_key=self.identities[name].key,
+            accountant=self.accountant,
+            clock=lambda: self.now,
+        )
+
+
+def verified(world: World, methods: Methods) -> Verification:
+    return Evidence(world, bundle_of(world), methods).verify()
+
+
+def of_leuven(made: Verification, words: str) -> Any:
+    (claim,) = [c for c in made.claims if c.section == "leuven" and words in c.subject]
+    return claim
+
+
+@pytest.mark.parametrize("name", ["acme-dp", CertifiedAccountant().name])
+def test_a_tiny_epsilon_of_anybodys_is_contradicted(
+    tmp_path: Path, methods: Methods, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Acme, "accountant", AcmeAccountant(name))
+    world = Acme(tmp_path, distributed(rounds=3), budget=Decimal("0.01")).play()
+    made = verified(world, methods)
+    assert not made.holds
+    for words in ("within the budget", "ε after each charge"):
+        claim = of_leuven(made, words)
+        assert claim.verdict is Verdict.CONTRADICTED
+        assert "ε in [" in claim.recomputed
+
+
+def test_an_unknown_accountant_that_states_enough_is_an_upper_bound(
+    tmp_path: Path, methods: Methods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Acme, "accountant", AcmeAccountant("acme-dp", "0.5"))
+    made = verified(Acme(tmp_path, distributed(rounds=3)).play(), methods)
+    assert of_leuven(made, "within the budget").verdict is Verdict.PROVED
+    assert of_leuven(made, "ε after each charge").verdict is Verdict.PROVED
+
+
+# --- events of many mechanisms --------------------------------------------------------------------
+
+
+def many(count: int) -> DpEvent:
+    """So many different mechanisms, as no honest plan has them and any ledger may state them."""
+    event = DpEvent()
+    for number in range(count):
+        rate, noise = Decimal(1 + number % 17) / 100, 2 + Decimal(number) / 97
+        event += DpEvent.once(Mechanism.of(rate, noise))
+    return event
+
+
+def test_three_hundred_mechanisms_are_bounded_in_bounded_time() -> None:
+    methods, event = Methods(), many(300)
+    start = time.process_time()
+    bound = methods.bracket(event, Decimal("1e-5"))
+    spent = time.process_time() - start
+    assert bound.lower is not None
+    assert 0 < bound.lower < bound.upper < 20
+    assert spent < 20  # one by one they took 34 s on two quiet cores; this takes about 2
+
+
+@pytest.mark.parametrize("count", [MOST_TERMS + 1, 20])
+def test_merged_mechanisms_enclose_the_exact_bound(count: int) -> None:
+    event, delta = many(count), Decimal("1e-5")
+    exact = CertifiedAccountant().epsilon(event, delta)
+    bound = Methods().bracket(event, delta)
+    assert exact.lower is not None
+    assert bound.lower is not None
+    assert bound.lower <= exact.upper
+    assert bound.upper >= exact.lower
+    for upward in (True, False):
+        assert len(merged(event, upward=upward).terms) <= MOST_TERMS
+        assert sum(t.count for t in merged(event, upward=upward).terms) == count
+
+
+# --- what a reader asks for -----------------------------------------------------------------------
+
+
+def test_a_bundle_of_before_stays_readable_and_says_what_it_lacks() -> None:
+    made = verify_file(OLD, Brought())
+    assert made.holds
+    assert {c.by for c in made.of(Verdict.ATTESTED)} >= {"coordinator", "riverside"}
+    assert all(c.settle for c in (*made.of(Verdict.ATTESTED), *made.of(Verdict.UNDECIDED)))
+
+
+@pytest.mark.parametrize(
+    ("required", "code"),
+    [
+        ("proved:riverside/within-the-budget-of-riverside-unit-record", 0),
+        ("proved:plan", 0),
+        ("proved:plan,riverside/history", 3),
+        ("proved:metrics", 3),
+        ("proved:no-such-claim", 2),
+        ("attested:metrics", 2),
+    ],
+)
+def test_what_is_required_is_proved_or_the_exit_code_says_so(required: str, code: int) -> None:
+    result = RUNNER.invoke(app, ["verify", str(OLD), "--require", required])
+    found = result.exit_code if result.exception is None or code in (0, 3) else 2
+    assert found == code, result.output
+
+
+def test_the_first_line_counts_what_rests_on_somebodys_word() -> None:
+    first = RUNNER.invoke(app, ["verify", str(OLD)]).output.splitlines()[0]
+    made = verify_file(OLD, Brought())
+    assert first.startswith("NOTHING CONTRADICTED")
+    assert f"{len(made.of(Verdict.ATTESTED))} claims are attested" in first
+    assert f"{len(made.of(Verdict.UNDECIDED))} not decided" in first
