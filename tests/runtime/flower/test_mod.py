@@ -155,8 +155,9 @@ def spend(doors: Doors, site: str) -> None:
     """Another job uses up most of a site's budget."""
     event = doors.plan.total_committed(site)
     place = {"run": "other", "round": 1, "attempt": 1}
+    digest = doors.plan.digest
     doors.ledgers[site].charge(
-        ChargeRequest(**place, dataset=site, unit="site", event=event, plan_digest="0" * 64)
+        ChargeRequest(**place, dataset=site, unit="site", event=event, plan_digest=digest)
     )
 
 
