@@ -12,6 +12,7 @@ from privagg import Federation
 from privagg.audit import Brought, Verdict, verify_file
 from privagg.client.datasets import write_breast_cancer
 from privagg.errors import BudgetExceededError, ConfigError, SearchError
+from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.payloads import Tuning
 from privagg.report import Report
@@ -112,10 +113,11 @@ def test_the_report_tells_what_the_search_cost_and_a_stranger_agrees(searched: S
 def test_a_budget_too_small_for_all_candidates_spends_nothing(
     tables: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = searching(tables, tmp_path, privacy={"budget_epsilon": "2.5"})
     with pytest.raises(BudgetExceededError, match="4 candidates, each charged in full"):
-        made.tune()
-    assert not (made.output / "ledgers").exists()
+        searching(tables, tmp_path, privacy={"budget_epsilon": "2.5"})
+    for ledger in (tmp_path / "out" / "ledgers").iterdir():
+        if ledger.suffix == ".sqlite":
+            assert [entry.kind for entry in Ledger.open(ledger).entries()] == ["created"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from privagg.errors import ApprovalError
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
 from privagg.privacy.plan import TrainingPlan
+from privagg.running.search import beyond_all
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
@@ -129,6 +130,8 @@ def check_place(federation: Federation, place: Place, job: Job, terms: Terms) ->
         before = federation.accountant.epsilon(spent, delta).upper
     after = federation.accountant.epsilon(spent + job.event(place.site), delta).upper
     if after > budget:
+        if job.kind == "tune":
+            raise beyond_all(len(job.plans), place.site, before, after, budget)
         raise federation.beyond_budget(place.site, before, after, budget)
 
 

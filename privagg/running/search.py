@@ -16,6 +16,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import reduce
 from itertools import product
 from operator import add
@@ -120,13 +121,7 @@ class Search:
             total = reduce(add, (plan.total_committed(name) for plan in plans))
             before, after, budget, fits = self.federation.project(name, total)
             if not fits:
-                raise BudgetExceededError(
-                    f"{len(self.candidates)} candidates, each charged in full, would bring "
-                    f"{name!r} from epsilon {before} to {after}, beyond its budget of {budget}; "
-                    "nothing was spent. privacy.epsilon is what one candidate may cost: lower it, "
-                    "shorten the grid, or agree with the owners on a larger budget "
-                    "(privacy.budget_epsilon, or `privagg approve --budget`)"
-                )
+                raise beyond_all(len(self.candidates), name, before, after, budget)
 
     def drive(self, on_candidate: OnCandidate | None = None) -> SearchResult:
         """Write the search down, run every candidate, select by the public table's metric.
@@ -229,6 +224,18 @@ class Search:
         )
         result.bundle = output / BUNDLE_NAME
         evidence.write(result.bundle)
+
+
+def beyond_all(
+    candidates: int, site: str, before: Decimal, after: Decimal, budget: Decimal
+) -> BudgetExceededError:
+    """The refusal of a search that a site's budget has no room for, with the ways out."""
+    return BudgetExceededError(
+        f"{candidates} candidates, each charged in full, would bring {site!r} from epsilon "
+        f"{before} to {after}, beyond its budget of {budget}; nothing was spent. privacy.epsilon "
+        "is what one candidate may cost: lower it, shorten the grid, or agree with the owners on a "
+        "larger budget (privacy.budget_epsilon, or `privagg approve --budget`)"
+    )
 
 
 def grid_of(config: Config) -> list[tuple[dict[str, Any], Config]]:
