@@ -508,8 +508,19 @@ def test_everybody_keeps_checkpoints_that_an_auditor_can_use(
     assert answer.code == 0
     claims = [c for c in answer.json["claims"] if c["section"] == "riverside"]
     (held,) = [c for c in claims if c["subject"] == "history holds the kept checkpoint"]
-    assert held["verdict"] == "holds"
+    assert held["verdict"] == "proved"
     assert "history" not in {c["subject"] for c in claims}
+
+
+def test_verify_says_that_one_person_approved_for_all(call: Call, trained: Path) -> None:
+    claims = call("verify", trained / "bundle.privagg.zip", "--json").json["claims"]
+    told = [c for c in claims if c["subject"] == "its owner approved this use"]
+    assert [c["section"] for c in told] == ["riverside", "hillcrest", "lakeview"]
+    for claim in told:
+        assert claim["verdict"] == "attested"
+        assert claim["by"] == claim["section"]
+        assert "one person acted for" in claim["claimed"]
+        assert "serving process" not in claim["claimed"]
 
 
 def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:

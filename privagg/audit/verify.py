@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.audit import bare
+from privagg.audit.approved import attest_approval
 from privagg.audit.bundle import (
     COORDINATOR,
     PUBLISHED_BEFORE,
@@ -217,6 +218,7 @@ def _check_run(
             if site in ledgers:
                 with findings.guarded("charges of this run", site):
                     check_charges(findings, ledgers[site], site, plan, report)
+                    attest_approval(findings, ledgers[site], site, plan)
         findings.section = "run"
         with findings.guarded("signed statements", report.run):
             signed = SignedRun(report, plan, ledgers)
