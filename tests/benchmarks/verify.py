@@ -56,10 +56,11 @@ class Writer:
         """Append an entry; its index."""
         payload: Payload = payload_of(kind, values)
         before = self._accounts.get(payload.key) if payload.key else None
-        self._state, account = self._state.apply(payload, before)
+        time = timestamp(NOW, payload)
+        self._state, account = self._state.apply(payload, before, time[:10])
         if account is not None:
             self._accounts[account.key] = account
-        entry = Entry(self._frontier.size, timestamp(NOW, payload), payload, self._state.digest())
+        entry = Entry(self._frontier.size, time, payload, self._state.digest())
         body = entry.body()
         self._frontier, _ = self._frontier.append(leaf_hash(body))
         checkpoint = Checkpoint(self.origin, self._frontier.size, self._frontier.root())

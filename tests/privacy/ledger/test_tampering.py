@@ -55,7 +55,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other, proof = Verifier.of(ORIGIN, OTHER_KEY), peer.consistency_proof(2)
     ledger.keep_checkpoint(ORIGIN, peer.checkpoint(2), verifier=other)
     ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=other, proof=proof)
-    ledger.backup(folder / "copy.db")
+    ledger.close()
+    with closing(sqlite3.connect(folder / "ledger.db")) as connection:
+        connection.execute("VACUUM INTO ?", (str(folder / "copy.db"),))
     return folder / "copy.db"
 
 
