@@ -252,3 +252,15 @@ def test_where_noise_is_too_little_for_the_distance_epsilon_is_infinite(
     assert bound.upper == Decimal("Infinity")
     exact = CertifiedAccountant().epsilon(event, Decimal("1e-5"))
     assert Decimal(80) < exact.upper < Decimal("Infinity")
+
+
+def test_where_floats_overflow_in_the_search_a_proof_without_sampling_stands() -> None:
+    """Losses of 200 and more: the search for a contour ran into NaN and ended in a traceback."""
+    accountant, delta = CertifiedAccountant(), Decimal("1e-4")
+    mechanism = Mechanism.of(Decimal("0.5"), Decimal("0.05"))
+    three = accountant.epsilon(DpEvent.once(mechanism, count=3), delta)
+    one = accountant.epsilon(DpEvent.once(mechanism), delta)
+    assert three.certified
+    assert three.upper.is_finite()
+    assert one.lower is not None
+    assert three.upper >= one.lower

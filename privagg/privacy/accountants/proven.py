@@ -60,7 +60,8 @@ class CertifiedAccountant:
                 interval = self._following(composition).epsilon(
                     Fraction(delta), extra_distance=Fraction(event.distance)
                 )
-        except CertificationError:
+        except (CertificationError, OverflowError, ValueError):
+            # Floats choose where to look for a proof; where they overflow, none was found.
             if all(mechanism.sampling_rate == 1 for mechanism in composition):
                 # Infinity always holds. With so little noise the event's distance, times
                 # e^epsilon, exceeds delta before the Gaussian's own share falls below it.
