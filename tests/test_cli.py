@@ -521,6 +521,8 @@ def test_verify_says_that_one_person_approved_for_all(call: Call, trained: Path)
         assert claim["by"] == claim["section"]
         assert "one person acted for" in claim["claimed"]
         assert "serving process" not in claim["claimed"]
+    told_plainly = " ".join(call("verify", trained / "bundle.privagg.zip").out.split())
+    assert "one person acted for riverside, hillcrest, lakeview" in told_plainly
 
 
 def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:

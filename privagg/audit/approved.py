@@ -44,9 +44,8 @@ def attest_approval(
         claimed += "; signed with the key that a serving process holds"
     if last.acted_for:
         claimed += f"; one person acted for {', '.join(last.acted_for)}"
+    asked = "each owner" if last.acted_for else "its owner"
     findings.attested(
         SUBJECT, claimed, by=site,
-        settle=f"each owner: ask whether key {last.owner_key[:16]} is theirs and signed this"
-        if last.acted_for
-        else f"its owner: ask whether key {last.owner_key[:16]} is theirs and signed this",
+        settle=f"{asked} can say whether key {last.owner_key[:16]} is theirs and signed this",
     )  # fmt: skip

@@ -260,8 +260,10 @@ def _print_rest(out: Console, claims: tuple[Claim, ...], heading: str) -> None:
         parties = [c.section for c in same if c.section not in ("bundle", "run", "report")]
         about = f" ({', '.join(parties)})" if parties else ""
         whose = f", attested by {by}" if by else ""
+        said = {claim.claimed for claim in same}
+        what = f"{said.pop()}. To settle it: " if len(said) == 1 and by else ""
         for number, part in enumerate(
-            _wrapped(f"{subject}{about}{whose}: {settle}", out.width - 4)
+            _wrapped(f"{subject}{about}{whose}: {what}{settle}", out.width - 4)
         ):
             out.print(Text(("  - " if number == 0 else "    ") + part), soft_wrap=True)
 
