@@ -8,9 +8,18 @@ from fractions import Fraction
 from flint import arb
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified import contour, convolution, extreme, gaussian, single
+from privagg.privacy.certified import (
+    contour,
+    convolution,
+    enclosure,
+    extreme,
+    gaussian,
+    participations,
+    single,
+)
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
 from privagg.privacy.certified.convolution import convolution_upper_epsilon
+from privagg.privacy.certified.enclosure import enclosed_epsilon
 from privagg.privacy.certified.extreme import WorstRoundCurve
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
@@ -24,6 +33,7 @@ from privagg.privacy.certified.mechanism import (
     checked_epsilon,
     normalised,
 )
+from privagg.privacy.certified.participations import ParticipationCurve
 from privagg.privacy.certified.planning import Effort, Goal, make_plan
 from privagg.privacy.certified.renyi import METHOD as RENYI
 from privagg.privacy.certified.renyi import RenyiBudget
@@ -40,6 +50,16 @@ CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()
 # A contour wider than this asks for the fallbacks' opinion too.
 _GOOD_WIDTH = Fraction(1, 10**6)
+# Below this an absolute width is good enough, whatever epsilon is.
+_SMALL_WIDTH = Fraction(1, 10**9)
+# Up to so many equal rounds of at most this rate, with so few expected participations, a grid of
+# losses is tried first; a contour is slow there, so a width of this share of epsilon is taken.
+_FEW, _RARE, _EXPECTED = 1500, Fraction(1, 1000), Fraction(1, 20)
+_TAKEN = Fraction(1, 100)
+# Beyond this epsilon a contour is the sharper one.
+_FINE = 0.2
+# With at most this noise the number of participations is counted before a contour is tried.
+_LITTLE = Fraction(1, 12)
 # Wider than this even a slow convolution is worth its time.
 _COARSE_WIDTH = Fraction(1, 100)
 # Enough for the fallback's per mille; each cell costs two normal tails.
@@ -100,13 +120,38 @@ def epsilon_interval(
             upper = upper_epsilon(curve, target, guess=guess, slope=slope, extra_distance=distance)
             lower = lower_epsilon(curve, target, guess=float(upper), slope=slope)
             return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
-    return _searched(rounds, target, distance, effort)
+        counted = _by_participations(rounds, target, distance)
+    return counted or _searched(rounds, target, distance, effort)
+
+
+def _by_participations(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
+    """Return the interval of equal rounds with little noise, None where that proves nothing."""
+    if len(rounds) != 1:
+        return None
+    (mechanism, times), method = rounds[0], participations.METHOD
+    try:
+        curve = ParticipationCurve(mechanism, times, delta)
+        guess, slope = curve.guess()
+        upper = upper_epsilon(curve, delta, guess=guess, slope=slope, extra_distance=distance)
+        lower = lower_epsilon(curve, delta, guess=guess, slope=slope)
+    except CertificationError:
+        return None
+    if not add_direction_silent(rounds, delta, distance, upper):
+        return None
+    return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
 
 
 def closed_form_applies(composition: Composition) -> bool:
-    """Return whether nothing needs a contour: no rounds, one round, or no subsampling at all."""
+    """Return whether a contour is not the first choice.
+
+    That is without rounds, for one round, without subsampling at all, for equal rounds with little
+    noise, and for a few rare ones.
+    """
     rounds = normalised(composition)
-    return not rounds or _closed_form(rounds) is not None
+    if not rounds or _closed_form(rounds) is not None:
+        return True
+    little = len(rounds) == 1 and rounds[0][0].noise_multiplier <= _LITTLE
+    return little or _is_rare(rounds)
 
 
 def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str] | None:
@@ -118,8 +163,18 @@ def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str]
 
 
 def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Interval:
-    """Return the interval by contour, with certified Renyi orders where that is wide."""
+    """Return the interval by contour, with the other methods where that is slow or wide."""
+    enclosed = _by_enclosure(rounds, delta, distance)
+    if enclosed is not None and enclosed.upper - enclosed.lower <= max(
+        _TAKEN * enclosed.upper, _SMALL_WIDTH
+    ):
+        return enclosed
     ends = _by_contour(rounds, delta, distance, effort)
+    if enclosed is not None:
+        if ends.upper is None or enclosed.upper < ends.upper:
+            ends = replace(ends, upper=enclosed.upper, upper_method=enclosure.METHOD)
+        if enclosed.lower > ends.lower:
+            ends = replace(ends, lower=enclosed.lower, lower_method=enclosure.METHOD)
     if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
         # Further rounds never lower epsilon: the worst single round's is a lower end.
         alone = max(single_ends(mechanism, delta)[0] for mechanism, _ in rounds)
@@ -145,6 +200,29 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
             "neither a contour nor a Renyi order gave an upper end; allow more effort"
         )
     return Interval(ends.lower, ends.upper, ends.upper_method, ends.lower_method, ends.bits)
+
+
+def _is_rare(rounds: Rounds) -> bool:
+    """Return whether these are a few equal rounds in which the record hardly ever takes part."""
+    mechanism, times = rounds[0]
+    few = len(rounds) == 1 and times <= _FEW and mechanism.sampling_rate <= _RARE
+    return few and times * mechanism.sampling_rate <= _EXPECTED
+
+
+def _by_enclosure(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
+    """Return the interval of a few equal rounds with little participation, by grid."""
+    if not _is_rare(rounds):
+        return None
+    mechanism, times = rounds[0]
+    aim = max(1.1 * float(single_ends(mechanism, delta / times)[1]), 1e-9)
+    if aim > _FINE:
+        return None
+    try:
+        lower, upper = enclosed_epsilon(mechanism, times, delta, distance, aim)
+    except CertificationError:
+        return None
+    method = enclosure.METHOD
+    return Interval(lower, upper, method, method, enclosure.BITS)
 
 
 def _by_convolution(
@@ -219,15 +297,16 @@ def _add_direction(
 def add_direction_silent(
     rounds: Rounds, delta: Fraction, distance: Fraction, epsilon: Fraction
 ) -> bool:
-    """Return whether the add direction's loss never exceeds epsilon, so that its delta is 0.
+    """Return whether the add direction's delta at epsilon is small enough without a contour.
 
-    The loss of one such round is at most -log(1 - q), whatever comes out.
+    The loss of one such round is at most -log(1 - q), whatever comes out; so delta is at most
+    1 - e^epsilon (1 - q)^T.
     """
     if any(mechanism.is_gaussian for mechanism, _ in rounds):
         return False
     most = sum((-times * ball(1 - m.sampling_rate).log() for m, times in rounds), arb(0))
-    fits = folded(arb(0), epsilon, distance) <= ball(delta)
-    return bool(most <= ball(epsilon)) and bool(fits)
+    left = (-(ball(epsilon) - most).expm1()).nonnegative_part()
+    return bool(folded(left, epsilon, distance) <= ball(delta))
 
 
 def delta_interval(

@@ -38,7 +38,7 @@ def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tupl
     for height in heights:
         angle = profile.mu * height
         real, imag = 1 - profile.rate + shifted * math.cos(angle), shifted * math.sin(angle)
-        modulus = power * 0.5 * np.log(real**2 + imag**2) + weight
+        modulus = power * np.log(np.hypot(real, imag)) + weight
         phase = np.arctan2(imag, real)
         value = log_integral(modulus[None, :] - thetas[:, None] * phase[None, :])
         rows.append(np.minimum(value + curvature * height**2 / 2 - at_order, 0.0))
