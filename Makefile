@@ -47,8 +47,8 @@ bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and
 	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
 	$(BIN)/python -m tests.benchmarks.compression --json out/compression.json
 
-accountant: $(VENV)/.ready  ## certified intervals on 500 settings: widths, times; a ledger's next round
-	$(BIN)/python -m tests.benchmarks.certified --count 500 --json out/certified.json
+accountant: $(VENV)/.ready  ## certified intervals on 2,000 settings: widths, times; a ledger's next round
+	$(BIN)/python -m tests.benchmarks.certified --count 2000 --json out/certified.json
 
 sensitivity: $(VENV)/.ready  ## how far one record moves a sum, by adversarial search
 	$(BIN)/python -m tests.benchmarks.sensitivity --json out/sensitivity.json

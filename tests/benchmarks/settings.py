@@ -34,6 +34,28 @@ class Setting:
         return " + ".join(parts) + f", delta={self.delta}"
 
 
+def draw_range(count: int, seed: int, group: str) -> list[Setting]:
+    """Return `count` settings of equal rounds from the whole range that is promised.
+
+    q from 1e-9 to 1, sigma from 0.01 to 1e4, 1 to 10^6 rounds and delta from 1e-15 to 0.1, all
+    log-uniform. Group "near" has q * rounds / delta in [1e-2, 1e2], "few" has 1 to 100 rounds,
+    "whole" has no condition.
+    """
+    generator = np.random.default_rng([seed, ("whole", "near", "few").index(group)])
+
+    def draw(low: float, high: float) -> float:
+        return math.exp(generator.uniform(math.log(low), math.log(high)))
+
+    settings: list[Setting] = []
+    while len(settings) < count:
+        rate, noise, delta = draw(1e-9, 1), draw(1e-2, 1e4), draw(1e-15, 0.1)
+        rounds = max(1, round(draw(1, 100 if group == "few" else 1e6)))
+        if group == "near" and not 1e-2 <= rate * rounds / delta <= 1e2:
+            continue
+        settings.append(Setting(((f"{rate:.4g}", f"{noise:.4g}", rounds),), f"{delta:.4g}"))
+    return settings
+
+
 def draw_settings(count: int, seed: int) -> list[Setting]:
     """Return `count` settings: three quarters of equal rounds, one quarter of 2 to 4 mechanisms.
 
