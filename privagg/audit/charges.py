@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from privagg.audit.claims import Findings
-from privagg.audit.methods import MOST_TERMS, Methods, is_merged
+from privagg.audit.methods import MOST_TERMS, Methods, is_enclosed
 from privagg.audit.replayed import Charged, ReplayedLedger
 from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.events import DpEvent
@@ -131,7 +131,7 @@ def _follows(each: Charged, bound: EpsilonBound, methods: Methods) -> bool | Non
     claimed = each.charge.epsilon_after
     if bound.lower is not None and claimed < bound.lower:
         return False
-    if each.charge.accountant == methods.certified.name and not is_merged(each.total):
+    if each.charge.accountant == methods.certified.name and not is_enclosed(each.total):
         return agrees(claimed, bound)
     return True if claimed >= bound.upper else None
 
@@ -170,13 +170,17 @@ def _falls(one: Charge, other: Charge) -> bool:
 
 def _certified(each: Charged, methods: Methods) -> EpsilonBound:
     if not each.total.is_private:
-        return EpsilonBound(Decimal("Infinity"), None, "no guarantee", certified=True)
+        # Exactly infinite, so a lower end too: no finite budget or figure is left undecided.
+        endless = Decimal("Infinity")
+        return EpsilonBound(endless, endless, "no guarantee", certified=True)
     return methods.bracket(each.total, each.charge.delta)
 
 
 def _interval(bound: EpsilonBound) -> str:
-    if bound.lower is None:
+    if bound.lower is None or bound.lower == bound.upper:
         return f"ε = {epsilon_text(bound.upper, 9)}"
+    if not bound.upper.is_finite():
+        return f"ε ≥ {bound.lower}"
     return f"ε in [{bound.lower}, {bound.upper}]"
 
 

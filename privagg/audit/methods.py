@@ -44,23 +44,48 @@ def check_range(event: DpEvent) -> None:
     Raises:
         CertificationError: noise, counts or number of terms beyond what is recomputed.
     """
-    private = [term for term in event.terms if term.mechanism.kind != "non-private"]
     if len(event.terms) > MOST_RECOMPUTED:
         raise CertificationError(
             f"an event of {len(event.terms)} different mechanisms is enclosed, not recomputed"
         )
-    if any(
-        term.mechanism.noise_multiplier < SMALLEST_NOISE_MULTIPLIER for term in private
-    ) or sum(term.count for term in private) > LARGEST_COUNT:  # fmt: skip
+    if not _in_range(event):
         raise CertificationError(
             f"events with a noise multiplier below {SMALLEST_NOISE_MULTIPLIER} or more than "
             f"{LARGEST_COUNT} rounds are not recomputed"
         )
 
 
-def is_merged(event: DpEvent) -> bool:
-    """Whether an event has so many mechanisms that `Methods.bracket` takes some for one."""
-    return len(event.terms) > MOST_TERMS
+def is_enclosed(event: DpEvent) -> bool:
+    """Whether `Methods.bracket` bounds other events instead of this one, from above and below."""
+    return len(event.terms) > MOST_TERMS or not _in_range(event)
+
+
+def _in_range(event: DpEvent) -> bool:
+    private = [term for term in event.terms if term.mechanism.kind != "non-private"]
+    return (
+        all(term.mechanism.noise_multiplier >= SMALLEST_NOISE_MULTIPLIER for term in private)
+        and sum(term.count for term in private) <= LARGEST_COUNT
+    )
+
+
+def dominated(event: DpEvent) -> DpEvent:
+    """An event of few mechanisms, in range, that `event` dominates.
+
+    Merged downward; more noise is a post-processing of less, and so is leaving out a round.
+
+    Raises:
+        CertificationError: the event has a mechanism without a guarantee.
+    """
+    if not event.is_private:
+        raise CertificationError("an event without a guarantee has no bound")
+    few = merged(DpEvent(terms=event.terms[:MOST_MERGED]), upward=False)
+    most = LARGEST_COUNT // max(len(few.terms), 1)
+    total = DpEvent()
+    for term in few.terms:
+        noise = max(term.mechanism.noise_multiplier, SMALLEST_NOISE_MULTIPLIER)
+        mechanism = Mechanism.of(term.mechanism.sampling_rate, noise)
+        total += DpEvent.once(mechanism, count=min(term.count, most))
+    return total
 
 
 def merged(event: DpEvent, *, upward: bool) -> DpEvent:
@@ -145,15 +170,18 @@ class Methods:
         Up to `MOST_TERMS` of them it is the certified accountant's own. Of more, mechanisms that
         lie near each other are taken for one: with the highest rate and the least noise among them
         for the upper end, which dominates each; with the lowest and the most for the lower.
+        Out of range the upper end is infinite, and the lower one that of an event in range.
 
         Raises:
-            CertificationError: the event is out of the range that is recomputed.
+            CertificationError: no bound could be computed.
         """
-        if not is_merged(event):
+        if not is_enclosed(event):
             return self.certified.epsilon(event, delta)
-        above, below = (merged(event, upward=upward) for upward in (True, False))
-        upper, lower = self.certified.epsilon(above, delta), self.certified.epsilon(below, delta)
-        return EpsilonBound(upper.upper, lower.lower, "mechanisms merged", certified=True)
+        lower = self.certified.epsilon(dominated(event), delta).lower
+        upper = Decimal("Infinity")
+        if _in_range(event) and len(event.terms) <= MOST_MERGED:
+            upper = self.certified.epsilon(merged(event, upward=True), delta).upper
+        return EpsilonBound(upper, lower, "enclosed by other mechanisms", certified=True)
 
     def pld_upper(self, event: DpEvent, delta: Decimal) -> Decimal | None:
         """Pessimistic privacy-loss distribution; None where it would take too long."""

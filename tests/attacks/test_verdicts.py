@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from privagg.audit import Brought, Methods, Verdict, Verification, verify_file
-from privagg.audit.methods import MOST_TERMS, merged
+from privagg.audit.methods import LARGEST_COUNT, MOST_MERGED, MOST_TERMS, merged
 from privagg.cli.app import app
 from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.accountants import CertifiedAccountant
-from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import Ledger
+from privagg.privacy.events import DpEvent, Mechanism, Term
+from privagg.privacy.ledger import ChargeRequest, Ledger
 from tests.audit.conftest import Evidence, bundle_of
 from tests.report.worlds import World, distributed
 
@@ -83,6 +83,71 @@ def test_an_unknown_accountant_that_states_enough_is_an_upper_bound(
     assert of_leuven(made, "ε after each charge").verdict is Verdict.PROVED
 
 
+class Costly(Acme):
+    """Every site spent on an earlier run what its accountant does not see."""
+
+    earlier = DpEvent.once(Mechanism(kind="non-private"))
+
+    def _charge(self, name: str, run: str, number: int) -> None:
+        if run == self.run:
+            super()._charge(name, run, number)
+            return
+        site = self.plan.site(name)
+        self.sites[name].charge(
+            ChargeRequest(
+                run=run,
+                round=number,
+                attempt=1,
+                dataset=site.dataset,
+                unit=self.plan.unit.value,
+                event=self.earlier,
+                plan_digest=self.plan.digest,
+                facts=self.facts(name, number),
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        Mechanism(kind="non-private"),
+        Mechanism.of(Decimal(1), Decimal("0.05")),  # below what is recomputed to the last digit
+    ],
+    ids=["no-noise", "little-noise"],
+)
+def test_what_is_beyond_recomputing_is_no_way_around_a_budget(
+    tmp_path: Path, methods: Methods, earlier: Mechanism, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Costly, "earlier", DpEvent.once(earlier))
+    world = Costly(tmp_path, distributed(rounds=3), budget=Decimal("0.01"), earlier_charges=3)
+    made = verified(world.play(), methods)
+    for words in ("within the budget", "ε after each charge"):
+        assert of_leuven(made, words).verdict is Verdict.CONTRADICTED
+
+
+def test_a_run_without_noise_fits_no_finite_budget(tmp_path: Path, methods: Methods) -> None:
+    world = Acme(tmp_path, distributed(rounds=3), budget=Decimal("0.01"), secure=False)
+    made = verified(world.play(), methods)
+    for words in ("within the budget", "ε after each charge"):
+        claim = of_leuven(made, words)
+        assert (claim.verdict, claim.recomputed) == (Verdict.CONTRADICTED, "ε = ∞")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        DpEvent.once(Mechanism.of(Decimal(1), Decimal("0.05"))),
+        DpEvent.once(Mechanism.of(Decimal(1), Decimal(100)), count=2 * LARGEST_COUNT),
+    ],
+    ids=["little-noise", "many-rounds"],
+)
+def test_out_of_range_a_lower_end_is_proved_and_no_upper_one(event: DpEvent) -> None:
+    bound = Methods().bracket(event, Decimal("1e-5"))
+    assert bound.lower is not None
+    assert bound.lower > 1
+    assert not bound.upper.is_finite()
+
+
 # --- events of many mechanisms --------------------------------------------------------------------
 
 
@@ -117,6 +182,15 @@ def test_merged_mechanisms_enclose_the_exact_bound(count: int) -> None:
     for upward in (True, False):
         assert len(merged(event, upward=upward).terms) <= MOST_TERMS
         assert sum(t.count for t in merged(event, upward=upward).terms) == count
+
+
+def test_more_mechanisms_than_are_merged_have_a_lower_end() -> None:
+    rates = (Decimal(1 + number) / 10**4 for number in range(MOST_MERGED + 1))
+    terms = tuple(Term(mechanism=Mechanism.of(rate, Decimal(1)), count=100) for rate in rates)
+    bound = Methods().bracket(DpEvent(terms=terms), Decimal("1e-5"))
+    assert bound.lower is not None
+    assert bound.lower > 1
+    assert not bound.upper.is_finite()
 
 
 # --- what a reader asks for -----------------------------------------------------------------------
