@@ -126,13 +126,13 @@ def verify(
     )
     wanted = _required(require)
     made = verify_file(source, brought)
-    unproved = [c for name in wanted for c in made.named(name) if c.verdict is not Verdict.PROVED]
     if as_json:
         console.print_json(made.to_json())
     else:
         print_verification(console.console(), made)
     if not made.holds:
         raise typer.Exit(1)
+    unproved = [c for name in wanted for c in made.named(name) if c.verdict is not Verdict.PROVED]
     if unproved:
         names = ", ".join(f"{c.name} ({c.verdict.value})" for c in unproved)
         typer.echo(f"required, and not proved: {names}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -160,14 +159,13 @@ def many(count: int) -> DpEvent:
     return event
 
 
-def test_three_hundred_mechanisms_are_bounded_in_bounded_time() -> None:
+def test_three_hundred_mechanisms_are_bounded_as_few() -> None:
     methods, event = Methods(), many(300)
-    start = time.process_time()
     bound = methods.bracket(event, Decimal("1e-5"))
-    spent = time.process_time() - start
     assert bound.lower is not None
     assert 0 < bound.lower < bound.upper < 20
-    assert spent < 20  # one by one they took 34 s on two quiet cores; this takes about 2
+    for upward in (True, False):  # what the time hangs on; one by one they took 34 s
+        assert len(merged(event, upward=upward).terms) <= MOST_TERMS
 
 
 @pytest.mark.parametrize("count", [MOST_TERMS + 1, 20])
@@ -226,3 +224,12 @@ def test_the_first_line_counts_what_rests_on_somebodys_word() -> None:
     assert first.startswith("NOTHING CONTRADICTED")
     assert f"{len(made.of(Verdict.ATTESTED))} claims are attested" in first
     assert f"{len(made.of(Verdict.UNDECIDED))} not decided" in first
+
+
+def test_an_unknown_name_hides_no_contradiction(tmp_path: Path) -> None:
+    world = Acme(tmp_path, distributed(rounds=2), budget=Decimal("0.01")).play()
+    bundle_of(world).write(tmp_path / "lying.zip")
+    arguments = ["verify", str(tmp_path / "lying.zip"), "--require", "proved:no-such-claim"]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("CONTRADICTED")
