@@ -138,14 +138,29 @@ class Page:
         return tuple(f"{text[:1].upper()}{text[1:]}." for text in self.report.assumptions)
 
     @property
+    def words_of(self) -> tuple[str, ...]:
+        """Which of the report's facts its bundle can prove, and whose word the others are."""
+        table = self.report.public_table
+        measured = f"what was measured on “{table.name}”; " if table else ""
+        return (
+            "The bundle can prove: whole and signed ledgers, budgets, every ε, charges as planned, "
+            "and who signed which upload and opening.",
+            f"The coordinator's word: {measured}absences, sizes, times, versions, the scheme's "
+            "parameters.",
+            "Each site's word: that it trained, clipped and added noise as it charged, and that "
+            "its owner approved.",
+        )
+
+    @property
     def check_text(self) -> str:
         """Says what a reader can do to be sure of the figures."""
         return (
             "This page is only as good as the ledgers it follows from. With the bundle that "
-            "belongs to it, “privagg verify bundle.privagg.zip” recomputes every figure on any "
-            "computer, without the data, and names what does not follow. Whether a ledger's "
-            "history was cut or rewritten shows against a checkpoint that another party kept "
-            "(“privagg ledger kept”); whose the keys are, against keys you got elsewhere."
+            "belongs to it, “privagg verify bundle.privagg.zip” gives each claim a verdict on any "
+            "computer, without the data: proved, attested by a name, contradicted, or not decided. "
+            "Whether a ledger's history was cut or rewritten shows against a checkpoint that "
+            "another party kept (“privagg ledger kept”); whose the keys are, against keys you got "
+            "elsewhere."
         )
 
     @property

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
+from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
 from privagg.report.compressing import compression_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
@@ -266,8 +267,7 @@ def unprotected(report: Report) -> tuple[str, ...]:
         f"{UNIT_PHRASE[unit]}, encryption does not; they can be copied and kept for ever.",
         f"What holds of many at once: the guarantee hides {UNIT_PHRASE[unit]}, not a pattern that "
         "a group or the whole population shares.",
-        "The correctness of contributions: a site that sends misleading numbers within the clip "
-        "is not detected.",
+        _misleading(report),
         "The sites' own machines: disks, memory, keys and staff are outside what privagg protects.",
         report.custody_plainly,
     ]
@@ -280,6 +280,21 @@ def unprotected(report: Report) -> tuple[str, ...]:
         items.append(f"The table “{report.public_table.name}”: it was declared public and is not "
                      "protected in any way.")  # fmt: skip
     return tuple(items)
+
+
+def _misleading(report: Report) -> str:
+    """How far a dishonest site gets; reports of plans of version 1 keep the words they had."""
+    plan = load_plan(report.plan)
+    if plan.version == 1:
+        return (
+            "The correctness of contributions: a site that sends misleading numbers within the "
+            "clip is not detected."
+        )
+    clips = plan.reach_of_one_site / plan.sensitivity_grid
+    return (
+        "The correctness of contributions: a site that sends misleading numbers is not detected; "
+        f"it can set any coordinate of a sum to {clips:,.0f} times the clip."
+    )
 
 
 def kept_apart(sites: Sequence[SiteReport]) -> tuple[str, ...]:

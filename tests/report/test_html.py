@@ -177,3 +177,10 @@ def test_the_first_section_says_what_it_rests_on_and_how_to_check(
     assert all(f"{assumption[1:]}.</li>" in first for assumption in report(name).assumptions)
     assert "privagg verify bundle.privagg.zip" in first
     assert "checkpoint that another party kept" in first
+
+
+def test_page_one_says_whose_word_the_facts_are(html: Callable[[str], str]) -> None:
+    page = unescape(html("three-hospitals"))
+    for words in ("The bundle can prove:", "The coordinator's word:", "Each site's word:"):
+        assert words in page
+    assert "times the clip" in page

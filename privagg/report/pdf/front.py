@@ -160,8 +160,18 @@ def _headline(sheet: Sheet, page: Page) -> None:
 def _check(sheet: Sheet, page: Page) -> None:
     sheet.rule(LEFT, sheet.y, MEASURE)
     sheet.y += 2.6
-    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, "How to check", LABEL) + 1.4
-    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, page.check_text, SMALL)
+    sheet.y += (
+        sheet.text(
+            LEFT,
+            sheet.y,
+            MEASURE,
+            "What is proved, what is somebody's word, and how to check",
+            LABEL,
+        )
+        + 1.4
+    )
+    words = " ".join((*page.words_of, page.check_text))  # a list would not fit beside many sites
+    sheet.y += sheet.text(LEFT, sheet.y, MEASURE, words, SMALL)
 
 
 def _listed(sheet: Sheet, title: str, items: Sequence[str]) -> None:
