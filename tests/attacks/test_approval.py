@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg.audit.untrusted import check_numbers
 from privagg.cli.training import check, write_demo
 from privagg.client.factories import look_at
 from privagg.client.known import KnownRecords, rows_as_bytes
@@ -258,3 +259,12 @@ def test_every_caller_in_privagg_says_what_code_may_run() -> None:
                 if "code" not in {keyword.arg for keyword in node.keywords}:
                     missing.append(f"{path}:{node.lineno}")
     assert not missing
+
+
+def test_no_random_name_makes_a_ledger_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda count: "12345e7890123456"[: 2 * count])
+    export = b"".join(Simulation(tmp_path).ledgers["north"].bundle().to_bytes())
+    assert b"12345e7890123456" in export  # its approval's
+    assert check_numbers(export, what="the ledger") == export

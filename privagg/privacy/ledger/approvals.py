@@ -42,10 +42,10 @@ def sign_withdrawal(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Withd
 
 
 def _signed(kind: type[_Act], owner: Ed25519PrivateKey, origin: str, says: dict[str, Any]) -> _Act:
-    facts = {
-        **says, "name": secrets.token_hex(8), "owner_key": public_hex(owner),
-        "signature": _UNSIGNED,
-    }  # fmt: skip
+    # Not bare digits: one in 1,600 such names would read as a number like 12345e678901234, which
+    # whoever reads a stranger's ledger refuses.
+    name = f"{kind.kind}-{secrets.token_hex(8)}"
+    facts = {**says, "name": name, "owner_key": public_hex(owner), "signature": _UNSIGNED}
     blank = payload_of(kind.kind, facts)
     assert isinstance(blank, kind)
     signature = owner.sign(blank.signed_bytes(origin))
