@@ -1,21 +1,20 @@
-"""How plots are drawn: matplotlib shapes as SVG, coloured by the medium that shows them.
+"""How plots are drawn: matplotlib shapes as SVG, coloured by what shows them.
 
-On the page, shapes and text carry placeholder colours that become CSS variables, so they follow
-light, dark and print; text stays text, so it can be searched, selected and read aloud. For the PDF
-the colours are those of print and text becomes outlines. Matplotlib is imported inside the
-functions only: JSON reports and verification work without it. Nothing in a plot is a name's own
-markup.
+Shapes and text carry placeholder colours that become CSS variables, so on the page they follow
+light, dark and print; `on_paper` puts colours in their place. Text stays text, so it can be
+searched, selected and read aloud. Matplotlib is imported inside the functions only: JSON reports
+and verification work without it. Nothing in a plot is a name's own markup.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from privagg.errors import MissingDependencyError
+from privagg.report.shown import clean
 
 COLOURS = {
     "ink": "#010101",
@@ -77,41 +76,20 @@ class Plot:
     svg: str
 
 
-@dataclass(frozen=True)
-class Medium:
-    """Where a plot will be shown.
-
-    Attributes:
-        colours: what each name in `COLOURS` becomes.
-        outlines: text as outlines, for readers of SVG that have no fonts of their own.
-        patterns: whether hatching can be shown.
-    """
-
-    colours: Mapping[str, str]
-    outlines: bool
-    patterns: bool
-
-    def hatch(self, axes: Any, start: float, end: float) -> None:
-        """Mark a stretch of the horizontal axis as one without any guarantee."""
-        if self.patterns:
-            axes.axvspan(start, end, facecolor="none", hatch="////", edgecolor=COLOURS["rule"])
-        else:
-            axes.axvspan(start, end, facecolor=COLOURS["wash"], edgecolor="none")
+PAPER = {
+    "ink": "#000000", "muted": "#444b55", "rule": "#cfd4da", "paper": "#ffffff",
+    "series-1": "#0072b2", "series-2": "#e69f00", "series-3": "#009e73",
+    "series-4": "#b05f8f", "warn": "#b8480a", "wash": "#f4f5f3",
+}  # fmt: skip
+"""CSS variable -> its colour on paper, as the style sheet has it for print."""
 
 
-SCREEN = Medium({name: f"var(--{name})" for name in COLOURS}, outlines=False, patterns=True)
-"""A page with our style sheet."""
-
-PRINT = Medium(
-    {
-        "ink": "#000000", "muted": "#444b55", "rule": "#cfd4da", "paper": "#ffffff",
-        "series-1": "#0072b2", "series-2": "#e69f00", "series-3": "#009e73",
-        "series-4": "#b05f8f", "warn": "#b8480a", "wash": "#f4f5f3",
-    },
-    outlines=True,
-    patterns=False,
-)  # fmt: skip
-"""Paper: the colours that the style sheet has for print."""
+def on_paper(plot: Plot) -> str:
+    """The plot as a document of its own, in the colours of paper and the font it was drawn for."""
+    coloured = re.sub(r"var\(--([a-z0-9-]+)\)", lambda found: PAPER[found[1]], plot.svg)
+    return coloured.replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="DejaVu Sans" ', 1
+    )
 
 
 def canvas(width_in: float, height_in: float) -> tuple[Any, Any]:
@@ -130,36 +108,34 @@ def canvas(width_in: float, height_in: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def styled(name: str, medium: Medium) -> Any:
+def styled(name: str) -> Any:
     """The settings to draw the plot `name` under; it comes out the same every time."""
     import matplotlib as mpl
 
-    fonttype = "path" if medium.outlines else "none"
-    settings: dict[Any, Any] = {**STYLE, "svg.fonttype": fonttype, "svg.hashsalt": name}
+    settings: dict[Any, Any] = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}
     return mpl.rc_context(settings)
 
 
-def finish(figure: Any, medium: Medium, name: str, title: str, alt: str) -> Plot:
-    """The drawn figure as a plot for `medium`."""
+def finish(figure: Any, name: str, title: str, alt: str) -> Plot:
+    """The drawn figure as a plot."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Plot(name, title, alt, _inline(buffer.getvalue(), name, medium))
+    return Plot(name, title, alt, _inline(buffer.getvalue(), name))
 
 
-def _inline(document: str, name: str, medium: Medium) -> str:
-    """A standalone SVG document as an element: own ids, the medium's colours, the page's font."""
+def _inline(document: str, name: str) -> str:
+    """A standalone SVG document as an element: own ids, the page's colours and its font."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    if not medium.outlines:  # in a page, other plots have ids too
-        svg = re.sub(r'\bid="', f'id="{name}-', svg)
-        svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-        svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
     svg = re.sub(r"font: ([\d.]+)px '[^;\"]*", r"font-size: \1px", svg)
     opening = r'<svg viewBox="\1" aria-hidden="true">'
     svg = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', opening, svg)
     for variable, placeholder in COLOURS.items():
-        svg = svg.replace(placeholder, medium.colours[variable])
+        svg = svg.replace(placeholder, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", svg)
 
 
@@ -186,4 +162,5 @@ def few_ticks() -> Any:
 
 def shortened(name: str, most: int = 18) -> str:
     """A name that fits a tick label."""
+    name = clean(name)
     return name if len(name) <= most else name[: most - 1] + "…"

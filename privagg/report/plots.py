@@ -9,8 +9,6 @@ from typing import Any
 
 from privagg.report.drawing import (
     COLOURS,
-    SCREEN,
-    Medium,
     Plot,
     canvas,
     few_ticks,
@@ -28,7 +26,7 @@ MOST_BARS = 60
 MOST_SITES = 24
 
 
-def epsilon_plot(site: SiteReport, run: str, number: int, medium: Medium = SCREEN) -> Plot:
+def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
     """What `site` had spent after each charge of this run, against its budget.
 
     Args:
@@ -37,7 +35,7 @@ def epsilon_plot(site: SiteReport, run: str, number: int, medium: Medium = SCREE
     points = [point for point in site.history if point.run == run]
     finite = [point for point in points if point.epsilon_after.is_finite()]
     name, title = f"spent-{number}", site.name
-    with styled(name, medium):
+    with styled(name):
         figure, axes = canvas(2.6, 1.85)
         before = float(site.epsilon_before_run) if site.epsilon_before_run.is_finite() else 0.0
         levels = [before, *(float(point.epsilon_after) for point in finite)]
@@ -52,7 +50,9 @@ def epsilon_plot(site: SiteReport, run: str, number: int, medium: Medium = SCREE
         _mark_aborted(axes, points)
         top = _budget_line(axes, site, levels, last)
         if len(finite) < len(points):
-            medium.hatch(axes, len(finite), last)
+            axes.axvspan(
+                len(finite), last, facecolor="none", hatch="////", edgecolor=COLOURS["rule"]
+            )
             axes.text(
                 last / 2, top / 2, "ε = ∞", ha="center", va="center", fontsize=13,
                 color=COLOURS["warn"],
@@ -66,7 +66,7 @@ def epsilon_plot(site: SiteReport, run: str, number: int, medium: Medium = SCREE
             axes.set_yticks([])
         whole_numbers(axes.xaxis, 5)
         axes.set_xlabel("rounds charged")
-        return finish(figure, medium, name, title, _epsilon_alt(site, len(points)))
+        return finish(figure, name, title, _epsilon_alt(site, len(points)))
 
 
 def _mark_aborted(axes: Any, points: Sequence[Any]) -> None:
@@ -104,7 +104,7 @@ def _epsilon_alt(site: SiteReport, charges: int) -> str:
     )
 
 
-def metric_plot(rounds: Sequence[RoundReport], table: str, medium: Medium = SCREEN) -> Plot | None:
+def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
     """The main metric on the public table after each opened round; stopped rounds are crosses."""
     opened = [(i + 1, r) for i, r in enumerate(rounds) if r.outcome == "opened" and r.metrics]
     measure = next(
@@ -115,7 +115,7 @@ def metric_plot(rounds: Sequence[RoundReport], table: str, medium: Medium = SCRE
     series = [(i, r.metrics[measure]) for i, r in opened if r.metrics and measure in r.metrics]
     stopped = [i + 1 for i, r in enumerate(rounds) if r.outcome == "stopped"]
     label = "AUC" if measure == "auc" else measure.capitalize()
-    with styled("metric", medium):
+    with styled("metric"):
         figure, axes = canvas(4.4, 2.55)
         kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
         marker = "o" if len(kept) <= 60 else ""
@@ -143,13 +143,13 @@ def metric_plot(rounds: Sequence[RoundReport], table: str, medium: Medium = SCRE
         axes.set_xlabel("attempt at a round")
         best = f"{label} on {table} went from {values[0]:.1%} to {values[-1]:.1%}"
         alt = f"{best} over {len(series)} opened rounds; {len(stopped)} were stopped."
-        return finish(figure, medium, "metric", f"{label} on the public table", alt)
+        return finish(figure, "metric", f"{label} on the public table", alt)
 
 
 STAGES = (("encrypt", "series-1"), ("add", "series-2"), ("open", "series-4"))
 
 
-def time_plot(rounds: Sequence[RoundReport], medium: Medium = SCREEN) -> Plot | None:
+def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
     """Time of each round spent on ciphertexts, stacked by stage; long runs are binned by mean."""
     parts = [(s.encrypt, s.add, s.open) for s in (r.seconds for r in rounds)]
     longest = max((sum(stages) for stages in parts), default=0.0)
@@ -160,7 +160,7 @@ def time_plot(rounds: Sequence[RoundReport], medium: Medium = SCREEN) -> Plot | 
     bins = [parts[i : i + size] for i in range(0, len(parts), size)]
     means = [[sum(column) / len(group) for column in zip(*group, strict=True)] for group in bins]
     centres = [1 + size * i + (size - 1) / 2 for i in range(len(bins))]
-    with styled("time", medium):
+    with styled("time"):
         figure, axes = canvas(4.4, 2.55)
         floor = [0.0] * len(means)
         for stage, (label, colour) in enumerate(STAGES):
@@ -180,14 +180,10 @@ def time_plot(rounds: Sequence[RoundReport], medium: Medium = SCREEN) -> Plot | 
         spoken = ", ".join(
             f"{label} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
         )
-        return finish(
-            figure, medium, "time", "Time spent on encryption", f"Over all rounds: {spoken}."
-        )
+        return finish(figure, "time", "Time spent on encryption", f"Over all rounds: {spoken}.")
 
 
-def bytes_plot(
-    rounds: Sequence[RoundReport], sites: Sequence[str], medium: Medium = SCREEN
-) -> Plot | None:
+def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | None:
     """Bytes each site sent and received over the run."""
     totals = [
         (s, sum(r.bytes_up.get(s, 0) for r in rounds), sum(r.bytes_down.get(s, 0) for r in rounds))
@@ -197,7 +193,7 @@ def bytes_plot(
         return None
     shown = sorted(totals, key=lambda row: -row[1])[:MOST_SITES]
     divisor, unit = byte_unit(max(max(up, down) for _, up, down in totals))
-    with styled("bytes", medium):
+    with styled("bytes"):
         figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0))
         for offset, index, colour, label in (
             (-0.2, 1, "series-1", "sent (encrypted)"),
@@ -216,12 +212,10 @@ def bytes_plot(
             f"{s} sent {up / divisor:.3g} and received {down / divisor:.3g} {unit}"
             for s, up, down in shown
         )
-        return finish(figure, medium, "bytes", "Bytes by site and direction", f"{spoken}.")
+        return finish(figure, "bytes", "Bytes by site and direction", f"{spoken}.")
 
 
-def accountant_plot(
-    site: SiteReport, number: int, names: Mapping[str, str], medium: Medium = SCREEN
-) -> Plot | None:
+def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> Plot | None:
     """The certified interval of the committed epsilon beside what other accountants say.
 
     Args:
@@ -235,7 +229,7 @@ def accountant_plot(
     upper = float(proven.epsilon)
     lower = float(proven.epsilon_lower if proven.epsilon_lower is not None else proven.epsilon)
     name = f"accountants-{number}"
-    with styled(name, medium):
+    with styled(name):
         figure, axes = canvas(4.4, max(0.42 * len(figures) + 0.75, 1.6))
         values = [float(a.epsilon) for a in figures if a.epsilon is not None]
         spread = max(max(values) - min(values), upper * 1e-3)
@@ -264,7 +258,7 @@ def accountant_plot(
             f"{a.name} {epsilon_text(a.epsilon, 6)}" for a in figures if a.epsilon is not None
         )
         title = "Proven interval and peers"
-        return finish(figure, medium, name, title, f"Epsilon by accountant: {spoken}.")
+        return finish(figure, name, title, f"Epsilon by accountant: {spoken}.")
 
 
 def _difference(value: Decimal | None, proven: Decimal, certified: bool) -> str:

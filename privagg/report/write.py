@@ -25,13 +25,13 @@ def _json(report: Report) -> str:
 
 
 def _html(report: Report) -> str:
-    from privagg.report.html import render_html
+    from privagg.report.render import render_html
 
     return render_html(report)
 
 
 def _pdf(report: Report) -> bytes:
-    from privagg.report.pdf import render_pdf
+    from privagg.report.render import render_pdf
 
     return render_pdf(report)
 

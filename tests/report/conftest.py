@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
 from privagg.report import Report
-from privagg.report.html import render_html
-from privagg.report.pdf import render_pdf
-from privagg.report.pdf.sheet import Sheet, Type
+from privagg.report.render import render_html, render_pdf
 from tests.report.worlds import WORLDS, World
 
 
-@dataclass
-class Printed:
-    """A PDF, and every text that was drawn in it: (x, y, width, height, text)."""
-
-    pdf: bytes = b""
-    marks: list[tuple[float, float, float, float, str]] = field(default_factory=list)
-
-    @property
-    def said(self) -> str:
-        """All texts, one a line, in the order in which they were drawn."""
-        return "\n".join(mark[4] for mark in self.marks)
-
-
-def recording(monkeypatch: pytest.MonkeyPatch) -> Printed:
-    """Collects what sheets draw from now on."""
-    seen = Printed()
-    drawn = Sheet.text
-
-    def text(
-        sheet: Sheet, x: float, y: float, width: float, text: str, type_: Type, align: str = "L"
-    ) -> float:
-        height = drawn(sheet, x, y, width, text, type_, align)
-        if not sheet.silent:
-            seen.marks.append((x, y, width, height, text))
-        return height
-
-    monkeypatch.setattr(Sheet, "text", text)
-    return seen
+def poppler(tool: str, pdf: bytes, *options: str) -> str:
+    """What one of Poppler's programs, which others wrote, reads in a PDF."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"poppler's {tool} is not installed")
+    with tempfile.NamedTemporaryFile(suffix=".pdf") as file:
+        file.write(pdf)
+        file.flush()
+        words = [tool, *options, file.name, *(["-"] if tool == "pdftotext" else [])]
+        return subprocess.run(words, check=True, capture_output=True, timeout=60).stdout.decode()
 
 
 @pytest.fixture(scope="session")
@@ -81,14 +62,12 @@ def html(report: Callable[[str], Report]) -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def printed(report: Callable[[str], Report]) -> Callable[[str], Printed]:
-    made: dict[str, Printed] = {}
+def pdf(report: Callable[[str], Report]) -> Callable[[str], bytes]:
+    made: dict[str, bytes] = {}
 
-    def get(name: str) -> Printed:
+    def get(name: str) -> bytes:
         if name not in made:
-            with pytest.MonkeyPatch.context() as patch:
-                made[name] = recording(patch)
-                made[name].pdf = render_pdf(report(name))
+            made[name] = render_pdf(report(name))
         return made[name]
 
     return get

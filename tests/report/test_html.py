@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from privagg.report import Report, view
-from privagg.report.html import render_html
+from privagg.report.render import render_html
 
 GetReport = Callable[[str], Report]
 VOID = {"meta", "br", "hr", "link", "img", "input"}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from privagg.report.model import Attestation, Report
 from privagg.report.places import PLACES, answers, unplaced
+from privagg.report.shown import clean
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~$#])")
 
@@ -96,7 +97,7 @@ def _said(attestation: Attestation) -> Said:
 
 def plain(text: str) -> str:
     """Text on one line as Markdown that shows it as it is."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\1", " ".join(clean(text).split()))
 
 
 def markdown(annex: Annex, report: Report) -> str:

@@ -1,0 +1,200 @@
+"""The report for people, as a page and as a PDF: one template, two ways of setting it.
+
+`template.html.j2` says what stands where; a browser sets it by `style.css`, Typst by `paper.typ`.
+Names of sites, data sets and federations come from other parties. Jinja's autoescape treats every
+value as text, and the only markup let through is our own style sheet and the SVG of our own plots.
+Typst is given the page as XML and shows its texts character by character; none is Typst source.
+Neither form asks the network for anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from privagg.errors import MissingDependencyError
+from privagg.report import plots, view
+from privagg.report.drawing import PAPER, Plot, on_paper, shortened
+from privagg.report.figures import epsilon_text
+from privagg.report.model import Report
+from privagg.report.page import Page, arranged
+from privagg.report.shown import clean
+
+_FILES = resources.files("privagg.report")
+JSON_LINE = 180
+"""Characters of JSON that may stand on one line; a feature of a recipe has about 150."""
+
+RUNNING_NAME = 40
+"""Characters of a name at the head of a sheet, where all has to stay on one line."""
+
+
+def render_html(report: Report) -> str:
+    """The page for `report`, as one self-contained file: no scripts, no network.
+
+    Raises:
+        MissingDependencyError: jinja2 or matplotlib is not installed (`privagg[report]`).
+    """
+    return _rendered(_drawn(arranged(report)), lambda plot: plot.svg)
+
+
+def render_pdf(report: Report) -> bytes:
+    """The same page on A4; equal reports give equal bytes with the same library versions.
+
+    Fonts are Typst's own and matplotlib's, never the machine's.
+
+    Raises:
+        MissingDependencyError: jinja2, matplotlib or typst is not installed (`privagg[report]`).
+    """
+    typst = _typst()
+    drawn = _drawn(arranged(report))
+    page = _rendered(drawn, lambda plot: f'<img src="{plot.name}"/>')
+    made = report.generated
+    inputs = {
+        "body": page[page.index("<body>") : page.rindex("</html>")],
+        "plots": json.dumps({plot.name: on_paper(plot) for plot in drawn.plots}),
+        "colours": json.dumps(PAPER),
+        "title": clean(f"Privacy report: {report.federation}, run {report.run}"),
+        "running": " · run ".join(
+            shortened(name, RUNNING_NAME) for name in (report.federation, report.run)
+        ),
+        "made": json.dumps(
+            {
+                "year": made.year, "month": made.month, "day": made.day,
+                "hour": made.hour, "minute": made.minute, "second": made.second,
+            }
+        ),
+    }  # fmt: skip
+    fonts = typst.Fonts(include_system_fonts=False, font_paths=[_font_folder()])
+    style = _FILES.joinpath("paper.typ").read_bytes()
+    made_pdf: bytes = typst.compile(style, font_paths=fonts, sys_inputs=inputs)
+    return made_pdf
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A page with its plots."""
+
+    page: Page
+    spending: tuple[Plot, ...]
+    cost: tuple[Plot, ...]
+    comparisons: tuple[tuple[view.ComparisonGroup, Plot | None], ...]
+
+    @property
+    def plots(self) -> tuple[Plot, ...]:
+        """All of them."""
+        compared = (plot for _, plot in self.comparisons if plot is not None)
+        return (*self.spending, *self.cost, *compared)
+
+
+def _drawn(page: Page) -> _Drawn:
+    report = page.report
+    cost = (
+        plots.metric_plot(report.rounds, page.public_table),
+        plots.time_plot(report.rounds),
+        plots.bytes_plot(report.rounds, [site.name for site in report.sites]),
+    )
+    return _Drawn(
+        page=page,
+        spending=tuple(
+            plots.epsilon_plot(site, report.run, i) for i, site in enumerate(page.plotted)
+        ),
+        cost=tuple(plot for plot in cost if plot is not None),
+        comparisons=tuple(
+            (group, plots.accountant_plot(group.representative, i, view.ACCOUNTANTS))
+            for i, group in enumerate(page.comparisons)
+        ),
+    )
+
+
+def _rendered(drawn: _Drawn, embedded: Callable[[Plot], str]) -> str:
+    """The template's text, with each plot as the markup that `embedded` gives for it."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the report's page and its PDF need jinja2, which is not installed; "
+            "pip install 'privagg[report]', or ask for the JSON report only"
+        ) from error
+
+    def shown(value: Any) -> Any:
+        return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["epsilon"] = epsilon_text
+    environment.filters["embedded"] = lambda plot: Markup(embedded(plot))
+    environment.filters["unbroken"] = _unbroken
+    environment.globals["style"] = Markup(_FILES.joinpath("style.css").read_text("utf-8"))
+    template = environment.from_string(_FILES.joinpath("template.html.j2").read_text("utf-8"))
+    return str(template.render(_context(drawn)))
+
+
+def _context(drawn: _Drawn) -> Mapping[str, Any]:
+    page, report = drawn.page, drawn.page.report
+    return {
+        "page": page,
+        "report": report,
+        "sites": tuple(zip(page.bars, report.sites, strict=True)),
+        "spending_plots": drawn.spending,
+        "cost_plots": drawn.cost,
+        "comparisons": drawn.comparisons,
+        "group_limit": view.MOST_GROUPS,
+        "scheme_parameters": _pretty(report.scheme.parameters),
+        "recipe": _pretty(report.plan.get("recipe") or {}),
+    }
+
+
+def _pretty(value: Any, indent: str = "") -> str:
+    """JSON in which whatever fits a line stands on one."""
+    whole = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if len(whole) <= JSON_LINE or not isinstance(value, dict | list):
+        return whole
+    inner = indent + "  "
+    if isinstance(value, list):
+        parts, (opening, closing) = [_pretty(item, inner) for item in value], "[]"
+    else:
+        parts = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_pretty(value[key], inner)}"
+            for key in sorted(value)
+        ]
+        opening, closing = "{}"
+    between = f",\n{inner}"
+    return f"{opening}\n{inner}{between.join(parts)}\n{indent}{closing}"
+
+
+def _unbroken(sentence: str) -> str:
+    """A sentence in which no figure is parted from its sign."""
+    return sentence.replace(" = ", "\u00a0=\u00a0").replace(" δ", "\u00a0δ")
+
+
+def _typst() -> Any:
+    try:
+        import typst
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the PDF report needs typst, which is not installed; pip install 'privagg[report]', "
+            "or print the page"
+        ) from error
+    return typst
+
+
+def _font_folder() -> Path:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the PDF report needs matplotlib, for plots and fonts, which is not installed; "
+            "pip install 'privagg[report]', or ask for the JSON report only"
+        ) from error
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
