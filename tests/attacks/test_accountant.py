@@ -43,3 +43,13 @@ def test_the_ledgers_accountant_answers_with_a_finite_number() -> None:
     event = DpEvent.once(Round.of(Decimal("0.5"), Decimal("0.05")), count=3)
     bound = CertifiedAccountant().epsilon(event, Decimal("1e-4"))
     assert Decimal("706") < bound.upper < Decimal("707")
+
+
+def test_a_distance_near_delta_costs_no_gigabytes() -> None:
+    """No epsilon exists then: it was looked for through gigabytes, and minutes, of contours."""
+    event = DpEvent.once(
+        Round.of(Decimal("1e-6"), Decimal("0.0254")), count=2, distance=Decimal("2e-8")
+    )
+    start = time.process_time()
+    assert CertifiedAccountant().epsilon(event, Decimal("1.9e-6")).upper == Decimal("Infinity")
+    assert time.process_time() - start < 1

@@ -120,8 +120,26 @@ def epsilon_interval(
             upper = upper_epsilon(curve, target, guess=guess, slope=slope, extra_distance=distance)
             lower = lower_epsilon(curve, target, guess=float(upper), slope=slope)
             return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
+        refuse_hopeless(rounds, target, distance)
         counted = _by_participations(rounds, target, distance)
     return counted or _searched(rounds, target, distance, effort)
+
+
+def refuse_hopeless(rounds: Rounds, delta: Fraction, distance: Fraction) -> None:
+    """Raise CertificationError where a distance leaves no epsilon, before contours look for one.
+
+    (1 + e^eps) tau <= delta needs eps <= log(delta / tau - 1), and delta(eps), which never
+    increases, must leave room for 2 tau there at least.
+    """
+    if not distance:
+        return
+    largest = upper_end((ball(delta) / ball(distance) - 1).log())
+    reached = WorstRoundCurve(rounds).bounds(max(largest, Fraction(0))).lower
+    if reached > ball(delta - 2 * distance):
+        raise CertificationError(
+            f"extra_distance {float(distance):.3g} uses up delta {float(delta):.3g} at every "
+            "epsilon that these rounds could have; use a sampler nearer to the ideal or more noise"
+        )
 
 
 def _by_participations(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
@@ -331,9 +349,13 @@ def delta_interval(
             return Interval(low, high, closed[1], closed[1], CLOSED_FORM_BITS)
         budget = RenyiBudget.of(rounds)
         high = min(upper_end(budget.delta_at(eps)), Fraction(1))
-        silent = add_direction_silent(rounds, Fraction(1), zero, eps)
-    directions = (Direction.REMOVE,) if silent else tuple(Direction)
-    ends = [_delta_contour(rounds, direction, eps, high, effort) for direction in directions]
+    ends = [_delta_contour(rounds, Direction.REMOVE, eps, high, effort)]
+    with working_precision(CLOSED_FORM_BITS):
+        # What remove is proven to reach hides an add direction that is proven to stay below it.
+        least = zero if ends[0] is None else ends[0][0]
+        silent = add_direction_silent(rounds, least, zero, eps)
+    if not silent:
+        ends.append(_delta_contour(rounds, Direction.ADD, eps, high, effort))
     low, method, lower_method, bits = zero, RENYI, "trivial", CLOSED_FORM_BITS
     if all(end is not None for end in ends):
         best = max(end[1] for end in ends if end is not None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -10,12 +12,14 @@ from privagg.errors import CertificationError, PrivacyError, UnknownEventError
 from privagg.privacy.certified import (
     Interval,
     Mechanism,
+    accountant,
     calibrate_noise,
     delta_interval,
     epsilon_interval,
     round_down,
     round_up,
 )
+from privagg.privacy.certified.mechanism import Direction
 
 
 def mechanism(rate: str, noise: str) -> Mechanism:
@@ -87,6 +91,36 @@ def test_extra_distance_costs_epsilon_and_is_refused_when_it_eats_delta() -> Non
     assert at_upper + (1 + growth) * Fraction("1e-9") > Fraction("1e-6")
     with pytest.raises(CertificationError, match="uses up delta"):
         epsilon_interval(rounds, "1e-6", extra_distance="5e-7")
+
+
+def test_delta_looks_at_add_wherever_remove_does_not_cover_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large add direction, made up, must be seen; beyond -T log(1 - q) it is proven to be 0."""
+    asked, real = [], accountant._delta_contour
+
+    def contour(rounds: Any, direction: Direction, *rest: Any) -> Any:
+        asked.append(direction)
+        made_up = Fraction(1, 5), Fraction(1, 4), 192
+        return made_up if direction is Direction.ADD else real(rounds, direction, *rest)
+
+    monkeypatch.setattr(accountant, "_delta_contour", contour)
+    near = delta_interval({mechanism("0.2", "0.8"): 2}, "1e-3")
+    assert (near.lower, near.upper) == (Fraction(1, 5), Fraction(1, 4))
+    asked.clear()
+    assert delta_interval({mechanism("0.2", "0.8"): 2}, "0.45").upper < Fraction(1, 2)
+    assert asked == [Direction.REMOVE]
+
+
+def test_a_distance_that_leaves_no_epsilon_is_refused_at_once() -> None:
+    """Little noise puts epsilon where e^epsilon times the distance is far beyond delta."""
+    begin = time.process_time()
+    with pytest.raises(CertificationError, match="at every epsilon"):
+        epsilon_interval({mechanism("1e-6", "0.0254"): 2}, "1.9e-6", extra_distance="2e-8")
+    assert time.process_time() - begin < 1
+    # e^0.5 times the distance fits, and so does epsilon.
+    rounds = {mechanism("0.01", "1"): 2}
+    assert epsilon_interval(rounds, "1e-3", extra_distance="1e-4").upper < Fraction(1, 2)
 
 
 def test_nothing_composed_and_negligible_rounds_are_proven_zero() -> None:
