@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from privagg.digest import tree_digest
 from privagg.identity import Identity, Roster
 from privagg.messages import Message, Upload
 from privagg.secure.registry import scheme
@@ -22,7 +23,7 @@ LENGTH = 1000
 
 def upload(identity: Identity, values: np.ndarray, terms: RoundTerms, key: EncryptionKey) -> bytes:
     """What a site sends: its vector, encrypted, labelled and signed."""
-    parameters = key.parameters
+    parameters, payload = key.parameters, key.encrypt(values)
     tensor = EncryptedTensor(
         scheme=parameters.scheme,
         parameters_fingerprint=parameters.fingerprint,
@@ -34,7 +35,7 @@ def upload(identity: Identity, values: np.ndarray, terms: RoundTerms, key: Encry
         attempt=terms.attempt,
         contributors=contributor_bitmap([SITES.index(identity.name)], len(SITES)),
         roster_size=len(SITES),
-        payload=memoryview(key.encrypt(values)),
+        payload=memoryview(payload),
     )
     header = Upload(
         run=terms.run,
@@ -43,6 +44,7 @@ def upload(identity: Identity, values: np.ndarray, terms: RoundTerms, key: Encry
         sender=identity.name,
         plan_digest=terms.plan_digest,
         key_id=key.key_id,
+        key_part_digest=tree_digest(parameters.key_part(payload)),
         receipt_hash="",
         checkpoint="",
         generator="made up",
@@ -84,7 +86,8 @@ def main() -> np.ndarray:
         print(f"{region}: {len(sites)} uploads in one frame of {len(frame):,} bytes")
 
     request = root.open_request(identities["root"])
-    tensor = EncryptedTensor.from_bytes(request.payload, max_bytes=len(request.payload))
+    whole = memoryview(request.payload)[: request.header.tensor_bytes]
+    tensor = EncryptedTensor.from_bytes(whole, max_bytes=len(whole))
     share = key.open_share(tensor.payload, tensor.addends)
     total = chosen.combine(parameters, [share], tensor.addends)
     print(f"root: {', '.join(root.contributors)}; every coordinate sums to {total[0]}")

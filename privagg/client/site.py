@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from privagg.client.closing import Closing, noise_text
 from privagg.client.readiness import budget_problem
+from privagg.digest import tree_digest
 from privagg.errors import (
     ApprovalError,
     BudgetExceededError,
@@ -364,6 +365,7 @@ class Site:
         upload = Upload(
             **self._reply_to(header),
             key_id=self._pins.key_id,
+            key_part_digest=tree_digest(self._key.parameters.key_part(payload)),
             receipt_hash=receipt.entry_hash,
             checkpoint=receipt.checkpoint,
             consistency=self._consistency(header, receipt),

@@ -109,6 +109,8 @@ class Upload(Header):
     """Site to aggregator: one contribution. Payload: an `EncryptedTensor`.
 
     Args:
+        key_part_digest: tree digest of the part of the payload that opening multiplies with the
+            secret key (`Parameters.key_part`); of no bytes where the scheme has no such part.
         receipt_hash: hash of the ledger entry that charged this contribution.
         checkpoint: the site's signed ledger checkpoint after that charge; receivers keep it.
         consistency: proofs that it extends each checkpoint that the round's start asked for.
@@ -119,6 +121,7 @@ class Upload(Header):
     kind: ClassVar[int] = 2
 
     key_id: Hex64
+    key_part_digest: Hex64
     receipt_hash: str = Field(max_length=128)
     checkpoint: str = Field(max_length=8192)
     consistency: tuple[ConsistencyProof, ...] = Field(default=(), max_length=MAX_PROOFS)
@@ -139,7 +142,10 @@ class Refusal(Header):
 
 
 class OpenRequest(Header):
-    """Aggregator to key holder: open this sum. Payload: the sum, in strict mode then the uploads.
+    """Aggregator to key holder: open this sum.
+
+    Payload: the sum, then in roster order the key parts of the uploads in it, or in strict mode the
+    uploads themselves.
 
     Args:
         contributions: the signed statements of every upload in the sum, in roster order.
@@ -201,7 +207,9 @@ class Acknowledgement(Header):
 
 
 class PartialSum(Header):
-    """Aggregator to aggregator: a sum of some of the round's uploads. Payload: the tensor.
+    """Aggregator to aggregator: a sum of some of the round's uploads.
+
+    Payload: the tensor, then the key parts of the uploads in it, in roster order.
 
     Args:
         contributions: the signed statements of every upload in it, in roster order.

@@ -6,8 +6,9 @@ one request durably *before* anything is decrypted, so that it is no oracle that
 the answer is stored before it is sent. The same request gets the stored bytes again, any other
 request for the same round is refused, also after a restart, whatever became of the first.
 
-By default the aggregator is taken to have added what the statements name; in strict mode the
-request carries the uploads, and the key holder adds them again.
+The request carries the key part of every upload (`keyparts`), and a sum with another is refused: an
+aggregator can shift what is opened by numbers that it knows, and no more. In strict mode the
+request carries the uploads, and the key holder adds them again whole.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from privagg.messages import (
     refusal_text,
 )
 from privagg.secure.contributors import contributors_of
+from privagg.secure.keyparts import require_key_parts, split_key_parts
 from privagg.secure.opening import DecryptionKey
 from privagg.secure.scheme import Fold
 from privagg.secure.wire import EncryptedTensor
@@ -199,9 +201,11 @@ class KeyHolder:
             return stored
         uploads = self._check_contributions(header)
         contributors = tuple(upload.sender for upload in uploads)
-        tensor = self._check_tensor(header, message.payload, contributors)
+        tensor, rest = self._check_tensor(header, message.payload, contributors)
         if self._rule.strict:
-            self._add_again(header, message.payload, tensor)
+            self._add_again(header, rest, tensor)
+        else:
+            self._check_key_parts(uploads, rest, tensor)
         self._checkpoints.require(uploads)
         stored = self._bind(header, request_sha256)
         if stored is not None:
@@ -268,12 +272,18 @@ class KeyHolder:
 
     def _check_tensor(
         self, header: OpenRequest, payload: bytes | memoryview, contributors: tuple[str, ...]
-    ) -> EncryptedTensor:
+    ) -> tuple[EncryptedTensor, memoryview]:
+        """The sum, and what follows it in the payload."""
         view = memoryview(payload)
-        if header.tensor_bytes + sum(header.upload_bytes) != len(view):
-            raise OpeningRefusedError("the request's sizes do not add up to its payload")
-        tensor = EncryptedTensor.from_bytes(view[: header.tensor_bytes], max_bytes=len(view))
         parameters = self._key.encryption_key.parameters
+        parts = 0 if self._rule.strict else len(contributors) * parameters.key_part_bytes
+        if header.tensor_bytes + parts + sum(header.upload_bytes) != len(view):
+            raise OpeningRefusedError(
+                f"the request's sizes do not add up to its payload of {len(view)} bytes: a sum of "
+                f"{header.tensor_bytes}, {parts} of key parts, uploads of "
+                f"{sum(header.upload_bytes)}"
+            )
+        tensor = EncryptedTensor.from_bytes(view[: header.tensor_bytes], max_bytes=len(view))
         if (tensor.run, tensor.round, tensor.attempt) != header.place:
             raise WrongRoundError("the sum is labelled with another run, round or attempt")
         if tensor.key_id != header.key_id:
@@ -284,10 +294,24 @@ class KeyHolder:
             raise OpeningRefusedError(
                 "the sum's contributor set differs from the signed contributions"
             )
-        return tensor
+        if tensor.payload.nbytes != parameters.payload_bytes:
+            raise OpeningRefusedError(
+                f"the sum has {tensor.payload.nbytes} bytes, not {parameters.payload_bytes}"
+            )
+        return tensor, view[header.tensor_bytes :]
+
+    def _check_key_parts(
+        self, uploads: Sequence[Upload], rest: memoryview, tensor: EncryptedTensor
+    ) -> None:
+        """The sum must be multiplied with the secret as its contributors signed it."""
+        parameters = self._key.encryption_key.parameters
+        more, parts = split_key_parts(parameters, len(uploads), rest)
+        if more:
+            raise OpeningRefusedError("uploads came along, and the plan does not ask for them")
+        require_key_parts(parameters, uploads, parts, tensor.payload, self._aggregator)
 
     def _add_again(
-        self, header: OpenRequest, payload: bytes | memoryview, claimed: EncryptedTensor
+        self, header: OpenRequest, uploads: memoryview, claimed: EncryptedTensor
     ) -> None:
         """Strict mode: the sum must be that of the signed uploads, residue for residue."""
         if len(header.upload_bytes) != len(header.contributions):
@@ -296,7 +320,7 @@ class KeyHolder:
                 f"{len(header.upload_bytes)}"
             )
         fold = self._key.encryption_key.parameters.fold()
-        self._fold_uploads(fold, header, memoryview(payload)[header.tensor_bytes :])
+        self._fold_uploads(fold, header, uploads)
         if memoryview(fold.payload()) != memoryview(claimed.payload).cast("B"):
             raise OpeningRefusedError("the sum is not the sum of the uploads that it names")
 

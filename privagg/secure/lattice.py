@@ -3,8 +3,8 @@
 Both are secure against chosen plaintexts, not against chosen ciphertexts: whoever may have a
 ciphertext of its own making opened, and sees the result, learns the secret key (a ciphertext
 (0, D) opens to D times the secret). So only sums of honestly made uploads may be opened. The key
-holder's rules (pinned contributors, one opening a round, adding again in strict mode) keep an
-aggregator from choosing; they cannot tell a contributor who makes up residues.
+holder's rules (pinned contributors, one opening a round, no c1 but the sum of the signed ones)
+keep an aggregator from choosing; they cannot tell a contributor who makes up residues.
 `proofs/exact-decryption.md` has the argument for exactness and its limits.
 """
 
@@ -81,6 +81,32 @@ class LatticeParameters(Parameters):
     def fold(self) -> KernelFold:
         """An empty running sum."""
         return KernelFold(ResidueSum(self.layout), self.requirement.addends)
+
+    @cached_property
+    def _key_layout(self) -> ResidueLayout:
+        """Where the residues of c1 lie in a key part: ciphertext by ciphertext, prime by prime."""
+        primes, degree = self.chain.primes, self.chain.ring_degree
+        rows = len(primes) * self.ciphertexts
+        return ResidueLayout(primes * self.ciphertexts, (degree,) * rows, self.packed)
+
+    @property
+    def key_part_bytes(self) -> int:
+        """Exact size of every c1 of a payload in bytes."""
+        return self._key_layout.payload_bytes
+
+    def key_part(self, payload: Buffer) -> bytes:
+        """c1 of every ciphertext; see `Parameters.key_part`.
+
+        Rows start on whole bytes, and those of one c1 lie side by side, behind those of its c0.
+        """
+        view, starts = memoryview(payload).cast("B"), self.layout.rows.source
+        primes, size = len(self.chain.primes), self.key_part_bytes // self.ciphertexts
+        firsts = starts[primes :: 2 * primes]
+        return b"".join(view[int(first) : int(first) + size] for first in firsts)
+
+    def key_part_fold(self) -> KernelFold:
+        """An empty running sum of key parts."""
+        return KernelFold(ResidueSum(self._key_layout), self.requirement.addends)
 
     def read(self, payload: Buffer) -> Words:
         """The residues of a payload, size- and range-checked; uint64 (residues,).

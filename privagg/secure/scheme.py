@@ -108,6 +108,29 @@ class Parameters(ABC):
     def fold(self) -> Fold:
         """An empty running sum for the aggregator."""
 
+    @property
+    def key_part_bytes(self) -> int:
+        """Exact size of a payload's key part in bytes; 0 where the scheme has none."""
+        return 0
+
+    def key_part(self, payload: Buffer) -> bytes:
+        """The part of a payload that opening multiplies with the secret key.
+
+        Whoever may choose it reads the key from what is opened, so that the key holder opens a
+        sum only where this part is the sum of those that the contributors signed.
+
+        Args:
+            payload: `payload_bytes` bytes, of one contribution or of a sum.
+
+        Returns:
+            `key_part_bytes` bytes.
+        """
+        return b""
+
+    def key_part_fold(self) -> Fold | None:
+        """An empty running sum of key parts; None where the scheme has none."""
+        return None
+
 
 class Fold(ABC):
     """A running sum of payloads, in place; memory does not grow with the number of addends."""

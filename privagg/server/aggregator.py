@@ -6,7 +6,7 @@ running sum exactly as it was; the error names the sender and the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from privagg.messages import (
     read_statement,
 )
 from privagg.secure.contributors import bitmap_of, contributors_of
+from privagg.secure.keyparts import require_key_parts, signed_key_part, split_key_parts
 from privagg.secure.scheme import Buffer, Parameters
 from privagg.secure.wire import EncryptedTensor
 from privagg.server.checkpoints import CheckpointWatch
@@ -76,9 +77,10 @@ class RoundTerms:
 
 
 class Aggregator:
-    """Folds one round's uploads; memory is O(model), whatever the number of sites.
+    """Folds one round's uploads in place.
 
-    (In strict mode it also keeps the upload frames, because the key holder asks for them.)
+    Beside the sum it keeps each upload's key part (half of a CKKS payload, more of a BFV one), or
+    in strict mode its frame, because the key holder asks for them.
 
     Args:
         terms: what the round is about.
@@ -102,6 +104,7 @@ class Aggregator:
         self._fold = parameters.fold()
         self._statements: dict[str, Statement] = {}
         self._uploads: dict[str, bytes] = {}
+        self._key_parts: dict[str, Buffer] = {}
         self.refused: dict[str, PrivaggError] = {}
 
     @property
@@ -128,7 +131,8 @@ class Aggregator:
             ProtocolError, CiphertextError, KeyMismatchError: what was wrong; nothing was added.
             LedgerTamperedError: the sender's ledger does not extend the checkpoint kept of it.
         """
-        limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES * (1 + self._may_combine)
+        limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
+        limit += self._may_combine * (FRAME_OVERHEAD_BYTES + self._parameters.key_part_bytes)
         message = read_message(data, self._roster, max_bytes=limit)
         header = message.header
         if sender is not None and header.sender != sender:
@@ -143,7 +147,7 @@ class Aggregator:
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
         self._check_key(header.sender, header.key_id)
         self._keep_checkpoints([header])
-        self._add(header.sender, message.payload, {header.sender: message.statement})
+        self._add(header, message.payload, message.statement)
         if self.terms.strict:
             self._uploads[header.sender] = bytes(data)
         return header.sender
@@ -171,15 +175,36 @@ class Aggregator:
             self._check_key(upload.sender, upload.key_id)
             statements[upload.sender] = statement
             uploads.append(upload)
+        self._require_new(statements)
         self._keep_checkpoints(uploads)
-        self._add(header.sender, payload, statements)
+        summed, parts = split_key_parts(
+            self._parameters, len(uploads), memoryview(payload).cast("B")
+        )
+        tensor = self._check_tensor(header.sender, tuple(statements), summed)
+        require_key_parts(self._parameters, uploads, parts, tensor.payload, header.sender)
+        self._fold_in(header.sender, tensor, statements)
+        self._key_parts.update(
+            (upload.sender, bytes(part)) for upload, part in zip(uploads, parts, strict=True)
+        )
 
-    def _add(self, sender: str, payload: Buffer, statements: dict[str, Statement]) -> None:
-        """Fold a tensor that holds exactly the contributions of these statements."""
-        again = [name for name in statements if name in self._statements]
+    def _add(self, upload: Upload, payload: Buffer, statement: Statement) -> None:
+        """Fold one site's upload, its key part being the one that it signed."""
+        self._require_new((upload.sender,))
+        tensor = self._check_tensor(upload.sender, (upload.sender,), payload)
+        part = signed_key_part(self._parameters, upload, tensor.payload)
+        self._fold_in(upload.sender, tensor, {upload.sender: statement})
+        if not self.terms.strict:
+            self._key_parts[upload.sender] = part
+
+    def _require_new(self, names: Iterable[str]) -> None:
+        again = [name for name in names if name in self._statements]
         if again:
             raise ReplayError(f"an upload of {again[0]!r} is already in this round's sum")
-        tensor = self._check_tensor(sender, tuple(statements), payload)
+
+    def _fold_in(
+        self, sender: str, tensor: EncryptedTensor, statements: dict[str, Statement]
+    ) -> None:
+        """Fold a tensor that holds exactly the contributions of these statements."""
         try:
             self._fold.add(tensor.payload, addends=len(statements))
         except CiphertextError as error:
@@ -240,6 +265,11 @@ class Aggregator:
             )
         if named != set(contributors):
             raise CiphertextError(f"upload of {sender!r}: its contributor set names other sites")
+        if tensor.payload.nbytes != self._parameters.payload_bytes:
+            raise CiphertextError(
+                f"upload of {sender!r}: payload has {tensor.payload.nbytes} bytes instead of "
+                f"{self._parameters.payload_bytes}"
+            )
         return tensor
 
     def _sum_tensor(self) -> bytes:
@@ -271,7 +301,11 @@ class Aggregator:
             key_id=self.terms.key_id,
             contributions=self.contributions,
         )
-        return Message.sign(identity, header, self._sum_tensor())
+        return Message.sign(identity, header, b"".join((self._sum_tensor(), *self._parts())))
+
+    def _parts(self) -> list[Buffer]:
+        """The key parts of the uploads in the sum, in roster order."""
+        return [self._key_parts[name] for name in self.contributors]
 
     def _reply_as(self, identity: Identity) -> dict[str, Any]:
         return {
@@ -296,6 +330,7 @@ class Aggregator:
             )
         tensor = self._sum_tensor()
         uploads = [self._uploads[name] for name in contributors] if self.terms.strict else []
+        parts = [] if self.terms.strict else self._parts()
         header = OpenRequest(
             **self._reply_as(identity),
             key_id=self.terms.key_id,
@@ -303,4 +338,4 @@ class Aggregator:
             tensor_bytes=len(tensor),
             upload_bytes=tuple(len(upload) for upload in uploads),
         )
-        return Message.sign(identity, header, b"".join((tensor, *uploads)))
+        return Message.sign(identity, header, b"".join((tensor, *parts, *uploads)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from privagg.digest import tree_digest
 from privagg.kernels.residues import pack_residues
 from privagg.messages import Message, Upload, read_message
 from privagg.secure.keyholder import DOES_NOT_OPEN, opened_rounds
@@ -34,7 +35,9 @@ def spoil(simulation: Simulation, name: str) -> None:
         tensor = EncryptedTensor.from_bytes(message.payload, max_bytes=len(frame))
         other = replace(tensor, payload=memoryview(made_up))
         identity = simulation.identities[name]
-        return Message.sign(identity, message.header, other.to_bytes()).to_bytes()
+        part = tree_digest(parameters.key_part(made_up))
+        header = message.header.model_copy(update={"key_part_digest": part})
+        return Message.sign(identity, header, other.to_bytes()).to_bytes()
 
     simulation.wire.answers[name] = exchanged
 

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.digest import tree_digest
 from privagg.errors import PrivaggError
 from privagg.identity import Identity, Roster
-from privagg.messages import Message, Upload
+from privagg.messages import Message, OpenRequest, Upload
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
@@ -123,6 +124,9 @@ class Fuzzer:
             "noise_stddev_grid": "20",
         }
         payload = self.tensor(name).to_bytes() if tensor is None else tensor
+        parameters = self.key.encryption_key.parameters
+        inside = payload[-parameters.payload_bytes :]
+        facts["key_part_digest"] = tree_digest(parameters.key_part(inside))
         header = Upload(**{**facts, **changes})
         return Message.sign(self.identities[name], header, payload).to_bytes()
 
@@ -288,7 +292,9 @@ class Fuzzer:
     def _require_exact_sum(self, outcome: Outcome) -> None:
         self.aggregator.receive(self.frames["dora"])
         request = self.aggregator.open_request(self.identities["anna"])
-        summed = EncryptedTensor.from_bytes(request.payload, max_bytes=2**40)
+        assert isinstance(request.header, OpenRequest)
+        whole = memoryview(request.payload)[: request.header.tensor_bytes]
+        summed = EncryptedTensor.from_bytes(whole, max_bytes=2**40)
         share = self.key.open_share(summed.payload, 3)
         opened = self.scheme.combine(self.parameters, [share], 3)
         wanted: NDArray[np.int64] = self.values[[0, 1, 3]].sum(axis=0)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.digest import tree_digest
 from privagg.identity import Identity, Roster, forget_signatures
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import ResidueSum, default_backend, pack_residues
@@ -217,7 +218,8 @@ def end_to_end(parameters: int, rounds: int) -> dict[str, Any]:
     site = Identity.generate("site")
     header = Upload(
         run="bench", round=1, attempt=1, sender="site", plan_digest="ab" * 32, key_id="cd" * 32,
-        receipt_hash="", checkpoint="", generator="", noise_stddev_grid="",
+        key_part_digest=tree_digest(chosen.key_part(payload)), receipt_hash="",
+        checkpoint="", generator="", noise_stddev_grid="",
     )  # fmt: skip
     frame, roster = Message.sign(site, header, payload).to_bytes(), Roster.of(site)
     running = ResidueSum(chosen.layout)

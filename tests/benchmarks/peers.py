@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from privagg.digest import tree_digest
 from privagg.identity import Identity, Roster, forget_signatures
 from privagg.messages import Message, Upload
 from privagg.secure.registry import scheme
@@ -123,7 +124,7 @@ def upload_frames(
     terms: RoundTerms, parameters: Any, identities: list[Identity], payload: bytes
 ) -> list[bytes]:
     """Every site's signed frame, around one payload."""
-    frames = []
+    frames, part = [], tree_digest(parameters.key_part(payload))
     for place, identity in enumerate(identities):
         tensor = EncryptedTensor(
             parameters.scheme, parameters.fingerprint, terms.key_id, terms.dimension,
@@ -132,7 +133,8 @@ def upload_frames(
         ).to_bytes()  # fmt: skip
         header = Upload(
             run=terms.run, round=terms.round, attempt=terms.attempt, sender=identity.name,
-            plan_digest=terms.plan_digest, key_id=terms.key_id, receipt_hash="", checkpoint="",
+            plan_digest=terms.plan_digest, key_id=terms.key_id, key_part_digest=part,
+            receipt_hash="", checkpoint="",
             generator="", noise_stddev_grid="",
         )  # fmt: skip
         frames.append(Message.sign(identity, header, tensor).to_bytes())

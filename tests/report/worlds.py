@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from privagg.client.closing import noise_text
+from privagg.digest import tree_digest
 from privagg.identity import Identity
 from privagg.messages import Message, Opening, Statement, Upload
 from privagg.privacy.accountants import CertifiedAccountant
@@ -129,8 +130,9 @@ class World:
         receipt = self.receipts[name, number]
         payload = f"{name} {number}".encode()
         header = Upload(
-            **self._heading(name, number), key_id=KEY_ID, receipt_hash=receipt.entry_hash,
-            checkpoint=receipt.checkpoint, **self.attested(name, number),
+            **self._heading(name, number), key_id=KEY_ID, key_part_digest=tree_digest(b""),
+            receipt_hash=receipt.entry_hash, checkpoint=receipt.checkpoint,
+            **self.attested(name, number),
         )  # fmt: skip
         self.sites[name].consume(receipt)
         self.sites[name].store_upload(receipt, payload)

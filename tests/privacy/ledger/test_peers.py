@@ -35,7 +35,8 @@ def upload(ledger: Ledger) -> Upload:
     """The ledger's present checkpoint, with no proof of anything."""
     return Upload(
         run="run", round=1, attempt=1, sender="east", plan_digest="ab" * 32, key_id="ab" * 32,
-        receipt_hash="", checkpoint=ledger.checkpoint(), generator="", noise_stddev_grid="0",
+        key_part_digest="ab" * 32, receipt_hash="",
+        checkpoint=ledger.checkpoint(), generator="", noise_stddev_grid="0",
     )  # fmt: skip
 
 
