@@ -1,41 +1,56 @@
 """Every parser of bytes that another party sends, with honest bytes to start from.
 
 A parser takes bytes and answers with a value or with an error of the project's own tree: never with
-another exception, and in a time that its input's length bounds.
+another exception, and in a time and a memory that its input's length bounds.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from privagg.audit.attestation import Attestation
 from privagg.audit.bundle import ReportBundle
 from privagg.audit.container import unpack
+from privagg.audit.replayed import ReplayedLedger
+from privagg.audit.statements import pack_statements, unpack_statements
+from privagg.audit.untrusted import check_numbers
 from privagg.config import load_config
 from privagg.deployment.cards import Card
 from privagg.deployment.certificates import make_authority, read_certificate
-from privagg.deployment.layout import PartyFile, PartyFolder
-from privagg.errors import PrivaggError
+from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile
+from privagg.errors import PlanError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import Challenge, Message, read_message
 from privagg.messages.frames import parse_header, read_statement
 from privagg.messages.kinds import Statement
+from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.entries import Entry
+from privagg.privacy.plan import load_plan
 from privagg.report.model import Report
 from privagg.runtime.flower.guard import check_app
 from privagg.secure.contributors import contributor_bitmap
+from privagg.secure.registry import scheme
+from privagg.secure.scheme import Parameters, Requirement
 from privagg.secure.wire import EncryptedTensor
 
 VECTOR = Path(__file__).parent / "vectors" / "bundle-649ed6a.privagg.zip"
 TEMPLATE = Path(__file__).parent.parent / "privagg" / "cli" / "template.toml"
 SECONDS_A_CALL = 5.0
+BYTES_A_CALL, BYTES_A_BYTE = 48 * 2**20, 200
+"""A call may take so much memory at once, and so much for each byte of its input."""
+TRACED_EVERY = 10
+"""One call in so many is run under Python's own account of memory, which is slow."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,62 @@ def _messages() -> dict[str, Parser]:
     }
 
 
+def _secure() -> dict[str, Parser]:
+    """What sites, key holder and coordinator send each other inside a tensor, and public keys."""
+    found = {}
+    for name in ("plaintext", "bfv", "ckks", "paillier"):
+        chosen = scheme(name)
+        options = {"modulus_bits": 2048} if name == "paillier" else {}
+        bits = 112 if name == "paillier" else 128
+        wanted = Requirement(8, 100, 400, 4, security_bits=bits)
+        key = chosen.generate_key(chosen.choose_parameters(wanted, **options))
+        parameters, public = key.encryption_key.parameters, key.encryption_key.to_bytes()
+        payload = key.encryption_key.encrypt(np.arange(8))
+        share = key.open_share(payload, 1)
+        facts = json.dumps(parameters.to_dict()).encode()
+        found |= {
+            f"{name} payload": Parser(payload, lambda data, p=parameters: p.fold().add(data)),
+            f"{name} public key": Parser(
+                public,
+                lambda data, c=chosen, p=parameters: c.load_encryption_key(p, data),
+            ),
+            f"{name} share": Parser(
+                share, lambda data, c=chosen, p=parameters: c.combine(p, [data], 1)
+            ),
+            f"{name} parameters": Parser(
+                facts, lambda data, c=chosen: c.load_parameters(_as_json(data))
+            ),
+        }
+        if part := parameters.key_part(payload):
+            found[f"{name} key part"] = Parser(part, lambda data, p=parameters: _add_part(p, data))
+    return found
+
+
+def _add_part(parameters: Parameters, data: bytes) -> None:
+    fold = parameters.key_part_fold()
+    assert fold is not None
+    fold.add(data)
+
+
+def _as_json(data: bytes) -> Any:
+    """JSON as a bundle's reader lets it through; what is no JSON is somebody else's fault."""
+    try:
+        return json.loads(check_numbers(data, what="the input"))
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"not JSON: {error}") from error
+
+
 def replace_text(statement: Statement, text: str) -> Statement:
     """The same statement about another header."""
     return statement.model_copy(update={"header": text})
+
+
+def _statement() -> Statement:
+    north = Identity.generate("north")
+    header = Challenge(
+        run="r", round=1, attempt=1, sender="north", plan_digest="ab" * 32, nonce="cd" * 32
+    )
+    return Message.sign(north, header, b"payload").statement
 
 
 def _evidence() -> dict[str, Parser]:
@@ -99,7 +167,17 @@ def _evidence() -> dict[str, Parser]:
     report = next(data for name, data in files.items() if name.endswith("report.json"))
     ledger = next(data for name, data in files.items() if name.startswith("ledgers/"))
     export = Bundle.parse(ledger)
+    accountant = CertifiedAccountant()
+    plan = json.dumps(json.loads(report)["plan"]).encode()
     return {
+        "attestation": Parser(files["attestation.intoto.json"], Attestation.parse),
+        "signed statements": Parser(
+            pack_statements([_statement()]), lambda data: list(unpack_statements(data))
+        ),
+        "ledger replayed": Parser(
+            ledger, lambda data: ReplayedLedger.parse(data, accountant, what="the ledger")
+        ),
+        "plan": Parser(plan, lambda data: load_plan(_as_json(data))),
         "evidence bundle": Parser(whole, ReportBundle.parse),
         "ledger's export": Parser(ledger, Bundle.parse),
         "ledger's entry": Parser(export.bodies[0], Entry.parse),
@@ -123,6 +201,17 @@ def _files() -> dict[str, Parser]:
         return folder.party()
 
     north = Identity.generate("north")
+    folder.pin(
+        PinsFile(
+            plan_digest="ab" * 32, configuration="cd" * 32, key_id="ef" * 32,
+            roster={"north": north.public_hex},
+        )
+    )  # fmt: skip
+
+    def pins(data: bytes) -> object:
+        folder.pins_file.write_bytes(data)
+        return folder.pins()
+
     card = Card(
         federation="heart", configuration="ab" * 32, plan_digest="cd" * 32, privagg="0",
         party="north", identity=north.public_hex,
@@ -132,6 +221,7 @@ def _files() -> dict[str, Parser]:
     return {
         "configuration": Parser(TEMPLATE.read_bytes(), _in_file(load_config, "x.toml")),
         "party.toml": Parser(honest, party),
+        "pins.toml": Parser(folder.pins_file.read_bytes(), pins),
         "card": Parser(path.read_bytes(), _in_file(Card.read, "x.card")),
         "certificate": Parser(authority, read_certificate),
         "app": Parser(b"PK", lambda data: check_app(data, ())),
@@ -140,7 +230,7 @@ def _files() -> dict[str, Parser]:
 
 def parsers() -> dict[str, Parser]:
     """Name -> parser, each with honest bytes."""
-    return {**_messages(), **_evidence(), **_files()}
+    return {**_messages(), **_secure(), **_evidence(), **_files()}
 
 
 _PIECES = (
@@ -176,6 +266,9 @@ def attack(parser: Parser, count: int, seed: int) -> list[str]:
     draw, found = np.random.default_rng(seed), []
     for number in range(count):
         data = mutated(parser.honest, draw) if number % 20 else draw.bytes(int(draw.integers(300)))
+        traced = number % TRACED_EVERY == 0
+        if traced:
+            tracemalloc.start()
         started = time.process_time()
         try:
             parser.parse(data)
@@ -183,6 +276,11 @@ def attack(parser: Parser, count: int, seed: int) -> list[str]:
             pass
         except Exception as error:  # what the harness is for
             found.append(f"{type(error).__name__}: {str(error)[:200]} at {data[:80]!r}")
+        if traced:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            if peak > BYTES_A_CALL + BYTES_A_BYTE * len(data):
+                found.append(f"{len(data)} bytes took {peak} bytes of memory: {data[:80]!r}")
         if time.process_time() - started > SECONDS_A_CALL:
             found.append(f"{len(data)} bytes took more than {SECONDS_A_CALL} s: {data[:80]!r}")
     return found

@@ -17,5 +17,6 @@ def test_a_parser_answers_hostile_bytes_with_a_named_error_in_time(name: str) ->
     assert attack(PARSERS[name], wanted_count(600), seed=3) == []
 
 
-def test_the_harness_sees_a_parser_that_crashes() -> None:
+def test_the_harness_sees_a_parser_that_crashes_or_takes_much_memory() -> None:
     assert attack(Parser(b"1", int), 40, seed=3)
+    assert attack(Parser(b"1", lambda data: bytes(2**26)), 1, seed=3)
