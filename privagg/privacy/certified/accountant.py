@@ -11,15 +11,14 @@ from privagg.errors import CertificationError
 from privagg.privacy.certified import (
     contour,
     convolution,
-    enclosure,
     extreme,
     gaussian,
+    mirror,
     participations,
     single,
 )
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
 from privagg.privacy.certified.convolution import convolution_upper_epsilon
-from privagg.privacy.certified.enclosure import enclosed_epsilon
 from privagg.privacy.certified.extreme import WorstRoundCurve
 from privagg.privacy.certified.gaussian import GaussianCurve, total_variation_bound
 from privagg.privacy.certified.mechanism import (
@@ -33,6 +32,7 @@ from privagg.privacy.certified.mechanism import (
     checked_epsilon,
     normalised,
 )
+from privagg.privacy.certified.mirror import mirrored_delta, mirrored_ends
 from privagg.privacy.certified.participations import ParticipationCurve
 from privagg.privacy.certified.planning import Effort, Goal, make_plan
 from privagg.privacy.certified.renyi import METHOD as RENYI
@@ -52,12 +52,8 @@ DEFAULT_EFFORT = Effort()
 _GOOD_WIDTH = Fraction(1, 10**6)
 # Below this an absolute width is good enough, whatever epsilon is.
 _SMALL_WIDTH = Fraction(1, 10**9)
-# Up to so many equal rounds of at most this rate, with so few expected participations, a grid of
-# losses is tried first; a contour is slow there, so a width of this share of epsilon is taken.
-_FEW, _RARE, _EXPECTED = 1500, Fraction(1, 1000), Fraction(1, 20)
-_TAKEN = Fraction(1, 100)
-# Beyond this epsilon a contour is the sharper one.
-_FINE = 0.2
+# Up to this sampling rate the mirror is tried before a contour.
+_RARE = Fraction(1, 1000)
 # With at most this noise the number of participations is counted before a contour is tried.
 _LITTLE = Fraction(1, 12)
 # Wider than this even a slow convolution is worth its time.
@@ -68,13 +64,35 @@ _FALLBACK_CELLS = 150
 
 @dataclass(frozen=True)
 class _Ends:
-    """Proven ends of epsilon and where they come from; None where nothing was proven."""
+    """Proven ends of epsilon, or of delta, and what proved them; None where nothing did.
+
+    `added` is how much of the upper end is owed to a sampler's distance alone.
+    """
 
     lower: Fraction
     upper: Fraction | None
     lower_method: str
     upper_method: str
     bits: int
+    added: Fraction = Fraction(0)
+
+    def meet(self, other: _Ends) -> _Ends:
+        """Return the tighter of both ends."""
+        best = self
+        if other.upper is not None and (self.upper is None or other.upper < self.upper):
+            best = replace(other, lower=self.lower, lower_method=self.lower_method)
+        if other.lower > self.lower:
+            best = replace(best, lower=other.lower, lower_method=other.lower_method)
+        return best
+
+    def is_wider_than(self, relative: Fraction, absolute: Fraction = _SMALL_WIDTH) -> bool:
+        """Return whether these ends lie further apart than both widths, but for the distance."""
+        if self.upper is None:
+            return True
+        return self.upper - self.added - self.lower > max(relative * self.upper, absolute)
+
+
+_NOTHING = _Ends(Fraction(0), None, "trivial", "trivial", CLOSED_FORM_BITS)
 
 
 def epsilon_interval(
@@ -163,7 +181,7 @@ def closed_form_applies(composition: Composition) -> bool:
     """Return whether a contour is not the first choice.
 
     That is without rounds, for one round, without subsampling at all, for equal rounds with little
-    noise, and for a few rare ones.
+    noise, and where records hardly ever take part.
     """
     rounds = normalised(composition)
     if not rounds or _closed_form(rounds) is not None:
@@ -181,38 +199,15 @@ def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str]
 
 
 def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Interval:
-    """Return the interval by contour, with the other methods where that is slow or wide."""
-    enclosed = _by_enclosure(rounds, delta, distance)
-    if enclosed is not None and enclosed.upper - enclosed.lower <= max(
-        _TAKEN * enclosed.upper, _SMALL_WIDTH
-    ):
-        return enclosed
-    ends = _by_contour(rounds, delta, distance, effort)
-    if enclosed is not None:
-        if ends.upper is None or enclosed.upper < ends.upper:
-            ends = replace(ends, upper=enclosed.upper, upper_method=enclosure.METHOD)
-        if enclosed.lower > ends.lower:
-            ends = replace(ends, lower=enclosed.lower, lower_method=enclosure.METHOD)
-    if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
-        # Further rounds never lower epsilon: the worst single round's is a lower end.
-        alone = max(single_ends(mechanism, delta)[0] for mechanism, _ in rounds)
-        if alone > ends.lower:
-            ends = replace(ends, lower=alone, lower_method=single.METHOD)
-        with working_precision(CLOSED_FORM_BITS):
-            guess = float(ends.lower) or float(ends.upper or 1)
-            any_round = lower_epsilon(
-                WorstRoundCurve(rounds), delta, guess=guess, slope=-5.0 / max(guess, 1e-12)
-            )
-        if any_round > ends.lower:
-            ends = replace(ends, lower=any_round, lower_method=extreme.METHOD)
-    if ends.upper is None or ends.upper - ends.lower > _GOOD_WIDTH * ends.upper:
-        fallback = _by_renyi(rounds, delta, distance)
-        if fallback is not None and (ends.upper is None or fallback < ends.upper):
-            ends = replace(ends, upper=fallback, upper_method=RENYI, bits=CLOSED_FORM_BITS)
-    if ends.upper is not None and ends.upper - ends.lower > _COARSE_WIDTH * ends.upper:
-        convolved = _by_convolution(rounds, delta, distance, ends)
-        if convolved is not None and convolved < ends.upper:
-            ends = replace(ends, upper=convolved, upper_method=convolution.METHOD)
+    """Return the interval by mirror and contour, with the other methods where those are wide."""
+    methods = [_by_mirror, _by_contour] if _is_rare(rounds) else [_by_contour, _by_mirror]
+    ends = _NOTHING
+    for method in methods:
+        ends = ends.meet(method(rounds, delta, distance, effort))
+        if not ends.is_wider_than(_GOOD_WIDTH):
+            break
+    else:
+        ends = _with_fallbacks(rounds, delta, distance, ends)
     if ends.upper is None:
         raise CertificationError(
             "neither a contour nor a Renyi order gave an upper end; allow more effort"
@@ -220,27 +215,43 @@ def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effor
     return Interval(ends.lower, ends.upper, ends.upper_method, ends.lower_method, ends.bits)
 
 
+def _with_fallbacks(rounds: Rounds, delta: Fraction, distance: Fraction, ends: _Ends) -> _Ends:
+    """Return ends that blunter methods may have tightened."""
+    # Further rounds never lower epsilon: the worst single round's is a lower end.
+    alone = max(single_ends(mechanism, delta)[0] for mechanism, _ in rounds)
+    with working_precision(CLOSED_FORM_BITS):
+        guess = float(max(ends.lower, alone)) or float(ends.upper or 1)
+        any_round = lower_epsilon(
+            WorstRoundCurve(rounds), delta, guess=guess, slope=-5.0 / max(guess, 1e-12)
+        )
+    for lower, method in ((alone, single.METHOD), (any_round, extreme.METHOD)):
+        ends = ends.meet(replace(_NOTHING, lower=lower, lower_method=method))
+    if ends.is_wider_than(_GOOD_WIDTH):
+        upper = _by_renyi(rounds, delta, distance)
+        ends = ends.meet(replace(_NOTHING, upper=upper, upper_method=RENYI))
+    if ends.upper is not None and ends.is_wider_than(_COARSE_WIDTH):
+        upper = _by_convolution(rounds, delta, distance, ends)
+        ends = ends.meet(replace(_NOTHING, upper=upper, upper_method=convolution.METHOD))
+    return ends
+
+
 def _is_rare(rounds: Rounds) -> bool:
-    """Return whether these are a few equal rounds in which the record hardly ever takes part."""
-    mechanism, times = rounds[0]
-    few = len(rounds) == 1 and times <= _FEW and mechanism.sampling_rate <= _RARE
-    return few and times * mechanism.sampling_rate <= _EXPECTED
+    """Return whether records hardly ever take part in any round."""
+    return all(mechanism.sampling_rate <= _RARE for mechanism, _ in rounds)
 
 
-def _by_enclosure(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
-    """Return the interval of a few equal rounds with little participation, by grid."""
-    if not _is_rare(rounds):
-        return None
-    mechanism, times = rounds[0]
-    aim = max(1.1 * float(single_ends(mechanism, delta / times)[1]), 1e-9)
-    if aim > _FINE:
-        return None
+def _by_mirror(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> _Ends:
+    """Return ends from the mirror, after the add direction has agreed."""
+    method = mirror.METHOD
     try:
-        lower, upper = enclosed_epsilon(mechanism, times, delta, distance, aim)
+        found = mirrored_ends(rounds, delta, distance, effort)
     except CertificationError:
-        return None
-    method = enclosure.METHOD
-    return Interval(lower, upper, method, method, enclosure.BITS)
+        return _NOTHING
+    upper = found.upper
+    if upper is not None and not found.both:
+        upper = _add_direction(rounds, delta, distance, upper, effort)
+    lower_method = method if found.lower else "trivial"
+    return _Ends(found.lower, upper, lower_method, method, found.bits, found.added)
 
 
 def _by_convolution(
@@ -347,24 +358,44 @@ def delta_interval(
         if closed is not None:
             low, high = delta_ends(closed[0].bounds(eps))
             return Interval(low, high, closed[1], closed[1], CLOSED_FORM_BITS)
-        budget = RenyiBudget.of(rounds)
-        high = min(upper_end(budget.delta_at(eps)), Fraction(1))
-    ends = [_delta_contour(rounds, Direction.REMOVE, eps, high, effort)]
+        high = min(upper_end(RenyiBudget.of(rounds).delta_at(eps)), Fraction(1))
+    ends = _Ends(zero, high, "trivial", RENYI, CLOSED_FORM_BITS)
+    methods = [_delta_by_mirror, _delta_by_contour]
+    for method in methods if _is_rare(rounds) else reversed(methods):
+        ends = ends.meet(method(rounds, eps, high, effort))
+        if not ends.is_wider_than(_GOOD_WIDTH, zero):
+            break
+    return Interval(ends.lower, ends.upper or zero, ends.upper_method, ends.lower_method, ends.bits)
+
+
+def _delta_by_mirror(rounds: Rounds, epsilon: Fraction, high: Fraction, effort: Effort) -> _Ends:
+    """Return ends of delta from the mirror, where the add direction agrees."""
+    try:
+        found = mirrored_delta(rounds, epsilon, log_of(high), effort)
+    except CertificationError:
+        return _NOTHING
+    upper = found.upper
     with working_precision(CLOSED_FORM_BITS):
-        # What remove is proven to reach hides an add direction that is proven to stay below it.
-        least = zero if ends[0] is None else ends[0][0]
-        silent = add_direction_silent(rounds, least, zero, eps)
-    if not silent:
-        ends.append(_delta_contour(rounds, Direction.ADD, eps, high, effort))
-    low, method, lower_method, bits = zero, RENYI, "trivial", CLOSED_FORM_BITS
-    if all(end is not None for end in ends):
-        best = max(end[1] for end in ends if end is not None)
-        if best < high:
-            high, method, bits = best, contour.METHOD, max(e[2] for e in ends if e is not None)
-    for end in ends:
-        if end is not None and end[0] > low:
-            low, lower_method = end[0], contour.METHOD
-    return Interval(low, high, method, lower_method, bits)
+        if not (found.both or add_direction_silent(rounds, upper or high, Fraction(0), epsilon)):
+            upper = None
+    return _Ends(found.lower, upper, mirror.METHOD, mirror.METHOD, found.bits)
+
+
+def _delta_by_contour(rounds: Rounds, epsilon: Fraction, high: Fraction, effort: Effort) -> _Ends:
+    """Return ends of delta from a contour for each direction, if the add direction needs one."""
+    remove = _delta_contour(rounds, Direction.REMOVE, epsilon, high, effort)
+    if remove is None:
+        return _NOTHING
+    low, top, bits = remove
+    ends = _Ends(low, top, contour.METHOD, contour.METHOD, bits)
+    with working_precision(CLOSED_FORM_BITS):
+        # Below what remove may reach, the add direction's simple bound needs no contour.
+        if add_direction_silent(rounds, top, Fraction(0), epsilon):
+            return ends
+    add = _delta_contour(rounds, Direction.ADD, epsilon, high, effort)
+    if add is None:
+        return replace(ends, upper=None)
+    return replace(ends, lower=max(low, add[0]), upper=max(top, add[1]), bits=max(bits, add[2]))
 
 
 def _delta_contour(

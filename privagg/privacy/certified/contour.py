@@ -19,6 +19,7 @@ from flint import acb, acb_mat, arb
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import ball, error_square
+from privagg.privacy.certified.mechanism import Direction
 from privagg.privacy.certified.search import DeltaBounds
 from privagg.privacy.certified.tables import Frame, RoundTable
 
@@ -46,6 +47,7 @@ class Product:
         self._rests = [acb(0)] * (frame.count + 1)
         self._log_beyond, self._log_alias, self.cut = arb(0), arb(0), arb(0)
         self._rest_beyond, self._rest_mass, self._log_bulk = arb(0), arb(0), arb(0)
+        self._log_own, self._log_base = arb(0), arb(0)
         # Points where some factor's ball holds 0: only a bound on the modulus is kept there.
         self._lost: set[int] = set()
 
@@ -68,13 +70,17 @@ class Product:
         if table.at_bulk is None or self._lost:
             raise CertificationError("a bulk is taken out only where its transform is known")
         self._log_bulk += times * table.at_bulk.log()
+        self.cut += times * (table.leak or arb(0))
         if table.rest is None:
             return
         self._rests = [
             total + times * log for total, log in zip(self._rests, table.rest.logs, strict=True)
         ]
         self._rest_beyond += times * table.rest.beyond
-        self._rest_mass += times * table.rest.mass
+        rest, is_remove = table.rest, self.frame.direction is Direction.REMOVE
+        self._rest_mass += times * (rest.own if is_remove else rest.base)
+        self._log_own += times * (-rest.own).log1p()
+        self._log_base += times * (-rest.base).log1p()
 
     def values(self) -> list[acb]:
         """Return the products as balls."""
@@ -116,6 +122,11 @@ class Product:
     def mass(self) -> arb:
         """Bound of the total mass that the values are the transform of."""
         return arb(1) if self.frame.bulk_order is None else self._rest_mass.min(arb(1))
+
+    @property
+    def beyond_bulk(self) -> tuple[arb, arb]:
+        """One minus the mass, under P and under Q, of the rounds' bulks together."""
+        return -self._log_own.expm1(), -self._log_base.expm1()
 
     @property
     def at_bulk(self) -> arb:
@@ -167,13 +178,21 @@ class ContourCurve:
 
     def bounds(self, epsilon: Fraction) -> DeltaBounds:
         """Return proven bounds of delta(eps) in this frame's direction."""
+        found = self.transformed(epsilon)
+        return DeltaBounds(found.lower, found.upper + self._cut + self.of_bulk(epsilon))
+
+    def transformed(self, epsilon: Fraction) -> DeltaBounds:
+        """Return bounds of E[(1 - e^(eps-L))_+] of the transformed measure, at any real eps."""
         eps = ball(epsilon)
         damping = (-self._order * eps).exp() / self._period
         middle = damping * self._sum(eps)
         tail = damping * self._tail
         aliases = self._below + self._above * (-self._alias_order * eps).exp()
-        bulk = self._bulk * (-self._bulk_order * eps).exp()
-        return DeltaBounds(lower=middle - tail - aliases, upper=middle + tail + self._cut + bulk)
+        return DeltaBounds(lower=middle - tail - aliases, upper=middle + tail)
+
+    def of_bulk(self, epsilon: Fraction) -> arb:
+        """Return a bound of what the bulk alone adds to the remove direction's delta."""
+        return self._bulk * (-self._bulk_order * ball(epsilon)).exp()
 
     def _sum(self, eps: arb) -> arb:
         """Return the real part of sum_k (1 or 2) F(s_k) exp(-i k h eps)."""

@@ -104,12 +104,12 @@ def make_plan(
     period, alias = choose_period(lambda o: growth * windowed_moment(o), order, grown, goal)
     room = goal.log_delta - TOLERANCE_NATS
     peaks = [at_order - order * guesses[0], growth * at_order - order * grown]
-    count, beyond, is_blunt = _length(parts, windows, order, period, peaks[0], room, effort)
+    count, beyond, is_blunt = plain_length(parts, windows, order, period, peaks[0], room, effort)
     nats = TOLERANCE_NATS + math.log(total) + max(0.0, *peaks) - min(0.0, goal.log_delta) + 6
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + count) + 25) / math.log(2) / 64)
     frame = Frame(direction, order, period, count, alias, max(128, bits))
     shapes = {
-        part.mechanism: _shape(
+        part.mechanism: plain_shape(
             part, windows[part.mechanism], frame, nats, total, beyond.get(part.mechanism), effort
         )
         for part in parts
@@ -135,10 +135,10 @@ def extend_plan(plan: Plan, mechanism: Mechanism, goal: Goal) -> Shape | None:
         heights, drops = decay(profile, window, order, cutoff)
         best = int(np.argmin(drops[:, 0]))
         line = float(heights[best]), float(drops[best, 0])
-    return _shape(part, window, frame, plan.nats, plan.total, line, plan.effort)
+    return plain_shape(part, window, frame, plan.nats, plan.total, line, plan.effort)
 
 
-def _shape(
+def plain_shape(
     part: Part,
     window: Window,
     frame: Frame,
@@ -212,7 +212,7 @@ def choose_period(
     return period, float(orders[best])
 
 
-def _length(
+def plain_length(
     parts: list[Part],
     windows: dict[Mechanism, Window],
     order: float,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_ndtr, logsumexp
 
 from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.window import Window
@@ -56,6 +57,21 @@ class Profile:
         log_ratio = log_ratio_at(self.rate, self.mu, nodes)
         values = self._integrand(orders, nodes, log_ratio) + log_window(window, nodes)[None, :]
         return log_integral(values)
+
+    def log_moment_upto(self, orders: Array, window: Window, edge: float) -> Array:
+        """Return log M at float64 (m,) orders under a window and left of an edge."""
+        nodes = np.linspace(-12.0, edge, 500)
+        log_ratio = log_ratio_at(self.rate, self.mu, nodes)
+        values = self._integrand(orders, nodes, log_ratio) + log_window(window, nodes)[None, :]
+        step = (edge + 12.0) / (len(nodes) - 1)
+        result: Array = logsumexp(values, axis=-1) + math.log(step / math.sqrt(2 * math.pi))
+        return result
+
+    def log_tail(self, nodes: Array) -> Array:
+        """Return log P(u > node) at float64 nodes, with and without participation."""
+        shifted = math.log(self.rate) + log_ndtr(self.mu - nodes)
+        result: Array = np.logaddexp(math.log1p(-self.rate) + log_ndtr(-nodes), shifted)
+        return result
 
     def remote_peaks(self, orders: Array, window: Window) -> tuple[Array, Array]:
         """Return (places, log integrand) of the second mode, the shifted component's own.

@@ -20,11 +20,15 @@ from privagg.privacy.certified.profile import (
 from privagg.privacy.certified.transform import Grid
 from privagg.privacy.certified.window import Window
 
+# More than so many nats lost off the line are worth a closer look at where they are lost.
+LITTLE_NATS = 16.0
+
 
 def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tuple[Array, Array]:
     """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height."""
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
-    limit = min(0.49 * math.pi / profile.mu, 12.0 / math.sqrt(curvature))
+    share = 0.2499 if _loses_little(profile, order) else 0.49
+    limit = min(share * math.pi / profile.mu, 12.0 / math.sqrt(curvature))
     heights = limit * np.array([0.01, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])
     right = profile.reach + 4 + 10 * window.blur
     nodes = np.arange(-15.0, right, 0.25)
@@ -60,6 +64,8 @@ def grid(profile: Profile, window: Window, order: float, nats: float, height: fl
         right = max(right, min(place, 4e4))
     right = max(right, split)
     nodes, values = profile.windowed(order, window, right + 20)
+    if profile.direction is Direction.ADD and not split:
+        values = _off_the_line(profile, order, line, nodes) + log_window(window, nodes)
     floor = float(log_integral(values)) - nats - curvature * line * line / 2 - excess - 4
     inside = np.nonzero(values > floor)[0]
     start = float(nodes[inside[0]]) if len(inside) else -12.0
@@ -71,10 +77,27 @@ def grid(profile: Profile, window: Window, order: float, nats: float, height: fl
     return Grid(min(start, -2.0), step, count, line, split)
 
 
+def _loses_little(profile: Profile, order: float) -> bool:
+    """Return whether even (1 - q)^-c, which bounds |V|^-c up to pi sigma / 4, is small."""
+    is_add = profile.direction is Direction.ADD
+    return is_add and -order * math.log1p(-profile.rate) <= LITTLE_NATS
+
+
+def _off_the_line(profile: Profile, order: float, line: float, nodes: Array) -> Array:
+    """Return the log of phi (Re V)^-c at height `line`, which bounds what is left out there."""
+    exponent = np.minimum(profile.mu * nodes - profile.mu**2 / 2, 600.0)
+    shifted = profile.rate * np.exp(exponent) * math.cos(profile.mu * line)
+    result: Array = -order * np.log1p(shifted - profile.rate) - nodes**2 / 2
+    return result
+
+
 def _add_line(
     profile: Profile, order: float, line: float, nats: float
 ) -> tuple[float, float, float]:
     """Return (height, log of what |V| may lose, split) for the add direction."""
+    if _loses_little(profile, order):
+        most = -order * math.log1p(-profile.rate)
+        return min(line, 0.2499 * math.pi / profile.mu), most, 0.0
     for _ in range(20):
         half = profile.mu * line
         worst = -order * math.log(max(math.cos(half), 1e-9))

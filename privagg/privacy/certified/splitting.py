@@ -24,22 +24,29 @@ from privagg.privacy.certified.planning import (
     best_order,
     choose_period,
 )
-from privagg.privacy.certified.profile import Array, Part, log_integral, profile_of
+from privagg.privacy.certified.profile import (
+    Array,
+    Part,
+    Profile,
+    log_integral,
+    log_window,
+    profile_of,
+)
 from privagg.privacy.certified.sampling import decay, grid
 from privagg.privacy.certified.tables import BulkShape, Frame, Shape
 from privagg.privacy.certified.window import Window
 from privagg.privacy.certified.windowing import windowed
 
 # The loss that still counts as bulk, as a share of epsilon, and the blur of its edge.
-_SHARES = (0.55, 0.4, 0.27, 0.18, 0.12, 0.08, 0.05, 0.03, 0.018, 0.01)
-_BLURS = (1.0, 0.6, 0.35, 0.2, 0.12, 0.07, 0.04)
+SHARES = (0.55, 0.4, 0.27, 0.18, 0.12, 0.08, 0.05, 0.03, 0.018, 0.01)
+BLURS = (1.0, 0.6, 0.35, 0.2, 0.12, 0.07, 0.04)
 # Nodes of one table at blur 1 without the window's curvature, about; windows need more.
-_NODES = 90.0
+NODES = 90.0
 _SHRINKS = (1.0, 0.6, 0.35)
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """One choice of order and windows, with what it would cost."""
 
     cost: float
@@ -78,14 +85,12 @@ def make_split_plan(rounds: Rounds, goal: Goal, effort: Effort) -> Plan:
     return _plan_of(min(candidates, key=lambda c: c.cost), parts, goal, effort)
 
 
-def _candidates(
-    parts: list[Part], order: float, goal: Goal, effort: Effort
-) -> Iterator[_Candidate]:
+def _candidates(parts: list[Part], order: float, goal: Goal, effort: Effort) -> Iterator[Candidate]:
     epsilon, room = goal.epsilon or 0.0, goal.log_delta - TOLERANCE_NATS
-    for blur in _BLURS:
-        for share in _SHARES:
+    for blur in BLURS:
+        for share in SHARES:
             bulk = {
-                part.mechanism: Window(high=_edge(part, share * epsilon), blur=blur)
+                part.mechanism: Window(high=edge_of(part, share * epsilon), blur=blur)
                 for part in parts
                 if part.profile is not None
             }
@@ -97,7 +102,7 @@ def _candidates(
             }
             if any(w.high > near[m].high - 1.0 for m, w in bulk.items()):
                 continue
-            bulk_order = _bulk_order(parts, bulk, epsilon, room)
+            bulk_order = order_of_bulk(parts, bulk, epsilon, room)
             if bulk_order is None:
                 continue
             for shrink in _SHRINKS:
@@ -108,7 +113,7 @@ def _candidates(
             break
 
 
-def _edge(part: Part, loss: float) -> float:
+def edge_of(part: Part, loss: float) -> float:
     """Return the place u at which the round's loss reaches `loss`."""
     profile = part.profile
     if profile is None:
@@ -126,7 +131,7 @@ def _rated(
     near: dict[Mechanism, Window],
     bulk: dict[Mechanism, Window],
     bulk_order: float,
-) -> _Candidate | None:
+) -> Candidate | None:
     """Return the choice with its cost, or None where a remote mode counts or K is too long."""
     epsilon, room = goal.epsilon or 0.0, goal.log_delta - TOLERANCE_NATS
 
@@ -142,15 +147,15 @@ def _rated(
     log_mass = math.log(max(sum(_outside(part, bulk) for part in parts), 1e-300))
     period, alias = choose_period(moment, order, epsilon, goal, min(log_mass, 0.0))
     peak = at_order - order * epsilon
-    count, log_rest = _length(parts, near, bulk, order, period, peak, room, effort)
+    count, log_rest = split_length(parts, near, bulk, order, period, peak, room, effort)
     if count is None:
         return None
     blur = next(iter(bulk.values())).blur
-    nodes = _NODES * math.hypot(1, 1 / blur)
+    nodes = NODES * math.hypot(1, 1 / blur)
     if nodes * count > effort.max_products:
         return None
     cost = nodes * (5 * math.sqrt(count) + 0.06 * count)
-    return _Candidate(cost, order, bulk_order, period, alias, count, peak + log_rest, near, bulk)
+    return Candidate(cost, order, bulk_order, period, alias, count, peak + log_rest, near, bulk)
 
 
 def _outside(part: Part, bulk: dict[Mechanism, Window]) -> float:
@@ -164,7 +169,7 @@ def _outside(part: Part, bulk: dict[Mechanism, Window]) -> float:
     return part.times * (tail + profile.rate * shifted)
 
 
-def _bulk_order(
+def order_of_bulk(
     parts: list[Part], bulk: dict[Mechanism, Window], epsilon: float, room: float
 ) -> float | None:
     """Return the order at which the bulk's Chernoff bound at epsilon is best, if good enough."""
@@ -174,14 +179,24 @@ def _bulk_order(
         if part.profile is None:
             moments += part.log_moment(orders)
         else:
-            moments += windowed(part, bulk[part.mechanism], orders)
+            window = bulk[part.mechanism]
+            edge = hard_edge(part.profile, window, room - math.log(part.times))
+            moments += part.times * part.profile.log_moment_upto(orders, window, edge)
     factor = orders * np.log(orders) - (1 + orders) * np.log1p(orders)
     score = moments + factor - orders * epsilon
     best = int(np.argmin(score))
     return float(orders[best]) if score[best] <= room else None
 
 
-def _length(
+def hard_edge(profile: Profile, window: Window, room: float) -> float:
+    """Return where so little is left of a bulk's window that it may count in full."""
+    nodes = np.linspace(window.high, window.high + 14 * window.blur, 57)
+    left = log_window(window, nodes) + profile.log_tail(nodes)
+    enough = np.nonzero(left <= room)[0]
+    return float(nodes[enough[0]] if len(enough) else nodes[-1])
+
+
+def split_length(
     parts: list[Part],
     near: dict[Mechanism, Window],
     bulk: dict[Mechanism, Window],
@@ -198,7 +213,7 @@ def _length(
     for part in parts:
         if part.profile is None:
             continue
-        beside = _beside(near, bulk, part.mechanism)
+        beside = rest_window(near, bulk, part.mechanism)
         right = part.profile.reach + 4 + 10 * beside.blur
         rest = float(log_integral(part.profile.windowed(order, beside, right)[1]))
         share = (
@@ -216,14 +231,14 @@ def _length(
     return max(2, math.ceil(thetas[int(enough[0])] / spacing)), min(at_order, 0.0)
 
 
-def _beside(
+def rest_window(
     near: dict[Mechanism, Window], bulk: dict[Mechanism, Window], mechanism: Mechanism
 ) -> Window:
     edge = bulk[mechanism]
     return Window(low=edge.high, high=near[mechanism].high, blur=edge.blur)
 
 
-def _plan_of(choice: _Candidate, parts: list[Part], goal: Goal, effort: Effort) -> Plan:
+def _plan_of(choice: Candidate, parts: list[Part], goal: Goal, effort: Effort) -> Plan:
     total = sum(part.times for part in parts)
     nats = TOLERANCE_NATS + math.log(total) + max(0.0, choice.peak - goal.log_delta) + 8
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + choice.count) + 45) / math.log(2) / 64)
@@ -231,16 +246,27 @@ def _plan_of(choice: _Candidate, parts: list[Part], goal: Goal, effort: Effort) 
         Direction.REMOVE, choice.order, choice.period, choice.count, choice.alias,
         max(192, bits), choice.bulk_order,
     )  # fmt: skip
-    shapes = {part.mechanism: _shape(part, choice, frame, nats, total) for part in parts}
+    shapes = {
+        part.mechanism: split_shape(part, choice, frame, nats, total, goal.log_delta)
+        for part in parts
+    }
     return Plan(frame, shapes, goal.epsilon or 0.0, -choice.order, nats, float(total), effort)
 
 
-def _shape(part: Part, choice: _Candidate, frame: Frame, nats: float, total: int) -> Shape | None:
+def split_shape(
+    part: Part,
+    choice: Candidate,
+    frame: Frame,
+    nats: float,
+    total: float,
+    log_delta: float,
+) -> Shape | None:
+    """Return windows and grids of one mechanism; None without subsampling."""
     profile = part.profile
     if profile is None:
         return None
     bulk, near = choice.bulk[part.mechanism], choice.near[part.mechanism]
-    beside = _beside(choice.near, choice.bulk, part.mechanism)
+    beside = rest_window(choice.near, choice.bulk, part.mechanism)
     order, rough = frame.order, 10 + math.log(total)
     cutoff = np.array([2 * math.pi / frame.period * (frame.count + 1)])
 
@@ -260,6 +286,6 @@ def _shape(part: Part, choice: _Candidate, frame: Frame, nats: float, total: int
             window=bulk,
             main=grid(profile, bulk, order, nats, None),
             beyond=grid(profile, bulk, order, rough - bulk_drop, bulk_height),
-            moment=grid(profile, bulk, choice.bulk_order, rough, None),
+            edge=hard_edge(profile, bulk, log_delta - TOLERANCE_NATS - math.log(part.times)),
         ),
     )

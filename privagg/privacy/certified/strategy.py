@@ -10,7 +10,7 @@ from functools import partial
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import working_precision
-from privagg.privacy.certified.contour import ContourCurve
+from privagg.privacy.certified.contour import ContourCurve, Product
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
 from privagg.privacy.certified.planning import Effort, Goal, Plan, make_plan
 from privagg.privacy.certified.search import lower_epsilon, upper_epsilon
@@ -31,11 +31,17 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Ends:
-    """Proven ends of one direction's epsilon; `upper` is None where none was proven."""
+    """Proven ends of one direction's epsilon; `upper` is None where none was proven.
+
+    `both` says that the upper end is proven for both directions, `added` how much of it is owed
+    to a sampler's distance alone.
+    """
 
     lower: Fraction
     upper: Fraction | None
     bits: int
+    both: bool = False
+    added: Fraction = Fraction(0)
 
     def width(self) -> Fraction:
         """Return (upper - lower) / upper, 0 for a proven zero, 1 where nothing is known."""
@@ -58,8 +64,15 @@ def log_of(value: Fraction) -> float:
 def curve_of(plan: Plan, rounds: Rounds) -> ContourCurve:
     """Return the curve of a composition on a plan; evaluate it at the plan's precision."""
     with working_precision(plan.frame.precision_bits):
-        tables = [(round_table(m, plan.frame, plan.shapes[m]), times) for m, times in rounds]
-        return ContourCurve.of(plan.frame, tables)
+        return ContourCurve(product_of(plan, rounds))
+
+
+def product_of(plan: Plan, rounds: Rounds) -> Product:
+    """Return the product of a composition's transforms on a plan, at the current precision."""
+    product = Product(plan.frame)
+    for mechanism, times in rounds:
+        product.add(round_table(mechanism, plan.frame, plan.shapes[mechanism]), times)
+    return product
 
 
 def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Ends:

@@ -13,6 +13,7 @@ from flint import acb, arb
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import ball
+from privagg.privacy.certified.bulk import bulk_moment, leak
 from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.transform import (
     Grid,
@@ -55,12 +56,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class BulkShape:
-    """How the bulk, left of `window.high`, is sampled where it is taken out."""
+    """How the bulk, left of `window.high`, is sampled where it is taken out.
+
+    Beyond `edge` what the window leaves counts in full; left of it the bulk has its moment.
+    """
 
     window: Window
     main: Grid
     beyond: Grid
-    moment: Grid
+    edge: float
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,14 @@ class Rest:
     Attributes:
         logs: log(1 + R(s_k) / B(s_k)), the rest's transform over the bulk's.
         beyond: log(1 + sup |R| / sup bound of |B|) over |theta| >= (K + 1) h.
-        mass: probability mass, under P, outside the bulk.
+        own: probability mass, under P, outside the bulk.
+        base: the same under Q.
     """
 
     logs: list[acb]
     beyond: arb
-    mass: arb
+    own: arb
+    base: arb
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ class RoundTable:
         at_alias: bound of M(alias_order), of the whole.
         cut: probability mass, under P, that the window removes.
         rest: on a frame with a bulk order, what this mechanism has beyond its bulk.
-        at_bulk: on such a frame, bound of the bulk's M(bulk_order).
+        at_bulk: on such a frame, bound of the bulk's M(bulk_order) in the remove direction.
+        leak: on such a frame, bound of the bulk's probability mass, under P, that at_bulk lacks.
     """
 
     logs: list[acb]
@@ -114,6 +121,7 @@ class RoundTable:
     cut: arb
     rest: Rest | None = None
     at_bulk: arb | None = None
+    leak: arb | None = None
 
     @staticmethod
     def of(
@@ -124,6 +132,7 @@ class RoundTable:
         *,
         rest: Rest | None = None,
         at_bulk: arb | None = None,
+        leak: arb | None = None,
     ) -> RoundTable:
         """Return the table of a round whose transform has these balls."""
         logs, lost = [], set()
@@ -135,7 +144,7 @@ class RoundTable:
             else:
                 logs.append(acb(value.abs_upper().log()))
                 lost.add(k)
-        return RoundTable(logs, frozenset(lost), beyond, at_alias, cut, rest, at_bulk)
+        return RoundTable(logs, frozenset(lost), beyond, at_alias, cut, rest, at_bulk, leak)
 
 
 def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> RoundTable:
@@ -190,21 +199,20 @@ def _split_table(mechanism: Mechanism, frame: Frame, shape: Shape, bulk: BulkSha
     rest = Rest(
         logs=[(r / b).log1p() for b, r in zip(*parts, strict=True)],
         beyond=(sups[1] / sups[0]).log1p(),
-        mass=bulk.window.cut_mass(law_of(mechanism)),
+        own=bulk.window.cut_mass(law_of(mechanism)),
+        base=bulk.window.cut_base(),
     )
     alias_line = Line(ball(frame.alias_order), line.spacing, 0)
-    bulk_line = Line(ball(frame.bulk_order or 0.0), line.spacing, 0)
+    alias = subsampled_transform(mechanism, direction, window, alias_line, shape.alias)
+    law, bulk_order = law_of(mechanism), ball(frame.bulk_order or 0.0)
     return RoundTable.of(
         values=parts[0],
         beyond=sups[0],
-        at_alias=subsampled_transform(
-            mechanism, direction, window, alias_line, shape.alias
-        ).at_order,
-        cut=window.cut_mass(law_of(mechanism)),
+        at_alias=alias.at_order,
+        cut=window.cut_mass(law),
         rest=rest,
-        at_bulk=subsampled_transform(
-            mechanism, direction, bulk.window, bulk_line, bulk.moment
-        ).at_order,
+        at_bulk=bulk_moment(law, bulk.window, bulk.edge, bulk_order),
+        leak=leak(law, bulk.window, bulk.edge),
     )
 
 

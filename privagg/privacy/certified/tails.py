@@ -65,15 +65,12 @@ def remove_right(law: Law, order: arb, window: Window, start: arb, step: arb) ->
     return scale * (total + sup.exp() * (step + (2 * arb.pi() / curvature).sqrt()))
 
 
-def remove_left(law: Law, order: arb, window: Window, start: arb, step: arb) -> arb:
+def remove_left(law: Law, order: arb, window: Window, start: arb) -> arb:
     """Bound step * sum phi(u) V(u)^(c+1) W(u) over nodes u < start, for start < 0.
 
     V increases in u; W is at most 1 and, left of its left edge, at most W(start).
     """
-    cap = arb(1)
-    if not math.isinf(window.low) and start <= ball(window.low):
-        cap = window.on_real_line(start)
-    return cap * ((order + 1) * law.log_ratio(start)).exp() * _phi_tail(start, step)
+    return ((order + 1) * law.log_ratio(start)).exp() * cut_left(window, start)
 
 
 def add_left(law: Law, order: arb, start: arb, step: arb) -> arb:
@@ -87,12 +84,24 @@ def add_left(law: Law, order: arb, start: arb, step: arb) -> arb:
     return sup.exp() * (step / (2 * arb.pi()).sqrt() + 1)
 
 
-def add_right(law: Law, order: arb, start: arb, step: arb) -> arb:
+def add_right(law: Law, order: arb, start: arb) -> arb:
     """Bound step * sum phi(u) V(u)^-c over nodes u > start > 0, V being increasing."""
-    return (-order * law.log_ratio(start)).exp() * _phi_tail(-start, step)
+    return (-order * law.log_ratio(start)).exp() * _phi_tail(-start)
 
 
-def _phi_tail(start: arb, step: arb) -> arb:
+def cut_left(window: Window, start: arb) -> arb:
+    """Bound step * sum phi W over nodes u < start < 0: W <= 1, and rises up to its edge."""
+    rises = not math.isinf(window.low) and start <= ball(window.low)
+    return (window.on_real_line(start) if rises else arb(1)) * _phi_tail(start)
+
+
+def cut_right(window: Window, start: arb) -> arb:
+    """Bound step * sum phi W over nodes u > start > 0: W <= 1, and falls beyond its edge."""
+    falls = not math.isinf(window.high) and start >= ball(window.high)
+    return (window.on_real_line(start) if falls else arb(1)) * _phi_tail(-start)
+
+
+def _phi_tail(start: arb) -> arb:
     """Bound step * sum phi over nodes below a negative start: phi increases there."""
     if not start < 0:
         return arb("inf")

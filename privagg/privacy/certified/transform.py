@@ -139,8 +139,6 @@ class _Nodes:
     def __init__(
         self, law: Law, direction: Direction, window: Window, order: arb, grid: Grid
     ) -> None:
-        if direction is Direction.ADD and not window.is_open:
-            raise CertificationError("windows are proved for the remove direction only")
         self._law, self._direction, self._window = law, direction, window
         self._order, self._grid = order, grid
         self._step, self._height = ball(grid.step), ball(grid.height)
@@ -201,18 +199,38 @@ class _Nodes:
         start, last = ball(self._grid.start), self._points[-1].real
         lift = (g * t * t / 2).exp()
         if self._direction is Direction.REMOVE:
-            left = tails.remove_left(self._law, self._order, self._window, start, self._step)
+            left = tails.remove_left(self._law, self._order, self._window, start)
             right = tails.remove_right(self._law, self._order, self._window, last, self._step)
             return (growth + 1) / denominator, arb(0), lift * (left + right)
-        angle = self._law.mu * t
+        ways = [self._add_errors_by_share(denominator, growth, lift)]
+        if 4 * self._law.mu * t <= arb.pi():
+            ways.append(self._add_errors_by_rate(denominator, growth, lift))
+        return min(ways, key=lambda way: float(sum(way, arb(0)).upper()))
+
+    def _add_errors_by_share(
+        self, denominator: arb, growth: arb, lift: arb
+    ) -> tuple[arb, arb, arb]:
+        """Return `errors` of the add direction from the share of |V| that a shift may cost."""
+        start, last = ball(self._grid.start), self._points[-1].real
+        angle = self._law.mu * self._height
         inner, outer, rest = self._loss_of_modulus(2 * angle)
         share = (1 + growth * inner) / denominator
         offset = growth * outer * rest / denominator
         left = tails.add_left(self._law, self._order, start, self._step)
-        right = tails.add_right(self._law, self._order, last, self._step)
+        right = tails.add_right(self._law, self._order, last)
         left_loss = self._pointwise_loss(angle, start)
         omitted = lift * (left_loss * left + self._pointwise_loss(angle, None) * right)
         return share, offset, omitted
+
+    def _add_errors_by_rate(self, denominator: arb, growth: arb, lift: arb) -> tuple[arb, arb, arb]:
+        """Return `errors` of the add direction where the shift keeps Re V at 1 - q or more."""
+        most = (-self._order * (1 - self._law.rate).log()).exp()
+        offset = growth * most * self._window.mass() / denominator
+        start, last = ball(self._grid.start), self._points[-1].real
+        left = most * tails.cut_left(self._window, start)
+        real = self._law.real_part(last, self._law.mu * self._height)
+        right = (-self._order * real.log()).exp() * tails.cut_right(self._window, last)
+        return 1 / denominator, offset, lift * (left + right)
 
     def _pointwise_loss(self, angle: arb, upto: arb | None) -> arb:
         """Return kappa with |V(u + i angle/mu)|^-c <= kappa V(u)^-c, for u <= upto (or any u)."""
@@ -232,7 +250,7 @@ class _Nodes:
         split = ball(self._grid.split)
         if not split > 0:
             return self._pointwise_loss(angle, None), arb(0), arb(0)
-        rest = tails.add_right(self._law, self._order, split, arb(0))
+        rest = tails.add_right(self._law, self._order, split)
         return self._pointwise_loss(angle, split), self._pointwise_loss(angle, None), rest
 
 

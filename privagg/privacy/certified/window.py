@@ -26,6 +26,14 @@ class Law:
         """Return log V(u)."""
         return (self.rate * (self.mu * u - self.mu**2 / 2).expm1()).log1p()
 
+    def real_part(self, u: arb, angle: arb) -> arb:
+        """Return Re V(u + i angle / mu), which grows with u where cos(angle) >= 0."""
+        return 1 - self.rate + self.rate * self.likelihood(u) * angle.cos()
+
+    def likelihood(self, u: arb) -> arb:
+        """Return dN(mu, 1)/dN(0, 1) at u, with participation over without."""
+        return (self.mu * (u - self.mu / 2)).exp()
+
     def weight(self, u: arb) -> arb:
         """Return the share q exp(..) / V(u) of the shifted component, in (0, 1)."""
         shifted = self.rate * (self.mu * u - self.mu**2 / 2).exp()
@@ -78,17 +86,34 @@ class Window:
         """Return W(u) for real u."""
         return self.value(acb(u)).real
 
+    def mass(self) -> arb:
+        """Return the integral of W dN(0, 1); a normal smeared by a normal is a normal."""
+        scale = self.curvature().sqrt() * ball(self.blur)
+        whole = arb(1) if math.isinf(self.high) else normal_cdf(ball(self.high) / scale)
+        if math.isinf(self.low):
+            return whole
+        if math.isinf(self.high):
+            return normal_cdf(-ball(self.low) / scale)
+        return whole - normal_cdf(ball(self.low) / scale)
+
     def cut_mass(self, law: Law) -> arb:
         """Return the integral of (1 - W) dP for a window without a left edge.
 
-        P = (1-q) N(0,1) + q N(mu,1) in noise units; a normal smeared by a normal is a normal.
+        P = (1-q) N(0,1) + q N(mu,1) in noise units.
         """
+        shifted = self._cut_beyond(law.mu)
+        return (1 - law.rate) * self.cut_base() + law.rate * shifted
+
+    def cut_base(self) -> arb:
+        """Return the integral of (1 - W) dQ, Q = N(0,1), for a window without a left edge."""
+        return self._cut_beyond(arb(0))
+
+    def _cut_beyond(self, mean: arb) -> arb:
+        # A normal smeared by a normal is a normal.
         if math.isinf(self.high):
             return arb(0)
         scale = self.curvature().sqrt() * ball(self.blur)
-        edge = ball(self.high)
-        unshifted = (1 - law.rate) * normal_cdf(-edge / scale)
-        return unshifted + law.rate * normal_cdf((law.mu - edge) / scale)
+        return normal_cdf((mean - ball(self.high)) / scale)
 
 
 def _cdf(x: acb) -> acb:

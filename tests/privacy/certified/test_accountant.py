@@ -101,12 +101,12 @@ def test_delta_looks_at_add_wherever_remove_does_not_cover_it(
 
     def contour(rounds: Any, direction: Direction, *rest: Any) -> Any:
         asked.append(direction)
-        made_up = Fraction(1, 5), Fraction(1, 4), 192
+        made_up = Fraction(1, 4), Fraction(1, 4), 192
         return made_up if direction is Direction.ADD else real(rounds, direction, *rest)
 
     monkeypatch.setattr(accountant, "_delta_contour", contour)
     near = delta_interval({mechanism("0.2", "0.8"): 2}, "1e-3")
-    assert (near.lower, near.upper) == (Fraction(1, 5), Fraction(1, 4))
+    assert (near.lower, near.upper) == (Fraction(1, 4), Fraction(1, 4))
     asked.clear()
     assert delta_interval({mechanism("0.2", "0.8"): 2}, "0.45").upper < Fraction(1, 2)
     assert asked == [Direction.REMOVE]

@@ -48,10 +48,10 @@ def test_remove_tails_bound_their_sums(
         bound = tails.remove_right(law, ball(order), window, ball(start), ball(STEP))
         assert explicit(law, ball(order) + 1, window, right) <= bound
         left = [-start - STEP * n for n in range(1, 120)]
-        bound = tails.remove_left(law, ball(order), window, ball(-start), ball(STEP))
+        bound = tails.remove_left(law, ball(order), window, ball(-start))
         assert explicit(law, ball(order) + 1, window, left) <= bound
         inner = Window(low=2.0, high=edge, blur=blur)
-        bound = tails.remove_left(law, ball(order), inner, ball(-start), ball(STEP))
+        bound = tails.remove_left(law, ball(order), inner, ball(-start))
         assert explicit(law, ball(order) + 1, inner, left) <= bound
 
 
@@ -67,7 +67,7 @@ def test_add_tails_bound_their_sums(rate: float, noise: float, order: float, sta
         law = Law(ball(rate), 1 / ball(noise))
         reach = start + order * rate / noise + 40.0
         far = [start + STEP * n for n in range(1, int((reach - start) / STEP))]
-        bound = tails.add_right(law, ball(order), ball(start), ball(STEP))
+        bound = tails.add_right(law, ball(order), ball(start))
         assert explicit(law, -ball(order), Window(), far) <= bound
         bound = tails.add_left(law, ball(order), ball(-start), ball(STEP))
         assert explicit(law, -ball(order), Window(), [-u for u in far]) <= bound

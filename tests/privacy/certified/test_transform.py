@@ -84,6 +84,27 @@ def test_windowed_transform_encloses_the_integral(window: Window) -> None:
             assert holds(value, reference.transform(rate, noise, point, add=False, window=cut))
 
 
+@pytest.mark.parametrize(
+    ("rate", "grid", "order"),
+    # The second order is so high that the bound by the rate is the better one.
+    [("0.02", Grid(-11.0, 0.12, 220, 1.2), 6.0), ("1e-3", Grid(-11.0, 0.12, 220, 1.2), 900.0)],
+)
+@pytest.mark.parametrize(
+    "window", [Window(), Window(high=2.0, blur=0.7), Window(low=2.0, blur=0.7)]
+)
+def test_windows_of_the_add_direction(rate: str, grid: Grid, order: float, window: Window) -> None:
+    mechanism = Mechanism(Fraction(rate), Fraction(2))
+    cut = None if window.is_open else reference.window(window.low, window.high, window.blur)
+    with working_precision(128):
+        line = Line(ball(order), ball(order / 4), 1)
+        result = subsampled_transform(mechanism, Direction.ADD, window, line, grid)
+        for k, value in enumerate(result.values):
+            point = mpmath.mpc(order, order / 4 * k)
+            expected = reference.transform(Fraction(rate), Fraction(2), point, add=True, window=cut)
+            assert holds(value, expected)
+            assert float(value.real.rad()) < 1e-6 * float(result.at_order)
+
+
 def test_gaussian_transform_is_the_limit_without_subsampling() -> None:
     with working_precision(128):
         values = gaussian_transform(Mechanism(1, 2), Line(ball(3.0), ball(1.5), 2)).values
@@ -98,6 +119,7 @@ def test_gaussian_transform_is_the_limit_without_subsampling() -> None:
         (Direction.REMOVE, Window()),
         (Direction.REMOVE, Window(high=7.0, blur=1.0)),
         (Direction.ADD, Window()),
+        (Direction.ADD, Window(low=1.5, blur=0.8)),
     ],
 )
 def test_sup_beyond_bounds_the_transform(direction: Direction, window: Window) -> None:
@@ -136,13 +158,6 @@ def test_grids_that_prove_nothing_are_refused(grid: Grid) -> None:
     with working_precision(128), pytest.raises(CertificationError):
         line = Line(ball(5.0), ball(3.0), 2)
         subsampled_transform(Mechanism("0.01", 1), Direction.REMOVE, Window(), line, grid)
-
-
-def test_windows_are_refused_in_the_add_direction() -> None:
-    with working_precision(128), pytest.raises(CertificationError, match="remove direction"):
-        line = Line(ball(5.0), ball(3.0), 2)
-        grid = Grid(-11.0, 0.1, 200, 0.5)
-        subsampled_transform(Mechanism("0.01", 1), Direction.ADD, Window(high=5.0), line, grid)
 
 
 def test_power_sums_are_the_plain_sums() -> None:

@@ -1,10 +1,10 @@
-"""A few equal rounds on a grid of losses: delta from above and from below by exact integers.
+"""Delta of a few equal rounds from both sides, on a grid of losses: a check of the mirror.
 
-From above every cell of one round's loss is split onto its two ends; from below neighbouring
-cells are merged so that the merged loss is a grid point. Both err by the square of the step. Only
-losses below epsilon are needed: delta = 1 - e^epsilon + E[(e^(epsilon - L) - 1)_+], so the grid
-ends where one round's loss alone exceeds epsilon. Argument in proofs/certified-epsilon.md, section
-'From both sides'.
+It shares no step with contours: delta = 1 - e^epsilon + E_P[(e^(epsilon - L) - 1)_+], on a grid of
+losses that ends where one round alone exceeds epsilon. From above every cell is split onto its two
+ends, which keeps the mean of e^-L and spreads it, and (.)_+ is convex in it. From below two cells
+are merged at a time, which is post-processing, so that the merged loss is a grid point or more.
+Sums are exact integer convolutions, rounded one way. Both err by the square of the step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from flint import arb, fmpz, fmpz_poly
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import (
-    as_dyadic,
     ball,
     lower_end,
     upper_end,
@@ -26,19 +25,11 @@ from privagg.privacy.certified.balls import (
 )
 from privagg.privacy.certified.convolution import _masses_below
 from privagg.privacy.certified.mechanism import Direction, Mechanism
-from privagg.privacy.certified.search import (
-    DeltaBounds,
-    folded,
-    lower_epsilon,
-    upper_epsilon,
-)
-
-METHOD = "enclosure"
+from privagg.privacy.certified.search import DeltaBounds
 
 BITS = 208
 _MASS_BITS = 160
 _MAX_CELLS = 200_000
-_MAX_FIRST_CELLS = 20_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class _Cells:
     other_beyond: arb
 
 
-class EnclosureCurve:
+class GridCurve:
     """Proven bounds of delta(eps) of equal subsampled rounds: the lower one by remove alone."""
 
     def __init__(self, mechanism: Mechanism, times: int, grid: Grid) -> None:
@@ -193,101 +184,3 @@ def _power(masses: fmpz_poly, times: int, kept: int, *, up: bool) -> list[fmpz]:
             break
         base = product(base, base)
     return [] if result is None else list(result.coeffs())
-
-
-_FIRST_CELLS = 400
-_AIMS = 24
-_MOST_WORK = 4_000_000
-_RELATIVE, _ABSOLUTE = 3e-7, 5e-10
-
-
-def enclosed_epsilon(
-    mechanism: Mechanism, times: int, delta: Fraction, distance: Fraction, aim: float
-) -> tuple[Fraction, Fraction]:
-    """Return proven (lower, upper) epsilon of both directions, first aimed at a float.
-
-    A coarse grid finds epsilon, and how fast its width falls tells how fine the last one must be.
-
-    Raises: CertificationError where no affordable grid gives an upper end.
-    """
-    low, high = _aimed(mechanism, times, delta, distance, aim)
-    cells = _FIRST_CELLS
-    for _ in range(3):
-        width, wanted = float(high - low), max(_RELATIVE * float(high), _ABSOLUTE)
-        if width <= wanted or high == 0:
-            break
-        # The width falls with the square of the step.
-        finer = math.ceil(1.2 * cells * math.sqrt(width / wanted))
-        reach = float(high) * 1.001
-        affordable = _affordable(mechanism, times, reach)
-        cells = min(finer, affordable, 40 * cells)
-        found = _ends(mechanism, times, delta, distance, reach, cells)
-        low, high = max(low, found[0]), min(high, found[1])
-        if cells == affordable:
-            break
-    return low, high
-
-
-def _aimed(
-    mechanism: Mechanism, times: int, delta: Fraction, distance: Fraction, aim: float
-) -> tuple[Fraction, Fraction]:
-    """Return ends from coarse grids, aimed higher or lower until the answer lies near the aim."""
-    ends: tuple[Fraction, Fraction] | None = None
-    for _ in range(_AIMS):
-        try:
-            found = _ends(mechanism, times, delta, distance, aim, _FIRST_CELLS)
-        except _TooLowError:
-            if ends is not None:
-                break
-            aim *= 2
-            continue
-        if ends is not None:
-            found = max(found[0], ends[0]), min(found[1], ends[1])
-        ends = found
-        if float(found[1]) > 0.5 * aim or float(found[1]) < _ABSOLUTE:
-            break
-        aim = max(1.1 * float(found[1]), 1e-12)
-    if ends is None:
-        raise CertificationError("no grid reached epsilon")
-    return ends
-
-
-class _TooLowError(CertificationError):
-    """The grid ends below epsilon."""
-
-
-def _reach(mechanism: Mechanism, times: int, aim: float) -> tuple[float, float]:
-    lowest = math.log1p(-float(mechanism.sampling_rate))
-    return lowest, aim - (times - 1) * lowest
-
-
-def _affordable(mechanism: Mechanism, times: int, aim: float) -> int:
-    """Return cells per epsilon such that composing them costs a few seconds at most."""
-    lowest, highest = _reach(mechanism, times, aim)
-    products = 2 * math.log2(times) + 2
-    return max(math.floor(_MOST_WORK / ((highest - lowest) / aim * (60 + 6 * products))), 50)
-
-
-def _ends(
-    mechanism: Mechanism, times: int, delta: Fraction, distance: Fraction, aim: float, cells: int
-) -> tuple[Fraction, Fraction]:
-    grid = _grid(mechanism, times, aim, as_dyadic(aim / cells))
-    if cells == _FIRST_CELLS and grid.kept > _MAX_FIRST_CELLS:
-        raise CertificationError("the losses spread too far below epsilon for a grid")
-    curve = EnclosureCurve(mechanism, times, grid)
-    with working_precision(BITS):
-        slope = -3.0 / aim
-        end = curve.bounds(as_dyadic(aim))
-        if not folded(end.upper, as_dyadic(aim), distance) <= ball(delta):
-            raise _TooLowError(f"epsilon lies above {aim:.6g}")
-        upper = upper_epsilon(curve, delta, guess=aim / 1.001, slope=slope, extra_distance=distance)
-        return lower_epsilon(curve, delta, guess=float(upper), slope=slope), upper
-
-
-def _grid(mechanism: Mechanism, times: int, aim: float, step: Fraction) -> Grid:
-    """Return the grid from below every loss to where one loss alone exceeds the aim."""
-    with working_precision(BITS):
-        lowest = lower_end(ball(1 - mechanism.sampling_rate).log())
-    first = math.floor(lowest / step) - 1
-    last = math.ceil((Fraction(aim) - (times - 1) * lowest) / step) + 1
-    return Grid(step, first, last, math.ceil(Fraction(aim) / step) - times * first + 2)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified import Mechanism, epsilon_interval
+from privagg.privacy.certified import Mechanism
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
-from privagg.privacy.certified.enclosure import BITS, METHOD, EnclosureCurve, Grid
 
 from . import reference
+from .grid import BITS, Grid, GridCurve
 
 
 def grid(rate: Fraction, times: int, reach: Fraction, cells: int) -> Grid:
@@ -26,7 +26,7 @@ def grid(rate: Fraction, times: int, reach: Fraction, cells: int) -> Grid:
 
 
 def ends(rate: Fraction, noise: Fraction, times: int, epsilon: Fraction, cells: int) -> list[float]:
-    curve = EnclosureCurve(Mechanism(rate, noise), times, grid(rate, times, epsilon * 2, cells))
+    curve = GridCurve(Mechanism(rate, noise), times, grid(rate, times, epsilon * 2, cells))
     with working_precision(BITS):
         bounds = curve.bounds(epsilon)
         return [float(lower_end(bounds.lower)), float(upper_end(bounds.upper))]
@@ -85,19 +85,11 @@ def test_any_grid_tells_the_truth(rate: str, noise: str, cells: int) -> None:
 
 
 def test_beyond_its_reach_it_says_nothing() -> None:
-    curve = EnclosureCurve(
-        Mechanism("1e-3", "1"), 2, grid(Fraction("1e-3"), 2, Fraction("1e-2"), 50)
-    )
+    curve = GridCurve(Mechanism("1e-3", "1"), 2, grid(Fraction("1e-3"), 2, Fraction("1e-2"), 50))
     bounds = curve.bounds(Fraction(1))
     assert bounds.lower == 0
     assert bounds.upper == 1
     with pytest.raises(CertificationError, match="cells"):
-        EnclosureCurve(Mechanism("1e-3", "1"), 2, Grid(Fraction(1, 10**9), -10, 10**7, 10**7))
+        GridCurve(Mechanism("1e-3", "1"), 2, Grid(Fraction(1, 10**9), -10, 10**7, 10**7))
     with working_precision(BITS):
         assert ball(Fraction(1, 2)) == 0.5
-
-
-def test_two_rounds_at_a_tiny_rate_are_enclosed_narrowly() -> None:
-    interval = epsilon_interval({Mechanism("1e-4", "1"): 2}, "1e-6")
-    assert 0 < interval.relative_width < 1e-6
-    assert interval.lower_method == METHOD
