@@ -375,9 +375,10 @@ def _delta_by_mirror(rounds: Rounds, epsilon: Fraction, high: Fraction, effort: 
     except CertificationError:
         return _NOTHING
     upper = found.upper
-    with working_precision(CLOSED_FORM_BITS):
-        if not (found.both or add_direction_silent(rounds, upper or high, Fraction(0), epsilon)):
-            upper = None
+    if upper is not None and not found.both:
+        with working_precision(CLOSED_FORM_BITS):
+            if not add_direction_silent(rounds, upper, Fraction(0), epsilon):
+                upper = None
     return _Ends(found.lower, upper, mirror.METHOD, mirror.METHOD, found.bits)
 
 
