@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant sensitivity understated empirical nightly lock sbom peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant contained sensitivity understated empirical nightly lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and
 accountant: $(VENV)/.ready  ## certified intervals on 2,000 settings: widths, times; a ledger's next round
 	$(BIN)/python -m tests.benchmarks.certified --count 2000 --json out/certified.json
 
+contained: $(VENV)/.ready  ## certified intervals against quadrature of the definition, 300 settings
+	$(BIN)/python -m tests.benchmarks.contained --json out/contained.json
+
 sensitivity: $(VENV)/.ready  ## how far one record moves a sum, by adversarial search
 	$(BIN)/python -m tests.benchmarks.sensitivity --json out/sensitivity.json
 
@@ -59,7 +62,7 @@ understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the pro
 empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' own code
 	$(BIN)/python -m tests.benchmarks.empirical --json out/empirical.json
 
-nightly: $(VENV)/.ready test empirical accountant understated  ## hours: tests, and long hostile input
+nightly: $(VENV)/.ready test empirical accountant contained understated  ## hours: tests, and long hostile input
 	PRIVAGG_FUZZ=300000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 40000 \
 		tests/server/test_fuzz.py tests/server/test_parsers.py
 

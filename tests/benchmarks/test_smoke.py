@@ -13,7 +13,14 @@ import pandas as pd
 import pytest
 
 from privagg.client.features import TableSchema
-from tests.benchmarks import compression, credit, heart, synthetic_credit, synthetic_heart
+from tests.benchmarks import (
+    compression,
+    contained,
+    credit,
+    heart,
+    synthetic_credit,
+    synthetic_heart,
+)
 from tests.benchmarks.replay import Replay, calibrated, over_draws
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,3 +172,9 @@ def test_a_search_that_finds_no_leak_fails_the_run(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sensitivity, "rank_sum", in_one_place)
     monkeypatch.setattr(sensitivity, "subjects", lambda: [])
     assert sensitivity.main(["--short"]) == 1
+
+
+def test_no_drawn_interval_misses_the_truth() -> None:
+    rows = contained.measured(10)
+    assert not any(row["missed"] for row in rows)
+    assert len({row["method"] for row in rows} - {"trivial"}) >= 3
