@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privagg.client.data import Records, read_declared
 from privagg.client.factories import ApprovedCode, Factory, code_approved_in, look_at
 from privagg.client.inspection import Finding, check_table
-from privagg.client.known import record_bytes
+from privagg.client.known import KnownRecords, Tags, record_bytes
 from privagg.client.loading import TableSource, load_records
 from privagg.client.models import build_model, get_parameters
 from privagg.client.predicting import predict_table
@@ -57,6 +57,7 @@ from privagg.running.approving import (
     approve_place,
     check_place,
     memory_beside,
+    require_approved_records,
     withdraw,
 )
 from privagg.running.coordinator import MODEL_NAME
@@ -95,6 +96,8 @@ class Federation:
         self.base = Path(base)
         self.accountant = accountant or default_accountant()
         self._records = dict(records or {})
+        self._given = frozenset(self._records)
+        self._tags: dict[tuple[str, Path], Tags] = {}
         self._public_records = public_records
         self._plan = plan
         self._apart: dict[tuple[object, ...], RecordsApart] = {}
@@ -355,8 +358,18 @@ class Federation:
         places = [self._place(self._section(name), owner) for name in names]
         for place in places:
             check_place(self, place, job, terms)
-        together = names if len(names) > 1 else ()
+        together = self._decided_here(names, job)
         return {p.site: approve_place(self, p, job, terms, together) for p in places}
+
+    def _decided_here(self, names: Sequence[str], job: Job) -> tuple[str, ...]:
+        """Everybody for whom the job is decided on this machine, now or before; empty for one."""
+        here = {*names}
+        for name in self.plan.names:
+            if self.ledger_path(name).exists():
+                held = Ledger.open(self.ledger_path(name)).approvals()
+                here |= {name for approval in held if set(approval.plans) & set(job.digests)}
+        found = tuple(name for name in self.plan.names if name in here)
+        return found if len(found) > 1 else ()
 
     def trust(self, code: Iterable[Factory]) -> None:
         """Let code that the configuration names run in this process, as the caller decides."""
@@ -386,12 +399,20 @@ class Federation:
                 signing_key=self.identity(name).key,
                 owner_key=public_hex(owner),
             ).close()
-        records: list[bytes] | None = None
-        if not isinstance(self.config.data, AppData):
-            own = "" if name in self._records else section.data
+        known = memory_beside(path)
+        return Place(name, self.open_ledger(name), owner, known, self._tags_of(section, known))
+
+    def _tags_of(self, section: SiteSection, known: KnownRecords) -> Tags | None:
+        """A site's records as its owner's memory sees them; None where privagg sees none."""
+        name, place = section.name, (section.name, known.path)
+        if isinstance(self.config.data, AppData):
+            return None
+        if place not in self._tags:
             held = self.records_of(section)
-            records = list(record_bytes(self.config.data.source, self.base, own, held))
-        return Place(name, self.open_ledger(name), owner, memory_beside(path), records)
+            own = "" if name in self._given else section.data
+            source = self.config.data.source
+            self._tags[place] = known.tags(record_bytes(source, self.base, own, held))
+        return self._tags[place]
 
     def _section(self, name: str) -> SiteSection:
         for site in self.config.sites:
@@ -414,6 +435,22 @@ class Federation:
                 ledger.require_approval(self.budget_key(name), self.plan.digest)
             except ApprovalError as error:
                 raise self._unapproved(name, "no approval in force names it") from error
+
+    def require_approved_records(self) -> None:
+        """Refuse to go on with other records than those that each site's owner approved.
+
+        Raises:
+            ApprovalError: a plan is not approved.
+            DataError: a site's records are others, or count under another data set's name.
+        """
+        for section in self.config.sites:
+            path = self.ledger_path(section.name)
+            known = memory_beside(path)
+            tags = self._tags_of(section, known)
+            if tags is not None:
+                ledger = Ledger.open(path)
+                approval = ledger.require_approval(self.budget_key(section.name), self.plan.digest)
+                require_approved_records(known, tags, approval, section.name)
 
     def _unapproved(self, party: str, why: str) -> ApprovalError:
         command = f"privagg approve {quote(str(self.source))} --all-sites"
@@ -475,12 +512,15 @@ class Federation:
 
         Raises:
             ConfigError, DataError: a file cannot be read as declared.
+            ApprovalError: an owner has not approved the plan.
+            DataError: nor the records that lie at its site now.
             BudgetExceededError: a budget is too small for the whole job.
         """
         for site in self.config.sites:
             self.records_of(site)
         _ = self.public_records
         self.require_approvals()
+        self.require_approved_records()
         self.check_budgets()
 
     def project(self, party: str, event: DpEvent) -> tuple[Decimal, Decimal, Decimal, bool]:
@@ -556,7 +596,7 @@ class Federation:
             code=self._code,
             source=self.source,
         )
-        other._apart = self._apart
+        other._given, other._tags, other._apart = self._given, self._tags, self._apart
         return other
 
     def tune(

@@ -9,42 +9,40 @@ from __future__ import annotations
 
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
-from privagg.privacy.ledger import Approval
+from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import TrainingPlan
+from privagg.report.approvals import approvals_of
 
 SUBJECT = "its owner approved this use"
 
 
 def attest_approval(
-    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan
+    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, run: str
 ) -> None:
-    """One line for a site's ledger: by whom, for how many, under which key.
+    """A line for each approval that covered the run's charges: by whom, for how many, which key.
 
     Args:
-        findings: where the claim goes.
+        findings: where the claims go.
         ledger: the site's, replayed.
         site: its name.
         plan: the run's.
+        run: its name.
     """
-    given = [
-        entry.payload
-        for entry in ledger.entries()
-        if isinstance(entry.payload, Approval) and plan.digest in entry.payload.plans
-    ]
+    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    given = approvals_of(ledger.entries(), key, plan.digest, run)
     if not given:
         findings.undecided(
             SUBJECT, "no approval is recorded", "its owner can say; no entry of the ledger does"
         )
-        return
-    last = given[-1]
-    signs = ledger.verifier.public_key.hex() == last.owner_key
-    claimed = f"{last.who}, until {last.until}: {last.why}"
-    if signs:
-        claimed += "; signed with the key that a serving process holds"
-    if last.acted_for:
-        claimed += f"; one person acted for {', '.join(last.acted_for)}"
-    asked = "each owner" if last.acted_for else "its owner"
-    findings.attested(
-        SUBJECT, claimed, by=site,
-        settle=f"{asked} can say whether key {last.owner_key[:16]} is theirs and signed this",
-    )  # fmt: skip
+    for approval in given:
+        claimed = f"{approval.who}, until {approval.until}: {approval.why}"
+        if not approval.own_key:
+            claimed += "; signed with the key that a serving process holds"
+        if approval.acted_for:
+            claimed += f"; one person acted for {', '.join(approval.acted_for)}"
+        asked = "each owner" if approval.acted_for else "its owner"
+        findings.attested(
+            SUBJECT, claimed, by=site,
+            settle=f"{asked} can say whether key {approval.owner_key[:16]} is theirs and signed "
+            "this",
+        )  # fmt: skip

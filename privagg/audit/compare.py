@@ -108,6 +108,8 @@ SITE_GROUPS = (
           f"{_epsilon(s['accountants'][0]['epsilon'])}", bounds=True),
     Group("records kept apart, as recorded", ("records_apart",),
           lambda s: count_text(len(s.get("records_apart", ())), "statement")),
+    Group("owners' approvals, as recorded", ("approvals",),
+          lambda s: count_text(len(s.get("approvals", ())), "approval")),
     Group("ledger facts", ("ledger",), lambda s: f"{s['ledger']['entries']} entries"),
 )  # fmt: skip
 

@@ -36,15 +36,15 @@ def check_times(findings: Findings, party: str, ledger: ReplayedLedger, report: 
     entries = ledger.entries()
     latest = (report.generated.astimezone(UTC) + SLACK).strftime("%Y-%m-%dT%H:%M:%SZ")
     problem = _problem(entries, latest)
-    claimed = f"{entries[0].time[:10]} to {entries[-1].time[:10]}"
+    claimed = f"{entries[0].time[:10]} to {entries[-1].time[:10]}, in order, before the report"
     subject = "times of entries"
     if problem:
         findings.contradicted(subject, claimed, problem)
         return
     findings.attested(
         subject, claimed, by=party,
-        settle="in order and before the report; a checkpoint kept by somebody else since a known "
-        "day settles that the entries are no younger",
+        settle="a checkpoint that somebody else has kept since a known day shows that the entries "
+        "under it are no younger",
     )  # fmt: skip
 
 

@@ -218,7 +218,7 @@ def _check_run(
             if site in ledgers:
                 with findings.guarded("charges of this run", site):
                     check_charges(findings, ledgers[site], site, plan, report)
-                    attest_approval(findings, ledgers[site], site, plan)
+                    attest_approval(findings, ledgers[site], site, plan, report.run)
         findings.section = "run"
         with findings.guarded("signed statements", report.run):
             signed = SignedRun(report, plan, ledgers)

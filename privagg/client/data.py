@@ -294,7 +294,7 @@ def load_images(
     low, high = value_range
     if not low < high:
         raise ConfigError(f"value_range must have low < high, got [{low}, {high}]")
-    pixels, classes_read = _read_array(images), _read_array(labels)
+    pixels, classes_read = read_array(images), read_array(labels)
     if classes_read.shape != (len(pixels),):
         raise DataError(
             f"{labels} has shape {classes_read.shape}; expected one label for each of the "
@@ -319,7 +319,13 @@ def _as_channels_first(
     raise DataError(f"{path} holds images of shape {inner}, which is not the declared {shape}")
 
 
-def _read_array(path: str | Path) -> npt.NDArray[Any]:
+def read_array(path: str | Path) -> npt.NDArray[Any]:
+    """Reads an array of numbers with one entry a record from a `.npy` file.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: it holds something else.
+    """
     path = _existing(path)
     try:
         array = np.load(path, allow_pickle=False)

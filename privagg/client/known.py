@@ -1,13 +1,14 @@
 """Which records were used under which data set's name: an owner's own memory, never exported.
 
 A data set's name is a word in a file that others write, and each name has a budget of its own. So
-the owner keeps keyed hashes of the records beside the ledger and looks, before it approves a name,
-whether these records count under another one already. Key and hashes stay in one file that only its
-owner can read; without the key the hashes of guessed records cannot be computed.
+the owner keeps keyed hashes of the records beside the ledger. Before it approves a name, and again
+before a run's first charge, these tell whether records count under another name already, and
+whether they are those that were approved. Key and hashes stay in one file that only its owner can
+read; without the key the hashes of guessed records cannot be computed.
 
-A record is recognised whatever columns the configuration declares, in whatever order and
-whatever way numbers are spelled. Records that were altered, or exported with other columns, are
-not.
+A record is recognised whatever columns the configuration declares, in whatever order and whatever
+way numbers are spelled, and an image under whatever range, shape and label. Records that were
+altered, or exported with other columns, are not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hmac
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from privagg.client.data import Records, read_frame
-from privagg.client.loading import Source, TableSource
+from privagg.client.data import Records, read_array, read_frame
+from privagg.client.loading import ImageSource, Source, TableSource
 from privagg.errors import DataError
+
+Tags = frozenset[bytes]
+"""Keyed hashes of a data set's records, each once."""
 
 RECOGNISED_SHARE = 0.01
 _TAG_BYTES = 16
@@ -48,6 +52,19 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Recognised:
+    """How records stand to what is remembered; for the owner's eyes only.
+
+    Attributes:
+        strange: share of them that is not remembered under their own data set's name.
+        elsewhere: other names under which strange ones count, from a hundredth of the smaller set.
+    """
+
+    strange: float
+    elsewhere: tuple[Overlap, ...] = ()
+
+
+@dataclass(frozen=True)
 class KnownRecords:
     """The owner's memory of records.
 
@@ -57,26 +74,37 @@ class KnownRecords:
 
     path: Path
 
-    def overlaps(self, dataset: str, records: Iterable[bytes]) -> list[Overlap]:
-        """Other names under which at least a hundredth of these records count; nothing is written.
+    def tags(self, records: Iterable[bytes]) -> Tags:
+        """Keyed hashes of records.
 
         Args:
-            dataset: the name that is asked for.
-            records: canonical bytes of each record.
+            records: canonical bytes of each; empty ones, which say nothing, are left out.
         """
-        if not self.path.exists():
-            return []
         with closing(self._open()) as connection:
-            own = self._tags(connection, records)
+            (key,) = connection.execute("SELECT key FROM key").fetchone()
+        return frozenset(
+            hmac.digest(key, record, hashlib.sha256)[:_TAG_BYTES] for record in records if record
+        )
+
+    def recognise(self, dataset: str, tags: Tags) -> Recognised:
+        """What is known of a data set's records; nothing is written.
+
+        A record that was remembered under its own name was looked at then, and is not told again.
+        """
+        with closing(self._open()) as connection:
+            strange = tags - _of(connection, dataset)
             rows = connection.execute("SELECT DISTINCT dataset FROM known")
             names = sorted(name for (name,) in rows if name != dataset)
-            found = [Overlap(name, _share(own, _of(connection, name))) for name in names]
-        return [overlap for overlap in found if overlap.share >= RECOGNISED_SHARE]
+            found = [
+                Overlap(name, _share(strange, len(tags), _of(connection, name))) for name in names
+            ]
+        elsewhere = tuple(overlap for overlap in found if overlap.share >= RECOGNISED_SHARE)
+        return Recognised(len(strange) / len(tags) if tags else 0.0, elsewhere)
 
-    def remember(self, dataset: str, records: Iterable[bytes]) -> None:
+    def remember(self, dataset: str, tags: Tags) -> None:
         """Remember these records under a name, beside what is known under it."""
         with closing(self._open()) as connection, connection:
-            rows = [(dataset, tag) for tag in self._tags(connection, records)]
+            rows = [(dataset, tag) for tag in tags]
             connection.executemany("INSERT OR IGNORE INTO known VALUES (?, ?)", rows)
 
     def _open(self) -> sqlite3.Connection:
@@ -98,53 +126,70 @@ class KnownRecords:
             raise DataError(f"the memory of records {self.path} cannot be used: {error}") from error
         return connection
 
-    def _tags(self, connection: sqlite3.Connection, records: Iterable[bytes]) -> set[bytes]:
-        (key,) = connection.execute("SELECT key FROM key").fetchone()
-        return {hmac.digest(key, record, hashlib.sha256)[:_TAG_BYTES] for record in records}
-
 
 def _of(connection: sqlite3.Connection, dataset: str) -> set[bytes]:
     rows = connection.execute("SELECT tag FROM known WHERE dataset = ?", (dataset,))
     return {bytes(tag) for (tag,) in rows}
 
 
-def _share(some: set[bytes], others: set[bytes]) -> float:
-    smaller = min(len(some), len(others))
-    return len(some & others) / smaller if smaller else 0.0
+def _share(strange: Tags | set[bytes], size: int, others: set[bytes]) -> float:
+    smaller = min(size, len(others))
+    return len(strange & others) / smaller if smaller else 0.0
 
 
 def record_bytes(source: Source, base: Path, data: str, records: Records) -> Iterable[bytes]:
-    """Canonical bytes of each of a site's records: of a table's whole rows, else of the tensors.
+    """Canonical bytes of each of a site's records, as they lie in its files.
 
     Args:
         source: how its files are read.
-        base, data: as for `load_records`.
-        records: what was read; used where `data` is no table's path.
+        base, data: as for `load_records`; empty `data` where the records are not in files.
+        records: what was read; used where they are in no file, or a factory made them.
 
     Raises:
-        ConfigError, DataError: the table cannot be read.
+        ConfigError, DataError: a file cannot be read.
     """
-    if isinstance(source, TableSource) and data:
+    if data and isinstance(source, TableSource):
         return rows_as_bytes(read_frame(base / data))
+    if data and isinstance(source, ImageSource):
+        return _images_as_bytes(base / data)
     return _tensors_as_bytes(records)
 
 
 def rows_as_bytes(frame: pd.DataFrame) -> list[bytes]:
-    """Each row of a table: all its cells under their columns' names, numbers by their values."""
-    cells = []
-    for name in sorted(map(str, frame.columns)):
+    """Each row of a table: all its cells under their columns' names, numbers by their values.
+
+    A row's bytes depend on that row and on the columns' names alone; a row without any value is
+    empty.
+    """
+    names = sorted(map(str, frame.columns))
+    header = hashlib.sha256("\x1f".join(names).encode()).digest()
+    numbers = np.empty((len(frame), len(names)))
+    texts: list[list[str]] = [[] for _ in range(len(frame))]
+    for place, name in enumerate(names):
         column = frame[name].astype(object)
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        plain = ["" if missing else str(cell).strip()
-                 for cell, missing in zip(column, column.isna(), strict=True)]  # fmt: skip
-        cells.append(
-            [f"{name}={number!r}" if number == number else f"{name}:{text}"
-             for number, text in zip(numbers.tolist(), plain, strict=True)]
-        )  # fmt: skip
-    return ["\x1f".join(row).encode() for row in zip(*cells, strict=True)]
+        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers[:, place] = values + 0.0  # one spelling of zero
+        for row in np.flatnonzero(np.isnan(values) & ~column.isna().to_numpy()):
+            if text := str(column.iat[row]).strip():
+                texts[row].append(f"{name}:{text}")
+    said = (~np.isnan(numbers)).any(axis=1).tolist()
+    numbers[np.isnan(numbers)] = np.nan  # one spelling of "no number"
+    return [
+        header + row.tobytes() + "\x1f".join(words).encode() if some or words else b""
+        for row, words, some in zip(numbers, texts, said, strict=True)
+    ]
 
 
-def _tensors_as_bytes(records: Records) -> Iterable[bytes]:
+def _images_as_bytes(path: Path) -> Iterator[bytes]:
+    """Each image by its pixels alone: the same person under whatever label."""
+    pixels = read_array(path)
+    for start in range(0, len(pixels), _BATCH):
+        batch = pixels[start : start + _BATCH]
+        for one in np.asarray(batch, dtype=np.float64).reshape(len(batch), -1):
+            yield one.tobytes()
+
+
+def _tensors_as_bytes(records: Records) -> Iterator[bytes]:
     for start in range(0, len(records), _BATCH):
         x, y = records.gather(np.arange(start, min(start + _BATCH, len(records))))
         for one, number in zip(x.numpy(), y.tolist(), strict=True):

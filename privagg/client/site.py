@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,7 +54,7 @@ from privagg.messages import (
     refusal_text,
 )
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt
+from privagg.privacy.ledger import Approval, BudgetKey, ChargeRequest, Ledger, Receipt
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness
 from privagg.secure.contributors import bitmap_of
@@ -118,6 +119,8 @@ class Site:
         key_holder: under custody `sites`, the handler for opening requests.
         records_apart: how this site knows that its model keeps records apart; public facts that
             every charge states. None where whole clients are protected.
+        recognise: refuses an approval that was given for other records than this site trains on;
+            None where that was looked at before, or privagg does not see the records.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Site:
         randomness: Randomness,
         key_holder: KeyHolder | None = None,
         records_apart: Mapping[str, Any] | None = None,
+        recognise: Callable[[Approval], None] | None = None,
     ) -> None:
         if plan.digest != pins.plan_digest:
             raise WrongRoundError(
@@ -158,6 +162,8 @@ class Site:
         self._randomness = randomness
         self._key_holder = key_holder
         self._records_apart = records_apart
+        self._recognise = recognise
+        self._recognised: set[str] = set()
         self._closing = Closing(
             name=identity.name,
             pins=pins,
@@ -293,7 +299,25 @@ class Site:
         if self.identity.name not in cohort:
             raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
         self._closing.require_asked(header)
-        self.ledger.require_approval(self._budget_key, self._plan.digest)
+        self._require_recognised(self.ledger.require_approval(self._budget_key, self._plan.digest))
+
+    def require_approved_records(self) -> None:
+        """Refuse to serve on other records than an approval in force was given for.
+
+        Without one there is nothing to refuse yet: no round begins before it is there.
+
+        Raises:
+            DataError: for the owner's eyes; a coordinator is told its kind alone.
+        """
+        with suppress(ApprovalError):
+            self._require_recognised(
+                self.ledger.require_approval(self._budget_key, self._plan.digest)
+            )
+
+    def _require_recognised(self, approval: Approval) -> None:
+        if self._recognise is not None and approval.name not in self._recognised:
+            self._recognise(approval)
+            self._recognised.add(approval.name)
 
     def _read_model(self, message: Message) -> FloatVector:
         expected = 8 * self._plan.dimension

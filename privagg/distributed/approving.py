@@ -9,10 +9,10 @@ from decimal import Decimal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privagg.client.known import record_bytes
+from privagg.client.known import Tags
 from privagg.configdata import AppData
 from privagg.deployment.layout import PartyFolder
-from privagg.distributed.folders import open_federation, records_in
+from privagg.distributed.folders import open_federation, records_in, tags_in
 from privagg.errors import ConfigError
 from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, Ledger
@@ -104,16 +104,11 @@ def approve_in_folders(
 
 
 def _site_place(place: FolderPlace, federation: Federation) -> Place:
-    records: list[bytes] | None = None
+    tags: Tags | None = None
     if not isinstance(federation.config.data, AppData):
-        held, party = records_in(place.folder, federation, place.name), place.folder.party()
-        base, data = place.folder.root, party.data
-        if data is None:
-            section = next(s for s in federation.config.sites if s.name == place.name)
-            base, data = federation.base, section.data
-        records = list(record_bytes(federation.config.data.source, base, data, held))
+        tags = tags_in(place.folder, federation, records_in(place.folder, federation, place.name))
     return Place(
-        place.name, ledger_for(place), place.owner, memory_beside(place.folder.ledger), records
+        place.name, ledger_for(place), place.owner, memory_beside(place.folder.ledger), tags
     )
 
 

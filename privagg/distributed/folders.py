@@ -7,19 +7,22 @@ encryption key in the folder have to match those pins, or nothing is opened.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from privagg.client.data import Records
 from privagg.client.factories import ApprovedCode, code_approved_in
+from privagg.client.known import Tags, record_bytes
 from privagg.client.loading import load_records
 from privagg.config import load_config
 from privagg.deployment.layout import PartyFolder, PinsFile, write_whole
 from privagg.errors import ConfigError, KeyMismatchError, PlanError
 from privagg.federation import Federation
-from privagg.privacy.ledger import CheckpointKeeper, Ledger
+from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.round import Job
+from privagg.running.approving import memory_beside, require_approved_records
 from privagg.running.coordinator import Coordinator
 from privagg.running.holding import make_key_holder
 from privagg.running.journal import Journal
@@ -44,7 +47,7 @@ def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Han
     Raises:
         ConfigError: the folder is incomplete, or its parts contradict its pins.
         KeyMismatchError: the encryption key is another than the one pinned.
-        DataError: the site's data does not fit its declaration.
+        DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
     name = folder.party().name
     federation = open_federation(folder)
@@ -60,16 +63,19 @@ def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Han
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
     identity = folder.identity()
     opens = name == federation.opener
-    return make_site(
+    site = make_site(
         federation,
         identity=identity,
         roster=folder.pins().pinned_roster,
         key=encryption_key_in(folder, federation),
         ledger=federation.open_ledger_at(folder.ledger, identity),
-        records=records_in(folder, federation, name),
+        records=(records := records_in(folder, federation, name)),
         randomness=randomness or SystemRandomness(),
         decryption=(decryption_key_in(folder, federation), folder.openings) if opens else None,
-    ).handle
+        recognise=recogniser_in(folder, federation, records),
+    )
+    site.require_approved_records()
+    return site.handle
 
 
 def open_federation(folder: PartyFolder) -> Federation:
@@ -166,6 +172,30 @@ def records_in(folder: PartyFolder, federation: Federation, name: str) -> Record
     return load_records(
         federation.config.data.source, folder.root, party.data, party.labels, code=federation.code
     )
+
+
+def tags_in(folder: PartyFolder, federation: Federation, records: Records) -> Tags:
+    """A site's records as its owner's memory, which lies beside its ledger, sees them.
+
+    Raises:
+        ConfigError, DataError: they cannot be read as declared.
+    """
+    party, base = folder.party(), folder.root
+    data = party.data
+    if data is None:
+        section = next(site for site in federation.config.sites if site.name == party.name)
+        base, data = federation.base, section.data
+    source = federation.config.data.source
+    return memory_beside(folder.ledger).tags(record_bytes(source, base, data, records))
+
+
+def recogniser_in(
+    folder: PartyFolder, federation: Federation, records: Records
+) -> Callable[[Approval], None]:
+    """Refuses an approval that was given for other records than these, as they were read now."""
+    name, known = folder.party().name, memory_beside(folder.ledger)
+    tags = tags_in(folder, federation, records)
+    return lambda approval: require_approved_records(known, tags, approval, name)
 
 
 def open_coordinator(

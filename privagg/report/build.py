@@ -39,6 +39,7 @@ from privagg.report.accounting import (
     committed_guarantee,
     observer_matrix,
 )
+from privagg.report.approvals import approvals_of
 from privagg.report.consistency import require_charged, require_one_ending, require_said_once
 from privagg.report.model import (
     Attestation,
@@ -367,6 +368,7 @@ def _site_report(
         guarantees=observer_matrix(plan, name, attempts, bounds),
         accountants=accountant_figures(committed.event, plan.delta, bounds, peers),
         records_apart=_records_apart(name, of_run),
+        approvals=approvals_of(ledger.entries(), story.key, plan.digest, story.run),
         ledger=_ledger_facts(ledger),
     )
 

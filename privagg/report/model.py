@@ -134,6 +134,24 @@ class RecordsApart(_Part):
     opacus: Name
 
 
+class OwnersApproval(_Part):
+    """The owner's act under which charges of this run were taken, as the site's ledger holds it.
+
+    Attributes:
+        who, why, until: the person, the analyst or purpose, and the last day (UTC).
+        acted_for: sites that this person decided for at once; empty where it was one alone.
+        owner_key: the public key that signed the act, 64 hex digits.
+        own_key: False where that key also signed the ledger, so that a serving process holds it.
+    """
+
+    who: Name
+    why: Text
+    until: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    acted_for: tuple[Name, ...] = Field(max_length=10**4)
+    owner_key: Digest
+    own_key: bool
+
+
 class SiteReport(_Part):
     """One institution: its data set, what it spent, and what that means against whom.
 
@@ -143,6 +161,7 @@ class SiteReport(_Part):
         accountants: the certified interval of the committed total beside other accountants.
         records_apart: every different statement of this run's charges; none at client level, and
             none from sites that stated nothing.
+        approvals: those that covered this run's charges; none where the ledger pins no owner.
     """
 
     name: Name
@@ -158,6 +177,7 @@ class SiteReport(_Part):
     guarantees: tuple[ObserverRow, ...] = Field(max_length=10**5)
     accountants: tuple[AccountantFigure, ...] = Field(max_length=64)
     records_apart: tuple[RecordsApart, ...] = Field(default=(), max_length=10**4)
+    approvals: tuple[OwnersApproval, ...] = Field(default=(), max_length=10**4)
     ledger: LedgerFacts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from privagg.report import roundview, view
+from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
 from privagg.report.model import Report, SiteReport, TuningSearch
 from privagg.report.sentences import kept_apart
@@ -184,6 +185,33 @@ class Page:
             "Every figure above follows from these ledgers. A signed checkpoint fixes a ledger's "
             "whole history up to that entry: whoever keeps one can tell later whether anything "
             "before it was changed."
+        )
+
+    @property
+    def approvals(self) -> tuple[tuple[str, str, str, str, str], ...]:
+        """Owners' approvals: site, person, for whom or what, last day, and the key that signed."""
+        return tuple(
+            (
+                site.name,
+                approval.who,
+                approval.why,
+                approval.until,
+                approval.owner_key[:16] + ("" if approval.own_key else ", which also serves"),
+            )
+            for site in self.report.sites
+            for approval in site.approvals
+        )
+
+    @property
+    def approvals_text(self) -> str:
+        """Says what an approval is, and who gave these."""
+        given = approval_text(self.report.sites)
+        if not given:
+            return "No ledger records that an owner approved this use of its data."
+        return (
+            "A site takes part in what the owner of its data approved, and in nothing else; the "
+            "act is signed with a key of the owner's own. That the key is the owner's is the "
+            f"site's word. {given}"
         )
 
     @property

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
+from privagg.report.approvals import approval_text
 from privagg.report.compressing import compression_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
 from privagg.report.model import ObserverRow, RecordsApart, Report, SiteReport
@@ -47,6 +48,7 @@ def summarise(report: Report) -> tuple[str, ...]:
             _what_and_who(report),
             _how_it_ended(report),
             _what_left(report),
+            _approved(report),
             compression_text(report.plan),
             *_spending(report),
             *_holding(report),
@@ -123,6 +125,12 @@ def _what_left(report: Report) -> str:
         f"By the plan each institution sent {sent}, encrypted with {scheme.name.upper()}{bits}; "
         "the aggregator added what it could not read, and only the sum was opened."
     )
+
+
+def _approved(report: Report) -> str:
+    """Who let the data be used; reports of plans of version 1 keep the words they had."""
+    nobody = "No ledger records that an owner approved this use of its data."
+    return approval_text(report.sites) or ("" if load_plan(report.plan).version == 1 else nobody)
 
 
 def _spending(report: Report) -> list[str]:

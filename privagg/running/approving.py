@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.client.factories import Factory
-from privagg.client.known import KnownRecords
-from privagg.errors import ApprovalError
+from privagg.client.known import RECOGNISED_SHARE, KnownRecords, Overlap, Tags
+from privagg.errors import ApprovalError, DataError
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
 from privagg.privacy.plan import TrainingPlan
@@ -98,14 +98,14 @@ class Place:
         ledger: its ledger, open for writing.
         owner: the owner's key.
         known: the memory of records.
-        records: canonical bytes of each record; None where privagg does not see them.
+        tags: its records as that memory sees them; None where privagg does not.
     """
 
     site: str
     ledger: Ledger
     owner: Ed25519PrivateKey
     known: KnownRecords
-    records: Sequence[bytes] | None
+    tags: Tags | None
 
 
 def check_place(federation: Federation, place: Place, job: Job, terms: Terms) -> None:
@@ -143,14 +143,48 @@ def _require_new_names(place: Place, key: BudgetKey) -> None:
             f"{key.unit!r}; a release for one unit says something about the other too. If a second "
             'budget is right, say why: --overlap-known "..."; nothing was spent'
         )
-    found = place.known.overlaps(key.dataset, place.records or ())
+    found = place.known.recognise(key.dataset, place.tags or frozenset()).elsewhere
     if found:
-        told = ", ".join(f"{o.dataset!r} ({o.share:.0%} of the smaller)" for o in found)
+        told = _told(found)
         raise ApprovalError(
             f"records of data set {key.dataset!r} of {place.site!r} count already under {told}, "
             "each with a budget of its own, so that what is known of a person would add up "
             "unseen. Have the configuration call it by that name (dataset = ...), or say why a "
             'second budget is right: --overlap-known "..."; nothing was spent'
+        )
+
+
+def _told(found: Iterable[Overlap]) -> str:
+    return ", ".join(f"{each.dataset!r} ({each.share:.0%} of the smaller)" for each in found)
+
+
+def require_approved_records(
+    known: KnownRecords, tags: Tags, approval: Approval, site: str
+) -> None:
+    """Refuse records that an approval was not given for; before anything is charged under it.
+
+    Args:
+        known: the owner's memory.
+        tags: of the records that would be trained on.
+        approval: that covers the plan.
+        site: whose records.
+
+    Raises:
+        DataError: a hundredth of them or more were not there when their data set was approved, or
+            count under another name. For the owner's eyes: nobody else is told why.
+    """
+    dataset = str(approval.dataset)
+    found = known.recognise(dataset, tags)
+    advice = "Nothing was spent; look at the data, then decide again: privagg approve"
+    if found.elsewhere and not approval.overlaps:
+        raise DataError(
+            f"records of data set {dataset!r} of {site!r} count already under "
+            f"{_told(found.elsewhere)}, and were not there when the data set was approved. {advice}"
+        )
+    if found.strange >= RECOGNISED_SHARE:
+        raise DataError(
+            f"{found.strange:.0%} of the records that lie at {site!r} were not there when its "
+            f"owner approved data set {dataset!r}; the approval is not for them. {advice}"
         )
 
 
@@ -190,8 +224,8 @@ def approve_place(
         acted_for=list(acted_for),
         overlaps=terms.overlaps,
     )
-    if place.records is not None:
-        place.known.remember(key.dataset, place.records)
+    if place.tags is not None:
+        place.known.remember(key.dataset, place.tags)
     place.ledger.decide(act)
     return act
 

@@ -43,6 +43,7 @@ class Run:
         self.run_id = run_id or new_run_id(federation)
         records = {site.name: federation.records_of(site) for site in federation.config.sites}
         federation.require_approvals()
+        federation.require_approved_records()
         if randomness.secure:
             federation.check_budgets()
         key = federation.scheme.generate_key(federation.parameters)

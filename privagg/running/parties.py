@@ -7,6 +7,7 @@ process and each single one on its own machine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from privagg.client.data import Records
 from privagg.client.site import Pins, Site
 from privagg.client.training import make_learner
 from privagg.identity import Identity, Roster
-from privagg.privacy.ledger import Ledger
+from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.randomness import Randomness
 from privagg.running.holding import make_key_holder
 from privagg.running.names import COORDINATOR
@@ -35,6 +36,7 @@ def make_site(
     records: Records,
     randomness: Randomness,
     decryption: tuple[DecryptionKey, Path] | None = None,
+    recognise: Callable[[Approval], None] | None = None,
 ) -> Site:
     """One site, with a model of its own; every site starts from the same public seed.
 
@@ -48,6 +50,7 @@ def make_site(
         randomness: source of its sampling and noise.
         decryption: under custody `sites`, at the site that opens: its decryption key and the
             store of what was opened.
+        recognise: as for `Site`.
     """
     plan, training = federation.plan, federation.config.training
     pins = Pins(
@@ -82,4 +85,5 @@ def make_site(
         randomness=randomness,
         key_holder=key_holder,
         records_apart=apart.facts() if apart else None,
+        recognise=recognise,
     )

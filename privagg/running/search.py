@@ -87,6 +87,7 @@ class Search:
     Raises:
         ConfigError: no grid, no public table, or a candidate's settings cannot be used.
         ApprovalError: an owner has not approved every candidate.
+        DataError: nor the records that lie at its site now.
         BudgetExceededError: a budget is too small for all candidates together.
     """
 
@@ -111,6 +112,7 @@ class Search:
         ]
         for candidate in self.candidates:
             candidate.federation.require_approvals()
+            candidate.federation.require_approved_records()
             candidate.federation.rehearse()  # refuses a model before any candidate is charged
         if randomness.secure:
             self._check_budgets()

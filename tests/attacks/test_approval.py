@@ -81,10 +81,10 @@ def test_one_record_in_a_hundred_is_recognised_whatever_is_declared(tmp_path: Pa
     first = pd.DataFrame(draw.normal(size=(300, 3)), columns=["a", "b", "c"])
     other = pd.DataFrame(draw.normal(size=(200, 3)), columns=["a", "b", "c"])
     known = KnownRecords(tmp_path / "north.records")
-    known.remember("first", rows_as_bytes(first))
-    assert known.overlaps("other", rows_as_bytes(other)) == []
+    known.remember("first", known.tags(rows_as_bytes(first)))
+    assert known.recognise("other", known.tags(rows_as_bytes(other))).elsewhere == ()
     two = pd.concat([other[:198], first[:2]])[["c", "a", "b"]].astype(str)  # moved, and as text
-    (found,) = known.overlaps("other", rows_as_bytes(two))
+    (found,) = known.recognise("other", known.tags(rows_as_bytes(two))).elsewhere
     assert (found.dataset, found.share) == ("first", 0.01)
     assert known.path.stat().st_mode & 0o077 == 0
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.client.closing import noise_text
 from privagg.digest import tree_digest
@@ -22,6 +23,7 @@ from privagg.privacy.plan import ClientPlan, DistributedPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.report import Report, build_report
 from privagg.report.accounting import Bounds
+from tests.approvals import approve_plan
 
 MADE = datetime(2026, 3, 14, 9, 30, tzinfo=UTC)
 KEY_ID = "6d" * 32
@@ -58,17 +60,18 @@ class World:
     reason: str = ""
     now: datetime = MADE - timedelta(hours=1)
     opener: str = "key-holder"
+    decided: Literal["apart", "together", "never"] = "apart"
 
     def __post_init__(self) -> None:
         names = ("coordinator", "key-holder", *self.plan.names)
         self.identities = {name: Identity.generate(name) for name in names}
+        self.owners: dict[str, Ed25519PrivateKey] = {}
         self.statements: list[Statement] = []
         self.receipts: dict[tuple[str, int], Receipt] = {}
         self.coordinator = self._ledger("coordinator")
         self.sites = {name: self._ledger(name) for name in self.plan.names}
         for name, ledger in self.sites.items():
-            key = self._key(name)
-            ledger.set_budget(key, self.budget, self.plan.delta, who="board", why="policy 7")
+            self._decide(name, ledger)
         for number in range(self.earlier_charges):
             for name in self.sites:
                 self._charge(name, "earlier-run", number + 1)
@@ -87,6 +90,20 @@ class World:
             signing_key=self.identities[name].key,
             accountant=SHARED,
             clock=lambda: self.now,
+        )
+
+    def _decide(self, name: str, ledger: Ledger) -> None:
+        """The owner approves the plan and sets the budget; before there were owners, anybody."""
+        key, digest, delta = self._key(name), self.plan.digest, self.plan.delta
+        if self.decided == "never":
+            ledger.set_budget(key, self.budget, delta, who="board", why="policy 7")
+            return
+        person, acted_for = f"Dr. {name.title()}", ()
+        if self.decided == "together":
+            person, acted_for = "Dr. Ito", self.plan.names
+        owner = self.owners.setdefault(name, Ed25519PrivateKey.generate())
+        approve_plan(
+            ledger, key, digest, self.budget, delta, owner=owner, who=person, acted_for=acted_for
         )
 
     def _key(self, name: str) -> BudgetKey:
@@ -271,7 +288,7 @@ def three_hospitals(folder: Path) -> World:
     )  # fmt: skip
     return World(
         folder, distributed(), earlier_charges=3, stopped=frozenset({9}), searched=True,
-        dropped={5: ("leuven",), 9: ("leuven", "charite")}, attestations=said,
+        dropped={5: ("leuven",), 9: ("leuven", "charite")}, attestations=said, decided="together",
     ).play()  # fmt: skip
 
 
