@@ -10,16 +10,19 @@ from __future__ import annotations
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
 from privagg.privacy.ledger import BudgetKey
+from privagg.privacy.ledger.payloads import OwnerKeyChanged
 from privagg.privacy.plan import TrainingPlan
 from privagg.report.approvals import approvals_of
 
 SUBJECT = "its owner approved this use"
+CHANGED = "its owner's key was changed"
 
 
 def attest_approval(
     findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, run: str
 ) -> None:
-    """A line for each approval that covered the run's charges: by whom, for how many, which key.
+    """A line for each approval that covered the run's charges: by whom, for how many, which key;
+    and one for each change of the owner's key.
 
     Args:
         findings: where the claims go.
@@ -28,6 +31,7 @@ def attest_approval(
         plan: the run's.
         run: its name.
     """
+    _say_changes(findings, ledger, site)
     key = BudgetKey(plan.site(site).dataset, plan.unit.value)
     given = approvals_of(ledger.entries(), key, plan.digest, run)
     if not given:
@@ -38,6 +42,8 @@ def attest_approval(
         claimed = f"{approval.who}, until {approval.until}: {approval.why}"
         if not approval.own_key:
             claimed += "; signed with the key that a serving process holds"
+        if approval.for_lost_key:
+            claimed += "; the key stands in place of a lost one"
         if approval.acted_for:
             claimed += f"; one person acted for {', '.join(approval.acted_for)}"
         asked = "each owner" if approval.acted_for else "its owner"
@@ -45,4 +51,22 @@ def attest_approval(
             SUBJECT, claimed, by=site,
             settle=f"{asked} can say whether key {approval.owner_key[:16]} is theirs and signed "
             "this",
+        )  # fmt: skip
+
+
+def _say_changes(findings: Findings, ledger: ReplayedLedger, site: str) -> None:
+    """A line for each change of the owner's key: agreed to by the old one, or said to be lost."""
+    for entry in ledger.entries():
+        act = entry.payload
+        if not isinstance(act, OwnerKeyChanged):
+            continue
+        new, old = act.owner_key[:16], act.old_key[:16]
+        claimed = f"{entry.time[:10]}, to key {new}: {act.who}: {act.why}"
+        if act.old_signature:
+            findings.check(CHANGED, claimed, f"signed by keys {old} and {new}", True)
+            continue
+        findings.attested(
+            CHANGED, f"{claimed}; without the old key", by=site,
+            settle=f"its owner can say whether it lost key {old} and made {new}; whoever holds the "
+            "ledger's own key could have written this",
         )  # fmt: skip

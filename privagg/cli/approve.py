@@ -157,6 +157,14 @@ def passphrase_for(path: Path) -> str | None:
     return given if given is not None else getpass.getpass(f"passphrase of {path}: ")
 
 
+def new_passphrase() -> str:
+    """A passphrase for an owner's key that is yet to be made: of the environment, or asked for."""
+    given = os.environ.get(PASSPHRASE)
+    return given or str(
+        typer.prompt("passphrase of the owner's key", hide_input=True, confirmation_prompt=True)
+    )
+
+
 def _key_at(path: Path) -> Ed25519PrivateKey:
     from privagg.owner import read_owner_key
 

@@ -405,13 +405,6 @@ def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
 
 def _new_passphrase(root: Path) -> str | None:
     """A passphrase for a key that is yet to be made, asked for twice or from the environment."""
-    import os
+    from privagg.cli.approve import new_passphrase
 
-    from privagg.cli.approve import PASSPHRASE
-
-    if (root / "owner.pem").exists():
-        return None
-    given = os.environ.get(PASSPHRASE)
-    return given or str(
-        typer.prompt("passphrase of the owner's key", hide_input=True, confirmation_prompt=True)
-    )
+    return None if (root / "owner.pem").exists() else new_passphrase()

@@ -329,6 +329,80 @@ def rotate(
     typer.echo(opened.checkpoint(), nl=False)
 
 
+@app.command("rotate-owner")
+def rotate_owner(
+    ledger: Location,
+    key: Annotated[Path, typer.Option(help="The ledger's present signing key (PEM).")],
+    new_owner_key: Annotated[
+        Path, typer.Option("--new-owner-key", help="The owner's new key; made where absent.")
+    ],
+    who: Annotated[str, typer.Option(help="Who decided.")],
+    why: Annotated[str, typer.Option(help="Why; it stands in the ledger for ever.")],
+    owner_key: Annotated[
+        Path | None, typer.Option("--owner-key", help="The owner's key until now (PEM).")
+    ] = None,
+    lost: Annotated[
+        bool, typer.Option("--without-old-key", help="It is lost; all approvals end.")
+    ] = False,
+    taking_back: Annotated[
+        bool, typer.Option("--withdraw", help="The approvals in force end too.")
+    ] = False,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for one that encrypts the new key.")
+    ] = False,
+) -> None:
+    """Change the key that a ledger's owner approves with. Nothing spent is forgotten.
+
+    Old and new key sign the change, and approvals in force stay so, unless --withdraw ends them:
+    take it where the old key may have been copied. Put the new file in the old one's place.
+
+    A lost key (--without-old-key) is replaced only directly after `privagg ledger rotate`, so that
+    every peer sees it: they take part in nothing until they have compared the new card and joined
+    again. All approvals end, and `privagg verify` says for ever that the old key did not agree.
+
+    [bold]Examples[/bold]
+
+      privagg ledger rotate-owner riverside/ledger.sqlite --key riverside/identity.pem
+      --owner-key riverside/owner.pem --new-owner-key riverside/owner.new.pem
+      --who "Dr. Ito" --why "Dr. Ito follows Dr. Mori"
+
+      privagg ledger rotate-owner riverside/ledger.sqlite --key riverside/identity.new.pem
+      --without-old-key --new-owner-key riverside/owner.new.pem --who "Dr. Ito" --why "disk failed"
+    """
+    from privagg.cli.approve import new_passphrase, passphrase_for
+    from privagg.owner import make_owner_key, read_owner_key
+    from privagg.privacy.ledger import Ledger, sign_owner_key_change
+
+    if (owner_key is None) != lost:
+        raise ConfigError("give the owner's present key (--owner-key), or say that it is lost "
+                          "(--without-old-key)")  # fmt: skip
+    opened = Ledger.open(ledger, signing_key=_key(key))
+    if not opened.owner_key:
+        raise ConfigError("this ledger knows no owner yet; the first approval introduces its key")
+    old = opened.owner_key if owner_key is None else read_owner_key(
+        owner_key, passphrase_for(owner_key)
+    )  # fmt: skip
+    if new_owner_key.exists():
+        new = read_owner_key(new_owner_key, passphrase_for(new_owner_key))
+    else:
+        new = make_owner_key(new_owner_key, new_passphrase() if passphrase else None)
+    standing = len(opened.approvals())
+    act = sign_owner_key_change(
+        new, old, opened.origin, who=who, why=why, keeps=not (lost or taking_back)
+    )
+    entry = opened.decide(act)
+    console.facts(
+        console.console(),
+        (
+            ("entry", str(entry.index)),
+            ("old key", act.old_key + (", which did not agree" if lost else "")),
+            ("new key", act.owner_key),
+            ("approvals", f"{standing} {'stand' if act.keeps else 'ended; approve anew'}"),
+            ("next", f"put {new_owner_key} in the place of {owner_key or 'the lost key'}"),
+        ),
+    )
+
+
 def _key(path: Path) -> Any:
     """The private key of a ledger's owner; never made here, where it could sign nothing."""
     from privagg.identity import Identity

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from privagg.privacy.ledger import Approval, BudgetKey, Entry, Verifier
-from privagg.privacy.ledger.payloads import Charge, Created, KeyRotated, Withdrawal
+from privagg.privacy.ledger.payloads import (
+    Charge,
+    Created,
+    KeyRotated,
+    OwnerKeyChanged,
+    Withdrawal,
+)
 from privagg.report.figures import joined
 from privagg.report.model import OwnersApproval, SiteReport
 
@@ -27,6 +33,7 @@ def approvals_of(
     """
     in_force: dict[str, Approval] = {}
     signers: set[str] = set()
+    unvouched: set[str] = set()
     found: dict[str, Approval] = {}
     for entry in entries:
         payload, day = entry.payload, entry.time[:10]
@@ -38,13 +45,16 @@ def approvals_of(
             in_force[payload.name] = payload
         elif isinstance(payload, Withdrawal):
             in_force.pop(payload.approval, None)
+        elif isinstance(payload, OwnerKeyChanged):
+            in_force = in_force if payload.keeps else {}
+            unvouched |= set() if payload.old_signature else {payload.owner_key}
         elif isinstance(payload, Charge) and (payload.run, payload.key) == (run, key):
             covering = [a for a in in_force.values() if a.covers(key, plan_digest, day)]
             found |= {a.name: a for a in covering[-1:]}
     return tuple(
         OwnersApproval(
             who=a.who, why=a.why, until=a.until, acted_for=a.acted_for, owner_key=a.owner_key,
-            own_key=a.owner_key not in signers,
+            own_key=a.owner_key not in signers, for_lost_key=a.owner_key in unvouched,
         )
         for a in found.values()
     )  # fmt: skip

@@ -142,6 +142,7 @@ class OwnersApproval(_Part):
         acted_for: sites that this person decided for at once; empty where it was one alone.
         owner_key: the public key that signed the act, 64 hex digits.
         own_key: False where that key also signed the ledger, so that a serving process holds it.
+        for_lost_key: True where no earlier owner's key agreed to this one.
     """
 
     who: Name
@@ -150,6 +151,7 @@ class OwnersApproval(_Part):
     acted_for: tuple[Name, ...] = Field(max_length=10**4)
     owner_key: Digest
     own_key: bool
+    for_lost_key: bool = False
 
 
 class SiteReport(_Part):

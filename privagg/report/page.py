@@ -196,7 +196,9 @@ class Page:
                 approval.who,
                 approval.why,
                 approval.until,
-                approval.owner_key[:16] + ("" if approval.own_key else ", which also serves"),
+                approval.owner_key[:16]
+                + ("" if approval.own_key else ", which also serves")
+                + (", in place of a lost key" if approval.for_lost_key else ""),
             )
             for site in self.report.sites
             for approval in site.approvals

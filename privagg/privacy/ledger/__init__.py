@@ -1,6 +1,10 @@
 """The privacy budget ledger: durable, append-only, signed, checked by anyone."""
 
-from privagg.privacy.ledger.approvals import sign_approval, sign_withdrawal
+from privagg.privacy.ledger.approvals import (
+    sign_approval,
+    sign_owner_key_change,
+    sign_withdrawal,
+)
 from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
 from privagg.privacy.ledger.entries import Entry
@@ -32,5 +36,6 @@ __all__ = [
     "open_checkpoint",
     "require_extends",
     "sign_approval",
+    "sign_owner_key_change",
     "sign_withdrawal",
 ]

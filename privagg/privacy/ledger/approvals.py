@@ -12,6 +12,7 @@ from privagg.errors import ApprovalError
 from privagg.privacy.ledger.payloads import (
     Approval,
     BudgetKey,
+    OwnerKeyChanged,
     OwnersAct,
     Withdrawal,
     payload_of,
@@ -39,6 +40,27 @@ def sign_approval(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Approva
 def sign_withdrawal(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Withdrawal:
     """A withdrawal of an approval; as `sign_approval`."""
     return _signed(Withdrawal, owner, origin, says)
+
+
+def sign_owner_key_change(
+    new: Ed25519PrivateKey, old: Ed25519PrivateKey | str, origin: str, **says: Any
+) -> OwnerKeyChanged:
+    """An owner's change of key, signed by the new key and, where it is there, by the old one.
+
+    Args:
+        new: the owner's key from now on.
+        old: its key until now; of one that is lost, the public half as hex.
+        origin: of the ledger.
+        says: `who`, `why` and `keeps`.
+
+    Raises:
+        LedgerError: a field is missing or out of range, or approvals would stay without `old`.
+    """
+    if isinstance(old, str):
+        return _signed(OwnerKeyChanged, new, origin, {**says, "old_key": old, "old_signature": ""})
+    facts = {**says, "old_key": public_hex(old), "old_signature": _UNSIGNED}
+    act = _signed(OwnerKeyChanged, new, origin, facts)
+    return act.model_copy(update={"old_signature": old.sign(act.signed_bytes(origin)).hex()})
 
 
 def _signed(kind: type[_Act], owner: Ed25519PrivateKey, origin: str, says: dict[str, Any]) -> _Act:

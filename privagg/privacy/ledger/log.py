@@ -27,7 +27,7 @@ from privagg.privacy.ledger.entries import Entry, timestamp
 from privagg.privacy.ledger.filed import Filed
 from privagg.privacy.ledger.merkle import Frontier
 from privagg.privacy.ledger.notes import Verifier
-from privagg.privacy.ledger.payloads import Approval, BudgetKey, Payload
+from privagg.privacy.ledger.payloads import Approval, BudgetKey, KeyRotated, Payload
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.state import Account, State
 
@@ -127,7 +127,8 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
         )
     approvals = _approvals(facts)
     owner_key = facts.get("owner_key", "")
-    state = State(row.size, origin, named, _digests(connection), owner_key, approvals)
+    rekeyed = isinstance(entry.payload, KeyRotated)
+    state = State(row.size, origin, named, _digests(connection), owner_key, approvals, rekeyed)
     if state.digest() != entry.state:
         raise LedgerTamperedError("the running totals are not those that the last entry commits to")
     return Head(owner, state, frontier, note)

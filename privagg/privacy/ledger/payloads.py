@@ -144,7 +144,8 @@ class OwnersAct(Payload):
     def signed_bytes(self, origin: str) -> bytes:
         """What the owner's key signs: the whole act, in the ledger that it stands in."""
         value = self.to_json()
-        del value["signature"]
+        for name in ("signature", "old_signature"):
+            value.pop(name, None)
         return canonical.dumps({"act": self.kind, "format": 1, "ledger": origin, "says": value})
 
 
@@ -213,6 +214,32 @@ class Withdrawal(OwnersAct):
     @property
     def subject(self) -> str:
         return self.approval
+
+
+class OwnerKeyChanged(OwnersAct):
+    """The owner goes on with another key, which signs this; so does the old one, unless it is lost.
+
+    Args:
+        old_key: that the ledger pinned until now.
+        old_signature: by it, over the same bytes; empty where it is lost.
+        keeps: approvals in force stay so; never without the old key's signature.
+    """
+
+    kind: ClassVar[str] = "owner-key"
+
+    old_key: Hex32
+    old_signature: Hex64 | Literal[""]
+    keeps: bool
+
+    @model_validator(mode="after")
+    def _keeps_what_both_keys_sign(self) -> Self:
+        if self.keeps and not self.old_signature:
+            raise ValueError("without the old key no approval stays in force")
+        return self
+
+    @property
+    def subject(self) -> str:
+        return self.name
 
 
 class BudgetSet(Payload):
@@ -423,8 +450,9 @@ class Restored(Payload):
 KINDS: dict[str, type[Payload]] = {
     cls.kind: cls
     for cls in (
-        Created, Approval, Withdrawal, BudgetSet, Charge, Consumed, UploadStored, Realised, Aborted,
-        Opened, Released, Tuning, RunStarted, RoundEnded, RunFinished, KeyRotated, Restored,
+        Created, Approval, Withdrawal, OwnerKeyChanged, BudgetSet, Charge, Consumed, UploadStored,
+        Realised, Aborted, Opened, Released, Tuning, RunStarted, RoundEnded, RunFinished,
+        KeyRotated, Restored,
     )
 }  # fmt: skip
 

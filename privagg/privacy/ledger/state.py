@@ -28,6 +28,7 @@ from privagg.privacy.ledger.payloads import (
     Charge,
     Created,
     KeyRotated,
+    OwnerKeyChanged,
     OwnersAct,
     Payload,
     Withdrawal,
@@ -117,6 +118,7 @@ class State:
         owner_key: hex of the key that owner's acts are signed with; empty where none is pinned,
             and then whoever holds the ledger's key sets budgets.
         approvals: in force: neither withdrawn, nor over when the last owner's act was recorded.
+        rekeyed: whether the last entry changed the ledger's own key.
     """
 
     size: int = 0
@@ -125,6 +127,7 @@ class State:
     digests: Mapping[BudgetKey, str] = field(default_factory=dict)
     owner_key: str = ""
     approvals: tuple[Approval, ...] = ()
+    rekeyed: bool = False
 
     def digest(self) -> str:
         """SHA-256 that commits to the keys, to every approval in force and to every account."""
@@ -157,7 +160,8 @@ class State:
         Raises:
             LedgerTamperedError: the entry cannot stand here: its figures contradict the account.
         """
-        state, before = replace(self, size=self.size + 1), account
+        rekeyed = isinstance(payload, KeyRotated)
+        state, before = replace(self, size=self.size + 1, rekeyed=rekeyed), account
         if isinstance(payload, Created) != (self.size == 0):
             raise LedgerTamperedError(f"entry {self.size}: a ledger is created once, by entry 0")
         if isinstance(payload, Created):
@@ -199,9 +203,10 @@ class State:
 
         That act is countersigned: the checkpoint over it carries the ledger's own signature.
         """
-        if self.owner_key not in ("", act.owner_key):
+        by = act.old_key if isinstance(act, OwnerKeyChanged) else act.owner_key
+        if self.owner_key not in ("", by):
             raise LedgerTamperedError(
-                f"entry {self.size} is signed by {act.owner_key[:16]}..., not by the owner's key "
+                f"entry {self.size} is signed by {by[:16]}..., not by the owner's key "
                 f"{self.owner_key[:16]}..."
             )
         _check_signature(act, self.origin, self.size)
@@ -216,7 +221,26 @@ class State:
             if act.until < day:
                 raise LedgerTamperedError(f"entry {self.size} approves until a day that was over")
             kept = (*kept, act)
+        elif isinstance(act, OwnerKeyChanged):
+            self._check_change(act)
+            kept = kept if act.keeps else ()
         return replace(state, owner_key=act.owner_key, approvals=kept)
+
+    def _check_change(self, act: OwnerKeyChanged) -> None:
+        """The old key agrees; or the ledger's own key was changed just before.
+
+        The latter nobody can do unseen: peers take part in nothing with a key that they have not
+        pinned anew, so that a thief of the key that serves cannot make itself the owner.
+        """
+        if not self.owner_key or act.owner_key == act.old_key:
+            raise LedgerTamperedError(f"entry {self.size} changes no owner's key to another")
+        if act.old_signature:
+            _check_one(act, act.old_key, act.old_signature, self.origin, self.size)
+        elif not self.rekeyed:
+            raise LedgerTamperedError(
+                f"entry {self.size} changes the owner's key without the old one, and the ledger's "
+                "own key was not changed just before it, as every peer would see"
+            )
 
     def _charged(self, charge: Charge, account: Account | None) -> Account:
         if account is None:
@@ -250,9 +274,12 @@ def _with_budget(payload: Payload, account: Account | None) -> Account | None:
 
 
 def _check_signature(act: OwnersAct, origin: str, index: int) -> None:
+    _check_one(act, act.owner_key, act.signature, origin, index)
+
+
+def _check_one(act: OwnersAct, key: str, signature: str, origin: str, index: int) -> None:
     try:
-        key, signature = bytes.fromhex(act.owner_key), bytes.fromhex(act.signature)
-        verify_signature(key, act.signed_bytes(origin), signature)
+        verify_signature(bytes.fromhex(key), act.signed_bytes(origin), bytes.fromhex(signature))
     except (InvalidSignature, ValueError) as error:
         raise LedgerTamperedError(
             f"entry {index}: the {act.kind} is not signed by the key it names"
