@@ -19,12 +19,13 @@ from privagg.errors import VerificationError
 from privagg.identity import Roster
 from privagg.messages import Header, Opening, Statement, Upload, read_statement
 from privagg.privacy.ledger import BudgetKey, Checkpoint
-from privagg.privacy.ledger.payloads import Charge
+from privagg.privacy.ledger.payloads import Aborted, Charge, OfAttempt, Realised
 from privagg.privacy.plan import TrainingPlan
 from privagg.report.model import Report, RoundReport
 
 Place = tuple[int, int]
 OPENINGS = "opened sums: signed by whom the custody names"
+STOPS = "attempts that this ledger calls stopped"
 UPLOADS = "uploads: signed, of this ledger's charges, with the plan's noise"
 
 
@@ -180,6 +181,39 @@ class SignedRun:
             shares = [r for r in opened if site in r.survivors]
             found = sum(((r.round, r.attempt), site) in self.uploads for r in shares)
             self._say(findings, UPLOADS, len(shares), found, site)
+            if site in self.ledgers:
+                self._say_stops(findings, site)
+
+    def _say_stops(self, findings: Findings, site: str) -> None:
+        """A signed opening overrides what a ledger says of a stop; whoever said so, it was charged.
+
+        The site may never have been shown the opening: its entry quotes what it was told.
+        """
+        mine = [e.payload for e in self.ledgers[site].entries() if isinstance(e.payload, OfAttempt)]
+        of_run = [payload for payload in mine if payload.run == self.report.run]
+        realised = {p.attempt_subject for p in of_run if isinstance(p, Realised)}
+        stops = [
+            payload for payload in of_run
+            if isinstance(payload, Aborted) and payload.attempt_subject not in realised
+        ]  # fmt: skip
+        opened = {place for place, ended in self._rounds.items() if ended.outcome == "opened"}
+        for stop in stops:
+            place, where = (stop.round, stop.attempt), f"round {stop.round}, attempt {stop.attempt}"
+            told = stop.facts.get("claimed_by")
+            said = f"{where}, by the word of {told}" if told else where
+            if place in self.openings:
+                signer = self.openings[place].sender
+                whose = f"{told}, or {site} which quotes it," if told else site
+                findings.contradicted(
+                    STOPS, said,
+                    f"{signer} signed its opening: {whose} does not tell the truth; the charge "
+                    "stands",
+                )  # fmt: skip
+            elif place in opened:
+                findings.undecided(
+                    STOPS, f"{said}; the coordinator recorded that it was opened",
+                    f"the statement that {self.report.opener} signed; the charge stands",
+                )  # fmt: skip
 
     def _say(self, findings: Findings, subject: str, stated: int, signed: int, who: str) -> None:
         if signed:

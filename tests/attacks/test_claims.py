@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privagg.audit import Methods, Verdict
+from privagg.audit.claims import Claim
 from privagg.client.closing import MAX_CLAIM, STOPPED_BY_CLAIM
 from privagg.identity import Roster
 from privagg.messages import (
@@ -21,6 +24,8 @@ from privagg.messages import (
 )
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.server.checkpoints import CheckpointWatch
+from tests.audit.conftest import Evidence, bundle_of
+from tests.report.worlds import World, distributed
 from tests.simulator import NAMES, Simulation
 
 LIBEL = "the records of north are forged; " * 60
@@ -96,6 +101,53 @@ def test_a_second_story_of_the_stop_changes_nothing(tmp_path: Path) -> None:
     answer = simulation.sites["north"].handle(false_stop(simulation))
     assert isinstance(read_message(answer, simulation.roster).header, Acknowledgement)
     assert len(simulation.ledgers["north"]) == before
+
+
+class ToldOtherwise(World):
+    """Leuven's ledger calls round 2 stopped, which the key holder opened with its share in it."""
+
+    facts_of_stop: ClassVar[dict[str, str]] = {}
+
+    def _realise(self, name: str, place: dict[str, Any], survivors: list[str]) -> None:
+        if (name, place["round"]) != ("leuven", 2):
+            super()._realise(name, place, survivors)
+            return
+        stop = {**place, "reason": STOPPED_BY_CLAIM, "facts": self.facts_of_stop}
+        self.sites[name].record("aborted", stop)
+
+
+def of_stops(world: World, methods: Methods) -> Claim:
+    """What `verify` makes of the stop."""
+    made = Evidence(world, bundle_of(world), methods).verify()
+    (claim,) = [c for c in made.claims if c.subject == "attempts that this ledger calls stopped"]
+    assert claim.section == "leuven"
+    return claim
+
+
+@pytest.mark.parametrize("told_by", ["coordinator", ""])
+def test_a_signed_opening_contradicts_the_stop_in_a_sites_ledger(
+    tmp_path: Path, methods: Methods, told_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leuven was lied to, or lies: either way the round was opened and its charge stands."""
+    facts = {"claimed_by": told_by, "claim": "too few answers"} if told_by else {}
+    monkeypatch.setattr(ToldOtherwise, "facts_of_stop", facts)
+    world = ToldOtherwise(tmp_path, distributed(rounds=3)).play()
+    claim = of_stops(world, methods)
+    assert claim.verdict is Verdict.CONTRADICTED
+    assert "key-holder signed its opening" in claim.note
+    assert ("coordinator, or leuven" in claim.note) == bool(told_by)
+    leuven = world.report().sites[2]
+    assert leuven.epsilon_after_run == world.report().sites[0].epsilon_after_run
+
+
+def test_without_the_signed_opening_nobody_is_called_a_liar(
+    tmp_path: Path, methods: Methods
+) -> None:
+    world = ToldOtherwise(tmp_path, distributed(rounds=3))
+    world.open = lambda number, survivors, attempt=1: None  # type: ignore[method-assign]
+    claim = of_stops(world.play(), methods)
+    assert claim.verdict is Verdict.UNDECIDED
+    assert "that key-holder signed" in claim.settle
 
 
 @pytest.mark.parametrize("liars", [2, 20, 60])

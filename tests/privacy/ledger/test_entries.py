@@ -178,6 +178,7 @@ def test_names_with_control_characters_are_refused() -> None:
 def test_the_kinds_are_a_closed_set() -> None:
     assert sorted(KINDS) == [
         *("aborted", "approval", "budget", "charge", "consumed", "created", "key", "opened"),
+        "owner-key",
         *("realised", "released", "restored", "round", "run-finished", "run-started", "tuning"),
         *("upload", "withdrawal"),
     ]
