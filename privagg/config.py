@@ -19,7 +19,7 @@ from privagg.client.training import ClientRule
 from privagg.configdata import AppData, DataSection, ImageData, Section
 from privagg.configfaults import explain
 from privagg.errors import ConfigError
-from privagg.privacy.plan.base import SiteName
+from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.server.optimizers import OptimizerSpec
@@ -192,7 +192,7 @@ class SiteSection(Section):
     labels: str | None = None
     records: int = Field(ge=1)
     weight: int | None = Field(default=None, ge=1)
-    dataset: str = ""
+    dataset: DatasetName = ""
 
 
 class EvaluationSection(Section):

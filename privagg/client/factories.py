@@ -5,8 +5,10 @@ machine. So the module is found as the interpreter would find it, but nothing is
 the packages it lies in; its source is hashed; and only a module whose name and hash the owner's
 approval names is imported.
 
-The hash covers every `.py` file under the module's top package, or the one file where it lies in no
-package. What these files import from elsewhere is installed software and not covered.
+The hash covers every source file under the module's top package, or the one file where it lies in
+no package, and the same of every other local module that these files import by name. Installed
+software is not covered. Approved modules are compiled from their source as it was hashed: a cached
+`.pyc`, a compiled extension or a file that changed in between is not run in its place.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from sysconfig import get_paths
+from types import CodeType, ModuleType
 from typing import Any, Self
 
 from privagg.errors import ApprovalError, ConfigError
@@ -34,6 +39,7 @@ class Factory:
         path: the source file.
         sha256: over the source files, hex.
         files: how many these are.
+        sources: each file's own SHA-256, by its path.
     """
 
     module: str
@@ -41,6 +47,7 @@ class Factory:
     path: Path
     sha256: str
     files: int
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 def look_at(reference: str) -> Factory:
@@ -73,8 +80,10 @@ def look_at(reference: str) -> Factory:
             f"{reference!r} cannot be used: {path} does not itself define {name!r} with def or "
             "class; what is approved must be importable from the file that defines it"
         )
-    files = _sources(first)
-    return Factory(module, name, path, _hash(files), len(files))
+    files = _reached(first)
+    sources = {name: _digest_of(path) for name, path in files.items()}
+    by_path = {str(files[name].resolve()): digest for name, digest in sources.items()}
+    return Factory(module, name, path, _hash(sources), len(files), by_path)
 
 
 def _find(module: str) -> tuple[ModuleSpec, ModuleSpec]:
@@ -105,8 +114,58 @@ def _defined(path: Path) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, kinds)}
 
 
+_INSTALLED = tuple(
+    Path(path).resolve()
+    for kind, path in get_paths().items()
+    if kind in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def _reached(first: ModuleSpec) -> dict[str, Path]:
+    """Name for the hash -> file: a module's sources, and those of local modules they import."""
+    files: dict[str, Path] = {}
+    waiting: list[ModuleSpec] = [first]
+    seen: set[str] = set()
+    while waiting:
+        top = waiting.pop()
+        if top.name in seen:
+            continue
+        seen.add(top.name)
+        for name, path in _sources(top).items():
+            files[f"{top.name}/{name}"] = path
+            for other in _imported(path) - seen - {"privagg"}:
+                found = PathFinder.find_spec(other)
+                if found is not None and _is_local(found):
+                    waiting.append(found)
+    return files
+
+
+def _is_local(spec: ModuleSpec) -> bool:
+    """Whether a module lies beside what is worked on, not where software is installed."""
+    places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+    return any(
+        not any(Path(place).resolve().is_relative_to(folder) for folder in _INSTALLED)
+        for place in places
+    )
+
+
+def _imported(path: Path) -> set[str]:
+    """The top names of the modules that a source file imports by name, wherever in it."""
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (OSError, SyntaxError, ValueError):
+        return set()  # it cannot be imported either
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
 def _sources(top: ModuleSpec) -> dict[str, Path]:
-    """Name for the hash -> file: everything that belongs to the module."""
+    """Name -> file: everything that belongs to the module."""
     folders = top.submodule_search_locations
     if folders is None:
         path = Path(str(top.origin))
@@ -118,15 +177,64 @@ def _sources(top: ModuleSpec) -> dict[str, Path]:
     }
 
 
-def _hash(files: Mapping[str, Path]) -> str:
+def _digest_of(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _hash(sources: Mapping[str, str]) -> str:
     whole = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        try:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    for name, content in sorted(sources.items()):
         whole.update(f"{len(name.encode())} {name} {content}\n".encode())
     return whole.hexdigest()
+
+
+class _AsHashed(SourceFileLoader):
+    """Loads a module from the very source that was hashed, never from a cache beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        source = self.get_data(path)
+        if hashlib.sha256(source).hexdigest() != _ADMITTED.files.get(str(Path(path).resolve())):
+            raise ImportError(f"{path} is not as it was approved", name=fullname, path=path)
+        return self.source_to_code(source, path)
+
+
+class _Admitted(MetaPathFinder):
+    """Finds the modules of approved factories before anything else does."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+        self._folders: set[Path] = set()
+
+    def admit(self, factory: Factory) -> None:
+        """From now on these files are imported as they are, and nothing else beside them."""
+        self.files |= factory.sources
+        self._folders |= {Path(path).parent for path in factory.sources}
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.origin is None or not self._is_beside(spec.origin, path):
+            return None
+        if str(Path(spec.origin).resolve()) in self.files:
+            spec.loader = _AsHashed(fullname, spec.origin)
+        elif _is_local(spec):
+            raise ImportError(f"{spec.origin} is no source that was approved", name=fullname)
+        return spec
+
+    def _is_beside(self, origin: str, path: Sequence[str] | None) -> bool:
+        """Whether it is one of the approved files, or would be imported from their package."""
+        place = Path(origin).resolve()
+        return str(place) in self.files or (path is not None and place.parent in self._folders)
+
+
+_ADMITTED = _Admitted()
 
 
 @dataclass(frozen=True)
@@ -168,7 +276,11 @@ class ApprovedCode:
                 f"approve CONFIG --all-sites; before `privagg deploy` made the party's folder, "
                 f"--trust-code {factory.module}={factory.sha256})"
             )
-        found = importlib.import_module(factory.module)
+        _ADMITTED.admit(factory)
+        try:
+            found = importlib.import_module(factory.module)
+        except ImportError as error:
+            raise ConfigError(f"{reference!r} cannot be imported: {error}") from error
         if Path(str(found.__file__)).resolve() != factory.path.resolve():
             raise ConfigError(
                 f"{factory.module!r} was imported from {found.__file__}, approved is {factory.path}"

@@ -143,6 +143,13 @@ def _require_new_names(place: Place, key: BudgetKey) -> None:
             f"{key.unit!r}; a release for one unit says something about the other too. If a second "
             'budget is right, say why: --overlap-known "..."; nothing was spent'
         )
+    if place.tags is None and place.ledger.keys() and key not in place.ledger.keys():  # noqa: SIM118
+        known = ", ".join(sorted(k.dataset for k in place.ledger.keys()))  # noqa: SIM118
+        raise ApprovalError(
+            f"data set {key.dataset!r} of {place.site!r} is new beside {known}, and privagg does "
+            "not see whether its records are others. If they are, or a second budget is right, "
+            'say why: --overlap-known "..."; nothing was spent'
+        )
     found = place.known.recognise(key.dataset, place.tags or frozenset()).elsewhere
     if found:
         told = _told(found)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import py_compile
 import sys
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.audit.untrusted import check_numbers
 from privagg.cli.training import check, write_demo
-from privagg.client.factories import look_at
+from privagg.client.factories import ApprovedCode, look_at
 from privagg.client.known import KnownRecords, rows_as_bytes
 from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
 from privagg.federation import Federation
 from privagg.messages import Refusal, read_message
 from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.payloads import payload_of
+from privagg.running.approving import Job, Place, Terms, check_place
 from tests.approvals import OWNER, approve_plan, approved
-from tests.simulator import Simulation
+from tests.simulator import ACCOUNTANT, Simulation
 
 MINE = BudgetKey("north", "record")
 MARK = "imported.txt"
@@ -134,6 +139,67 @@ def test_an_approval_that_is_over_or_withdrawn_covers_nothing(tmp_path: Path) ->
         approve_plan(ledger, MINE, simulation.plan.digest, Decimal(9), until="2020-01-01")
 
 
+class Clock:
+    """A machine's clock, which its administrator, or the network, sets."""
+
+    def __init__(self, day: str) -> None:
+        self.day = day
+
+    def __call__(self) -> datetime:
+        return datetime.fromisoformat(f"{self.day}T12:00:00+00:00")
+
+
+def clocked(folder: Path, clock: Clock) -> tuple[Simulation, Ledger]:
+    """A federation whose north has this clock and an approval until the second of March."""
+    simulation = Simulation(folder, dropouts=1)
+    ledger = Ledger.create(
+        folder / "clocked.sqlite", "north", signing_key=simulation.identities["north"].key,
+        accountant=ACCOUNTANT, clock=clock,
+    )  # fmt: skip
+    approve_plan(ledger, MINE, simulation.plan.digest, Decimal(1000), until="2026-03-02")
+    simulation.wire.handlers["north"] = simulation.site("north", ledger=ledger).handle
+    return simulation, ledger
+
+
+def test_an_approval_that_ends_in_the_middle_of_a_run_ends_the_sites_part(tmp_path: Path) -> None:
+    clock = Clock("2026-03-02")
+    simulation, ledger = clocked(tmp_path, clock)
+    assert "north" in simulation.round(1).survivors
+    clock.day = "2026-03-03"
+    outcome = simulation.round(2)
+    assert "ended on 2026-03-02" in outcome.refusals["north"]
+    assert ledger.spent(MINE).charges == 1
+
+
+def test_a_clock_set_back_brings_no_approval_back(tmp_path: Path) -> None:
+    clock = Clock("2026-03-01")
+    simulation, ledger = clocked(tmp_path, clock)
+    clock.day = "2026-03-04"
+    ledger.record("released", {"what": "a letter", "who": "north"})
+    clock.day = "2026-03-02"
+    assert "ended on 2026-03-02" in simulation.round(1).refusals["north"]
+    assert ledger.spent(MINE).charges == 0
+    assert ledger.approvals() == ()
+
+
+@pytest.mark.parametrize("name", ["r\u0456verside", "riverside\u200b", "riverside ", " riverside"])
+def test_no_two_data_sets_look_alike(tmp_path: Path, name: str) -> None:
+    path = demo(tmp_path, ("records = 220", f'records = 220\ndataset = "{name}"'))
+    with pytest.raises(ConfigError, match=r"dataset.*a name takes letters"):
+        Federation.from_toml(path)
+
+
+def test_records_that_privagg_does_not_see_get_no_second_budget_unasked(tmp_path: Path) -> None:
+    """Behind a Flower app a data set is known by its name alone, which the shared file gives."""
+    ledger = Simulation(tmp_path).ledgers["north"]
+    federation = Federation.from_toml(demo(tmp_path))
+    place = Place("riverside", ledger, OWNER, KnownRecords(tmp_path / "x.records"), None)
+    terms = Terms("Dr. Ito", "study", "9999-12-31")
+    with pytest.raises(ApprovalError, match="'riverside' of 'riverside' is new beside north"):
+        check_place(federation, place, Job.of(federation), terms)
+    check_place(federation, place, Job.of(federation), replace(terms, overlaps="other people"))
+
+
 def test_only_the_owners_key_decides_and_only_for_its_own_ledger(tmp_path: Path) -> None:
     simulation = Simulation(tmp_path)
     ledger, other = simulation.ledgers["north"], simulation.ledgers["east"]
@@ -242,6 +308,68 @@ def test_what_a_file_does_not_itself_define_is_no_factory(module: Path, referenc
     with pytest.raises(ConfigError):
         look_at(reference)
     assert "strange_models" not in sys.modules
+
+
+HELPED = CODE.replace("from pathlib", "import strange_helper\nfrom pathlib")
+
+
+def test_another_local_module_that_it_imports_is_part_of_what_is_approved(
+    tmp_path: Path, module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner reads both files; afterwards the one that no configuration names is changed."""
+    monkeypatch.delitem(sys.modules, "strange_helper", raising=False)
+    helper = tmp_path / "strange_helper.py"
+    helper.write_text("factor = 1\n")
+    module.write_text(HELPED.format(mark=str(tmp_path / MARK)))
+    path = demo(tmp_path, ('model = "logistic"', 'model = "strange_models:model"'))
+    approved(Federation.from_toml(path))
+    assert Federation.from_toml(path).plan.dimension == 31
+    (tmp_path / MARK).unlink()
+    for name in ("strange_models", "strange_helper"):
+        del sys.modules[name]
+    helper.write_text("factor = 2\n")
+    with pytest.raises(ApprovalError, match="nothing was imported"):
+        _ = Federation.from_toml(path).plan
+    assert not (tmp_path / MARK).exists()
+
+
+def test_a_cached_pyc_is_not_run_in_place_of_the_source(tmp_path: Path, module: Path) -> None:
+    """Python runs an unchecked .pyc whatever its source says; the owner read the source."""
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"{module.read_text()}\nopen({str(tmp_path / 'pyc')!r}, 'w')\n")
+    cached = Path(cache_from_source(str(module)))
+    py_compile.compile(
+        str(evil), str(cached), dfile=str(module),
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )  # fmt: skip
+    evil.unlink()
+    path = demo(tmp_path, ('model = "logistic"', 'model = "strange_models:model"'))
+    approved(Federation.from_toml(path))
+    assert (tmp_path / MARK).exists()
+    assert not (tmp_path / "pyc").exists()
+
+
+def test_a_file_that_changes_between_its_hash_and_its_import_is_not_run(
+    tmp_path: Path, module: Path
+) -> None:
+    package = tmp_path / "strange_study"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "models.py").write_text(CODE.format(mark=str(tmp_path / MARK)))
+    factory = look_at("strange_study.models:model")
+    changed = "raise SystemExit('ran')\n" + CODE.format(mark=str(tmp_path / MARK))
+    (package / "models.py").write_text(changed)
+    with pytest.raises(ApprovalError, match="nothing was imported"):
+        ApprovedCode.of(factory).load("strange_study.models:model")
+    (package / "models.py").write_text(CODE.format(mark=str(tmp_path / MARK)))
+    ApprovedCode.of(factory).load("strange_study.models:model")
+    late = package / "late.py"
+    late.write_text("raise SystemExit('ran')\n")
+    (package / "models.py").write_text(changed)
+    sys.modules.pop("strange_study.models")
+    for name in ("late", "models"):
+        with pytest.raises(ImportError, match="approved"):
+            importlib.import_module(f"strange_study.{name}")
 
 
 def test_every_caller_in_privagg_says_what_code_may_run() -> None:

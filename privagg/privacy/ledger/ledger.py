@@ -306,7 +306,7 @@ class Ledger(LedgerWriting):
 
     def _require_approved(self, head: log.Head, key: BudgetKey, plan_digest: str) -> None:
         if head.state.owner_key:
-            approved(head.state, head.owner, key, plan_digest, self._today())
+            approved(head.state, head.owner, key, plan_digest, self._day(head))
 
     def _warm_up(self, request: ChargeRequest) -> None:
         """Bound epsilon before the write lock is taken, so that other writers need not wait.

@@ -66,12 +66,14 @@ class Head:
         state: budgets and totals, as digests.
         frontier: of all entries.
         note: the last checkpoint as signed.
+        day: of the last entry, `YYYY-MM-DD`; a clock that shows an earlier one was set back.
     """
 
     owner: str
     state: State
     frontier: Frontier
     note: str
+    day: str = ""
 
     @property
     def size(self) -> int:
@@ -131,7 +133,7 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
     state = State(row.size, origin, named, _digests(connection), owner_key, approvals, rekeyed)
     if state.digest() != entry.state:
         raise LedgerTamperedError("the running totals are not those that the last entry commits to")
-    return Head(owner, state, frontier, note)
+    return Head(owner, state, frontier, note, entry.time[:10])
 
 
 def _approvals(facts: Mapping[str, str]) -> tuple[Approval, ...]:

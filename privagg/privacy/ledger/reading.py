@@ -105,9 +105,10 @@ class LedgerReading:
 
     def approvals(self, day: str | None = None) -> tuple[Approval, ...]:
         """The approvals in force on a day (`YYYY-MM-DD`), today by default; oldest first."""
-        day = day or self._today()
         with self._store.read() as connection:
-            return tuple(a for a in self._head(connection).state.approvals if a.until >= day)
+            head = self._head(connection)
+        day = day or self._day(head)
+        return tuple(a for a in head.state.approvals if a.until >= day)
 
     def require_approval(self, key: BudgetKey, plan_digest: str) -> Approval:
         """The approval under which a plan may use a data set today.
@@ -117,7 +118,11 @@ class LedgerReading:
         """
         with self._store.read() as connection:
             head = self._head(connection)
-        return approved(head.state, head.owner, key, plan_digest, self._today())
+        return approved(head.state, head.owner, key, plan_digest, self._day(head))
+
+    def _day(self, head: log.Head) -> str:
+        """Today; but no day before that of the last entry, whatever a clock says by now."""
+        return max(self._today(), head.day)
 
     def _today(self) -> str:
         return datetime.now(UTC).strftime("%Y-%m-%d")

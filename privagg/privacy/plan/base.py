@@ -40,6 +40,9 @@ _ADDING_AND_OPENING = ("scheme", "scheme_protects", "custody", "strict")
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
+DatasetName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")]
+"""A data set's public name, of ASCII: two that look the same are the same. Empty: the site's."""
+
 
 class SiteTerms(BaseModel):
     """One institution's public facts, as everybody agreed to them.
@@ -54,7 +57,7 @@ class SiteTerms(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: SiteName
-    dataset: str = ""
+    dataset: DatasetName = ""
     records: int = Field(ge=1, le=10**9)
     weight: int = Field(default=1, ge=1, le=10**9)
 
