@@ -325,6 +325,7 @@ class Federation:
         budget: Decimal | None = None,
         without_guarantee: bool = False,
         overlaps: str = "",
+        runs: int | None = None,
         owner: Ed25519PrivateKey | None = None,
     ) -> dict[str, Approval]:
         """Approve the configured job, a run or a search, for sites whose ledgers lie here.
@@ -340,6 +341,8 @@ class Federation:
             budget: what a data set may spend over all jobs; the configuration's by default.
             without_guarantee: an infinite budget is meant.
             overlaps: why it is right that records count under two names; by default they may not.
+            runs: how many runs of the job's plans, all together; by default any number that the
+                budget has room for until the last day.
             owner: the owner's key, where it is not kept in `owner_key_path`.
 
         Returns:
@@ -352,7 +355,7 @@ class Federation:
         """
         names = tuple(sites or (site.name for site in self.config.sites))
         last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
-        terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps)
+        terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps, runs)
         self.trust(self.factories())
         job = Job.of(self)
         places = [self._place(self._section(name), owner) for name in names]
@@ -434,7 +437,7 @@ class Federation:
                 ledger = Ledger.open(self.ledger_path(name))
                 ledger.require_approval(self.budget_key(name), self.plan.digest)
             except ApprovalError as error:
-                raise self._unapproved(name, "no approval in force names it") from error
+                raise self._unapproved(name, "none in force covers one more run of it") from error
 
     def require_approved_records(self) -> None:
         """Refuse to go on with other records than those that each site's owner approved.

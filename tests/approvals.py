@@ -52,12 +52,14 @@ def approve_plan(
     until: str = FOR_EVER,
     who: str = "officer",
     acted_for: Sequence[str] = (),
+    runs: int | None = None,
 ) -> Approval:
     """One owner's approval of a plan, with a budget, in a ledger that stands alone."""
     act = sign_approval(
         owner, ledger.origin, who=who, why="a test", until=until, job="plan",
         plans=[plan_digest], total=Decimal(0), dataset=key.dataset, unit=key.unit, epsilon=budget,
         delta=delta, code=[], acted_for=list(acted_for), overlaps="",
+        runs=runs,
     )  # fmt: skip
     ledger.decide(act)
     return act

@@ -56,6 +56,10 @@ def approve(
     until: Annotated[
         str | None, typer.Option(metavar="DAY", help="Last day, 2026-12-31; by default 90 days.")
     ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many runs at most; else any number within the budget."),
+    ] = None,
     who: Annotated[
         str | None, typer.Option(help="Who decides; by default who is logged in.")
     ] = None,
@@ -93,7 +97,9 @@ def approve(
 
       privagg approve my.toml --all-sites --withdraw
     """
-    words = _Words(who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes)
+    words = _Words(
+        who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs
+    )
     if party is not None:
         if config or site or all_sites or deployment:
             raise ConfigError("--party names one party's folder; give it alone")
@@ -126,6 +132,7 @@ class _Words:
     overlaps: str
     without_guarantee: bool
     yes: bool
+    runs: int | None
 
 
 def login() -> str:
@@ -184,7 +191,7 @@ def _here(
     acts = federation.approve(
         who=words.who, why=_purpose(federation, words), sites=names, until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee,
-        overlaps=words.overlaps, owner=key,
+        overlaps=words.overlaps, runs=words.runs, owner=key,
     )  # fmt: skip
     until = next(iter(acts.values())).until
     console.console().print(
@@ -240,12 +247,14 @@ def _show(federation: Federation, job: Job, names: Iterable[str], words: _Words)
 
     out, plan, privacy = console.console(), job.plans[0], federation.config.privacy
     delta = delta_text(plan.delta)
-    what = "one run" if job.kind == "plan" else f"a search of {len(job.plans)} runs"
+    what = "a run" if job.kind == "plan" else f"a search of {len(job.plans)} runs"
+    often = "any number, as far as the budget reaches" if words.runs is None else f"{words.runs}"
     console.heading(out, f"To be approved for {federation.config.federation.name}: {what}")
     noise = f"{plan.noise_multiplier.normalize():f}"
     pairs = [
         ("a run is", f"{plan.rounds} rounds, {plan.mode}, noise multiplier {noise}; hidden is one "
          f"{plan.unit.value}"),
+        ("how many runs", often),
         ("who opens", plan.custody.plainly),
         ("for", _purpose(federation, words)),
         ("decided by", words.who),
@@ -303,6 +312,7 @@ def _in_folders(
         list(zip(places, federations, strict=True)),
         who=words.who, why=_purpose(federations[0], words), until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee, overlaps=words.overlaps,
+        runs=words.runs,
     )  # fmt: skip
     console.console().print(
         f"approved for {', '.join(done) or 'nobody: these parties need no approval'}; nothing was "

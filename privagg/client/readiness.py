@@ -7,8 +7,8 @@ from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.plan import TrainingPlan
 
 
-def budget_problem(ledger: Ledger, plan: TrainingPlan, site: str) -> str:
-    """Why a site cannot take part in a whole job; empty where it can.
+def budget_problem(ledger: Ledger, plan: TrainingPlan, site: str, run: str) -> str:
+    """Why a site cannot take part in the whole of a run; empty where it can.
 
     Either no approval of the owner covers the plan, or the data set's budget has no room for it.
 
@@ -17,7 +17,7 @@ def budget_problem(ledger: Ledger, plan: TrainingPlan, site: str) -> str:
     """
     key = BudgetKey(plan.site(site).dataset, plan.unit.value)
     try:
-        ledger.require_approval(key, plan.digest)
+        ledger.require_approval(key, plan.digest, run)
     except ApprovalError as error:
         return str(error)
     projection = ledger.project(key, plan.total_committed(site))

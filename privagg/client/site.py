@@ -237,7 +237,7 @@ class Site:
         # A job that goes on, or whose ledgers alone are still asked for, is in the budget already.
         if header.round > 1 or not self._randomness.secure or self.ledger.was_charged(header.run):
             return ""
-        return budget_problem(self.ledger, self._plan, self.identity.name)
+        return budget_problem(self.ledger, self._plan, self.identity.name, header.run)
 
     def _export(self, header: LedgerRequest) -> bytes:
         """The whole ledger, public facts only; the run's stored uploads are needed no more."""
@@ -299,7 +299,9 @@ class Site:
         if self.identity.name not in cohort:
             raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
         self._closing.require_asked(header)
-        self._require_recognised(self.ledger.require_approval(self._budget_key, self._plan.digest))
+        self._require_recognised(
+            self.ledger.require_approval(self._budget_key, self._plan.digest, header.run)
+        )
 
     def require_approved_records(self) -> None:
         """Refuse to serve on other records than an approval in force was given for.

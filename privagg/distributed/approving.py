@@ -70,12 +70,13 @@ def approve_in_folders(
     budget: Decimal | None = None,
     without_guarantee: bool = False,
     overlaps: str = "",
+    runs: int | None = None,
 ) -> dict[str, Approval]:
     """Approve the pinned plan in each folder; at a party without records, the code alone.
 
     Args:
         places: folders, with the federation of each; several only where one person acts for all.
-        who, why, until, budget, without_guarantee, overlaps: as for `Federation.approve`.
+        who, why, until, budget, without_guarantee, overlaps, runs: as for `Federation.approve`.
 
     Returns:
         The approval of each party that has something to approve.
@@ -84,7 +85,7 @@ def approve_in_folders(
         ApprovalError, BudgetExceededError: as `Federation.approve`; nothing was written.
     """
     last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
-    terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps)
+    terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps, runs)
     sites = {
         place.name: (_site_place(place, federation), federation, Job.of(federation))
         for place, federation in places

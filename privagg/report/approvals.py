@@ -34,6 +34,7 @@ def approvals_of(
     in_force: dict[str, Approval] = {}
     signers: set[str] = set()
     unvouched: set[str] = set()
+    used: dict[str, set[str]] = {}
     found: dict[str, Approval] = {}
     for entry in entries:
         payload, day = entry.payload, entry.time[:10]
@@ -48,9 +49,16 @@ def approvals_of(
         elif isinstance(payload, OwnerKeyChanged):
             in_force = in_force if payload.keeps else {}
             unvouched |= set() if payload.old_signature else {payload.owner_key}
-        elif isinstance(payload, Charge) and (payload.run, payload.key) == (run, key):
-            covering = [a for a in in_force.values() if a.covers(key, plan_digest, day)]
-            found |= {a.name: a for a in covering[-1:]}
+        elif isinstance(payload, Charge):
+            standing = [
+                a for a in in_force.values()
+                if a.covers(payload.key, payload.plan_digest, day)
+                and a.has_room(used.get(a.name, ()), payload.run)
+            ]  # fmt: skip
+            for covering in standing[-1:]:
+                used[covering.name] = {*used.get(covering.name, ()), payload.run}
+                if (payload.run, payload.key, payload.plan_digest) == (run, key, plan_digest):
+                    found[covering.name] = covering
     return tuple(
         OwnersApproval(
             who=a.who, why=a.why, until=a.until, acted_for=a.acted_for, owner_key=a.owner_key,

@@ -43,6 +43,8 @@ class Terms:
         epsilon: budget over all jobs; the configuration's where it is None.
         without_guarantee: an infinite budget is meant.
         overlaps: why it is right that records count under another name too; empty: they may not.
+        runs: how many runs of the job's plans, all together; None: any number that the budget has
+            room for.
     """
 
     who: str
@@ -51,6 +53,7 @@ class Terms:
     epsilon: Decimal | None = None
     without_guarantee: bool = False
     overlaps: str = ""
+    runs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,7 @@ def approve_place(
         code=code_facts(job.code),
         acted_for=list(acted_for),
         overlaps=terms.overlaps,
+        runs=terms.runs,
     )
     if place.tags is not None:
         place.known.remember(key.dataset, place.tags)

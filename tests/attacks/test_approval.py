@@ -24,7 +24,8 @@ from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamper
 from privagg.federation import Federation
 from privagg.messages import Refusal, read_message
 from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
-from privagg.privacy.ledger.payloads import payload_of
+from privagg.privacy.ledger.log import read_account
+from privagg.privacy.ledger.payloads import Charge, payload_of
 from privagg.running.approving import Job, Place, Terms, check_place
 from tests.approvals import OWNER, approve_plan, approved
 from tests.simulator import ACCOUNTANT, Simulation
@@ -137,6 +138,50 @@ def test_an_approval_that_is_over_or_withdrawn_covers_nothing(tmp_path: Path) ->
     assert ledger.spent(MINE).charges == 0
     with pytest.raises(LedgerError, match="a day that was over"):
         approve_plan(ledger, MINE, simulation.plan.digest, Decimal(9), until="2020-01-01")
+
+
+def test_an_approval_of_one_run_is_not_used_for_another(tmp_path: Path) -> None:
+    """The same plan again, within the budget and before the last day; in one run it goes on."""
+    simulation = Simulation(tmp_path, dropouts=1)
+    ledger = Ledger.create(
+        tmp_path / "once.sqlite", "north", signing_key=simulation.identities["north"].key,
+        accountant=ACCOUNTANT,
+    )  # fmt: skip
+    approve_plan(ledger, MINE, simulation.plan.digest, Decimal(1000), runs=1)
+    simulation.wire.handlers["north"] = simulation.site("north", ledger=ledger).handle
+    for number in (1, 2):
+        assert "north" in simulation.round(number).survivors
+    simulation.begin("run-2")
+    assert "was for 1 run," in simulation.round(1).refusals["north"]
+    assert ledger.spent(MINE).charges == 2
+    with ledger._writing() as (connection, head):  # whoever stole the serving key forgets the use
+        free = replace(head, state=replace(head.state, used={}))
+        (last,) = [e.payload for e in ledger.entries() if e.kind == "charge"][-1:]
+        assert isinstance(last, Charge)
+        more = last.model_copy(update={"run": "run-2", "epsilon_before": last.epsilon_after})
+        account = read_account(connection, head, MINE)
+        ledger._append(connection, free, more, account=account)
+    with pytest.raises(LedgerTamperedError, match="no approval of the owner covers"):
+        replayed = Replay()
+        for entry in ledger.entries():
+            replayed.add(entry.body())
+
+
+def test_a_number_of_runs_is_kept_to_by_the_command_line_and_in_copies(tmp_path: Path) -> None:
+    federation = Federation.from_toml(demo(tmp_path))
+    federation.approve(who="Dr. Ito", why="study", runs=1)
+    federation.run()
+    with pytest.raises(ApprovalError, match="covers one more run"):
+        federation.run()
+    ledger = federation.open_ledger("riverside")
+    ledger.backup(tmp_path / "copy")
+    again = Ledger.restore(
+        tmp_path / "copy", tmp_path / "again.sqlite",
+        signing_key=federation.identity("riverside").key, who="x", why="x", checkpoints=[],
+    )  # fmt: skip
+    for held in (ledger, again):
+        with pytest.raises(ApprovalError, match="was for 1 run,"):
+            held.require_approval(federation.budget_key("riverside"), federation.plan.digest)
 
 
 class Clock:

@@ -80,17 +80,24 @@ def public_hex(key: Ed25519PrivateKey) -> str:
     return raw.hex()
 
 
-def approved(state: State, owner: str, key: BudgetKey, plan_digest: str, day: str) -> Approval:
-    """The approval that covers a plan's charge to a budget on a day.
+def approved(
+    state: State, owner: str, key: BudgetKey, plan_digest: str, day: str, run: str | None
+) -> Approval:
+    """The approval that covers a plan's charge by a run, or a fresh one, to a budget on a day.
 
     Raises:
         ApprovalError: none does; the text says only what is public.
     """
-    found = state.covering(key, plan_digest, day)
+    found = state.covering(key, plan_digest, day, run)
     if found is not None:
         return found
-    ended = [a.until for a in state.approvals if key == a.key and plan_digest in a.plans]
-    why = f"the approval ended on {max(ended)}" if ended else "no approval in force names it"
+    named = [a for a in state.approvals if key == a.key and plan_digest in a.plans]
+    used = [a.runs for a in named if a.until >= day]
+    why = "no approval in force names it"
+    if used:
+        why = f"the approval was for {used[-1]} run{'s' if used[-1] != 1 else ''}, which there were"
+    elif named:
+        why = f"the approval ended on {max(a.until for a in named)}"
     raise ApprovalError(
         f"the owner of {owner!r} has not approved plan {plan_digest[:16]}... for data set "
         f"{key.dataset!r} (unit {key.unit}): {why}. Nothing was spent; the owner approves with: "

@@ -281,7 +281,7 @@ class Ledger(LedgerWriting):
                         "fresh sampling or noise needs a new attempt"
                     )
                 return log.receipt_for(connection, head, earlier)
-            self._require_approved(head, request.key, request.plan_digest)
+            self._require_approved(head, request)
             account = _required(log.read_account(connection, head, request.key), request.key)
             projection = self._projection(account, request.event)
             if not projection.fits:
@@ -304,9 +304,10 @@ class Ledger(LedgerWriting):
                 path=tuple(step.hex() for step in added.path),
             )
 
-    def _require_approved(self, head: log.Head, key: BudgetKey, plan_digest: str) -> None:
+    def _require_approved(self, head: log.Head, request: ChargeRequest) -> None:
         if head.state.owner_key:
-            approved(head.state, head.owner, key, plan_digest, self._day(head))
+            plan, day = request.plan_digest, self._day(head)
+            approved(head.state, head.owner, request.key, plan, day, request.run)
 
     def _warm_up(self, request: ChargeRequest) -> None:
         """Bound epsilon before the write lock is taken, so that other writers need not wait.

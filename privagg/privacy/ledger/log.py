@@ -130,7 +130,10 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
     approvals = _approvals(facts)
     owner_key = facts.get("owner_key", "")
     rekeyed = isinstance(entry.payload, KeyRotated)
-    state = State(row.size, origin, named, _digests(connection), owner_key, approvals, rekeyed)
+    used = _used(facts)
+    state = State(
+        row.size, origin, named, _digests(connection), owner_key, approvals, used, rekeyed
+    )
     if state.digest() != entry.state:
         raise LedgerTamperedError("the running totals are not those that the last entry commits to")
     return Head(owner, state, frontier, note, entry.time[:10])
@@ -144,6 +147,16 @@ def _approvals(facts: Mapping[str, str]) -> tuple[Approval, ...]:
         return tuple(Approval.model_validate(row) for row in rows)
     except (ValueError, TypeError) as error:
         raise LedgerTamperedError(f"the stored approvals cannot be read: {error}") from error
+
+
+def _used(facts: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Which runs numbered approvals were used for, as stored; the state's digest covers it."""
+    stored = facts.get("approved_runs", "{}").encode("utf-8", "surrogatepass")
+    try:
+        rows = canonical.loads(stored, what="the approved runs")
+        return {str(name): tuple(map(str, runs)) for name, runs in rows.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LedgerTamperedError(f"the stored runs cannot be read: {error}") from error
 
 
 def append(

@@ -7,7 +7,7 @@ stood, so that a stranger can replay the rules on them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -164,6 +164,8 @@ class Approval(OwnersAct):
         code: modules that may be imported for it.
         acted_for: parties for whom one person acted at once, on one machine; else empty.
         overlaps: why it is right that records count under two names; empty where none do.
+        runs: how many runs of these plans may be charged, all together; None: any number that the
+            budget has room for.
     """
 
     kind: ClassVar[str] = "approval"
@@ -179,6 +181,14 @@ class Approval(OwnersAct):
     code: Annotated[tuple[Code, ...], Field(max_length=1000)]
     acted_for: Annotated[tuple[Name, ...], Field(max_length=10000)]
     overlaps: Text
+    runs: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Payload.to_json`; one without a number of runs is written as it always was."""
+        value = super().to_json()
+        if self.runs is None:
+            del value["runs"]
+        return value
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -202,6 +212,10 @@ class Approval(OwnersAct):
     def covers(self, key: BudgetKey, plan_digest: str, day: str) -> bool:
         """Whether a charge of this plan to this budget is approved on a day (`YYYY-MM-DD`)."""
         return key == self.key and plan_digest in self.plans and day <= self.until
+
+    def has_room(self, used: Collection[str], run: str | None) -> bool:
+        """Whether a run (a fresh one where None) may be charged beside those that were."""
+        return self.runs is None or run in used or len(used) < self.runs
 
 
 class Withdrawal(OwnersAct):

@@ -110,15 +110,17 @@ class LedgerReading:
         day = day or self._day(head)
         return tuple(a for a in head.state.approvals if a.until >= day)
 
-    def require_approval(self, key: BudgetKey, plan_digest: str) -> Approval:
-        """The approval under which a plan may use a data set today.
+    def require_approval(
+        self, key: BudgetKey, plan_digest: str, run: str | None = None
+    ) -> Approval:
+        """The approval under which a run of a plan, or a fresh one, may use a data set today.
 
         Raises:
-            ApprovalError: there is none, or it is over or withdrawn.
+            ApprovalError: there is none, or it is over, withdrawn or used up.
         """
         with self._store.read() as connection:
             head = self._head(connection)
-        return approved(head.state, head.owner, key, plan_digest, self._day(head))
+        return approved(head.state, head.owner, key, plan_digest, self._day(head), run)
 
     def _day(self, head: log.Head) -> str:
         """Today; but no day before that of the last entry, whatever a clock says by now."""

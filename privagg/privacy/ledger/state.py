@@ -118,6 +118,7 @@ class State:
         owner_key: hex of the key that owner's acts are signed with; empty where none is pinned,
             and then whoever holds the ledger's key sets budgets.
         approvals: in force: neither withdrawn, nor over when the last owner's act was recorded.
+        used: approval -> the runs that it was used for, where it allows a number of them.
         rekeyed: whether the last entry changed the ledger's own key.
     """
 
@@ -127,6 +128,7 @@ class State:
     digests: Mapping[BudgetKey, str] = field(default_factory=dict)
     owner_key: str = ""
     approvals: tuple[Approval, ...] = ()
+    used: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rekeyed: bool = False
 
     def digest(self) -> str:
@@ -136,16 +138,34 @@ class State:
         return canonical.digest(facts | self.owner_rows())
 
     def owner_rows(self) -> dict[str, str]:
-        """Owner's key and approvals as a ledger stores them; empty where no key is pinned."""
+        """Owner's key and approvals as a ledger stores them; empty where no key is pinned.
+
+        The runs that numbered approvals were used for stay, also once these are over.
+        """
         if not self.owner_key:
             return {}
         approvals = canonical.dumps([approval.to_json() for approval in self.approvals])
-        return {"owner_key": self.owner_key, "approvals": approvals.decode("ascii")}
+        rows = {"owner_key": self.owner_key, "approvals": approvals.decode("ascii")}
+        if self.used:
+            runs = canonical.dumps({name: list(runs) for name, runs in self.used.items()})
+            rows["approved_runs"] = runs.decode("ascii")
+        return rows
 
-    def covering(self, key: BudgetKey, plan_digest: str, day: str) -> Approval | None:
-        """The approval under which a plan may be charged to a budget on a day."""
-        found = (a for a in reversed(self.approvals) if a.covers(key, plan_digest, day))
+    def covering(
+        self, key: BudgetKey, plan_digest: str, day: str, run: str | None
+    ) -> Approval | None:
+        """The approval under which a run, or a fresh one, may be charged to a budget on a day."""
+        found = (
+            a for a in reversed(self.approvals)
+            if a.covers(key, plan_digest, day) and a.has_room(self.used.get(a.name, ()), run)
+        )  # fmt: skip
         return next(found, None)
+
+    def _with_use(self, approval: Approval, run: str) -> State:
+        before = self.used.get(approval.name, ())
+        if approval.runs is None or run in before:
+            return self
+        return replace(self, used={**self.used, approval.name: (*before, run)})
 
     def apply(
         self, payload: Payload, account: Account | None, day: str
@@ -188,11 +208,8 @@ class State:
             account = _with_budget(payload, account)
         elif isinstance(payload, Charge):
             account = self._charged(payload, account)
-            if self.owner_key and self.covering(payload.key, payload.plan_digest, day) is None:
-                raise LedgerTamperedError(
-                    f"entry {self.size} charges {payload.key} on {day}, and no approval of the "
-                    f"owner covers plan {payload.plan_digest[:16]}..."
-                )
+            if self.owner_key:
+                state = self._approved(state, payload, day)
         if account is not None and account is not before:
             digests = {**self.digests, account.key: canonical.digest(account.to_json())}
             state = replace(state, digests=digests)
@@ -241,6 +258,15 @@ class State:
                 f"entry {self.size} changes the owner's key without the old one, and the ledger's "
                 "own key was not changed just before it, as every peer would see"
             )
+
+    def _approved(self, state: State, charge: Charge, day: str) -> State:
+        approval = self.covering(charge.key, charge.plan_digest, day, charge.run)
+        if approval is None:
+            raise LedgerTamperedError(
+                f"entry {self.size} charges {charge.key} on {day}, and no approval of the owner "
+                f"covers plan {charge.plan_digest[:16]}... for run {charge.run!r}"
+            )
+        return state._with_use(approval, charge.run)
 
     def _charged(self, charge: Charge, account: Account | None) -> Account:
         if account is None:
