@@ -92,20 +92,28 @@ class KnownRecords:
         A record that was remembered under its own name was looked at then, and is not told again.
         """
         with closing(self._open()) as connection:
-            strange = tags - _of(connection, dataset)
-            rows = connection.execute("SELECT DISTINCT dataset FROM known")
-            names = sorted(name for (name,) in rows if name != dataset)
-            found = [
-                Overlap(name, _share(strange, len(tags), _of(connection, name))) for name in names
-            ]
-        elsewhere = tuple(overlap for overlap in found if overlap.share >= RECOGNISED_SHARE)
-        return Recognised(len(strange) / len(tags) if tags else 0.0, elsewhere)
+            return _recognised(connection, dataset, tags)
 
-    def remember(self, dataset: str, tags: Tags) -> None:
-        """Remember these records under a name, beside what is known under it."""
+    def remember(self, dataset: str, tags: Tags, *, overlapping: bool = False) -> Recognised:
+        """Remember these records under a name, unless some count under another one already.
+
+        Looking and remembering are one step: of two that happen at once, one sees the other.
+
+        Args:
+            dataset, tags: as for `recognise`.
+            overlapping: remember them also where they count elsewhere.
+
+        Returns:
+            What was known before; nothing was remembered where some count elsewhere, unless they
+            may.
+        """
         with closing(self._open()) as connection, connection:
-            rows = [(dataset, tag) for tag in tags]
-            connection.executemany("INSERT OR IGNORE INTO known VALUES (?, ?)", rows)
+            connection.execute("BEGIN IMMEDIATE")
+            found = _recognised(connection, dataset, tags)
+            if overlapping or not found.elsewhere:
+                rows = [(dataset, tag) for tag in tags]
+                connection.executemany("INSERT OR IGNORE INTO known VALUES (?, ?)", rows)
+        return found
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -125,6 +133,15 @@ class KnownRecords:
         except (OSError, sqlite3.Error) as error:
             raise DataError(f"the memory of records {self.path} cannot be used: {error}") from error
         return connection
+
+
+def _recognised(connection: sqlite3.Connection, dataset: str, tags: Tags) -> Recognised:
+    strange = tags - _of(connection, dataset)
+    rows = connection.execute("SELECT DISTINCT dataset FROM known").fetchall()
+    others = ((name, _of(connection, name)) for name in sorted(n for (n,) in rows if n != dataset))
+    found = [Overlap(name, _share(strange, len(tags), known)) for name, known in others]
+    elsewhere = tuple(overlap for overlap in found if overlap.share >= RECOGNISED_SHARE)
+    return Recognised(len(strange) / len(tags) if tags else 0.0, elsewhere)
 
 
 def _of(connection: sqlite3.Connection, dataset: str) -> set[bytes]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.client.factories import Factory
-from privagg.client.known import RECOGNISED_SHARE, KnownRecords, Overlap, Tags
+from privagg.client.known import RECOGNISED_SHARE, KnownRecords, Overlap, Recognised, Tags
 from privagg.errors import ApprovalError, DataError
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
@@ -153,15 +153,18 @@ def _require_new_names(place: Place, key: BudgetKey) -> None:
             "not see whether its records are others. If they are, or a second budget is right, "
             'say why: --overlap-known "..."; nothing was spent'
         )
-    found = place.known.recognise(key.dataset, place.tags or frozenset()).elsewhere
-    if found:
-        told = _told(found)
-        raise ApprovalError(
-            f"records of data set {key.dataset!r} of {place.site!r} count already under {told}, "
-            "each with a budget of its own, so that what is known of a person would add up "
-            "unseen. Have the configuration call it by that name (dataset = ...), or say why a "
-            'second budget is right: --overlap-known "..."; nothing was spent'
-        )
+    found = place.known.recognise(key.dataset, place.tags or frozenset())
+    if found.elsewhere:
+        raise _known_elsewhere(place.site, key, found)
+
+
+def _known_elsewhere(site: str, key: BudgetKey, found: Recognised) -> ApprovalError:
+    return ApprovalError(
+        f"records of data set {key.dataset!r} of {site!r} count already under "
+        f"{_told(found.elsewhere)}, each with a budget of its own, so that what is known of a "
+        "person would add up unseen. Have the configuration call it by that name (dataset = ...), "
+        'or say why a second budget is right: --overlap-known "..."; nothing was spent'
+    )
 
 
 def _told(found: Iterable[Overlap]) -> str:
@@ -236,7 +239,9 @@ def approve_place(
         runs=terms.runs,
     )
     if place.tags is not None:
-        place.known.remember(key.dataset, place.tags)
+        found = place.known.remember(key.dataset, place.tags, overlapping=bool(terms.overlaps))
+        if found.elsewhere and not terms.overlaps:
+            raise _known_elsewhere(place.site, key, found)
     place.ledger.decide(act)
     return act
 

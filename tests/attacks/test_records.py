@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from privagg.distributed.folders import open_party
 from privagg.errors import ApprovalError, DataError
 from privagg.federation import Federation
 from privagg.messages import Refusal, read_message
-from privagg.privacy.ledger import Approval, Ledger
+from privagg.privacy.ledger import Approval, Ledger, sign_approval
+from privagg.running import approving
 from tests.approvals import approved, approved_trial
 from tests.attacks.test_approval import demo
 from tests.distributed.heart import make_deployment, write_federation
@@ -84,6 +86,27 @@ def test_records_of_another_data_set_put_in_its_place_are_told_by_its_name(tmp_p
     with pytest.raises(DataError, match="count already under 'riverside'"):
         Federation.from_toml(second).run()
     assert charges(second, "riverside") == 0
+
+
+def test_of_two_names_approved_at_the_same_time_one_is_told_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes look before either of them has remembered anything."""
+    first = Federation.from_toml(demo(tmp_path))
+    renamed = ("records = 220", 'records = 220\ndataset = "study-2"')
+    second = Federation.from_toml(demo(tmp_path, renamed))
+    signed, others = sign_approval, [first]
+
+    def in_between(*key: Any, **says: Any) -> Approval:
+        if others:
+            others.pop().approve(who="Dr. Mori", why="study 1")
+        return signed(*key, **says)
+
+    monkeypatch.setattr(approving, "sign_approval", in_between)
+    with pytest.raises(ApprovalError, match="count already under 'riverside'"):
+        second.approve(who="Dr. Ito", why="study 2")
+    ledger = Ledger.open(first.ledger_path("riverside"))
+    assert [key.dataset for key in ledger.keys()] == ["riverside"]  # noqa: SIM118
 
 
 def test_the_same_object_under_another_name_is_recognised(tmp_path: Path) -> None:
