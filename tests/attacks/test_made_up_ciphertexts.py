@@ -111,7 +111,7 @@ def test_one_opening_tells_a_dishonest_site_the_key_of_its_run(
     assert isinstance(parameters, BfvParameters)
     assert (parameters.chain.ring_degree, parameters.fields) == (RING, 1)
     ((row, prime),) = c1_rows(parameters)
-    bits, height = parameters.field_layout.bits, simulation.plan.upload_bound // 2
+    bits, height = parameters.field_layout.bits, simulation.plan.upload_bound * 3 // 4
 
     def change(words: Words) -> None:
         unit = prime / 2 ** (bits - GUARD_BITS)
