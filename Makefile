@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant contained sensitivity understated empirical nightly lock sbom peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant contained sensitivity understated empirical nightly hostile kills lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,9 +62,17 @@ understated: $(VENV)/.ready  ## where dp-accounting and Opacus lie below the pro
 empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' own code
 	$(BIN)/python -m tests.benchmarks.empirical --json out/empirical.json
 
-nightly: $(VENV)/.ready test empirical accountant contained understated  ## hours: tests, and long hostile input
-	PRIVAGG_FUZZ=300000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 40000 \
+FUZZ ?= 300000
+KILLS ?= 200
+
+nightly: $(VENV)/.ready test hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
+
+hostile: $(VENV)/.ready  ## FUZZ (300,000) hostile inputs against every parser and the aggregator
+	PRIVAGG_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 40000 \
 		tests/server/test_fuzz.py tests/server/test_parsers.py
+
+kills: $(VENV)/.ready  ## a ledger under 8 writers that are killed KILLS (200) times, here and on PostgreSQL
+	$(BIN)/python -m tests.benchmarks.ledger --kills $(KILLS) --json out/ledger.json
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
