@@ -21,7 +21,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from privagg.deployment.cards import join_address, split_address
 from privagg.deployment.layout import (
@@ -145,13 +145,7 @@ class FlowerFolder:
                 f"{path} is missing: {self.party.root.name} has not joined yet; once everybody's "
                 f"cards are here: privagg deploy join {self.party.root} *.card"
             ) from error
-        except (
-            OSError,
-            UnicodeDecodeError,
-            tomllib.TOMLDecodeError,
-            RecursionError,
-            ValidationError,
-        ) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot use {path}: {error}") from error
 
     def set(self, settings: FlowerFile) -> None:

@@ -283,12 +283,12 @@ def _read(path: Path, model: type[_Model]) -> _Model:
         raise ConfigError(
             f"{path} is missing; every party's folder holds one (see `privagg deploy --help`)"
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in details["loc"]) or "the file"
         raise ConfigError(f"{path}: {place}: {details['msg']}") from error
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: also 5,000 digits
+        raise ConfigError(f"cannot read {path}: {error}") from error
 
 
 def toml_text(values: Mapping[str, Any]) -> str:

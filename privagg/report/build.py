@@ -173,7 +173,12 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
 
 def _plan_of(facts: Mapping[str, Any]) -> TrainingPlan:
     stored = facts["plan"]
-    plan = load_plan(json.loads(stored) if isinstance(stored, str) else stored)
+    try:
+        plan = load_plan(json.loads(stored) if isinstance(stored, str) else stored)
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(
+            f"the coordinator's ledger holds a plan that is no JSON: {error}"
+        ) from error
     if plan.digest != facts["plan_digest"]:
         raise LedgerError(
             f"the coordinator's ledger holds a plan with digest {plan.digest} and calls it "
