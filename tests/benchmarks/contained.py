@@ -26,7 +26,6 @@ from typing import Any
 
 from privagg.errors import CertificationError
 from privagg.privacy.certified import Mechanism, epsilon_interval
-from privagg.privacy.certified.balls import lower_end
 from tests.benchmarks.tables import show, write_json
 from tests.privacy.certified.quadrature import two_sided
 
@@ -69,7 +68,7 @@ def measure(kind: str, drawn: random.Random) -> dict[str, Any]:
 
 
 def _truth(rate: Fraction, noise: Fraction, rounds: int, epsilon: Fraction) -> Fraction:
-    return max(map(lower_end, two_sided(rate, noise, rounds, epsilon)))
+    return max(two_sided(rate, noise, rounds, epsilon))
 
 
 def _between(drawn: random.Random, low: float, high: float) -> float:

@@ -32,8 +32,8 @@ def real(value: Fraction | int | str) -> arb:
 
 def two_sided(
     rate: Fraction, noise: Fraction, rounds: int, epsilon: Fraction, *, reach: float = 13.0
-) -> tuple[arb, arb]:
-    """Return delta(eps) in the directions (remove, add).
+) -> tuple[Fraction, Fraction]:
+    """Return delta(eps) in the directions (remove, add), as the big floats' exact values.
 
     Args:
         reach: how far from both modes is integrated; 13 is enough for delta above 1e-30.
@@ -41,7 +41,7 @@ def two_sided(
     with ctx.workprec(BITS):
         round_ = _Rounds(rate, noise, rounds, reach)
         level = real(epsilon).exp()
-        return round_.remove(rounds, level).mid(), round_.add(rounds, level).mid()
+        return _exact(round_.remove(rounds, level)), _exact(round_.add(rounds, level))
 
 
 class _Rounds:
@@ -99,6 +99,11 @@ class _Rounds:
                     u = middle + half * node
                     total += (half * weight * (-u * u / 2).exp() * term(u)).mid()
         return total / (2 * arb.pi()).sqrt()
+
+
+def _exact(value: arb) -> Fraction:
+    mantissa, exponent = value.mid().man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
 def _normal(x: arb) -> arb:
