@@ -174,11 +174,10 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
 def _plan_of(facts: Mapping[str, Any]) -> TrainingPlan:
     stored = facts["plan"]
     try:
-        plan = load_plan(json.loads(stored) if isinstance(stored, str) else stored)
+        told = json.loads(stored) if isinstance(stored, str) else stored
     except (ValueError, RecursionError) as error:
-        raise LedgerError(
-            f"the coordinator's ledger holds a plan that is no JSON: {error}"
-        ) from error
+        raise LedgerError(f"the coordinator's ledger holds no plan: {error}") from error
+    plan = load_plan(told)
     if plan.digest != facts["plan_digest"]:
         raise LedgerError(
             f"the coordinator's ledger holds a plan with digest {plan.digest} and calls it "
