@@ -172,6 +172,7 @@ class ClientPlan(TrainingPlan):
             custody=self.custody,
             protects=self.hides,
             strict=self.strict,
+            version=self.version,
         )
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:

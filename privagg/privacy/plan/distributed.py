@@ -152,7 +152,7 @@ class DistributedPlan(TrainingPlan):
             custody=self.custody,
             protects=self.hides,
             strict=self.strict,
-            in_slots=self.version > 1,
+            version=self.version,
         )
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:

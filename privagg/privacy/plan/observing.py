@@ -23,9 +23,14 @@ ONE_UNIT = {
 HONEST_SITE = "the site itself runs the plan as it stands"
 UNBROKEN = "the encryption is unbroken (computational)"
 HONEST_ENCRYPTION = (
+    "no contributor sends a ciphertext that is made up or made from others' ciphertexts (it could "
+    "put digits of the key into the opened sum, or cancel other contributions)"
+)
+HONEST_ENCRYPTION_1 = (
     "no colluding contributor sends a ciphertext that is made up or made from others' ciphertexts "
     "(it could reveal the key or cancel other contributions)"
 )
+"""What plans of version 1 say, which holds too little: one site needs no one else for it."""
 HONEST_ADDER = "the aggregator adds honestly (strict mode removes this)"
 CSPRNG = "the operating system's random generator is sound"
 UNTIMED = (
@@ -70,7 +75,7 @@ def shared_noise_observers(
     custody: Custody,
     protects: bool,
     strict: bool,
-    in_slots: bool = False,
+    version: int,
 ) -> tuple[Observer, ...]:
     """One row for every observer and every number of colluding sites.
 
@@ -81,9 +86,10 @@ def shared_noise_observers(
         custody: who can open sums.
         protects: False for the plaintext oracle, under which the aggregator reads single uploads.
         strict: whether the key holder adds again.
-        in_slots: whether sampled records are placed in a public number of random slots.
+        version: of the plan; from 2 on sampled records lie in a public number of random slots.
     """
-    always = _always(unit, in_slots=in_slots)
+    always = _always(unit, in_slots=version > 1)
+    honest = HONEST_ENCRYPTION if version > 1 else HONEST_ENCRYPTION_1
     adder = () if strict or not protects else (HONEST_ADDER,)
     single = event_of_shares(1)
     rows: list[Observer] = []
@@ -103,7 +109,7 @@ def shared_noise_observers(
         if reads_single:
             row("aggregator", k, "this site's own upload in the clear", single)
         else:
-            extra = (*attested, UNBROKEN, HONEST_ENCRYPTION, *adder)
+            extra = (*attested, UNBROKEN, honest, *adder)
             row("aggregator", k, f"ciphertexts and {sees}", event, *extra)
         if custody is Custody.AUTHORITY:
             if strict:  # every upload comes along, and the key holder can decrypt each
