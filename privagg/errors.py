@@ -120,6 +120,10 @@ class KeyMismatchError(SchemeError):
     """A tensor, message or request names another key than the one pinned."""
 
 
+class KeyErasedError(SchemeError):
+    """The key of a run is gone, as was promised: nothing is opened under it any more."""
+
+
 class CiphertextError(SchemeError):
     """Ciphertext bytes are malformed, out of range or of other parameters."""
 

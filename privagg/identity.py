@@ -6,6 +6,8 @@ never because the message says so.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -206,6 +208,12 @@ class Roster:
     def of(cls, *identities: Identity) -> Roster:
         """A roster of these identities' public keys."""
         return cls({identity.name: identity.public_hex for identity in identities})
+
+    def federation_digest(self, *, coordinator: str, opener: str) -> str:
+        """SHA-256 (hex) over who is who: every identity key, who coordinates and who opens."""
+        facts = {"keys": dict(self.keys), "coordinator": coordinator, "opener": opener}
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(b"privagg/federation/1\0" + text.encode()).hexdigest()
 
     def verify(self, name: str, message: bytes, signature: bytes) -> None:
         """Check that `name`'s pinned key signed `message`.

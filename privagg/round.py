@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
-from privagg.errors import OpeningRefusedError, PrivaggError
+from privagg.errors import KeyErasedError, OpeningRefusedError, PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Acknowledgement,
@@ -35,6 +35,7 @@ from privagg.messages import (
     read_message,
 )
 from privagg.privacy.plan import ClientPlan, TrainingPlan
+from privagg.secure.keystatement import RunKey
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.server.aggregator import Aggregator, RoundTerms
 from privagg.server.checkpoints import CheckpointWatch
@@ -58,8 +59,8 @@ class Job:
         run: identifier of the run.
         plan: the agreed plan.
         scheme: the secure aggregation scheme.
-        parameters: its public parameters, the key's public facts included.
-        key_id: SHA-256 (hex) of the encryption key.
+        key: the run's key, as its holder stated it.
+        key_gone: why nothing is opened under it any more; empty where it is.
         identity: the coordinator's own.
         roster: pinned identity keys of sites and key holder.
         opener: the party that answers opening requests.
@@ -69,12 +70,24 @@ class Job:
     run: str
     plan: TrainingPlan
     scheme: Scheme
-    parameters: Parameters
-    key_id: str
+    key: RunKey
     identity: Identity
     roster: Roster
     opener: str
     watch: CheckpointWatch
+    key_gone: str = ""
+    keyed: set[str] = field(default_factory=set)
+    """Sites known to have the run's key, as they uploaded under it."""
+
+    @property
+    def parameters(self) -> Parameters:
+        """The scheme's public parameters, the key's public facts included."""
+        return self.key.parameters
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 (hex) of the encryption key."""
+        return self.key.key_id
 
     def cohort(self) -> tuple[str, ...]:
         """The sites asked in a round: all, or `cohort_size` drawn uniformly by the OS CSPRNG."""
@@ -201,12 +214,18 @@ def run_round(
 
     Returns:
         The outcome; a round that the plan's rule stops is an outcome, not an error.
+
+    Raises:
+        KeyErasedError: nothing would be opened; no site was asked.
     """
+    if job.key_gone:
+        raise KeyErasedError(job.key_gone)
     result = RoundOutcome(round_number, attempt, cohort or job.cohort())
     if journal is not None:
         journal.begun(result)
     with result.timed("round"):
         terms = job.terms(round_number, attempt, result.cohort)
+        _hand_out_key(job, transport, result)
         _call_the_roll(job, transport, result)
         aggregator = Aggregator(terms, job.parameters, job.roster, job.watch)
         _collect(job, transport, aggregator, parameters, result, settings or {})
@@ -227,6 +246,13 @@ def run_round(
 def one_line(text: str) -> str:
     """Another party's words as ledgers, logs and terminals take them: nothing but printed signs."""
     return "".join(sign if sign.isprintable() else " " for sign in text)[:MAX_REASON]
+
+
+def _hand_out_key(job: Job, transport: Transport, result: RoundOutcome) -> None:
+    """Have the statement of the run's key come before the round to every site that may lack it."""
+    lacking = [site for site in result.cohort if site not in job.keyed]
+    transport.post(dict.fromkeys(lacking, job.key.frame))
+    result.bytes_down = {site: len(job.key.frame) * (site in lacking) for site in result.cohort}
 
 
 def _call_the_roll(job: Job, transport: Transport, result: RoundOutcome) -> None:
@@ -304,7 +330,7 @@ def _collect(
     )
     payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
-    result.bytes_down = dict.fromkeys(result.cohort, len(start))
+    result.bytes_down = {site: size + len(start) for site, size in result.bytes_down.items()}
     result.exchanges += 1
     for reply in transport.exchange(dict.fromkeys(result.cohort, start)):
         _hear(job, replace(reply, data=None))
@@ -314,10 +340,11 @@ def _collect(
         result.bytes_up[reply.party] = len(reply.data)
         with result.timed("add"):
             try:
-                aggregator.receive(reply.data, sender=reply.party)
+                job.keyed.add(aggregator.receive(reply.data, sender=reply.party))
             except PrivaggError as error:
                 result.refuse(reply.party, f"{type(error).__name__}: {error}")
                 job.watch.doubt(reply.party)
+                job.keyed.discard(reply.party)
 
 
 def _open(

@@ -61,9 +61,10 @@ class Outbox:
         self._waiting: dict[str, list[bytes]] = {}
 
     def post(self, frames: Mapping[str, bytes]) -> None:
-        """Keep each party's frame for its next exchange."""
+        """Keep each party's frame for its next exchange; one that waits already is kept once."""
         for party, frame in frames.items():
-            self._waiting[party] = [*self._waiting.get(party, ()), frame][-MAX_POSTED:]
+            before = [other for other in self._waiting.get(party, ()) if other != frame]
+            self._waiting[party] = [*before, frame][-MAX_POSTED:]
 
     def load(self, party: str, frame: bytes) -> list[bytes]:
         """What to send: everything that waits for the party, then `frame`."""

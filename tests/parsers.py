@@ -203,7 +203,7 @@ def _files() -> dict[str, Parser]:
     north = Identity.generate("north")
     folder.pin(
         PinsFile(
-            plan_digest="ab" * 32, configuration="cd" * 32, key_id="ef" * 32,
+            plan_digest="ab" * 32, configuration="cd" * 32,
             roster={"north": north.public_hex},
         )
     )  # fmt: skip

@@ -23,11 +23,15 @@ from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerChec
 from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, RoundOutcome, run_round
+from privagg.running.keying import key_of_run
 from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.secure.keystatement import KeyTerms, RunKey
+from privagg.secure.opening import DecryptionKey
 from privagg.secure.registry import scheme
+from privagg.secure.scheme import Parameters, Scheme
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Reply
-from tests.approvals import approve_plan
+from tests.approvals import FOR_EVER, approve_plan
 
 NAMES = ("north", "east", "south", "west")
 DIMENSION = 5
@@ -45,6 +49,21 @@ class KnownLearner:
     def contribution(self, parameters: Any, randomness: Any, place: Any) -> NDArray[np.int64]:
         self.calls += 1
         return self.values.copy()
+
+
+class Watched:
+    """A scheme whose keys a story can see."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        self._scheme = scheme
+        self.made: list[DecryptionKey] = []
+
+    def generate_key(self, parameters: Parameters) -> DecryptionKey:
+        self.made.append(self._scheme.generate_key(parameters))
+        return self.made[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheme, name)
 
 
 @dataclass
@@ -96,9 +115,13 @@ class Simulation:
             **plan,
         }
         self.plan = kind.model_validate(facts)
-        self.scheme = scheme(scheme_name)
+        self.watched = Watched(scheme(scheme_name))
+        self.scheme: Scheme = self.watched  # type: ignore[assignment]
         requirement = requirement_of(self.plan, security_bits=128)
-        self.key = self.scheme.generate_key(self.scheme.choose_parameters(requirement))
+        self.parameters = self.scheme.choose_parameters(requirement)
+        self.day = "2026-11-27"
+        self.until = FOR_EVER
+        self.keys: dict[str, tuple[RunKey, str]] = {}
         self.identities = {n: Identity.generate(n) for n in (*NAMES, "coordinator", "key-holder")}
         self.roster = Roster.of(*self.identities.values())
         self.learners = {
@@ -109,18 +132,47 @@ class Simulation:
         self.sites = {name: self.site(name) for name in NAMES}
         self.key_holder = self.make_key_holder()
         self.keeper = CheckpointKeeper.open(folder / "kept.sqlite")
-        self.begin("run-1")
         self.wire = Wire(
             {
                 **{name: site.handle for name, site in self.sites.items()},
                 "key-holder": lambda data: self.key_holder.handle(data),
             }
         )
+        self.begin("run-1")
 
     def begin(self, run: str) -> None:
-        """Begin a run: what the coordinator knows now is what it kept durably."""
+        """Begin a run, or go on with it: what the coordinator knows now is what it kept durably.
+
+        Every site takes the run's key at once, so that a story may speak to one alone.
+        """
         self.run = run
         self.watch = CheckpointWatch(self.keeper, self.roster)
+        identity = self.identities["coordinator"]
+        self.keys[run] = key_of_run(self.terms, run, identity, self.wire)
+        self.wire.seen["key-holder"].pop()  # what a story looks at begins after this
+        self.wire.post(dict.fromkeys(NAMES, self.run_key.frame))
+
+    @property
+    def run_key(self) -> RunKey:
+        """The present run's key, as it was stated."""
+        return self.keys[self.run][0]
+
+    @property
+    def key(self) -> DecryptionKey:
+        """The present run's secret."""
+        found = {key.encryption_key.key_id: key for key in self.watched.made}
+        return found[self.run_key.key_id]
+
+    @property
+    def terms(self) -> KeyTerms:
+        return KeyTerms(
+            roster=self.roster,
+            coordinator="coordinator",
+            opener="key-holder",
+            plan_digest=self.plan.digest,
+            scheme=self.scheme,
+            parameters=self.parameters,
+        )
 
     def _budget_key(self, name: str) -> BudgetKey:
         return BudgetKey(name, self.plan.unit.value)
@@ -140,7 +192,6 @@ class Simulation:
             roster=self.roster,
             coordinator="coordinator",
             plan_digest=self.plan.digest,
-            key_id=self.key.encryption_key.key_id,
             opener="key-holder",
         )
         facts: dict[str, Any] = {
@@ -148,7 +199,8 @@ class Simulation:
             "pins": pins,
             "plan": self.plan,
             "learner": self.learners[name],
-            "key": self.key.encryption_key,
+            "scheme": self.scheme,
+            "parameters": self.parameters,
             "ledger": self.ledgers[name],
             "randomness": SystemRandomness(),
             **changes,
@@ -166,7 +218,10 @@ class Simulation:
         )
         return KeyHolder(
             identity=self.identities["key-holder"],
-            key=self.key,
+            scheme=self.scheme,
+            parameters=self.parameters,
+            until=lambda: self.until,
+            today=lambda: self.day,
             rule=rule,
             roster=self.roster,
             aggregator="coordinator",
@@ -182,8 +237,8 @@ class Simulation:
             run=self.run,
             plan=self.plan,
             scheme=self.scheme,
-            parameters=self.key.encryption_key.parameters,
-            key_id=self.key.encryption_key.key_id,
+            key=self.run_key,
+            key_gone=self.keys[self.run][1],
             identity=self.identities["coordinator"],
             roster=self.roster,
             opener="key-holder",

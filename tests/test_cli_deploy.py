@@ -71,8 +71,6 @@ def test_a_trial_has_every_party_with_secrets_of_its_own(root: Path) -> None:
     for name in PARTIES:
         folder = folder_at(trial / name)
         assert set(folder.party.pins().roster) == set(PARTIES)
-        assert folder.party.encryption_key.exists()
-        assert folder.party.decryption_key.exists() == (name == "key-holder")
         assert (trial / f"{name}.card").exists()
     ports = {folder_at(trial / name).settings().port for name in PARTIES}
     assert len(ports) == len(PARTIES)
@@ -101,14 +99,10 @@ def test_a_party_makes_its_folder_and_card_and_joins(
     assert "privagg deploy join riverside" in err
     assert folder_at(Path("riverside")).party.party().data == str(root / "mine.csv")
     cards = [f"trial/{name}.card" for name in PARTIES if name != "riverside"]
-    code, _, err = call("join", "riverside", "riverside.card", *cards)
-    assert code == 2
-    assert "encryption.key is missing" in err
-    key = "trial/key-holder/encryption.key"
-    code, _, err = call("join", "riverside", *cards, "--encryption-key", key)
+    code, _, err = call("join", "riverside", *cards)
     assert code == 2
     assert "cards are missing: riverside" in err
-    words = ("join", "riverside", "riverside.card", *cards, "--encryption-key", key)
+    words = ("join", "riverside", "riverside.card", *cards)
     code, _, err = call(*words, "--expect", "0000 1111")
     assert code == 2
     assert "not the expected one" in err

@@ -61,9 +61,7 @@ class Hospitals:
         federation = Federation.from_toml(config)
         self.plan = federation.plan
         agreement = Agreement.of(federation.config, config, self.plan, federation.opener)
-        self.trial = make_trial(
-            folder / "parties", config, agreement, federation.scheme, federation.parameters
-        )
+        self.trial = make_trial(folder / "parties", config, agreement)
         approved_trial(self.trial)
         monkeypatch.syspath_prepend(str(EXAMPLE))
         monkeypatch.setenv("PRIVAGG_PARTY", str(self.trial.coordinator.party.root))

@@ -48,6 +48,7 @@ def rewrite(simulation: Simulation, name: str, *, entries: int) -> None:
     for _ in range(entries - 1):
         approve_plan(ledger, BudgetKey(name, "record"), simulation.plan.digest, Decimal(1000))
     simulation.wire.handlers[name] = simulation.site(name, ledger=ledger).handle
+    simulation.wire.post({name: simulation.run_key.frame})
 
 
 class BlindWatch(CheckpointWatch):
@@ -299,7 +300,7 @@ def split(simulation: Simulation) -> None:
             simulation.begin("run-2")
             assert simulation.round(1).survivors == NAMES
             simulation.run, simulation.watch = "run-1", first
-        simulation.wire.handlers["east"] = inner.handle
+            simulation.wire.handlers["east"] = inner.handle
         return inner.handle(data)
 
     simulation.wire.handlers["east"] = overlapping

@@ -4,7 +4,7 @@ README.txt                 what this is and how to check it
 attestation.intoto.json    digests of all other files, signed by the coordinator
 report.json                the report
 schema.json                its JSON Schema
-statements.jsonl.gz        what sites signed of their uploads and the key holder of its openings
+statements.jsonl.gz        what sites signed of their uploads, the key holder of key and openings
 ledgers/<party>.jsonl      each party's ledger: entries as hashed, and signed checkpoints
 """
 
@@ -41,8 +41,8 @@ The evidence of one federated training run with privagg.
 
   report.json               what was trained, what it cost, and against whom that holds
   schema.json               the report's JSON Schema
-  statements.jsonl.gz       what each site signed of its uploads, and the key holder of its
-                            openings, without the encrypted numbers themselves
+  statements.jsonl.gz       what each site signed of its uploads, and the key holder of its key and
+                            its openings, without the encrypted numbers themselves
   ledgers/*.jsonl           every party's privacy ledger: a line for each entry, exactly the bytes
                             that were hashed, then a signed checkpoint for each size of the log
   attestation.intoto.json   SHA-256 of each file (in-toto statement, DSSE envelope, Ed25519)

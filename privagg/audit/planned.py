@@ -186,11 +186,6 @@ def check_security(findings: Findings, report: Report) -> None:
     if known is not None and scheme.security_bits not in known:
         findings.contradicted("security level is one of the scheme's", stated,
                        f"the scheme's levels are {', '.join(map(str, known))}")  # fmt: skip
-    elif scheme.protects:
-        findings.attested(
-            "parameters and key of the scheme", f"{stated}, key {scheme.key_id[:16]}",
-            by="coordinator", settle="the key holder's signed statement of its key and parameters",
-        )  # fmt: skip
 
 
 def _levels(scheme: str) -> tuple[int, ...] | None:

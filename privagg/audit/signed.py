@@ -1,29 +1,42 @@
 """What sites and key holder signed in a run, held against record, plan, scheme and ledgers.
 
-The key holder's statement shows whose uploads an opened sum holds. A site's shows which charge in
-its ledger the upload belongs to, and what it says of its noise. The payloads are not here: that the
-encrypted numbers are what a site says is its own word.
+The key holder's statements show which key it made for the run, and whose uploads an opened sum
+holds. A site's shows which charge in its ledger the upload belongs to, and what it says of its
+noise. The payloads are not here: that the encrypted numbers are what a site says is its own word.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from privagg.audit.bundle import COORDINATOR
 from privagg.audit.claims import Findings
 from privagg.audit.planned import SECURE_GENERATORS
 from privagg.audit.replayed import ReplayedLedger
 from privagg.client.closing import noise_text
 from privagg.errors import VerificationError
 from privagg.identity import Roster
-from privagg.messages import Header, Opening, Statement, Upload, read_statement
+from privagg.messages import Header, KeyStatement, Opening, Statement, Upload, read_statement
 from privagg.privacy.ledger import BudgetKey, Checkpoint
-from privagg.privacy.ledger.payloads import Aborted, Charge, OfAttempt, Realised
+from privagg.privacy.ledger.payloads import (
+    Aborted,
+    Charge,
+    OfAttempt,
+    Realised,
+    RunKeyTaken,
+    RunStarted,
+)
 from privagg.privacy.plan import TrainingPlan
 from privagg.report.model import Report, RoundReport
 
 Place = tuple[int, int]
+KEY = "parameters and key of the scheme"
+TAKEN = "one key in this run, taken before its first charge"
 OPENINGS = "opened sums: signed by whom the custody names"
 STOPS = "attempts that this ledger calls stopped"
 UPLOADS = "uploads: signed, of this ledger's charges, with the plan's noise"
@@ -42,6 +55,7 @@ class SignedRun:
     report: Report
     plan: TrainingPlan
     ledgers: Mapping[str, ReplayedLedger]
+    key: KeyStatement | None = None
     openings: dict[Place, Opening] = field(default_factory=dict)
     uploads: dict[tuple[Place, str], Upload] = field(default_factory=dict)
 
@@ -67,16 +81,51 @@ class SignedRun:
             MessageError, UnknownPartyError, SignatureError: as `read_statement`.
         """
         for statement in statements:
-            if statement.kind not in (Upload.kind, Opening.kind):
+            if statement.kind not in (Upload.kind, Opening.kind, KeyStatement.kind):
                 raise VerificationError(
                     f"a statement of kind {statement.kind} does not belong here"
                 )
             header = read_statement(statement, self._roster)
+            if isinstance(header, KeyStatement):
+                self._take_key(header)
+                continue
             self._check_place(header)
             if isinstance(header, Opening):
                 self._take_opening(header)
             elif isinstance(header, Upload):
                 self._take_upload(header)
+
+    def _take_key(self, stated: KeyStatement) -> None:
+        """The key holder's one statement of the run's key, against record, plan and roster."""
+        who, scheme = stated.sender, self.report.scheme
+        if self.key is not None:
+            raise VerificationError(f"{who!r} signed a second statement of the run's key")
+        if who != self.report.opener:
+            raise VerificationError(f"{who!r} stated the key, the opener is {self.report.opener!r}")
+        federation = self._roster.federation_digest(
+            coordinator=COORDINATOR, opener=self.report.opener
+        )
+        facts = (
+            ("run", stated.run, self.report.run),
+            ("plan", stated.plan_digest, self.plan.digest),
+            ("federation", stated.federation_digest, federation),
+            ("parameters", stated.parameters_fingerprint, fingerprint_of(self._parameters())),
+            ("key", stated.key_id, scheme.key_id),
+        )
+        for name, said, recorded in facts:
+            if said != recorded:
+                raise VerificationError(
+                    f"{who!r} stated a key for {name} {said[:64]}, the record says {recorded[:64]}"
+                )
+        self.key = stated
+
+    def _parameters(self) -> Mapping[str, Any]:
+        """The scheme's parameters as the coordinator recorded them when the run began."""
+        for entry in self.ledgers[COORDINATOR].entries() if COORDINATOR in self.ledgers else ():
+            if isinstance(entry.payload, RunStarted) and entry.payload.run == self.report.run:
+                found = entry.payload.facts.get("scheme", {}).get("parameters", {})
+                return dict(found)
+        raise VerificationError("no record of the run says what the scheme's parameters are")
 
     def _check_place(self, header: Header) -> None:
         place = (header.round, header.attempt)
@@ -173,6 +222,7 @@ class SignedRun:
     def report_on(self, findings: Findings) -> None:
         """Say what the statements prove, and what is left to somebody's word."""
         opened = [r for r in self.report.rounds if r.outcome == "opened"]
+        self._report_on_key(findings)
         findings.section = "run"
         signed = sum((r.round, r.attempt) in self.openings for r in opened)
         self._say(findings, OPENINGS, len(opened), signed, f"{self.report.opener}")
@@ -215,6 +265,48 @@ class SignedRun:
                     f"the statement that {self.report.opener} signed; the charge stands",
                 )  # fmt: skip
 
+    def _report_on_key(self, findings: Findings) -> None:
+        findings.section = "run"
+        scheme, opener = self.report.scheme, self.report.opener
+        stated = f"{scheme.name}, {scheme.security_bits} bits, key {scheme.key_id[:16]}"
+        if self.key is not None:
+            findings.check(
+                KEY, stated, f"key {self.key.key_id[:16]} signed by {opener} for this run", True,
+                f"{opener} opens nothing under it after {self.key.until}", compared=5,
+            )  # fmt: skip
+        elif scheme.protects:
+            findings.attested(
+                KEY, stated, by="coordinator",
+                settle="the key holder's signed statement of its key and parameters",
+            )  # fmt: skip
+        for site in self.plan.names:
+            findings.section = site
+            if site in self.ledgers:
+                self._report_on_taken(findings, site)
+
+    def _report_on_taken(self, findings: Findings, site: str) -> None:
+        """A site's ledger takes one key a run, as replaying it has shown; here, which and when."""
+        entries = self.ledgers[site].entries()
+        taken = next(
+            ((e.index, e.payload) for e in entries
+             if isinstance(e.payload, RunKeyTaken) and e.payload.run == self.report.run), None,
+        )  # fmt: skip
+        first = min(
+            (i for (name, _, _), (i, _) in self._charges.items() if name == site), default=None
+        )
+        stated = f"key {self.report.scheme.key_id[:16]}"
+        if taken is not None:
+            index, key = taken
+            holds = (key.key_id, key.holder) == (self.report.scheme.key_id, self.report.opener)
+            findings.check(
+                TAKEN, stated, f"key {key.key_id[:16]} of {key.holder} by entry {index}",
+                holds and (first is None or index < first), compared=3,
+            )  # fmt: skip
+        elif first is not None:
+            findings.attested(
+                TAKEN, stated, by=site, settle="its ledger names no key; newer versions record it"
+            )
+
     def _say(self, findings: Findings, subject: str, stated: int, signed: int, who: str) -> None:
         if signed:
             findings.check(subject, f"{stated} recorded", f"{signed} signed by {who}", True,
@@ -224,6 +316,12 @@ class SignedRun:
                 subject, f"{stated - signed} of {stated} without a statement", by="coordinator",
                 settle=f"the statements that {who} signed",
             )  # fmt: skip
+
+
+def fingerprint_of(parameters: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a scheme's parameters as recorded: `Parameters.fingerprint` of the same."""
+    text = json.dumps(dict(parameters), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_opened_once(findings: Findings, rounds: Iterable[RoundReport]) -> None:

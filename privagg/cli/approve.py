@@ -82,6 +82,8 @@ def approve(
 ) -> None:
     """Approve a plan, or all candidates of a search: without it no site takes part in anything.
 
+    In a deployment a key holder of its own approves too: else it makes no keys and opens nothing.
+
     Shows what the job does and costs, and asks. What is approved is signed with the owner's key
     and stands in the site's ledger: plans, data set, budget, code with its hash, for what and
     until when. Spends nothing. A key that is encrypted asks for its passphrase, or takes it from

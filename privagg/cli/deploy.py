@@ -77,10 +77,9 @@ def party(
 ) -> None:
     """Make a party's folder with secrets of its own, and its public card.
 
-    Run it where the party lives; what is there already is kept. The key holder makes the
-    encryption key here; its `encryption.key` is public and goes out with its card. The owner's key,
-    owner.pem, signs approvals alone: no process that serves reads it, so keep it elsewhere if you
-    can.
+    Run it where the party lives; what is there already is kept. No encryption key is made or handed
+    round: whoever opens makes one for each run, under its identity key. The owner's key, owner.pem,
+    signs approvals alone: no process that serves reads it, so keep it elsewhere if you can.
 
     [bold]Examples[/bold]
 
@@ -89,7 +88,6 @@ def party(
       privagg deploy party coordinator my.toml --superlink fl.example.org:9092
     """
     from privagg.deployment.joining import card_of, make_party
-    from privagg.deployment.keys import make_key
 
     root = folder or Path(name)
     federation, agreement = _agreed(config, root, trust_code)
@@ -102,17 +100,12 @@ def party(
     )  # fmt: skip
     if trust_code:
         _write_trust([made.party], federation)
-    key_id = None
-    if name == agreement.opener:
-        key_id = make_key(made.party, federation.scheme, federation.parameters)
-    card = card_of(made, agreement, key_id)
+    card = card_of(made, agreement)
     path = root.parent / f"{name}.card"
     card.write(path, made.party.identity())
     out = console.console()
     pairs = [("folder", f"{root}/ (secret: keep it on this machine, and back it up)")]
     pairs.append(("card", f"{path} (public: give it to every other party)"))
-    if key_id is not None:
-        pairs.append(("key", f"{made.party.encryption_key} (public: give it out with the card)"))
     console.facts(out, pairs)
     console.note(
         f"next, once everybody's cards are here: privagg deploy join {root} *.card; then the owner "
@@ -129,10 +122,6 @@ def _from_folder(path: str, root: Path) -> str:
 def join(
     folder: Folder,
     cards: Annotated[list[Path], typer.Argument(metavar="CARD...", help="Everybody's cards.")],
-    encryption_key: Annotated[
-        Path | None,
-        typer.Option(help="The opener's encryption.key; needed by everybody but the opener."),
-    ] = None,
     expect: Annotated[
         str | None, typer.Option(metavar="CODE", help="Go on only if the fingerprint is this one.")
     ] = None,
@@ -153,36 +142,22 @@ def join(
 
     [bold]Example[/bold]
 
-      privagg deploy join riverside *.card --encryption-key encryption.key
+      privagg deploy join riverside *.card
     """
-    from privagg.deployment import joining, keys
+    from privagg.deployment import joining
     from privagg.deployment.cards import Card, fingerprint, same_fingerprint
 
     held = _folder(folder)
-    federation, agreement = _agreed(held.party.federation_file, folder)
+    _, agreement = _agreed(held.party.federation_file, folder)
     read = [Card.read(path) for path in cards]
     if expect is not None and not same_fingerprint(expect, fingerprint(read)):
         raise DeploymentError(
             f"the cards' fingerprint is {fingerprint(read)}, not the expected one; nothing was "
             "changed. Compare the cards with the other parties, one by one"
         )
-    if encryption_key is not None:
-        key_id = next((c.key_id for c in read if c.party == agreement.opener), None)
-        keys.take_key(
-            held.party, federation.scheme, federation.parameters, _bytes(encryption_key),
-            key_id or "",
-        )  # fmt: skip
-    keys.read_key_id(held.party, federation.scheme, federation.parameters)
     made = joining.join(held, agreement, read, listen=listen, port=port, replace=replace)
     _print_cards(made)
     console.note("read the fingerprint out in a call with all parties; it is the same everywhere")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _print_cards(made: Any) -> None:
@@ -311,7 +286,7 @@ def trial(
 
     require_flower()
     federation, agreement = _agreed(config, folder, trust_code)
-    made = make_trial(folder, config, agreement, federation.scheme, federation.parameters)
+    made = make_trial(folder, config, agreement)
     if trust_code:
         _write_trust([party.party for party in made.parties.values()], federation)
     console.facts(

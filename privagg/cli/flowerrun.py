@@ -93,7 +93,7 @@ def _own_trial(federation: Federation, config: Path) -> Any:
     folder = _trial_folder(federation)
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.note(f"all parties on this machine, for trying out: {folder}")
-    return make_trial(folder, config, agreement, federation.scheme, federation.parameters)
+    return make_trial(folder, config, agreement)
 
 
 def _same_configuration(folder: FlowerFolder, config: Path) -> None:

@@ -123,10 +123,12 @@ class Closing:
         opening = read_statement(close.opening, self._pins.roster)
         if not isinstance(opening, Opening) or opening.place != close.place:
             raise SignatureError("the opening's statement is for another round")
+        # Of a run that it took no part in, a site may have no key; then it has no share in the sum.
+        taken = self._ledger.run_key(close.run)
         if (
             opening.sender != self._pins.opener
             or opening.plan_digest != self._pins.plan_digest
-            or opening.key_id != self._pins.key_id
+            or (taken is not None and opening.key_id != taken.key_id)
         ):
             raise SignatureError(
                 f"the statement of {opening.sender!r} is not one of {self._pins.opener!r} for "

@@ -1,9 +1,9 @@
 """A site: a message handler that owns its data, its ledger and its secrets. Bytes in, bytes out.
 
-Nothing is believed because a message says it: the coordinator's key, the plan's digest and the
-encryption key are pinned here. The order is fixed: check everything that can be checked, charge the
-ledger, and only with the receipt in hand train, add noise, encrypt. What was sent is stored first,
-so that a resend is the same bytes and free.
+Nothing is believed because a message says it: everybody's identity keys and the plan's digest are
+pinned here, and the key of a run counts by its holder's signature. The order is fixed: check
+everything that can be checked, charge the ledger, and only with the receipt in hand train, add
+noise, encrypt. What was sent is stored first, so that a resend is the same bytes and free.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from privagg.client.closing import Closing, noise_text
 from privagg.client.readiness import budget_problem
+from privagg.client.runkeys import RunKeys
 from privagg.digest import tree_digest
 from privagg.errors import (
     ApprovalError,
     BudgetExceededError,
     CohortError,
     DataError,
+    KeyErasedError,
     KeyMismatchError,
     LedgerTamperedError,
     MessageError,
@@ -40,6 +42,8 @@ from privagg.messages import (
     Challenge,
     ConsistencyProof,
     Header,
+    KeyRequest,
+    KeyStatement,
     LedgerExport,
     LedgerRequest,
     Message,
@@ -59,7 +63,8 @@ from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness
 from privagg.secure.contributors import bitmap_of
 from privagg.secure.keyholder import KeyHolder
-from privagg.secure.scheme import EncryptionKey
+from privagg.secure.keystatement import KeyTerms, RunKey
+from privagg.secure.scheme import Parameters, Scheme
 from privagg.secure.wire import EncryptedTensor
 
 IntVector = NDArray[np.int64]
@@ -94,15 +99,13 @@ class Pins:
         roster: identity keys of everybody it hears from.
         coordinator: the only party that may start and close rounds.
         plan_digest: the only plan it takes part in.
-        key_id: the only encryption key it encrypts under.
-        opener: the only party whose word counts on what was opened.
+        opener: the only party whose word counts on the key of a run and on what was opened.
     """
 
     roster: Roster
     coordinator: str
     opener: str
     plan_digest: str
-    key_id: str
 
 
 class Site:
@@ -113,10 +116,10 @@ class Site:
         pins: what it believes.
         plan: the plan whose digest it pinned.
         learner: trains on its records.
-        key: the encryption key it pinned.
+        scheme, parameters: of the plan, before any key exists; keys come run by run.
         ledger: its own, with a budget for its data set.
         randomness: the operating system's; a deterministic source charges epsilon = infinity.
-        key_holder: under custody `sites`, the handler for opening requests.
+        key_holder: under custody `sites`, the handler for requests to the key holder.
         records_apart: how this site knows that its model keeps records apart; public facts that
             every charge states. None where whole clients are protected.
         recognise: refuses an approval that was given for other records than this site trains on;
@@ -130,7 +133,8 @@ class Site:
         pins: Pins,
         plan: TrainingPlan,
         learner: Learner,
-        key: EncryptionKey,
+        scheme: Scheme,
+        parameters: Parameters,
         ledger: Ledger,
         randomness: Randomness,
         key_holder: KeyHolder | None = None,
@@ -142,15 +146,10 @@ class Site:
                 f"{identity.name!r} pinned plan {pins.plan_digest[:16]}... but was given "
                 f"{plan.digest[:16]}...; agree on one plan and pin its digest"
             )
-        if key.key_id != pins.key_id:
+        if parameters.scheme != plan.scheme:
             raise KeyMismatchError(
-                f"{identity.name!r} pinned key {pins.key_id[:16]}... but was given "
-                f"{key.key_id[:16]}...; get the key holder's key again and compare"
-            )
-        if key.parameters.scheme != plan.scheme:
-            raise KeyMismatchError(
-                f"the plan is for scheme {plan.scheme!r}, the key is one of "
-                f"{key.parameters.scheme!r}"
+                f"the plan is for scheme {plan.scheme!r}, the parameters are of "
+                f"{parameters.scheme!r}"
             )
         self.identity = identity
         self.ledger = ledger
@@ -158,7 +157,17 @@ class Site:
         self._plan = plan
         self._terms = plan.site(identity.name)
         self._learner = learner
-        self._key = key
+        self._keys = RunKeys(
+            ledger,
+            KeyTerms(
+                roster=pins.roster,
+                coordinator=pins.coordinator,
+                opener=pins.opener,
+                plan_digest=pins.plan_digest,
+                scheme=scheme,
+                parameters=parameters,
+            ),
+        )
         self._randomness = randomness
         self._key_holder = key_holder
         self._records_apart = records_apart
@@ -201,8 +210,10 @@ class Site:
 
     def _answer(self, message: Message, data: bytes) -> bytes:
         header = message.header
-        if isinstance(header, OpenRequest) and self._key_holder is not None:
+        if isinstance(header, OpenRequest | KeyRequest) and self._key_holder is not None:
             return self._key_holder.handle(data)
+        if isinstance(header, KeyStatement):
+            return self._take_key(message)
         if header.sender != self._pins.coordinator:
             raise UnknownPartyError(f"{header.sender!r} does not coordinate this federation")
         if header.plan_digest != self._pins.plan_digest:
@@ -250,18 +261,27 @@ class Site:
         facts = self._reply_to(header) | {"kept_sizes": self._closing.tell(header.run)}
         return Message.sign(self.identity, Acknowledgement(**facts)).to_bytes()
 
+    def _take_key(self, message: Message) -> bytes:
+        """Take the key of a run that the owner approves; whoever brought it, its holder signed."""
+        run = message.header.run
+        self.ledger.require_approval(self._budget_key, self._plan.digest, run)
+        self._keys.take(message)
+        # Without what is kept of the others' ledgers: it may be lost, and was then never told.
+        facts = Acknowledgement(**self._reply_to(message.header))
+        return Message.sign(self.identity, facts).to_bytes()
+
     # --- taking part ---------------------------------------------------------------------------
 
     def _take_part(self, header: RoundStart, message: Message) -> bytes:
-        self._check_start(header)
+        key = self._check_start(header)
         parameters = self._read_model(message)
         stored = self.ledger.stored_upload(*header.place)
         if stored is not None:
             return stored
-        receipt = self.ledger.charge(self._charge_request(header))
+        receipt = self.ledger.charge(self._charge_request(header, key))
         self.ledger.consume(receipt)
         values = self._train(parameters, header)
-        upload = self._encrypt(header, receipt, values)
+        upload = self._encrypt(header, key, receipt, values)
         self.ledger.store_upload(receipt, upload)
         return upload
 
@@ -278,13 +298,8 @@ class Site:
         except Exception as error:
             raise DataError(f"training failed on this site's own data: {error}") from error
 
-    def _check_start(self, header: RoundStart) -> None:
-        """Every refusal that public facts allow comes before the charge."""
-        if header.key_id != self._pins.key_id:
-            raise KeyMismatchError(
-                f"the round uses key {header.key_id[:16]}..., this site pinned "
-                f"{self._pins.key_id[:16]}..."
-            )
+    def _check_start(self, header: RoundStart) -> RunKey:
+        """Every refusal that public facts allow comes before the charge; the run's key."""
         if header.round > self._plan.rounds:
             raise WrongRoundError(
                 f"round {header.round} is beyond the plan's {self._plan.rounds} rounds"
@@ -302,6 +317,7 @@ class Site:
         self._require_recognised(
             self.ledger.require_approval(self._budget_key, self._plan.digest, header.run)
         )
+        return self._keys.require(header.run, header.key_id)
 
     def require_approved_records(self) -> None:
         """Refuse to serve on other records than an approval in force was given for.
@@ -333,7 +349,7 @@ class Site:
             raise MessageError("the round's model holds values that are not finite")
         return parameters
 
-    def _charge_request(self, header: RoundStart) -> ChargeRequest:
+    def _charge_request(self, header: RoundStart, key: RunKey) -> ChargeRequest:
         plan = self._plan
         event = plan.committed_event(self.identity.name)
         if not self._randomness.secure:
@@ -346,10 +362,10 @@ class Site:
             unit=plan.unit.value,
             event=event,
             plan_digest=plan.digest,
-            facts=self._facts(header),
+            facts=self._facts(header, key),
         )
 
-    def _facts(self, header: RoundStart) -> dict[str, Any]:
+    def _facts(self, header: RoundStart, key: RunKey) -> dict[str, Any]:
         """What is about to be done, for whoever reads the ledger later; public facts only."""
         plan, noise = self._plan, self._plan.noise
         return {
@@ -363,8 +379,8 @@ class Site:
             "upload_bound_grid": plan.upload_bound,
             "sum_bound_grid": plan.sum_bound,
             "scheme": plan.scheme,
-            "key_id": self._pins.key_id,
-            "security_bits": self._key.parameters.security_bits,
+            "key_id": key.key_id,
+            "security_bits": key.parameters.security_bits,
             "custody": plan.custody.value,
             "generator": self._randomness.name,
             "python": platform.python_version(),
@@ -372,15 +388,17 @@ class Site:
             **({"records_apart": dict(self._records_apart)} if self._records_apart else {}),
         }
 
-    def _encrypt(self, header: RoundStart, receipt: Receipt, values: IntVector) -> bytes:
+    def _encrypt(
+        self, header: RoundStart, key: RunKey, receipt: Receipt, values: IntVector
+    ) -> bytes:
         start = time.perf_counter()
-        payload = self._key.encrypt(values)
+        payload = key.key.encrypt(values)
         tensor = EncryptedTensor(
-            scheme=self._key.parameters.scheme,
-            parameters_fingerprint=self._key.parameters.fingerprint,
-            key_id=self._pins.key_id,
+            scheme=key.parameters.scheme,
+            parameters_fingerprint=key.parameters.fingerprint,
+            key_id=key.key_id,
             length=self._plan.upload_dimension,
-            packing=self._key.parameters.packing,
+            packing=key.parameters.packing,
             run=header.run,
             round=header.round,
             attempt=header.attempt,
@@ -390,8 +408,8 @@ class Site:
         )
         upload = Upload(
             **self._reply_to(header),
-            key_id=self._pins.key_id,
-            key_part_digest=tree_digest(self._key.parameters.key_part(payload)),
+            key_id=key.key_id,
+            key_part_digest=tree_digest(key.parameters.key_part(payload)),
             receipt_hash=receipt.entry_hash,
             checkpoint=receipt.checkpoint,
             consistency=self._consistency(header, receipt),
@@ -430,6 +448,7 @@ def _reason(error: PrivaggError) -> RefusalReason:
         (BudgetExceededError, "budget"),
         (ReceiptError, "spent-attempt"),
         (KeyMismatchError, "key"),
+        (KeyErasedError, "key-erased"),
         (WrongRoundError, "plan"),
         (ApprovalError, "plan"),
         (CohortError, "cohort"),

@@ -24,7 +24,7 @@ from privagg.errors import ConfigError, DeploymentError, SignatureError
 from privagg.identity import Identity, Roster
 
 MAX_CARD_BYTES = 1 << 16
-_DOMAIN = b"privagg party card v1\x00"
+_DOMAIN = b"privagg party card v2\x00"
 _ALL_DOMAIN = b"privagg party cards v1\x00"
 _FINGERPRINT_BYTES = 20
 
@@ -43,10 +43,9 @@ class Card(PartyFileModel):
         node_key: OpenSSH line of its SuperNode's key; none for the coordinator.
         superlink: coordinator only: `host:port` where nodes reach it.
         authority: coordinator only: PEM certificate of the federation's authority.
-        key_id: opener only: SHA-256 (hex) of the encryption key that it made.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     federation: PartyName
     configuration: Hex64
     plan_digest: Hex64
@@ -56,7 +55,6 @@ class Card(PartyFileModel):
     node_key: str | None = Field(default=None, max_length=1024)
     superlink: str | None = Field(default=None, max_length=300)
     authority: str | None = Field(default=None, max_length=8192)
-    key_id: Hex64 | None = None
 
     @field_validator("node_key")
     @classmethod
@@ -123,6 +121,7 @@ class Card(PartyFileModel):
             )
         try:
             values: Any = json.loads(data)
+            _refuse_old(path, values["card"]["version"])
             card, signature = cls.model_validate(values["card"]), bytes.fromhex(values["signature"])
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)[0]
@@ -137,6 +136,15 @@ class Card(PartyFileModel):
                 f"{path}: the card of {card.party!r} was altered after it was signed"
             ) from error
         return card
+
+
+def _refuse_old(path: Path, version: object) -> None:
+    if version == 1:
+        raise ConfigError(
+            f"{path} is a card of version 1, on which a federation's one encryption key stood; now "
+            "every run has a key of its own. Have that party install this version and make its "
+            "card anew: privagg deploy party NAME CONFIG keeps its secrets"
+        )
 
 
 def fingerprint(cards: Iterable[Card]) -> str:

@@ -222,21 +222,15 @@ def _superlink(folder: FlowerFolder) -> str:
     return folder.at("superlink.address").read_text(encoding="utf-8")
 
 
-def card_of(folder: FlowerFolder, agreement: Agreement, key_id: str | None = None) -> Card:
+def card_of(folder: FlowerFolder, agreement: Agreement) -> Card:
     """This party's card.
 
     Args:
         folder: its folder.
         agreement: what follows from the configuration.
-        key_id: of the encryption key, where this party opens.
-
-    Raises:
-        DeploymentError: the party opens and has made no key, or the other way round.
     """
     identity = folder.party.identity()
     coordinates = identity.name == COORDINATOR
-    if (key_id is not None) != (identity.name == agreement.opener):
-        raise DeploymentError(f"the encryption key is made by {agreement.opener!r} and nobody else")
     return Card(
         federation=agreement.federation,
         configuration=agreement.configuration,
@@ -247,7 +241,6 @@ def card_of(folder: FlowerFolder, agreement: Agreement, key_id: str | None = Non
         node_key=None if coordinates else public_line(folder.node_key.read_bytes()),
         superlink=_superlink(folder) if coordinates else None,
         authority=folder.authority.read_text() if coordinates else None,
-        key_id=key_id,
     )
 
 
@@ -278,14 +271,12 @@ def join(
     by_party = _complete(agreement, cards)
     _check_own(folder, name, by_party[name])
     _check_together(agreement, by_party)
-    coordinator, key_id = by_party[COORDINATOR], by_party[agreement.opener].key_id
-    assert key_id is not None  # _check_together has seen to it
-    assert coordinator.superlink is not None
+    coordinator = by_party[COORDINATOR]
+    assert coordinator.superlink is not None  # _check_together has seen to it
     assert coordinator.authority is not None
     pins = PinsFile(
         plan_digest=agreement.plan_digest,
         configuration=agreement.configuration,
-        key_id=key_id,
         roster={party: card.identity for party, card in by_party.items()},
     )
     coordinates = name == COORDINATOR
@@ -352,9 +343,8 @@ def _check_together(agreement: Agreement, by_party: dict[str, Card]) -> None:
                 f"{party} derives another plan from the same configuration, with privagg "
                 f"{card.privagg} (here {privagg.__version__}); use the same version everywhere"
             )
-        coordinates, opens = party == COORDINATOR, party == agreement.opener
         has = (card.authority is not None, card.superlink is not None, card.node_key is None)
-        if has != (coordinates,) * 3 or (card.key_id is not None) != opens:
+        if has != (party == COORDINATOR,) * 3:
             raise DeploymentError(f"the card of {party!r} is not one of that role; ask for it anew")
     for what in ("identity", "node_key"):
         keys = [getattr(card, what) for card in by_party.values() if getattr(card, what)]
@@ -375,8 +365,6 @@ def _changed(folder: FlowerFolder, pins: PinsFile, cards: dict[str, Card]) -> tu
             found.append(f"node key of {party}")
     if folder.authority.exists() and folder.authority.read_text() != cards[COORDINATOR].authority:
         found.append("the authority")
-    if held.key_id != pins.key_id:
-        found.append("the encryption key")
     if held.plan_digest != pins.plan_digest:
         found.append("the plan")
     if held.configuration != pins.configuration:

@@ -3,15 +3,14 @@
     federation.toml      the configuration; every party has the same bytes
     <party>/             one folder for each party, on that party's machine and nowhere else
       party.toml         who this is: name, the configuration's path, a site's own data
-      pins.toml          what it believes: everybody's identity keys, plan digest, key id
+      pins.toml          what it believes: everybody's identity keys, plan digest
       identity.pem       secret: Ed25519 key that signs its messages and its ledger (PKCS#8, 0600)
       owner.pem          secret: Ed25519 key that signs what the owner approves (0600); may be
                          encrypted, and kept elsewhere: no process that serves reads it
-      encryption.key     public: the federation's encryption key, which the opener made
-      decryption.key     secret: opener only (0600)
       ledger.sqlite      a site's privacy ledger; at the coordinator, the record of its runs
       ledger.records     a site's own: keyed hashes of its records, to recognise them (0600)
-      openings.sqlite    opener only: what was opened, for good
+      openings.sqlite    secret: opener only (0600): what was opened, for good; and the key of each
+                         run, until it is erased
       checkpoints.sqlite checkpoints of the other parties' ledgers that it keeps
       out/               coordinator only: models, reports, bundles, a folder for each run
       flower/            what Flower's parts of this party need: FLWR_HOME, node key, certificates
@@ -75,13 +74,11 @@ class PinsFile(PartyFileModel):
         plan_digest: SHA-256 (hex) of the plan that it takes part in.
         configuration: SHA-256 (hex) of the configuration's bytes: budgets and places of data stand
             there and not in the plan.
-        key_id: SHA-256 (hex) of the encryption key; in every upload and every opening.
         roster: party -> Ed25519 public key (hex), its own included.
     """
 
     plan_digest: Hex64
     configuration: Hex64
-    key_id: Hex64
     roster: dict[PartyName, IdentityKey] = Field(min_length=1)
 
     @property
@@ -124,23 +121,13 @@ class PartyFolder:
         return self.root / "owner.pem"
 
     @property
-    def encryption_key(self) -> Path:
-        """Public: what sites encrypt under."""
-        return self.root / "encryption.key"
-
-    @property
-    def decryption_key(self) -> Path:
-        """Secret of the party that opens."""
-        return self.root / "decryption.key"
-
-    @property
     def ledger(self) -> Path:
         """A site's ledger, or the coordinator's record."""
         return self.root / "ledger.sqlite"
 
     @property
     def openings(self) -> Path:
-        """What the party that opens has opened."""
+        """Secret of the party that opens: the keys of runs, and what it has opened."""
         return self.root / "openings.sqlite"
 
     @property

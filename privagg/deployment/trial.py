@@ -9,7 +9,6 @@ is one, so that nothing here protects one party from another.
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,11 +19,9 @@ from privagg.deployment.cards import Card
 from privagg.deployment.control import register
 from privagg.deployment.flowerfolder import FlowerFolder
 from privagg.deployment.joining import COORDINATOR, Agreement, card_of, join, make_party
-from privagg.deployment.keys import make_key
 from privagg.deployment.parts import check_certificate, folder_at, parts_of
 from privagg.deployment.supervisor import Supervisor, only_one, wait_for_superlink
 from privagg.errors import ConfigError, DeploymentError
-from privagg.secure.scheme import Parameters, Scheme
 
 START_SECONDS = 90.0
 RENEWAL_DAYS = 21
@@ -63,20 +60,13 @@ class Trial:
         return cls(root, {folder.party.party().name: folder for folder in folders})
 
 
-def make_trial(
-    root: Path,
-    config: Path,
-    agreement: Agreement,
-    scheme: Scheme,
-    parameters: Parameters,
-) -> Trial:
+def make_trial(root: Path, config: Path, agreement: Agreement) -> Trial:
     """Make every party's folder, exchange the cards, join; what is there already is kept.
 
     Args:
         root: the folder for all of it.
         config: the configuration, which stays where it is, as do the data that it names.
         agreement: what follows from the configuration.
-        scheme, parameters: of the federation's plan, for the key.
 
     Raises:
         DeploymentError, ConfigError: a folder belongs to another federation, or cannot be written.
@@ -89,18 +79,13 @@ def make_trial(
         if (root / name / "flower" / "superlink.address").exists():
             superlink = (root / name / "flower" / "superlink.address").read_text()
         folder = make_party(root / name, name, agreement, config, superlink=superlink)
-        opens = name == agreement.opener
-        key_id = make_key(folder.party, scheme, parameters) if opens else None
-        cards.append(card_of(folder, agreement, key_id))
+        cards.append(card_of(folder, agreement))
         cards[-1].write(root / f"{name}.card", folder.party.identity())
         parties[name] = folder
-    opener = parties[agreement.opener].party
     for (name, folder), port in zip(parties.items(), ports, strict=True):
         listen = "127.0.0.1" if name == COORDINATOR else None
         own_port = None if name == COORDINATOR else port
         join(folder, agreement, cards, listen=listen, port=own_port)
-        if name != agreement.opener:
-            shutil.copyfile(opener.encryption_key, folder.party.encryption_key)
     return Trial(root, parties)
 
 

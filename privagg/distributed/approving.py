@@ -23,6 +23,7 @@ from privagg.running.approving import (
     Place,
     Terms,
     approve_code,
+    approve_opening,
     approve_place,
     check_place,
     memory_beside,
@@ -72,7 +73,8 @@ def approve_in_folders(
     overlaps: str = "",
     runs: int | None = None,
 ) -> dict[str, Approval]:
-    """Approve the pinned plan in each folder; at a party without records, the code alone.
+    """Approve the pinned plan in each folder: at a site the use of its records, at a key holder
+    that it opens; at the coordinator the code alone.
 
     Args:
         places: folders, with the federation of each; several only where one person acts for all.
@@ -99,7 +101,12 @@ def approve_in_folders(
         for name, (site, federation, job) in sites.items()
     }
     for place, federation in places:
-        if place.name not in sites and (code := federation.factories()):
+        if place.name in sites:
+            continue
+        if place.name == federation.opener:
+            ledger, job = ledger_for(place), Job.of(federation)
+            acts[place.name] = approve_opening(ledger, place.owner, job, terms)
+        elif code := federation.factories():
             acts[place.name] = approve_code(ledger_for(place), place.owner, code, terms)
     return acts
 

@@ -18,23 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from privagg.client.site import Pins
 from privagg.deployment.layout import PartyFolder
 from privagg.distributed.apps import POLL_SECONDS
-from privagg.distributed.folders import (
-    decryption_key_in,
-    encryption_key_in,
-    open_federation,
-    open_party,
-)
+from privagg.distributed.folders import open_federation, open_party, opener_in
 from privagg.distributed.leading import alone
 from privagg.distributed.resident import folder_of_this_process
 from privagg.distributed.strategies import StrategyRun
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.running.holding import make_key_holder
-from privagg.running.names import COORDINATOR, KEY_HOLDER
+from privagg.running.names import KEY_HOLDER
+from privagg.running.parties import make_pins
 from privagg.runtime.flower.directory import Directory
 from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.mod import PrivateUpdates, Seat
@@ -95,7 +89,7 @@ def open_seat(folder: PartyFolder) -> Seat | Handler:
         folder: the party's own.
 
     Raises:
-        ConfigError, KeyMismatchError: as `open_party`; or the plan is not one for clients.
+        ConfigError: as `open_party`; or the plan is not one for clients.
     """
     federation, identity = open_federation(folder), folder.identity()
     if identity.name == KEY_HOLDER:
@@ -106,27 +100,15 @@ def open_seat(folder: PartyFolder) -> Seat | Handler:
             f"the plan is one for {plan.mode!r}; a Flower app needs privacy.mode = 'client', "
             "because privagg does not see the records that it trains on"
         )
-    key, key_holder = encryption_key_in(folder, federation), None
-    if identity.name == federation.opener:
-        secret = decryption_key_in(folder, federation)
-        key_holder = make_key_holder(
-            plan, identity=identity, roster=roster, key=secret, store=folder.openings
-        )
-    pins = Pins(
-        roster=roster,
-        coordinator=COORDINATOR,
-        plan_digest=plan.digest,
-        key_id=key.key_id,
-        opener=federation.opener,
-    )
     return Seat(
         identity=identity,
-        pins=pins,
+        pins=make_pins(federation, roster),
         plan=plan,
-        key=key,
+        scheme=federation.scheme,
+        parameters=federation.parameters,
         ledger=federation.open_ledger_at(folder.ledger, identity),
         randomness=SystemRandomness(),
-        key_holder=key_holder,
+        key_holder=opener_in(folder, federation) if identity.name == federation.opener else None,
     )
 
 
@@ -159,7 +141,9 @@ def private_grid(
         coordinator's `out/<run>/`, unless a site's ledger did not come.
 
     Raises:
-        ConfigError, KeyMismatchError: the folder is incomplete or contradicts its pins.
+        ConfigError: the folder is incomplete or contradicts its pins.
+        KeyErasedError: the run's key is gone; or, from within the block, it is when the strategy
+            asks for a round that is not over.
         ResumeError: there is no such run; or, from within the block, the strategy asks for
             something else than it did before.
         RunInProgressError: another process drives this run.
@@ -167,24 +151,23 @@ def private_grid(
     place = PartyFolder(folder) if folder is not None else folder_of_this_process()
     run = StrategyRun(place, resume)
     with alone(run.output, run.name):
-        job = run.job
         transport = FlowerTransport(
             grid,
-            Directory(job.identity, job.roster, job.run, job.plan.digest),
+            Directory(run.identity, run.roster, run.name, run.federation.plan.digest),
             patience=patience or Patience(poll_seconds=POLL_SECONDS),
             message_type="train",
         )
-        private = PrivateGrid(
-            grid,
-            job,
-            transport,
-            run.rounds(transport),
-            weighted_by_key=weighted_by_key,
-            evaluation=evaluation,
-            release=run.release,
-        )
-        run.begin()
         try:
+            run.begin(transport)
+            private = PrivateGrid(
+                grid,
+                run.job,
+                transport,
+                run.rounds(transport),
+                weighted_by_key=weighted_by_key,
+                evaluation=evaluation,
+                release=run.release,
+            )
             yield private
         except BaseException as error:
             run.failed(error)

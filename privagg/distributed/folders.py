@@ -1,13 +1,17 @@
 """A party opened from its folder: the same parts as in one process, with nobody else's secrets.
 
-What the party believes comes from its own `pins.toml`. The configuration, the plan and the
-encryption key in the folder have to match those pins, or nothing is opened.
+What the party believes comes from its own `pins.toml`. The configuration and the plan in the folder
+have to match those pins, or nothing is opened.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
+import threading
+import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 from privagg.client.data import Records
@@ -16,7 +20,7 @@ from privagg.client.known import Tags, record_bytes
 from privagg.client.loading import load_records
 from privagg.config import load_config
 from privagg.deployment.layout import PartyFolder, PinsFile, write_whole
-from privagg.errors import ConfigError, KeyMismatchError, PlanError
+from privagg.errors import ApprovalError, ConfigError, PlanError
 from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import TrainingPlan, load_plan
@@ -24,54 +28,50 @@ from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.round import Job
 from privagg.running.approving import memory_beside, require_approved_records
 from privagg.running.coordinator import Coordinator
-from privagg.running.holding import make_key_holder
 from privagg.running.journal import Journal
+from privagg.running.keying import key_of_run
 from privagg.running.names import COORDINATOR, KEY_HOLDER
-from privagg.running.parties import make_site
-from privagg.secure.opening import DecryptionKey
-from privagg.secure.scheme import EncryptionKey
+from privagg.running.parties import make_opener, make_site, make_terms
+from privagg.secure.keyholder import KeyHolder
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Handler, Transport
 
 PLAN_NAME = "plan.json"
 """The pinned plan, kept so that its noise need not be calibrated for every message."""
 
+ERASING_SECONDS = 600.0
+"""How often a process that holds keys looks whether the day of one is over."""
 
-def open_party(folder: PartyFolder, randomness: Randomness | None = None) -> Handler:
+
+def open_party(
+    folder: PartyFolder, randomness: Randomness | None = None, *, stays: bool = False
+) -> Handler:
     """The handler of a site or of the key holder.
 
     Args:
         folder: the party's own.
         randomness: of a site; the operating system's unless a test says otherwise.
+        stays: this process does; where it holds keys, it looks for those whose day is over.
 
     Raises:
         ConfigError: the folder is incomplete, or its parts contradict its pins.
-        KeyMismatchError: the encryption key is another than the one pinned.
         DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
     name = folder.party().name
     federation = open_federation(folder)
     if name == KEY_HOLDER:
-        return make_key_holder(
-            federation.plan,
-            identity=folder.identity(),
-            roster=folder.pins().pinned_roster,
-            key=decryption_key_in(folder, federation),
-            store=folder.openings,
-        ).handle
+        return opener_in(folder, federation, stays=stays).handle
     if name not in federation.plan.names:
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
-    identity = folder.identity()
-    opens = name == federation.opener
+    identity, opens = folder.identity(), name == federation.opener
     site = make_site(
         federation,
         identity=identity,
         roster=folder.pins().pinned_roster,
-        key=encryption_key_in(folder, federation),
         ledger=federation.open_ledger_at(folder.ledger, identity),
         records=(records := records_in(folder, federation, name)),
         randomness=randomness or SystemRandomness(),
-        decryption=(decryption_key_in(folder, federation), folder.openings) if opens else None,
+        key_holder=opener_in(folder, federation, stays=stays) if opens else None,
         recognise=recogniser_in(folder, federation, records),
     )
     site.require_approved_records()
@@ -117,45 +117,40 @@ def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
     return plan if plan.digest == pins.plan_digest else None
 
 
-def encryption_key_in(folder: PartyFolder, federation: Federation) -> EncryptionKey:
-    """The encryption key that a party pinned.
+def opener_in(folder: PartyFolder, federation: Federation, *, stays: bool = False) -> KeyHolder:
+    """The part of a party that makes the runs' keys and opens, as long as its owner approves.
 
-    Raises:
-        ConfigError, KeyMismatchError: it is not there, or another.
+    Args:
+        folder, federation, stays: as for `open_party`.
     """
-    try:
-        data = folder.encryption_key.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{folder.encryption_key} is missing; it comes from the party that opens"
-        ) from error
-    key = federation.scheme.load_encryption_key(federation.parameters, data)
-    _check_key(folder, key)
-    return key
+
+    def until() -> str:
+        if not folder.ledger.exists():
+            raise ApprovalError(
+                f"the owner of {folder.party().name!r} has approved nothing; the owner approves "
+                "with: privagg approve"
+            )
+        with closing(Ledger.open(folder.ledger)) as ledger:
+            return ledger.approved_until(federation.plan.digest)
+
+    holder = make_opener(
+        federation,
+        identity=folder.identity(),
+        roster=folder.pins().pinned_roster,
+        until=until,
+        store=folder.openings,
+    )
+    if stays:
+        threading.Thread(target=_erase_as_days_end, args=(holder,), daemon=True).start()
+    return holder
 
 
-def decryption_key_in(folder: PartyFolder, federation: Federation) -> DecryptionKey:
-    """The decryption key of the party that opens.
-
-    Raises:
-        ConfigError, KeyMismatchError: it is not there, or another.
-    """
-    try:
-        data = folder.decryption_key.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{folder.decryption_key} cannot be read: {error.strerror}") from error
-    key = federation.scheme.load_decryption_key(federation.parameters, data)
-    _check_key(folder, key.encryption_key)
-    return key
-
-
-def _check_key(folder: PartyFolder, key: EncryptionKey) -> None:
-    pinned = folder.pins().key_id
-    if key.key_id != pinned:
-        raise KeyMismatchError(
-            f"the key in {folder.root} is {key.key_id[:16]}..., pinned is {pinned[:16]}...; "
-            "get the key of the party that opens again and compare"
-        )
+def _erase_as_days_end(holder: KeyHolder) -> None:
+    """Erase keys also while nobody asks for anything."""
+    while True:
+        with suppress(sqlite3.Error):  # locked, or the disk is full: tried again
+            holder.erase_ended()
+        time.sleep(ERASING_SECONDS)
 
 
 def records_in(folder: PartyFolder, federation: Federation, name: str) -> Records:
@@ -211,10 +206,14 @@ def open_coordinator(
 
     Raises:
         ConfigError: as `open_party`, or the folder is another party's.
+        As `key_of_run`.
     """
     federation, output = open_federation(folder), run_folder(folder, run)
-    job = job_in(folder, federation, run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = Journal(output)
+    done = journal.progress()
+    over = done is not None and bool(done.over)
+    job = job_in(folder, federation, run, transport, journal, over=over)
     return Coordinator(
         federation,
         job=job,
@@ -222,29 +221,48 @@ def open_coordinator(
         ledger=federation.open_ledger_at(folder.ledger, job.identity),
         output=output,
         generator=generator or SystemRandomness().name,
-        journal=Journal(output),
+        journal=journal,
     )
 
 
-def job_in(folder: PartyFolder, federation: Federation, run: str) -> Job:
-    """What the coordinator holds for one run, from its own folder.
+def job_in(
+    folder: PartyFolder,
+    federation: Federation,
+    run: str,
+    transport: Transport,
+    journal: Journal,
+    *,
+    over: bool,
+) -> Job:
+    """What the coordinator holds for one run, from its own folder and the key holder's statement.
+
+    Args:
+        folder: the coordinator's own.
+        federation: as it pinned it.
+        run: the run's identifier.
+        transport: carries messages to the parties.
+        journal: the run's.
+        over: whether no round is left to be asked for.
 
     Raises:
         ConfigError: the folder is another party's, or incomplete.
-        KeyMismatchError: the encryption key is another than the one pinned.
+        As `key_of_run`.
     """
     identity = folder.identity()
     if identity.name != COORDINATOR:
         raise ConfigError(
             f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
         )
-    key, roster = encryption_key_in(folder, federation), folder.pins().pinned_roster
+    roster = folder.pins().pinned_roster
+    key, gone = key_of_run(
+        make_terms(federation, roster), run, identity, transport, journal, over=over
+    )
     return Job(
         run=run,
         plan=federation.plan,
         scheme=federation.scheme,
-        parameters=key.parameters,
-        key_id=key.key_id,
+        key=key,
+        key_gone=gone,
         identity=identity,
         roster=roster,
         opener=federation.opener,

@@ -186,7 +186,7 @@ def main() -> None:
 
     end_with_parent()
     folder = folder_of_this_process()
-    serve(folder, open_party(folder), lambda: print(RESIDENT_READY, flush=True))
+    serve(folder, open_party(folder, stays=True), lambda: print(RESIDENT_READY, flush=True))
 
 
 def end_with_parent() -> None:

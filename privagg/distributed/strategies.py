@@ -25,7 +25,7 @@ from privagg.distributed.leading import (
 from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.randomness import SystemRandomness
 from privagg.report.figures import epsilon_text
-from privagg.round import RoundOutcome
+from privagg.round import Job, RoundOutcome
 from privagg.running.committed import CommittedSpending
 from privagg.running.coordinator import MODEL_NAME
 from privagg.running.evidence import collect_ledgers, write_evidence
@@ -48,7 +48,7 @@ class StrategyRun:
         resume: a run to go on with; a fresh one where it is None or empty.
 
     Raises:
-        ConfigError, KeyMismatchError: the folder is incomplete or contradicts its pins.
+        ConfigError: the folder is incomplete or contradicts its pins.
         ResumeError: no strategy began such a run here.
     """
 
@@ -56,20 +56,39 @@ class StrategyRun:
         self.federation = open_federation(folder)
         self.name = resume or new_run_id(self.federation)
         self.output = run_folder(folder, self.name)
-        self.job = job_in(folder, self.federation, self.name)
+        self.identity, self.roster = folder.identity(), folder.pins().pinned_roster
+        self._folder = folder
+        self._job: Job | None = None
         self._journal = Journal(self.output)
         if resume and not self._journal.for_replay:
             raise ResumeError(
                 f"there is no run {resume!r} of a strategy to resume in {folder.output}"
             )
-        ledger = self.federation.open_ledger_at(folder.ledger, self.job.identity)
+        ledger = self.federation.open_ledger_at(folder.ledger, self.identity)
         self._record = Record(ledger, self.name, StatementStore.beside(self.output))
-        self._committed = CommittedSpending(self.job.plan, self.federation.accountant, secure=True)
+        self._committed = CommittedSpending(
+            self.federation.plan, self.federation.accountant, secure=True
+        )
         self._result = RunResult(self.name, "finished", "", np.empty(0))
         self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def begin(self) -> None:
-        """Write down that the run begins, or goes on."""
+    @property
+    def job(self) -> Job:
+        """What the coordinator holds of the run, once it has begun."""
+        assert self._job is not None, "a run begins first"
+        return self._job
+
+    def begin(self, transport: Transport) -> None:
+        """Get the run's key, and write down that the run begins, or goes on.
+
+        Raises:
+            As `job_in`; nothing was spent.
+        """
+        self._job = job_in(
+            self._folder, self.federation, self.name, transport, self._journal,
+            over=self._record.ever("run-finished"),
+        )  # fmt: skip
+        self._record.keep([self._job.key.statement])
         (self.output / RESULT_NAME).unlink(missing_ok=True)
         resumed = self._journal.for_replay
         self._journal.keep_for_replay()

@@ -6,15 +6,19 @@ whatever is not foreseen here is refused when it is parsed.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from privagg.errors import PrivaggError
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+Day = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(lambda d: str(date.fromisoformat(d)))
+]
 
 
 class Header(BaseModel):
@@ -129,7 +133,9 @@ class Upload(Header):
     noise_stddev_grid: str = Field(max_length=64)
 
 
-RefusalReason = Literal["budget", "plan", "key", "cohort", "spent-attempt", "ledger", "unavailable"]
+RefusalReason = Literal[
+    "budget", "plan", "key", "key-erased", "cohort", "spent-attempt", "ledger", "unavailable"
+]
 
 
 class Refusal(Header):
@@ -261,6 +267,36 @@ class LedgerExport(Header):
     kind: ClassVar[int] = 13
 
 
+class KeyRequest(Header):
+    """Coordinator to key holder: state the encryption key of this run. Round and attempt are 1.
+
+    Args:
+        federation_digest: of whose parties' run it is (`Roster.federation_digest`).
+    """
+
+    kind: ClassVar[int] = 14
+
+    federation_digest: Hex64
+
+
+class KeyStatement(Header):
+    """Key holder to everybody: the key that a run encrypts under. Payload: the encryption key.
+
+    Args:
+        federation_digest: of whose parties' run it is.
+        parameters_fingerprint: of the scheme's parameters, the key's public facts included.
+        key_id: SHA-256 (hex) that names the key; it follows from parameters and payload.
+        until: last day, UTC, on which the key holder opens anything under it.
+    """
+
+    kind: ClassVar[int] = 15
+
+    federation_digest: Hex64
+    parameters_fingerprint: Hex64
+    key_id: Hex64
+    until: Day
+
+
 KINDS: dict[int, type[Header]] = {
     cls.kind: cls
     for cls in (
@@ -276,6 +312,8 @@ KINDS: dict[int, type[Header]] = {
         Presence,
         LedgerRequest,
         LedgerExport,
+        KeyRequest,
+        KeyStatement,
     )
 }
 

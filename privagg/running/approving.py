@@ -255,10 +255,29 @@ def approve_code(
     Raises:
         LedgerError: the owner's key is not the one that the ledger pins.
     """
+    return _approve_without_records(ledger, owner, code, terms, ())
+
+
+def approve_opening(ledger: Ledger, owner: Ed25519PrivateKey, job: Job, terms: Terms) -> Approval:
+    """Write a key holder's approval: until it ends, it makes keys and opens sums for these plans.
+
+    Raises:
+        LedgerError: the owner's key is not the one that the ledger pins.
+    """
+    return _approve_without_records(ledger, owner, job.code, terms, job.digests)
+
+
+def _approve_without_records(
+    ledger: Ledger,
+    owner: Ed25519PrivateKey,
+    code: Iterable[Factory],
+    terms: Terms,
+    plans: Sequence[str],
+) -> Approval:
     act = sign_approval(
-        owner, ledger.origin, who=terms.who, why=terms.why, until=terms.until, job="code",
-        plans=[], total=Decimal(0), dataset=None, unit=None, epsilon=None, delta=None,
-        code=code_facts(code), acted_for=[], overlaps="",
+        owner, ledger.origin, who=terms.who, why=terms.why, until=terms.until,
+        job="open" if plans else "code", plans=list(plans), total=Decimal(0), dataset=None,
+        unit=None, epsilon=None, delta=None, code=code_facts(code), acted_for=[], overlaps="",
     )  # fmt: skip
     ledger.decide(act)
     return act

@@ -104,6 +104,7 @@ class Coordinator:
         if self._committed is not None and done is not None:
             for place, cohort in self.record.cohorts():
                 self._committed.asked(place, cohort)
+        self.record.keep([self.job.key.statement])
         if done is None:
             self.record.start(self.federation, self.job, self._generator)
         if done is None or not done.over:

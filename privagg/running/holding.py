@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from privagg.identity import Identity, Roster
@@ -9,11 +10,18 @@ from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 from privagg.running.names import COORDINATOR
 from privagg.secure.keyholder import KeyHolder, OpeningRule
-from privagg.secure.opening import DecryptionKey
+from privagg.secure.scheme import Parameters, Scheme
 
 
 def make_key_holder(
-    plan: TrainingPlan, *, identity: Identity, roster: Roster, key: DecryptionKey, store: Path
+    plan: TrainingPlan,
+    *,
+    identity: Identity,
+    roster: Roster,
+    scheme: Scheme,
+    parameters: Parameters,
+    until: Callable[[], str],
+    store: Path,
 ) -> KeyHolder:
     """The party that opens a plan's sums.
 
@@ -21,9 +29,10 @@ def make_key_holder(
         plan: the agreed plan; what may be opened follows from it.
         identity: the key holder's own.
         roster: identity keys that it pins.
-        key: its decryption key.
-        store: its SQLite file of what was opened; the checkpoints of the sites' ledgers that it
-            keeps lie beside it.
+        scheme, parameters: of the plan, before any key exists.
+        until: as for `KeyHolder`: how long its owner lets it open.
+        store: its SQLite file of keys and of what was opened; the checkpoints of the sites'
+            ledgers that it keeps lie beside it.
     """
     kept = CheckpointKeeper.open(store.with_name(f"{store.stem}-checkpoints.sqlite"))
     rule = OpeningRule(
@@ -36,7 +45,9 @@ def make_key_holder(
     )
     return KeyHolder(
         identity=identity,
-        key=key,
+        scheme=scheme,
+        parameters=parameters,
+        until=until,
         rule=rule,
         roster=roster,
         aggregator=COORDINATOR,

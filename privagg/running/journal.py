@@ -3,6 +3,7 @@
     state.json      after each finished round: its number, the model, the optimiser's state
     attempt.json    the attempt under way: round, attempt, cohort
     opening.frame   the opening request of that attempt, once it is about to be sent
+    key.frame       the key holder's statement of the run's key
 
 Where the optimiser is somebody else's (a Flower strategy), its state cannot be kept. It is told
 again what every round opened, and for that each round has files of its own:
@@ -124,6 +125,7 @@ class Journal:
         self._state = folder / "state.json"
         self._attempt = folder / "attempt.json"
         self._request = folder / "opening.frame"
+        self._key = folder / "key.frame"
         self._rounds = folder / "rounds"
 
     def begun(self, result: RoundOutcome) -> None:
@@ -135,6 +137,21 @@ class Journal:
     def asking(self, request: bytes) -> None:
         """See `RoundJournal.asking`."""
         write_whole(self._request, request, secret=True)
+
+    def keep_key(self, frame: bytes) -> None:
+        """The run's key is stated; the run is under it and no other."""
+        write_whole(self._key, frame, secret=True)
+
+    def key(self) -> bytes | None:
+        """The statement of the run's key; None where there is none yet.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        try:
+            return self._key.read_bytes() if self._key.exists() else None
+        except OSError as error:
+            raise ConfigError(f"the journal {self._key} cannot be used: {error}") from error
 
     def finished(self, progress: Progress) -> None:
         """A round is over, with all that follows from it."""

@@ -1,7 +1,7 @@
 """A run in this process: every party made here, with messages that only the calling makes local.
 
-Every party has its own identity, ledger and key material, and they exchange the very bytes that a
-network would carry.
+Every party has its own identity and ledger, and they exchange the very bytes that a network would
+carry. The run's key is erased with the run, however it ends: nobody goes on with one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.randomness import Randomness
 from privagg.round import Job
 from privagg.running.coordinator import Coordinator, Observed, OnRound
-from privagg.running.holding import make_key_holder
+from privagg.running.keying import key_of_run
 from privagg.running.names import COORDINATOR, KEY_HOLDER
-from privagg.running.parties import make_site
+from privagg.running.parties import make_opener, make_site, make_terms
 from privagg.running.results import RunResult
 from privagg.runtime.local import LocalTransport
-from privagg.secure.opening import DecryptionKey
+from privagg.secure.keyholder import KeyHolder
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Handler
 
@@ -46,17 +46,18 @@ class Run:
         federation.require_approved_records()
         if randomness.secure:
             federation.check_budgets()
-        key = federation.scheme.generate_key(federation.parameters)
         self.ledgers = {name: federation.open_ledger(name) for name in plan.names}
         self.identities = {
             name: federation.identity(name) for name in (COORDINATOR, KEY_HOLDER, *plan.names)
         }
         self.roster = Roster.of(*self.identities.values())
-        self.sites = self._make_sites(key, records, randomness)
+        self._key_holder = self._make_key_holder()
+        self.sites = self._make_sites(records, randomness)
+        transport = LocalTransport(self._handlers())
         self.coordinator = Coordinator(
             federation,
-            job=self._job(key),
-            transport=LocalTransport(self._handlers(key)),
+            job=self._job(transport),
+            transport=transport,
             ledger=federation.open_ledger(COORDINATOR),
             output=federation.output,
             generator=randomness.name,
@@ -69,7 +70,10 @@ class Run:
         Raises:
             LedgerError: a site's ledger cannot be read at the end; the model is written.
         """
-        result = self.coordinator.drive(on_round)
+        try:
+            result = self.coordinator.drive(on_round)
+        finally:
+            self._key_holder.erase(self.run_id)
         if result.missing:
             name, problem = next(iter(result.missing.items()))
             raise LedgerError(f"no report can be written without the ledger of {name!r}: {problem}")
@@ -78,15 +82,18 @@ class Run:
         }
         return result
 
-    def _job(self, key: DecryptionKey) -> Job:
-        federation = self.federation
+    def _job(self, transport: LocalTransport) -> Job:
+        federation, identity = self.federation, self.identities[COORDINATOR]
+        key, gone = key_of_run(
+            make_terms(federation, self.roster), self.run_id, identity, transport
+        )
         return Job(
             run=self.run_id,
             plan=self.plan,
             scheme=federation.scheme,
-            parameters=key.encryption_key.parameters,
-            key_id=key.encryption_key.key_id,
-            identity=self.identities[COORDINATOR],
+            key=key,
+            key_gone=gone,
+            identity=identity,
             roster=self.roster,
             opener=federation.opener,
             watch=CheckpointWatch(
@@ -94,8 +101,20 @@ class Run:
             ),
         )
 
+    def _make_key_holder(self) -> KeyHolder:
+        """On one machine whoever opens does so for as long as every site's owner approves."""
+        opener, digest = self.federation.opener, self.plan.digest
+        until = min(ledger.approved_until(digest) for ledger in self.ledgers.values())
+        return make_opener(
+            self.federation,
+            identity=self.identities[opener],
+            roster=self.roster,
+            until=lambda: until,
+            store=self.federation.opening_store(opener),
+        )
+
     def _make_sites(
-        self, key: DecryptionKey, records: Mapping[str, Records], randomness: Randomness
+        self, records: Mapping[str, Records], randomness: Randomness
     ) -> dict[str, Site]:
         federation = self.federation
         return {
@@ -103,28 +122,17 @@ class Run:
                 federation,
                 identity=self.identities[name],
                 roster=self.roster,
-                key=key.encryption_key,
                 ledger=self.ledgers[name],
                 records=records[name],
                 randomness=randomness,
-                decryption=(key, federation.opening_store(name))
-                if name == federation.opener
-                else None,
+                key_holder=self._key_holder if name == federation.opener else None,
             )
             for name in self.plan.names
         }
 
-    def _handlers(self, key: DecryptionKey) -> dict[str, Handler]:
+    def _handlers(self) -> dict[str, Handler]:
         handlers: dict[str, Handler] = {name: site.handle for name, site in self.sites.items()}
-        if self.federation.opener == KEY_HOLDER:
-            handlers[KEY_HOLDER] = make_key_holder(
-                self.plan,
-                identity=self.identities[KEY_HOLDER],
-                roster=self.roster,
-                key=key,
-                store=self.federation.opening_store(KEY_HOLDER),
-            ).handle
-        return handlers
+        return {self.federation.opener: self._key_holder.handle, **handlers}
 
     def _encrypt_seconds(self, sites: Mapping[str, int]) -> float:
         return sum(self.sites[name].encrypt_seconds for name in sites)

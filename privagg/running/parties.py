@@ -1,8 +1,8 @@
 """One party made from the federation's configuration and what is its own, and nobody else's.
 
-A site gets its records, its ledger and the encryption key; the key holder its decryption key. All
-of them pin the same roster, plan and key. The same functions make the parties of a run in one
-process and each single one on its own machine.
+A site gets its records and its ledger; whoever opens, the place of its keys. All of them pin the
+same roster and plan. The same functions make the parties of a run in one process and each single
+one on its own machine.
 """
 
 from __future__ import annotations
@@ -19,11 +19,63 @@ from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.randomness import Randomness
 from privagg.running.holding import make_key_holder
 from privagg.running.names import COORDINATOR
-from privagg.secure.opening import DecryptionKey
-from privagg.secure.scheme import EncryptionKey
+from privagg.secure.keyholder import KeyHolder
+from privagg.secure.keystatement import KeyTerms
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
+
+
+def make_pins(federation: Federation, roster: Roster) -> Pins:
+    """What a site of a federation believes.
+
+    Args:
+        federation: the agreed configuration and its plan.
+        roster: identity keys that it pins.
+    """
+    return Pins(
+        roster=roster,
+        coordinator=COORDINATOR,
+        plan_digest=federation.plan.digest,
+        opener=federation.opener,
+    )
+
+
+def make_opener(
+    federation: Federation,
+    *,
+    identity: Identity,
+    roster: Roster,
+    until: Callable[[], str],
+    store: Path,
+) -> KeyHolder:
+    """The party that makes the runs' keys and opens under them.
+
+    Args:
+        federation: the agreed configuration and its plan.
+        identity, roster, until, store: as for `make_key_holder`.
+    """
+    return make_key_holder(
+        federation.plan,
+        identity=identity,
+        roster=roster,
+        scheme=federation.scheme,
+        parameters=federation.parameters,
+        until=until,
+        store=store,
+    )
+
+
+def make_terms(federation: Federation, roster: Roster) -> KeyTerms:
+    """What a statement of a run's key is held against; as `make_pins`."""
+    return KeyTerms(
+        roster=roster,
+        coordinator=COORDINATOR,
+        opener=federation.opener,
+        plan_digest=federation.plan.digest,
+        scheme=federation.scheme,
+        parameters=federation.parameters,
+    )
 
 
 def make_site(
@@ -31,11 +83,10 @@ def make_site(
     *,
     identity: Identity,
     roster: Roster,
-    key: EncryptionKey,
     ledger: Ledger,
     records: Records,
     randomness: Randomness,
-    decryption: tuple[DecryptionKey, Path] | None = None,
+    key_holder: KeyHolder | None = None,
     recognise: Callable[[Approval], None] | None = None,
 ) -> Site:
     """One site, with a model of its own; every site starts from the same public seed.
@@ -44,22 +95,13 @@ def make_site(
         federation: the agreed configuration and its plan.
         identity: the site's own.
         roster: identity keys that the site pins.
-        key: the encryption key that it pins.
         ledger: its own, with a budget for its data set.
         records: its own.
         randomness: source of its sampling and noise.
-        decryption: under custody `sites`, at the site that opens: its decryption key and the
-            store of what was opened.
+        key_holder: under custody `sites`, at the site that opens.
         recognise: as for `Site`.
     """
     plan, training = federation.plan, federation.config.training
-    pins = Pins(
-        roster=roster,
-        coordinator=COORDINATOR,
-        plan_digest=plan.digest,
-        key_id=key.key_id,
-        opener=federation.opener,
-    )
     apart = federation.rehearse()
     learner = make_learner(
         plan,
@@ -69,18 +111,13 @@ def make_site(
         rule=training.client_rule,
         tested=apart,
     )
-    key_holder = None
-    if decryption is not None:
-        secret, store = decryption
-        key_holder = make_key_holder(
-            plan, identity=identity, roster=roster, key=secret, store=store
-        )
     return Site(
         identity=identity,
-        pins=pins,
+        pins=make_pins(federation, roster),
         plan=plan,
         learner=learner,
-        key=key,
+        scheme=federation.scheme,
+        parameters=federation.parameters,
         ledger=ledger,
         randomness=randomness,
         key_holder=key_holder,

@@ -6,6 +6,9 @@ one request durably *before* anything is decrypted, so that it is no oracle that
 the answer is stored before it is sent. The same request gets the stored bytes again, any other
 request for the same round is refused, also after a restart, whatever became of the first.
 
+The key of a run is made here when it is first asked for, stated under this party's signature, and
+erased with the last planned round's result, or when the owner's approval ends.
+
 The request carries the key part of every upload (`keyparts`), and a sum with another is refused: an
 aggregator can shift what is opened by numbers that it knows, and no more. In strict mode the
 request carries the uploads, and the key holder adds them again whole.
@@ -16,13 +19,16 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from privagg.errors import (
+    ApprovalError,
+    KeyErasedError,
     KeyMismatchError,
     LedgerError,
     OpeningRefusedError,
@@ -32,6 +38,8 @@ from privagg.errors import (
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Challenge,
+    KeyRequest,
+    KeyStatement,
     Message,
     Opening,
     OpenRequest,
@@ -43,13 +51,16 @@ from privagg.messages import (
     read_statement,
     refusal_text,
 )
+from privagg.secure import keystore
 from privagg.secure.contributors import contributors_of
 from privagg.secure.keyparts import require_key_parts, split_key_parts
+from privagg.secure.keystatement import FIRST
+from privagg.secure.keystore import KeyStore
 from privagg.secure.opening import DecryptionKey
-from privagg.secure.scheme import Fold
+from privagg.secure.scheme import Fold, Parameters, Scheme
 from privagg.secure.wire import EncryptedTensor
 
-_SCHEMA = """
+_SCHEMA = f"""{keystore.SCHEMA}
 CREATE TABLE IF NOT EXISTS opening (
     run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     request_sha256 TEXT NOT NULL, answer BLOB, PRIMARY KEY (run, round)
@@ -109,31 +120,42 @@ class CheckpointMemory(Protocol):
 
 
 class KeyHolder:
-    """Opens sums under one key and one rule. Bytes in, bytes out; durable state in one file.
+    """Makes a key a run, and opens sums under it by one rule. Bytes in, bytes out; state in a file.
 
     Args:
         identity: signs the answers.
-        key: the decryption key.
+        scheme: makes and reads keys.
+        parameters: the scheme's, chosen for the plan before any key exists.
+        until: last day, UTC (`YYYY-MM-DD`), on which this party's owner lets it open for the plan;
+            raises `ApprovalError` where the owner does not. No key outlives the day that it gave
+            when the key was made.
         rule: what may be opened.
         roster: pinned identity keys of the sites and of the aggregator.
-        aggregator: the only party whose opening requests are considered.
-        store: SQLite file of what was opened; created with mode 0600 where absent.
+        aggregator: the only party whose requests are considered.
+        store: SQLite file of keys and of what was opened; created with mode 0600 where absent.
         checkpoints: its memory of the sites' ledgers; nothing is opened for one that was rewritten.
+        today: the day, UTC, as `until` writes it.
     """
 
     def __init__(
         self,
         *,
         identity: Identity,
-        key: DecryptionKey,
+        scheme: Scheme,
+        parameters: Parameters,
+        until: Callable[[], str],
         rule: OpeningRule,
         roster: Roster,
         aggregator: str,
         store: Path,
         checkpoints: CheckpointMemory,
+        today: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%d"),
     ) -> None:
         self.identity = identity
-        self._key = key
+        self._scheme = scheme
+        self._parameters = parameters
+        self._until = until
+        self._today = today
         self._rule = rule
         self._roster = roster
         self._aggregator = aggregator
@@ -143,9 +165,23 @@ class KeyHolder:
         os.close(os.open(store, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(self._connect()) as database:
             database.executescript(_SCHEMA)
+        self._keys = KeyStore(self._connect)
+        self._loaded: tuple[str, DecryptionKey] | None = None
+        self.erase_ended()
+
+    def erase_ended(self) -> None:
+        """Erase the keys whose last day is over; every message does, and so does a start."""
+        if self._keys.erase_ended(self._today()):
+            self._loaded = None
+
+    def erase(self, run: str) -> None:
+        """Erase the key of a run that nobody will go on with."""
+        with closing(self._connect()) as database:
+            keystore.erase(database, run, "when the run ended")
+        self._loaded = None
 
     def handle(self, data: bytes) -> bytes:
-        """Answer one opening request with an `Opening`, or with a `Refusal` that says why.
+        """Answer a request with a `KeyStatement` or an `Opening`, or a `Refusal` that says why.
 
         Raises:
             MessageError, SignatureError, UnknownPartyError: the bytes are no message of a pinned
@@ -153,18 +189,18 @@ class KeyHolder:
         """
         message = read_message(data, self._roster)
         try:
+            self.erase_ended()
             if isinstance(message.header, Challenge):
                 return self._introduce(message.header)
+            if isinstance(message.header, KeyRequest):
+                return self._state_key(message.header)
             return self._open(message, hashlib.sha256(data).hexdigest())
         except PrivaggError as error:
             return self._refusal(message, error)
 
     def _introduce(self, header: Challenge) -> bytes:
         """Prove who this is, to the aggregator of this plan."""
-        if header.sender != self._aggregator:
-            raise OpeningRefusedError(f"{header.sender!r} is not the aggregator pinned here")
-        if header.plan_digest != self._rule.plan_digest:
-            raise _other_plan(header.plan_digest, self._rule)
+        self._require_aggregator(header)
         presence = Presence(
             run=header.run,
             round=header.round,
@@ -172,10 +208,77 @@ class KeyHolder:
             sender=self.identity.name,
             plan_digest=header.plan_digest,
             nonce=header.nonce,
-            problem="",
+            problem=self._problem(header.run),
             kept_sizes=self._checkpoints.tell(header.run, self._rule.names),
         )
         return Message.sign(self.identity, presence).to_bytes()
+
+    def _problem(self, run: str) -> str:
+        """Why a new run would get no key; empty where it would, or where it has had one."""
+        try:
+            if not self._keys.known(run):
+                self._until()
+        except ApprovalError as error:
+            return str(error)
+        return ""
+
+    def _require_aggregator(self, header: Challenge | KeyRequest) -> None:
+        if header.sender != self._aggregator:
+            raise OpeningRefusedError(f"{header.sender!r} is not the aggregator pinned here")
+        if header.plan_digest != self._rule.plan_digest:
+            raise _other_plan(header.plan_digest, self._rule)
+
+    def _state_key(self, header: KeyRequest) -> bytes:
+        """State the key of a run, made now if this is the first time that it is asked for.
+
+        What leaves is what was stored: whoever is killed on the way, and several processes at once,
+        state one and the same key.
+        """
+        self._require_aggregator(header)
+        federation = self._roster.federation_digest(
+            coordinator=self._aggregator, opener=self.identity.name
+        )
+        if header.federation_digest != federation:
+            raise WrongRoundError(
+                f"the request is for federation {header.federation_digest[:16]}..., pinned here is "
+                f"{federation[:16]}...: other identity keys, or other roles"
+            )
+        stored, until = self._keys.statement(header.run), self._until()
+        if stored is None:
+            self._make_key(header, federation, until)
+            stored = self._keys.statement(header.run)
+        if stored is None:
+            raise OpeningRefusedError(f"{self._store} did not keep the key; nothing is stated")
+        return stored
+
+    def _make_key(self, header: KeyRequest, federation: str, until: str) -> None:
+        secret = self._scheme.generate_key(self._parameters)
+        public = secret.encryption_key
+        statement = KeyStatement(
+            run=header.run,
+            round=FIRST,
+            attempt=FIRST,
+            sender=self.identity.name,
+            plan_digest=header.plan_digest,
+            federation_digest=federation,
+            parameters_fingerprint=public.parameters.fingerprint,
+            key_id=public.key_id,
+            until=until,
+        )
+        frame = Message.sign(self.identity, statement, public.to_bytes()).to_bytes()
+        self._keys.keep(header.run, statement=frame, secret=secret.to_bytes(), until=until)
+
+    def _key_of(self, run: str) -> DecryptionKey:
+        """The key of a run.
+
+        Raises:
+            KeyErasedError, KeyMismatchError: as `KeyStore.secret`.
+        """
+        data, loaded = self._keys.secret(run), self._loaded
+        if loaded is None or loaded[0] != run:
+            loaded = run, self._scheme.load_decryption_key(self._parameters, data)
+            self._loaded = loaded
+        return loaded[1]
 
     def _refusal(self, message: Message, error: PrivaggError) -> bytes:
         refusal = Refusal(
@@ -199,19 +302,22 @@ class KeyHolder:
         stored = self._stored(header, request_sha256)
         if stored is not None:
             return stored
-        uploads = self._check_contributions(header)
+        self._check_plan(header)
+        key = self._key_of(header.run)
+        self._until()
+        uploads = self._check_contributions(header, key)
         contributors = tuple(upload.sender for upload in uploads)
-        tensor, rest = self._check_tensor(header, message.payload, contributors)
+        tensor, rest = self._check_tensor(header, message.payload, contributors, key)
         if self._rule.strict:
-            self._add_again(header, rest, tensor)
+            self._add_again(header, rest, tensor, key)
         else:
-            self._check_key_parts(uploads, rest, tensor)
+            self._check_key_parts(uploads, rest, tensor, key)
         self._checkpoints.require(uploads)
         stored = self._bind(header, request_sha256)
         if stored is not None:
             return stored
         try:
-            share = self._key.open_share(tensor.payload, len(contributors))
+            share = key.open_share(tensor.payload, len(contributors))
         except PrivaggError:
             # What is wrong with a decryption depends on the secret: one text for every case.
             error = OpeningRefusedError(DOES_NOT_OPEN)
@@ -230,17 +336,20 @@ class KeyHolder:
         answer = Message.sign(self.identity, opening, share).to_bytes()
         return self._remember(header, request_sha256, answer)
 
-    def _check_contributions(self, header: OpenRequest) -> list[Upload]:
-        """What was contributed, every signature verified; order and number as the rule says."""
+    def _check_plan(self, header: OpenRequest) -> None:
         rule = self._rule
         if header.plan_digest != rule.plan_digest:
             raise _other_plan(header.plan_digest, rule)
         if header.round > rule.rounds:
             raise WrongRoundError(f"round {header.round} is beyond the plan's {rule.rounds}")
-        if header.key_id != self._key.encryption_key.key_id:
+
+    def _check_contributions(self, header: OpenRequest, key: DecryptionKey) -> list[Upload]:
+        """What was contributed, every signature verified; order and number as the rule says."""
+        rule, held = self._rule, key.encryption_key.key_id
+        if header.key_id != held:
             raise KeyMismatchError(
-                f"the request is for key {header.key_id[:16]}..., held is "
-                f"{self._key.encryption_key.key_id[:16]}..."
+                f"the request is for key {header.key_id[:16]}..., that of run {header.run} is "
+                f"{held[:16]}..."
             )
         uploads = []
         for statement in header.contributions:
@@ -271,11 +380,15 @@ class KeyHolder:
         return uploads
 
     def _check_tensor(
-        self, header: OpenRequest, payload: bytes | memoryview, contributors: tuple[str, ...]
+        self,
+        header: OpenRequest,
+        payload: bytes | memoryview,
+        contributors: tuple[str, ...],
+        key: DecryptionKey,
     ) -> tuple[EncryptedTensor, memoryview]:
         """The sum, and what follows it in the payload."""
         view = memoryview(payload)
-        parameters = self._key.encryption_key.parameters
+        parameters = key.encryption_key.parameters
         parts = 0 if self._rule.strict else len(contributors) * parameters.key_part_bytes
         if header.tensor_bytes + parts + sum(header.upload_bytes) != len(view):
             raise OpeningRefusedError(
@@ -301,17 +414,25 @@ class KeyHolder:
         return tensor, view[header.tensor_bytes :]
 
     def _check_key_parts(
-        self, uploads: Sequence[Upload], rest: memoryview, tensor: EncryptedTensor
+        self,
+        uploads: Sequence[Upload],
+        rest: memoryview,
+        tensor: EncryptedTensor,
+        key: DecryptionKey,
     ) -> None:
         """The sum must be multiplied with the secret as its contributors signed it."""
-        parameters = self._key.encryption_key.parameters
+        parameters = key.encryption_key.parameters
         more, parts = split_key_parts(parameters, len(uploads), rest)
         if more:
             raise OpeningRefusedError("uploads came along, and the plan does not ask for them")
         require_key_parts(parameters, uploads, parts, tensor.payload, self._aggregator)
 
     def _add_again(
-        self, header: OpenRequest, uploads: memoryview, claimed: EncryptedTensor
+        self,
+        header: OpenRequest,
+        uploads: memoryview,
+        claimed: EncryptedTensor,
+        key: DecryptionKey,
     ) -> None:
         """Strict mode: the sum must be that of the signed uploads, residue for residue."""
         if len(header.upload_bytes) != len(header.contributions):
@@ -319,7 +440,7 @@ class KeyHolder:
                 f"strict mode needs all {len(header.contributions)} uploads, got "
                 f"{len(header.upload_bytes)}"
             )
-        fold = self._key.encryption_key.parameters.fold()
+        fold = key.encryption_key.parameters.fold()
         self._fold_uploads(fold, header, uploads)
         if memoryview(fold.payload()) != memoryview(claimed.payload).cast("B"):
             raise OpeningRefusedError("the sum is not the sum of the uploads that it names")
@@ -340,6 +461,8 @@ class KeyHolder:
         # FULL alone leaves the last commit to the next sync of the folder: after a power loss the
         # rollback journal would be back, and with it the round unbound.
         database.execute("PRAGMA synchronous=EXTRA")
+        # An erased key leaves zeros in the file, not bytes that the file merely forgot.
+        database.execute("PRAGMA secure_delete=ON")
         return database
 
     def _stored(self, header: OpenRequest, request_sha256: str) -> bytes | None:
@@ -367,12 +490,20 @@ class KeyHolder:
         return self._stored(header, request_sha256)
 
     def _remember(self, header: OpenRequest, request_sha256: str, answer: bytes) -> bytes:
-        """Store the answer of a bound round; where another process was first, its answer."""
+        """Store the answer of a bound round; where another process was first, its answer.
+
+        With the last planned round's answer the run's key goes, in one transaction.
+        """
         with closing(self._connect()) as database:
+            database.execute("BEGIN IMMEDIATE")
             database.execute(
                 "UPDATE opening SET answer = ? WHERE run = ? AND round = ? AND answer IS NULL",
                 (answer, header.run, header.round),
             )
+            if header.round == self._rule.rounds:
+                keystore.erase(database, header.run, "with the result of its last round")
+                self._loaded = None
+            database.execute("COMMIT")
         stored = self._stored(header, request_sha256)
         if stored is None:
             raise OpeningRefusedError(f"{self._store} did not keep the opening; nothing is sent")
@@ -389,7 +520,9 @@ def _other_plan(digest: str, rule: OpeningRule) -> WrongRoundError:
 def _reason(error: PrivaggError) -> RefusalReason:
     if isinstance(error, KeyMismatchError):
         return "key"
-    if isinstance(error, WrongRoundError):
+    if isinstance(error, KeyErasedError):
+        return "key-erased"
+    if isinstance(error, WrongRoundError | ApprovalError):
         return "plan"
     if isinstance(error, LedgerError):
         return "ledger"

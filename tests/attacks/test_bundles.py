@@ -6,6 +6,7 @@ coordinator signs the bundle.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from privagg.audit import Brought, Methods, ReportBundle, Verdict, Verification,
 from privagg.audit.statements import MAX_BYTES, pack_statements, unpack_statements
 from privagg.errors import LedgerError, UnreadableBundleError
 from privagg.identity import Identity, check_public_key
-from privagg.messages import Message, Statement, Upload
+from privagg.messages import KeyStatement, Message, Statement, Upload
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import ChargeRequest, Verifier
 from tests.audit.conftest import Evidence, bundle_of, failures
@@ -336,16 +337,48 @@ def test_statements_that_are_left_out_leave_the_word_of_the_coordinator(
 
 
 def test_a_forged_statement_is_contradicted(evidence: Evidence) -> None:
-    first = evidence.world.statements[0]
+    key, first, *rest = evidence.world.statements
     others = [
         (first.model_copy(update={"payload_digest": "ab" * 32}), "does not verify"),
         (_by_a_stranger(first), "does not verify"),
-        (evidence.world.statements[1], "signed two uploads of one attempt"),
+        (rest[0], "signed two uploads of one attempt"),
+        (key, "signed a second statement of the run's key"),
     ]
     for statement, words in others:
-        statements = [statement, *evidence.world.statements[1:]]
+        statements = [key, statement, *rest]
         made = evidence.verify(_with(evidence, statements))
         assert words in failures(made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"run": "another-run"}, "stated a key for run another-run"),
+        ({"plan_digest": "ab" * 32}, "stated a key for plan abab"),
+        ({"federation_digest": "ab" * 32}, "stated a key for federation abab"),
+        ({"parameters_fingerprint": "ab" * 32}, "stated a key for parameters abab"),
+        ({"key_id": "ab" * 32}, "stated a key for key abab"),
+        ({"sender": "coordinator"}, "'coordinator' stated the key, the opener is 'key-holder'"),
+    ],
+)
+def test_a_statement_of_another_key_is_contradicted(
+    evidence: Evidence, changes: dict[str, str], words: str
+) -> None:
+    """The coordinator shows a key that the key holder did not make, or not for this run."""
+    stated, *rest = evidence.world.statements
+    header = KeyStatement.model_validate({**json.loads(stated.header), **changes})
+    other = Message.sign(evidence.world.identities[header.sender], header).statement
+    assert words in failures(evidence.verify(_with(evidence, [other, *rest])))
+
+
+def test_without_the_key_holders_statement_the_key_is_the_coordinators_word(
+    evidence: Evidence,
+) -> None:
+    subject = "parameters and key of the scheme"
+    assert subject not in _attested(evidence.verify())
+    made = evidence.verify(_with(evidence, evidence.world.statements[1:]))
+    assert made.holds
+    assert subject in _attested(made)
 
 
 def _by_a_stranger(statement: Statement) -> Statement:

@@ -72,7 +72,8 @@ def under(simulation: Simulation, identity: Identity, pins: Identity) -> None:
     simulation.sites = {name: simulation.site(name) for name in NAMES}
     simulation.key_holder = simulation.make_key_holder()
     simulation.wire.handlers |= {name: site.handle for name, site in simulation.sites.items()}
-    simulation.begin("run-1")
+    # Runs and their keys are of a federation: under another identity key it is another one.
+    simulation.begin("run-2" if pins is identity else "run-1")
 
 
 def test_a_rotated_key_goes_on_with_the_same_history_once_all_pin_it(tmp_path: Path) -> None:

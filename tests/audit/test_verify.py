@@ -53,7 +53,7 @@ def test_every_value_of_the_report_is_compared(evidence: Evidence) -> None:
     assert undecided == {"the model file itself"}
     stated = {c.subject for c in made.of(Verdict.ATTESTED) if c.section == "run"}
     assert stated == {
-        "when the report was made", "parameters and key of the scheme",
+        "when the report was made",
         "versions of the software", "sizes and times of messages", "table declared public",
         "metrics", "refusals and absences",
     }  # fmt: skip

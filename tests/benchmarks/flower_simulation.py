@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-SEAT_FILES = {"plan": "plan.json", "key": "encryption.key", "secret": "decryption.key"}
-OPENER, COORDINATOR = "key-holder", "coordinator"
+PLAN = "plan.json"
+OPENER, COORDINATOR, RUN = "key-holder", "coordinator", "measured"
 
 
 def name_of(index: int, clients: int) -> str:
@@ -36,11 +36,9 @@ def name_of(index: int, clients: int) -> str:
 
 
 def prepare(folder: Path, clients: int, parameters: int, rounds: int) -> None:
-    """Identities, plan and key of a federation of so many clients."""
+    """Identities and plan of a federation of so many clients."""
     from privagg.identity import Identity, Roster
-    from privagg.planning import requirement_of
     from privagg.privacy.plan import ClientPlan, SiteTerms
-    from privagg.secure.registry import scheme
 
     names = [name_of(index, clients) for index in range(clients)]
     plan = ClientPlan(
@@ -57,30 +55,25 @@ def prepare(folder: Path, clients: int, parameters: int, rounds: int) -> None:
         custody="authority",
         scheme="bfv",
     )
-    found = scheme("bfv")
-    key = found.generate_key(found.choose_parameters(requirement_of(plan, security_bits=128)))
     keys = {n: Identity.load_or_create(n, folder / f"{n}.pem") for n in (*names, COORDINATOR)}
     keys[OPENER] = Identity.load_or_create(OPENER, folder / f"{OPENER}.pem")
-    (folder / SEAT_FILES["plan"]).write_text(plan.canonical_json)
-    (folder / SEAT_FILES["key"]).write_bytes(key.encryption_key.to_bytes())
-    (folder / SEAT_FILES["secret"]).write_bytes(key.to_bytes())
+    (folder / PLAN).write_text(plan.canonical_json)
     (folder / "roster.json").write_text(json.dumps(dict(Roster.of(*keys.values()).keys)))
 
 
 @cache
 def world(folder: Path) -> Any:
-    """Plan, roster, scheme, parameters and encryption key, once in a process."""
+    """Plan, roster, scheme and its parameters, once in a process."""
     from privagg.identity import Roster
     from privagg.planning import requirement_of
     from privagg.privacy.plan import load_plan
     from privagg.secure.registry import scheme
 
-    plan = load_plan(json.loads((folder / SEAT_FILES["plan"]).read_text()))
+    plan = load_plan(json.loads((folder / PLAN).read_text()))
     roster = Roster(json.loads((folder / "roster.json").read_text()))
     found = scheme("bfv")
     parameters = found.choose_parameters(requirement_of(plan, security_bits=128))
-    key = found.load_encryption_key(parameters, (folder / SEAT_FILES["key"]).read_bytes())
-    return plan, roster, found, key
+    return plan, roster, found, parameters
 
 
 def open_party(folder: Path, name: str) -> Any:
@@ -91,17 +84,15 @@ def open_party(folder: Path, name: str) -> Any:
     from privagg.privacy.randomness import SystemRandomness
     from privagg.running.holding import make_key_holder
     from privagg.runtime.flower.mod import Seat
-    from tests.approvals import approve_plan
+    from tests.approvals import FOR_EVER, approve_plan
 
-    plan, roster, scheme, key = world(folder)
+    plan, roster, scheme, parameters = world(folder)
     identity = Identity.load_or_create(name, folder / f"{name}.pem")
     if name == OPENER:
-        data = (folder / SEAT_FILES["secret"]).read_bytes()
-        secret = scheme.load_decryption_key(key.parameters, data)
-        store = folder / "openings.sqlite"
         return make_key_holder(
-            plan, identity=identity, roster=roster, key=secret, store=store
-        ).handle
+            plan, identity=identity, roster=roster, scheme=scheme, parameters=parameters,
+            until=lambda: FOR_EVER, store=folder / "openings.sqlite",
+        ).handle  # fmt: skip
     path = folder / f"{name}.sqlite"
     if path.exists():
         ledger = Ledger.open(path, signing_key=identity.key)
@@ -113,14 +104,14 @@ def open_party(folder: Path, name: str) -> Any:
         roster=roster,
         coordinator=COORDINATOR,
         plan_digest=plan.digest,
-        key_id=key.key_id,
         opener=OPENER,
     )
     return Seat(
         identity=identity,
         pins=pins,
         plan=plan,
-        key=key,
+        scheme=scheme,
+        parameters=parameters,
         ledger=ledger,
         randomness=SystemRandomness(),
     )
@@ -172,26 +163,29 @@ def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
     from privagg.identity import Identity
     from privagg.privacy.ledger import CheckpointKeeper
     from privagg.round import Job
+    from privagg.running.keying import key_of_run
     from privagg.runtime.flower.directory import Directory
     from privagg.runtime.flower.grid import PrivateGrid
     from privagg.runtime.flower.transport import FlowerTransport
+    from privagg.secure.keystatement import KeyTerms
     from privagg.server.checkpoints import CheckpointWatch
 
-    plan, roster, scheme, key = world(folder)
+    plan, roster, scheme, parameters = world(folder)
     identity = Identity.load_or_create(COORDINATOR, folder / f"{COORDINATOR}.pem")
+    directory = Directory(identity, roster, RUN, plan.digest)
+    transport = FlowerTransport(grid, directory, patience=patience, message_type="train")
+    terms = KeyTerms(roster, COORDINATOR, OPENER, plan.digest, scheme, parameters)
+    key, _ = key_of_run(terms, RUN, identity, transport)
     job = Job(
-        run="measured",
+        run=RUN,
         plan=plan,
         scheme=scheme,
-        parameters=key.parameters,
-        key_id=key.key_id,
+        key=key,
         identity=identity,
         roster=roster,
         opener=OPENER,
         watch=CheckpointWatch(CheckpointKeeper.open(folder / "kept.sqlite"), roster),
     )
-    directory = Directory(identity, roster, job.run, plan.digest)
-    transport = FlowerTransport(grid, directory, patience=patience, message_type="train")
     private = PrivateGrid(grid, job, transport, answers(folder, job, transport, told))
     assert len(list(private.get_node_ids())) == plan.addends
     return private

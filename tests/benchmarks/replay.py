@@ -26,7 +26,7 @@ from rich.progress import track
 
 from privagg import Federation
 from privagg.client.models import get_parameters
-from privagg.client.site import Pins, Site
+from privagg.client.site import Site
 from privagg.client.training import make_learner
 from privagg.identity import Identity, Roster
 from privagg.privacy.accountant import Accountant
@@ -37,11 +37,13 @@ from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerChec
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, run_round
+from privagg.running.keying import key_of_run
+from privagg.running.parties import make_pins, make_terms
 from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.optimizers import make_optimizer
-from tests.approvals import approve_plan
+from tests.approvals import FOR_EVER, approve_plan
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 
@@ -80,7 +82,6 @@ class Replay:
         self.federation = federation
         self.plan: TrainingPlan = federation.plan
         self._folder = folder
-        self._key = federation.scheme.generate_key(federation.parameters)
         parties = (COORDINATOR, KEY_HOLDER, *self.plan.names)
         self._identities = {name: Identity.generate(name) for name in parties}
         self._roster = Roster.of(*self._identities.values())
@@ -125,7 +126,7 @@ class Replay:
         ledgers = {name: self._fresh_ledger(name, run) for name in self.plan.names}
         try:
             transport = LocalTransport(self._handlers(ledgers, run))
-            parameters, sent = self._train(self._job(run), transport)
+            parameters, sent = self._train(self._job(run, transport), transport)
             spent = {
                 name: ledger.spent(self._budget_key(name)).epsilon.upper
                 for name, ledger in ledgers.items()
@@ -165,20 +166,14 @@ class Replay:
     def _handlers(
         self, ledgers: dict[str, Ledger], run: str
     ) -> dict[str, Callable[[bytes], bytes]]:
-        pins = Pins(
-            roster=self._roster,
-            coordinator=COORDINATOR,
-            plan_digest=self.plan.digest,
-            key_id=self._key.encryption_key.key_id,
-            opener=KEY_HOLDER,
-        )
         sites: dict[str, Any] = {
             name: Site(
                 identity=self._identities[name],
-                pins=pins,
+                pins=make_pins(self.federation, self._roster),
                 plan=self.plan,
                 learner=self._learners[name],
-                key=self._key.encryption_key,
+                scheme=self.federation.scheme,
+                parameters=self.federation.parameters,
                 ledger=ledgers[name],
                 randomness=SystemRandomness(),
             )
@@ -187,14 +182,15 @@ class Replay:
         handlers = {name: site.handle for name, site in sites.items()}
         return {**handlers, KEY_HOLDER: self._make_key_holder(run).handle}
 
-    def _job(self, run: str) -> Job:
+    def _job(self, run: str, transport: LocalTransport) -> Job:
+        terms, identity = make_terms(self.federation, self._roster), self._identities[COORDINATOR]
+        key, _ = key_of_run(terms, run, identity, transport)
         return Job(
             run=run,
             plan=self.plan,
             scheme=self.federation.scheme,
-            parameters=self._key.encryption_key.parameters,
-            key_id=self._key.encryption_key.key_id,
-            identity=self._identities[COORDINATOR],
+            key=key,
+            identity=identity,
             roster=self._roster,
             opener=KEY_HOLDER,
             watch=CheckpointWatch(self._checkpoints(run, COORDINATOR), self._roster),
@@ -207,7 +203,9 @@ class Replay:
         plan = self.plan
         return KeyHolder(
             identity=self._identities[KEY_HOLDER],
-            key=self._key,
+            scheme=self.federation.scheme,
+            parameters=self.federation.parameters,
+            until=lambda: FOR_EVER,
             rule=OpeningRule(
                 plan_digest=plan.digest,
                 names=plan.names,

@@ -18,7 +18,6 @@ AGREEMENT = Agreement(
     sites=("north", "south"),
     opener=KEY_HOLDER,
 )
-KEY_ID = "3" * 64
 SUPERLINK = "superlink.example.org:9443"
 
 
@@ -36,7 +35,7 @@ def make(root: Path, name: str, agreement: Agreement = AGREEMENT) -> tuple[Flowe
     config.touch()
     superlink = SUPERLINK if name == COORDINATOR else None
     folder = make_party(root / name, name, agreement, config, superlink=superlink)
-    return folder, card_of(folder, agreement, KEY_ID if name == agreement.opener else None)
+    return folder, card_of(folder, agreement)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_an_altered_card_is_refused(path: Path, field: str, value: str) -> None:
     ("field", "value", "said"),
     [
         ("party", "../north", "party"),
-        ("version", 2, "version"),
+        ("version", 3, "version"),
         ("node_key", "ssh-ed25519 AAAA", "node_key"),
         ("authority", "nonsense", "authority"),
         ("superlink", "no port", "superlink"),

@@ -12,7 +12,6 @@ from privagg.deployment.flowerfolder import add_approved
 from privagg.deployment.joining import (
     COORDINATOR,
     KEY_HOLDER,
-    card_of,
     join,
     make_party,
     registered_line,
@@ -20,7 +19,7 @@ from privagg.deployment.joining import (
 )
 from privagg.deployment.nodekeys import make_node_key, public_line
 from privagg.errors import ConfigError, DeploymentError, UnknownPartyError
-from tests.deployment.conftest import AGREEMENT, KEY_ID, SUPERLINK, Parties, make
+from tests.deployment.conftest import AGREEMENT, SUPERLINK, Parties, make
 
 SECRETS = (
     "identity.pem",
@@ -66,7 +65,6 @@ def test_joining_pins_everybody(parties: Parties) -> None:
         joined = join(folder, AGREEMENT, list(parties.cards.values()))
         codes.add(joined.fingerprint)
         pins = folder.party.pins()
-        assert pins.key_id == KEY_ID
         assert dict(pins.roster) == {n: c.identity for n, c in parties.cards.items()}
         verify_server(
             folder.authority.read_bytes(),
@@ -88,8 +86,6 @@ def test_joining_pins_everybody(parties: Parties) -> None:
         ("south", {"federation": "other"}, "another configuration"),
         ("south", {"plan_digest": "9" * 64, "privagg": "0.9"}, "another plan.*0.9"),
         ("south", {"node_key": None}, "not one of that role"),
-        ("south", {"key_id": "9" * 64}, "not one of that role"),
-        (KEY_HOLDER, {"key_id": None}, "not one of that role"),
         (COORDINATOR, {"authority": None}, "not one of that role"),
         (COORDINATOR, {"superlink": None}, "not one of that role"),
         ("north", {"identity": "9" * 64}, "not this folder's"),
@@ -157,12 +153,6 @@ def test_the_address_is_the_coordinators(tmp_path: Path) -> None:
             make_party(tmp_path / name, name, AGREEMENT, config, superlink=superlink)
     with pytest.raises(UnknownPartyError, match="mars"):
         make_party(tmp_path / "mars", "mars", AGREEMENT, config)
-
-
-def test_only_the_opener_has_a_key(parties: Parties) -> None:
-    for name, key_id in (("north", KEY_ID), (KEY_HOLDER, None)):
-        with pytest.raises(DeploymentError, match="made by 'key-holder'"):
-            card_of(parties.folders[name], AGREEMENT, key_id)
 
 
 def test_a_nodes_port_never_leaves_its_machine(parties: Parties) -> None:

@@ -13,7 +13,6 @@ from privagg.errors import ConfigError
 PINS = PinsFile(
     plan_digest="a" * 64,
     configuration="e" * 64,
-    key_id="b" * 64,
     roster={"north": "c" * 64, "x.y": "d" * 64},
 )
 
@@ -33,11 +32,11 @@ def test_a_folder_says_again_what_was_written(folder: PartyFolder) -> None:
 
 
 def test_secrets_are_for_their_owner_only(folder: PartyFolder) -> None:
-    write_whole(folder.decryption_key, b"secret", secret=True)
+    write_whole(folder.owner_key, b"secret", secret=True)
     for path, mode in (
         (folder.root, 0o700),
         (folder.identity_key, 0o600),
-        (folder.decryption_key, 0o600),
+        (folder.owner_key, 0o600),
     ):
         assert stat.S_IMODE(path.stat().st_mode) == mode
 

@@ -44,7 +44,7 @@ def _make(root: Path) -> Trial:
     for name in AGREEMENT.parties:
         superlink = f"127.0.0.1:{port}" if name == COORDINATOR else None
         folders[name] = make_party(root / name, name, AGREEMENT, config, superlink=superlink)
-        cards.append(card_of(folders[name], AGREEMENT, "3" * 64 if name == "north" else None))
+        cards.append(card_of(folders[name], AGREEMENT))
     join(folders[COORDINATOR], AGREEMENT, cards, listen="127.0.0.1")
     join(folders["north"], AGREEMENT, cards, port=_free_port())
     return Trial(root, folders)

@@ -101,5 +101,5 @@ def make_deployment(config: Path, root: Path) -> Trial:
     """Every party's folder, with keys, cards and pins."""
     federation = Federation.from_toml(config)
     agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
-    trial = make_trial(root, config, agreement, federation.scheme, federation.parameters)
+    trial = make_trial(root, config, agreement)
     return approved_trial(trial)

@@ -11,14 +11,17 @@ import pytest
 
 from privagg import Federation
 from privagg.audit.verify import Brought, verify_file
+from privagg.distributed.approving import FolderPlace, ledger_for
 from privagg.distributed.folders import open_party, run_folder
-from privagg.errors import CohortError, ConfigError, KeyMismatchError
+from privagg.errors import CohortError, ConfigError
+from privagg.owner import read_owner_key
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.running.approving import withdraw
 from privagg.running.results import RunResult
 from privagg.runtime.flower.inprocess import Faults
 from privagg.transport import Handler
-from tests.approvals import approved
+from tests.approvals import approved, approved_trial
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import SEED, SITES, write_federation
 from tests.distributed.story import story
@@ -67,11 +70,14 @@ def test_the_same_model_and_ledgers_as_in_one_process(world: World, local: Local
 @pytest.mark.parametrize(
     ("lives", "before", "where"),
     [
-        (2, True, "before round 2 was asked"),
-        (2, False, "after the uploads of round 2"),
-        (3, True, "before the opening of round 2 was asked"),
-        (3, False, "after the key holder answered"),
-        (6, False, "after the last round, before the report"),
+        (0, False, "after the key was stated, before it was kept"),
+        (1, True, "before round 1 was asked"),
+        (3, True, "before round 2 was asked"),
+        (3, False, "after the uploads of round 2"),
+        (4, True, "before the opening of round 2 was asked"),
+        (4, False, "after the key holder answered"),
+        (6, False, "after the last opening, which took the key along"),
+        (7, False, "after the last round, before the report"),
     ],
 )
 def test_a_killed_coordinator_goes_on_where_it_was(
@@ -153,27 +159,32 @@ def test_nothing_starts_without_enough_sites_or_the_key_holder(world: World) -> 
     assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 0
 
 
+def test_nothing_starts_where_the_key_holders_owner_does_not_approve(world: World) -> None:
+    folder = world.trial.parties["key-holder"].party
+    place = FolderPlace(folder, read_owner_key(folder.owner_key))
+    assert withdraw(ledger_for(place), place.owner, who="tester", why="a test") == 1
+    with pytest.raises(CohortError, match="'key-holder' has not approved plan"):
+        world.lead()
+    assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 0
+    approved_trial(world.trial)
+    assert world.lead().outcome == "finished"
+
+
 def test_a_folder_whose_parts_contradict_its_pins_is_not_opened(world: World) -> None:
     folder = world.trial.parties["va"].party
     open_party(folder)
     pins = folder.pins()
-    folder.pin(pins.model_copy(update={"key_id": "0" * 64}))
-    with pytest.raises(KeyMismatchError, match="pinned is 0000000000000000"):
-        open_party(folder)
     folder.pin(pins.model_copy(update={"plan_digest": "0" * 64}))
     with pytest.raises(ConfigError, match="stands for plan"):
         open_party(folder)
     folder.pin(pins)
-    folder.encryption_key.unlink()
-    with pytest.raises(ConfigError, match="comes from the party that opens"):
-        open_party(folder)
     with pytest.raises(ConfigError, match="answers no messages"):
         open_party(world.trial.coordinator.party)
 
 
 def test_a_journal_of_another_key_is_not_gone_on_with(world: World) -> None:
     with pytest.raises(Killed):
-        world.lead(transport=Fragile(world.transport(), 3, before=False))
+        world.lead(transport=Fragile(world.transport(), 4, before=False))
     state = run_folder(world.trial.coordinator.party, RUN) / "state.json"
     facts = json.loads(state.read_text())
     state.write_text(json.dumps({**facts, "key_id": "0" * 64}))

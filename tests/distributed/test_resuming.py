@@ -99,7 +99,7 @@ def test_a_round_recorded_as_never_opened_stays_so(
     def silent_at_first(honest: Handler) -> Handler:
         def answer(frame: bytes) -> bytes:
             asked.append(frame)
-            if 2 <= len(asked) <= 4:  # after the challenge, every request to open round 1
+            if 3 <= len(asked) <= 5:  # after challenge and key, every request to open round 1
                 raise OSError("the machine is down")
             return honest(frame)
 
@@ -165,7 +165,7 @@ def test_a_round_recorded_as_opened_is_not_told_to_have_stopped(
 
 def test_a_run_that_failed_and_went_on_has_one_ending(world: World) -> None:
     with pytest.raises(ConfigError):
-        world.lead(transport=Failing(world, 2))
+        world.lead(transport=Failing(world, 3))
     result = world.lead()
     assert result.outcome == "finished"
     require_evidence(result)
@@ -196,7 +196,7 @@ def test_what_an_opener_says_is_recorded_on_one_line(world: World) -> None:
     def rude(honest: Handler) -> Handler:
         def answer(frame: bytes) -> bytes:
             asked.append(frame)
-            if 2 <= len(asked) <= 4:
+            if 3 <= len(asked) <= 5:
                 raise ConfigError("no\nsuch \x1b[31mround")
             return honest(frame)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg.audit.signed import fingerprint_of
 from privagg.client.closing import noise_text
 from privagg.digest import tree_digest
-from privagg.identity import Identity
-from privagg.messages import Message, Opening, Statement, Upload
+from privagg.identity import Identity, Roster
+from privagg.messages import KeyStatement, Message, Opening, Statement, Upload
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt
+from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt, RunKeyTaken
 from privagg.privacy.plan import ClientPlan, DistributedPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.report import Report, build_report
@@ -167,6 +169,30 @@ class World:
         )  # fmt: skip
         self.statements.append(Message.sign(self.identities[self.opener], header).statement)
 
+    def state_key(self) -> None:
+        """The key holder states the run's key, and every site takes it."""
+        heading = {**self._heading(self.opener, 1), **self.key_facts()}
+        header = KeyStatement.model_validate(heading)
+        message = Message.sign(self.identities[self.opener], header, b"the encryption key")
+        frame = message.to_bytes()
+        taken = RunKeyTaken(
+            run=self.run, holder=self.opener, key_id=header.key_id, until=header.until,
+            parameters=header.parameters_fingerprint, sha256=hashlib.sha256(frame).hexdigest(),
+            length_bytes=len(frame),
+        )  # fmt: skip
+        for ledger in self.sites.values():
+            ledger.take_run_key(taken, frame)
+        self.statements.append(message.statement)
+
+    def key_facts(self) -> dict[str, str]:
+        """What the key holder states of its key."""
+        return {
+            "federation_digest": Roster.of(*self.identities.values()).federation_digest(
+                coordinator="coordinator", opener=self.opener
+            ),
+            "parameters_fingerprint": fingerprint_of({}), "key_id": KEY_ID, "until": "2026-12-31",
+        }  # fmt: skip
+
     def _heading(self, sender: str, number: int) -> dict[str, Any]:
         return {
             "run": self.run, "round": number, "attempt": 1, "sender": sender,
@@ -198,6 +224,7 @@ class World:
     def play(self) -> World:
         """Start, all rounds, release, finish."""
         self.start()
+        self.state_key()
         rng = np.random.default_rng(7)
         for number in range(1, self.plan.rounds + 1):
             self._round(number, rng)

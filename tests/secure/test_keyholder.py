@@ -108,7 +108,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requests]:
     [
         (lambda r: r.other_round(plan_digest=ELSEWHERE), "plan: .* opens under"),
         (lambda r: r.other_round(round=21), "plan: round 21 is beyond the plan's 20"),
-        (lambda r: r.other_round(key_id=ELSEWHERE), "key: .* held is"),
+        (lambda r: r.other_round(key_id=ELSEWHERE), "key: .* that of run run-1 is"),
         (
             lambda r: r.request(contributions=r.statements(plan_digest=ELSEWHERE)),
             "plan: the contribution of 'north' is signed for",
@@ -222,8 +222,8 @@ def another(asked: Requests) -> bytes:
 
 def holder_with(asked: Requests, *happenings: Any) -> tuple[KeyHolder, WatchedKey]:
     holder = asked.simulation.make_key_holder()
-    key = WatchedKey(holder._key, *happenings)
-    holder._key = key
+    key = WatchedKey(asked.simulation.key, *happenings)
+    holder._loaded = asked.simulation.run, key
     return holder, key
 
 

@@ -11,7 +11,7 @@ from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.keeper import CheckpointKeeper
 from privagg.privacy.ledger.ledger import Ledger, Projection
 from privagg.privacy.ledger.notes import Verifier
-from privagg.privacy.ledger.payloads import Approval, BudgetKey, ChargeRequest
+from privagg.privacy.ledger.payloads import Approval, BudgetKey, ChargeRequest, RunKeyTaken
 from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.ledger.reading import ChargePoint, Spending
 from privagg.privacy.ledger.receipt import Receipt
@@ -31,6 +31,7 @@ __all__ = [
     "Projection",
     "Receipt",
     "Replay",
+    "RunKeyTaken",
     "Spending",
     "Verifier",
     "open_checkpoint",

@@ -272,6 +272,13 @@ def find_entry(
     return Entry.parse(body, what=f"entry {index}")
 
 
+def is_stored(connection: Connection, subject: str) -> bool:
+    """Whether bytes are stored under this subject; they stay unread, as they may be many."""
+    table = schema.uploads.c
+    query = select(table.subject).where(table.subject == subject)
+    return connection.execute(query).scalar_one_or_none() is not None
+
+
 def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:
     """The receipt of a stored charge, the same bytes each time."""
     size = entry.index + 1

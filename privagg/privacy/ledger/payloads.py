@@ -79,6 +79,11 @@ def attempt_subject(run: str, round_: int, attempt: int) -> str:
     return canonical.dumps([run, round_, attempt]).decode("ascii")
 
 
+def run_subject(run: str) -> str:
+    """How a run is named in the log."""
+    return canonical.dumps([run]).decode("ascii")
+
+
 class Payload(BaseModel):
     """An entry's contents. Subclasses are the closed set of kinds."""
 
@@ -156,11 +161,11 @@ class Approval(OwnersAct):
         name: of this act, random.
         who, why: the person, and the analyst or purpose.
         until: last day, UTC.
-        job: `plan`; `tune`, whose candidates are all of `plans`; `code` alone, of a party whose
-            records nobody uses.
+        job: `plan`; `tune`, whose candidates are all of `plans`; of a party whose records nobody
+            uses, `open`, to make keys and open sums for `plans`, or `code` alone.
         plans: digests.
         total: epsilon that all plans together cost a data set of which nothing was spent.
-        dataset, unit, epsilon, delta: the budget over all jobs; None where `job` is `code`.
+        dataset, unit, epsilon, delta: the budget over all jobs; None where no records are used.
         code: modules that may be imported for it.
         acted_for: parties for whom one person acted at once, on one machine; else empty.
         overlaps: why it is right that records count under two names; empty where none do.
@@ -171,7 +176,7 @@ class Approval(OwnersAct):
     kind: ClassVar[str] = "approval"
 
     until: Day
-    job: Literal["plan", "tune", "code"]
+    job: Literal["plan", "tune", "open", "code"]
     plans: Annotated[tuple[Hex32, ...], Field(max_length=1000)]
     total: Exact
     dataset: Name | None
@@ -193,9 +198,11 @@ class Approval(OwnersAct):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         budget = (self.dataset, self.unit, self.epsilon, self.delta)
-        if self.job == "code" and (self.plans or any(part is not None for part in budget)):
-            raise ValueError("an approval of code alone names no plan and no budget")
-        if self.job != "code" and (not self.plans or None in budget):
+        if (self.job == "code") == bool(self.plans):
+            raise ValueError("an approval names plans, one of code alone does not")
+        if self.job in ("open", "code") and any(part is not None for part in budget):
+            raise ValueError("an approval that uses no records names no budget")
+        if self.job in ("plan", "tune") and None in budget:
             raise ValueError("an approval of plans names a data set and its budget")
         return self
 
@@ -363,6 +370,32 @@ class UploadStored(OfAttempt):
     length_bytes: Natural
 
 
+class RunKeyTaken(Payload):
+    """The encryption key of a run, as its holder stated it: whoever keeps this takes no second.
+
+    Args:
+        run: whose key.
+        holder: the party that signed the statement.
+        key_id, parameters: SHA-256 that name the key and the scheme's parameters.
+        until: last day, UTC, on which the holder opens anything under it.
+        sha256, length_bytes: of the signed statement, the key in it included.
+    """
+
+    kind: ClassVar[str] = "run-key"
+
+    run: Name
+    holder: Name
+    key_id: Hex32
+    parameters: Hex32
+    until: Day
+    sha256: Hex32
+    length_bytes: Natural
+
+    @property
+    def subject(self) -> str:
+        return run_subject(self.run)
+
+
 class Realised(OfCharge):
     """What really happened after opening; it is reported and never returns budget."""
 
@@ -464,7 +497,8 @@ class Restored(Payload):
 KINDS: dict[str, type[Payload]] = {
     cls.kind: cls
     for cls in (
-        Created, Approval, Withdrawal, OwnerKeyChanged, BudgetSet, Charge, Consumed, UploadStored,
+        Created, Approval, Withdrawal, OwnerKeyChanged, BudgetSet, RunKeyTaken, Charge, Consumed,
+        UploadStored,
         Realised, Aborted, Opened, Released, Tuning, RunStarted, RoundEnded, RunFinished,
         KeyRotated, Restored,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
-from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.errors import ApprovalError, LedgerError, LedgerTamperedError
 from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical, log, schema
@@ -28,8 +28,10 @@ from privagg.privacy.ledger.payloads import (
     BudgetKey,
     Charge,
     Realised,
+    RunKeyTaken,
     UploadStored,
     attempt_subject,
+    run_subject,
 )
 from privagg.privacy.ledger.state import Account
 from privagg.privacy.ledger.store import Store
@@ -125,6 +127,26 @@ class LedgerReading:
     def _day(self, head: log.Head) -> str:
         """Today; but no day before that of the last entry, whatever a clock says by now."""
         return max(self._today(), head.day)
+
+    def approved_until(self, plan_digest: str) -> str:
+        """The last day (`YYYY-MM-DD`) on which an approval in force names a plan.
+
+        Raises:
+            ApprovalError: none does today.
+        """
+        days = [a.until for a in self.approvals() if plan_digest in a.plans]
+        if not days:
+            raise ApprovalError(
+                f"the owner of {self.owner!r} has not approved plan {plan_digest[:16]}..., or only "
+                "until a day that is over; nothing is opened for it. The owner approves with: "
+                "privagg approve"
+            )
+        return max(days)
+
+    def today(self) -> str:
+        """The day, UTC, `YYYY-MM-DD`, that approvals are held against."""
+        with self._store.read() as connection:
+            return self._day(self._head(connection))
 
     def _today(self) -> str:
         return datetime.now(UTC).strftime("%Y-%m-%d")
@@ -260,17 +282,41 @@ class LedgerReading:
             raise LedgerTamperedError(f"the stored upload {subject} is not the one that was logged")
         return stored
 
+    def run_key(self, run: str) -> RunKeyTaken | None:
+        """The one key of a run that this ledger took, None where it took none."""
+        entry = self.entry_about(RunKeyTaken.kind, (run,))
+        taken = None if entry is None else entry.payload
+        return taken if isinstance(taken, RunKeyTaken) else None
+
+    def stored_run_key(self, run: str) -> bytes | None:
+        """The statement of a run's key as it came, None where it is not kept (any more).
+
+        Raises:
+            LedgerTamperedError: it is not the one whose digest stands in the log.
+        """
+        taken, table = self.run_key(run), schema.uploads.c
+        with self._store.read() as connection:
+            query = select(table.data).where(table.subject == run_subject(run))
+            data = connection.execute(query).scalar_one_or_none()
+        if data is None:
+            return None
+        stored = bytes(data)
+        if taken is None or taken.sha256 != hashlib.sha256(stored).hexdigest():
+            raise LedgerTamperedError(
+                f"the stored key of run {run!r} is not the one that was taken"
+            )
+        return stored
+
     def has_upload(self, run: str, round_: int, attempt: int) -> bool:
         """Whether an upload is stored for an attempt; the bytes, which may be many, stay unread.
 
         Raises:
             LedgerTamperedError: one is stored that was never logged.
         """
-        subject, table = attempt_subject(run, round_, attempt), schema.uploads.c
+        subject = attempt_subject(run, round_, attempt)
         with self._store.read() as connection:
             head = self._head(connection)
-            query = select(table.subject).where(table.subject == subject)
-            if connection.execute(query).scalar_one_or_none() is None:
+            if not log.is_stored(connection, subject):
                 return False
             if log.find_entry(connection, head, self._filed, UploadStored.kind, subject) is None:
                 raise LedgerTamperedError(f"the stored upload {subject} was never logged")

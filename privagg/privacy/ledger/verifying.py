@@ -11,7 +11,7 @@ from privagg.privacy.ledger import canonical, log, merkle, schema
 from privagg.privacy.ledger.checkpoint import open_checkpoint
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.ledger.notes import Verifier
-from privagg.privacy.ledger.payloads import UploadStored
+from privagg.privacy.ledger.payloads import RunKeyTaken, UploadStored
 from privagg.privacy.ledger.replay import Replay
 
 
@@ -28,7 +28,7 @@ def replay_database(connection: Connection) -> Replay:
     table = schema.entries
     done = Replay()
     completed: dict[merkle.Node, bytes] = {}
-    uploads: dict[str, UploadStored] = {}
+    uploads: dict[str, UploadStored | RunKeyTaken] = {}
     before = done.frontier
     for row in connection.execute(select(table).order_by(table.c.idx)):
         before = done.frontier
@@ -36,7 +36,7 @@ def replay_database(connection: Connection) -> Replay:
         entry = done.add(body)
         _check_columns(entry, row.idx, row.kind, row.subject, row.account)
         completed.update(before.append(merkle.leaf_hash(body))[1])
-        if isinstance(entry.payload, UploadStored):
+        if isinstance(entry.payload, UploadStored | RunKeyTaken):
             uploads[entry.payload.subject] = entry.payload
     if not done.size:
         raise LedgerTamperedError("the ledger has no entries")
@@ -142,7 +142,7 @@ def _check_accounts(connection: Connection, done: Replay) -> None:
         raise LedgerTamperedError("the stored running totals do not fit the entries")
 
 
-def _check_uploads(connection: Connection, logged: dict[str, UploadStored]) -> None:
+def _check_uploads(connection: Connection, logged: dict[str, UploadStored | RunKeyTaken]) -> None:
     for row in connection.execute(select(schema.uploads)):
         entry = logged.get(row.subject)
         found = (row.run, hashlib.sha256(bytes(row.data)).hexdigest())

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, delete, insert
 
-from privagg.errors import LedgerError, LedgerTamperedError, ReceiptError
+from privagg.errors import KeyMismatchError, LedgerError, LedgerTamperedError, ReceiptError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger import canonical, log, schema
 from privagg.privacy.ledger.checkpoint import Checkpoint
@@ -27,6 +27,7 @@ from privagg.privacy.ledger.payloads import (
     OwnersAct,
     Payload,
     Realised,
+    RunKeyTaken,
     UploadStored,
     payload_of,
 )
@@ -125,11 +126,35 @@ class LedgerWriting(LedgerReading):
             )  # fmt: skip
             return self._append(connection, head, upload).entry
 
+    def take_run_key(self, taken: RunKeyTaken, statement: bytes) -> Entry:
+        """Take the one key of a run, durably; the statement of it is kept until the run is over.
+
+        Taking the same again changes nothing, but that its bytes are kept where they were not.
+
+        Raises:
+            KeyMismatchError: the run has another key; the message names both.
+        """
+        with self._writing() as (connection, head):
+            subject, table = taken.subject, schema.uploads
+            entry = log.find_entry(connection, head, self._filed, taken.kind, subject)
+            if entry is not None and entry.payload != taken:
+                earlier = entry.payload
+                assert isinstance(earlier, RunKeyTaken)
+                raise KeyMismatchError(
+                    f"run {taken.run!r} has key {earlier.key_id[:16]}... by entry {entry.index} of "
+                    f"this ledger; a second statement, of {taken.key_id[:16]}..., is refused"
+                )
+            if not log.is_stored(connection, subject):
+                connection.execute(
+                    insert(table).values(subject=subject, run=taken.run, data=statement)
+                )
+            return entry or self._append(connection, head, taken).entry
+
     def forget_uploads(self, run: str) -> int:
         """Free the bytes stored for a finished run; their digests stay in the log.
 
         Returns:
-            How many uploads were removed.
+            How many uploads (and statements of a key) were removed.
         """
         with self._writing() as (connection, _):
             found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))

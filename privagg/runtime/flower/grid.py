@@ -238,8 +238,10 @@ class PrivateGrid(Grid):
     def _meet(self) -> None:
         """Find out where everybody is, and whether they can take part in the whole job."""
         parties, directory = {*self._job.plan.names, self._job.opener}, self._transport.directory
-        if not parties <= directory.nodes.keys():
+        away = not parties <= directory.nodes.keys()
+        if away:
             self._transport.meet(sorted(parties))
+        if away or not self._met:  # whoever was met when the run's key was asked for said it then
             for name, said in directory.presences.items():
                 self._job.watch.hear(name, said.kept_sizes)  # saves the first round its roll call
         for name, presence in directory.presences.items():

@@ -40,7 +40,7 @@ from privagg.runtime.flower.arrays import TrainRequest
 from privagg.runtime.flower.records import frames_to_records, records_to_frames
 from privagg.runtime.flower.transport import REFUSED
 from privagg.secure.keyholder import KeyHolder
-from privagg.secure.scheme import EncryptionKey
+from privagg.secure.scheme import Parameters, Scheme
 from privagg.transport import Handler, answer_frames
 
 FAILED = "this client failed; the node's own log says why"
@@ -52,14 +52,16 @@ class Seat:
     """A site's place in a federation: all that makes a `Site` but what trains.
 
     Args:
-        identity, pins, plan, key, ledger, randomness, key_holder: as for `Site`; the plan is one
-            for whole clients, because privagg does not see the records that an app trains on.
+        identity, pins, plan, scheme, parameters, ledger, randomness, key_holder: as for `Site`; the
+            plan is one for whole clients, because privagg does not see the records that an app
+            trains on.
     """
 
     identity: Identity
     pins: Pins
     plan: ClientPlan
-    key: EncryptionKey
+    scheme: Scheme
+    parameters: Parameters
     ledger: Ledger
     randomness: Randomness
     key_holder: KeyHolder | None = None
@@ -71,7 +73,8 @@ class Seat:
             pins=self.pins,
             plan=self.plan,
             learner=learner,
-            key=self.key,
+            scheme=self.scheme,
+            parameters=self.parameters,
             ledger=self.ledger,
             randomness=self.randomness,
             key_holder=self.key_holder,

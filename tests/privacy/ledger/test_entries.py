@@ -179,7 +179,8 @@ def test_the_kinds_are_a_closed_set() -> None:
     assert sorted(KINDS) == [
         *("aborted", "approval", "budget", "charge", "consumed", "created", "key", "opened"),
         "owner-key",
-        *("realised", "released", "restored", "round", "run-finished", "run-started", "tuning"),
+        *("realised", "released", "restored", "round", "run-finished", "run-key"),
+        *("run-started", "tuning"),
         *("upload", "withdrawal"),
     ]
     with pytest.raises(LedgerError, match="unknown kind"):

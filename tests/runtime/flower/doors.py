@@ -19,6 +19,7 @@ from privagg.privacy.plan import ClientPlan, SiteTerms
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.round import Job, RoundOutcome
 from privagg.running.journal import Journal
+from privagg.running.keying import key_of_run
 from privagg.running.record import Record
 from privagg.running.replay import ReplayedRounds
 from privagg.running.results import RoundReport
@@ -26,13 +27,15 @@ from privagg.running.rounds import Rounds, Told
 from privagg.runtime.flower.directory import Directory
 from privagg.runtime.flower.grid import PrivateGrid
 from privagg.runtime.flower.inprocess import InProcessGrid
-from privagg.runtime.flower.mod import PrivateUpdates, Seat
+from privagg.runtime.flower.mod import PrivateUpdates, Seat, _NoLearner
 from privagg.runtime.flower.transport import FlowerTransport, Patience
+from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.secure.keystatement import KeyTerms
 from privagg.secure.registry import scheme
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.statements import StatementStore
-from tests.approvals import approve_plan
+from tests.approvals import FOR_EVER, approve_plan
 
 NAMES = ("north", "east", "south", "west")
 OPENER = "key-holder"
@@ -123,7 +126,8 @@ class Doors:
         self.plan = ClientPlan.model_validate(facts)
         self.scheme = scheme(scheme_name)
         requirement = requirement_of(self.plan, security_bits=128)
-        self.key = self.scheme.generate_key(self.scheme.choose_parameters(requirement))
+        self.parameters = self.scheme.choose_parameters(requirement)
+        self.until = FOR_EVER
         self.identities = {n: Identity.generate(n) for n in (*NAMES, "coordinator", OPENER)}
         self.roster = Roster.of(*self.identities.values())
         self.ledgers = {
@@ -153,14 +157,14 @@ class Doors:
             roster=self.roster,
             coordinator="coordinator",
             plan_digest=self.plan.digest,
-            key_id=self.key.encryption_key.key_id,
             opener=OPENER,
         )
         return Seat(
             identity=self.identities[name],
             pins=pins,
             plan=self.plan,
-            key=self.key.encryption_key,
+            scheme=self.scheme,
+            parameters=self.parameters,
             ledger=self.ledgers[name],
             randomness=self.randomness,
         )
@@ -176,7 +180,9 @@ class Doors:
         )
         return KeyHolder(
             identity=self.identities[OPENER],
-            key=self.key,
+            scheme=self.scheme,
+            parameters=self.parameters,
+            until=lambda: self.until,
             rule=rule,
             roster=self.roster,
             aggregator="coordinator",
@@ -185,6 +191,25 @@ class Doors:
                 CheckpointKeeper.open(self.folder / "key-holder-kept.sqlite"), self.roster
             ),
         )
+
+    @property
+    def terms(self) -> KeyTerms:
+        return KeyTerms(
+            roster=self.roster,
+            coordinator="coordinator",
+            opener=OPENER,
+            plan_digest=self.plan.digest,
+            scheme=self.scheme,
+            parameters=self.parameters,
+        )
+
+    def told(self) -> str:
+        """Names the run's key, once every site was told of it, without a Grid."""
+        holder = LocalTransport({OPENER: self.key_holder().handle})
+        key, _ = key_of_run(self.terms, "run-1", self.identities["coordinator"], holder)
+        for name in NAMES:
+            self.seat(name).site(_NoLearner()).handle(key.frame)
+        return key.key_id
 
     def private_grid(
         self,
@@ -197,20 +222,22 @@ class Doors:
         **options: Any,
     ) -> PrivateGrid:
         """The server's door, for one run, once every node has said who it is."""
+        identity = self.identities["coordinator"]
+        directory = Directory(identity, self.roster, "run-1", self.plan.digest)
+        patience = Patience(answer_seconds=0.3, absent_seconds=0.3, poll_seconds=0.01)
+        transport = FlowerTransport(self.grid, directory, patience=patience, message_type="train")
+        key, gone = key_of_run(self.terms, "run-1", identity, transport, journal, over=over)
         job = Job(
             run="run-1",
             plan=self.plan,
             scheme=self.scheme,
-            parameters=self.key.encryption_key.parameters,
-            key_id=self.key.encryption_key.key_id,
-            identity=self.identities["coordinator"],
+            key=key,
+            key_gone=gone,
+            identity=identity,
             roster=self.roster,
             opener=OPENER,
             watch=CheckpointWatch(CheckpointKeeper.open(self.folder / "kept.sqlite"), self.roster),
         )
-        directory = Directory(job.identity, job.roster, job.run, self.plan.digest)
-        patience = Patience(answer_seconds=0.3, absent_seconds=0.3, poll_seconds=0.01)
-        transport = FlowerTransport(self.grid, directory, patience=patience, message_type="train")
         record = Record(self.coordinators_ledger(), job.run, StatementStore.beside(self.folder))
 
         def note(outcome: RoundOutcome) -> None:

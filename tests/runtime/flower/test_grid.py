@@ -249,7 +249,9 @@ def test_what_makes_no_round_of_the_plan_is_refused_before_anything_is_sent(door
         grid.pull_messages(["1"])
     assert not list(grid.send_and_receive([]))
     assert not doors.counting.trained
-    assert all(traffic.messages == 1 for traffic in doors.grid.traffic.values())  # introductions
+    introduced = dict.fromkeys(doors.nodes.values(), 1)
+    asked = introduced | {doors.nodes[OPENER]: 2}  # for the run's key
+    assert {node: traffic.messages for node, traffic in doors.grid.traffic.items()} == asked
 
 
 def test_a_strategy_cannot_ask_for_more_rounds_than_were_planned(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def start(doors: Doors, **changes: Any) -> Message:
         "attempt": 1,
         "sender": "coordinator",
         "plan_digest": doors.plan.digest,
-        "key_id": doors.key.encryption_key.key_id,
+        "key_id": doors.told(),
         "cohort": NAMES,
         "settings": settings,
         **changes,
