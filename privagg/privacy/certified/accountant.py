@@ -52,8 +52,9 @@ DEFAULT_EFFORT = Effort()
 _GOOD_WIDTH = Fraction(1, 10**6)
 # Below this an absolute width is good enough, whatever epsilon is.
 _SMALL_WIDTH = Fraction(1, 10**9)
-# Up to this sampling rate the mirror is tried before a contour.
-_RARE = Fraction(1, 1000)
+# Up to this sampling rate the mirror is tried before a contour; with at most so many participations
+# expected in all, a contour that grows with a ledger is not worth planning.
+_RARE, _EXPECTED = Fraction(1, 1000), Fraction(1, 20)
 # With at most this noise the number of participations is counted before a contour is tried.
 _LITTLE = Fraction(1, 12)
 # Wider than this even a slow convolution is worth its time.
@@ -181,13 +182,14 @@ def closed_form_applies(composition: Composition) -> bool:
     """Return whether a contour is not the first choice.
 
     That is without rounds, for one round, without subsampling at all, for equal rounds with little
-    noise, and where records hardly ever take part.
+    noise, and where a record hardly ever takes part in any of the rounds.
     """
     rounds = normalised(composition)
     if not rounds or _closed_form(rounds) is not None:
         return True
     little = len(rounds) == 1 and rounds[0][0].noise_multiplier <= _LITTLE
-    return little or _is_rare(rounds)
+    expected = sum(times * mechanism.sampling_rate for mechanism, times in rounds)
+    return little or (_is_rare(rounds) and expected <= _EXPECTED)
 
 
 def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str] | None:

@@ -33,6 +33,8 @@ from privagg.privacy.certified.strategy import Ends, log_of, product_of, single_
 METHOD = "mirror"
 
 _AIMS = 14
+# Where a mirror is not sharp far below its aim, the next is aimed just above what it found.
+_NEAR, _ABOVE = 0.8, 1.05
 # Delta is aimed at from above, each time so many nats lower, until it is known so sharply.
 _DELTA_AIMS, _LESS, _SHARP = 6, 20.0, Fraction(1, 10**7)
 
@@ -68,18 +70,37 @@ def mirrored_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: E
 
     Raises: CertificationError where no mirror is affordable or its bounds prove no upper end.
     """
-    aim = _guess(rounds, delta)
+    aim, ends = _guess(rounds, delta), None
     for _ in range(_AIMS):
-        plan = make_mirror_plan(rounds, Goal(log_of(delta), aim), effort)
-        with working_precision(plan.frame.precision_bits):
-            curve = MirrorCurve(product_of(plan, rounds))
-            upper = folded(curve.bounds(as_dyadic(aim)).upper, as_dyadic(aim), distance)
-            if upper <= ball(delta):
-                return _ends(curve, plan, delta, distance, aim)
-            here = log_float(upper)
-        ratio = log_of(delta) / here if here < 0 else 8.0
-        aim *= min(max(1.2 * ratio, 1.5), 8.0)
-    raise CertificationError("no mirror reached epsilon")
+        found = _aimed(rounds, delta, distance, effort, aim)
+        if isinstance(found, float):
+            if ends is not None:
+                break
+            aim *= found
+            continue
+        ends = found if ends is None else ends.meet(found)
+        high = float(ends.upper or 0) - float(ends.added)
+        if ends.width() <= _SHARP or high > _NEAR * aim:
+            break
+        aim = high * _ABOVE
+    if ends is None:
+        raise CertificationError("no mirror reached epsilon")
+    return ends
+
+
+def _aimed(
+    rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort, aim: float
+) -> Ends | float:
+    """Return the ends of a mirror aimed at this epsilon, or how much further to aim."""
+    plan, point = make_mirror_plan(rounds, Goal(log_of(delta), aim), effort), as_dyadic(aim)
+    with working_precision(plan.frame.precision_bits):
+        curve = MirrorCurve(product_of(plan, rounds))
+        upper = folded(curve.bounds(point).upper, point, distance)
+        if upper <= ball(delta):
+            return _ends(curve, plan, delta, distance, aim)
+        here = log_float(upper)
+    ratio = log_of(delta) / here if here < 0 else 8.0
+    return min(max(1.2 * ratio, 1.5), 8.0)
 
 
 def mirrored_delta(rounds: Rounds, epsilon: Fraction, log_delta: float, effort: Effort) -> Ends:

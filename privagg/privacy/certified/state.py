@@ -118,6 +118,8 @@ class ContourState:
     effort: Effort = DEFAULT_EFFORT
     _counts: dict[Mechanism, int] = field(default_factory=dict)
     _pairs: dict[Fraction, _Pair] = field(default_factory=dict)
+    # Rounds at which even a new contour was blunt, by delta: the next is planned at twice as many.
+    _blunt: dict[Fraction, int] = field(default_factory=dict)
 
     @property
     def composition(self) -> dict[Mechanism, int]:
@@ -138,7 +140,10 @@ class ContourState:
         Args and raises: as `epsilon_interval`.
         """
         target, distance = checked_delta(delta), checked_distance(extra_distance)
-        if not closed_form_applies(self._counts) and 2 * distance < target:
+        rounds = sum(self._counts.values())
+        may_suit = rounds >= _GROWTH * self._blunt.get(target, 0)
+        if may_suit and not closed_form_applies(self._counts) and 2 * distance < target:
+            is_new = target not in self._pairs
             try:
                 interval = self._by_contour(target, distance)
             except CertificationError:
@@ -146,6 +151,8 @@ class ContourState:
                 interval = None
             if interval is not None:
                 return interval
+            if is_new:
+                self._blunt[target] = rounds
         return epsilon_interval(self._counts, target, extra_distance=distance, effort=self.effort)
 
     def _by_contour(self, delta: Fraction, distance: Fraction) -> Interval | None:

@@ -44,10 +44,11 @@ class Ends:
     added: Fraction = Fraction(0)
 
     def width(self) -> Fraction:
-        """Return (upper - lower) / upper, 0 for a proven zero, 1 where nothing is known."""
+        """Return (upper - added - lower) / upper, 0 for a proven zero, 1 where nothing is known."""
         if self.upper is None:
             return Fraction(1)
-        return (self.upper - self.lower) / self.upper if self.upper else Fraction(0)
+        gap = self.upper - self.added - self.lower
+        return gap / self.upper if self.upper else Fraction(0)
 
     def meet(self, other: Ends) -> Ends:
         """Return the tighter of both ends."""

@@ -218,6 +218,13 @@ def test_rare_rounds_are_enclosed_narrowly(rate: str, noise: str, rounds: int, d
     assert back.relative_width < 1e-6
 
 
+def test_epsilon_far_below_the_first_aim_is_aimed_at_again() -> None:
+    """Near epsilon = 0 a mirror without its bulk is sharp only close to its own aim."""
+    near_zero = epsilon_interval({Mechanism("1e-6", "0.8"): 5}, "1e-6")
+    assert 0 < near_zero.relative_width < 1e-8
+    assert epsilon_interval({Mechanism("1e-6", "0.8"): 3}, "1e-6").upper == 0
+
+
 def test_rare_rounds_of_several_kinds_compose() -> None:
     one, two = Mechanism("1e-6", "0.8"), Mechanism("1e-5", "2")
     mixed = epsilon_interval({one: 1000, two: 500, Mechanism("3e-7", "0.3"): 20}, "1e-6")
