@@ -131,9 +131,20 @@ def _follows(each: Charged, bound: EpsilonBound, methods: Methods) -> bool | Non
     claimed = each.charge.epsilon_after
     if bound.lower is not None and claimed < bound.lower:
         return False
-    if each.charge.accountant == methods.certified.name and not is_enclosed(each.total):
+    recomputed = each.charge.accountant == methods.certified.name and not is_enclosed(each.total)
+    if recomputed and (agrees(claimed, bound) or _is_sharp(bound)):
         return agrees(claimed, bound)
     return True if claimed >= bound.upper else None
+
+
+def _is_sharp(bound: EpsilonBound) -> bool:
+    """Whether a growing composition cannot well have been given another bound than this one.
+
+    Where the work allowed proves a wide interval only, its upper end depends on the way there.
+    """
+    if not bound.upper.is_finite() or bound.lower is None:
+        return True
+    return bound.upper - bound.lower <= TOLERANCE * bound.upper
 
 
 MOST_WORK = 300

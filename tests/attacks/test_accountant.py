@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from decimal import Decimal
 
@@ -53,3 +54,35 @@ def test_a_distance_near_delta_costs_no_gigabytes() -> None:
     start = time.process_time()
     assert CertifiedAccountant().epsilon(event, Decimal("1.9e-6")).upper == Decimal("Infinity")
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("noise", ["1", "0.1"])
+def test_a_dozen_slow_mechanisms_are_not_slow_together(noise: str) -> None:
+    """Each distinct mechanism used to cost seconds of its own: 38 for the twelve of the first."""
+    event = DpEvent()
+    for number in range(1, 13):
+        rate = Decimal(number).scaleb(-6 if noise == "1" else -3)
+        wider = Decimal(noise) + Decimal(number).scaleb(-2)
+        event += DpEvent.once(Round.of(rate, wider), count=100)
+    start = time.process_time()
+    bound = CertifiedAccountant().epsilon(event, Decimal("1e-6"))
+    assert time.process_time() - start < 6
+    assert bound.lower is not None
+    assert bound.lower <= bound.upper < Decimal("Infinity")
+
+
+def test_infinity_comes_with_advice_that_works() -> None:
+    """It was given as "no finite bound could be proven", with no reason and no way out."""
+    event = DpEvent.once(
+        Round.of(Decimal("0.5"), Decimal("0.05")), count=3, distance=Decimal("1e-20")
+    )
+    bound = CertifiedAccountant().epsilon(event, Decimal("1e-4"))
+    assert bound.upper == Decimal("Infinity")
+    told = re.search(r"1E-20 .* delta of at least (\S+); .* (\S+) times the noise", bound.method)
+    assert told is not None
+    assert CertifiedAccountant().epsilon(event, Decimal(told[1])).upper.is_finite()
+    louder = DpEvent.once(
+        Round.of(Decimal("0.5"), Decimal("0.05") * Decimal(told[2])),
+        count=3, distance=Decimal("1e-20"),
+    )  # fmt: skip
+    assert CertifiedAccountant().epsilon(louder, Decimal("1e-4")).upper.is_finite()

@@ -19,7 +19,7 @@ from privagg.privacy.accountants.folding import (
     check_relation,
     without_mechanism,
 )
-from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.events import DpEvent
 
 if TYPE_CHECKING:
     from privagg.privacy import certified
@@ -52,41 +52,23 @@ class CertifiedAccountant:
             return EpsilonBound(INFINITE, None, "no guarantee: a release without noise", True)
         if not event.terms:
             return without_mechanism(event, delta, "total-variation distance alone")
-        if event.distance >= delta:
-            return EpsilonBound(INFINITE, None, "the distance uses up delta", True)
+        if event.distance >= 1:
+            return EpsilonBound(INFINITE, None, "a distance of 1 or more promises nothing", True)
         composition = proven_composition(event)
         try:
             with ball_arithmetic:
                 interval = self._following(composition).epsilon(
                     Fraction(delta), extra_distance=Fraction(event.distance)
                 )
-        except (CertificationError, OverflowError, ValueError):
-            # Floats choose where to look for a proof; where they overflow, none was found.
-            if all(mechanism.sampling_rate == 1 for mechanism in composition):
-                # Infinity always holds. With so little noise the event's distance, times
-                # e^epsilon, exceeds delta before the Gaussian's own share falls below it.
-                return EpsilonBound(INFINITE, None, "no finite bound could be proven", True)
-            return self._without_amplification(event, delta)
+        except CertificationError as error:
+            # Infinity always holds; the error says what the distance uses up, and what would help.
+            return EpsilonBound(INFINITE, None, str(error), True)
         return EpsilonBound(
             upper=_decimal_bound(interval.upper, UP),
             lower=_decimal_bound(interval.lower, DOWN),
             method=interval.method,
             certified=True,
         )
-
-    def _without_amplification(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
-        """Every record in every round: by convexity never less than what sampling leaves.
-
-        The mixture (1 - q) Q + q P diverges from Q by at most q times the divergence of P from Q,
-        in either direction at most that of the unsampled pair, at every epsilon >= 0; so the
-        unsampled Gaussian dominates, and composition keeps that.
-        """
-        unsampled = DpEvent(distance=event.distance)
-        for term in event.terms:
-            mechanism = Mechanism.of(Decimal(1), term.mechanism.noise_multiplier)
-            unsampled = unsampled + DpEvent.once(mechanism, count=term.count)
-        bound = self.epsilon(unsampled, delta)
-        return EpsilonBound(bound.upper, None, f"{bound.method}, without amplification", True)
 
     def _following(self, composition: Counter[certified.Mechanism]) -> ContourState:
         """A state of exactly this composition: one it grew from where there is one, else new."""

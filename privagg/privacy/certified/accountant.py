@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -16,6 +17,7 @@ from privagg.privacy.certified import (
     mirror,
     participations,
     single,
+    unsampled,
 )
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
 from privagg.privacy.certified.convolution import convolution_upper_epsilon
@@ -25,6 +27,7 @@ from privagg.privacy.certified.mechanism import (
     Composition,
     Direction,
     Interval,
+    Mechanism,
     Rational,
     Rounds,
     checked_delta,
@@ -36,7 +39,7 @@ from privagg.privacy.certified.mirror import mirrored_delta, mirrored_ends
 from privagg.privacy.certified.participations import ParticipationCurve
 from privagg.privacy.certified.planning import Effort, Goal, make_plan
 from privagg.privacy.certified.renyi import METHOD as RENYI
-from privagg.privacy.certified.renyi import RenyiBudget
+from privagg.privacy.certified.renyi import ORDERS, RenyiBudget
 from privagg.privacy.certified.search import (
     delta_ends,
     folded,
@@ -45,6 +48,8 @@ from privagg.privacy.certified.search import (
 )
 from privagg.privacy.certified.single import SingleRoundCurve
 from privagg.privacy.certified.strategy import curve_of, log_of, remove_ends, single_ends
+from privagg.privacy.certified.unsampled import UnsampledCurve, refusal
+from privagg.privacy.certified.work import MOST_WORK, NO_PROOF, limited
 
 CLOSED_FORM_BITS = 192
 DEFAULT_EFFORT = Effort()
@@ -61,6 +66,10 @@ _LITTLE = Fraction(1, 12)
 _COARSE_WIDTH = Fraction(1, 100)
 # Enough for the fallback's per mille; each cell costs two normal tails.
 _FALLBACK_CELLS = 150
+# Of more mechanisms the blunt methods, which no limit stops, look at a part.
+_MECHANISMS = 16
+# How often the noise's own epsilon is raised by what the distance costs at it.
+_REFUSALS = 4
 
 
 @dataclass(frozen=True)
@@ -117,31 +126,40 @@ def epsilon_interval(
         and is not (e, delta)-private for any e < lower.
     Raises:
         PrivacyError: for arguments outside their ranges; UnknownEventError for other events.
-        CertificationError: where nothing can be enclosed with this effort.
+        CertificationError: where the distance, times 1 + e^epsilon, uses up delta at every
+            epsilon; the message says what would help.
 
     Source: proofs/certified-epsilon.md.
     """
     rounds = normalised(composition)
     target, distance = checked_delta(delta), checked_distance(extra_distance)
     if 2 * distance >= target:
-        raise CertificationError(
-            f"extra_distance {float(distance):.3g} alone uses up delta {float(target):.3g}; "
-            "use a sampler nearer to the ideal or a larger delta"
-        )
-    with working_precision(CLOSED_FORM_BITS):
-        if not rounds or total_variation_bound(rounds) + 2 * ball(distance) <= ball(target):
-            zero = Fraction(0)
-            return Interval(zero, zero, "trivial", "trivial", CLOSED_FORM_BITS)
-        closed = _closed_form(rounds)
-        if closed is not None:
-            curve, method = closed
-            guess, slope = curve.guess(target)
-            upper = upper_epsilon(curve, target, guess=guess, slope=slope, extra_distance=distance)
-            lower = lower_epsilon(curve, target, guess=float(upper), slope=slope)
-            return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
-        refuse_hopeless(rounds, target, distance)
-        counted = _by_participations(rounds, target, distance)
-    return counted or _searched(rounds, target, distance, effort)
+        raise _refused(rounds, target, distance)
+    with limited(MOST_WORK):
+        with working_precision(CLOSED_FORM_BITS):
+            if not rounds or total_variation_bound(rounds) + 2 * ball(distance) <= ball(target):
+                zero = Fraction(0)
+                return Interval(zero, zero, "trivial", "trivial", CLOSED_FORM_BITS)
+            found = _by_closed_form(rounds, target, distance)
+            if found is None:
+                refuse_hopeless(rounds, target, distance)
+                found = _by_participations(rounds, target, distance)
+        return found or _searched(rounds, target, distance, effort)
+
+
+def _by_closed_form(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
+    """Return the interval where delta(eps) is known exactly, None elsewhere."""
+    closed = _closed_form(rounds)
+    if closed is None:
+        return None
+    curve, method = closed
+    try:
+        guess, slope = curve.guess(delta)
+        upper = upper_epsilon(curve, delta, guess=guess, slope=slope, extra_distance=distance)
+        lower = lower_epsilon(curve, delta, guess=float(upper), slope=slope)
+    except NO_PROOF:
+        return None
+    return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
 
 
 def refuse_hopeless(rounds: Rounds, delta: Fraction, distance: Fraction) -> None:
@@ -155,10 +173,7 @@ def refuse_hopeless(rounds: Rounds, delta: Fraction, distance: Fraction) -> None
     largest = upper_end((ball(delta) / ball(distance) - 1).log())
     reached = WorstRoundCurve(rounds).bounds(max(largest, Fraction(0))).lower
     if reached > ball(delta - 2 * distance):
-        raise CertificationError(
-            f"extra_distance {float(distance):.3g} uses up delta {float(delta):.3g} at every "
-            "epsilon that these rounds could have; use a sampler nearer to the ideal or more noise"
-        )
+        raise _refused(rounds, delta, distance)
 
 
 def _by_participations(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
@@ -171,7 +186,7 @@ def _by_participations(rounds: Rounds, delta: Fraction, distance: Fraction) -> I
         guess, slope = curve.guess()
         upper = upper_epsilon(curve, delta, guess=guess, slope=slope, extra_distance=distance)
         lower = lower_epsilon(curve, delta, guess=guess, slope=slope)
-    except CertificationError:
+    except NO_PROOF:
         return None
     if not add_direction_silent(rounds, delta, distance, upper):
         return None
@@ -203,28 +218,28 @@ def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str]
 def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Interval:
     """Return the interval by mirror and contour, with the other methods where those are wide."""
     methods = [_by_mirror, _by_contour] if _is_rare(rounds) else [_by_contour, _by_mirror]
-    ends = _NOTHING
-    for method in methods:
-        ends = ends.meet(method(rounds, delta, distance, effort))
+    ends, is_closed = _NOTHING, _closed_form(rounds) is not None
+    for method in () if is_closed else methods:
+        with suppress(*NO_PROOF):
+            ends = ends.meet(method(rounds, delta, distance, effort))
         if not ends.is_wider_than(_GOOD_WIDTH):
             break
     else:
         ends = _with_fallbacks(rounds, delta, distance, ends)
     if ends.upper is None:
-        raise CertificationError(
-            "neither a contour nor a Renyi order gave an upper end; allow more effort"
-        )
+        raise _refused(rounds, delta, distance)
     return Interval(ends.lower, ends.upper, ends.upper_method, ends.lower_method, ends.bits)
 
 
 def _with_fallbacks(rounds: Rounds, delta: Fraction, distance: Fraction, ends: _Ends) -> _Ends:
     """Return ends that blunter methods may have tightened."""
     # Further rounds never lower epsilon: the worst single round's is a lower end.
-    alone = max(single_ends(mechanism, delta)[0] for mechanism, _ in rounds)
+    some = rounds[:: _thinned(rounds)]
+    alone = max(_alone(mechanism, delta) for mechanism, _ in some)
     with working_precision(CLOSED_FORM_BITS):
         guess = float(max(ends.lower, alone)) or float(ends.upper or 1)
         any_round = lower_epsilon(
-            WorstRoundCurve(rounds), delta, guess=guess, slope=-5.0 / max(guess, 1e-12)
+            WorstRoundCurve(some), delta, guess=guess, slope=-5.0 / max(guess, 1e-12)
         )
     for lower, method in ((alone, single.METHOD), (any_round, extreme.METHOD)):
         ends = ends.meet(replace(_NOTHING, lower=lower, lower_method=method))
@@ -234,7 +249,41 @@ def _with_fallbacks(rounds: Rounds, delta: Fraction, distance: Fraction, ends: _
     if ends.upper is not None and ends.is_wider_than(_COARSE_WIDTH):
         upper = _by_convolution(rounds, delta, distance, ends)
         ends = ends.meet(replace(_NOTHING, upper=upper, upper_method=convolution.METHOD))
+    if ends.upper is None:
+        with working_precision(CLOSED_FORM_BITS):
+            upper = UnsampledCurve.of(rounds, distance).epsilon(delta)
+        ends = ends.meet(replace(_NOTHING, upper=upper, upper_method=unsampled.METHOD))
     return ends
+
+
+def _alone(mechanism: Mechanism, delta: Fraction) -> Fraction:
+    """Return a lower end of one round's epsilon, 0 where none is proven."""
+    try:
+        return single_ends(mechanism, delta)[0]
+    except NO_PROOF:
+        return Fraction(0)
+
+
+def _refused(rounds: Rounds, delta: Fraction, distance: Fraction) -> CertificationError:
+    """Return the error that says why no epsilon is proven, with the noise's own as far as known."""
+    lower = Fraction(0)
+    for _ in range(_REFUSALS):
+        with working_precision(CLOSED_FORM_BITS):
+            left = upper_end(ball(delta) - (1 + ball(lower).exp()) * ball(distance))
+        if left <= 0:
+            break
+        # Whatever epsilon holds leaves the noise no more than this.
+        lower = max(lower, epsilon_interval(dict(rounds), left).lower)
+    with working_precision(CLOSED_FORM_BITS):
+        return CertificationError(refusal(rounds, delta, distance, lower))
+
+
+def _thinned(rounds: Rounds) -> int:
+    """Return the stride by which the blunt methods go through mechanisms, or through orders.
+
+    Either may be left out: fewer rounds are a lower end, any order is an upper one.
+    """
+    return 1 + len(rounds) // _MECHANISMS
 
 
 def _is_rare(rounds: Rounds) -> bool:
@@ -247,7 +296,7 @@ def _by_mirror(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effo
     method = mirror.METHOD
     try:
         found = mirrored_ends(rounds, delta, distance, effort)
-    except CertificationError:
+    except NO_PROOF:
         return _NOTHING
     upper = found.upper
     if upper is not None and not found.both:
@@ -265,14 +314,14 @@ def _by_convolution(
         return convolution_upper_epsilon(
             rounds, delta, guess=guess, extra_distance=distance, least_cells=_FALLBACK_CELLS
         )
-    except CertificationError:
+    except NO_PROOF:
         return None
 
 
 def _by_renyi(rounds: Rounds, delta: Fraction, distance: Fraction) -> Fraction | None:
     """Return a Renyi upper end; with a distance, the least of a few splits that is proven."""
     with working_precision(CLOSED_FORM_BITS):
-        budget = RenyiBudget.of(rounds)
+        budget = RenyiBudget.of(rounds, ORDERS[:: _thinned(rounds)])
         if not distance:
             return budget.upper_epsilon(delta)
         epsilon = budget.upper_epsilon(delta)
@@ -321,7 +370,7 @@ def _add_direction(
                     extra_distance=distance,
                 ),
             )
-    except CertificationError:
+    except NO_PROOF:
         return None
 
 
@@ -352,6 +401,11 @@ def delta_interval(
     Raises: as `epsilon_interval`.
     """
     rounds, eps = normalised(composition), checked_epsilon(epsilon)
+    with limited(MOST_WORK):
+        return _delta_interval(rounds, eps, effort)
+
+
+def _delta_interval(rounds: Rounds, eps: Fraction, effort: Effort) -> Interval:
     zero = Fraction(0)
     if not rounds:
         return Interval(zero, zero, "trivial", "trivial", CLOSED_FORM_BITS)
@@ -360,7 +414,8 @@ def delta_interval(
         if closed is not None:
             low, high = delta_ends(closed[0].bounds(eps))
             return Interval(low, high, closed[1], closed[1], CLOSED_FORM_BITS)
-        high = min(upper_end(RenyiBudget.of(rounds).delta_at(eps)), Fraction(1))
+        budget = RenyiBudget.of(rounds, ORDERS[:: _thinned(rounds)])
+        high = min(upper_end(budget.delta_at(eps)), Fraction(1))
     ends = _Ends(zero, high, "trivial", RENYI, CLOSED_FORM_BITS)
     methods = [_delta_by_mirror, _delta_by_contour]
     for method in methods if _is_rare(rounds) else reversed(methods):
@@ -374,7 +429,7 @@ def _delta_by_mirror(rounds: Rounds, epsilon: Fraction, high: Fraction, effort: 
     """Return ends of delta from the mirror, where the add direction agrees."""
     try:
         found = mirrored_delta(rounds, epsilon, log_of(high), effort)
-    except CertificationError:
+    except NO_PROOF:
         return _NOTHING
     upper = found.upper
     if upper is not None and not found.both:
@@ -411,5 +466,5 @@ def _delta_contour(
         with working_precision(plan.frame.precision_bits):
             low, top = delta_ends(curve.bounds(epsilon))
             return low, top, plan.frame.precision_bits
-    except CertificationError:
+    except NO_PROOF:
         return None

@@ -14,10 +14,12 @@ from flint import arb
 
 from privagg.privacy.certified.balls import ball, normal_cdf
 from privagg.privacy.certified.window import Law, Window
+from privagg.privacy.certified.work import charge
 
 _LEFTMOST = -9.0
 # Pieces of the line are at most so long, and the log of V^order grows by about so much on one.
 _LONGEST, _GROWTH = 0.08, 0.3
+_WORK_PER_PIECE = 40.0
 
 
 def leak(law: Law, window: Window, edge: float) -> arb:
@@ -37,7 +39,9 @@ def bulk_moment(law: Law, window: Window, edge: float, order: arb) -> arb:
     # r = dN(mu, 1)/dN(0, 1) at the piece's left end; the first piece begins at minus infinity.
     r, base, shifted, height = arb(0), arb(0), arb(0), arb(1)
     low = (power * (1 - law.rate).log()).exp()
-    for place in _places(law, edge, float(order.mid())):
+    places = _places(law, edge, float(order.mid()))
+    charge(_WORK_PER_PIECE * len(places))
+    for place in places:
         u = ball(place)
         r_here, base_here, shifted_here = law.likelihood(u), normal_cdf(u), normal_cdf(u - law.mu)
         high = (power * law.log_ratio(u)).exp()

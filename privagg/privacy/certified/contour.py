@@ -22,8 +22,12 @@ from privagg.privacy.certified.balls import ball, error_square
 from privagg.privacy.certified.mechanism import Direction
 from privagg.privacy.certified.search import DeltaBounds
 from privagg.privacy.certified.tables import Frame, RoundTable
+from privagg.privacy.certified.work import charge
 
 METHOD = "contour"
+
+# Units of work: for each term of a contour once, and for each look at one epsilon.
+_WORK_PER_TERM, _WORK_PER_LOOK = 20.0, 0.4
 
 
 def chernoff_factor(order: arb) -> arb:
@@ -143,6 +147,7 @@ class ContourCurve:
 
     def __init__(self, product: Product) -> None:
         frame = product.frame
+        charge(_WORK_PER_TERM * frame.count)
         if frame.count < 1:
             raise CertificationError("a contour needs at least one term on each side")
         self._order, self._period = ball(frame.order), ball(frame.period)
@@ -183,6 +188,7 @@ class ContourCurve:
 
     def transformed(self, epsilon: Fraction) -> DeltaBounds:
         """Return bounds of E[(1 - e^(eps-L))_+] of the transformed measure, at any real eps."""
+        charge(_WORK_PER_LOOK * self._rows * self._block)
         eps = ball(epsilon)
         damping = (-self._order * eps).exp() / self._period
         middle = damping * self._sum(eps)

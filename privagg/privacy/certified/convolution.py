@@ -37,11 +37,14 @@ from privagg.privacy.certified.mechanism import (
     normalised,
 )
 from privagg.privacy.certified.search import DeltaBounds, upper_epsilon
+from privagg.privacy.certified.work import charge
 
 METHOD = "convolution"
 
 _BITS = 224
 _MAX_CELLS = 400_000
+# Units of work for each cell: to split it, to convolve it, to look at one epsilon.
+_SPLITTING, _CONVOLVING, _LOOKING = 40.0, 2.5, 0.6
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class ConvolutionCurve:
 
     def bounds(self, epsilon: Fraction) -> DeltaBounds:
         """Return 0 and the proven upper bound of delta(eps)."""
+        charge(_LOOKING * self._losses.masses.length())
         step, start = self._resolution.step, self._losses.start
         first = max(math.floor(epsilon / step) + 1 - start, 0)
         tail = fmpz_poly([int(c) for c in self._losses.masses.coeffs()[first:]])
@@ -221,6 +225,7 @@ def _one_round(mechanism: Mechanism, direction: Direction, resolution: Resolutio
         raise CertificationError(
             f"{high - low} cells for one round exceed {_MAX_CELLS}; use a coarser step"
         )
+    charge(_SPLITTING * (high - low))
     unit = arb(2) ** resolution.mass_bits
     own_before, other_before = _masses_below(mechanism, direction, low * step)
     # Losses below the grid move up to its first point.
@@ -263,6 +268,7 @@ def _range(mechanism: Mechanism, direction: Direction, resolution: Resolution) -
 
 def _product(one: _Losses, two: _Losses, resolution: Resolution) -> _Losses:
     """Return the losses of both rounds together, rounded up and trimmed."""
+    charge(_CONVOLVING * (one.masses.length() + two.masses.length()))
     unit = 1 << resolution.mass_bits
     raw = one.masses * two.masses
     masses = [-(-int(c) // unit) for c in raw.coeffs()]

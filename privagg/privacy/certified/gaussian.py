@@ -55,13 +55,14 @@ def _minus_log(delta: Fraction) -> float:
 
 
 def total_variation_bound(rounds: Rounds) -> arb:
-    """Return an upper bound of delta(0): the rounds' total-variation distances, added up.
+    """Return an upper bound of delta(0) from the rounds' total-variation distances.
 
-    One round is at distance q * TV(N(0, s^2), N(1, s^2)) = q * erf(1 / (2 sqrt(2) s)), and the
-    distance of product measures is at most the sum of the distances.
+    One round is at distance d = q * TV(N(0, s^2), N(1, s^2)) = q * erf(1 / (2 sqrt(2) s)), and
+    coupled round by round, product measures agree with probability at least prod (1 - d).
     """
-    total = arb(0)
+    agreed = arb(1)
     for mechanism, count in rounds:
         argument = 1 / (2 * arb(2).sqrt() * ball(mechanism.noise_multiplier))
-        total += count * ball(mechanism.sampling_rate) * argument.erf()
-    return total
+        kept = 1 - ball(mechanism.sampling_rate) * argument.erf()
+        agreed *= kept.lower().nonnegative_part() ** count
+    return 1 - agreed

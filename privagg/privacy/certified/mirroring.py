@@ -14,7 +14,6 @@ import numpy as np
 from privagg.errors import CertificationError
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
 from privagg.privacy.certified.planning import (
-    TOLERANCE_NATS,
     Effort,
     Goal,
     Plan,
@@ -49,10 +48,10 @@ class _Wanted:
     def __init__(self, rounds: Rounds, goal: Goal, effort: Effort) -> None:
         if not goal.epsilon:
             raise CertificationError("a mirror must be told which epsilon to aim at")
-        self.epsilon, self.effort, self.log_delta = goal.epsilon, effort, goal.log_delta
+        self.epsilon, self.effort, self.room = goal.epsilon, effort, goal.room
         self.total = float(sum(times for _, times in rounds))
         # The mirrored expectation is near 1 and multiplied by e^epsilon.
-        self.nats = TOLERANCE_NATS - goal.log_delta + self.epsilon
+        self.nats = self.epsilon - goal.room
         negligible = -self.nats - math.log(self.total)
 
         def parts(direction: Direction) -> list[Part]:
@@ -137,8 +136,7 @@ def _candidates(wanted: _Wanted) -> Iterator[Candidate]:
             reaches = (p.profile.reach for p in wanted.added if p.profile is not None)
             if any(w.high > r - 1 for w, r in zip(bulk.values(), reaches, strict=True)):
                 continue
-            room = wanted.log_delta - TOLERANCE_NATS
-            bulk_order = order_of_bulk(wanted.removed, bulk, wanted.epsilon, room)
+            bulk_order = order_of_bulk(wanted.removed, bulk, wanted.epsilon, wanted.room)
             if bulk_order is None:
                 continue
             found = _rated(wanted, bulk, bulk_order)
@@ -192,7 +190,7 @@ def _split(wanted: _Wanted, choice: Candidate) -> Plan:
         _bits(nats, choice.count), choice.bulk_order,
     )  # fmt: skip
     shapes = {
-        part.mechanism: split_shape(part, choice, frame, nats, wanted.total, wanted.log_delta)
+        part.mechanism: split_shape(part, choice, frame, nats, wanted.total, wanted.room)
         for part in wanted.added
     }
     return _plan(wanted, frame, shapes, nats, is_blunt=False)

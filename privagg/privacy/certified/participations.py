@@ -20,10 +20,12 @@ from privagg.privacy.certified.balls import ball, normal_cdf
 from privagg.privacy.certified.mechanism import Mechanism
 from privagg.privacy.certified.profile import Array
 from privagg.privacy.certified.search import DeltaBounds
+from privagg.privacy.certified.work import charge
 
 METHOD = "participations"
 
 _MAX_TERMS = 20_000
+_WORK_PER_COUNT = 30.0
 _NATS = 30.0
 # Doubts above this share of delta would be seen in epsilon's seventh digit.
 _DOUBT = 1e-8
@@ -70,7 +72,11 @@ class _Counts:
 
 def _counts(mechanism: Mechanism, times: int, log_delta: float) -> _Counts:
     rate, mu = float(mechanism.sampling_rate), 1 / float(mechanism.noise_multiplier)
-    values = np.arange(times + 1, dtype=np.float64)
+    nats = _NATS + 10 - log_delta
+    # Bernstein: a count further than this from its mean is rarer than exp(-nats).
+    far = 3 * math.sqrt(nats * times * rate * (1 - rate)) + 2 * nats
+    first, last = max(times * rate - far, 1.0), min(times * rate + far, float(times))
+    values = np.append(0.0, np.arange(math.floor(first), math.ceil(last) + 1, dtype=np.float64))
     weights = gammaln(times + 1.0) - gammaln(values + 1) - gammaln(times - values + 1)
     weights = weights + values * math.log(rate) + (times - values) * math.log1p(-rate)
     kept = weights > log_delta - _NATS - 10
@@ -116,6 +122,7 @@ class ParticipationCurve:
         first, last = self._counts.range(float(epsilon), self._log_delta)
         if last - first > _MAX_TERMS:
             raise CertificationError("too many participations count to be added up one by one")
+        charge(_WORK_PER_COUNT * (last - first + 1))
         eps, total, weight = ball(epsilon), arb(0), self._weight(first)
         outside = self._below(first - 1, weight, eps)
         for count in range(first, last + 1):

@@ -41,10 +41,19 @@ class Effort:
 
 @dataclass(frozen=True)
 class Goal:
-    """Where on the curve a contour shall be sharp: log delta, and epsilon where it is given."""
+    """Where on the curve a contour shall be sharp: log delta, and epsilon where it is given.
+
+    `tolerance` is how far below delta each error shall lie, in nats.
+    """
 
     log_delta: float
     epsilon: float | None = None
+    tolerance: float = TOLERANCE_NATS
+
+    @property
+    def room(self) -> float:
+        """Log of what one error may cost."""
+        return self.log_delta - self.tolerance
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def make_plan(
         growth: the contour shall stay sharp until every number of rounds has grown by this factor.
     """
     total = growth * sum(times for _, times in rounds)
-    negligible = goal.log_delta - TOLERANCE_NATS - math.log(total)
+    negligible = goal.room - math.log(total)
     parts = [
         Part(m, n, None if m.is_gaussian else profile_of(m, direction, negligible))
         for m, n in rounds
@@ -102,10 +111,10 @@ def make_plan(
         guesses = [min(float(here[0]), guess), float(here[1]) if growth > 1 else guess]
     grown = guesses[1]
     period, alias = choose_period(lambda o: growth * windowed_moment(o), order, grown, goal)
-    room = goal.log_delta - TOLERANCE_NATS
+    room = goal.room
     peaks = [at_order - order * guesses[0], growth * at_order - order * grown]
     count, beyond, is_blunt = plain_length(parts, windows, order, period, peaks[0], room, effort)
-    nats = TOLERANCE_NATS + math.log(total) + max(0.0, *peaks) - min(0.0, goal.log_delta) + 6
+    nats = goal.tolerance + math.log(total) + max(0.0, *peaks) - min(0.0, goal.log_delta) + 6
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + count) + 25) / math.log(2) / 64)
     frame = Frame(direction, order, period, count, alias, max(128, bits))
     shapes = {
@@ -123,7 +132,7 @@ def extend_plan(plan: Plan, mechanism: Mechanism, goal: Goal) -> Shape | None:
     Raises: CertificationError where the frame's order does not suit it: then plan afresh.
     """
     frame = plan.frame
-    negligible = goal.log_delta - TOLERANCE_NATS - math.log(plan.total)
+    negligible = goal.room - math.log(plan.total)
     profile = None if mechanism.is_gaussian else profile_of(mechanism, frame.direction, negligible)
     part = Part(mechanism, max(1, math.ceil(plan.total)), profile)
     order, windows = choose_windows([part], frame.order, 1.0)
@@ -182,7 +191,7 @@ def best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
             factor = orders * np.log(orders) - (1 + orders) * np.log1p(orders)
             score = moments + factor - orders * goal.epsilon
             # Nobody asks for more than delta: an order beyond that only makes the grids finer.
-            score = np.where(score < goal.log_delta - TOLERANCE_NATS, np.inf, score)
+            score = np.where(score < goal.room, np.inf, score)
         score = np.where(np.isfinite(score), score, np.inf)
         best = int(np.argmin(score))
         step = (high - low) / 40
@@ -197,7 +206,7 @@ def choose_period(
     moment: Moment, order: float, guess: float, goal: Goal, log_mass: float = 0.0
 ) -> tuple[float, float]:
     """Return (Delta, a) such that both alias sums are small against delta."""
-    room = goal.log_delta - TOLERANCE_NATS
+    room = goal.room
     period = max(log_mass - room, 3.0) / order
     factors = np.array([1.05, 1.15, 1.3, 1.5, 1.8, 2.2, 3.0, 4.0])
     orders = order * factors

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp
 
+from privagg.errors import CertificationError
 from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.window import Window
+from privagg.privacy.certified.work import charge
 
 Array = NDArray[np.float64]
 
 _STEP = 0.1
 _LEFT = -45.0
+_FARTHEST = 1e4
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Profile:
 
     def log_moment(self, orders: Array) -> Array:
         """Return log M at float64 (m,) orders, on the cut range."""
+        charge(50 + 0.05 * len(self.nodes) * len(orders))
         return log_integral(self._integrand(orders, self.nodes, self.log_ratio))
 
     def _integrand(self, orders: Array, nodes: Array, log_ratio: Array) -> Array:
@@ -54,6 +58,7 @@ class Profile:
     def log_moment_under(self, orders: Array, window: Window) -> Array:
         """Return log M at float64 (m,) orders under a window, its remote mode left out."""
         nodes = np.arange(-15.0, self.reach + 4 + 10 * window.blur, _STEP)
+        charge(200 + 0.2 * len(nodes) * len(orders))
         log_ratio = log_ratio_at(self.rate, self.mu, nodes)
         values = self._integrand(orders, nodes, log_ratio) + log_window(window, nodes)[None, :]
         return log_integral(values)
@@ -78,6 +83,7 @@ class Profile:
 
         Where there is none beyond `reach`, the height is -inf.
         """
+        charge(800)
         heights = np.full_like(orders, -np.inf)
         places = np.full_like(orders, self.reach)
         if self.direction is Direction.ADD:
@@ -127,6 +133,8 @@ def profile_of(mechanism: Mechanism, direction: Direction, log_negligible: float
     depth = math.sqrt(max(-2 * log_negligible, 1.0))
     shifted = mu + math.sqrt(max(-2 * (log_negligible - math.log(rate)), 1.0))
     reach = max(depth, shifted)
+    if reach > _FARTHEST:
+        raise CertificationError("there is too little noise for a contour")
     nodes = np.arange(_LEFT, reach + _STEP, _STEP)
     return Profile(rate, mu, direction, reach, nodes, log_ratio_at(rate, mu, nodes))
 

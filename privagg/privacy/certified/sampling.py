@@ -19,6 +19,10 @@ from privagg.privacy.certified.profile import (
 )
 from privagg.privacy.certified.transform import Grid
 from privagg.privacy.certified.window import Window
+from privagg.privacy.certified.work import charge
+
+# Units of work for one node at one place on the line, all heights together.
+_WORK_PER_PLACE = 0.5
 
 # More than so many nats lost off the line are worth a closer look at where they are lost.
 LITTLE_NATS = 16.0
@@ -32,6 +36,7 @@ def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tupl
     heights = limit * np.array([0.01, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])
     right = profile.reach + 4 + 10 * window.blur
     nodes = np.arange(-15.0, right, 0.25)
+    charge(_WORK_PER_PLACE * len(thetas) * len(nodes))
     shifted = np.exp(np.minimum(profile.mu * nodes - profile.mu**2 / 2, 600.0)) * profile.rate
     weight = log_window(window, nodes) - nodes**2 / 2
     sign = 1.0 if profile.direction is Direction.REMOVE else -1.0

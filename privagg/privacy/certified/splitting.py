@@ -17,7 +17,6 @@ import numpy as np
 from privagg.errors import CertificationError
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
 from privagg.privacy.certified.planning import (
-    TOLERANCE_NATS,
     Effort,
     Goal,
     Plan,
@@ -68,7 +67,7 @@ def make_split_plan(rounds: Rounds, goal: Goal, effort: Effort) -> Plan:
     if not goal.epsilon:
         raise CertificationError("a split contour must be told which epsilon to aim at")
     total = sum(times for _, times in rounds)
-    negligible = goal.log_delta - TOLERANCE_NATS - math.log(total)
+    negligible = goal.room - math.log(total)
     parts = [
         Part(m, n, None if m.is_gaussian else profile_of(m, Direction.REMOVE, negligible))
         for m, n in rounds
@@ -86,7 +85,7 @@ def make_split_plan(rounds: Rounds, goal: Goal, effort: Effort) -> Plan:
 
 
 def _candidates(parts: list[Part], order: float, goal: Goal, effort: Effort) -> Iterator[Candidate]:
-    epsilon, room = goal.epsilon or 0.0, goal.log_delta - TOLERANCE_NATS
+    epsilon, room = goal.epsilon or 0.0, goal.room
     for blur in BLURS:
         for share in SHARES:
             bulk = {
@@ -133,7 +132,7 @@ def _rated(
     bulk_order: float,
 ) -> Candidate | None:
     """Return the choice with its cost, or None where a remote mode counts or K is too long."""
-    epsilon, room = goal.epsilon or 0.0, goal.log_delta - TOLERANCE_NATS
+    epsilon, room = goal.epsilon or 0.0, goal.room
 
     def moment(orders: Array) -> Array:
         rows = [windowed(part, near[part.mechanism], orders) for part in parts]
@@ -240,15 +239,14 @@ def rest_window(
 
 def _plan_of(choice: Candidate, parts: list[Part], goal: Goal, effort: Effort) -> Plan:
     total = sum(part.times for part in parts)
-    nats = TOLERANCE_NATS + math.log(total) + max(0.0, choice.peak - goal.log_delta) + 8
+    nats = goal.tolerance + math.log(total) + max(0.0, choice.peak - goal.log_delta) + 8
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + choice.count) + 45) / math.log(2) / 64)
     frame = Frame(
         Direction.REMOVE, choice.order, choice.period, choice.count, choice.alias,
         max(192, bits), choice.bulk_order,
     )  # fmt: skip
     shapes = {
-        part.mechanism: split_shape(part, choice, frame, nats, total, goal.log_delta)
-        for part in parts
+        part.mechanism: split_shape(part, choice, frame, nats, total, goal.room) for part in parts
     }
     return Plan(frame, shapes, goal.epsilon or 0.0, -choice.order, nats, float(total), effort)
 
@@ -259,7 +257,7 @@ def split_shape(
     frame: Frame,
     nats: float,
     total: float,
-    log_delta: float,
+    room: float,
 ) -> Shape | None:
     """Return windows and grids of one mechanism; None without subsampling."""
     profile = part.profile
@@ -286,6 +284,6 @@ def split_shape(
             window=bulk,
             main=grid(profile, bulk, order, nats, None),
             beyond=grid(profile, bulk, order, rough - bulk_drop, bulk_height),
-            edge=hard_edge(profile, bulk, log_delta - TOLERANCE_NATS - math.log(part.times)),
+            edge=hard_edge(profile, bulk, room - math.log(part.times)),
         ),
     )

@@ -30,9 +30,12 @@ from privagg.privacy.certified.mechanism import (
 from privagg.privacy.certified.planning import Effort, Goal, Plan, extend_plan, make_plan
 from privagg.privacy.certified.search import folded, lower_epsilon, upper_epsilon
 from privagg.privacy.certified.tables import RoundTable, round_table
+from privagg.privacy.certified.work import MOST_WORK, NO_PROOF, limited
 
 # A contour is kept until rounds, or the moment at its order, have grown by this factor.
 _GROWTH = 2.0
+# Units of work for its contours; what needs more is left to `epsilon_interval`.
+_MOST_WORK = MOST_WORK // 2
 _GOOD_WIDTH = Fraction(1, 10**6)
 
 
@@ -145,8 +148,9 @@ class ContourState:
         if may_suit and not closed_form_applies(self._counts) and 2 * distance < target:
             is_new = target not in self._pairs
             try:
-                interval = self._by_contour(target, distance)
-            except CertificationError:
+                with limited(_MOST_WORK):
+                    interval = self._by_contour(target, distance)
+            except NO_PROOF:
                 self._pairs.pop(target, None)
                 interval = None
             if interval is not None:

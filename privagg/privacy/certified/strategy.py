@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
-from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import working_precision
 from privagg.privacy.certified.contour import ContourCurve, Product
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
@@ -17,6 +16,7 @@ from privagg.privacy.certified.search import lower_epsilon, upper_epsilon
 from privagg.privacy.certified.single import SingleRoundCurve
 from privagg.privacy.certified.splitting import make_split_plan
 from privagg.privacy.certified.tables import round_table
+from privagg.privacy.certified.work import NO_PROOF
 
 # Wider than the first is aimed at again. A contour of more products (terms times nodes) than _LONG
 # is first replaced by a rough one, as taking out the bulk is then likely to be cheaper.
@@ -24,7 +24,9 @@ _SHARP = Fraction(1, 10**8)
 _GOOD = Fraction(1, 10**6)
 _FAIR = Fraction(1, 10**3)
 _LONG = 6_000_000
-_ROUGH_TERMS = 1500
+_ROUGH_TERMS = 600
+# How far below delta, in nats, a long contour's errors lie; the usual would cost twice as much.
+_ENOUGH = 15.0
 _SINGLE_BITS = 192
 _ATTEMPTS = 8
 
@@ -83,7 +85,7 @@ def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Eff
     def attempt(make: Callable[[], Plan]) -> Ends:
         try:
             return _ends(make(), rounds, delta, distance)
-        except CertificationError:
+        except NO_PROOF:
             return Ends(Fraction(0), None, 0)
 
     rough = replace(effort, max_terms=min(effort.max_terms, _ROUGH_TERMS))
@@ -100,17 +102,18 @@ def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Eff
         ends = ends.meet(attempt(partial(make_plan, rounds, Direction.REMOVE, aimed, effort)))
         if ends.width() <= _FAIR:
             return ends
+    goal = replace(goal, tolerance=_ENOUGH)
     ends = _split_ends(
         rounds,
         delta,
         ends,
-        lambda aim: attempt(partial(make_split_plan, rounds, Goal(goal.log_delta, aim), effort)),
+        lambda aim: attempt(partial(make_split_plan, rounds, replace(goal, epsilon=aim), effort)),
     )
     if distance or ends.width() <= _GOOD:
         return ends
     longest = replace(effort, rough_terms=effort.max_terms)
     if ends.upper:
-        goal = Goal(goal.log_delta, float(ends.upper))
+        goal = replace(goal, epsilon=float(ends.upper))
     return ends.meet(attempt(partial(make_plan, rounds, Direction.REMOVE, goal, longest)))
 
 
@@ -164,11 +167,11 @@ def _first_plan(
         nodes = sum(shape.main.count for shape in plan.shapes.values() if shape is not None)
         if plan.frame.count * nodes <= _LONG and not plan.is_blunt:
             return plan, False
-    except CertificationError:
+    except NO_PROOF:
         pass
     try:
         return make_plan(rounds, Direction.REMOVE, goal, rough), True
-    except CertificationError:
+    except NO_PROOF:
         return None
 
 

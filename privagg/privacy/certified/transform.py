@@ -22,6 +22,7 @@ from privagg.privacy.certified import tails
 from privagg.privacy.certified.balls import ball, error_square
 from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.window import Law, Window
+from privagg.privacy.certified.work import charge
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def subsampled_transform(
     Raises: CertificationError where the grid leaves the region of analyticity or the error bound
         exceeds the value, so that nothing can be said.
     """
+    charge(_node_work(window, grid, _WEIGHING) + _sum_work(grid.count, line.count))
     law = law_of(mechanism)
     nodes = _Nodes(law, direction, window, line.order, grid)
     raw = _power_sums(nodes.weights(), nodes.exponents(line.spacing), line.count)
@@ -111,6 +113,7 @@ def sup_beyond(
     of the integrand at theta = cutoff majorises every later one; its integral is computed by a
     further trapezoid rule. Section 'Everything beyond K'.
     """
+    charge(_node_work(window, grid, _BOUNDING))
     nodes = _Nodes(law_of(mechanism), direction, window, order, grid)
     damped = arb(0)
     for modulus, angle in nodes.moduli():
@@ -252,6 +255,20 @@ class _Nodes:
             return self._pointwise_loss(angle, None), arb(0), arb(0)
         rest = tails.add_right(self._law, self._order, split)
         return self._pointwise_loss(angle, split), self._pointwise_loss(angle, None), rest
+
+
+# Units of work at one node under a window of none, one or two edges: as a ball, and as a bound.
+_WEIGHING, _BOUNDING = (10, 48, 118), (9, 18, 38)
+
+
+def _node_work(window: Window, grid: Grid, units: tuple[int, int, int]) -> float:
+    """Return the units of work that the integrand at all nodes costs."""
+    return grid.count * units[math.isfinite(window.low) + math.isfinite(window.high)]
+
+
+def _sum_work(nodes: int, count: int) -> float:
+    """Return the units of work of `_power_sums`."""
+    return nodes * (0.16 * (count + 1) + 4.0 * math.sqrt(count + 1))
 
 
 def _power_sums(weights: list[acb], exponents: list[acb], count: int) -> list[acb]:
