@@ -69,6 +69,10 @@ class CertificationError(PrivacyError):
     """A bound could not be enclosed with the effort allowed; nothing is claimed."""
 
 
+class WorkLimitError(CertificationError):
+    """A bound costs more than a verification may compute; nothing is known of it."""
+
+
 class ApprovalError(PrivacyError):
     """No act of the data's owner covers what is asked for."""
 

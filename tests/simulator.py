@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privagg.audit.methods import Remembering
+from privagg.audit.work import Work
 from privagg.client.site import Pins, Site
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
@@ -35,7 +36,7 @@ from tests.approvals import FOR_EVER, approve_plan
 
 NAMES = ("north", "east", "south", "west")
 DIMENSION = 5
-ACCOUNTANT = Remembering(CertifiedAccountant())
+ACCOUNTANT = Remembering(CertifiedAccountant(), lambda event, delta: 0, Work(10**9))
 """Sites charge the same events, in one story after the other: each is bounded once."""
 
 

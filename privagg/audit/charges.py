@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from privagg.audit.claims import Findings
-from privagg.audit.methods import MOST_TERMS, Methods, is_enclosed
+from privagg.audit.methods import Methods, is_enclosed
 from privagg.audit.replayed import Charged, ReplayedLedger
+from privagg.audit.work import growing_price
 from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import BudgetKey
@@ -46,13 +47,21 @@ def check_epsilons(
 
     Which accountant a ledger names is its owner's word, and decides nothing.
     """
-    for key in ledger.keys():  # noqa: SIM118 - a method of the ledger, not of a dict
-        charged = [each for each in ledger.charged if each.charge.key == key]
-        if charged:
-            _check_budgets(findings, key, charged, methods)
-            subject = f"ε after each charge to {key.dataset}"
-            with findings.guarded(subject, f"{len(charged)} charges"):
-                _check_epsilons_of(findings, subject, charged, methods, every_charge)
+    by_key: dict[BudgetKey, list[Charged]] = {}
+    for each in ledger.charged:
+        by_key.setdefault(each.charge.key, []).append(each)
+    # Budgets come first, and no data set spends the work that another's claims need.
+    with methods.work.portion(2):
+        for place, (key, charged) in enumerate(by_key.items()):
+            with methods.work.portion(len(by_key) - place):
+                _check_budgets(findings, key, charged, methods)
+    for place, (key, charged) in enumerate(by_key.items()):
+        subject = f"ε after each charge to {key.dataset}"
+        with (
+            methods.work.portion(len(by_key) - place),
+            findings.guarded(subject, f"{len(charged)} charges"),
+        ):
+            _check_epsilons_of(findings, subject, charged, methods, every_charge)
 
 
 def _check_budgets(
@@ -94,7 +103,9 @@ def _check_epsilons_of(
 ) -> None:
     last = charged[-1].charge
     claimed = f"{len(charged)} charges, up to ε = {epsilon_text(last.epsilon_after, 9)}"
-    chosen = range(len(charged)) if every_charge else affordable(charged, spread(len(charged)))
+    chosen = list(range(len(charged)))
+    if not every_charge:
+        chosen = affordable(charged, spread(len(charged)), methods.work.left)
     doubts: list[Charged] = []
     for place in chosen:
         each = charged[place]
@@ -131,7 +142,8 @@ def _follows(each: Charged, bound: EpsilonBound, methods: Methods) -> bool | Non
     claimed = each.charge.epsilon_after
     if bound.lower is not None and claimed < bound.lower:
         return False
-    recomputed = each.charge.accountant == methods.certified.name and not is_enclosed(each.total)
+    certified = each.charge.accountant == methods.certified.name
+    recomputed = certified and not is_enclosed(each.total, each.charge.delta)
     if recomputed and (agrees(claimed, bound) or _is_sharp(bound)):
         return agrees(claimed, bound)
     return True if claimed >= bound.upper else None
@@ -147,20 +159,11 @@ def _is_sharp(bound: EpsilonBound) -> bool:
     return bound.upper - bound.lower <= TOLERANCE * bound.upper
 
 
-MOST_WORK = 300
-"""Distinct mechanisms bounded for one budget, all its recomputed charges together."""
-
-
-def affordable(charged: Sequence[Charged], chosen: list[int]) -> list[int]:
-    """So many of the chosen charges that their events stay within `MOST_WORK`; the last always."""
-    while len(chosen) > 1 and _work(charged, chosen) > MOST_WORK:
+def affordable(charged: Sequence[Charged], chosen: list[int], most: int) -> list[int]:
+    """So many of the chosen charges that their price fits into `most`; the last one always."""
+    while len(chosen) > 1 and growing_price([charged[k].total for k in chosen]) > most:
         chosen = chosen[-1::-2][::-1]
     return chosen
-
-
-def _work(charged: Sequence[Charged], chosen: Sequence[int]) -> int:
-    events = {charged[place].total for place in chosen}
-    return sum(min(len(event.terms), MOST_TERMS) for event in events if len(event.terms) > 1)
 
 
 def spread(count: int) -> list[int]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from privagg.errors import CertificationError
+from privagg.audit.work import Work, distribution_price, least_price, renyi_price
+from privagg.errors import CertificationError, WorkLimitError
 from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.accountants import (
     CertifiedAccountant,
@@ -20,9 +21,12 @@ from privagg.privacy.accountants import (
     float_down,
     float_up,
 )
+from privagg.privacy.certified.work import limited
 from privagg.privacy.events import DpEvent, Mechanism
 
 SMALLEST_NOISE_MULTIPLIER = Decimal("0.1")
+LARGEST_NOISE_MULTIPLIER = Decimal(10**4)
+SMALLEST_RATE, SMALLEST_DELTA = Decimal("1e-9"), Decimal("1e-15")
 LARGEST_COUNT = 10**7
 MOST_TERMS = 12
 """Distinct mechanisms of an event that is bounded as it stands; one of more is enclosed."""
@@ -33,38 +37,47 @@ MOST_RECOMPUTED = 64
 MOST_MERGED = 1000
 LARGEST_PLD_EPSILON = Decimal(60)
 PLD_INTERVAL = 1e-3
+PEER_INTERVAL = 1e-4
 """Of the second method; coarser than the recorded peer's, which keeps a bound a bound."""
 
 QUICK, FINE = "pld-1e-3", "pld"
 
 
-def check_range(event: DpEvent) -> None:
+def check_range(event: DpEvent, delta: Decimal) -> None:
     """Refuse an event that would take unbounded time.
 
     Raises:
-        CertificationError: noise, counts or number of terms beyond what is recomputed.
+        CertificationError: noise, rates, counts, delta or number of terms beyond what is
+            recomputed.
     """
     if len(event.terms) > MOST_RECOMPUTED:
         raise CertificationError(
             f"an event of {len(event.terms)} different mechanisms is enclosed, not recomputed"
         )
-    if not _in_range(event):
+    if not _in_range(event, delta):
         raise CertificationError(
-            f"events with a noise multiplier below {SMALLEST_NOISE_MULTIPLIER} or more than "
-            f"{LARGEST_COUNT} rounds are not recomputed"
+            f"only events with noise multipliers from {SMALLEST_NOISE_MULTIPLIER} to "
+            f"{LARGEST_NOISE_MULTIPLIER}, sampling rates from {SMALLEST_RATE}, up to "
+            f"{LARGEST_COUNT} rounds and δ from {SMALLEST_DELTA} are recomputed"
         )
 
 
-def is_enclosed(event: DpEvent) -> bool:
+def is_enclosed(event: DpEvent, delta: Decimal) -> bool:
     """Whether `Methods.bracket` bounds other events instead of this one, from above and below."""
-    return len(event.terms) > MOST_TERMS or not _in_range(event)
+    return len(event.terms) > MOST_TERMS or not _in_range(event, delta)
 
 
-def _in_range(event: DpEvent) -> bool:
+def _in_range(event: DpEvent, delta: Decimal) -> bool:
     private = [term for term in event.terms if term.mechanism.kind != "non-private"]
     return (
-        all(term.mechanism.noise_multiplier >= SMALLEST_NOISE_MULTIPLIER for term in private)
+        all(
+            each.mechanism.noise_multiplier >= SMALLEST_NOISE_MULTIPLIER
+            and each.mechanism.noise_multiplier <= LARGEST_NOISE_MULTIPLIER
+            and each.mechanism.sampling_rate >= SMALLEST_RATE
+            for each in private
+        )
         and sum(term.count for term in private) <= LARGEST_COUNT
+        and delta >= SMALLEST_DELTA
     )
 
 
@@ -78,7 +91,13 @@ def dominated(event: DpEvent) -> DpEvent:
     """
     if not event.is_private:
         raise CertificationError("an event without a guarantee has no bound")
-    few = merged(DpEvent(terms=event.terms[:MOST_MERGED]), upward=False)
+    told = tuple(
+        term
+        for term in event.terms[:MOST_MERGED]
+        if term.mechanism.noise_multiplier <= LARGEST_NOISE_MULTIPLIER
+        and term.mechanism.sampling_rate >= SMALLEST_RATE
+    )
+    few = merged(DpEvent(terms=told), upward=False)
     most = LARGEST_COUNT // max(len(few.terms), 1)
     total = DpEvent()
     for term in few.terms:
@@ -102,7 +121,7 @@ def merged(event: DpEvent, *, upward: bool) -> DpEvent:
     terms = sorted(
         event.terms, key=lambda t: (t.mechanism.sampling_rate, t.mechanism.noise_multiplier)
     )
-    size = -(-len(terms) // MOST_TERMS)
+    size = max(-(-len(terms) // MOST_TERMS), 1)
     total = DpEvent(distance=event.distance if upward else Decimal(0))
     worst, least = (max, min) if upward else (min, max)
     for start in range(0, len(terms), size):
@@ -119,10 +138,20 @@ def merged(event: DpEvent, *, upward: bool) -> DpEvent:
 
 @dataclass
 class Remembering:
-    """An accountant that is asked the same question once, and never one out of range."""
+    """An accountant that is asked the same question once, and never one out of range.
+
+    Attributes:
+        accountant: answers.
+        price: of a question before it is asked, in milliseconds, beside the work that it counts.
+        work: what all questions of a verification together may cost.
+    """
 
     accountant: Accountant
-    known: dict[tuple[DpEvent, Decimal], EpsilonBound] = field(default_factory=dict)
+    price: Callable[[DpEvent, Decimal], int]
+    work: Work
+    known: dict[tuple[DpEvent, Decimal], EpsilonBound | CertificationError] = field(
+        default_factory=dict
+    )
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,16 +161,30 @@ class Remembering:
         """As the accountant's.
 
         Raises:
-            CertificationError: also where the event is out of range or the accountant stumbles.
+            CertificationError: also where the event is out of range, the work limit is reached or
+                the accountant stumbles.
         """
         place = (event, delta)
         if place not in self.known:
-            check_range(event)
-            try:
-                self.known[place] = self.accountant.epsilon(event, delta)
-            except (ArithmeticError, ValueError, MemoryError) as error:
-                raise CertificationError(f"no bound could be computed: {error}") from error
-        return self.known[place]
+            check_range(event, delta)
+            price = self.price(event, delta)
+            self.work.require(price)
+            # A proof's work is bounded by its accountant; it shows only afterwards what was needed.
+            with limited(math.inf) as meter:
+                self.known[place] = self._ask(event, delta)
+            self.work.take(price + int(meter.spent) // 1000)
+        answer = self.known[place]
+        if isinstance(answer, CertificationError):
+            raise answer
+        return answer
+
+    def _ask(self, event: DpEvent, delta: Decimal) -> EpsilonBound | CertificationError:
+        try:
+            return self.accountant.epsilon(event, delta)
+        except CertificationError as error:
+            return error
+        except (ArithmeticError, ValueError, MemoryError) as error:
+            return CertificationError(f"no bound could be computed: {error}")
 
 
 @dataclass
@@ -149,15 +192,39 @@ class Methods:
     """Every accountant that a verification uses; share one among verifications to save time.
 
     Attributes:
+        work: what all of them together may compute.
         certified: proves.
-        peers: recomputed where a report records their figures.
+        rdp, pld: peers, recomputed where a report records their figures.
+        quick: the second method, a coarser distribution.
     """
 
-    certified: Remembering = field(default_factory=lambda: Remembering(CertifiedAccountant()))
-    rdp: Remembering = field(default_factory=lambda: Remembering(RdpAccountant()))
-    pld: Remembering = field(default_factory=lambda: Remembering(PldAccountant()))
-    quick: Remembering = field(default_factory=lambda: Remembering(PldAccountant(PLD_INTERVAL)))
+    work: Work = field(default_factory=Work)
+    certified: Remembering = field(init=False)
+    rdp: Remembering = field(init=False)
+    pld: Remembering = field(init=False)
+    quick: Remembering = field(init=False)
     _optimistic: dict[tuple[DpEvent, Decimal], Decimal] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.certified = Remembering(
+            CertifiedAccountant(), lambda event, _: least_price(event), self.work
+        )
+        self.rdp = Remembering(RdpAccountant(), lambda event, _: renyi_price(event), self.work)
+        self.pld = Remembering(PldAccountant(PEER_INTERVAL), self._fine_price, self.work)
+        self.quick = Remembering(PldAccountant(PLD_INTERVAL), self._coarse_price, self.work)
+
+    def _fine_price(self, event: DpEvent, delta: Decimal) -> int:
+        return self._distribution_price(event, delta, PEER_INTERVAL)
+
+    def _coarse_price(self, event: DpEvent, delta: Decimal) -> int:
+        return self._distribution_price(event, delta, PLD_INTERVAL)
+
+    def _distribution_price(self, event: DpEvent, delta: Decimal, interval: float) -> int:
+        proven = self.certified.epsilon(event, delta)
+        reached = proven.upper if proven.upper.is_finite() else proven.lower
+        if reached is None:
+            raise WorkLimitError("nothing is proven that a distribution could be held against")
+        return distribution_price(event, reached, Decimal(str(interval)))
 
     def named(self, name: str) -> Remembering | None:
         """The accountant of this name, if this version recomputes it."""
@@ -175,11 +242,12 @@ class Methods:
         Raises:
             CertificationError: no bound could be computed.
         """
-        if not is_enclosed(event):
+        if not is_enclosed(event, delta):
             return self.certified.epsilon(event, delta)
-        lower = self.certified.epsilon(dominated(event), delta).lower
+        # Epsilon never falls where delta does, so that of a larger delta is a lower end.
+        lower = self.certified.epsilon(dominated(event), max(delta, SMALLEST_DELTA)).lower
         upper = Decimal("Infinity")
-        if _in_range(event) and len(event.terms) <= MOST_MERGED:
+        if _in_range(event, delta) and len(event.terms) <= MOST_MERGED:
             upper = self.certified.epsilon(merged(event, upward=True), delta).upper
         return EpsilonBound(upper, lower, "enclosed by other mechanisms", certified=True)
 
@@ -193,7 +261,10 @@ class Methods:
 
         def compute() -> Decimal:
             if place not in self._optimistic:
+                price = self._coarse_price(event, delta)
+                self.work.require(price)
                 self._optimistic[place] = _optimistic(event, delta)
+                self.work.take(price)
             return self._optimistic[place]
 
         return self._if_feasible(event, delta, compute)
@@ -202,7 +273,7 @@ class Methods:
         self, event: DpEvent, delta: Decimal, compute: Callable[[], Decimal]
     ) -> Decimal | None:
         try:
-            check_range(event)
+            check_range(event, delta)
             if self.certified.epsilon(event, delta).upper > LARGEST_PLD_EPSILON:
                 return None
             return compute()

@@ -14,8 +14,8 @@ from decimal import Decimal
 
 from privagg.audit.charges import TOLERANCE
 from privagg.audit.claims import Findings
-from privagg.audit.methods import Methods, check_range
-from privagg.errors import CertificationError, UnknownEventError
+from privagg.audit.methods import Methods, Remembering, check_range
+from privagg.errors import CertificationError, UnknownEventError, WorkLimitError
 from privagg.privacy.events import DpEvent
 from privagg.report.accounting import Bounds, accountant_figures
 from privagg.report.figures import epsilon_text, lower_text
@@ -52,9 +52,13 @@ def _check_rows(
         findings.check(subject, "ε = ∞", "nothing is claimed", True)
         return
     notes: list[str] = []
-    wrong, told = "", ""
+    wrong, told, beyond = "", "", ""
     for (event, delta), row in finite.items():
-        told, fault, note = _opinion(event, delta, row, methods)
+        try:
+            told, fault, note = _opinion(event, delta, row, methods)
+        except (CertificationError, UnknownEventError) as error:
+            beyond = f"not recomputed: {error}"
+            continue
         wrong = wrong or fault
         if note and note not in notes:
             notes.append(note)
@@ -64,6 +68,9 @@ def _check_rows(
     claimed = f"{len(finite)} proven intervals"
     if len(finite) == 1:
         claimed = f"ε = {epsilon_text(row.epsilon, 9)}"
+    if beyond and not wrong:
+        findings.undecided(subject, claimed, beyond)
+        return
     findings.check(
         subject, claimed, told, not wrong, wrong or "; ".join(notes), compared=len(finite)
     )
@@ -73,11 +80,8 @@ def _opinion(
     event: DpEvent, delta: Decimal, row: BoundedEvent, methods: Methods
 ) -> tuple[str, str, str]:
     """(what the methods say, what contradicts the claim, a remark)."""
-    try:
-        proven = methods.certified.epsilon(event, delta)
-        renyi = methods.rdp.epsilon(event, delta).upper
-    except (CertificationError, UnknownEventError) as error:
-        return "", "", f"not recomputed: {error}"
+    proven = methods.certified.epsilon(event, delta)
+    renyi = methods.rdp.epsilon(event, delta).upper
     lower = proven.lower if proven.lower is not None else Decimal(0)
     high, low = methods.pld_upper(event, delta), methods.pld_lower(event, delta)
     told = f"RDP {epsilon_text(renyi, 6)}"
@@ -103,11 +107,11 @@ def _check_peer(
         findings.undecided(subject, claimed, "recorded, not recomputed")
         return
     bounds = Bounds(methods.certified)
+    event, delta = site.committed.event, site.committed.delta
     try:
-        check_range(site.committed.event)
-        _, expected = accountant_figures(
-            site.committed.event, site.committed.delta, bounds, (Bounds(method),)
-        )
+        check_range(event, delta)
+        _affordable(method, event, delta)
+        _, expected = accountant_figures(event, delta, bounds, (Bounds(method),))
     except (CertificationError, UnknownEventError) as error:
         findings.undecided(subject, claimed, f"recorded, not recomputed: {error}")
         return
@@ -123,6 +127,20 @@ def _check_peer(
     if holds and "understates" in expected.note:
         note = f"a known under-report: {expected.note.partition('; ')[2]}"
     findings.check(subject, claimed, told, holds, note)
+
+
+def _affordable(method: Remembering, event: DpEvent, delta: Decimal) -> None:
+    """Have the method asked within the work limit: what it refuses itself belongs to its figure.
+
+    Raises:
+        WorkLimitError: it is not asked.
+    """
+    try:
+        method.epsilon(event, delta)
+    except WorkLimitError:
+        raise
+    except (CertificationError, UnknownEventError):
+        return
 
 
 def _differs_in_last_digits(one: Decimal | None, other: Decimal | None) -> bool:

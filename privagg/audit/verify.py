@@ -48,7 +48,8 @@ class Brought:
         keys: party -> identity key, 64 hex digits.
         model_sha256: digest of the released model's file, 64 hex digits.
         every_charge: recompute epsilon after each single charge, however many there are.
-        methods: accountants; share them among verifications to save time.
+        methods: accountants and how much they may compute, renewed for each verification; share
+            them among verifications to save time.
     """
 
     checkpoints: Sequence[str] = ()
@@ -77,6 +78,7 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
         UnreadableBundleError: its report is none of this format.
     """
     report = read_report(bundle.files["report.json"])
+    brought.methods.work.spent = 0
     findings = Findings()
     _check_attestation(findings, bundle, report)
     facts = facts_by_party(report, COORDINATOR)
@@ -85,13 +87,18 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
     check_owners(findings, ledgers, report.parties, brought.keys)
     check_history(findings, ledgers, brought.checkpoints)
     check_generated(findings, report)
-    for party, ledger in ledgers.items():
-        check_times(findings, party, ledger, report)
-        findings.section = party
-        check_epsilons(findings, ledger, brought.methods, every_charge=brought.every_charge)
+    work = brought.methods.work
+    # Half of the work for what is left to others, and an equal share for each party's ledger.
+    with work.portion(2):
+        for place, (party, ledger) in enumerate(ledgers.items()):
+            check_times(findings, party, ledger, report)
+            findings.section = party
+            with work.portion(len(ledgers) - place):
+                check_epsilons(findings, ledger, brought.methods, every_charge=brought.every_charge)
     _check_plan_followed(findings, report, ledgers)
     _check_run(findings, bundle, report, ledgers, brought)
-    _check_rebuilt(findings, report, ledgers, brought.methods)
+    with work.portion(2):
+        _check_rebuilt(findings, report, ledgers, brought.methods)
     _consult_others(findings, report, brought.methods)
     _check_model(findings, report, brought.model_sha256)
     return Verification("bundle", report.run, report.federation, findings.ordered())
@@ -104,6 +111,7 @@ def verify_report(data: bytes, brought: Brought) -> Verification:
         UnreadableBundleError: it is no report of this format.
     """
     report = read_report(data)
+    brought.methods.work.spent = 0
     findings = Findings(section="report")
     findings.undecided("who made this report", report.federation, "a report alone is not signed")
     findings.undecided("the charges, rounds and survivors", report.run, bare.FROM_LEDGERS)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from privagg.cli import console
@@ -17,7 +27,7 @@ from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from privagg.audit import Claim, Verification
+    from privagg.audit import Claim, Verification, Work
 
 MAX_CHECKPOINT_BYTES = 1 << 22
 WIDEST = 46
@@ -93,6 +103,16 @@ def verify(
     every_charge: Annotated[
         bool, typer.Option("--every-charge", help="Recompute ε after each charge of long ledgers.")
     ] = False,
+    work: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            show_default="60",
+            help="Recompute at most about so many processor seconds' worth; the rest is not "
+            "decided.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recompute every number of a report from the ledgers in its bundle.
@@ -101,6 +121,8 @@ def verify(
     observer matrix, the sentences. Trusts nothing in the file, needs no training libraries.
 
     Each claim is proved by the evidence, attested by somebody's word, contradicted, or not decided.
+
+    Work is limited by what it counts and not by the clock: a bundle gets one verdict everywhere.
 
     Exit codes: 0 nothing is contradicted, 1 a claim is contradicted, 2 not a readable bundle,
     3 a claim that --require names is not proved (`--json` lists the names).
@@ -116,16 +138,19 @@ def verify(
 
       privagg verify report.json               what a report alone allows
     """
-    from privagg.audit import Brought, Verdict, verify_file
+    from privagg.audit import DEFAULT_WORK, Brought, Methods, Verdict, Work, verify_file
 
+    spending = Work(DEFAULT_WORK if work is None else work)
     brought = Brought(
         checkpoints=[_checkpoint(path) for path in checkpoint or ()],
         keys=dict(_key(text) for text in key or ()),
         model_sha256=None if model is None else _digest(model),
         every_charge=every_charge,
+        methods=Methods(spending),
     )
     wanted = _required(require)
-    made = verify_file(source, brought)
+    with shown(spending, console.console(stderr=True)):
+        made = verify_file(source, brought)
     if as_json:
         console.print_json(made.to_json())
     else:
@@ -137,6 +162,34 @@ def verify(
         names = ", ".join(f"{c.name} ({c.verdict.value})" for c in unproved)
         typer.echo(f"required, and not proved: {names}", err=True)
         raise typer.Exit(3)
+
+
+PATIENCE = 2.0
+"""Seconds after which a terminal shows how far a verification is."""
+
+
+@contextmanager
+def shown(work: Work, out: Console) -> Iterator[None]:
+    """Shows, on a terminal and when it takes long, how much of the work limit is spent."""
+    progress = Progress(
+        TextColumn("[bold]verifying"), BarColumn(bar_width=40), TaskProgressColumn(),
+        TextColumn("of the work limit"), TimeElapsedColumn(), console=out, transient=True,
+    )  # fmt: skip
+    task, since = progress.add_task("verifying", total=1.0), time.monotonic()
+
+    def tell(share: float) -> None:
+        if time.monotonic() - since > PATIENCE and not progress.live.is_started:
+            progress.start()
+        progress.update(task, completed=share)
+
+    if out.is_terminal:
+        work.watch = tell
+    try:
+        yield
+    finally:
+        work.watch = None
+        if progress.live.is_started:
+            progress.stop()
 
 
 def _required(text: str | None) -> list[str]:

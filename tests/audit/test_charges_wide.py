@@ -31,6 +31,7 @@ def test_only_what_is_proven_false_is_contradicted(
     lower: str, upper: str, claimed: str, answer: bool | None
 ) -> None:
     bound = EpsilonBound(Decimal(upper), Decimal(lower), "renyi", certified=True)
-    charge = SimpleNamespace(epsilon_after=Decimal(claimed), accountant="certified")
+    delta = Decimal("1e-6")
+    charge = SimpleNamespace(epsilon_after=Decimal(claimed), accountant="certified", delta=delta)
     charged = SimpleNamespace(charge=charge, total=EVENT)
     assert _follows(charged, bound, Methods()) is answer  # type: ignore[arg-type]
