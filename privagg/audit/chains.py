@@ -36,15 +36,18 @@ def check_ledgers(
         The ledgers that hold.
     """
     held = {}
-    for party, said in facts.items():
+    for place, (party, said) in enumerate(facts.items()):
         findings.section = party
         claimed = f"{said.entries} entries, root {said.root[:16]}"
         if party not in exports:
             findings.contradicted(LEDGER, claimed, "the bundle does not hold this ledger")
             continue
-        with findings.guarded(LEDGER, claimed):
+        with methods.work.portion(len(facts) - place), findings.guarded(LEDGER, claimed):
             ledger = ReplayedLedger.parse(
-                exports[party], methods.certified, what=f"the ledger of {party}"
+                exports[party],
+                methods.certified,
+                what=f"the ledger of {party}",
+                work=methods.work,
             )
             held[party] = ledger
             recomputed = f"{len(ledger)} entries, root {ledger.root().hex()[:16]}"

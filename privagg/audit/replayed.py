@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Self
 
 from privagg.audit.untrusted import check_numbers
+from privagg.audit.work import Work, replay_price
 from privagg.errors import LedgerTamperedError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.events import DpEvent
@@ -33,22 +34,30 @@ class ReplayedLedger:
     Args:
         export: as read; not yet believed.
         accountant: bounds what `spent` tells.
+        work: what adding up the charges may cost; each costs by the mechanisms of the total.
 
     Raises:
+        WorkLimitError: the charges are of too many different mechanisms to be added up.
         LedgerTamperedError: names the first thing that does not fit.
     """
 
-    def __init__(self, export: Bundle, accountant: Accountant) -> None:
+    def __init__(self, export: Bundle, accountant: Accountant, work: Work | None = None) -> None:
         self.replay = Replay()
         self._accountant = accountant
         self._entries: list[Entry] = []
         self.charged: list[Charged] = []
+        terms = 0
         for body in export.bodies:
             entry = self.replay.add(body)
             self._entries.append(entry)
             if isinstance(entry.payload, Charge):
                 total = self.replay.accounts[entry.payload.key].total
                 self.charged.append(Charged(entry.index, entry.payload, total))
+                terms += len(total.terms)
+                if work is not None:
+                    work.require(replay_price(terms))
+        if work is not None:
+            work.take(replay_price(terms))
         for size, note in enumerate(export.notes, start=1):
             if Checkpoint.parse(note).size != size:
                 raise LedgerTamperedError(f"checkpoint {size} stands in the wrong place")
@@ -56,14 +65,17 @@ class ReplayedLedger:
         self._export = export
 
     @classmethod
-    def parse(cls, data: bytes, accountant: Accountant, *, what: str) -> Self:
+    def parse(
+        cls, data: bytes, accountant: Accountant, *, what: str, work: Work | None = None
+    ) -> Self:
         """Replay the export in `data`.
 
         Raises:
+            WorkLimitError: as the class.
             UnreadableBundleError: it holds numbers out of proportion.
             LedgerTamperedError: it is no export, or does not hold.
         """
-        return cls(Bundle.parse(check_numbers(data, what=what)), accountant)
+        return cls(Bundle.parse(check_numbers(data, what=what)), accountant, work)
 
     @property
     def owner(self) -> str:

@@ -18,7 +18,7 @@ from privagg.audit.bundle import (
     fixed_files,
     read_bounded,
 )
-from privagg.audit.chains import check_history, check_ledgers, check_owners, facts_by_party
+from privagg.audit.chains import LEDGER, check_history, check_ledgers, check_owners, facts_by_party
 from privagg.audit.charges import check_epsilons, check_events
 from privagg.audit.claims import Findings, Verdict, Verification
 from privagg.audit.compare import compare
@@ -83,7 +83,8 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
     _check_attestation(findings, bundle, report)
     facts = facts_by_party(report, COORDINATOR)
     _check_names(findings, bundle, facts)
-    ledgers = check_ledgers(findings, bundle.ledgers, facts, brought.methods)
+    with brought.methods.work.portion(2):
+        ledgers = check_ledgers(findings, bundle.ledgers, facts, brought.methods)
     check_owners(findings, ledgers, report.parties, brought.keys)
     check_history(findings, ledgers, brought.checkpoints)
     check_generated(findings, report)
@@ -266,9 +267,12 @@ def _check_rebuilt(
     findings.section = "run"
     subject = "report made again from the ledgers"
     if COORDINATOR not in ledgers or any(site.name not in ledgers for site in report.sites):
-        findings.contradicted(
-            subject, report.run, "not possible: a ledger is missing or does not hold"
-        )
+        if any(c.subject == LEDGER and c.verdict is Verdict.UNDECIDED for c in findings.claims):
+            findings.undecided(subject, report.run, "a ledger is beyond the work limit")
+        else:
+            findings.contradicted(
+                subject, report.run, "not possible: a ledger is missing or does not hold"
+            )
         return
     with findings.guarded(subject, report.run):
         accountant = methods.certified

@@ -26,6 +26,8 @@ _ANY, _EACH = 4, 2
 _ALONE = 600
 _OFTEN = Decimal("1e-3")
 _RENYI = 100
+# Microseconds for a term of a ledger's total, added up and hashed again with every charge.
+_TERM = 60
 # Microseconds: a cell of one round's distribution, and one of the composition's.
 _ONE_CELL, _COMPOSED_CELL = 8, 1
 _MOST_CELLS = 20_000_000
@@ -101,6 +103,11 @@ def growing_price(totals: Sequence[DpEvent]) -> int:
         planned = rounds if afresh else planned
         price += _ALONE if afresh else least_price(event)
     return price
+
+
+def replay_price(terms: int) -> int:
+    """Of adding up charges whose totals, one after the other, have so many terms together."""
+    return _TERM * terms // 1000
 
 
 def renyi_price(event: DpEvent) -> int:

@@ -13,26 +13,26 @@ from privagg.audit import Brought, Methods, Verdict, Work, verify_bundle
 from privagg.audit.methods import SMALLEST_DELTA, SMALLEST_RATE
 from privagg.cli.app import app
 from privagg.errors import CertificationError
-from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.events import DpEvent, Mechanism, Term
 from privagg.privacy.ledger import BudgetKey, ChargeRequest
 from tests.attacks.test_verdicts import Acme, AcmeAccountant
 from tests.audit.conftest import bundle_of
 from tests.report.worlds import distributed
 
 RUNNER = CliRunner()
-DATASETS = 8
 
 
 class Endless(Acme):
     """One site's ledger holds many data sets, each charged with what is dear to bound."""
 
     accountant = AcmeAccountant("acme-dp", "1")
+    datasets = 8
 
     def _charge(self, name: str, run: str, number: int) -> None:
         super()._charge(name, run, number)
         if name != "leuven" or number != 1:
             return
-        for place in range(DATASETS):
+        for place in range(self.datasets):
             key = BudgetKey(f"cohort-{place}", self.plan.unit.value)
             ledger = self.sites[name]
             ledger.set_budget(key, Decimal(10**9), self.plan.delta, who="board", why="policy 7")
@@ -43,17 +43,16 @@ class Endless(Acme):
                     attempt=1,
                     dataset=key.dataset,
                     unit=key.unit,
-                    event=dear(place),
+                    event=self._request(place),
                     plan_digest=self.plan.digest,
                     facts=self.facts(name, 1),
                 )
             )
 
-
-def dear(place: int) -> DpEvent:
-    """Records that hardly ever take part, with little noise: a second and more for each."""
-    rate, noise = Decimal("0.0003") * (1 + place), Decimal("0.2") + Decimal(place) / 1000
-    return DpEvent.once(Mechanism.of(rate, noise), count=1800 + place)
+    def _request(self, number: int) -> DpEvent:
+        """Records that hardly ever take part, with little noise: a second and more for each."""
+        rate, noise = Decimal("0.0003") * (1 + number), Decimal("0.2") + Decimal(number) / 1000
+        return DpEvent.once(Mechanism.of(rate, noise), count=1800 + number)
 
 
 def test_many_dear_data_sets_end_within_the_limit_and_are_named(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_many_dear_data_sets_end_within_the_limit_and_are_named(tmp_path: Path) 
     made = verify_bundle(bundle, Brought(methods=Methods(Work(100 * limit))))
     assert not [c for c in made.claims if "work limit" in c.settle]
     proved = [c for c in made.of(Verdict.PROVED) if "within the budget of cohort" in c.subject]
-    assert len(proved) == DATASETS
+    assert len(proved) == Endless.datasets
 
 
 @pytest.mark.parametrize(
@@ -100,3 +99,28 @@ def test_extreme_parameters_are_enclosed_at_once(rate: str, noise: str, delta: s
     assert (bound.lower > 1) is (usual and Decimal(delta) < SMALLEST_DELTA)
     with pytest.raises(CertificationError, match="are recomputed"):
         methods.certified.epsilon(event, Decimal(delta))
+
+
+class Motley(Endless):
+    """One site charges events of a thousand mechanisms: every total is long to add up and hash."""
+
+    datasets = 10
+
+    def _request(self, number: int) -> DpEvent:
+        rates = (Decimal(1 + place) / 10**6 for place in range(1000))
+        return DpEvent(
+            terms=tuple(Term(mechanism=Mechanism.of(rate, Decimal(30)), count=1) for rate in rates)
+        )
+
+
+def test_a_ledger_of_motley_charges_is_left_and_named(tmp_path: Path) -> None:
+    plan = distributed(rounds=2)
+    world = Motley(tmp_path, plan, budget=Decimal(1000), decided="never").play()
+    bundle = bundle_of(world)
+    made = verify_bundle(bundle, Brought(methods=Methods(Work(1))))
+    left = {c.subject: c.settle for c in made.of(Verdict.UNDECIDED) if c.section == "leuven"}
+    (settle,) = [text for subject, text in left.items() if subject.startswith("ledger")]
+    assert "--work 10" in settle
+    (rebuilt,) = made.named("report-made-again-from-the-ledgers")
+    assert rebuilt.verdict is Verdict.UNDECIDED
+    assert made.holds
