@@ -141,10 +141,11 @@ def epsilon_interval(
                 zero = Fraction(0)
                 return Interval(zero, zero, "trivial", "trivial", CLOSED_FORM_BITS)
             found = _by_closed_form(rounds, target, distance)
-            if found is None:
-                refuse_hopeless(rounds, target, distance)
-                found = _by_participations(rounds, target, distance)
-        return found or _searched(rounds, target, distance, effort)
+            if found is not None:
+                return found
+            refuse_hopeless(rounds, target, distance)
+            counted = _by_participations(rounds, target, distance)
+        return _searched(rounds, target, distance, effort, counted)
 
 
 def _by_closed_form(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
@@ -176,21 +177,23 @@ def refuse_hopeless(rounds: Rounds, delta: Fraction, distance: Fraction) -> None
         raise _refused(rounds, delta, distance)
 
 
-def _by_participations(rounds: Rounds, delta: Fraction, distance: Fraction) -> Interval | None:
-    """Return the interval of equal rounds with little noise, None where that proves nothing."""
+def _by_participations(rounds: Rounds, delta: Fraction, distance: Fraction) -> _Ends:
+    """Return ends of equal rounds with little noise, none where that proves nothing."""
     if len(rounds) != 1:
-        return None
+        return _NOTHING
     (mechanism, times), method = rounds[0], participations.METHOD
     try:
         curve = ParticipationCurve(mechanism, times, delta)
         guess, slope = curve.guess()
-        upper = upper_epsilon(curve, delta, guess=guess, slope=slope, extra_distance=distance)
+        upper = ideal = upper_epsilon(curve, delta, guess=guess, slope=slope)
+        if distance:
+            upper = upper_epsilon(curve, delta, guess=guess, slope=slope, extra_distance=distance)
         lower = lower_epsilon(curve, delta, guess=guess, slope=slope)
     except NO_PROOF:
-        return None
+        return _NOTHING
     if not add_direction_silent(rounds, delta, distance, upper):
-        return None
-    return Interval(lower, upper, method, method, CLOSED_FORM_BITS)
+        return _NOTHING
+    return _Ends(lower, upper, method, method, CLOSED_FORM_BITS, max(upper - ideal, Fraction(0)))
 
 
 def closed_form_applies(composition: Composition) -> bool:
@@ -215,16 +218,22 @@ def _closed_form(rounds: Rounds) -> tuple[GaussianCurve | SingleRoundCurve, str]
     return None
 
 
-def _searched(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Interval:
-    """Return the interval by mirror and contour, with the other methods where those are wide."""
+def _searched(
+    rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort, known: _Ends
+) -> Interval:
+    """Return the interval by mirror and contour, with the other methods where those are wide.
+
+    Args:
+        known: ends that are proven already; where they are narrow nothing is searched.
+    """
     methods = [_by_mirror, _by_contour] if _is_rare(rounds) else [_by_contour, _by_mirror]
-    ends, is_closed = _NOTHING, _closed_form(rounds) is not None
+    ends, is_closed = known, _closed_form(rounds) is not None
     for method in () if is_closed else methods:
-        with suppress(*NO_PROOF):
-            ends = ends.meet(method(rounds, delta, distance, effort))
         if not ends.is_wider_than(_GOOD_WIDTH):
             break
-    else:
+        with suppress(*NO_PROOF):
+            ends = ends.meet(method(rounds, delta, distance, effort))
+    if ends.is_wider_than(_GOOD_WIDTH):
         ends = _with_fallbacks(rounds, delta, distance, ends)
     if ends.upper is None:
         raise _refused(rounds, delta, distance)

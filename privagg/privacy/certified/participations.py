@@ -1,7 +1,8 @@
 """Little noise: each output tells whether the record took part, so only the count matters.
 
 Given that a record took part in m of T rounds the loss is Gaussian, so delta is a sum over m of
-binomial weights times closed forms, up to the chance that an output and its coin disagree.
+binomial weights times closed forms. That sum is never above delta, and below it by about the
+chance that an output and its coin disagree, times delta where epsilon is a little less.
 Argument in proofs/certified-epsilon.md, section 'Little noise'.
 """
 
@@ -16,10 +17,11 @@ from flint import arb
 from scipy.special import gammaln, log_ndtr
 
 from privagg.errors import CertificationError
-from privagg.privacy.certified.balls import ball, normal_cdf
+from privagg.privacy.certified.balls import ball, lower_end, normal_cdf
 from privagg.privacy.certified.mechanism import Mechanism
 from privagg.privacy.certified.profile import Array
 from privagg.privacy.certified.search import DeltaBounds
+from privagg.privacy.certified.window import Law
 from privagg.privacy.certified.work import charge
 
 METHOD = "participations"
@@ -27,8 +29,16 @@ METHOD = "participations"
 _MAX_TERMS = 20_000
 _WORK_PER_COUNT = 30.0
 _NATS = 30.0
-# Doubts above this share of delta would be seen in epsilon's seventh digit.
+# A doubt below this share of delta is added as it stands: it is not seen in epsilon's digits.
 _DOUBT = 1e-8
+# Of a doubt that leaves so much of delta open, epsilon's seventh digit could not be told.
+_MOST_DOUBT = 1e-3
+# A round is compared with its likelier explanation times 1 + _LIFT: the doubt's factor
+# (1 + _LIFT) / _LIFT is small, and so is log(1 + _LIFT), by which epsilon is less.
+_LIFT = 3
+# Outputs beyond the edge are looked at in pieces, whose losses grow from the first by this factor;
+# epsilons are looked at rounded down to so many bits, so that a search finds them again.
+_FIRST_LOSS, _GROWTH, _LOOK_BITS = 0.25, 1.5, 10
 _BISECTIONS = 110
 
 
@@ -99,9 +109,11 @@ class ParticipationCurve:
         odds = math.log1p(-float(mechanism.sampling_rate)) - math.log(mechanism.sampling_rate)
         edge = ball(mu / 2 + odds / mu)
         missed = (1 - rate) * normal_cdf(-edge) + rate * normal_cdf(edge - self._mu)
-        self._doubt = (times * missed).upper()
-        if not self._doubt < _DOUBT * ball(delta) or not self._mu**2 > 2 * odds + 1:
+        self._doubt, share = (times * missed).upper(), _MOST_DOUBT * ball(delta)
+        if not self._doubt * (self._doubt + ball(delta)) < share or not self._mu**2 > 2 * odds + 1:
             raise CertificationError("the noise hides too often whether a record took part")
+        self._is_clear = bool(self._doubt < _DOUBT * ball(delta))
+        self._edge, self._looked_at = edge, dict[Fraction, arb]()
         self._counts = _counts(mechanism, times, log_delta)
 
     def guess(self) -> tuple[float, float]:
@@ -119,6 +131,12 @@ class ParticipationCurve:
 
     def bounds(self, epsilon: Fraction) -> DeltaBounds:
         """Return proven bounds of delta(eps)."""
+        lower, upper = self._summed(epsilon)
+        missing = self._doubt if self._is_clear else self._missing(epsilon)
+        return DeltaBounds(lower, upper + missing)
+
+    def _summed(self, epsilon: Fraction) -> tuple[arb, arb]:
+        """Return bounds of the sum over all counts: of the terms that matter, and with the rest."""
         first, last = self._counts.range(float(epsilon), self._log_delta)
         if last - first > _MAX_TERMS:
             raise CertificationError("too many participations count to be added up one by one")
@@ -129,7 +147,41 @@ class ParticipationCurve:
             total += weight * self._given(count, eps)
             weight *= self._ratio(count)
         outside += self._above(last, weight)
-        return DeltaBounds(lower=total - self._doubt, upper=total + outside.upper() + self._doubt)
+        return total, total + outside.upper()
+
+    def _missing(self, epsilon: Fraction) -> arb:
+        """Bound what the sum over all counts lacks of delta(eps): less than `_doubt` says alone."""
+        low = _rounded_down(epsilon)
+        if low not in self._looked_at:
+            self._looked_at[low] = self._lacking(low)
+        return self._looked_at[low]
+
+    def _lacking(self, epsilon: Fraction) -> arb:
+        """Bound delta(eps) less the sum, by delta at what a doubtful round leaves of epsilon."""
+        odds, law = (1 - self._rate) / self._rate, Law(self._rate, self._mu)
+        ratio = law.likelihood(self._edge) / odds
+        if not (ratio <= _LIFT and 1 / ratio <= _LIFT):
+            raise CertificationError("the edge lies too far from where the coins are even")
+        eps, lifted = ball(epsilon), (1 + _LIFT) * self._rate
+        # Took part, and the output lies left of the edge.
+        hidden = self._rate * normal_cdf(self._edge - self._mu)
+        total = hidden * self._no_more_than(eps - arb(1 + _LIFT).log())
+        # Took no part, and the output lies right of it: piece by piece.
+        left, loss = self._edge, _FIRST_LOSS
+        while loss < epsilon:
+            right = self._edge + loss / self._mu
+            reached = (lifted * law.likelihood(right)).log()
+            mass = normal_cdf(-left) - normal_cdf(-right)
+            total += (1 - self._rate) * mass * self._no_more_than(eps - reached)
+            left, loss = right, _GROWTH * loss
+        total += (1 - self._rate) * normal_cdf(-left)
+        return (self._times * total * (1 + _LIFT) / _LIFT).upper()
+
+    def _no_more_than(self, eps: arb) -> arb:
+        """Bound delta at any epsilon of this ball."""
+        if not eps > 0:
+            return arb(1)
+        return (self._summed(_rounded_down(lower_end(eps)))[1] + self._doubt).min(arb(1))
 
     def _weight(self, count: int) -> arb:
         rest = self._times - count
@@ -165,3 +217,11 @@ class ParticipationCurve:
             return arb(0)
         ratio = self._ratio(last + 1)
         return weight / (1 - ratio) if ratio < 1 else arb(1)
+
+
+def _rounded_down(value: Fraction) -> Fraction:
+    """Return the largest number of few bits that is at most `value`, which is positive."""
+    if not value:
+        return value
+    scale = Fraction(2) ** (_LOOK_BITS - math.frexp(float(value))[1])
+    return math.floor(value * scale) / scale

@@ -15,6 +15,7 @@ from privagg.privacy.certified.contour import METHOD as CONTOUR
 from privagg.privacy.certified.participations import METHOD, ParticipationCurve
 from privagg.privacy.certified.planning import Effort
 from privagg.privacy.certified.strategy import remove_ends
+from privagg.privacy.certified.work import MOST_WORK, limited
 
 from . import reference
 
@@ -41,6 +42,50 @@ def test_three_rounds_agree_with_the_contour() -> None:
     assert counted.lower <= contour.upper
     assert contour.lower <= counted.upper
     assert counted.relative_width < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "rounds", "delta"),
+    [("0.1", "0.107", 2, "1e-6"), ("0.0047", "0.117", 2, "1e-4"), ("0.3", "0.104", 5, "1e-4")],
+)
+def test_doubtful_coins_agree_with_the_contour(
+    rate: str, noise: str, rounds: int, delta: str
+) -> None:
+    mechanism, target = Mechanism(rate, noise), Fraction(delta)
+    counted = epsilon_interval({mechanism: rounds}, target)
+    contour = remove_ends(((mechanism, rounds),), target, Fraction(0), Effort())
+    assert counted.method == METHOD != CONTOUR
+    assert contour.upper is not None
+    assert counted.lower <= contour.upper
+    assert contour.lower <= counted.upper
+    assert counted.relative_width <= 1e-6
+
+
+UNKNOWN = ("0", "1e9")
+# Rate, noise, rounds, delta, and what a contour proved in five to nine seconds, or could not.
+LONG = [
+    ("0.000000469", "0.06832", 2954, "1.107e-13", "371.725173856", "371.725173858"),
+    ("0.003025", "0.07878", 589, "0.09216", "275.340083218", "275.340083220"),
+    ("0.000000004086", "0.07326", 269976, "2.943e-11", "247.062672488", "247.062672489"),
+    ("0.00000844", "0.07896", 7546, "1.044e-12", "484.708027573", "484.708027574"),
+    ("0.002096", "0.08044", 50, "9.19e-14", "589.065365714", "589.065365715"),
+    ("0.00004282", "0.05554", 743116, "6.801e-14", *UNKNOWN),
+    ("0.0008055", "0.05291", 929, "5.934e-13", *UNKNOWN),
+    ("0.00006735", "0.06796", 16549, "1.307e-11", *UNKNOWN),
+    ("0.0000001791", "0.05787", 393529, "1.12e-11", *UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("rate", "noise", "rounds", "delta", "low", "high"), LONG)
+def test_what_contours_took_seconds_for(
+    rate: str, noise: str, rounds: int, delta: str, low: str, high: str
+) -> None:
+    with limited(MOST_WORK) as meter:
+        found = epsilon_interval({Mechanism(rate, noise): rounds}, delta)
+    assert found.relative_width <= 1e-6
+    assert meter.spent <= MOST_WORK / 10
+    assert found.lower <= Fraction(high)
+    assert Fraction(low) <= found.upper
 
 
 @settings(max_examples=20, deadline=None)
