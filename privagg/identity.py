@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +17,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from privagg.durable import sync_folder
+from privagg.durable import write_new
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
+from privagg.secretfile import read_private
 
 SIGNATURE_BYTES = 64
 _FIELD = 2**255 - 19
@@ -93,29 +91,6 @@ def forget_signatures() -> None:
     _remembered.cache_clear()
 
 
-def _own_secret(path: Path) -> bytes:
-    """The bytes of a file that this user alone can read; whoever reads a key can sign with it.
-
-    Raises:
-        ConfigError: others can read or change it, or it is another user's.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        facts = os.fstat(file.fileno())
-        if facts.st_uid != os.geteuid():
-            raise ConfigError(
-                f"the identity key {path} belongs to user {facts.st_uid}, not to the one that runs "
-                f"privagg ({os.geteuid()}), and could be exchanged by that user; run as its owner, "
-                f"or, where it is yours: chown {os.geteuid()} {path}"
-            )
-        if facts.st_mode & 0o077:
-            raise ConfigError(
-                f"the identity key {path} can be read or changed by others (mode "
-                f"{facts.st_mode & 0o777:04o}); where nobody has copied it: chmod 600 {path}"
-            )
-        return file.read()
-
-
 @dataclass(frozen=True)
 class Identity:
     """A party's name and its private signing key.
@@ -142,17 +117,10 @@ class Identity:
                 by others, or cannot be read or written.
         """
         if not path.exists():
-            try:
-                cls.generate(name)._store(path)
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot write the identity key {path}: {error.strerror}; choose a folder that "
-                    "can be written to (federation.output)"
-                ) from error
+            cls.generate(name)._store(path)
         try:
-            key = serialization.load_pem_private_key(_own_secret(path), password=None)
-        except OSError as error:
-            raise ConfigError(f"cannot read the identity key {path}: {error.strerror}") from error
+            data = read_private(path, "the identity key")
+            key = serialization.load_pem_private_key(data, password=None)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path} holds no readable private key: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
@@ -161,18 +129,13 @@ class Identity:
 
     def _store(self, path: Path) -> None:
         """Write the key whole or not at all; where another process was first, leave its key."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self._pem())
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(temporary, path)
-                sync_folder(path.parent)
-        finally:
-            os.unlink(temporary)
+            write_new(path, self._pem(), secret=True)
+        except ConfigError as error:
+            if not path.exists():
+                raise ConfigError(
+                    f"{error}; choose a folder that can be written to (federation.output)"
+                ) from error
 
     def _pem(self) -> bytes:
         return self.key.private_bytes(

@@ -7,15 +7,14 @@ reads it.
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privagg.durable import sync_folder
+from privagg.durable import write_new
 from privagg.errors import ConfigError
+from privagg.secretfile import read_private
 
 
 def make_owner_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey:
@@ -31,16 +30,7 @@ def make_owner_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateK
         else serialization.NoEncryption()
     )
     data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(path.parent)
-    except OSError as error:
-        raise ConfigError(f"cannot write the owner's key {path}: {error.strerror}") from error
+    write_new(path, data, secret=True)
     return key
 
 
@@ -51,15 +41,7 @@ def read_owner_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateK
         ConfigError: it cannot be read, others can read it, it holds no Ed25519 key, or the
             passphrase is missing or wrong.
     """
-    try:
-        mode, data = path.stat().st_mode, path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read the owner's key {path}: {error.strerror}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"others than its owner can read {path} (mode {mode & 0o777:o}); chmod 600 it, and "
-            "make a new key if it may have been copied"
-        )
+    data = read_private(path, "the owner's key")
     try:
         key = serialization.load_pem_private_key(data, (passphrase or "").encode() or None)
     except TypeError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from privagg.deployment.layout import write_new, write_whole
+from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError
 from privagg.identity import Identity
 from privagg.privacy.ledger.bundle import write_new as write_bundle

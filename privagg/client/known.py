@@ -29,6 +29,7 @@ import pandas as pd
 from privagg.client.data import Records, read_array, read_frame
 from privagg.client.loading import ImageSource, Source, TableSource
 from privagg.errors import DataError
+from privagg.secretfile import require_private
 
 Tags = frozenset[bytes]
 """Keyed hashes of a data set's records, each once."""
@@ -119,6 +120,7 @@ class KnownRecords:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            require_private(self.path, "the memory of records")
             connection = sqlite3.connect(self.path)
             with connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS key (key BLOB NOT NULL)")

@@ -18,8 +18,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 
 from privagg.deployment.certificates import read_certificate
-from privagg.deployment.layout import Hex64, IdentityKey, PartyFileModel, PartyName, write_whole
+from privagg.deployment.layout import Hex64, IdentityKey, PartyFileModel, PartyName
 from privagg.deployment.nodekeys import check_public_line
+from privagg.durable import write_whole
 from privagg.errors import ConfigError, DeploymentError, SignatureError
 from privagg.identity import Identity, Roster
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from privagg.deployment.flowerfolder import FlowerFolder
-from privagg.deployment.layout import toml_text, write_whole
+from privagg.deployment.layout import toml_text
 from privagg.deployment.parts import MODULE, environment_of, require_flower
+from privagg.durable import write_whole
 from privagg.errors import DeploymentError
 
 CONNECTION = "privagg"

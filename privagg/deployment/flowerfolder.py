@@ -24,14 +24,10 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from privagg.deployment.cards import join_address, split_address
-from privagg.deployment.layout import (
-    PartyFileModel,
-    PartyFolder,
-    toml_text,
-    write_new,
-    write_whole,
-)
+from privagg.deployment.layout import PartyFileModel, PartyFolder, toml_text
+from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError
+from privagg.secretfile import require_private
 
 NODE_PORT = 9094
 
@@ -125,6 +121,22 @@ class FlowerFolder:
     def database(self) -> Path:
         """The SuperLink's own state."""
         return self.at("superlink.sqlite")
+
+    def require_private_secrets(self) -> None:
+        """Refuse secrets that others can read, before Flower's programs are given their paths.
+
+        Raises:
+            ConfigError: one can be read or changed by others, or is another user's.
+        """
+        secrets_here = {
+            "the authority's key": self.authority_key,
+            "the server's key": self.server_key,
+            "the node key": self.node_key,
+            "the apps' secret": self.app_secret,
+        }
+        for what, path in secrets_here.items():
+            if path.exists():
+                require_private(path, what)
 
     def make_app_secret(self) -> None:
         """A secret of 256 bits, where there is none yet."""

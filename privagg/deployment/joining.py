@@ -24,10 +24,12 @@ from privagg.deployment.certificates import (
     verify_server,
 )
 from privagg.deployment.flowerfolder import NODE_PORT, FlowerFile, FlowerFolder
-from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_new, write_whole
+from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile
 from privagg.deployment.nodekeys import make_node_key, public_line
+from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError, DeploymentError, UnknownPartyError
 from privagg.owner import make_owner_key
+from privagg.secretfile import read_private
 
 if TYPE_CHECKING:  # with them comes torch, which what starts the parts must not wait for
     from privagg.config import Config
@@ -199,7 +201,9 @@ def renew(folder: FlowerFolder, *, days: int = SERVER_DAYS) -> Certified:
         raise DeploymentError(
             f"{folder.party.root} has no server certificate; renew at the coordinator"
         )
-    server = Certified.load(folder.server_certificate.read_bytes(), folder.server_key.read_bytes())
+    server = Certified.load(
+        folder.server_certificate.read_bytes(), read_private(folder.server_key, "the server's key")
+    )
     host, _ = split_address(_superlink(folder))
     renewed = issue(_authority(folder), _hosts(host), key=server.key, days=days)
     write_whole(folder.server_certificate, renewed.certificate_pem)
@@ -215,7 +219,9 @@ def _authority(folder: FlowerFolder) -> Certified:
         raise DeploymentError(
             f"{folder.authority_key} is not here; where it is kept off line, bring it back for this"
         )
-    return Certified.load(folder.authority.read_bytes(), folder.authority_key.read_bytes())
+    return Certified.load(
+        folder.authority.read_bytes(), read_private(folder.authority_key, "the authority's key")
+    )
 
 
 def _superlink(folder: FlowerFolder) -> str:
@@ -238,7 +244,9 @@ def card_of(folder: FlowerFolder, agreement: Agreement) -> Card:
         privagg=privagg.__version__,
         party=identity.name,
         identity=identity.public_hex,
-        node_key=None if coordinates else public_line(folder.node_key.read_bytes()),
+        node_key=None
+        if coordinates
+        else public_line(read_private(folder.node_key, "the node key")),
         superlink=_superlink(folder) if coordinates else None,
         authority=folder.authority.read_text() if coordinates else None,
     )
@@ -320,8 +328,16 @@ def _complete(agreement: Agreement, cards: Sequence[Card]) -> dict[str, Card]:
     return {party: found[party] for party in agreement.parties}
 
 
+def _own_line(folder: FlowerFolder) -> str:
+    return public_line(read_private(folder.node_key, "the node key"))
+
+
 def _check_own(folder: FlowerFolder, name: str, card: Card) -> None:
-    line = public_line(folder.node_key.read_bytes()) if folder.node_key.exists() else None
+    line = (
+        public_line(read_private(folder.node_key, "the node key"))
+        if folder.node_key.exists()
+        else None
+    )
     if card.identity != folder.party.identity().public_hex or card.node_key != line:
         raise DeploymentError(
             f"the card of {name!r} is not this folder's; give the one made here, and ask the "

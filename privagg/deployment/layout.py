@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from privagg.durable import sync_folder
+from privagg.durable import write_whole
 from privagg.errors import ConfigError
 from privagg.identity import Identity, Roster, check_public_hex
 
@@ -212,54 +210,6 @@ class PartyFolder:
                 "or, where everybody agreed on this one, make new cards and join again: "
                 f"privagg deploy join {self.root} *.card --replace"
             )
-
-
-def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Write a file whole or not at all, durably; mode 0600 where it is secret.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if not secret:
-                os.chmod(part, 0o644)
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-
-
-def write_new(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Write a file that must not exist yet, whole or not at all; mode 0600 where it is secret.
-
-    Two processes that write the same file cannot both succeed, so that no key is ever lost to
-    another one of the same name.
-
-    Raises:
-        ConfigError: the file exists already, or cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(part, data, secret=secret)
-        os.link(part, path)
-        sync_folder(path.parent)
-    except FileExistsError as error:
-        raise ConfigError(
-            f"{path} exists already and is never overwritten; move it away if you mean it"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(path: Path, model: type[_Model]) -> _Model:

@@ -23,7 +23,8 @@ from privagg.deployment.cards import split_address
 from privagg.deployment.certificates import days_left, read_certificate, verify_server
 from privagg.deployment.flowerfolder import FlowerFolder
 from privagg.deployment.joining import COORDINATOR
-from privagg.deployment.layout import PartyFolder, write_whole
+from privagg.deployment.layout import PartyFolder
+from privagg.durable import write_whole
 from privagg.errors import DeploymentError, MissingDependencyError, PortInUseError
 
 MODULE = "privagg.runtime.flower.part"
@@ -77,13 +78,14 @@ def parts_of(folder: FlowerFolder) -> tuple[Part, ...]:
 
     Raises:
         MissingDependencyError: Flower is not installed.
-        ConfigError: the party has not joined yet.
+        ConfigError: the party has not joined yet, or others can read its secrets.
         CertificateError: the SuperLink's certificate is expired or not for its address.
         PortInUseError: another process listens on the party's port.
     """
     require_flower()
     settings, name = folder.settings(), folder.party.party().name
     folder.party.pins()
+    folder.require_private_secrets()
     for place in (folder.home, folder.logs, folder.programs):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write_programs(folder, "serverapp" if name == COORDINATOR else "clientapp")

@@ -19,7 +19,8 @@ from privagg.client.factories import ApprovedCode, code_approved_in
 from privagg.client.known import Tags, record_bytes
 from privagg.client.loading import load_records
 from privagg.config import load_config
-from privagg.deployment.layout import PartyFolder, PinsFile, write_whole
+from privagg.deployment.layout import PartyFolder, PinsFile
+from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, PlanError
 from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger

@@ -18,8 +18,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from privagg.deployment.layout import PartyFolder, write_whole
+from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import open_coordinator, open_federation, run_folder
+from privagg.durable import write_whole
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError, RunInProgressError
 from privagg.federation import Federation
 from privagg.running.results import RoundReport, RunResult, outcome_facts, outcome_of

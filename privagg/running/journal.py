@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from privagg.deployment.layout import write_whole
+from privagg.durable import write_whole
 from privagg.errors import ConfigError
 from privagg.round import RoundOutcome
 from privagg.running.results import FloatVector, outcome_facts, outcome_of

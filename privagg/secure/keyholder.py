@@ -51,6 +51,7 @@ from privagg.messages import (
     read_statement,
     refusal_text,
 )
+from privagg.secretfile import require_private
 from privagg.secure import keystore
 from privagg.secure.contributors import contributors_of
 from privagg.secure.keyparts import require_key_parts, split_key_parts
@@ -163,6 +164,7 @@ class KeyHolder:
         self._checkpoints = checkpoints
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(store, os.O_RDWR | os.O_CREAT, 0o600))
+        require_private(store, "the store of keys and openings")
         with closing(self._connect()) as database:
             database.executescript(_SCHEMA)
         self._keys = KeyStore(self._connect)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile, write_new, write_whole
+from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile
+from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError
 
 PINS = PinsFile(

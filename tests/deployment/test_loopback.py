@@ -19,11 +19,12 @@ from privagg.deployment.cards import split_address
 from privagg.deployment.certificates import make_authority
 from privagg.deployment.flowerfolder import FlowerFolder
 from privagg.deployment.joining import COORDINATOR, Agreement, card_of, join, make_party
-from privagg.deployment.layout import PartyFolder, write_new
+from privagg.deployment.layout import PartyFolder
 from privagg.deployment.nodekeys import make_node_key
 from privagg.deployment.parts import parts_of
 from privagg.deployment.supervisor import Supervisor, only_one, wait_for_superlink
 from privagg.deployment.trial import Trial
+from privagg.durable import write_new
 from privagg.errors import DeploymentError, PortInUseError
 
 SECONDS = 120.0

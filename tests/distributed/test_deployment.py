@@ -32,13 +32,13 @@ from privagg import Federation
 from privagg.audit.verify import Brought, verify_file
 from privagg.deployment import parts
 from privagg.deployment.joining import COORDINATOR
-from privagg.deployment.layout import write_new
 from privagg.deployment.nodekeys import make_node_key
 from privagg.deployment.supervisor import Running, Supervisor
 from privagg.deployment.trial import Trial, up
 from privagg.distributed.folders import run_folder
 from privagg.distributed.leading import RESULT_NAME, ROUNDS_NAME, read_lines
 from privagg.distributed.submitting import Apps, follow_run, submit_run
+from privagg.durable import write_new
 from privagg.identity import Roster
 from privagg.messages import RoundStart, read_message
 from privagg.privacy.ledger import Ledger
