@@ -11,13 +11,10 @@ from there. Flower itself would load the folder that unverified names (id, versi
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import io
 import os
 import re
-import shutil
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Callable, Collection
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.errors import AppRefusedError
+from privagg.runtime.flower.appfolders import fresh_folder
 
 APPROVED = "PRIVAGG_APPROVED_APPS"
 """Environment variable: path of the list of approved apps."""
@@ -32,7 +30,8 @@ OWN_APPS = "privagg."
 """Flower takes nothing under a name but a ClientApp, and privagg has one that does as it should."""
 MANIFEST = "pyproject.toml"
 HARMLESS = frozenset({MANIFEST, "README.md", "LICENSE", ".info/CONTENT"})
-MAX_MANIFEST_BYTES = 1 << 18
+MAX_APP_BYTES = 1 << 18
+"""Of all files of an app without code, unpacked."""
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_+-]|\.(?!\.)){0,99}")
 
 
@@ -62,8 +61,11 @@ def check_app(archive: bytes, approved: Collection[str]) -> str:
                     f"); whoever answers for this machine's data may approve it after reading it: "
                     f"privagg deploy approve FOLDER {digest}"
                 )
-            if bundle.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
-                raise AppRefusedError(f"the app's {MANIFEST} is larger than any that is needed")
+            if sum(file.file_size for file in bundle.infolist()) > MAX_APP_BYTES:
+                raise AppRefusedError(
+                    f"the app unpacks to more than {MAX_APP_BYTES} bytes, larger than any without "
+                    "code of its own"
+                )
             manifest = tomllib.loads(bundle.read(MANIFEST).decode())
     except AppRefusedError:
         raise
@@ -121,6 +123,7 @@ def install() -> None:
     Raises:
         SystemExit: this release of Flower has no place for it; without it no app is started.
     """
+    from flwr.supercore.utils import get_flwr_home
     from flwr.supernode.runtime import run_clientapp
 
     program: Any = run_clientapp
@@ -130,7 +133,12 @@ def install() -> None:
             "this release of flwr has no hook for privagg's guard; use flwr 1.41 or 1.42"
         )
     approved = Path(os.environ.get(APPROVED, os.devnull))
-    checked = CheckedApps(approved, program.install_from_fab, program.get_load_client_app_fn)
+    checked = CheckedApps(
+        approved,
+        get_flwr_home() / "checked",
+        program.install_from_fab,
+        program.get_load_client_app_fn,
+    )
     program.install_from_fab = checked.unpack
     program.get_project_dir = checked.folder
     program.get_load_client_app_fn = checked.loader
@@ -144,26 +152,27 @@ class CheckedApps:
 
     Args:
         approved: the list of approved apps.
+        place: where apps are unpacked, each to a folder of its own.
         unpack: Flower's own: archive, folder, skip_prompt -> where the app lies.
         loader: Flower's own: makes what loads an app.
     """
 
     def __init__(
-        self, approved: Path, unpack: Callable[..., Path], loader: Callable[..., Any]
+        self, approved: Path, place: Path, unpack: Callable[..., Path], loader: Callable[..., Any]
     ) -> None:
-        self._approved, self._unpack, self._loader = approved, unpack, loader
+        self._approved, self._place = approved, place
+        self._unpack, self._loader = unpack, loader
         self._folder: Path | None = None
 
     def unpack(self, archive: bytes, *_: Any, **__: Any) -> Path:
-        """Check an archive and unpack it to a fresh folder, which goes when this process ends.
+        """Check an archive and unpack it to a fresh folder, which goes with this process.
 
         Raises:
             AppRefusedError: it may not run here, or its names lead out of the folder.
         """
         self._folder = None
         check_app(archive, read_approved(self._approved))
-        fresh = Path(tempfile.mkdtemp(prefix="privagg-app-")).resolve()
-        atexit.register(shutil.rmtree, fresh, ignore_errors=True)
+        fresh = fresh_folder(self._place)
         found = self._unpack(archive, fresh, skip_prompt=True).resolve()
         if not found.is_relative_to(fresh):
             raise AppRefusedError("the app's names lead out of the folder that it is unpacked to")
