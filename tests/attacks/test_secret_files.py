@@ -17,6 +17,7 @@ from privagg.errors import ConfigError, PrivaggError
 from privagg.owner import make_owner_key, read_owner_key
 from privagg.secretfile import read_private, require_private
 from tests.deployment.conftest import AGREEMENT, Parties, parties  # noqa: F401
+from tests.simulator import Simulation
 
 SECRETS = [
     (COORDINATOR, "server.key"), (COORDINATOR, "ca.key"), (COORDINATOR, "app.secret"),
@@ -77,6 +78,16 @@ def test_an_owners_key_and_the_memory_of_records_follow_the_same_rule(tmp_path: 
     known.path.chmod(0o644)
     with pytest.raises(PrivaggError, match="memory of records .* can be read"):
         known.recognise("heart", tags)
+
+
+def test_the_store_of_run_keys_opens_nothing_once_others_can_read_it(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path)
+    store = tmp_path / "openings.sqlite"
+    store.chmod(0o640)
+    with pytest.raises(ConfigError, match="store of keys and openings .* chmod 600"):
+        simulation.make_key_holder()
+    store.chmod(0o600)
+    assert simulation.make_key_holder()
 
 
 def test_a_key_that_is_there_is_never_written_over(tmp_path: Path) -> None:
