@@ -134,17 +134,26 @@ def join(
     replace: Annotated[
         bool, typer.Option("--replace", help="Accept other keys of a party than before.")
     ] = False,
+    ledgers: Annotated[
+        list[Path] | None,
+        typer.Option("--ledger", metavar="FILE", help="Export of a ledger that names a new key."),
+    ] = None,
 ) -> None:
     """Check that everybody's cards belong together, and pin what is in them.
 
     Prints one fingerprint over all cards. Read it out in a call with all parties before you
     start: where it differs, somebody's card was exchanged on its way.
 
-    [bold]Example[/bold]
+    Where a party changed its identity key, says what that party's ledger (--ledger) notes of it;
+    an export that does not lead from the old key to the new one is refused.
+
+    [bold]Examples[/bold]
 
       privagg deploy join riverside *.card
+
+      privagg deploy join riverside *.card --replace --ledger hillcrest.ledger
     """
-    from privagg.deployment import joining
+    from privagg.deployment import joining, rotations
     from privagg.deployment.cards import Card, fingerprint, same_fingerprint
 
     held = _folder(folder)
@@ -155,6 +164,9 @@ def join(
             f"the cards' fingerprint is {fingerprint(read)}, not the expected one; nothing was "
             "changed. Compare the cards with the other parties, one by one"
         )
+    changed = rotations.new_keys(held.party, read, ledgers or ())
+    for one in changed:
+        console.note(one.words)
     made = joining.join(held, agreement, read, listen=listen, port=port, replace=replace)
     _print_cards(made)
     console.note("read the fingerprint out in a call with all parties; it is the same everywhere")

@@ -241,6 +241,24 @@ def backup(
 
 
 @app.command()
+def export(
+    ledger: Location,
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the export.")],
+) -> None:
+    """Write a ledger as others can replay it: entries and checkpoints, no keys, no stored uploads.
+
+    Other parties ask for it where the ledger names a new key (`privagg deploy join --ledger`).
+
+    [bold]Example[/bold]
+
+      privagg ledger export riverside/ledger.sqlite riverside.ledger
+    """
+    opened = _open(ledger)
+    opened.export(target)
+    console.console().print(f"{len(opened)} entries of {opened.owner} in {target}", markup=False)
+
+
+@app.command()
 def restore(
     source: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` wrote.")],
     ledger: Annotated[str, typer.Argument(metavar="LEDGER", help="Where the ledger shall be.")],
@@ -299,8 +317,9 @@ def rotate(
     The new key is stored first. The ledger's next checkpoint carries both keys' signatures, so
     whoever pinned the old key sees that its holder named the new one. Then put the new file where
     the old one was, make a new card (`privagg deploy party`), and have everybody join with
-    --replace; until then they refuse what the new key signs. Typed again after a power loss, it
-    goes on where it was.
+    --replace and the ledger's export (`privagg ledger export`), which shows them this entry; until
+    then they refuse what the new key signs. Typed again after a power loss, it goes on where it
+    was.
 
     [bold]Example[/bold]
 
@@ -323,7 +342,11 @@ def rotate(
             ("entry", str(entry.index)),
             ("old key", before),
             ("new key", opened.verifier.encode()),
-            ("next", f"put {new_key} in the place of {key}, make a new card, all join again"),
+            (
+                "next",
+                f"put {new_key} in the place of {key}, make a new card, export the ledger; all "
+                "join again with both",
+            ),
         ),
     )
     typer.echo(opened.checkpoint(), nl=False)
