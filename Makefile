@@ -89,7 +89,7 @@ lock: $(VENV)/.ready  ## requirements*.lock: the hashes of what constraints.txt 
 sbom: $(VENV)/.ready .tools/sbom/.ready  ## what is installed here, as CycloneDX, in out/sbom.json
 	@mkdir -p out
 	.tools/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
-		--of JSON -o out/sbom.json $(BIN)/python
+		--validate --of JSON -o out/sbom.json $(BIN)/python
 
 # Peers pin other versions than we do (NVIDIA FLARE 2.9: tenseal 0.3.15), so each has its own venv.
 .peers/flare/.ready: Makefile
