@@ -49,7 +49,9 @@ def read_owner_key(path: Path, passphrase: str | None = None) -> Ed25519PrivateK
             f"{path}: {'no passphrase was set' if passphrase else 'a passphrase is needed'}"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{path} holds no key that opens with this passphrase") from error
+        raise ConfigError(
+            f"{path} holds no key that opens with this passphrase; type it again"
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"{path} holds a {type(key).__name__}; an Ed25519 key is needed")
     return key

@@ -15,10 +15,11 @@ import typer
 from privagg.cli import console
 from privagg.cli.options import exact
 from privagg.cli.training import open_federation
+from privagg.deployment.layout import PartyFolder
 from privagg.errors import ApprovalError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -105,6 +106,7 @@ def approve(
     if party is not None:
         if config or site or all_sites or deployment:
             raise ConfigError("--party names one party's folder; give it alone")
+        PartyFolder(party).party()
         _in_folders([party], words, owner_key, taking_back)
         return
     if config is None:
@@ -112,6 +114,11 @@ def approve(
     if bool(site) == all_sites:
         raise ConfigError("say for whom: --site NAME, or --all-sites where you decide for all")
     if deployment is not None:
+        if site:
+            raise ConfigError(
+                "--deployment goes with --all-sites; for one site of it: privagg approve --party "
+                f"{deployment / site[0]}"
+            )
         _in_folders(_folders_of(deployment, config), words, owner_key, taking_back)
         return
     federation = open_federation(config)
@@ -157,21 +164,43 @@ def _day(text: str | None) -> date | None:
 
 
 def passphrase_for(path: Path) -> str | None:
-    """The passphrase of an owner's key, asked for where it is encrypted."""
+    """The passphrase of an owner's key, asked for where it is encrypted.
+
+    Raises:
+        ConfigError: it is needed, and nobody is there to type it.
+    """
     from privagg.owner import needs_passphrase
 
     if not needs_passphrase(path):
         return None
     given = os.environ.get(PASSPHRASE)
-    return given if given is not None else getpass.getpass(f"passphrase of {path}: ")
+    if given is not None:
+        return given
+    return _asked(lambda: getpass.getpass(f"passphrase of {path}: "), path)
 
 
-def new_passphrase() -> str:
-    """A passphrase for an owner's key that is yet to be made: of the environment, or asked for."""
-    given = os.environ.get(PASSPHRASE)
-    return given or str(
-        typer.prompt("passphrase of the owner's key", hide_input=True, confirmation_prompt=True)
-    )
+def new_passphrase(path: Path) -> str:
+    """A passphrase for an owner's key that is yet to be made: of the environment, or asked for.
+
+    Raises:
+        ConfigError: nobody is there to type it.
+    """
+
+    def typed() -> str:
+        question = "passphrase of the owner's key"
+        return str(typer.prompt(question, hide_input=True, confirmation_prompt=True))
+
+    return os.environ.get(PASSPHRASE) or _asked(typed, path)
+
+
+def _asked(ask: Callable[[], str], path: Path) -> str:
+    try:
+        return ask()
+    except (EOFError, OSError, typer.Abort) as error:  # nobody there to answer
+        raise ConfigError(
+            f"the owner's key {path} needs a passphrase and none was typed; where there is no "
+            f"terminal, set {PASSPHRASE}"
+        ) from error
 
 
 def _key_at(path: Path) -> Ed25519PrivateKey:
@@ -279,7 +308,11 @@ def _folders_of(root: Path, config: Path) -> list[Path]:
 
     trial = Trial.at(root)
     held = trial.coordinator.party.federation_file
-    if held.read_bytes() != config.read_bytes():
+    try:
+        same = held.read_bytes() == config.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not same:
         raise ConfigError(f"the trial in {root} was made from {held}, which differs from {config}")
     return [folder.party.root for folder in trial.parties.values()]
 
@@ -288,7 +321,6 @@ def _in_folders(
     roots: list[Path], words: _Words, owner_key: Path | None, taking_back: bool
 ) -> None:
     """Approve in parties' own folders; several only where one person tries all of it out."""
-    from privagg.deployment.layout import PartyFolder
     from privagg.distributed.approving import FolderPlace, approve_in_folders, ledger_for
     from privagg.running.approving import Job, withdraw
 

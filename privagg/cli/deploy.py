@@ -370,6 +370,10 @@ def _trust(federation: Federation, trusted: list[str]) -> None:
     if not trusted:
         return
     code = federation.factories()
+    if not code:
+        raise ConfigError(
+            "--trust-code was given, and the configuration names no code; leave it out"
+        )
     for one in code:
         if f"{one.module}={one.sha256}" not in trusted:
             raise ConfigError(
@@ -391,7 +395,20 @@ def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
 
 
 def _new_passphrase(root: Path) -> str | None:
-    """A passphrase for a key that is yet to be made, asked for twice or from the environment."""
-    from privagg.cli.approve import new_passphrase
+    """A passphrase for a key that is yet to be made, asked for twice or from the environment.
 
-    return None if (root / "owner.pem").exists() else new_passphrase()
+    Raises:
+        ConfigError: the key is there and not encrypted, or nobody is there to type a passphrase.
+    """
+    from privagg.cli.approve import new_passphrase
+    from privagg.owner import needs_passphrase
+
+    path = root / "owner.pem"
+    if not path.exists():
+        return new_passphrase(path)
+    if not needs_passphrase(path):
+        raise ConfigError(
+            f"{path} is there and not encrypted, and --passphrase encrypts new keys only; make one "
+            "in its place: privagg ledger rotate-owner --passphrase"
+        )
+    return None

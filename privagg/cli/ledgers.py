@@ -408,7 +408,7 @@ def rotate_owner(
     if new_owner_key.exists():
         new = read_owner_key(new_owner_key, passphrase_for(new_owner_key))
     else:
-        new = make_owner_key(new_owner_key, new_passphrase() if passphrase else None)
+        new = make_owner_key(new_owner_key, new_passphrase(new_owner_key) if passphrase else None)
     standing = len(opened.approvals())
     act = sign_owner_key_change(
         new, old, opened.origin, who=who, why=why, keeps=not (lost or taking_back)

@@ -13,7 +13,6 @@ from privagg.client.known import Tags
 from privagg.configdata import AppData
 from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import open_federation, records_in, tags_in
-from privagg.errors import ConfigError
 from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.ledger.approvals import public_hex
@@ -124,10 +123,8 @@ def trust_at_first(place: FolderPlace, federation: Federation, *, who: str) -> N
     """Record the code that its owner let run before there was a folder to write it down in.
 
     Raises:
-        ConfigError: the folder's ledger cannot be used.
+        LedgerError: the folder's ledger cannot be used.
     """
-    if not (code := federation.factories()):
-        raise ConfigError("--trust-code was given, and the configuration names no code")
     last = datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
     terms = Terms(who, "the configuration names it", last.isoformat())
-    approve_code(ledger_for(place), place.owner, code, terms)
+    approve_code(ledger_for(place), place.owner, federation.factories(), terms)
