@@ -268,7 +268,7 @@ def _node_work(window: Window, grid: Grid, units: tuple[int, int, int]) -> float
 
 def _sum_work(nodes: int, count: int) -> float:
     """Return the units of work of `_power_sums`."""
-    return nodes * (0.16 * (count + 1) + 4.0 * math.sqrt(count + 1))
+    return nodes * (0.06 * (count + 1) + 6.5 * math.sqrt(count + 1))
 
 
 def _power_sums(weights: list[acb], exponents: list[acb], count: int) -> list[acb]:
