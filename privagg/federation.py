@@ -492,21 +492,21 @@ class Federation:
     def beyond_budget(
         self, party: str, before: Decimal, after: Decimal, budget: Decimal
     ) -> BudgetExceededError:
-        """The refusal of a job that a site's budget has no room for, with the two ways out."""
+        """The refusal of a job that a site's budget has no room for, with the ways out."""
         key, privacy = self.budget_key(party), self.config.privacy
         spent = "" if before == 0 else f", of which earlier runs spent {before:f}"
         if privacy.noise_multiplier is not None:
-            cheaper = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier"
-        elif before < budget:
+            way = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier, or have"
+        elif before < budget * Decimal("0.99"):  # what rounding left over has room for no job
             left = lower_text(budget - before)
-            cheaper = f"Set privacy.epsilon to what is left, {left} or a little less"
+            way = f"Set privacy.epsilon to what is left, {left} or a little less, or have"
         else:
-            cheaper = "Nothing is left of it"
+            way = "As good as nothing is left of it. Have"
         path = quote(str(self.source)) if self.source else "CONFIG"
         return BudgetExceededError(
             f"{self.plan.rounds} rounds would bring data set {key.dataset!r} of {party!r} to "
             f"epsilon {after:f}{spent}, beyond its budget of {budget:f}; nothing was spent. "
-            f"{cheaper}, or have the owner of the data approve a larger budget: privagg approve "
+            f"{way} the owner of the data approve a larger budget: privagg approve "
             f"{path} --site {quote(party)} --budget NEW"
         )
 

@@ -150,6 +150,7 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
         again.run()
     said = str(refused.value)
     assert "of which earlier runs spent" in said
+    assert "As good as nothing is left of it. Have the owner of the data approve" in said
     assert "privagg approve CONFIG --site riverside --budget NEW" in said
     assert again.open_ledger("riverside").checkpoint() == before
 
