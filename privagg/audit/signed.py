@@ -298,10 +298,16 @@ class SignedRun:
         if taken is not None:
             index, key = taken
             holds = (key.key_id, key.holder) == (self.report.scheme.key_id, self.report.opener)
+            found = f"key {key.key_id[:16]} of {key.holder} by entry {index}"
+            shown = self.key
+            if shown is not None and (key.until, key.parameters) != (
+                shown.until, shown.parameters_fingerprint,
+            ):  # fmt: skip
+                holds, stated = False, f"{stated} until {shown.until}"
+                found = f"{found}, until {key.until}, as another statement says"
             findings.check(
-                TAKEN, stated, f"key {key.key_id[:16]} of {key.holder} by entry {index}",
-                holds and (first is None or index < first), compared=3,
-            )  # fmt: skip
+                TAKEN, stated, found, holds and (first is None or index < first), compared=5
+            )
         elif first is not None:
             findings.attested(
                 TAKEN, stated, by=site, settle="its ledger names no key; newer versions record it"

@@ -13,6 +13,7 @@ from privagg.client.known import Tags
 from privagg.configdata import AppData
 from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import open_federation, records_in, tags_in
+from privagg.errors import ConfigError
 from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.ledger.approvals import public_hex
@@ -84,6 +85,7 @@ def approve_in_folders(
 
     Raises:
         ApprovalError, BudgetExceededError: as `Federation.approve`; nothing was written.
+        ConfigError: a number of runs, and no site is among the parties.
     """
     last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
     terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps, runs)
@@ -92,6 +94,11 @@ def approve_in_folders(
         for place, federation in places
         if place.name in federation.plan.names
     }
+    if runs is not None and not sites:
+        raise ConfigError(
+            f"a number of runs counts what sites charge, and {places[0][0].name!r} charges "
+            "nothing; leave out --runs: the sites' owners say how many runs there are"
+        )
     for site, federation, job in sites.values():
         check_place(federation, site, job, terms)
     together = tuple(sites) if len(sites) > 1 else ()

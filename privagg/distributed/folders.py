@@ -7,7 +7,6 @@ have to match those pins, or nothing is opened.
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -149,7 +148,8 @@ def opener_in(folder: PartyFolder, federation: Federation, *, stays: bool = Fals
 def _erase_as_days_end(holder: KeyHolder) -> None:
     """Erase keys also while nobody asks for anything."""
     while True:
-        with suppress(sqlite3.Error):  # locked, or the disk is full: tried again
+        # Locked, a full disk, a ledger that cannot be read: it is tried again, come what may.
+        with suppress(Exception):
             holder.erase_ended()
         time.sleep(ERASING_SECONDS)
 

@@ -7,7 +7,7 @@ the answer is stored before it is sent. The same request gets the stored bytes a
 request for the same round is refused, also after a restart, whatever became of the first.
 
 The key of a run is made here when it is first asked for, stated under this party's signature, and
-erased with the last planned round's result, or when the owner's approval ends.
+erased with the last planned round's result, or when the owner's approval ends or is withdrawn.
 
 The request carries the key part of every upload (`keyparts`), and a sum with another is refused: an
 aggregator can shift what is opened by numbers that it knows, and no more. In strict mode the
@@ -172,8 +172,16 @@ class KeyHolder:
         self.erase_ended()
 
     def erase_ended(self) -> None:
-        """Erase the keys whose last day is over; every message does, and so does a start."""
-        if self._keys.erase_ended(self._today()):
+        """Erase the keys whose last day is over, and this plan's where no approval is in force.
+
+        Every message does, and so does a start.
+        """
+        ended = self._keys.erase_ended(self._today())
+        try:
+            self._until()
+        except ApprovalError:
+            ended += self._keys.erase_unapproved(self._rule.plan_digest)
+        if ended:
             self._loaded = None
 
     def erase(self, run: str) -> None:
@@ -220,7 +228,8 @@ class KeyHolder:
         try:
             if not self._keys.known(run):
                 self._until()
-        except ApprovalError as error:
+                self._keys.require_room()
+        except (ApprovalError, OpeningRefusedError) as error:
             return str(error)
         return ""
 
@@ -247,6 +256,7 @@ class KeyHolder:
             )
         stored, until = self._keys.statement(header.run), self._until()
         if stored is None:
+            self._keys.require_room()
             self._make_key(header, federation, until)
             stored = self._keys.statement(header.run)
         if stored is None:
@@ -268,7 +278,13 @@ class KeyHolder:
             until=until,
         )
         frame = Message.sign(self.identity, statement, public.to_bytes()).to_bytes()
-        self._keys.keep(header.run, statement=frame, secret=secret.to_bytes(), until=until)
+        self._keys.keep(
+            header.run,
+            plan=header.plan_digest,
+            statement=frame,
+            secret=secret.to_bytes(),
+            until=until,
+        )
 
     def _key_of(self, run: str) -> DecryptionKey:
         """The key of a run.

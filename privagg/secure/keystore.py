@@ -2,8 +2,9 @@
 
 A key and the signed statement of it are one row, written before the statement leaves: whoever is
 killed has made no key or this one. The row stays after the secret is gone, so that a run never
-gets a second key. What erasing cannot promise (journals of the file system, flash memory, backups)
-is said in SECURITY.md.
+gets a second key; and a coordinator that asks for one run after the other gets `MOST_LIVING` keys
+and no more, until some of them are gone. What erasing cannot promise (journals of the file system,
+flash memory, backups) is said in SECURITY.md.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 
-from privagg.errors import KeyErasedError, KeyMismatchError
+from privagg.errors import KeyErasedError, KeyMismatchError, OpeningRefusedError
+
+MOST_LIVING = 64
+"""Keys that are not erased yet, at most: a run that never ends keeps its key for a long time."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS run_key (
-    run TEXT NOT NULL PRIMARY KEY, statement BLOB NOT NULL, until TEXT NOT NULL,
+    run TEXT NOT NULL PRIMARY KEY, plan TEXT NOT NULL, statement BLOB NOT NULL,
+    until TEXT NOT NULL,
     secret BLOB, erased TEXT NOT NULL DEFAULT ''
 );
 CREATE TRIGGER IF NOT EXISTS run_key_is_kept BEFORE UPDATE ON run_key
-    WHEN NEW.run <> OLD.run OR NEW.statement <> OLD.statement OR NEW.until <> OLD.until
-        OR OLD.secret IS NULL OR NEW.secret IS NOT NULL OR NEW.erased = ''
+    WHEN NEW.run <> OLD.run OR NEW.plan <> OLD.plan OR NEW.statement <> OLD.statement
+        OR NEW.until <> OLD.until OR OLD.secret IS NULL OR NEW.secret IS NOT NULL OR NEW.erased = ''
     BEGIN SELECT RAISE(ABORT, 'the key of a run is only ever erased'); END;
 CREATE TRIGGER IF NOT EXISTS run_key_stays BEFORE DELETE ON run_key
     BEGIN SELECT RAISE(ABORT, 'a run never gets a second key'); END;
 """
+
+
+_LIVING = "(SELECT count(*) FROM run_key WHERE secret IS NOT NULL)"
 
 
 class KeyStore:
@@ -57,12 +65,31 @@ class KeyStore:
             raise _erased(run, row[1])
         return None if row is None else bytes(row[0])
 
-    def keep(self, run: str, *, statement: bytes, secret: bytes, until: str) -> None:
-        """Keep a new key durably; where the run has one already, that one stays."""
+    def require_room(self) -> None:
+        """Refuse another key while there are as many as this party holds at once.
+
+        Raises:
+            OpeningRefusedError: there are; the message says how they end.
+        """
+        with closing(self._connect()) as database:
+            (living,) = database.execute(f"SELECT {_LIVING}").fetchone()
+        if living >= MOST_LIVING:
+            raise OpeningRefusedError(
+                f"{living} runs that never ended still have their keys, and no more are held at "
+                "once. Each goes with the result of its run's last round, or when the approval "
+                "ends; its owner ends it at once with: privagg approve --withdraw"
+            )
+
+    def keep(self, run: str, *, plan: str, statement: bytes, secret: bytes, until: str) -> None:
+        """Keep a new key durably; where the run has one already, that one stays.
+
+        Where several processes ask at once, and the room is for fewer, the rest is not kept.
+        """
         with closing(self._connect()) as database:
             database.execute(
-                "INSERT OR IGNORE INTO run_key (run, statement, until, secret) VALUES (?, ?, ?, ?)",
-                (run, statement, until, secret),
+                "INSERT OR IGNORE INTO run_key (run, plan, statement, until, secret) "
+                f"SELECT ?, ?, ?, ?, ? WHERE {_LIVING} < {MOST_LIVING}",
+                (run, plan, statement, until, secret),
             )
 
     def secret(self, run: str) -> bytes:
@@ -89,6 +116,16 @@ class KeyStore:
                 "UPDATE run_key SET secret = NULL, erased = 'when its last day, ' || until || "
                 "', was over' WHERE secret IS NOT NULL AND until < ?",
                 (today,),
+            )
+            return done.rowcount
+
+    def erase_unapproved(self, plan: str) -> int:
+        """Erase every key of a plan for which its owner has no approval in force; how many."""
+        with closing(self._connect()) as database:
+            done = database.execute(
+                "UPDATE run_key SET secret = NULL, erased = 'as no approval of its holder''s owner "
+                "was in force' WHERE secret IS NOT NULL AND plan = ?",
+                (plan,),
             )
             return done.rowcount
 

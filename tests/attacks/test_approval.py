@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from importlib.util import cache_from_source
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from privagg.audit.untrusted import check_numbers
 from privagg.cli.training import check, write_demo
 from privagg.client.factories import ApprovedCode, look_at
 from privagg.client.known import KnownRecords, rows_as_bytes
+from privagg.distributed.approving import approve_in_folders
 from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
 from privagg.federation import Federation
 from privagg.messages import Refusal, read_message
@@ -182,6 +185,14 @@ def test_a_number_of_runs_is_kept_to_by_the_command_line_and_in_copies(tmp_path:
     for held in (ledger, again):
         with pytest.raises(ApprovalError, match="was for 1 run,"):
             held.require_approval(federation.budget_key("riverside"), federation.plan.digest)
+
+
+def test_a_key_holders_approval_pretends_to_no_number_of_runs(tmp_path: Path) -> None:
+    """It charges nothing, so nothing would be counted; the page said a number all the same."""
+    federation = Federation.from_toml(demo(tmp_path))
+    place: Any = SimpleNamespace(name="key-holder")
+    with pytest.raises(ConfigError, match="'key-holder' charges nothing; leave out --runs"):
+        approve_in_folders([(place, federation)], who="Dr. Ito", why="study", runs=2)
 
 
 class Clock:

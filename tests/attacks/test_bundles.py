@@ -371,6 +371,16 @@ def test_a_statement_of_another_key_is_contradicted(
     assert words in failures(evidence.verify(_with(evidence, [other, *rest])))
 
 
+def test_one_last_day_for_the_sites_and_another_for_the_auditor_is_contradicted(
+    evidence: Evidence,
+) -> None:
+    """The key holder signs twice: the auditor would read that the key is gone long before it is."""
+    stated, *rest = evidence.world.statements
+    header = KeyStatement.model_validate({**json.loads(stated.header), "until": "2027-01-31"})
+    other = Message.sign(evidence.world.identities["key-holder"], header).statement
+    assert "as another statement says" in failures(evidence.verify(_with(evidence, [other, *rest])))
+
+
 def test_without_the_key_holders_statement_the_key_is_the_coordinators_word(
     evidence: Evidence,
 ) -> None:

@@ -38,6 +38,7 @@ from privagg.running.journal import Journal
 from privagg.running.keying import key_of_run
 from privagg.secure.keyholder import KeyHolder
 from privagg.secure.keystatement import FIRST
+from privagg.secure.keystore import MOST_LIVING
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
 
@@ -359,6 +360,65 @@ def test_without_its_owners_approval_a_key_holder_makes_no_key(tmp_path: Path) -
     answer = said(simulation, simulation.key_holder.handle(request(simulation, "run-2")))
     assert answer.startswith("plan: the owner of 'key-holder' has not approved")
     assert simulation.round().outcome == "stopped", "and opens nothing of a run begun before"
+
+
+def test_who_withdraws_the_approval_has_the_key_erased(tmp_path: Path) -> None:
+    """It opened nothing any more, but lay in the file until the day that was once agreed on."""
+    simulation = Simulation(tmp_path, scheme_name="bfv")
+    assert simulation.round(1).outcome == "opened"
+    secret = secret_of(simulation)
+    assert secret[:512] in on_disk(simulation)
+    approved = simulation.key_holder._until
+
+    def withdrawn() -> str:
+        raise ApprovalError("the owner of 'key-holder' has not approved plan")
+
+    simulation.key_holder._until = withdrawn
+    simulation.key_holder.erase_ended()
+    assert secret[:512] not in on_disk(simulation)
+    simulation.key_holder._until = approved
+    answer = said(simulation, simulation.key_holder.handle(request(simulation, "run-1")))
+    assert "was erased as no approval of its holder's owner was in force" in answer
+    assert "opened" not in simulation.round(2).outcome
+    simulation.begin("run-2")
+    assert simulation.round(1).outcome == "opened", "a new approval is for new runs"
+
+
+def test_keys_for_endless_runs_are_refused_until_some_are_gone(tmp_path: Path) -> None:
+    """Each took a file's space for ever, and an entry in every site's ledger that costs nothing."""
+    simulation = Simulation(tmp_path, rounds=1)
+    ask = simulation.key_holder.handle
+    for number in range(MOST_LIVING - 1):
+        ask(request(simulation, f"endless-{number}"))
+    made = len(simulation.watched.made)
+    for number in range(3):
+        answer = said(simulation, ask(request(simulation, f"more-{number}")))
+        assert answer.startswith("cohort: 64 runs that never ended still have their keys")
+    assert len(simulation.watched.made) == made, "no time is spent on it either"
+    assert ask(request(simulation, "run-1")) == simulation.run_key.frame
+    assert simulation.round().outcome == "opened", "the run that ends makes room"
+    assert isinstance(
+        read_message(ask(request(simulation, "more-0")), simulation.roster).header, KeyStatement
+    )
+
+
+def test_keys_that_two_processes_make_at_once_are_no_more_than_there_is_room_for(
+    tmp_path: Path,
+) -> None:
+    simulation = Simulation(tmp_path)
+    holders = [simulation.make_key_holder(), simulation.make_key_holder()]
+    for number in range(MOST_LIVING - 2):
+        holders[0].handle(request(simulation, f"endless-{number}"))
+    make = holders[0]._make_key
+
+    def late(*arguments: Any) -> None:
+        holders[1].handle(request(simulation, "meanwhile"))
+        make(*arguments)
+
+    holders[0]._make_key = late  # type: ignore[method-assign]
+    answer = said(simulation, holders[0].handle(request(simulation, "last")))
+    assert "did not keep the key; nothing is stated" in answer
+    assert sum(alive for *_, alive in rows(simulation)) == MOST_LIVING
 
 
 # --- killed while it writes -----------------------------------------------------------------------
