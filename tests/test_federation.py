@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,22 @@ def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
     assert made.open_ledger("lakeview").keys() == []
     with pytest.raises(ApprovalError, match="nothing was spent"):
         made.run()
+
+
+def test_a_run_that_cannot_begin_leaves_no_key_behind(
+    tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ready(tables, tmp_path)
+    monkeypatch.setattr("privagg.running.local.CheckpointWatch", _fail)
+    with pytest.raises(OSError, match="no space left"):
+        made.run(run_id="stillborn")
+    with closing(sqlite3.connect(made.opening_store(made.opener))) as database:
+        rows = database.execute("SELECT run, secret FROM run_key").fetchall()
+    assert rows == [("stillborn", None)]
+
+
+def _fail(*_: object) -> None:
+    raise OSError("no space left")
 
 
 def test_weights_and_custody_stand_in_the_plan(tables: dict[str, Path], tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ trains; a report says what was spent, and against whom it holds.
   privagg verify out/bundle.privagg.zip
 
 Each verb explains itself: privagg run --help.
-Exit codes: 0 done, 1 unexpected or does not verify, 2 refused or stopped.
+Exit codes: 0 done, 1 unexpected or does not verify, 2 refused or stopped,
+3 a claim that `verify --require` names is not proved.
 """
 
 app = typer.Typer(

@@ -145,9 +145,8 @@ class Page:
         measured = f"what was measured on “{table.name}”; " if table else ""
         return (
             "The bundle can prove: whole and signed ledgers, budgets, every ε, charges as planned, "
-            "and who signed which upload and opening.",
-            f"The coordinator's word: {measured}absences, sizes, times, versions, the scheme's "
-            "parameters.",
+            "the run's key with its parameters, and who signed which upload and opening.",
+            f"The coordinator's word: {measured}absences, sizes, times, versions.",
             "Each site's word: that it trained, clipped and added noise as it charged, and that "
             "its owner approved.",
         )

@@ -53,16 +53,11 @@ class Run:
         self.roster = Roster.of(*self.identities.values())
         self._key_holder = self._make_key_holder()
         self.sites = self._make_sites(records, randomness)
-        transport = LocalTransport(self._handlers())
-        self.coordinator = Coordinator(
-            federation,
-            job=self._job(transport),
-            transport=transport,
-            ledger=federation.open_ledger(COORDINATOR),
-            output=federation.output,
-            generator=randomness.name,
-            observed=Observed(self._epsilon, self._encrypt_seconds),
-        )
+        try:
+            self.coordinator = self._make_coordinator(randomness)
+        except BaseException:
+            self._key_holder.erase(self.run_id)  # made for a run that does not begin
+            raise
 
     def drive(self, on_round: OnRound | None) -> RunResult:
         """All rounds, then the files.
@@ -81,6 +76,18 @@ class Run:
             name: self.federation.ledger_path(name) for name in (COORDINATOR, *self.plan.names)
         }
         return result
+
+    def _make_coordinator(self, randomness: Randomness) -> Coordinator:
+        federation, transport = self.federation, LocalTransport(self._handlers())
+        return Coordinator(
+            federation,
+            job=self._job(transport),
+            transport=transport,
+            ledger=federation.open_ledger(COORDINATOR),
+            output=federation.output,
+            generator=randomness.name,
+            observed=Observed(self._epsilon, self._encrypt_seconds),
+        )
 
     def _job(self, transport: LocalTransport) -> Job:
         federation, identity = self.federation, self.identities[COORDINATOR]
