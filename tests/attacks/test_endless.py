@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -61,9 +60,7 @@ def test_many_dear_data_sets_end_within_the_limit_and_are_named(tmp_path: Path) 
     bundle, limit, seen = bundle_of(world), 3, []
     for _ in range(2):
         methods = Methods(Work(limit))
-        before = time.process_time()
         made = verify_bundle(bundle, Brought(methods=methods))
-        assert time.process_time() - before < 2 * limit + 8  # imports and signatures too
         assert methods.work.spent <= 1000 * limit + 9000
         seen.append(made.claims)
     left = [c for c in made.of(Verdict.UNDECIDED) if "work limit of 3" in c.settle]
@@ -90,9 +87,9 @@ def test_many_dear_data_sets_end_within_the_limit_and_are_named(tmp_path: Path) 
 )
 def test_extreme_parameters_are_enclosed_at_once(rate: str, noise: str, delta: str) -> None:
     event = DpEvent.once(Mechanism.of(Decimal(rate), Decimal(noise)), count=85_821)
-    methods, before = Methods(), time.process_time()
+    methods = Methods()
     bound = methods.bracket(event, Decimal(delta))
-    assert time.process_time() - before < 5
+    assert methods.work.spent < 5000  # milliseconds, as they are counted
     assert not bound.upper.is_finite()
     assert bound.lower is not None
     usual = Decimal(rate) >= SMALLEST_RATE and Decimal(noise) < 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from decimal import Decimal
 
 import pytest
@@ -54,14 +53,10 @@ DEAR = [
 
 
 @pytest.mark.parametrize(("event", "delta"), DEAR)
-def test_a_question_takes_about_what_is_taken_for_it(event: DpEvent, delta: str) -> None:
+def test_the_dearest_questions_are_counted_in_seconds(event: DpEvent, delta: str) -> None:
     methods = Methods()
-    methods.certified.epsilon(of(("0.5", "1", 3)), DELTA)  # imports
-    before, spent = time.process_time(), methods.work.spent
     methods.certified.epsilon(event, Decimal(delta))
-    taken = (methods.work.spent - spent) / 1000
-    assert 0.05 < taken < 9
-    assert time.process_time() - before < 3 * taken + 0.5
+    assert 0.05 < methods.work.spent / 1000 < 9
 
 
 def test_a_round_more_on_the_same_contour_is_cheap_and_once_more_it_is_free() -> None:
