@@ -141,16 +141,7 @@ class Site:
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
     ) -> None:
-        if plan.digest != pins.plan_digest:
-            raise WrongRoundError(
-                f"{identity.name!r} pinned plan {pins.plan_digest[:16]}... but was given "
-                f"{plan.digest[:16]}...; agree on one plan and pin its digest"
-            )
-        if parameters.scheme != plan.scheme:
-            raise KeyMismatchError(
-                f"the plan is for scheme {plan.scheme!r}, the parameters are of "
-                f"{parameters.scheme!r}"
-            )
+        _require_agreed(identity.name, pins, plan, parameters)
         self.identity = identity
         self.ledger = ledger
         self._pins = pins
@@ -441,6 +432,19 @@ class Site:
             "sender": self.identity.name,
             "plan_digest": self._pins.plan_digest,
         }
+
+
+def _require_agreed(name: str, pins: Pins, plan: TrainingPlan, parameters: Parameters) -> None:
+    """Refuse a plan that is not the pinned one, and parameters of another scheme than its own."""
+    if plan.digest != pins.plan_digest:
+        raise WrongRoundError(
+            f"{name!r} pinned plan {pins.plan_digest[:16]}... but was given "
+            f"{plan.digest[:16]}...; agree on one plan and pin its digest"
+        )
+    if parameters.scheme != plan.scheme:
+        raise KeyMismatchError(
+            f"the plan is for scheme {plan.scheme!r}, the parameters are of {parameters.scheme!r}"
+        )
 
 
 def _reason(error: PrivaggError) -> RefusalReason:

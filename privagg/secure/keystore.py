@@ -111,23 +111,22 @@ class KeyStore:
 
     def erase_ended(self, today: str) -> int:
         """Erase every key whose last day was before `today` (`YYYY-MM-DD`); how many there were."""
-        with closing(self._connect()) as database:
-            done = database.execute(
-                "UPDATE run_key SET secret = NULL, erased = 'when its last day, ' || until || "
-                "', was over' WHERE secret IS NOT NULL AND until < ?",
-                (today,),
-            )
-            return done.rowcount
+        why = "'when its last day, ' || until || ', was over'"
+        return self._erase_living(why, "until < ?", today)
 
     def erase_unapproved(self, plan: str) -> int:
         """Erase every key of a plan for which its owner has no approval in force; how many."""
+        why = "'as no approval of its holder''s owner was in force'"
+        return self._erase_living(why, "plan = ?", plan)
+
+    def _erase_living(self, why: str, which: str, value: str) -> int:
+        """Erase what is not erased yet; `why` and `which` are SQL of this class alone."""
         with closing(self._connect()) as database:
-            done = database.execute(
-                "UPDATE run_key SET secret = NULL, erased = 'as no approval of its holder''s owner "
-                "was in force' WHERE secret IS NOT NULL AND plan = ?",
-                (plan,),
-            )
-            return done.rowcount
+            return database.execute(
+                f"UPDATE run_key SET secret = NULL, erased = {why} "
+                f"WHERE secret IS NOT NULL AND {which}",
+                (value,),
+            ).rowcount
 
 
 def erase(database: sqlite3.Connection, run: str, why: str) -> None:
