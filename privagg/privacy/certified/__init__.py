@@ -1,6 +1,10 @@
-"""Proven epsilon: enclosures in ball arithmetic, never a figure from floating point.
+"""Which epsilon is proven for these rounds? Enclosures in ball arithmetic, never a float's figure.
 
-The mathematics, with every error term, is in proofs/certified-epsilon.md.
+The mathematics, with every error term, is in proofs/certified-epsilon.md. Read `mechanism` first
+(what is composed, and the interval that comes back), then `accountant` (which method answers), then
+one method: `gaussian`, `single`, `contour` with `transform`, `participations`, `mirror`, `renyi`,
+`convolution`. `planning`, `profile`, `sampling`, `splitting`, `windowing` and `mirroring` choose in
+floating point what those compute with; nothing depends on their being right.
 """
 
 from privagg.privacy.certified.accountant import delta_interval, epsilon_interval

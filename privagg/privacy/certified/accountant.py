@@ -168,6 +168,11 @@ def refuse_hopeless(rounds: Rounds, delta: Fraction, distance: Fraction) -> None
 
     (1 + e^eps) tau <= delta needs eps <= log(delta / tau - 1), and delta(eps), which never
     increases, must leave room for 2 tau there at least.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        delta: exact rational in (0, 1).
+        distance: tau, in [0, 1); with 0 there is nothing to refuse.
     """
     if not distance:
         return
@@ -390,6 +395,14 @@ def add_direction_silent(
 
     The loss of one such round is at most -log(1 - q), whatever comes out; so delta is at most
     1 - e^epsilon (1 - q)^T.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        delta: exact rational in (0, 1), which delta at epsilon must not exceed.
+        distance: total-variation distance of the sampler over all rounds, in [0, 1).
+        epsilon: exact rational >= 0.
+
+    Returns: False also where a round has no subsampling: its loss has no such limit.
     """
     if any(mechanism.is_gaussian for mechanism, _ in rounds):
         return False
@@ -406,6 +419,7 @@ def delta_interval(
     Args:
         composition: mechanism -> number of rounds.
         epsilon: exact rational >= 0.
+        effort: how long a contour may become.
 
     Raises: as `epsilon_interval`.
     """

@@ -23,7 +23,13 @@ _WORK_PER_PIECE = 40.0
 
 
 def leak(law: Law, window: Window, edge: float) -> arb:
-    """Bound the mass, under P, of a window without a left edge beyond `edge`: W falls there."""
+    """Bound the mass, under P, of a window without a left edge beyond `edge`: W falls there.
+
+    Args:
+        law: one round's rate and shift.
+        window: the bulk's window, without a left edge.
+        edge: where the bulk is cut hard, in units of the noise deviation.
+    """
     u = ball(edge)
     beyond = (1 - law.rate) * normal_cdf(-u) + law.rate * normal_cdf(law.mu - u)
     return beyond * window.on_real_line(u)
@@ -34,6 +40,12 @@ def bulk_moment(law: Law, window: Window, edge: float, order: arb) -> arb:
 
     V^(order + 1) is convex in V: on every piece of the line it lies below its chord, whose mean
     under Q needs only the piece's masses under Q and P; W is largest at a piece's left end.
+
+    Args:
+        law: one round's rate and shift.
+        window: the bulk's window, without a left edge.
+        edge: where the bulk is cut hard, in units of the noise deviation.
+        order: positive, as a ball.
     """
     total, power = arb(0), order + 1
     # r = dN(mu, 1)/dN(0, 1) at the piece's left end; the first piece begins at minus infinity.

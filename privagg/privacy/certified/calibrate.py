@@ -42,6 +42,7 @@ def calibrate_noise(
         extra_distance: total-variation distance of the sampler over all rounds, as in
             `epsilon_interval`.
         resolution: grid of the answer, positive.
+        effort: how long a contour may become.
 
     Guarantees: the returned multiplier's certified upper end is at most `epsilon`, and the next
         smaller multiple's is not (or it cannot be certified).

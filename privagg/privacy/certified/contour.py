@@ -7,6 +7,10 @@ With F(s) = M_T(s) / (s (s + 1)) and s_k = c + 2 pi i k / Delta, Poisson summati
 
 (proofs/certified-epsilon.md, section 'Inversion'). S is an upper bound as it stands; what the
 aliases may add, what the sum over k omits and what a window cuts off is bounded and accounted.
+
+Source: the integral is that of Alghamdi, Gomez, Asoodeh, Calmon, Kosut & Sankar, "The Saddle-Point
+Method in Differential Privacy", ICML 2023, Theorem 3.1, who approximate it; summing it with a
+bounded error is the Fourier-series method of Abate & Whitt, Queueing Systems 10, 1992.
 """
 
 from __future__ import annotations

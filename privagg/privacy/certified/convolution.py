@@ -72,7 +72,15 @@ class _Losses:
 
 
 class ConvolutionCurve:
-    """Proven upper bounds of delta(eps) from the composed integer masses of one direction."""
+    """Proven upper bounds of delta(eps) from the composed integer masses of one direction.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, at least one.
+        direction: which of the two dominating pairs.
+        resolution: grid step of the losses, and how masses are rounded.
+
+    Raises: CertificationError for an empty composition, and where a grid would need too many cells.
+    """
 
     def __init__(self, rounds: Rounds, direction: Direction, resolution: Resolution) -> None:
         self._resolution = resolution

@@ -35,7 +35,13 @@ def rational(value: Rational, name: str) -> Fraction:
 
 
 class Direction(Enum):
-    """Which neighbour lacks the record; a guarantee must hold for both."""
+    """Which neighbour lacks the record; a guarantee must hold for both.
+
+    Each direction has its own dominating pair of distributions, to which a round is reduced.
+
+    Source: Zhu, Dong & Wang, "Optimal Accounting of Differential Privacy via Characteristic
+        Function", AISTATS 2022; here proofs/certified-epsilon.md, section 'Dominating pairs'.
+    """
 
     REMOVE = "remove"
     ADD = "add"

@@ -20,7 +20,7 @@ from privagg.privacy.certified.balls import as_dyadic, ball, log_float, working_
 from privagg.privacy.certified.contour import ContourCurve, Product
 from privagg.privacy.certified.mechanism import Direction, Rounds
 from privagg.privacy.certified.mirroring import make_mirror_plan
-from privagg.privacy.certified.planning import Effort, Goal, Plan
+from privagg.privacy.certified.planning import ContourPlan, Effort, Goal
 from privagg.privacy.certified.search import (
     DeltaBounds,
     delta_ends,
@@ -66,7 +66,13 @@ class MirrorCurve:
 
 
 def mirrored_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Ends:
-    """Return proven ends of epsilon; of the remove direction alone where `covers_add` is False.
+    """Return proven ends of epsilon; of the remove direction alone where `both` is False.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        delta: exact rational in (0, 1).
+        distance: total-variation distance of the sampler over all rounds, in [0, 1).
+        effort: how long a contour may become.
 
     Raises: CertificationError where no mirror is affordable or its bounds prove no upper end.
     """
@@ -107,7 +113,10 @@ def mirrored_delta(rounds: Rounds, epsilon: Fraction, log_delta: float, effort: 
     """Return proven ends of delta at epsilon; `both` as in `mirrored_ends`.
 
     Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        epsilon: exact rational >= 0.
         log_delta: float near log(delta) or above; the answer is aimed at again where it is wide.
+        effort: how long a contour may become.
 
     Raises: CertificationError where no mirror is affordable.
     """
@@ -127,7 +136,9 @@ def mirrored_delta(rounds: Rounds, epsilon: Fraction, log_delta: float, effort: 
     return ends
 
 
-def _ends(curve: MirrorCurve, plan: Plan, delta: Fraction, distance: Fraction, aim: float) -> Ends:
+def _ends(
+    curve: MirrorCurve, plan: ContourPlan, delta: Fraction, distance: Fraction, aim: float
+) -> Ends:
     slope, guess = -3.0 / aim, aim / 1.001
     ideal = upper_epsilon(curve, delta, guess=guess, slope=slope)
     lower = lower_epsilon(curve, delta, guess=float(ideal), slope=slope)

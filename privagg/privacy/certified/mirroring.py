@@ -14,9 +14,9 @@ import numpy as np
 from privagg.errors import CertificationError
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
 from privagg.privacy.certified.planning import (
+    ContourPlan,
     Effort,
     Goal,
-    Plan,
     plain_length,
     plain_shape,
 )
@@ -87,8 +87,13 @@ class _Wanted:
         return float(lows[row]), float(periods[row]), float(orders[int(score[row].argmin())])
 
 
-def make_mirror_plan(rounds: Rounds, goal: Goal, effort: Effort) -> Plan:
+def make_mirror_plan(rounds: Rounds, goal: Goal, effort: Effort) -> ContourPlan:
     """Return a contour of the add direction that is sharp at -goal.epsilon, with or without a bulk.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        goal: log delta, and the positive epsilon to be sharp at, which is required here.
+        effort: how long the contour may become.
 
     Raises: CertificationError where none is affordable.
     """
@@ -108,7 +113,7 @@ def make_mirror_plan(rounds: Rounds, goal: Goal, effort: Effort) -> Plan:
     return plain
 
 
-def _plain(wanted: _Wanted) -> Plan:
+def _plain(wanted: _Wanted) -> ContourPlan:
     order, period, alias = wanted.lines(0.0)
     peak = float(wanted.moment(np.array([order]))[0]) + order * wanted.epsilon
     count, beyond, is_blunt = plain_length(
@@ -183,7 +188,7 @@ def _cost(wanted: _Wanted, blur: float | None, count: int, nats: float) -> float
     return nodes * (5 * math.sqrt(count) + 0.06 * count) + 60.0 * count
 
 
-def _split(wanted: _Wanted, choice: Candidate) -> Plan:
+def _split(wanted: _Wanted, choice: Candidate) -> ContourPlan:
     nats = wanted.nats + math.log(wanted.total) + max(choice.peak, 0.0) + 10
     frame = Frame(
         Direction.ADD, choice.order, choice.period, choice.count, choice.alias,
@@ -207,8 +212,8 @@ def _plan(
     nats: float,
     *,
     is_blunt: bool,
-) -> Plan:
-    return Plan(
+) -> ContourPlan:
+    return ContourPlan(
         frame, shapes, wanted.epsilon, -3 / wanted.epsilon, nats, wanted.total, wanted.effort,
         is_blunt,
     )  # fmt: skip

@@ -95,10 +95,18 @@ def _counts(mechanism: Mechanism, times: int, log_delta: float) -> _Counts:
 
 
 class ParticipationCurve:
-    """Proven bounds of the remove direction's delta(eps) of equal rounds with little noise."""
+    """Proven bounds of the remove direction's delta(eps) of equal rounds with little noise.
+
+    Args:
+        mechanism: the one mechanism of all rounds, with a sampling rate below 1.
+        times: number of rounds, at least 1.
+        delta: exact rational in (0, 1); the chance of misreading a coin must be small against it.
+
+    Raises: CertificationError without subsampling, and where outputs and coins disagree too often
+        for delta.
+    """
 
     def __init__(self, mechanism: Mechanism, times: int, delta: Fraction) -> None:
-        """Raises: CertificationError where outputs and coins disagree too often for delta."""
         log_delta = math.log(delta.numerator) - math.log(delta.denominator)
         rate, noise = ball(mechanism.sampling_rate), ball(mechanism.noise_multiplier)
         if mechanism.is_gaussian:

@@ -41,9 +41,12 @@ class Effort:
 
 @dataclass(frozen=True)
 class Goal:
-    """Where on the curve a contour shall be sharp: log delta, and epsilon where it is given.
+    """Where on the curve a contour shall be sharp.
 
-    `tolerance` is how far below delta each error shall lie, in nats.
+    Attributes:
+        log_delta: natural logarithm of the target delta.
+        epsilon: the epsilon to be sharp at; None takes the one of the best Chernoff bound at delta.
+        tolerance: how far below delta each error shall lie, in nats.
     """
 
     log_delta: float
@@ -57,10 +60,18 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ContourPlan:
     """A frame, the shape of every mechanism, and floats for the search that follows.
 
-    `is_blunt` says that what lies beyond K is not small: no affordable contour is long enough.
+    Attributes:
+        frame: the contour that all rounds share.
+        shapes: mechanism -> how its integrals are sampled; None without subsampling.
+        guess: near epsilon; where the search starts.
+        slope: near d log(delta) / d epsilon there, negative.
+        nats: a grid's rule shall err by exp(-nats) relative to M(order), about.
+        total: number of rounds for which the contour shall stay sharp.
+        effort: what it was planned within.
+        is_blunt: what lies beyond K is not small: no affordable contour is long enough.
     """
 
     frame: Frame
@@ -78,10 +89,14 @@ Moment = Callable[[Array], Array]
 
 def make_plan(
     rounds: Rounds, direction: Direction, goal: Goal, effort: Effort, growth: float = 1.0
-) -> Plan:
+) -> ContourPlan:
     """Return a contour for a composition; CertificationError where none is affordable.
 
     Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them; at least one.
+        direction: which of the two dominating pairs.
+        goal: where the contour shall be sharp.
+        effort: how long it may become.
         growth: the contour shall stay sharp until every number of rounds has grown by this factor.
     """
     total = growth * sum(times for _, times in rounds)
@@ -123,11 +138,16 @@ def make_plan(
         )
         for part in parts
     }
-    return Plan(frame, shapes, max(guesses[0], 0.0), -order, nats, total, effort, is_blunt)
+    return ContourPlan(frame, shapes, max(guesses[0], 0.0), -order, nats, total, effort, is_blunt)
 
 
-def extend_plan(plan: Plan, mechanism: Mechanism, goal: Goal) -> Shape | None:
+def extend_plan(plan: ContourPlan, mechanism: Mechanism, goal: Goal) -> Shape | None:
     """Return the shape of a further mechanism on a plan's frame; None without subsampling.
+
+    Args:
+        plan: what the mechanism is to be added to.
+        mechanism: one that the plan has no shape for.
+        goal: the goal that the plan was made for.
 
     Raises: CertificationError where the frame's order does not suit it: then plan afresh.
     """
@@ -156,7 +176,19 @@ def plain_shape(
     beyond: tuple[float, float] | None,
     effort: Effort,
 ) -> Shape | None:
-    """Return window and grids of one mechanism, from (line height, log decay) beyond K."""
+    """Return window and grids of one mechanism; None without subsampling.
+
+    Args:
+        part: the mechanism, its number of rounds and its profile.
+        window: keeps a remote mode out of the transform.
+        frame: the contour.
+        nats: the main grid's rule shall err by exp(-nats) relative to M(order), about.
+        total: number of rounds for which the contour shall stay sharp.
+        beyond: (line height, log decay) of the transform beyond K; None without subsampling.
+        effort: bounds the products of terms and nodes.
+
+    Raises: CertificationError where the table would take more products than the effort allows.
+    """
     if part.profile is None or beyond is None:
         return None
     main = grid(part.profile, window, frame.order, nats, None)
@@ -173,6 +205,17 @@ def plain_shape(
 
 
 def chernoff_epsilon(orders: Array, moments: Array, goal: Goal) -> Array:
+    """Return, for each order, the epsilon at which its Chernoff bound meets delta.
+
+    The bound is delta(eps) <= M(a) e^(-a eps) a^a / (1 + a)^(1 + a).
+
+    Args:
+        orders: float64 (m,), positive.
+        moments: float64 (m,), log M at the orders.
+        goal: gives log delta.
+
+    Returns: float64 (m,), possibly negative.
+    """
     factor = orders * np.log(orders) - (1 + orders) * np.log1p(orders)
     result: Array = (moments + factor - goal.log_delta) / orders
     return result
@@ -205,7 +248,15 @@ def best_order(moment: Moment, goal: Goal) -> tuple[float, float]:
 def choose_period(
     moment: Moment, order: float, guess: float, goal: Goal, log_mass: float = 0.0
 ) -> tuple[float, float]:
-    """Return (Delta, a) such that both alias sums are small against delta."""
+    """Return (Delta, a) such that both alias sums are small against delta.
+
+    Args:
+        moment: log M of all rounds at float64 (m,) orders.
+        order: c, real part of the contour.
+        guess: near epsilon.
+        goal: gives delta and the tolerance.
+        log_mass: log of the mass that is transformed; below 0 where the bulk was taken out.
+    """
     room = goal.room
     period = max(log_mass - room, 3.0) / order
     factors = np.array([1.05, 1.15, 1.3, 1.5, 1.8, 2.2, 3.0, 4.0])
@@ -230,7 +281,17 @@ def plain_length(
     room: float,
     effort: Effort,
 ) -> tuple[int, dict[Mechanism, tuple[float, float]], bool]:
-    """Return K, (line height, log decay beyond) per mechanism, and whether K is too short."""
+    """Return K, (line height, log decay beyond) per mechanism, and whether K is too short.
+
+    Args:
+        parts: the mechanisms with their numbers of rounds and profiles.
+        windows: mechanism -> window; needed for the subsampled ones.
+        order: c, real part of the contour.
+        period: Delta, in units of epsilon.
+        log_peak: log of M(c) e^(-c epsilon) of all rounds.
+        room: log of what the omitted terms may add to delta.
+        effort: bounds K.
+    """
     spacing = 2 * math.pi / period
     thetas = spacing * np.exp(np.linspace(math.log(2.0), math.log(max(effort.max_terms, 3)), 60))
     total = np.zeros_like(thetas)

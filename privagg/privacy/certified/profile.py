@@ -26,6 +26,9 @@ class Profile:
     """One subsampled round in noise units, cut hard at `reach` for choosing the order.
 
     Attributes:
+        rate: sampling rate q, below 1.
+        mu: 1 / noise multiplier.
+        direction: which of the two dominating pairs.
         reach: beyond it lies less probability than the target delta can notice.
         nodes: float64 (n,), from -45 to reach.
         log_ratio: float64 (n,), log V at the nodes.
@@ -49,7 +52,15 @@ class Profile:
         return result
 
     def windowed(self, order: float, window: Window, right: float) -> tuple[Array, Array]:
-        """Return (nodes, log integrand) up to `right` under a window, on the real axis."""
+        """Return (nodes, log integrand) up to `right` under a window, on the real axis.
+
+        Args:
+            order: c, a moment order.
+            window: which outputs count.
+            right: last node, in noise units.
+
+        Returns: two float64 (n,) arrays.
+        """
         nodes = np.arange(_LEFT, right + _STEP, _STEP)
         log_ratio = log_ratio_at(self.rate, self.mu, nodes)
         values = self._integrand(np.array([order]), nodes, log_ratio)[0]
@@ -64,7 +75,15 @@ class Profile:
         return log_integral(values)
 
     def log_moment_upto(self, orders: Array, window: Window, edge: float) -> Array:
-        """Return log M at float64 (m,) orders under a window and left of an edge."""
+        """Return log M at float64 (m,) orders under a window and left of an edge.
+
+        Args:
+            orders: float64 (m,).
+            window: which outputs count.
+            edge: right end of the range, in noise units.
+
+        Returns: float64 (m,).
+        """
         nodes = np.linspace(-12.0, edge, 500)
         log_ratio = log_ratio_at(self.rate, self.mu, nodes)
         values = self._integrand(orders, nodes, log_ratio) + log_window(window, nodes)[None, :]
@@ -110,6 +129,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class Part:
+    """A mechanism, how often it ran, and its profile.
+
+    Attributes:
+        mechanism: one round.
+        times: number of rounds, at least 1.
+        profile: floats of one round; None without subsampling, where the moment has a closed form.
+    """
+
     mechanism: Mechanism
     times: int
     profile: Profile | None
@@ -127,7 +154,11 @@ def profile_of(mechanism: Mechanism, direction: Direction, log_negligible: float
     """Return the portrait of one subsampled round.
 
     Args:
+        mechanism: one round with a sampling rate below 1.
+        direction: which of the two dominating pairs.
         log_negligible: log of a probability per round that may be ignored when choosing.
+
+    Raises: CertificationError where the noise is too little for a contour.
     """
     rate, mu = float(mechanism.sampling_rate), 1 / float(mechanism.noise_multiplier)
     depth = math.sqrt(max(-2 * log_negligible, 1.0))
@@ -140,7 +171,15 @@ def profile_of(mechanism: Mechanism, direction: Direction, log_negligible: float
 
 
 def log_ratio_at(rate: float, mu: float, nodes: Array) -> Array:
-    """Return log V at float64 nodes without overflow."""
+    """Return log V at float64 nodes without overflow.
+
+    Args:
+        rate: sampling rate q, below 1.
+        mu: 1 / noise multiplier.
+        nodes: float64, any shape, in noise units.
+
+    Returns: float64 of the nodes' shape.
+    """
     exponent = mu * nodes - mu * mu / 2
     small = np.log1p(rate * np.expm1(np.minimum(exponent, 600.0)))
     return np.where(exponent > 600.0, exponent + math.log(rate), small)

@@ -4,8 +4,10 @@ At an integer order alpha the moment of the remove direction is a finite sum of 
 
     E_Q[(P/Q)^alpha] = sum_j C(alpha, j) (1-q)^(alpha-j) q^j exp(j (j-1) / 2 sigma^2)
 
-(Mironov, Talwar & Zhang 2019, section 3.3), and it bounds the add direction too (ibid., Theorem 5).
-From a moment to epsilon: Canonne, Kamath & Steinke 2020, Proposition 12.
+(Mironov, Talwar & Zhang 2019, "Rényi Differential Privacy of the Sampled Gaussian Mechanism",
+section 3.3), and it bounds the add direction too (ibid., Theorem 5). From a moment to epsilon:
+Canonne, Kamath & Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020,
+Proposition 12.
 """
 
 from __future__ import annotations

@@ -29,7 +29,14 @@ LITTLE_NATS = 16.0
 
 
 def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tuple[Array, Array]:
-    """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height."""
+    """Return (heights (m,), log sup |M(c + i theta)| / M(c), shape (m, n)) per line height.
+
+    Args:
+        profile: one subsampled round.
+        window: which outputs count.
+        order: c, real part of the contour.
+        thetas: float64 (n,), positive imaginary parts.
+    """
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
     share = 0.2499 if _loses_little(profile, order) else 0.49
     limit = min(share * math.pi / profile.mu, 12.0 / math.sqrt(curvature))
@@ -55,7 +62,15 @@ def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tupl
 
 
 def grid(profile: Profile, window: Window, order: float, nats: float, height: float | None) -> Grid:
-    """Return a grid whose rule errs by about exp(-nats) relative to M(order)."""
+    """Return a grid whose rule errs by about exp(-nats) relative to M(order).
+
+    Args:
+        profile: one subsampled round.
+        window: which outputs count.
+        order: real order at which the rule must be accurate.
+        nats: accuracy relative to M(order), in nats.
+        height: distance of the line from the real axis, in noise units; None takes the best.
+    """
     curvature = 1.0 if window.is_open else 1 + 1 / window.blur**2
     ideal = math.sqrt(nats / (2 * curvature)) if height is None else height
     line = min(ideal, 0.49 * math.pi / profile.mu)

@@ -39,7 +39,13 @@ _RELATIVE_STEP = 1e-13
 
 
 def folded(upper: arb, epsilon: Fraction, extra_distance: Fraction) -> arb:
-    """Return delta after a sampler at total-variation distance tau: delta + (1 + e^eps) tau."""
+    """Return delta after a sampler at total-variation distance tau: delta + (1 + e^eps) tau.
+
+    Args:
+        upper: ball whose upper end bounds delta(eps) of the ideal mechanism.
+        epsilon: exact rational >= 0.
+        extra_distance: tau, in [0, 1).
+    """
     if not extra_distance:
         return upper
     return upper + (1 + ball(epsilon).exp()) * ball(extra_distance)
@@ -87,6 +93,12 @@ def lower_epsilon(curve: DeltaCurve, delta: Fraction, *, guess: float, slope: fl
 
     The proof is delta(eps) > delta at the returned point, as delta(eps) never increases; where no
     point passes, 0 is returned, which needs no proof.
+
+    Args:
+        curve: proven bounds of delta.
+        delta: exact target in (0, 1).
+        guess: float near the answer; steers only.
+        slope: float near d log(delta) / d epsilon there, negative; steers only.
     """
     target = ball(delta)
 

@@ -17,9 +17,9 @@ import numpy as np
 from privagg.errors import CertificationError
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
 from privagg.privacy.certified.planning import (
+    ContourPlan,
     Effort,
     Goal,
-    Plan,
     best_order,
     choose_period,
 )
@@ -46,7 +46,19 @@ _SHRINKS = (1.0, 0.6, 0.35)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One choice of order and windows, with what it would cost."""
+    """One choice of order and windows, with what it would cost.
+
+    Attributes:
+        cost: rough work of one table, to compare candidates by.
+        order: c, real part of the contour.
+        bulk_order: order of the Chernoff bound on what the bulk adds.
+        period: Delta, in units of epsilon.
+        alias: order of the Chernoff bound on the aliases above.
+        count: K, terms on one side.
+        peak: log of what the rest contributes at the contour's real point, about.
+        near: mechanism -> window round bulk and rest together.
+        bulk: mechanism -> window of the bulk.
+    """
 
     cost: float
     order: float
@@ -59,8 +71,13 @@ class Candidate:
     bulk: dict[Mechanism, Window]
 
 
-def make_split_plan(rounds: Rounds, goal: Goal, effort: Effort) -> Plan:
+def make_split_plan(rounds: Rounds, goal: Goal, effort: Effort) -> ContourPlan:
     """Return a contour without the bulk, for the remove direction, sharp near goal.epsilon.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        goal: log delta, and the positive epsilon to be sharp at, which is required here.
+        effort: how long the contour may become.
 
     Raises: CertificationError where no cut makes the contour affordable.
     """
@@ -171,7 +188,16 @@ def _outside(part: Part, bulk: dict[Mechanism, Window]) -> float:
 def order_of_bulk(
     parts: list[Part], bulk: dict[Mechanism, Window], epsilon: float, room: float
 ) -> float | None:
-    """Return the order at which the bulk's Chernoff bound at epsilon is best, if good enough."""
+    """Return the order at which the bulk's Chernoff bound at epsilon is best, if good enough.
+
+    Args:
+        parts: the mechanisms with their numbers of rounds and profiles.
+        bulk: mechanism -> window of the bulk.
+        epsilon: positive; where the bulk shall not matter.
+        room: log of what the bulk may add to delta.
+
+    Returns: None where the best bound is above `room`.
+    """
     orders = np.exp(np.linspace(math.log(2.0), math.log(3000.0), 24)) / epsilon
     moments = np.zeros_like(orders)
     for part in parts:
@@ -188,7 +214,13 @@ def order_of_bulk(
 
 
 def hard_edge(profile: Profile, window: Window, room: float) -> float:
-    """Return where so little is left of a bulk's window that it may count in full."""
+    """Return where so little is left of a bulk's window that it may count in full.
+
+    Args:
+        profile: one subsampled round.
+        window: the bulk's window.
+        room: log of the probability that may count in full, for one round.
+    """
     nodes = np.linspace(window.high, window.high + 14 * window.blur, 57)
     left = log_window(window, nodes) + profile.log_tail(nodes)
     enough = np.nonzero(left <= room)[0]
@@ -205,7 +237,20 @@ def split_length(
     room: float,
     effort: Effort,
 ) -> tuple[int | None, float]:
-    """Return (K or None, log of the rest's share of the whole transform at the order)."""
+    """Return (K or None, log of the rest's share of the whole transform at the order).
+
+    Args:
+        parts: the mechanisms with their numbers of rounds and profiles.
+        near: mechanism -> window round bulk and rest together.
+        bulk: mechanism -> window of the bulk.
+        order: c, real part of the contour.
+        period: Delta, in units of epsilon.
+        log_peak: log of M(c) e^(-c epsilon) of all rounds.
+        room: log of what the omitted terms may add to delta.
+        effort: bounds K.
+
+    Returns: K is None where even the longest contour allowed is too short.
+    """
     spacing = 2 * math.pi / period
     thetas = spacing * np.exp(np.linspace(math.log(2.0), math.log(max(effort.max_terms, 3)), 60))
     total, at_order = np.full_like(thetas, -np.inf), -math.inf
@@ -233,11 +278,18 @@ def split_length(
 def rest_window(
     near: dict[Mechanism, Window], bulk: dict[Mechanism, Window], mechanism: Mechanism
 ) -> Window:
+    """Return the window of what lies right of a mechanism's bulk.
+
+    Args:
+        near: mechanism -> window round bulk and rest together.
+        bulk: mechanism -> window of the bulk.
+        mechanism: one that both know.
+    """
     edge = bulk[mechanism]
     return Window(low=edge.high, high=near[mechanism].high, blur=edge.blur)
 
 
-def _plan_of(choice: Candidate, parts: list[Part], goal: Goal, effort: Effort) -> Plan:
+def _plan_of(choice: Candidate, parts: list[Part], goal: Goal, effort: Effort) -> ContourPlan:
     total = sum(part.times for part in parts)
     nats = goal.tolerance + math.log(total) + max(0.0, choice.peak - goal.log_delta) + 8
     bits = 64 * math.ceil((1.3 * nats + math.log(1 + choice.count) + 45) / math.log(2) / 64)
@@ -248,7 +300,9 @@ def _plan_of(choice: Candidate, parts: list[Part], goal: Goal, effort: Effort) -
     shapes = {
         part.mechanism: split_shape(part, choice, frame, nats, total, goal.room) for part in parts
     }
-    return Plan(frame, shapes, goal.epsilon or 0.0, -choice.order, nats, float(total), effort)
+    return ContourPlan(
+        frame, shapes, goal.epsilon or 0.0, -choice.order, nats, float(total), effort
+    )
 
 
 def split_shape(
@@ -259,7 +313,16 @@ def split_shape(
     total: float,
     room: float,
 ) -> Shape | None:
-    """Return windows and grids of one mechanism; None without subsampling."""
+    """Return windows and grids of one mechanism; None without subsampling.
+
+    Args:
+        part: the mechanism, its number of rounds and its profile.
+        choice: the windows.
+        frame: the contour.
+        nats: the main grids' rule shall err by exp(-nats) relative to M(order), about.
+        total: number of rounds of all mechanisms.
+        room: log of what one error may add to delta.
+    """
     profile = part.profile
     if profile is None:
         return None

@@ -27,7 +27,7 @@ from privagg.privacy.certified.mechanism import (
     checked_distance,
     normalised,
 )
-from privagg.privacy.certified.planning import Effort, Goal, Plan, extend_plan, make_plan
+from privagg.privacy.certified.planning import ContourPlan, Effort, Goal, extend_plan, make_plan
 from privagg.privacy.certified.search import folded, lower_epsilon, upper_epsilon
 from privagg.privacy.certified.tables import RoundTable, round_table
 from privagg.privacy.certified.work import MOST_WORK, NO_PROOF, limited
@@ -45,7 +45,7 @@ class _Side:
     def __init__(self, counts: Composition, direction: Direction, goal: Goal, effort: Effort):
         rounds = normalised(counts)
         self.goal = goal
-        self.plan: Plan = make_plan(rounds, direction, goal, effort, growth=_GROWTH)
+        self.plan: ContourPlan = make_plan(rounds, direction, goal, effort, growth=_GROWTH)
         self._tables: dict[Mechanism, RoundTable] = {}
         self._included: dict[Mechanism, int] = {}
         with working_precision(self.bits):

@@ -11,7 +11,7 @@ from functools import partial
 from privagg.privacy.certified.balls import working_precision
 from privagg.privacy.certified.contour import ContourCurve, Product
 from privagg.privacy.certified.mechanism import Direction, Mechanism, Rounds
-from privagg.privacy.certified.planning import Effort, Goal, Plan, make_plan
+from privagg.privacy.certified.planning import ContourPlan, Effort, Goal, make_plan
 from privagg.privacy.certified.search import lower_epsilon, upper_epsilon
 from privagg.privacy.certified.single import SingleRoundCurve
 from privagg.privacy.certified.splitting import make_split_plan
@@ -33,10 +33,14 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Ends:
-    """Proven ends of one direction's epsilon; `upper` is None where none was proven.
+    """Proven ends of one direction's epsilon.
 
-    `both` says that the upper end is proven for both directions, `added` how much of it is owed
-    to a sampler's distance alone.
+    Attributes:
+        lower: exact, at least 0.
+        upper: exact; None where none was proven.
+        bits: working precision behind the upper end.
+        both: the upper end is proven for both directions.
+        added: how much of the upper end is owed to a sampler's distance alone.
     """
 
     lower: Fraction
@@ -64,13 +68,13 @@ def log_of(value: Fraction) -> float:
     return math.log(value.numerator) - math.log(value.denominator)
 
 
-def curve_of(plan: Plan, rounds: Rounds) -> ContourCurve:
+def curve_of(plan: ContourPlan, rounds: Rounds) -> ContourCurve:
     """Return the curve of a composition on a plan; evaluate it at the plan's precision."""
     with working_precision(plan.frame.precision_bits):
         return ContourCurve(product_of(plan, rounds))
 
 
-def product_of(plan: Plan, rounds: Rounds) -> Product:
+def product_of(plan: ContourPlan, rounds: Rounds) -> Product:
     """Return the product of a composition's transforms on a plan, at the current precision."""
     product = Product(plan.frame)
     for mechanism, times in rounds:
@@ -79,10 +83,17 @@ def product_of(plan: Plan, rounds: Rounds) -> Product:
 
 
 def remove_ends(rounds: Rounds, delta: Fraction, distance: Fraction, effort: Effort) -> Ends:
-    """Return the best proven ends of the remove direction's epsilon that the effort allows."""
+    """Return the best proven ends of the remove direction's epsilon that the effort allows.
+
+    Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        delta: exact rational in (0, 1).
+        distance: total-variation distance of the sampler over all rounds, in [0, 1).
+        effort: how long a contour may become.
+    """
     goal = Goal(log_of(delta))
 
-    def attempt(make: Callable[[], Plan]) -> Ends:
+    def attempt(make: Callable[[], ContourPlan]) -> Ends:
         try:
             return _ends(make(), rounds, delta, distance)
         except NO_PROOF:
@@ -160,7 +171,7 @@ def single_ends(mechanism: Mechanism, delta: Fraction) -> tuple[Fraction, Fracti
 
 def _first_plan(
     rounds: Rounds, goal: Goal, effort: Effort, rough: Effort
-) -> tuple[Plan, bool] | None:
+) -> tuple[ContourPlan, bool] | None:
     """Return (plan, whether it is a short stand-in for a long contour), or None."""
     try:
         plan = make_plan(rounds, Direction.REMOVE, goal, effort)
@@ -175,7 +186,7 @@ def _first_plan(
         return None
 
 
-def _ends(plan: Plan, rounds: Rounds, delta: Fraction, distance: Fraction) -> Ends:
+def _ends(plan: ContourPlan, rounds: Rounds, delta: Fraction, distance: Fraction) -> Ends:
     curve, bits = curve_of(plan, rounds), plan.frame.precision_bits
     with working_precision(bits):
         upper = upper_epsilon(

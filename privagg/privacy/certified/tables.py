@@ -56,9 +56,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class BulkShape:
-    """How the bulk, left of `window.high`, is sampled where it is taken out.
+    """How the bulk is sampled where it is taken out.
 
-    Beyond `edge` what the window leaves counts in full; left of it the bulk has its moment.
+    Attributes:
+        window: the bulk's window, without a left edge.
+        main: grid of its transform.
+        beyond: grid of the bound on its transform beyond K.
+        edge: in noise units. Right of it what the window leaves counts in full; left of it the bulk
+            has its moment.
     """
 
     window: Window
@@ -71,7 +76,12 @@ class BulkShape:
 class Shape:
     """How one mechanism's integrals are sampled on a frame: a window and three grids.
 
-    With a bulk, `main` and `beyond` sample what lies right of it (and inside `window`).
+    Attributes:
+        window: keeps a remote mode out of the transform.
+        main: grid of the transform; with a bulk, of what lies right of it and inside `window`.
+        beyond: grid of the bound on the same beyond K.
+        alias: grid of the moment at the frame's alias order.
+        bulk: how the bulk is sampled; None on a plain frame.
     """
 
     window: Window
@@ -134,7 +144,17 @@ class RoundTable:
         at_bulk: arb | None = None,
         leak: arb | None = None,
     ) -> RoundTable:
-        """Return the table of a round whose transform has these balls."""
+        """Return the table of a round whose transform has these balls.
+
+        Args:
+            values: M(s_k) for k = 0 ... K; with a rest, of the bulk alone.
+            beyond: bound of the same over all |theta| >= (K + 1) h.
+            at_alias: bound of M(alias_order).
+            cut: probability mass, under P, that the window removes.
+            rest: what lies beyond the bulk.
+            at_bulk: bound of the bulk's M(bulk_order).
+            leak: probability mass, under P, that `at_bulk` lacks.
+        """
         logs, lost = [], set()
         for k, value in enumerate(values):
             if value.abs_lower() > 0:
@@ -148,7 +168,16 @@ class RoundTable:
 
 
 def round_table(mechanism: Mechanism, frame: Frame, shape: Shape | None) -> RoundTable:
-    """Return the table of one mechanism; `shape` may be None only without subsampling."""
+    """Return the table of one mechanism, at the current precision.
+
+    Args:
+        mechanism: one round.
+        frame: the contour.
+        shape: window and grids; None only without subsampling.
+
+    Raises: CertificationError where frame and shape do not belong together, and where a grid is too
+        coarse.
+    """
     line = Line(ball(frame.order), frame.spacing(), frame.count)
     alias_line = Line(ball(frame.alias_order), frame.spacing(), 0)
     cutoff = (frame.count + 1) * line.spacing

@@ -37,6 +37,15 @@ def remove_right(law: Law, order: arb, window: Window, start: arb, step: arb) ->
 
     log V is convex in u, so it lies below its chord on every piece and below its own asymptote
     from the last piece on; phi * W is below a Gaussian right of the window's edge.
+
+    Args:
+        law: one round's rate and shift.
+        order: c > 0.
+        window: W.
+        start: last node that is kept.
+        step: distance of the nodes.
+
+    Returns: infinity where `start` lies left of the window's right edge.
     """
     edge = ball(window.high) if not math.isinf(window.high) else arb(0)
     if not math.isinf(window.high) and not start.mid() >= edge:
@@ -69,6 +78,12 @@ def remove_left(law: Law, order: arb, window: Window, start: arb) -> arb:
     """Bound step * sum phi(u) V(u)^(c+1) W(u) over nodes u < start, for start < 0.
 
     V increases in u; W is at most 1 and, left of its left edge, at most W(start).
+
+    Args:
+        law: one round's rate and shift.
+        order: c > 0.
+        window: W.
+        start: first node that is kept, below 0.
     """
     return ((order + 1) * law.log_ratio(start)).exp() * cut_left(window, start)
 
@@ -77,6 +92,12 @@ def add_left(law: Law, order: arb, start: arb, step: arb) -> arb:
     """Bound step * sum phi(u) V(u)^-c over nodes u < start.
 
     log V is convex, so -c log V lies below its tangent at `start`.
+
+    Args:
+        law: one round's rate and shift.
+        order: c > 0.
+        start: first node that is kept.
+        step: distance of the nodes.
     """
     linear = order * law.mu * law.weight(start)
     # v = -u turns the left tail into a right tail.
@@ -85,7 +106,13 @@ def add_left(law: Law, order: arb, start: arb, step: arb) -> arb:
 
 
 def add_right(law: Law, order: arb, start: arb) -> arb:
-    """Bound step * sum phi(u) V(u)^-c over nodes u > start > 0, V being increasing."""
+    """Bound step * sum phi(u) V(u)^-c over nodes u > start > 0, V being increasing.
+
+    Args:
+        law: one round's rate and shift.
+        order: c > 0.
+        start: last node that is kept.
+    """
     return (-order * law.log_ratio(start)).exp() * _phi_tail(-start)
 
 

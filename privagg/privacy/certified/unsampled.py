@@ -84,6 +84,9 @@ def refusal(rounds: Rounds, delta: Fraction, distance: Fraction, lower: Fraction
     """Return why no epsilon is proven at delta, and what would give one.
 
     Args:
+        rounds: (mechanism, number of rounds) pairs, as `normalised` returns them.
+        delta: exact rational in (0, 1).
+        distance: total-variation distance of the sampler over all rounds, positive.
         lower: no smaller epsilon holds at delta.
     """
     told = f"the sampler's and the noise's distance {round_up(distance, 3)} from the ideal"

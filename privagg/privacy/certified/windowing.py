@@ -27,6 +27,13 @@ def choose_windows(
     """Return an order at or below the wanted one, and windows under which M stays small there.
 
     A lower order means a longer contour, a narrower blur means more nodes: the cheaper wins.
+
+    Args:
+        parts: the mechanisms with their numbers of rounds and profiles.
+        order: the wanted order c.
+        growth: numbers of rounds may still grow by this factor, at least 1.
+
+    Raises: CertificationError where no window helps at any affordable order.
     """
     best: tuple[float, float, dict[Mechanism, Window]] | None = None
     for shrink in _SHRINK:
@@ -74,7 +81,15 @@ def _window(profile: Profile, times: float, order: float) -> Window | None:
 
 
 def windowed(part: Part, window: Window, orders: Array) -> Array:
-    """Return log M(order)^times under a window, with what a remote mode may add."""
+    """Return log M(order)^times under a window, with what a remote mode may add.
+
+    Args:
+        part: a mechanism, its number of rounds and its profile.
+        window: which outputs count.
+        orders: float64 (m,), positive.
+
+    Returns: float64 (m,).
+    """
     if part.profile is None:
         return part.log_moment(orders)
     remote = part.profile.remote_peaks(orders, window)[1] + _REMOTE_MARGIN

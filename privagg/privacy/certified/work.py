@@ -30,7 +30,13 @@ def _scale() -> float:
 
 @dataclass
 class Meter:
-    """Units allowed, and spent so far; `watch` is told after each of them."""
+    """A limit of work, and how much of it is spent.
+
+    Attributes:
+        most: units allowed.
+        spent: units counted so far.
+        watch: called after every count.
+    """
 
     most: float
     spent: float = 0.0
