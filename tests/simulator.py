@@ -5,7 +5,9 @@ Every site's contribution is a known integer vector, so that a sum can be checke
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -38,6 +40,14 @@ NAMES = ("north", "east", "south", "west")
 DIMENSION = 5
 ACCOUNTANT = Remembering(CertifiedAccountant(), lambda event, delta: 0, Work(10**9))
 """Sites charge the same events, in one story after the other: each is bounded once."""
+
+
+def opened_rounds(store: Path) -> list[tuple[str, int, int]]:
+    """(run, round, attempt) of everything a key holder's store says was opened."""
+    with closing(sqlite3.connect(store)) as database:
+        return database.execute(
+            "SELECT run, round, attempt FROM opening WHERE answer IS NOT NULL ORDER BY 1, 2"
+        ).fetchall()
 
 
 class KnownLearner:

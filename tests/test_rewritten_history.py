@@ -23,11 +23,10 @@ from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
 from privagg.round import RoundOutcome, run_round
 from privagg.running.evidence import collect_ledgers
-from privagg.secure.keyholder import opened_rounds
 from privagg.server.checkpoints import CheckpointWatch
 from tests.approvals import approve_plan
 from tests.faults import Killed
-from tests.simulator import DIMENSION, NAMES, Simulation
+from tests.simulator import DIMENSION, NAMES, Simulation, opened_rounds
 
 
 @pytest.fixture

@@ -27,10 +27,9 @@ from privagg.messages import (
     read_message,
 )
 from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Ledger
-from privagg.secure.keyholder import opened_rounds
 from privagg.secure.wire import EncryptedTensor
 from tests.faults import Killed
-from tests.simulator import DIMENSION, NAMES, Simulation
+from tests.simulator import DIMENSION, NAMES, Simulation, opened_rounds
 
 
 @pytest.fixture

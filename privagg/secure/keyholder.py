@@ -545,11 +545,3 @@ def _reason(error: PrivaggError) -> RefusalReason:
     if isinstance(error, LedgerError):
         return "ledger"
     return "cohort"
-
-
-def opened_rounds(store: Path) -> Sequence[tuple[str, int, int]]:
-    """(run, round, attempt) of everything a key holder's store says was opened."""
-    with closing(sqlite3.connect(store)) as database:
-        return database.execute(
-            "SELECT run, round, attempt FROM opening WHERE answer IS NOT NULL ORDER BY 1, 2"
-        ).fetchall()

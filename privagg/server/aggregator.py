@@ -105,7 +105,6 @@ class Aggregator:
         self._statements: dict[str, Statement] = {}
         self._uploads: dict[str, bytes] = {}
         self._key_parts: dict[str, Buffer] = {}
-        self.refused: dict[str, PrivaggError] = {}
 
     @property
     def contributions(self) -> tuple[Statement, ...]:

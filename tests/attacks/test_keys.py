@@ -14,13 +14,12 @@ from privagg.errors import CiphertextError
 from privagg.kernels.residues import pack_residues
 from privagg.messages import Message, OpenRequest, Refusal, Upload, read_message
 from privagg.secure.bfv import GUARD_BITS, BfvParameters
-from privagg.secure.keyholder import opened_rounds
 from privagg.secure.lattice import LatticeParameters
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor
 from privagg.server.aggregator import Aggregator
-from tests.simulator import NAMES, Simulation
+from tests.simulator import NAMES, Simulation, opened_rounds
 
 
 def with_c1_shifted(parameters: LatticeParameters, payload: memoryview) -> bytes:

@@ -11,10 +11,10 @@ import pytest
 from privagg.digest import tree_digest
 from privagg.kernels.residues import pack_residues
 from privagg.messages import Message, Upload, read_message
-from privagg.secure.keyholder import DOES_NOT_OPEN, opened_rounds
+from privagg.secure.keyholder import DOES_NOT_OPEN
 from privagg.secure.lattice import LatticeParameters
 from privagg.secure.wire import EncryptedTensor
-from tests.simulator import NAMES, Simulation
+from tests.simulator import NAMES, Simulation, opened_rounds
 
 
 def spoil(simulation: Simulation, name: str) -> None:

@@ -25,12 +25,12 @@ from privagg.messages import (
     read_message,
 )
 from privagg.secure.contributors import bitmap_of
-from privagg.secure.keyholder import DOES_NOT_OPEN, KeyHolder, opened_rounds
+from privagg.secure.keyholder import DOES_NOT_OPEN, KeyHolder
 from privagg.secure.opening import DecryptionKey
 from privagg.secure.wire import EncryptedTensor
 from privagg.server.aggregator import Aggregator
 from tests.faults import Killed
-from tests.simulator import NAMES, Simulation
+from tests.simulator import NAMES, Simulation, opened_rounds
 from tests.test_round import start_frame
 
 ELSEWHERE = "ab" * 32
