@@ -66,7 +66,18 @@ def update_grid(plan: ClientPlan | LocalPlan, site: str) -> Grid:
 
 
 def update_encoding(plan: ClientPlan, site: str, place: Place, released: Floats) -> UpdateEncoding:
-    """How a client's update becomes integers in this round; arguments as `transform_of`."""
+    """How a client's update becomes integers in this round.
+
+    Args:
+        plan: the agreed plan.
+        site: whose clamp applies.
+        place: (run, round, attempt).
+        released: float64 (d,), the model that the round starts from.
+
+    Raises:
+        EncodingError: `released` does not fit the plan, or the plan's numbers are outside the
+            grid's proved range.
+    """
     transform = transform_of(plan, place, released)
     return UpdateEncoding(update_grid(plan, site), transform, plan.rounding)
 

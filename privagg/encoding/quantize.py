@@ -9,9 +9,10 @@ that holds whatever floats and coins did.
 Stochastic rounding is repeated until the norm is within it, so it is right on average but for a
 vector of norm at most e^(-1/2) / (1 - e^(-1/2)) sqrt(n) < 1.55 sqrt(n) grid units.
 
-The argument is `proofs/sensitivity.md`. Source: Kairouz, Liu & Steinke 2021, "The distributed
-discrete Gaussian mechanism for federated learning with secure aggregation" (conditional randomised
-rounding); Suresh et al. 2017, "Distributed mean estimation with limited communication".
+The argument is `proofs/sensitivity.md`. Source: Kairouz, Liu & Steinke, "The distributed discrete
+Gaussian mechanism for federated learning with secure aggregation", ICML 2021 (conditional
+randomised rounding); Suresh et al., "Distributed mean estimation with limited communication",
+ICML 2017.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ class Rotation:
         dimension: coordinates of x; n is the next power of two, x is padded with zeros.
         seed: public, the same at every party of a round.
 
-    Source: Ailon & Chazelle 2006 (the transform); Suresh et al. 2017 and Kairouz, Liu & Steinke
-        2021 (before quantising in federated learning).
+    Source: Ailon & Chazelle, STOC 2006 (the transform); Suresh et al., ICML 2017, and Kairouz, Liu
+        & Steinke, ICML 2021 (before quantising in federated learning).
     """
 
     dimension: int
@@ -103,8 +103,9 @@ class Mask:
     Raises:
         EncodingError: indices or factors are not of that form.
 
-    Source: Konecny et al. 2016 (random masks); Aji & Heafield 2017 (largest values); Horvitz &
-        Thompson 1952 (weights of a draw with unequal probabilities).
+    Source: Konecny et al., "Federated Learning: Strategies for Improving Communication Efficiency",
+        2016 (random masks); Aji & Heafield, EMNLP 2017 (largest values); Horvitz & Thompson,
+        J. Amer. Statist. Assoc. 47, 1952 (weights of a draw with unequal probabilities).
     """
 
     dimension: int

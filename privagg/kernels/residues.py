@@ -177,6 +177,11 @@ def unpack_residues(
 ) -> Words | Fault:
     """The residues of a payload, range-checked: uint64 (layout.residues,), or the first fault.
 
+    Args:
+        layout: where residues lie.
+        payload: exactly `layout.payload_bytes` bytes.
+        backend: "numba" or "numpy"; None takes `default_backend()`.
+
     Raises:
         ValueError: the payload has another size than the layout's.
     """
@@ -194,6 +199,9 @@ def pack_residues(layout: ResidueLayout, residues: Words, backend: str | None = 
     Args:
         layout: where residues lie.
         residues: uint64 (layout.residues,), each below its row's modulus.
+        backend: "numba" or "numpy"; None takes `default_backend()`.
+
+    Returns: `layout.payload_bytes` bytes.
     """
     rows = layout.rows
     out = np.empty(layout.payload_bytes, dtype=np.uint8)

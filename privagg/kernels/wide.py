@@ -64,6 +64,7 @@ class FieldLayout:
         Args:
             values: int64 (m,), m <= coefficients * fields, each within a field's range.
             coefficients: rows of the result.
+            backend: "numba" or "numpy"; None takes `default_backend()`.
 
         Returns:
             uint64 (coefficients, words).
@@ -91,6 +92,7 @@ class FieldLayout:
             coefficients: uint64 (rows, words), sums modulo 2^bits.
             length: values wanted, at most rows * fields.
             addends: packed contributions in the sum.
+            backend: "numba" or "numpy"; None takes `default_backend()`.
         """
         # One bias stays, so that the fields are unsigned while they are read.
         surplus = (-(addends - 1) * self.bias) % (1 << self.bits)
@@ -137,6 +139,7 @@ class Lift:
         Args:
             residues: uint64 (primes, n), each row below its prime; stays so.
             coefficients: uint64 (n, words), below 2^bits.
+            backend: "numba" or "numpy"; None takes `default_backend()`.
         """
         if (backend or default_backend()) == "numba":
             _compiled().add_lifted(
@@ -163,6 +166,9 @@ def scale_residues(
         residues: uint64 (rows, n); row r belongs to primes[r % len(primes)].
         primes: moduli below 2^60.
         factor: any whole number.
+        backend: "numba" or "numpy"; None takes `default_backend()`.
+
+    Returns: uint64 (rows, n), each row below its modulus.
     """
     repeat = residues.shape[0] // len(primes)
     factors = [factor % q for q in primes]
