@@ -10,14 +10,11 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from privagg.cli import main
 from privagg.cli.live import RoundLines
 from privagg.cli.training import write_demo
 from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
@@ -28,33 +25,7 @@ from privagg.privacy.ledger import Ledger
 from privagg.report import Report
 from privagg.running import RoundReport
 from tests.approvals import approved
-
-Call = Callable[..., "Answer"]
-
-
-class Answer:
-    """What one call printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["privagg", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            main()
-        printed = capsys.readouterr()
-        code = ending.value.code
-        return Answer(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return run
+from tests.commands import call
 
 
 def _quick(folder: Path, **replaced: str) -> Path:
@@ -79,12 +50,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a two-round run, made by the command line in a process of its own."""
     folder = tmp_path_factory.mktemp("trained")
     path = _quick(folder)
-    for words in (("approve", str(path), "--all-sites", "--yes"), ("run", str(path))):
-        done = subprocess.run(
-            [sys.executable, "-c", "from privagg.cli import main; main()", *words],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    assert call("approve", path, "--all-sites", "--yes").code == 0
+    words = [sys.executable, "-m", "privagg", "run", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     return folder
 
@@ -92,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def test_epsilon_prints_a_proven_interval_and_peers(call: Call) -> None:
+def test_epsilon_prints_a_proven_interval_and_peers() -> None:
     answer = call("epsilon", "-q", "0.2", "-s", "10", "-n", "10000", "-d", "1e-9", "--json")
     facts = answer.json
     assert answer.code == 0
@@ -103,7 +72,7 @@ def test_epsilon_prints_a_proven_interval_and_peers(call: Call) -> None:
     assert {peer["name"] for peer in facts["peers"]} == {"rdp", "pld"}
 
 
-def test_epsilon_of_mixed_rounds_takes_groups_in_order(call: Call) -> None:
+def test_epsilon_of_mixed_rounds_takes_groups_in_order() -> None:
     words = ("epsilon", "-d", "1e-6", "--json", "--no-peers")
     both = call(*words, "-q", "0.1", "-s", "2", "-n", "10", "-q", "1", "-s", "30", "-n", "3")
     terms = both.json["event"]["terms"]
@@ -112,7 +81,7 @@ def test_epsilon_of_mixed_rounds_takes_groups_in_order(call: Call) -> None:
     assert Decimal(first["epsilon"]) < Decimal(both.json["epsilon"])
 
 
-def test_replace_one_costs_as_much_as_half_the_noise(call: Call) -> None:
+def test_replace_one_costs_as_much_as_half_the_noise() -> None:
     words = ("epsilon", "-n", "1", "-d", "1e-5", "--json", "--no-peers")
     replace = call(*words, "-s", "8", "--adjacency", "replace-one").json
     half = call(*words, "-s", "4").json
@@ -134,9 +103,7 @@ def test_replace_one_costs_as_much_as_half_the_noise(call: Call) -> None:
         (("-s", "1", "-n", "1", "-d", "1e-5", "--adjacency", "other"), "unknown adjacency"),
     ],
 )  # fmt: skip
-def test_epsilon_refuses_what_it_cannot_prove(
-    call: Call, words: tuple[str, ...], message: str
-) -> None:
+def test_epsilon_refuses_what_it_cannot_prove(words: tuple[str, ...], message: str) -> None:
     answer = call("epsilon", *words)
     assert answer.code == 2
     assert answer.err.startswith("error: ")
@@ -144,7 +111,7 @@ def test_epsilon_refuses_what_it_cannot_prove(
     assert answer.out == ""
 
 
-def test_epsilon_of_a_tree_is_that_of_its_nodes(call: Call) -> None:
+def test_epsilon_of_a_tree_is_that_of_its_nodes() -> None:
     words = ("epsilon", "-s", "9", "-d", "1e-6", "--json", "--no-peers")
     tree = call(*words, "--mechanism", "tree-aggregation", "--steps", "1000", "-n", "3").json
     nodes = call(*words, "-n", "30").json
@@ -152,7 +119,7 @@ def test_epsilon_of_a_tree_is_that_of_its_nodes(call: Call) -> None:
     assert "zero in its place" in tree["adjacency"]
 
 
-def test_epsilon_of_discrete_shares_has_no_lower_end(call: Call) -> None:
+def test_epsilon_of_discrete_shares_has_no_lower_end() -> None:
     words = ("epsilon", "--mechanism", "discrete-gaussian", "-n", "5", "-d", "1e-6", "--json")
     fine = call(*words, "--sensitivity-grid", "64", "--shares", "9", "-s", "2").json
     smooth = call("epsilon", "-n", "5", "-d", "1e-6", "--json", "-s", "6").json
@@ -179,22 +146,20 @@ def test_epsilon_of_discrete_shares_has_no_lower_end(call: Call) -> None:
         (("--mechanism", "discrete-gaussian", "--sensitivity-grid", "9", "-n", "3"), "one group"),
     ],
 )
-def test_a_release_without_a_proof_is_refused(
-    call: Call, words: tuple[str, ...], message: str
-) -> None:
+def test_a_release_without_a_proof_is_refused(words: tuple[str, ...], message: str) -> None:
     answer = call("epsilon", "-s", "0.1", "-n", "4", "-d", "1e-6", *words)
     assert answer.code == 2
     assert answer.err.startswith("error: ")
     assert message in answer.err
 
 
-def test_a_word_that_is_no_number_is_refused(call: Call) -> None:
+def test_a_word_that_is_no_number_is_refused() -> None:
     answer = call("epsilon", "-q", "abc", "-s", "1", "-n", "1", "-d", "1e-5")
     assert answer.code == 2
     assert "is not a number" in answer.err
 
 
-def test_calibrate_lands_at_or_below_the_target_and_not_a_step_lower(call: Call) -> None:
+def test_calibrate_lands_at_or_below_the_target_and_not_a_step_lower() -> None:
     words = ("-d", "1e-5", "-q", "0.2", "-n", "40")
     found = call("calibrate", "-e", "1", *words, "--json").json
     assert Decimal(found["epsilon"]) <= 1
@@ -203,7 +168,7 @@ def test_calibrate_lands_at_or_below_the_target_and_not_a_step_lower(call: Call)
     assert Decimal(above["epsilon"]) > 1
 
 
-def test_calibrate_doubles_the_noise_where_one_record_is_replaced(call: Call) -> None:
+def test_calibrate_doubles_the_noise_where_one_record_is_replaced() -> None:
     words = ("calibrate", "-e", "2", "-d", "1e-5", "-n", "3", "--json")
     once = Decimal(call(*words).json["noise_multiplier"])
     replaced = call(*words, "--adjacency", "replace-one").json
@@ -214,7 +179,7 @@ def test_calibrate_doubles_the_noise_where_one_record_is_replaced(call: Call) ->
     assert "no dominating pair is proved" in refused.err
 
 
-def test_calibrate_stops_where_less_noise_helps_nobody(call: Call) -> None:
+def test_calibrate_stops_where_less_noise_helps_nobody() -> None:
     answer = call("calibrate", "-e", "1e5", "-d", "1e-5", "-n", "1")
     assert "0.03125" in answer.out
     assert "goes no lower" in answer.out
@@ -241,7 +206,7 @@ def test_numbers_need_neither_torch_nor_the_encryption_libraries() -> None:
 # --- configurations ------------------------------------------------------------------------------
 
 
-def test_the_template_is_a_valid_configuration(call: Call, tmp_path: Path) -> None:
+def test_the_template_is_a_valid_configuration(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     assert call("init", path).code == 0
     config = load_config(path)
@@ -252,7 +217,7 @@ def test_the_template_is_a_valid_configuration(call: Call, tmp_path: Path) -> No
     assert call("init", path, "--force").code == 0
 
 
-def test_the_template_mentions_every_key_there_is(call: Call, tmp_path: Path) -> None:
+def test_the_template_mentions_every_key_there_is(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     call("init", path)
     text, config = path.read_text(), load_config(path)
@@ -263,9 +228,7 @@ def test_the_template_mentions_every_key_there_is(call: Call, tmp_path: Path) ->
             assert key in rare or re.search(rf"(?m)^(# )?{key} =", text), key
 
 
-def test_a_first_run_says_that_it_compiles(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_first_run_says_that_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(names: tuple[str, ...]) -> None:
         threading.Event().wait(0.5)
         raise KeyboardInterrupt  # ends the run here
@@ -280,7 +243,7 @@ def test_a_first_run_says_that_it_compiles(
 
 
 def test_the_template_explains_every_key_of_compression_and_its_example_is_valid(
-    call: Call, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "my.toml"
     call("init", path)
@@ -294,7 +257,7 @@ def test_the_template_explains_every_key_of_compression_and_its_example_is_valid
     assert found.compression.model_fields_set == set(type(found.compression).model_fields)
 
 
-def test_check_shows_upload_sizes_with_and_without_compression(call: Call, tmp_path: Path) -> None:
+def test_check_shows_upload_sizes_with_and_without_compression(tmp_path: Path) -> None:
     path = _quick(tmp_path)
     without = json.loads(call("check", path, "--no-data", "--json").out)
     assert without["compression"] is None
@@ -315,7 +278,7 @@ def test_the_demo_declares_the_table_as_the_library_does(tmp_path: Path) -> None
     assert {site.name: site.records for site in config.sites} == BREAST_CANCER_SITES
 
 
-def test_check_prints_the_plan_and_leaves_nothing_behind(call: Call, tmp_path: Path) -> None:
+def test_check_prints_the_plan_and_leaves_nothing_behind(tmp_path: Path) -> None:
     path = _quick(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     answer = call("check", path)
@@ -327,13 +290,13 @@ def test_check_prints_the_plan_and_leaves_nothing_behind(call: Call, tmp_path: P
 
 
 @pytest.mark.parametrize("noise", ["10", "100", "12.50"])
-def test_check_prints_the_noise_multiplier_whole(call: Call, tmp_path: Path, noise: str) -> None:
+def test_check_prints_the_noise_multiplier_whole(tmp_path: Path, noise: str) -> None:
     path = _quick(tmp_path, **{"epsilon = 1 ": f"noise_multiplier = {noise}\nepsilon = 1 "})
     shown = " ".join(call("check", path, "--no-data").out.split())
     assert f"noise multiplier {Decimal(noise).normalize():f} (each site" in shown
 
 
-def test_no_digit_of_a_noise_multiplier_is_rounded_up(call: Call) -> None:
+def test_no_digit_of_a_noise_multiplier_is_rounded_up() -> None:
     """Arithmetic of 28 digits would take 1 for this, and prove the epsilon of more noise."""
     below_one = "0." + 50 * "9"
     for relation, stated in (("add-or-remove-one", below_one), ("replace-one", "0.4" + 49 * "9")):
@@ -344,7 +307,7 @@ def test_no_digit_of_a_noise_multiplier_is_rounded_up(call: Call) -> None:
         assert term["mechanism"]["noise_multiplier"].startswith(stated)
 
 
-def test_check_json_says_what_the_plan_costs(call: Call, tmp_path: Path) -> None:
+def test_check_json_says_what_the_plan_costs(tmp_path: Path) -> None:
     facts = call("check", _quick(tmp_path), "--no-data", "--json").json
     epsilons = [Decimal(row["epsilon"]) for row in facts["epsilon_by_round"]]
     assert epsilons == sorted(epsilons)
@@ -354,7 +317,7 @@ def test_check_json_says_what_the_plan_costs(call: Call, tmp_path: Path) -> None
     assert facts["findings"] == {}
 
 
-def test_check_at_one_site_reads_that_sites_file_only(call: Call, tmp_path: Path) -> None:
+def test_check_at_one_site_reads_that_sites_file_only(tmp_path: Path) -> None:
     path = _quick(tmp_path)
     (tmp_path / "data" / "lakeview.csv").unlink()
     assert call("check", path, "--site", "riverside").code == 0
@@ -382,7 +345,7 @@ def test_check_at_one_site_reads_that_sites_file_only(call: Call, tmp_path: Path
     ],
 )  # fmt: skip
 def test_a_bad_configuration_is_one_line_and_spends_nothing(
-    call: Call, tmp_path: Path, old: str, new: str, message: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     path = _quick(tmp_path)
     assert old in path.read_text()
@@ -398,14 +361,14 @@ def test_a_bad_configuration_is_one_line_and_spends_nothing(
         assert not any(entry.kind == "charge" for entry in entries)
 
 
-def test_an_unreadable_file_is_named(call: Call, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     answer = call("run", tmp_path / "nope.toml")
     assert answer.code == 2
     assert "nope.toml" in answer.err
     assert "privagg init" in answer.err
 
 
-def test_debug_shows_the_traceback_of_a_refusal(call: Call, tmp_path: Path) -> None:
+def test_debug_shows_the_traceback_of_a_refusal(tmp_path: Path) -> None:
     answer = call("--debug", "run", tmp_path / "nope.toml")
     assert answer.code == 2
     assert "Traceback" in answer.err
@@ -413,7 +376,7 @@ def test_debug_shows_the_traceback_of_a_refusal(call: Call, tmp_path: Path) -> N
 
 
 def test_a_fault_of_ours_exits_with_1_and_asks_for_a_report(
-    call: Call, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("boom")
@@ -426,7 +389,7 @@ def test_a_fault_of_ours_exits_with_1_and_asks_for_a_report(
 
 
 def test_an_interruption_says_what_stays_charged(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -439,7 +402,7 @@ def test_an_interruption_says_what_stays_charged(
 
 
 def test_a_run_interrupted_between_rounds_keeps_what_was_paid_for(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = RoundLines.__call__
 
@@ -458,7 +421,7 @@ def test_a_run_interrupted_between_rounds_keeps_what_was_paid_for(
     assert call("verify", tmp_path / "bundle.privagg.zip").code == 0
 
 
-def test_check_shows_the_plan_whose_budget_is_too_small(call: Call, tmp_path: Path) -> None:
+def test_check_shows_the_plan_whose_budget_is_too_small(tmp_path: Path) -> None:
     path = _quick(tmp_path, **{"budget_epsilon = 3 ": "budget_epsilon = 0.2 "})
     answer = call("check", path, "--no-data")
     assert answer.code == 2
@@ -466,7 +429,7 @@ def test_check_shows_the_plan_whose_budget_is_too_small(call: Call, tmp_path: Pa
     assert call("run", path).out == ""  # refused before a line about rounds
 
 
-def test_check_warns_of_a_delta_that_allows_a_whole_record(call: Call, tmp_path: Path) -> None:
+def test_check_warns_of_a_delta_that_allows_a_whole_record(tmp_path: Path) -> None:
     path = _quick(tmp_path, **{"delta = 1e-5": "delta = 0.01"})
     said = call("check", path, "--no-data")
     assert said.code == 0
@@ -500,7 +463,7 @@ def test_a_run_leaves_model_ledgers_and_reports(trained: Path) -> None:
                "ledgers/lakeview.sqlite"],
 )  # fmt: skip
 def test_everybody_keeps_checkpoints_that_an_auditor_can_use(
-    call: Call, trained: Path, tmp_path: Path, keeper: str
+    trained: Path, tmp_path: Path, keeper: str
 ) -> None:
     note = tmp_path / "riverside.checkpoint"
     note.write_text(call("ledger", "kept", trained / keeper, "--site", "riverside").out)
@@ -512,7 +475,7 @@ def test_everybody_keeps_checkpoints_that_an_auditor_can_use(
     assert "history" not in {c["subject"] for c in claims}
 
 
-def test_verify_says_that_one_person_approved_for_all(call: Call, trained: Path) -> None:
+def test_verify_says_that_one_person_approved_for_all(trained: Path) -> None:
     claims = call("verify", trained / "bundle.privagg.zip", "--json").json["claims"]
     told = [c for c in claims if c["subject"] == "its owner approved this use"]
     assert [c["section"] for c in told] == ["riverside", "hillcrest", "lakeview"]
@@ -525,7 +488,7 @@ def test_verify_says_that_one_person_approved_for_all(call: Call, trained: Path)
     assert "one person acted for riverside, hillcrest, lakeview" in told_plainly
 
 
-def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:
+def test_run_json_is_a_document_a_line(tmp_path: Path) -> None:
     answer = call("run", _approved(_quick(tmp_path)), "--json")
     lines = [json.loads(line) for line in answer.out.splitlines()]
     assert [line.get("round") for line in lines] == [1, 2, None]
@@ -534,9 +497,7 @@ def test_run_json_is_a_document_a_line(call: Call, tmp_path: Path) -> None:
     assert Path(lines[-1]["report_json"]).is_file()
 
 
-def test_tune_charges_every_candidate_and_names_the_selected_one(
-    call: Call, tmp_path: Path
-) -> None:
+def test_tune_charges_every_candidate_and_names_the_selected_one(tmp_path: Path) -> None:
     path = _quick(tmp_path)
     text = path.read_text().replace("rounds = 2", "rounds = 1")
     path.write_text(
@@ -558,7 +519,7 @@ def test_tune_charges_every_candidate_and_names_the_selected_one(
     assert "[tuning] section" in refused.err
 
 
-def test_ledger_show_agrees_with_the_ledger(call: Call, trained: Path) -> None:
+def test_ledger_show_agrees_with_the_ledger(trained: Path) -> None:
     path = trained / "ledgers" / "riverside.sqlite"
     facts = call("ledger", "show", path, "--json").json
     ledger = Ledger.open(path)
@@ -575,7 +536,7 @@ def test_ledger_show_agrees_with_the_ledger(call: Call, trained: Path) -> None:
 
 
 def test_ledger_verify_needs_a_kept_checkpoint_to_speak_about_the_past(
-    call: Call, trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path
 ) -> None:
     path = trained / "ledgers" / "hillcrest.sqlite"
     kept = tmp_path / "kept.checkpoint"
@@ -590,7 +551,7 @@ def test_ledger_verify_needs_a_kept_checkpoint_to_speak_about_the_past(
     assert other.code == 2
 
 
-def test_approve_changes_the_budget_and_says_who(call: Call, tmp_path: Path) -> None:
+def test_approve_changes_the_budget_and_says_who(tmp_path: Path) -> None:
     path = _quick(tmp_path)
     words = ("approve", path, "--site", "riverside", "--budget", "7", "--who", "Dr. Ito",
              "--why", "vote 12", "--until", "2999-12-31")  # fmt: skip
@@ -605,7 +566,7 @@ def test_approve_changes_the_budget_and_says_who(call: Call, tmp_path: Path) -> 
     assert call("run", path).code == 2  # the others have not approved
 
 
-def test_report_is_made_again_from_the_ledgers(call: Call, trained: Path, tmp_path: Path) -> None:
+def test_report_is_made_again_from_the_ledgers(trained: Path, tmp_path: Path) -> None:
     first = Report.from_json((trained / "report.json").read_bytes())
     again = Report.from_json(call("report", trained, "--json").out)
     unchanging = {"generated"}
@@ -617,7 +578,7 @@ def test_report_is_made_again_from_the_ledgers(call: Call, trained: Path, tmp_pa
     assert (tmp_path / "j" / "report.json").read_text() == (trained / "report.json").read_text()
 
 
-def test_report_refuses_what_holds_no_run(call: Call, trained: Path, tmp_path: Path) -> None:
+def test_report_refuses_what_holds_no_run(trained: Path, tmp_path: Path) -> None:
     empty = call("report", tmp_path)
     assert empty.code == 2
     assert "coordinator.sqlite" in empty.err
@@ -636,19 +597,13 @@ def test_report_refuses_what_holds_no_run(call: Call, trained: Path, tmp_path: P
     [(), ("init",), ("check",), ("run",), ("demo",), ("epsilon",), ("calibrate",), ("report",),
      ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("approve",)],
 )  # fmt: skip
-def test_help_teaches_by_example(call: Call, words: tuple[str, ...]) -> None:
+def test_help_teaches_by_example(words: tuple[str, ...]) -> None:
     answer = call(*words, "--help")
     assert answer.code == 0
     assert words in (("ledger",), ("demo",)) or "privagg " + " ".join(words) in answer.out
     assert "[bold]" not in answer.out
 
 
-def test_the_version_is_the_packages(call: Call) -> None:
+def test_the_version_is_the_packages() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert call("--version").out == f"privagg {project['project']['version']}\n"
-
-
-def test_the_package_runs_as_a_module(call: Call) -> None:
-    words = [sys.executable, "-m", "privagg", "--version"]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert said == call("--version").out

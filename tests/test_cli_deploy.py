@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from privagg.cli import main
 from privagg.cli.training import write_demo
 from privagg.deployment import control
 from privagg.deployment.control import RunState
 from privagg.deployment.parts import folder_at
 from privagg.errors import DeploymentError
+from tests.commands import call
 
-Call = Callable[..., tuple[int, str, str]]
 SITES = ("riverside", "hillcrest", "lakeview")
 PARTIES = ("coordinator", *SITES, "key-holder")
 
@@ -27,10 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial of the demo, made once by the command itself."""
     root = tmp_path_factory.mktemp("deploy")
     config = write_demo(root, scheme="plaintext")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ending:
-        patch.setattr(sys, "argv", ["privagg", "deploy", "trial", str(config), str(root / "trial")])
-        main()
-    assert ending.value.code in (0, None)
+    assert call("deploy", "trial", config, root / "trial").code == 0
     return root
 
 
@@ -41,27 +36,13 @@ def root(made: Path, tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "copy"
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privagg", "deploy", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            main()
-        printed = capsys.readouterr()
-        code = ending.value.code
-        return code if isinstance(code, int) else 0, printed.out, printed.err
-
-    return run
-
-
-def test_help_teaches(call: Call) -> None:
-    code, out, _ = call("--help")
+def test_help_teaches() -> None:
+    code, out, _ = call("deploy", "--help")
     assert code == 0
     for word in ("party", "join", "start", "status", "trial", "examples/flower/README.md"):
         assert word in out
     for verb in ("party", "join", "start", "status", "renew", "approve", "trial", "up"):
-        code, out, _ = call(verb, "--help")
+        code, out, _ = call("deploy", verb, "--help")
         assert code == 0
         assert "Example" in out
 
@@ -76,7 +57,7 @@ def test_a_trial_has_every_party_with_secrets_of_its_own(root: Path) -> None:
     assert len(ports) == len(PARTIES)
 
 
-def test_a_trial_made_again_keeps_its_secrets(call: Call, root: Path) -> None:
+def test_a_trial_made_again_keeps_its_secrets(root: Path) -> None:
     def secrets() -> dict[Path, bytes]:
         files = (p for p in (root / "trial").rglob("*") if p.stat().st_mode & 0o777 == 0o600)
         passing = ("-wal", "-shm")  # of a database that somebody has open
@@ -85,31 +66,33 @@ def test_a_trial_made_again_keeps_its_secrets(call: Call, root: Path) -> None:
 
     before = secrets()
     assert len(before) > 12
-    code, _, err = call("trial", root / "breast-cancer.toml", root / "trial")
+    code, _, err = call("deploy", "trial", root / "breast-cancer.toml", root / "trial")
     assert (code, secrets()) == (0, before), err
 
 
 def test_a_party_makes_its_folder_and_card_and_joins(
-    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    code, out, err = call("party", "riverside", "breast-cancer.toml", "--data", "mine.csv")
+    code, out, err = call(
+        "deploy", "party", "riverside", "breast-cancer.toml", "--data", "mine.csv"
+    )
     assert code == 0
     assert "riverside.card" in out
     assert "privagg deploy join riverside" in err
     assert folder_at(Path("riverside")).party.party().data == str(root / "mine.csv")
     cards = [f"trial/{name}.card" for name in PARTIES if name != "riverside"]
-    code, _, err = call("join", "riverside", *cards)
+    code, _, err = call("deploy", "join", "riverside", *cards)
     assert code == 2
     assert "cards are missing: riverside" in err
     words = ("join", "riverside", "riverside.card", *cards)
-    code, _, err = call(*words, "--expect", "0000 1111")
+    code, _, err = call("deploy", *words, "--expect", "0000 1111")
     assert code == 2
     assert "not the expected one" in err
-    code, out, _ = call(*words)
+    code, out, _ = call("deploy", *words)
     assert code == 0
     shown = next(line for line in out.splitlines() if line.startswith("fingerprint"))
-    code, _, _ = call(*words, "--expect", shown.removeprefix("fingerprint"))
+    code, _, _ = call("deploy", *words, "--expect", shown.removeprefix("fingerprint"))
     assert code == 0
 
 
@@ -131,20 +114,22 @@ def test_a_party_makes_its_folder_and_card_and_joins(
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(
-    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+    root: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(root)
-    code, _, err = call(*words)
+    code, _, err = call("deploy", *words)
     assert code == 2
     assert said in err
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
 
 
-def test_renewing_and_approving(call: Call, root: Path) -> None:
-    code, out, _ = call("renew", root / "trial" / "coordinator", "--days", 30)
+def test_renewing_and_approving(root: Path) -> None:
+    code, out, _ = call("deploy", "renew", root / "trial" / "coordinator", "--days", 30)
     assert (code, out) == (0, "the certificate is valid for 30 days\n")
-    code, _, _ = call("approve", root / "trial" / "riverside", "A" * 64, "--why", "read by Dr. Ito")
+    code, _, _ = call(
+        "deploy", "approve", root / "trial" / "riverside", "A" * 64, "--why", "read by Dr. Ito"
+    )
     assert code == 0
     listed = (root / "trial" / "riverside" / "flower" / "approved.txt").read_text()
     assert listed == f"{'a' * 64}  read by Dr. Ito\n"
@@ -155,35 +140,35 @@ def test_renewing_and_approving(call: Call, root: Path) -> None:
     [("finished:completed", 0), ("running", 0), ("finished:failed", 2), ("finished:stopped", 2)],
 )
 def test_status_says_how_the_newest_run_ended(
-    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch, ended: str, code: int
+    root: Path, monkeypatch: pytest.MonkeyPatch, ended: str, code: int
 ) -> None:
     states = [RunState(7, ended, "why", "privagg/app"), RunState(6, "finished:failed", "", "x/y")]
     monkeypatch.setattr(control, "runs", lambda folder: states)
     monkeypatch.setattr(control, "online", lambda folder: {"riverside": True, "hillcrest": False})
-    found, out, _ = call("status", root / "trial" / "coordinator")
+    found, out, _ = call("deploy", "status", root / "trial" / "coordinator")
     assert found == code
     assert ended in out
     assert "hillcrest   no" in out
-    found, out, _ = call("status", root / "trial" / "coordinator", "--json")
+    found, out, _ = call("deploy", "status", root / "trial" / "coordinator", "--json")
     assert found == code
     assert json.loads(out)["runs"][0] == {
         "run": 7, "status": ended, "details": "why", "app": "privagg/app",
     }  # fmt: skip
 
 
-def test_status_at_a_site_asks_nobody(call: Call, root: Path) -> None:
-    code, out, _ = call("status", root / "trial" / "riverside")
+def test_status_at_a_site_asks_nobody(root: Path) -> None:
+    code, out, _ = call("deploy", "status", root / "trial" / "riverside")
     assert code == 0
     assert "days left" in out
 
 
 def test_a_superlink_that_does_not_answer_is_named(
-    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*arguments: object) -> None:
         raise DeploymentError("`flwr list` failed: Connection to the SuperLink is unavailable")
 
     monkeypatch.setattr(control, "flwr", unreachable)
-    code, _, err = call("status", root / "trial" / "coordinator")
+    code, _, err = call("deploy", "status", root / "trial" / "coordinator")
     assert code == 2
     assert "unavailable" in err

@@ -125,19 +125,15 @@ _INSTALLED = tuple(
 def _reached(first: ModuleSpec) -> dict[str, Path]:
     """Name for the hash -> file: a module's sources, and those of local modules they import."""
     files: dict[str, Path] = {}
-    waiting: list[ModuleSpec] = [first]
-    seen: set[str] = set()
+    waiting, seen = [first], {first.name, "privagg"}
     while waiting:
         top = waiting.pop()
-        if top.name in seen:
-            continue
-        seen.add(top.name)
         for name, path in _sources(top).items():
             files[f"{top.name}/{name}"] = path
-            for other in _imported(path) - seen - {"privagg"}:
-                found = PathFinder.find_spec(other)
-                if found is not None and _is_local(found):
-                    waiting.append(found)
+            others = _imported(path) - seen
+            seen |= others
+            found = (PathFinder.find_spec(other) for other in others)
+            waiting += [spec for spec in found if spec is not None and _is_local(spec)]
     return files
 
 

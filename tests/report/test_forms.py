@@ -11,26 +11,12 @@ from typing import Any
 
 import pytest
 
-from privagg.cli import main
 from privagg.errors import MissingDependencyError
 from privagg.report import FORMATS, Report, view, write_formats
+from tests.commands import call
 
 GetReport = Callable[[str], Report]
 ANNEX_FILES = {"annex-nist-800-226.md", "annex-gdpr-35.md", "annex-model-risk.md"}
-
-
-Call = Callable[..., int]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["privagg", *map(str, words)])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        return int(ending.value.code or 0)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +31,23 @@ def test_every_form_has_a_file_of_its_own() -> None:
     assert set(files) > ANNEX_FILES
 
 
-def test_the_command_line_writes_the_forms_it_is_asked_for(
-    call: Call, source: Path, tmp_path: Path
-) -> None:
+def test_the_command_line_writes_the_forms_it_is_asked_for(source: Path, tmp_path: Path) -> None:
     asked = ("--format", "annexes", "-f", "registry", "-f", "annex-gdpr-35")
-    assert call("report", source, "--output", tmp_path, *asked) == 0
+    assert call("report", source, "--output", tmp_path, *asked).code == 0
     assert {path.name for path in tmp_path.iterdir()} == {*ANNEX_FILES, "registry.yaml"}
     for path in tmp_path.iterdir():
         assert path.read_text("utf-8").endswith("\n")
 
 
-def test_a_pdf_is_written_from_the_json_alone(call: Call, source: Path, tmp_path: Path) -> None:
-    assert call("report", source, "-o", tmp_path, "-f", "pdf") == 0
+def test_a_pdf_is_written_from_the_json_alone(source: Path, tmp_path: Path) -> None:
+    assert call("report", source, "-o", tmp_path, "-f", "pdf").code == 0
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_an_unknown_form_is_refused_with_those_there_are(
-    call: Call, source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("report", source, "-f", "docx") == 2
-    assert "registry" in capsys.readouterr().err
+def test_an_unknown_form_is_refused_with_those_there_are(source: Path) -> None:
+    refused = call("report", source, "-f", "docx")
+    assert refused.code == 2
+    assert "registry" in refused.err
 
 
 def _empty(facts: dict[str, Any]) -> None:
