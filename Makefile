@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant contained sensitivity understated empirical nightly hostile kills lock sbom peers clean help
+.PHONY: demo test lint types contracts unit deployment bench accountant contained sensitivity understated empirical nightly longer hostile kills lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,7 +37,7 @@ contracts: $(VENV)/.ready  ## import contracts and the proofs' bindings
 	$(BIN)/python -m proofs.bind
 
 unit: $(VENV)/.ready  ## pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment and not nightly'
 
 deployment: $(VENV)/.ready  ## SuperLink, SuperNodes and key holder as processes on loopback
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/deployment tests/distributed
@@ -65,7 +65,10 @@ empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' ow
 FUZZ ?= 300000
 KILLS ?= 200
 
-nightly: $(VENV)/.ready test hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
+nightly: $(VENV)/.ready test longer hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
+
+longer: $(VENV)/.ready  ## the long forms of tests whose short forms are in `make unit`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m nightly
 
 hostile: $(VENV)/.ready  ## FUZZ (300,000) hostile inputs against every parser and the aggregator
 	PRIVAGG_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 40000 \

@@ -26,6 +26,7 @@ from tests.privacy.test_compression import compressed
 from tests.simulator import NAMES, Simulation
 from tests.test_federation import config, ready
 
+pytestmark = pytest.mark.usefixtures("no_page")
 NOISE = {"noise_multiplier": "0.7", "budget_epsilon": "Infinity", "epsilon": "100"}
 CLIENT: dict[str, Any] = {
     "privacy": {"mode": "client", "colluders": 0, **NOISE},
@@ -90,7 +91,11 @@ def test_every_encoding_learns(
     assert np.isfinite(result.parameters).all()
 
 
-@pytest.mark.parametrize(("sections", "terms"), [ENCODINGS[i] for i in (4, 5, 7)], ids=name_of)
+@pytest.mark.parametrize(
+    ("sections", "terms"),
+    [ENCODINGS[4], *(pytest.param(*ENCODINGS[i], marks=pytest.mark.nightly) for i in (5, 7))],
+    ids=name_of,
+)
 def test_all_schemes_give_the_same_model_bytes(
     tables: dict[str, Path], tmp_path: Path, sections: dict[str, Any], terms: dict[str, Any]
 ) -> None:

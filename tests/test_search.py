@@ -20,6 +20,7 @@ from privagg.running import Candidate, SearchResult
 from tests.approvals import approved
 from tests.test_federation import config, federation
 
+pytestmark = pytest.mark.usefixtures("no_page")
 GRID = {"training.optimizer.learning_rate": [0.5, 3.0], "training.sampling_rate": ["0.2", "0.4"]}
 
 

@@ -1,0 +1,15 @@
+"""What tests everywhere may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def no_page() -> Iterator[None]:
+    """Runs draw no page, as where matplotlib is not installed: that takes as long as training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("privagg.report.write.can_draw", lambda: False)
+        yield
