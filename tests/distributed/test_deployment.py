@@ -52,7 +52,7 @@ from tests.distributed.heart import SEED, SITES, make_deployment, write_federati
 from tests.distributed.story import story
 
 START_SECONDS = 300.0
-PATIENCE = Patience(answer_seconds=60.0, absent_seconds=120.0)
+PATIENCE = Patience(answer_seconds=30.0, absent_seconds=120.0)
 HASTE_SECONDS = (15.0, 40.0, 120.0)
 """How long to wait for a node that stays away; the next where that was too short for the others."""
 APPS = Apps(server="tests.distributed.serverapp:server_app")
