@@ -21,6 +21,8 @@ from tests.approvals import approved
 from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import SITES, write_federation
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def test_it_is_what_every_ledger_says_after_each_round(tmp_path: Path) -> None:
     federation = Federation.from_toml(write_federation(tmp_path, rounds=3, scheme="plaintext"))

@@ -27,6 +27,8 @@ from tests.distributed.heart import SEED, SITES, write_federation
 from tests.distributed.story import story
 from tests.faults import Fragile, Killed
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def ledger_of(world: World, name: str) -> Ledger:
     folder = world.trial.parties[name].party

@@ -20,6 +20,8 @@ from tests.distributed.conftest import RUN, World
 from tests.distributed.heart import make_deployment, write_federation
 from tests.faults import Killed
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 @pytest.fixture
 def retrying(tmp_path: Path) -> World:
