@@ -130,27 +130,33 @@ class PldAccountant:
         """
         check_delta(delta)
         check_relation(event)
-        method = f"privacy loss distribution, interval {self._interval:g} (dp-accounting)"
-        if not event.is_private:
-            return EpsilonBound(INFINITE, None, method, certified=False)
-        if not event.terms:
-            return without_mechanism(event, delta, method)
-        import dp_accounting
-        from dp_accounting import pld
+        return _pld_bound(event, delta, self._interval)
 
-        accountant = pld.PLDAccountant(value_discretization_interval=self._interval)
-        for term in event.terms:
-            accountant.compose(_peer_event(term.mechanism, dp_accounting), term.count)
 
-        def epsilon_at(allowed: Decimal) -> Decimal:
-            value = float_down(allowed)
-            if value <= 0:
-                return INFINITE
-            epsilon = float(accountant.get_epsilon(value))
-            return Decimal(math.nextafter(epsilon * (1 + _FLOAT_SLACK), math.inf))
+@lru_cache(maxsize=4096)
+def _pld_bound(event: DpEvent, delta: Decimal, interval: float) -> EpsilonBound:
+    """The bound itself; sites of one plan, and the reports of one run, ask for the same ones."""
+    method = f"privacy loss distribution, interval {interval:g} (dp-accounting)"
+    if not event.is_private:
+        return EpsilonBound(INFINITE, None, method, certified=False)
+    if not event.terms:
+        return without_mechanism(event, delta, method)
+    import dp_accounting
+    from dp_accounting import pld
 
-        upper = fold_distance(epsilon_at, delta, event.distance)
-        return EpsilonBound(round_up(upper), None, method, certified=False)
+    accountant = pld.PLDAccountant(value_discretization_interval=interval)
+    for term in event.terms:
+        accountant.compose(_peer_event(term.mechanism, dp_accounting), term.count)
+
+    def epsilon_at(allowed: Decimal) -> Decimal:
+        value = float_down(allowed)
+        if value <= 0:
+            return INFINITE
+        epsilon = float(accountant.get_epsilon(value))
+        return Decimal(math.nextafter(epsilon * (1 + _FLOAT_SLACK), math.inf))
+
+    upper = fold_distance(epsilon_at, delta, event.distance)
+    return EpsilonBound(round_up(upper), None, method, certified=False)
 
 
 def _peer_event(mechanism: Mechanism, dp_accounting: object) -> object:
