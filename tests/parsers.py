@@ -40,6 +40,7 @@ from privagg.privacy.plan import load_plan
 from privagg.report.model import Report
 from privagg.runtime.flower.guard import check_app
 from privagg.secure.contributors import contributor_bitmap
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Parameters, Requirement
 from privagg.secure.wire import EncryptedTensor
@@ -111,7 +112,7 @@ def _secure() -> dict[str, Parser]:
         options = {"modulus_bits": 2048} if name == "paillier" else {}
         bits = 112 if name == "paillier" else 128
         wanted = Requirement(8, 100, 400, 4, security_bits=bits)
-        key = chosen.generate_key(chosen.choose_parameters(wanted, **options))
+        key = key_generator(chosen.name).generate_key(chosen.choose_parameters(wanted, **options))
         parameters, public = key.encryption_key.parameters, key.encryption_key.to_bytes()
         payload = key.encryption_key.encrypt(np.arange(8))
         share = key.open_share(payload, 1)

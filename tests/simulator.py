@@ -29,9 +29,9 @@ from privagg.round import Job, RoundOutcome, run_round
 from privagg.running.keying import key_of_run
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.keystatement import KeyTerms, RunKey
-from privagg.secure.opening import DecryptionKey
+from privagg.secure.opening import DecryptionKey, KeyGenerator, key_generator
 from privagg.secure.registry import scheme
-from privagg.secure.scheme import Parameters, Scheme
+from privagg.secure.scheme import Buffer, Parameters
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Reply
 from tests.approvals import FOR_EVER, approve_plan
@@ -62,19 +62,19 @@ class KnownLearner:
         return self.values.copy()
 
 
-class Watched:
-    """A scheme whose keys a story can see."""
+class Watched(KeyGenerator):
+    """A scheme's key generator whose keys a story can see."""
 
-    def __init__(self, scheme: Scheme) -> None:
-        self._scheme = scheme
+    def __init__(self, generator: KeyGenerator) -> None:
+        self._generator = generator
         self.made: list[DecryptionKey] = []
 
     def generate_key(self, parameters: Parameters) -> DecryptionKey:
-        self.made.append(self._scheme.generate_key(parameters))
+        self.made.append(self._generator.generate_key(parameters))
         return self.made[-1]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._scheme, name)
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> DecryptionKey:
+        return self._generator.load_decryption_key(parameters, data)
 
 
 @dataclass
@@ -126,8 +126,8 @@ class Simulation:
             **plan,
         }
         self.plan = kind.model_validate(facts)
-        self.watched = Watched(scheme(scheme_name))
-        self.scheme: Scheme = self.watched  # type: ignore[assignment]
+        self.scheme = scheme(scheme_name)
+        self.watched = Watched(key_generator(scheme_name))
         requirement = requirement_of(self.plan, security_bits=128)
         self.parameters = self.scheme.choose_parameters(requirement)
         self.day = "2026-11-27"
@@ -229,7 +229,7 @@ class Simulation:
         )
         return KeyHolder(
             identity=self.identities["key-holder"],
-            scheme=self.scheme,
+            key_generator=self.watched,
             parameters=self.parameters,
             until=lambda: self.until,
             today=lambda: self.day,

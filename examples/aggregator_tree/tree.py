@@ -11,6 +11,7 @@ import numpy as np
 from privagg.digest import tree_digest
 from privagg.identity import Identity, Roster
 from privagg.messages import Message, Upload
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import EncryptionKey, Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
@@ -57,7 +58,7 @@ def main() -> np.ndarray:
     """Add everybody's vector through the tree; return the opened sum, int64 (LENGTH,)."""
     chosen = scheme("bfv")
     parameters = chosen.choose_parameters(Requirement(LENGTH, 1000, 1000 * len(SITES), len(SITES)))
-    key = chosen.generate_key(parameters)
+    key = key_generator(chosen.name).generate_key(parameters)
     identities = {name: Identity.generate(name) for name in (*SITES, *REGIONS, "root")}
     roster = Roster.of(*identities.values())
     terms = RoundTerms(

@@ -10,7 +10,8 @@ from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 from privagg.running.names import COORDINATOR
 from privagg.secure.keyholder import KeyHolder, OpeningRule
-from privagg.secure.scheme import Parameters, Scheme
+from privagg.secure.opening import key_generator
+from privagg.secure.scheme import Parameters
 
 
 def make_key_holder(
@@ -18,7 +19,6 @@ def make_key_holder(
     *,
     identity: Identity,
     roster: Roster,
-    scheme: Scheme,
     parameters: Parameters,
     until: Callable[[], str],
     store: Path,
@@ -29,7 +29,7 @@ def make_key_holder(
         plan: the agreed plan; what may be opened follows from it.
         identity: the key holder's own.
         roster: identity keys that it pins.
-        scheme, parameters: of the plan, before any key exists.
+        parameters: of the plan's scheme, before any key exists.
         until: as for `KeyHolder`: how long its owner lets it open.
         store: its SQLite file of keys and of what was opened; the checkpoints of the sites'
             ledgers that it keeps lie beside it.
@@ -45,7 +45,7 @@ def make_key_holder(
     )
     return KeyHolder(
         identity=identity,
-        scheme=scheme,
+        key_generator=key_generator(parameters.scheme),
         parameters=parameters,
         until=until,
         rule=rule,

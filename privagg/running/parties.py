@@ -59,7 +59,6 @@ def make_opener(
         federation.plan,
         identity=identity,
         roster=roster,
-        scheme=federation.scheme,
         parameters=federation.parameters,
         until=until,
         store=store,

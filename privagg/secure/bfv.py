@@ -23,17 +23,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from privagg.errors import CiphertextError, ParameterError
 from privagg.kernels.layout import ResidueLayout
+from privagg.kernels.residues import Words
 from privagg.kernels.wide import FieldLayout, Lift, place_digit, scale_residues
 from privagg.secure import facts as fact
 from privagg.secure.lattice import (
     LatticeDecryptionKey,
     LatticeEncryptionKey,
+    LatticeKeyGenerator,
     LatticeParameters,
     LatticeScheme,
     check_smudging,
@@ -47,10 +49,7 @@ from privagg.secure.rns import (
     security_level,
     tail_factor,
 )
-from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement
-
-if TYPE_CHECKING:
-    from privagg.secure.seal import SealContext, Words
+from privagg.secure.scheme import Buffer, IntVector, Requirement
 
 GUARD_BITS = 2  # honest sums decrypt to zeros here; a sum under another key seldom does
 _DIGIT_BITS = 59  # SEAL's plain modulus has at most 60 bits, so 2^59 is its largest power of two
@@ -103,6 +102,11 @@ class BfvParameters(LatticeParameters):
     def field_layout(self) -> FieldLayout:
         """How values share a coefficient."""
         return field_layout(self.requirement, self.fields)
+
+    @property
+    def plain_modulus(self) -> int:
+        """A power of two: what one decryption reads of a coefficient."""
+        return 1 << _digit_bits(self.field_layout)
 
     @property
     def ciphertexts(self) -> int:
@@ -253,7 +257,6 @@ class BfvScheme(LatticeScheme):
     name = "bfv"
     parameters_type = BfvParameters
     encryption_key_type = BfvEncryptionKey
-    decryption_key_type = BfvDecryptionKey
 
     def choose_parameters(self, requirement: Requirement, **options: Any) -> BfvParameters:
         """The smallest ring whose payload is within 5 % of the smallest one there is."""
@@ -275,12 +278,13 @@ class BfvScheme(LatticeScheme):
         common = self.read_common(facts, {"fields"})
         return BfvParameters(**common, fields=facts["fields"])
 
-    def seal_context(self, parameters: Parameters) -> SealContext:
-        """SEAL set up for the parameters."""
-        from privagg.secure.seal import seal_context
 
-        own = self.own(parameters)
-        return seal_context("bfv", own.chain, 1 << _digit_bits(own.field_layout))
+class BfvKeyGenerator(LatticeKeyGenerator):
+    """Makes and reads BFV secret keys."""
+
+    name = "bfv"
+    scheme = BfvScheme()
+    decryption_key_type = BfvDecryptionKey
 
 
 def field_layout(requirement: Requirement, fields: int) -> FieldLayout:

@@ -17,28 +17,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from privagg.encoding.packing import Packing
 from privagg.errors import CapacityError, CiphertextError, ParameterError
 from privagg.kernels.layout import ResidueLayout
+from privagg.kernels.residues import Words
 from privagg.secure import facts as fact
 from privagg.secure.ckks_bounds import ErrorBound, error_bound, modulus_bits, scale_bits_for
 from privagg.secure.lattice import (
     LatticeDecryptionKey,
     LatticeEncryptionKey,
+    LatticeKeyGenerator,
     LatticeParameters,
     LatticeScheme,
     check_smudging,
     ring_degrees,
 )
 from privagg.secure.rns import RnsChain, find_chain, security_level
-from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement
-
-if TYPE_CHECKING:
-    from privagg.secure.seal import SealContext, Words
+from privagg.secure.scheme import Buffer, IntVector, Requirement
 
 _OPTIONS: Mapping[str, Any] = {"ring_degree": None, "smudging_bits": 0, "packed": True}
 _PACKING = {"per_word", "limbs", "limb_bits"}
@@ -201,7 +200,6 @@ class CkksScheme(LatticeScheme):
     name = "ckks"
     parameters_type = CkksParameters
     encryption_key_type = CkksEncryptionKey
-    decryption_key_type = CkksDecryptionKey
 
     def choose_parameters(self, requirement: Requirement, **options: Any) -> CkksParameters:
         """The parameters with the smallest payload whose exactness is proved."""
@@ -228,11 +226,13 @@ class CkksScheme(LatticeScheme):
         rule = _read_packing(common["requirement"], facts["packing"])
         return CkksParameters(**common, packing_rule=rule, scale_bits=facts["scale_bits"])
 
-    def seal_context(self, parameters: Parameters) -> SealContext:
-        """SEAL set up for the parameters."""
-        from privagg.secure.seal import seal_context
 
-        return seal_context("ckks", self.own(parameters).chain)
+class CkksKeyGenerator(LatticeKeyGenerator):
+    """Makes and reads CKKS secret keys."""
+
+    name = "ckks"
+    scheme = CkksScheme()
+    decryption_key_type = CkksDecryptionKey
 
 
 def _promise(requirement: Requirement) -> tuple[int, int, int, int]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from privagg.errors import CapacityError, CiphertextError, ParameterError
-from privagg.secure.scheme import Buffer, IntVector, Requirement
+from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement
+
+Own = TypeVar("Own", bound=Parameters)
 
 MAX_LENGTH = 1 << 32
 MAX_BOUND = (1 << 62) - 1  # a sum within it fits int64 with a bit to spare
@@ -75,6 +77,17 @@ def check_contribution(values: IntVector, requirement: Requirement) -> IntVector
     return np.ascontiguousarray(values)
 
 
+def own(parameters: Parameters, kind: type[Own]) -> Own:
+    """The parameters, if they are of a scheme's own kind.
+
+    Raises:
+        ParameterError: they are another scheme's.
+    """
+    if not isinstance(parameters, kind):
+        raise ParameterError(f"parameters are of scheme {parameters.scheme!r}, not {kind.scheme!r}")
+    return parameters
+
+
 def share_from(values: IntVector, requirement: Requirement, count: int) -> bytes:
     """An opened sum as a share: little-endian int64, every coordinate within the proven range.
 
@@ -83,6 +96,17 @@ def share_from(values: IntVector, requirement: Requirement, count: int) -> bytes
     """
     _check_opened(values, requirement, count)
     return values.astype("<i8", copy=False).tobytes()
+
+
+def sum_of_one(shares: Sequence[bytes], requirement: Requirement, count: int) -> IntVector:
+    """The opened sum where one party holds the key: the one share is the sum.
+
+    Raises:
+        CiphertextError: no or several shares, or as `sum_from`.
+    """
+    if len(shares) != 1:
+        raise CiphertextError(f"expected one opening share, got {len(shares)}")
+    return sum_from(shares[0], requirement, count)
 
 
 def sum_from(share: Buffer, requirement: Requirement, count: int) -> IntVector:

@@ -57,8 +57,8 @@ from privagg.secure.contributors import contributors_of
 from privagg.secure.keyparts import require_key_parts, split_key_parts
 from privagg.secure.keystatement import FIRST
 from privagg.secure.keystore import KeyStore
-from privagg.secure.opening import DecryptionKey
-from privagg.secure.scheme import Fold, Parameters, Scheme
+from privagg.secure.opening import DecryptionKey, KeyGenerator
+from privagg.secure.scheme import Fold, Parameters
 from privagg.secure.wire import EncryptedTensor
 
 _SCHEMA = f"""{keystore.SCHEMA}
@@ -125,7 +125,7 @@ class KeyHolder:
 
     Args:
         identity: signs the answers.
-        scheme: makes and reads keys.
+        key_generator: makes and reads the scheme's secret keys.
         parameters: the scheme's, chosen for the plan before any key exists.
         until: last day, UTC (`YYYY-MM-DD`), on which this party's owner lets it open for the plan;
             raises `ApprovalError` where the owner does not. No key outlives the day that it gave
@@ -142,7 +142,7 @@ class KeyHolder:
         self,
         *,
         identity: Identity,
-        scheme: Scheme,
+        key_generator: KeyGenerator,
         parameters: Parameters,
         until: Callable[[], str],
         rule: OpeningRule,
@@ -153,7 +153,7 @@ class KeyHolder:
         today: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%d"),
     ) -> None:
         self.identity = identity
-        self._scheme = scheme
+        self._key_generator = key_generator
         self._parameters = parameters
         self._until = until
         self._today = today
@@ -264,7 +264,7 @@ class KeyHolder:
         return stored
 
     def _make_key(self, header: KeyRequest, federation: str, until: str) -> None:
-        secret = self._scheme.generate_key(self._parameters)
+        secret = self._key_generator.generate_key(self._parameters)
         public = secret.encryption_key
         statement = KeyStatement(
             run=header.run,
@@ -294,7 +294,7 @@ class KeyHolder:
         """
         data, loaded = self._keys.secret(run), self._loaded
         if loaded is None or loaded[0] != run:
-            loaded = run, self._scheme.load_decryption_key(self._parameters, data)
+            loaded = run, self._key_generator.load_decryption_key(self._parameters, data)
             self._loaded = loaded
         return loaded[1]
 

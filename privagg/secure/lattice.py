@@ -21,11 +21,11 @@ import numpy as np
 
 from privagg.errors import CiphertextError, KeyMismatchError, ParameterError
 from privagg.kernels.layout import ResidueLayout
-from privagg.kernels.residues import ResidueSum, pack_residues, unpack_residues
+from privagg.kernels.residues import ResidueSum, Words, pack_residues, unpack_residues
 from privagg.kernels.running_sum import Fault
 from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold, describe
-from privagg.secure.opening import DecryptionKey
+from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.rns import RING_DEGREES, RnsChain, security_level
 from privagg.secure.scheme import (
     Buffer,
@@ -38,7 +38,7 @@ from privagg.secure.scheme import (
 from privagg.secure.workers import encryption_processes, over_processes
 
 if TYPE_CHECKING:
-    from privagg.secure.seal import SealContext, SealDecryptor, SealEncryptor, Words
+    from privagg.secure.seal import SealContext, SealDecryptor, SealEncryptor
 
 _COMMON = {"scheme", "requirement", "chain", "smudging_bits", "packed"}
 _MAX_SMUDGING_BITS = 256
@@ -62,6 +62,11 @@ class LatticeParameters(Parameters):
     @abstractmethod
     def ciphertexts(self) -> int:
         """Ciphertexts in a payload, each with the same number of rows."""
+
+    @property
+    def plain_modulus(self) -> int:
+        """SEAL's modulus of plaintexts; 0 under CKKS, which has none."""
+        return 0
 
     @property
     def security_bits(self) -> int:  # type: ignore[override]
@@ -164,15 +169,13 @@ class LatticeEncryptionKey(EncryptionKey):
     """A public key: residues modulo the key primes, in the payload's packing.
 
     Args:
-        scheme: the scheme it belongs to.
-        parameters: its parameters.
+        parameters: the scheme's parameters.
         public: uint64 (2, key primes, N), range-checked.
     """
 
     parameters: LatticeParameters
 
-    def __init__(self, scheme: LatticeScheme, parameters: LatticeParameters, public: Words) -> None:
-        self.scheme = scheme
+    def __init__(self, parameters: LatticeParameters, public: Words) -> None:
         self.parameters = parameters
         self._public = public
 
@@ -203,7 +206,7 @@ class LatticeEncryptionKey(EncryptionKey):
 
         pieces = over_processes(
             self,
-            self.scheme.name,
+            self.parameters.scheme,
             parts,
             processes,
             lambda first, last: part(first, last).data.cast("B"),
@@ -256,7 +259,7 @@ class LatticeEncryptionKey(EncryptionKey):
 
     @cached_property
     def _encryptor(self) -> SealEncryptor:
-        return self.scheme.seal_context(self.parameters).encryptor(self._public)
+        return _seal(self.parameters).encryptor(self._public)
 
 
 class LatticeDecryptionKey(DecryptionKey):
@@ -280,58 +283,24 @@ class LatticeDecryptionKey(DecryptionKey):
 
     @cached_property
     def _decryptor(self) -> SealDecryptor:
-        key = self.encryption_key
-        return key.scheme.seal_context(key.parameters).decryptor(self._secret)
+        return _seal(self.encryption_key.parameters).decryptor(self._secret)
 
 
 class LatticeScheme(Scheme):
-    """Keys and facts of a scheme over an RNS ring."""
+    """Public keys and facts of a scheme over an RNS ring."""
 
     parameters_type: ClassVar[type[LatticeParameters]]
     encryption_key_type: ClassVar[type[LatticeEncryptionKey]]
-    decryption_key_type: ClassVar[type[LatticeDecryptionKey]]
-
-    @abstractmethod
-    def seal_context(self, parameters: Parameters) -> SealContext:
-        """SEAL set up for the parameters."""
-
-    def own(self, parameters: Parameters) -> Any:
-        """The parameters, if they are this scheme's.
-
-        Raises:
-            ParameterError: they are another scheme's.
-        """
-        if not isinstance(parameters, self.parameters_type):
-            raise ParameterError(
-                f"parameters are of scheme {parameters.scheme!r}, not {self.name!r}"
-            )
-        return parameters
-
-    def generate_key(self, parameters: Parameters) -> LatticeDecryptionKey:
-        """A fresh key pair, drawn by SEAL from the operating system's CSPRNG."""
-        public, secret = self.seal_context(parameters).generate_keys()
-        return self.decryption_key_type(
-            self.encryption_key_type(self, self.own(parameters), public), secret
-        )
 
     def load_encryption_key(self, parameters: Parameters, data: Buffer) -> LatticeEncryptionKey:
         """Read a public key (untrusted input)."""
-        layout = public_layout(self.own(parameters).chain)
-        return self.encryption_key_type(self, self.own(parameters), _key_words(layout, data))
-
-    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> LatticeDecryptionKey:
-        """Read a secret key from its owner's own storage."""
-        chain = self.own(parameters).chain
-        split = public_layout(chain).payload_bytes
-        view = memoryview(data)
-        public = self.load_encryption_key(parameters, view[:split])
-        return self.decryption_key_type(public, _key_words(secret_layout(chain), view[split:]))
+        own = fact.own(parameters, self.parameters_type)
+        return self.encryption_key_type(own, _key_words(public_layout(own.chain), data))
 
     def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:
         """One party holds the key, so the one share is the sum."""
-        if len(shares) != 1:
-            raise CiphertextError(f"expected one opening share, got {len(shares)}")
-        return fact.sum_from(shares[0], self.own(parameters).requirement, count)
+        requirement = fact.own(parameters, self.parameters_type).requirement
+        return fact.sum_of_one(shares, requirement, count)
 
     def read_common(self, facts: Mapping[str, Any], more: set[str]) -> dict[str, Any]:
         """Read the facts every lattice scheme writes (untrusted input).
@@ -352,6 +321,31 @@ class LatticeScheme(Scheme):
             "smudging_bits": facts["smudging_bits"],
             "packed": facts["packed"],
         }
+
+
+class LatticeKeyGenerator(KeyGenerator):
+    """Secret keys of a scheme over an RNS ring.
+
+    Attributes:
+        scheme: the public half.
+    """
+
+    scheme: ClassVar[LatticeScheme]
+    decryption_key_type: ClassVar[type[LatticeDecryptionKey]]
+
+    def generate_key(self, parameters: Parameters) -> LatticeDecryptionKey:
+        """A fresh key pair, drawn by SEAL from the operating system's CSPRNG."""
+        own = fact.own(parameters, self.scheme.parameters_type)
+        public, secret = _seal(own).generate_keys()
+        return self.decryption_key_type(self.scheme.encryption_key_type(own, public), secret)
+
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> LatticeDecryptionKey:
+        """Read a secret key from its owner's own storage."""
+        chain = fact.own(parameters, self.scheme.parameters_type).chain
+        split = public_layout(chain).payload_bytes
+        view = memoryview(data)
+        public = self.scheme.load_encryption_key(parameters, view[:split])
+        return self.decryption_key_type(public, _key_words(secret_layout(chain), view[split:]))
 
 
 def public_layout(chain: RnsChain) -> ResidueLayout:
@@ -381,6 +375,13 @@ def check_smudging(bits: Any) -> int:
             f"smudging_bits must be a whole number in [0, {_MAX_SMUDGING_BITS}], not {bits!r}"
         )
     return bits
+
+
+def _seal(parameters: LatticeParameters) -> SealContext:
+    """SEAL set up for the parameters; imported where a key is used, as adding needs none of it."""
+    from privagg.secure.seal import seal_context
+
+    return seal_context(parameters.scheme, parameters.chain, parameters.plain_modulus)
 
 
 def _key_words(layout: ResidueLayout, data: Buffer) -> Words:

@@ -1,13 +1,20 @@
-"""The contract of a secure aggregation scheme, secret side: what only a key holder may touch.
+"""The contract of a secure aggregation scheme, secret half: what only a key holder may touch.
 
-An import rule keeps this module out of `privagg.server` and `privagg.kernels`.
+`KeyGenerator` makes and reads the keys that open sums; `DecryptionKey` is such a key. The public
+half, `privagg.secure.scheme`, does not lead here, and import rules keep this module out of
+aggregator, kernels, round and coordinator: what they hold has no way to a secret.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
+from typing import ClassVar
 
-from privagg.secure.scheme import Buffer, EncryptionKey
+from privagg.secure.registry import registered
+from privagg.secure.scheme import Buffer, EncryptionKey, Parameters
+
+GROUP = "privagg.key_generators"
 
 
 class DecryptionKey(ABC):
@@ -40,3 +47,48 @@ class DecryptionKey(ABC):
         Raises:
             CiphertextError: malformed, out of range, or a value outside the proven range.
         """
+
+
+class KeyGenerator(ABC):
+    """The secret half of a scheme. Stateless; found by name through `key_generator`.
+
+    Attributes:
+        name: that of the scheme.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def generate_key(self, parameters: Parameters) -> DecryptionKey:
+        """A fresh key from the operating system's CSPRNG; its public half is `.encryption_key`.
+
+        Args:
+            parameters: the scheme's; a scheme whose modulus is its key completes them in
+                `.encryption_key.parameters`.
+
+        Raises:
+            ParameterError: parameters of another scheme.
+            MissingDependencyError: what makes the scheme's keys is not installed.
+        """
+
+    @abstractmethod
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> DecryptionKey:
+        """Read a decryption key from its owner's own storage.
+
+        Args:
+            parameters: the scheme's.
+            data: what `DecryptionKey.to_bytes` wrote.
+
+        Raises:
+            KeyMismatchError, CiphertextError: the bytes are not a key for these parameters.
+        """
+
+
+@cache
+def key_generator(name: str) -> KeyGenerator:
+    """What makes and reads the keys of the scheme called `name`; for key holders alone.
+
+    Raises:
+        SchemeError, MissingDependencyError: as `registry.scheme`.
+    """
+    return registered(GROUP, name, KeyGenerator)  # type: ignore[type-abstract]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from privagg.errors import CiphertextError, MissingDependencyError, ParameterError
+from privagg.errors import MissingDependencyError, ParameterError
 from privagg.secure import facts as fact
 from privagg.secure.paillier_parameters import (
     SECURITY_BITS,
@@ -61,26 +61,16 @@ class PaillierScheme(Scheme):
         """Rebuild parameters from their facts (untrusted input)."""
         return parameters_from_dict(facts)
 
-    def generate_key(self, parameters: Parameters) -> PaillierDecryptionKey:
-        """A fresh key; `.encryption_key.parameters` are the parameters with its modulus in them."""
-        key: PaillierDecryptionKey = _keys().generate(_own(parameters))
-        return key
-
     def load_encryption_key(self, parameters: Parameters, data: Buffer) -> PaillierEncryptionKey:
         """Read an encryption key (untrusted input)."""
-        key: PaillierEncryptionKey = _keys().read_public(_own(parameters), data)
-        return key
-
-    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> PaillierDecryptionKey:
-        """Read a decryption key from its owner's own storage."""
-        key: PaillierDecryptionKey = _keys().read_secret(_own(parameters), data)
+        own = fact.own(parameters, PaillierParameters)
+        key: PaillierEncryptionKey = _keys().read_public(own, data)
         return key
 
     def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:
         """The one share is the opened sum, as little-endian int64."""
-        if len(shares) != 1:
-            raise CiphertextError(f"expected one opening share, got {len(shares)}")
-        return fact.sum_from(shares[0], _own(parameters).requirement, count)
+        requirement = fact.own(parameters, PaillierParameters).requirement
+        return fact.sum_of_one(shares, requirement, count)
 
 
 def to_phe_public(key: PaillierEncryptionKey) -> Any:
@@ -131,9 +121,3 @@ def _phe() -> Any:
             "install it with: pip install 'privagg[paillier]'"
         ) from error
     return phe
-
-
-def _own(parameters: Parameters) -> PaillierParameters:
-    if not isinstance(parameters, PaillierParameters):
-        raise ParameterError(f"parameters are of scheme {parameters.scheme!r}, not 'paillier'")
-    return parameters

@@ -31,10 +31,10 @@ import numpy as np
 from privagg.errors import CiphertextError, KeyMismatchError
 from privagg.kernels.fixed_base import FixedBase, best_window_bits
 from privagg.secure import facts as fact
-from privagg.secure.opening import DecryptionKey
+from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.paillier_parameters import PaillierParameters
 from privagg.secure.paillier_primes import prime_pair, random_below
-from privagg.secure.scheme import Buffer, EncryptionKey, IntVector
+from privagg.secure.scheme import Buffer, EncryptionKey, IntVector, Parameters
 from privagg.threads import available_cpus, run_split
 
 _PUBLIC_MAGIC = b"PPK1"
@@ -208,17 +208,35 @@ class PaillierDecryptionKey(DecryptionKey):
         return [(power - 1) // prime * scale % prime for power in powers]
 
 
-def generate(parameters: PaillierParameters) -> PaillierDecryptionKey:
-    """A fresh key from the operating system's CSPRNG, with a base for short exponents."""
-    p, q = prime_pair(parameters.modulus_bits)
-    n = p * q
-    while True:
-        root = random_below(n)
-        base = -root * root % n
-        if _usable_base(base, n):
-            break
-    fresh = PaillierParameters(parameters.requirement, parameters.modulus_bits)
-    return PaillierDecryptionKey(PaillierEncryptionKey(fresh, n, base), p, q)
+class PaillierKeyGenerator(KeyGenerator):
+    """Makes and reads Paillier's secret keys."""
+
+    name = "paillier"
+
+    def generate_key(self, parameters: Parameters) -> PaillierDecryptionKey:
+        """A fresh key with a base for short exponents.
+
+        Its `.encryption_key.parameters` are the parameters with its modulus in them.
+        """
+        own = fact.own(parameters, PaillierParameters)
+        p, q = prime_pair(own.modulus_bits)
+        n = p * q
+        while True:
+            root = random_below(n)
+            base = -root * root % n
+            if _usable_base(base, n):
+                break
+        fresh = PaillierParameters(own.requirement, own.modulus_bits)
+        return PaillierDecryptionKey(PaillierEncryptionKey(fresh, n, base), p, q)
+
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> PaillierDecryptionKey:
+        """Read a decryption key from its owner's own storage."""
+        own = fact.own(parameters, PaillierParameters)
+        size = own.modulus_bits // 8
+        raw = bytes(data)
+        split = len(_SECRET_MAGIC) + 2 * size
+        p, q = _read(raw[:split], _SECRET_MAGIC, size, 2)
+        return PaillierDecryptionKey(read_public(own, raw[split:]), p, q)
 
 
 def read_public(parameters: PaillierParameters, data: Buffer) -> PaillierEncryptionKey:
@@ -231,15 +249,6 @@ def read_public(parameters: PaillierParameters, data: Buffer) -> PaillierEncrypt
     """
     modulus, base = _read(data, _PUBLIC_MAGIC, parameters.modulus_bits // 8, 2)
     return PaillierEncryptionKey(parameters, modulus, base or None)
-
-
-def read_secret(parameters: PaillierParameters, data: Buffer) -> PaillierDecryptionKey:
-    """Read a decryption key from its owner's own storage."""
-    size = parameters.modulus_bits // 8
-    raw = bytes(data)
-    split = len(_SECRET_MAGIC) + 2 * size
-    p, q = _read(raw[:split], _SECRET_MAGIC, size, 2)
-    return PaillierDecryptionKey(read_public(parameters, raw[split:]), p, q)
 
 
 def _read(data: Buffer, magic: bytes, size: int, numbers: int) -> list[int]:

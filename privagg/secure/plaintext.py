@@ -12,7 +12,7 @@ from privagg.kernels.counters import CounterSum
 from privagg.kernels.running_sum import Fault
 from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold
-from privagg.secure.opening import DecryptionKey
+from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.scheme import (
     Buffer,
     EncryptionKey,
@@ -133,26 +133,26 @@ class PlaintextScheme(Scheme):
             raise ParameterError(f"parameters are of scheme {facts['scheme']!r}, not {self.name!r}")
         return PlaintextParameters(fact.requirement_from_dict(facts["requirement"]))
 
+    def load_encryption_key(self, parameters: Parameters, data: Buffer) -> PlaintextEncryptionKey:
+        """Read a label."""
+        return PlaintextEncryptionKey(fact.own(parameters, PlaintextParameters), bytes(data))
+
+    def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:
+        """The one share is the sum."""
+        requirement = fact.own(parameters, PlaintextParameters).requirement
+        return fact.sum_of_one(shares, requirement, count)
+
+
+class PlaintextKeyGenerator(KeyGenerator):
+    """Makes and reads labels."""
+
+    name = "plaintext"
+
     def generate_key(self, parameters: Parameters) -> PlaintextDecryptionKey:
         """A fresh label."""
         return self.load_decryption_key(parameters, secrets.token_bytes(_KEY_BYTES))
 
-    def load_encryption_key(self, parameters: Parameters, data: Buffer) -> PlaintextEncryptionKey:
-        """Read a label."""
-        return PlaintextEncryptionKey(_own(parameters), bytes(data))
-
     def load_decryption_key(self, parameters: Parameters, data: Buffer) -> PlaintextDecryptionKey:
         """Read a label."""
-        return PlaintextDecryptionKey(self.load_encryption_key(parameters, data))
-
-    def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:
-        """The one share is the sum."""
-        if len(shares) != 1:
-            raise CiphertextError(f"expected one opening share, got {len(shares)}")
-        return fact.sum_from(shares[0], _own(parameters).requirement, count)
-
-
-def _own(parameters: Parameters) -> PlaintextParameters:
-    if not isinstance(parameters, PlaintextParameters):
-        raise ParameterError(f"parameters are of scheme {parameters.scheme!r}, not 'plaintext'")
-    return parameters
+        public = PlaintextEncryptionKey(fact.own(parameters, PlaintextParameters), bytes(data))
+        return PlaintextDecryptionKey(public)

@@ -9,8 +9,9 @@ Three roles, three objects, and no object gives a role more than it needs:
 
 * `Parameters`: public numbers. The aggregator holds nothing else; it gets a `Fold` from them.
 * `EncryptionKey`: what a site needs to turn integers into a payload.
-* `DecryptionKey` (in `privagg.secure.opening`, which server and kernels may not import): what a
-  key holder needs to answer an opening request with a share.
+* `DecryptionKey`: what a key holder needs to answer an opening request with a share. It is in the
+  secret half of the contract, `privagg.secure.opening`, with what makes and reads such keys.
+  Nothing here leads there, and import rules keep aggregator, round and coordinator out of it.
 
 Opening is a protocol even where one party holds the key: a request, one or more shares, a
 combination; so keys held jointly by t of n institutions, or one-time mask keys, fit the same calls.
@@ -25,13 +26,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from privagg.secure.opening import DecryptionKey
 
 IntVector = NDArray[np.int64]
 Buffer = bytes | bytearray | memoryview
@@ -200,7 +198,21 @@ class EncryptionKey(ABC):
 
 
 class Scheme(ABC):
-    """A family of parameters and keys. Stateless; found by name through `registry.scheme`.
+    """The public half of a scheme. Stateless; found by name through `registry.scheme`.
+
+    A sum, from its requirement to the integers::
+
+        bfv = scheme("bfv")
+        wanted = Requirement(length=3, upload_bound=100, sum_bound=200, addends=2)
+        parameters = bfv.choose_parameters(wanted)
+        secret = key_generator("bfv").generate_key(parameters)  # the key holder; from `opening`
+        stated = secret.encryption_key.to_bytes()
+        key = bfv.load_encryption_key(parameters, stated)  # every site
+        fold = key.parameters.fold()  # the aggregator
+        fold.add(key.encrypt(np.array([1, 2, 3])))
+        fold.add(key.encrypt(np.array([10, 20, -30])))
+        share = secret.open_share(fold.payload(), fold.count)  # the key holder
+        total = bfv.combine(key.parameters, [share], fold.count)  # array([11, 22, -27])
 
     Attributes:
         name: what a configuration calls it.
@@ -225,20 +237,12 @@ class Scheme(ABC):
         """Rebuild parameters from `Parameters.to_dict`, checking every value (untrusted input)."""
 
     @abstractmethod
-    def generate_key(self, parameters: Parameters) -> DecryptionKey:
-        """A fresh key from the operating system's CSPRNG; its public half is `.encryption_key`."""
-
-    @abstractmethod
     def load_encryption_key(self, parameters: Parameters, data: Buffer) -> EncryptionKey:
         """Read an encryption key (untrusted input).
 
         Raises:
             KeyMismatchError, CiphertextError: the bytes are not a key for these parameters.
         """
-
-    @abstractmethod
-    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> DecryptionKey:
-        """Read a decryption key from its owner's own storage."""
 
     @abstractmethod
     def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:

@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import privagg
 from privagg.secure.scheme import Buffer, EncryptionKey
 from privagg.threads import available_cpus
 
@@ -101,7 +100,7 @@ class _Helper:
     """A child process that encrypts for this one."""
 
     def __init__(self) -> None:
-        root = str(Path(privagg.__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         inherited = os.environ.get("PYTHONPATH")
         path = root if not inherited else os.pathsep.join((root, inherited))
         self._lock = threading.Lock()

@@ -15,6 +15,7 @@ from privagg.kernels.residues import pack_residues
 from privagg.messages import Message, OpenRequest, Refusal, Upload, read_message
 from privagg.secure.bfv import GUARD_BITS, BfvParameters
 from privagg.secure.lattice import LatticeParameters
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor
@@ -90,7 +91,7 @@ def test_a_shifted_c1_would_open_to_the_secret_key() -> None:
     parameters = bfv.choose_parameters(Requirement(2048, 100, 200, 2), ring_degree=2048)
     assert isinstance(parameters, BfvParameters)
     assert parameters.fields == 1
-    key, fold = bfv.generate_key(parameters), parameters.fold()
+    key, fold = key_generator("bfv").generate_key(parameters), parameters.fold()
     for _ in range(2):
         fold.add(key.encryption_key.encrypt(zeros))
     altered_sum = with_c1_shifted(parameters, memoryview(fold.payload()))

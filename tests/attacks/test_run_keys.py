@@ -54,7 +54,7 @@ def said(simulation: Simulation, answer: bytes) -> str:
 
 def stated(simulation: Simulation, signer: str = "key-holder", **changes: Any) -> Message:
     """A statement of a fresh key, signed by whom the story says."""
-    key = simulation.scheme.generate_key(simulation.parameters).encryption_key
+    key = simulation.watched.generate_key(simulation.parameters).encryption_key
     facts: dict[str, Any] = {
         "run": simulation.run, "round": FIRST, "attempt": FIRST, "sender": signer,
         "plan_digest": simulation.plan.digest, "key_id": key.key_id, "until": simulation.until,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor
@@ -61,7 +62,7 @@ def privagg_jobs(
     """One scheme's upload, made and serialised; its opening; its bytes; its parameters."""
     found = scheme(name)
     parameters = found.choose_parameters(Requirement(length, UPLOAD_BOUND, SUM_BOUND, SITES))
-    key = found.generate_key(parameters)
+    key = key_generator(found.name).generate_key(parameters)
     values = np.random.default_rng(2).integers(
         -UPLOAD_BOUND, UPLOAD_BOUND, length, dtype=np.int64, endpoint=True
     )

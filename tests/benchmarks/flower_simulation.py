@@ -90,7 +90,7 @@ def open_party(folder: Path, name: str) -> Any:
     identity = Identity.load_or_create(name, folder / f"{name}.pem")
     if name == OPENER:
         return make_key_holder(
-            plan, identity=identity, roster=roster, scheme=scheme, parameters=parameters,
+            plan, identity=identity, roster=roster, parameters=parameters,
             until=lambda: FOR_EVER, store=folder / "openings.sqlite",
         ).handle  # fmt: skip
     path = folder / f"{name}.sqlite"

@@ -25,6 +25,7 @@ from privagg.digest import tree_digest
 from privagg.errors import PrivaggError
 from privagg.identity import Identity, Roster
 from privagg.messages import Message, OpenRequest, Upload
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
@@ -62,7 +63,7 @@ class Fuzzer:
         self.rng = np.random.default_rng(seed)
         chosen = find_scheme(name)
         parameters = chosen.choose_parameters(Requirement(40, 1000, 4000, 4))
-        self.key = chosen.generate_key(parameters)
+        self.key = key_generator(chosen.name).generate_key(parameters)
         self.scheme, self.parameters = chosen, self.key.encryption_key.parameters
         self.identities = {name: Identity.generate(name) for name in (*NAMES, "mallory")}
         self.roster = Roster.of(*(self.identities[name] for name in NAMES))

@@ -24,7 +24,7 @@ import numpy as np
 from phe import paillier as phe
 
 from privagg.secure.paillier import PaillierScheme, to_phe_private
-from privagg.secure.paillier_keys import PaillierDecryptionKey
+from privagg.secure.paillier_keys import PaillierDecryptionKey, PaillierKeyGenerator
 from privagg.secure.paillier_parameters import rated_security
 from privagg.secure.scheme import IntVector, Requirement
 from privagg.threads import available_cpus
@@ -99,7 +99,7 @@ def ours(key: PaillierDecryptionKey, values: IntVector) -> dict[str, tuple[Job, 
 
     small = Requirement(64 * parameters.slots.slots, UPLOAD_BOUND, SUM_BOUND, SITES, 112)
     part = PaillierScheme().choose_parameters(small, modulus_bits=parameters.modulus_bits)
-    holder = PaillierScheme().load_decryption_key(part, key.to_bytes())
+    holder = PaillierKeyGenerator().load_decryption_key(part, key.to_bytes())
     some = values[: small.length]
     upload = holder.encryption_key.encrypt(some)
 
@@ -130,7 +130,8 @@ def measure(modulus_bits: int, length: int, rounds: int) -> list[dict[str, Any]]
     scheme = PaillierScheme()
     level = rated_security(modulus_bits)
     requirement = Requirement(length, UPLOAD_BOUND, SUM_BOUND, SITES, level)
-    key = scheme.generate_key(scheme.choose_parameters(requirement, modulus_bits=modulus_bits))
+    parameters = scheme.choose_parameters(requirement, modulus_bits=modulus_bits)
+    key = PaillierKeyGenerator().generate_key(parameters)
     values = np.random.default_rng(3).integers(
         -UPLOAD_BOUND, UPLOAD_BOUND, length, dtype=np.int64, endpoint=True
     )

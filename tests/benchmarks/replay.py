@@ -41,6 +41,7 @@ from privagg.running.keying import key_of_run
 from privagg.running.parties import make_pins, make_terms
 from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.secure.opening import key_generator
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.optimizers import make_optimizer
 from tests.approvals import FOR_EVER, approve_plan
@@ -203,7 +204,7 @@ class Replay:
         plan = self.plan
         return KeyHolder(
             identity=self._identities[KEY_HOLDER],
-            scheme=self.federation.scheme,
+            key_generator=key_generator(self.plan.scheme),
             parameters=self.federation.parameters,
             until=lambda: FOR_EVER,
             rule=OpeningRule(

@@ -16,6 +16,7 @@ from privagg.kernels.residues import pack_residues
 from privagg.secure.bfv import (
     GUARD_BITS,
     BfvDecryptionKey,
+    BfvKeyGenerator,
     BfvParameters,
     BfvScheme,
     coefficient_error,
@@ -25,14 +26,14 @@ from privagg.secure.rns import find_chain
 from privagg.secure.scheme import Requirement
 from privagg.secure.seal import SealContext
 
-SCHEME = BfvScheme()
+SCHEME, KEYS = BfvScheme(), BfvKeyGenerator()
 REQUIREMENT = Requirement(3000, 32_767, 16 * 32_767, 16)
 DEGREES = [2048, 4096, 8192, 16384]
 
 
 def made(degree: int | None = None, **options: Any) -> tuple[BfvParameters, BfvDecryptionKey]:
     parameters = SCHEME.choose_parameters(REQUIREMENT, ring_degree=degree, **options)
-    key = SCHEME.generate_key(parameters)
+    key = KEYS.generate_key(parameters)
     assert isinstance(key, BfvDecryptionKey)
     return parameters, key
 
@@ -160,7 +161,7 @@ def test_no_prime_of_a_ciphertext_is_taken_for_the_special_one(
 ) -> None:
     # Without a special prime these chains would be the smaller ones, but SEAL would make one.
     parameters = SCHEME.choose_parameters(requirement, **options)
-    key = SCHEME.generate_key(parameters)
+    key = KEYS.generate_key(parameters)
     bound = requirement.upload_bound
     values = np.random.default_rng(5).integers(-bound, bound, requirement.length)
     payload = key.encryption_key.encrypt(values)
@@ -186,7 +187,7 @@ def test_primes_that_seal_would_set_apart_are_refused() -> None:
 def test_unused_coefficients_of_c0_are_not_sent() -> None:
     few = SCHEME.choose_parameters(Requirement(8, 1, 2, 2), ring_degree=2048)
     assert few.payload_bytes == (8 + 2048) * few.chain.primes[0].bit_length() // 8
-    key = SCHEME.generate_key(few)
+    key = KEYS.generate_key(few)
     values = np.array([1, -1, 0, 1, 1, -1, 0, 1])
     share = key.open_share(key.encryption_key.encrypt(values), 1)
     assert SCHEME.combine(few, [share], 1).tolist() == values.tolist()
@@ -198,7 +199,7 @@ def test_coefficients_of_many_digits_come_back() -> None:
     parameters = SCHEME.choose_parameters(requirement, ring_degree=8192)
     assert parameters.field_layout.bits > 2 * 59
     assert parameters.field_layout.shift == GUARD_BITS
-    key = SCHEME.generate_key(parameters)
+    key = KEYS.generate_key(parameters)
     values = np.random.default_rng(1).integers(-(1 << 20), 1 << 20, 57_000, endpoint=True)
     share = key.open_share(key.encryption_key.encrypt(values), 1)
     assert SCHEME.combine(parameters, [share], 1).tolist() == values.tolist()
@@ -209,7 +210,7 @@ def test_a_made_up_ciphertext_opens_to_the_secret() -> None:
     requirement = Requirement(2048, 100, 200, 2)
     parameters = SCHEME.choose_parameters(requirement, ring_degree=2048)
     assert parameters.fields == 1
-    key = SCHEME.generate_key(parameters)
+    key = KEYS.generate_key(parameters)
     zeros = np.zeros(2048, dtype=np.int64)
     words = parameters.read(key.encryption_key.encrypt(zeros)).copy()
     (prime,) = parameters.chain.primes

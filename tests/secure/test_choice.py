@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from privagg.errors import ParameterError
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 
@@ -48,7 +49,7 @@ def test_chosen_parameters_carry_the_largest_sums(
     except ParameterError:
         assume(False)
         return
-    key = made.generate_key(parameters)
+    key = key_generator(name).generate_key(parameters)
     addends = min(requirement.addends, requirement.sum_bound // requirement.upload_bound, 3)
     values = np.full(requirement.length, sign * requirement.upload_bound, dtype=np.int64)
     fold = parameters.fold()

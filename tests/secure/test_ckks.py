@@ -13,18 +13,18 @@ pytest.importorskip("tenseal.sealapi")
 
 from privagg.errors import CiphertextError, ParameterError
 from privagg.kernels.residues import pack_residues
-from privagg.secure.ckks import CkksDecryptionKey, CkksParameters, CkksScheme
+from privagg.secure.ckks import CkksDecryptionKey, CkksKeyGenerator, CkksParameters, CkksScheme
 from privagg.secure.ckks_bounds import modulus_bits
 from privagg.secure.scheme import Requirement
 
-SCHEME = CkksScheme()
+SCHEME, KEYS = CkksScheme(), CkksKeyGenerator()
 REQUIREMENT = Requirement(3000, 32_767, 16 * 32_767, 16)
 DEGREES = [2048, 4096, 8192, 16384]
 
 
 def made(degree: int | None = None, **options: Any) -> tuple[CkksParameters, CkksDecryptionKey]:
     parameters = SCHEME.choose_parameters(REQUIREMENT, ring_degree=degree, **options)
-    key = SCHEME.generate_key(parameters)
+    key = KEYS.generate_key(parameters)
     assert isinstance(key, CkksDecryptionKey)
     return parameters, key
 
@@ -131,7 +131,7 @@ def test_the_largest_contribution_encodes_whatever_its_values(requirement: Requi
     # SEAL refuses coefficients near the modulus; whether it does must not depend on private values.
     bound = requirement.upload_bound
     parameters = SCHEME.choose_parameters(requirement)
-    key = SCHEME.generate_key(parameters)
+    key = KEYS.generate_key(parameters)
     for values in (np.full(requirement.length, bound), np.full(requirement.length, -bound)):
         payload = key.encryption_key.encrypt(values)
         opened = SCHEME.combine(parameters, [key.open_share(payload, 1)], 1)

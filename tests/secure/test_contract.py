@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
+from typing import Any
+
 import numpy as np
 import pytest
 
+from privagg.secure.opening import key_generator
+from privagg.secure.registry import scheme
+from privagg.secure.scheme import Requirement, Scheme
 from tests.secure.contract import CASES, SchemeContract, setup
 
 SCHEMES = ("plaintext", "ckks", "bfv", "paillier")
@@ -30,3 +36,15 @@ def test_all_schemes_open_to_the_same_bytes(case: str) -> None:
             fold.add(made.encrypt(contribution))
         opened.add(made.open(fold.payload(), 2).tobytes())
     assert len(opened) == 1
+
+
+def test_the_example_of_a_sum_runs_as_it_is_written() -> None:
+    text = (Scheme.__doc__ or "").split("::\n")[1].split("Attributes:")[0]
+    names: dict[str, Any] = {
+        "np": np,
+        "scheme": scheme,
+        "key_generator": key_generator,
+        "Requirement": Requirement,
+    }
+    exec(textwrap.dedent(text), names)
+    assert names["total"].tolist() == [11, 22, -27]

@@ -27,12 +27,16 @@ from privagg.errors import (
 )
 from privagg.secure import paillier as adapter
 from privagg.secure.paillier import PaillierScheme
-from privagg.secure.paillier_keys import PaillierDecryptionKey, PaillierEncryptionKey
+from privagg.secure.paillier_keys import (
+    PaillierDecryptionKey,
+    PaillierEncryptionKey,
+    PaillierKeyGenerator,
+)
 from privagg.secure.paillier_parameters import PaillierParameters, rated_security
 from privagg.secure.paillier_primes import blum_prime, prime_pair
 from privagg.secure.scheme import IntVector, Requirement
 
-SCHEME = PaillierScheme()
+SCHEME, KEYS = PaillierScheme(), PaillierKeyGenerator()
 # 22-bit sums in slots of 24 bits: 85 values in a 2048-bit plaintext.
 REQUIREMENT = Requirement(100, 32_767, 64 * 32_767, 64, security_bits=112)
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "paillier_phe_2048.json").read_text())
@@ -40,7 +44,7 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "paillier_phe_2048
 
 @pytest.fixture(scope="module")
 def key() -> PaillierDecryptionKey:
-    return SCHEME.generate_key(SCHEME.choose_parameters(REQUIREMENT, modulus_bits=2048))
+    return KEYS.generate_key(SCHEME.choose_parameters(REQUIREMENT, modulus_bits=2048))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def any_key(request: pytest.FixtureRequest, key: PaillierDecryptionKey) -> Paill
     """The same key for uploads below and above the size from which compiled kernels work."""
     requirement = replace(REQUIREMENT, length=request.param)
     parameters = SCHEME.choose_parameters(requirement, modulus_bits=2048)
-    return SCHEME.load_decryption_key(parameters, key.to_bytes())
+    return KEYS.load_decryption_key(parameters, key.to_bytes())
 
 
 def number(text: str) -> int:
@@ -392,7 +396,7 @@ def test_hostile_moduli_are_refused(key: PaillierDecryptionKey) -> None:
 
 def test_the_widest_sums_fit() -> None:
     requirement = Requirement(70, 1 << 61, (1 << 62) - 1, 2, security_bits=112)
-    made = SCHEME.generate_key(SCHEME.choose_parameters(requirement, modulus_bits=2048))
+    made = KEYS.generate_key(SCHEME.choose_parameters(requirement, modulus_bits=2048))
     assert made.encryption_key.parameters.slots.slot_bits == 64
     half = (1 << 61) - 1
     values = np.resize(np.array([half, -half, 1, -1, 0], dtype=np.int64), 70)
@@ -412,11 +416,11 @@ def test_key_bytes_of_others_are_refused(
     with pytest.raises(KeyMismatchError):
         SCHEME.load_encryption_key(parameters, phe_key.encryption_key.to_bytes())
     with pytest.raises(KeyMismatchError):
-        SCHEME.load_decryption_key(parameters, phe_key.to_bytes())
+        KEYS.load_decryption_key(parameters, phe_key.to_bytes())
     public = key.encryption_key.to_bytes()
     stolen = phe_key.to_bytes()[: 4 + 2 * 256] + public
     with pytest.raises(KeyMismatchError, match="do not multiply"):
-        SCHEME.load_decryption_key(parameters, stolen)
+        KEYS.load_decryption_key(parameters, stolen)
     for bad in (b"XXXX" + public[4:], public[:-1], public + b"\0", b""):
         with pytest.raises(CiphertextError, match="not a Paillier key"):
             SCHEME.load_encryption_key(parameters, bad)
@@ -486,4 +490,4 @@ def test_missing_packages_are_named(
     monkeypatch.setitem(sys.modules, "gmpy2", None)
     monkeypatch.delitem(sys.modules, "privagg.secure.paillier_primes")
     with pytest.raises(MissingDependencyError, match=r"privagg\[paillier\]"):
-        SCHEME.generate_key(PaillierParameters(REQUIREMENT, 2048))
+        SCHEME.load_encryption_key(PaillierParameters(REQUIREMENT, 2048), b"")

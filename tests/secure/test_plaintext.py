@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from privagg.errors import CiphertextError
-from privagg.secure.plaintext import PlaintextScheme
+from privagg.secure.plaintext import PlaintextKeyGenerator, PlaintextScheme
 from privagg.secure.scheme import Requirement
 
-SCHEME = PlaintextScheme()
+SCHEME, KEYS = PlaintextScheme(), PlaintextKeyGenerator()
 PARAMETERS = SCHEME.choose_parameters(Requirement(3, 10, 30, 3))
 
 
@@ -20,7 +20,7 @@ def test_it_claims_no_protection() -> None:
 
 
 def test_the_payload_is_the_values() -> None:
-    key = SCHEME.generate_key(PARAMETERS).encryption_key
+    key = KEYS.generate_key(PARAMETERS).encryption_key
     values = np.array([-10, 0, 10])
     assert np.frombuffer(key.encrypt(values), "<i8").tolist() == values.tolist()
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("tenseal.sealapi")
 
 from privagg.secure import workers
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 
@@ -48,7 +49,7 @@ def test_payloads_from_several_processes_open_exactly(
     monkeypatch.setenv(workers.ENVIRONMENT, "2")
     found = scheme(name)
     parameters = found.choose_parameters(REQUIREMENT, ring_degree=2048)
-    key = found.generate_key(parameters)
+    key = key_generator(found.name).generate_key(parameters)
 
     def opened() -> list[int]:
         payload = key.encryption_key.encrypt(VALUES)
@@ -73,7 +74,7 @@ def test_a_machine_that_starts_no_processes_encrypts_here(monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     found = scheme("bfv")
     parameters = found.choose_parameters(REQUIREMENT, ring_degree=2048)
-    key = found.generate_key(parameters)
+    key = key_generator(found.name).generate_key(parameters)
     payload = key.encryption_key.encrypt(VALUES)
     assert found.combine(parameters, [key.open_share(payload, 1)], 1).tolist() == VALUES.tolist()
     assert workers._pool == []
@@ -83,7 +84,7 @@ def test_a_helper_that_breaks_down_costs_no_result(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(workers.ENVIRONMENT, "2")
     found = scheme("bfv")
     parameters = found.choose_parameters(REQUIREMENT, ring_degree=2048)
-    key = found.generate_key(parameters)
+    key = key_generator(found.name).generate_key(parameters)
     monkeypatch.setattr(workers._Helper, "alive", True)
     helper = workers._Helper()
     helper._process.kill()

@@ -32,6 +32,7 @@ from privagg.runtime.flower.transport import FlowerTransport, Patience
 from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.keystatement import KeyTerms
+from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.server.statements import StatementStore
@@ -180,7 +181,7 @@ class Doors:
         )
         return KeyHolder(
             identity=self.identities[OPENER],
-            scheme=self.scheme,
+            key_generator=key_generator(self.plan.scheme),
             parameters=self.parameters,
             until=lambda: self.until,
             rule=rule,
