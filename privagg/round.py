@@ -1,8 +1,8 @@
 """One round, whole: charge, train, encrypt at the sites; add; open; step.
 
-`run_round` reads like the way of the data. It holds the coordinator's side only: what happens at a
-site or a key holder happens behind the transport, in `privagg.client.site` and
-`privagg.secure.keyholder`.
+`run_round` drives the phases that the scheme declares, in order (`PHASES`). It holds the
+coordinator's side only: what happens at a site or a key holder happens behind the transport, in
+`privagg.client.site` and `privagg.secure.keyholder`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
-from privagg.errors import KeyErasedError, OpeningRefusedError, PrivaggError
+from privagg.errors import KeyErasedError, OpeningRefusedError, PrivaggError, SchemeError
 from privagg.identity import Identity, Roster
 from privagg.messages import (
     Acknowledgement,
@@ -36,7 +36,7 @@ from privagg.messages import (
 )
 from privagg.privacy.plan import ClientPlan, TrainingPlan
 from privagg.secure.keystatement import RunKey
-from privagg.secure.scheme import Parameters, Scheme
+from privagg.secure.scheme import Parameters, Phase, Scheme
 from privagg.server.aggregator import Aggregator, RoundTerms
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Reply, Transport
@@ -65,6 +65,9 @@ class Job:
         roster: pinned identity keys of sites and key holder.
         opener: the party that answers opening requests.
         watch: keeps the checkpoints of the sites' ledgers, and knows what the others keep.
+
+    Raises:
+        SchemeError: the scheme declares phases that a round does not drive.
     """
 
     run: str
@@ -78,6 +81,15 @@ class Job:
     key_gone: str = ""
     keyed: set[str] = field(default_factory=set)
     """Sites known to have the run's key, as they uploaded under it."""
+
+    def __post_init__(self) -> None:
+        if self.scheme.phases != tuple(PHASES):
+            declared = ", ".join(phase.value for phase in self.scheme.phases)
+            raise SchemeError(
+                f"scheme {self.scheme.name!r} declares the phases {declared or 'none'}; a round "
+                f"drives {', '.join(phase.value for phase in PHASES)}, each once and in this "
+                "order. Choose another scheme; no site was asked for anything"
+            )
 
     @property
     def parameters(self) -> Parameters:
@@ -228,19 +240,29 @@ def run_round(
         _hand_out_key(job, transport, result)
         _call_the_roll(job, transport, result)
         aggregator = Aggregator(terms, job.parameters, job.roster, job.watch)
-        _collect(job, transport, aggregator, parameters, result, settings or {})
-        opening: Statement | None = None
-        try:
-            request = aggregator.open_request(job.identity)
-            if journal is not None:
-                journal.asking(request.to_bytes())
-            opening = open_round(
-                job, transport, request.to_bytes(), aggregator.contributors, parameters, result
-            )
-        except PrivaggError as error:
-            result.reason = one_line(str(error))
-        close_round(job, transport, result, opening, aggregator.contributions)
+        state = _RoundState(job, transport, aggregator, parameters, result, settings or {}, journal)
+        for phase in job.scheme.phases:
+            PHASES[phase](state)
+        close_round(job, transport, result, state.opening, aggregator.contributions)
     return result
+
+
+@dataclass
+class _RoundState:
+    """What the phases of one round share.
+
+    Attributes:
+        opening: the key holder's statement of what it opened; None before that.
+    """
+
+    job: Job
+    transport: Transport
+    aggregator: Aggregator
+    parameters: FloatVector
+    result: RoundOutcome
+    settings: Mapping[str, JsonValue]
+    journal: RoundJournal | None
+    opening: Statement | None = None
 
 
 def one_line(text: str) -> str:
@@ -293,7 +315,7 @@ def open_round(
     result: RoundOutcome,
 ) -> Statement:
     """Have the sum opened and decoded; the key holder's statement of what it opened."""
-    message = _open(job, transport, request, contributors, result)
+    message = _ask_opening(job, transport, request, contributors, result)
     return take_opening(job, message, contributors, parameters, result)
 
 
@@ -312,23 +334,17 @@ def take_opening(
     return message.statement
 
 
-def _collect(
-    job: Job,
-    transport: Transport,
-    aggregator: Aggregator,
-    parameters: FloatVector,
-    result: RoundOutcome,
-    settings: Mapping[str, JsonValue],
-) -> None:
+def _upload(state: _RoundState) -> None:
     """Ask the cohort for contributions and fold them as they come."""
+    job, result, transport = state.job, state.result, state.transport
     header = RoundStart(
         **job.heading(result),
         key_id=job.key_id,
         cohort=result.cohort,
         kept_sizes=job.watch.asked(result.cohort, job.opener),
-        settings=dict(settings),
+        settings=dict(state.settings),
     )
-    payload = np.ascontiguousarray(parameters, dtype="<f8").tobytes()
+    payload = np.ascontiguousarray(state.parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
     result.bytes_down = {site: size + len(start) for site, size in result.bytes_down.items()}
     result.exchanges += 1
@@ -340,14 +356,37 @@ def _collect(
         result.bytes_up[reply.party] = len(reply.data)
         with result.timed("add"):
             try:
-                job.keyed.add(aggregator.receive(reply.data, sender=reply.party))
+                job.keyed.add(state.aggregator.receive(reply.data, sender=reply.party))
             except PrivaggError as error:
                 result.refuse(reply.party, f"{type(error).__name__}: {error}")
                 job.watch.doubt(reply.party)
                 job.keyed.discard(reply.party)
 
 
-def _open(
+def _open(state: _RoundState) -> None:
+    """Have the key holder open the sum; where it is not opened, the round has stopped."""
+    aggregator = state.aggregator
+    try:
+        request = aggregator.open_request(state.job.identity).to_bytes()
+        if state.journal is not None:
+            state.journal.asking(request)
+        state.opening = open_round(
+            state.job,
+            state.transport,
+            request,
+            aggregator.contributors,
+            state.parameters,
+            state.result,
+        )
+    except PrivaggError as error:
+        state.result.reason = one_line(str(error))
+
+
+PHASES: Mapping[Phase, Callable[[_RoundState], None]] = {Phase.UPLOAD: _upload, Phase.OPEN: _open}
+"""What a round knows how to drive, in order."""
+
+
+def _ask_opening(
     job: Job,
     transport: Transport,
     frame: bytes,

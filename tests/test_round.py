@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
 
-from privagg.errors import PrivaggError
+from privagg.errors import PrivaggError, SchemeError
 from privagg.identity import Identity
 from privagg.messages import (
     Challenge,
@@ -27,6 +28,9 @@ from privagg.messages import (
     read_message,
 )
 from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Ledger
+from privagg.round import PHASES
+from privagg.secure.plaintext import PlaintextScheme
+from privagg.secure.scheme import Phase
 from privagg.secure.wire import EncryptedTensor
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation, opened_rounds
@@ -70,6 +74,52 @@ def test_an_honest_round_opens_exactly_the_sum(tmp_path: Path, scheme_name: str)
         assert simulation.charges(name) == 1
         kinds = [entry.kind for entry in simulation.ledgers[name].entries()]
         assert kinds[-4:] == ["charge", "consumed", "upload", "realised"]
+
+
+class Toy(PlaintextScheme):
+    """A scheme that declares what a test says."""
+
+    def __init__(self, *phases: Phase) -> None:
+        self.phases = phases
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        (Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN),
+        (Phase.SETUP, Phase.UPLOAD, Phase.OPEN),
+        (Phase.OPEN, Phase.UPLOAD),
+        (Phase.UPLOAD, Phase.UPLOAD, Phase.OPEN),
+        (Phase.UPLOAD,),
+        (),
+    ],
+)
+def test_phases_that_a_round_does_not_drive_are_refused_before_any_charge(
+    simulation: Simulation, phases: tuple[Phase, ...]
+) -> None:
+    simulation.scheme = Toy(*phases)
+    declared = ", ".join(phase.value for phase in phases) or "none"
+    with pytest.raises(SchemeError, match=f"'plaintext' declares the phases {declared}; .*open"):
+        simulation.round()
+    assert [simulation.charges(name) for name in NAMES] == [0, 0, 0, 0]
+    assert not any(learner.calls for learner in simulation.learners.values())
+
+
+def test_a_round_drives_the_declared_phases_in_order(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = []
+
+    def recover(state: Any) -> None:
+        assert state.aggregator.contributors == NAMES
+        assert state.opening is None
+        driven.append(state.result.attempt)
+
+    steps = {Phase.UPLOAD: PHASES[Phase.UPLOAD], Phase.RECOVERY: recover}
+    monkeypatch.setattr("privagg.round.PHASES", {**steps, Phase.OPEN: PHASES[Phase.OPEN]})
+    simulation.scheme = Toy(Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN)
+    assert simulation.round().outcome == "opened"
+    assert driven == [1]
 
 
 def test_a_vanished_site_is_charged_and_the_round_goes_on(simulation: Simulation) -> None:

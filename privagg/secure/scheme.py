@@ -36,7 +36,11 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Phase(str, Enum):
-    """The steps a scheme takes part in; the round drives the ones a scheme declares, in order."""
+    """The steps a scheme takes part in; the round drives the ones a scheme declares, in order.
+
+    Today it drives upload and open. A scheme that declares another is refused before a site is
+    asked for anything.
+    """
 
     SETUP = "setup"
     UPLOAD = "upload"
