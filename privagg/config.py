@@ -12,13 +12,14 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from privagg.client.models import ModelSpec
 from privagg.client.training import ClientRule
 from privagg.configdata import AppData, DataSection, ImageData, Section
 from privagg.configfaults import explain
 from privagg.errors import ConfigError
+from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
@@ -44,11 +45,17 @@ class FederationSection(Section):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
+def _known_mode(mode: str) -> str:
+    if mode not in mode_names():
+        raise ValueError(f"should be one of {', '.join(mode_names())}")
+    return mode
+
+
 class PrivacySection(Section):
     """How to be private, and how much.
 
     Args:
-        mode: `record-distributed`, `record-local` or `client`.
+        mode: of the plan, such as `record-distributed`, `record-local` or `client`.
         epsilon: what the whole job may cost each data set; the noise is calibrated to it.
         delta: at which epsilon is stated.
         budget_epsilon: what a data set may spend over all jobs; defaults to `epsilon`.
@@ -60,7 +67,7 @@ class PrivacySection(Section):
         unit: `client` mode only: what a client stands for, `site` or `person`.
     """
 
-    mode: Literal["record-distributed", "record-local", "client"] = "record-distributed"
+    mode: Annotated[str, AfterValidator(_known_mode)] = "record-distributed"
     epsilon: Decimal = Field(gt=0)
     delta: Decimal = Field(gt=0, lt=1)
     budget_epsilon: Decimal | None = Field(default=None, gt=0, allow_inf_nan=True)
@@ -314,7 +321,7 @@ class Config(Section):
                     if app
                     else f"site {site.name!r} needs `data`, where its records are"
                 )
-        if app and (self.privacy.mode != "client" or self.evaluation is not None):
+        if app and (plan_class(self.privacy.mode).sees_records or self.evaluation is not None):
             raise ValueError(
                 "with a Flower app, privagg sees updates and no records: use privacy.mode = "
                 "'client' and no [evaluation]"

@@ -34,7 +34,7 @@ from privagg.messages import (
     Statement,
     read_message,
 )
-from privagg.privacy.plan import ClientPlan, TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.secure.keystatement import RunKey
 from privagg.secure.scheme import Parameters, Phase, Scheme
 from privagg.server.aggregator import Aggregator, RoundTerms
@@ -71,7 +71,7 @@ class Job:
     """
 
     run: str
-    plan: TrainingPlan
+    plan: Plan
     scheme: Scheme
     key: RunKey
     identity: Identity
@@ -102,12 +102,9 @@ class Job:
         return self.key.key_id
 
     def cohort(self) -> tuple[str, ...]:
-        """The sites asked in a round: all, or `cohort_size` drawn uniformly by the OS CSPRNG."""
+        """The sites asked in a round: `addends` of them, drawn uniformly by the OS CSPRNG."""
         names = self.plan.names
-        if not isinstance(self.plan, ClientPlan) or self.plan.addends == len(names):
-            return names
-        drawn = set(secrets.SystemRandom().sample(names, self.plan.addends))
-        return tuple(name for name in names if name in drawn)
+        return self.plan.in_order(secrets.SystemRandom().sample(names, self.plan.addends))
 
     def heading(self, result: RoundOutcome) -> dict[str, Any]:
         """How every message of the coordinator in this round begins."""

@@ -11,7 +11,7 @@ from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.ledger.payloads import OwnerKeyChanged
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.report.approvals import approvals_of
 
 SUBJECT = "its owner approved this use"
@@ -19,7 +19,7 @@ CHANGED = "its owner's key was changed"
 
 
 def attest_approval(
-    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, run: str
+    findings: Findings, ledger: ReplayedLedger, site: str, plan: Plan, run: str
 ) -> None:
     """A line for each approval that covered the run's charges: by whom, for how many, which key;
     and one for each change of the owner's key.

@@ -16,7 +16,7 @@ from privagg.audit.methods import Methods
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Verifier, open_checkpoint
 from privagg.privacy.ledger.composition import compose
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.report.accounting import (
     NO_PRIVACY,
     Attempt,
@@ -36,7 +36,7 @@ class BareReport:
     """A report, its plan, and the accountants to recompute it with."""
 
     report: Report
-    plan: TrainingPlan
+    plan: Plan
     methods: Methods
     bounds: Bounds = field(init=False)
 

@@ -20,7 +20,7 @@ from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.ledger.composition import compose, event_to_json
 from privagg.privacy.ledger.payloads import Charge, Realised
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.report.figures import delta_text, epsilon_text
 
 TOLERANCE = Decimal("1e-6")
@@ -202,7 +202,7 @@ def check_events(
     findings: Findings,
     ledger: ReplayedLedger,
     site: str,
-    plan: TrainingPlan,
+    plan: Plan,
     run: str,
     opener: str | None,
 ) -> None:
@@ -221,7 +221,7 @@ def check_events(
         for c in charges
         if (c.charge.event.is_private and _spelled(c.charge.event) != committed)
         or c.charge.round > plan.rounds
-        or not _facts_fit(c.charge.facts, plan)
+        or any(c.charge.facts.get(name, due) != due for name, due in plan.charge_facts.items())
     ]
     claimed = f"{len(charges)} charges of this run"
     note = f"entry {wrong[0]} charges what the plan does not say" if wrong else ""
@@ -241,7 +241,7 @@ def check_events(
 
 
 def _strange(
-    realised: Sequence[tuple[int, Realised]], plan: TrainingPlan, site: str, opener: str | None
+    realised: Sequence[tuple[int, Realised]], plan: Plan, site: str, opener: str | None
 ) -> list[int]:
     """The entries that record what the plan and the opener's statement cannot give."""
     expected: dict[tuple[str, ...], Any] = {}
@@ -250,10 +250,8 @@ def _strange(
         survivors = tuple(payload.facts["survivors"])
         if survivors not in expected:
             expected[survivors] = _spelled(plan.realised_event(site, survivors))
-        in_order = tuple(name for name in plan.names if name in survivors)
         fits = (
-            survivors == in_order
-            and plan.minimum_survivors <= len(survivors) <= plan.addends
+            plan.is_quorum(survivors)
             and payload.attested_by == opener
             and (not payload.event.is_private or _spelled(payload.event) == expected[survivors])
         )
@@ -264,18 +262,3 @@ def _strange(
 
 def _spelled(event: DpEvent) -> dict[str, Any]:
     return event_to_json(compose(DpEvent(), event))
-
-
-def _facts_fit(facts: dict[str, Any], plan: TrainingPlan) -> bool:
-    """What a charge records of the plan's settings is what the plan has."""
-    expected = {
-        "mode": plan.mode,
-        "minimum_survivors": plan.minimum_survivors,
-        "clip_norm_l2": str(plan.clip_norm_l2),
-        "sensitivity_grid": plan.sensitivity_grid,
-        "upload_bound_grid": plan.upload_bound,
-        "sum_bound_grid": plan.sum_bound,
-        "scheme": plan.scheme,
-        "custody": plan.custody.value,
-    }
-    return all(facts[name] == value for name, value in expected.items() if name in facts)

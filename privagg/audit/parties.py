@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from privagg.audit.claims import Findings
 from privagg.identity import check_public_hex
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.privacy.unit import Custody
 from privagg.report.model import Report
 
@@ -14,7 +14,7 @@ from privagg.report.model import Report
 def check_parties(
     findings: Findings,
     report: Report,
-    plan: TrainingPlan,
+    plan: Plan,
     coordinator: str,
     pinned: Mapping[str, str],
 ) -> None:
@@ -52,7 +52,7 @@ def check_parties(
 
 
 def _opener_problem(
-    opener: str | None, parties: Mapping[str, str], plan: TrainingPlan, coordinator: str
+    opener: str | None, parties: Mapping[str, str], plan: Plan, coordinator: str
 ) -> str:
     if opener is None:
         return "the record names nobody who opened"

@@ -8,10 +8,9 @@ from typing import Any
 
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import Charged, ReplayedLedger
-from privagg.client.closing import noise_text
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.ledger.payloads import Consumed, UploadStored
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.report.model import Report, RoundReport, SchemeFacts
 from privagg.secure.paillier_parameters import SECURITY_BITS, rated_security
@@ -27,7 +26,7 @@ Place = tuple[int, int]
 
 
 def check_charges(
-    findings: Findings, ledger: ReplayedLedger, site: str, plan: TrainingPlan, report: Report
+    findings: Findings, ledger: ReplayedLedger, site: str, plan: Plan, report: Report
 ) -> None:
     """Hold one site's charges of this run against the plan, and what follows each."""
     findings.section = site
@@ -43,7 +42,7 @@ def _check_facts(
     findings: Findings,
     charges: Sequence[Charged],
     site: str,
-    plan: TrainingPlan,
+    plan: Plan,
     report: Report,
     rounds: Mapping[Place, RoundReport],
 ) -> None:
@@ -81,29 +80,19 @@ def _check_facts(
     )  # fmt: skip
 
 
-def _expected(plan: TrainingPlan, report: Report) -> dict[str, Any]:
+def _expected(plan: Plan, report: Report) -> dict[str, Any]:
     return {
-        "mode": plan.mode,
-        "minimum_survivors": plan.minimum_survivors,
-        "clip_norm_l2": str(plan.clip_norm_l2),
-        "sensitivity_grid": plan.sensitivity_grid,
-        "noise_stddev_grid": noise_text(plan),
-        "noise_bound_grid": plan.noise.bound if plan.noise else 0,
-        "upload_bound_grid": plan.upload_bound,
-        "sum_bound_grid": plan.sum_bound,
-        "scheme": plan.scheme,
-        "custody": plan.custody.value,
+        **plan.charge_facts,
         "key_id": report.scheme.key_id,
         "security_bits": report.scheme.security_bits,
     }
 
 
-def _cohort_fits(cohort: Any, site: str, plan: TrainingPlan, ended: RoundReport | None) -> bool:
+def _cohort_fits(cohort: Any, site: str, plan: Plan, ended: RoundReport | None) -> bool:
     """A cohort is the plan's number of its sites, in order, this one among them, as recorded."""
     names = tuple(cohort)
-    in_order = tuple(name for name in plan.names if name in names)
     recorded = ended is None or ended.cohort == names
-    return names == in_order and len(names) == plan.addends and site in names and recorded
+    return plan.is_cohort(names) and site in names and recorded
 
 
 def _is_secure(facts: Mapping[str, Any], report: Report) -> bool:

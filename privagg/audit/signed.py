@@ -18,7 +18,6 @@ from privagg.audit.bundle import COORDINATOR
 from privagg.audit.claims import Findings
 from privagg.audit.planned import SECURE_GENERATORS
 from privagg.audit.replayed import ReplayedLedger
-from privagg.client.closing import noise_text
 from privagg.errors import VerificationError
 from privagg.identity import Roster
 from privagg.messages import Header, KeyStatement, Opening, Statement, Upload, read_statement
@@ -31,7 +30,7 @@ from privagg.privacy.ledger.payloads import (
     RunKeyTaken,
     RunStarted,
 )
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.report.model import Report, RoundReport
 
 Place = tuple[int, int]
@@ -53,7 +52,7 @@ class SignedRun:
     """
 
     report: Report
-    plan: TrainingPlan
+    plan: Plan
     ledgers: Mapping[str, ReplayedLedger]
     key: KeyStatement | None = None
     openings: dict[Place, Opening] = field(default_factory=dict)
@@ -202,7 +201,7 @@ class SignedRun:
 
     def _check_noise(self, upload: Upload, charge: Charge) -> None:
         site, where = upload.sender, _where(upload)
-        planned = noise_text(self.plan)
+        planned = self.plan.noise_stddev_text
         if upload.noise_stddev_grid != planned:
             raise VerificationError(
                 f"{where}: the upload of {site!r} attests noise of {upload.noise_stddev_grid} grid "

@@ -33,7 +33,7 @@ from privagg.audit.statements import STATEMENTS, unpack_statements
 from privagg.audit.times import check_generated, check_times
 from privagg.audit.untrusted import check_numbers
 from privagg.errors import UnreadableBundleError, VerificationError
-from privagg.privacy.plan import TrainingPlan, load_plan
+from privagg.privacy.plan import Plan, load_plan
 from privagg.report.build import build_report
 from privagg.report.model import Report
 from privagg.report.sentences import distinct_assumptions, summarise, unprotected
@@ -236,7 +236,7 @@ def _check_run(
             signed.report_on(findings)
 
 
-def _check_settings(findings: Findings, report: Report, plan: TrainingPlan) -> None:
+def _check_settings(findings: Findings, report: Report, plan: Plan) -> None:
     """What the run is said to have used is what its plan, and so every guarantee, assumes."""
     stated = (report.scheme.name, report.scheme.protects, report.custody, report.custody_plainly)
     agreed = (plan.scheme, plan.hides, plan.custody, plan.custody.plainly)

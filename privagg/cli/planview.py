@@ -40,7 +40,7 @@ def describe(federation: Federation) -> dict[str, Any]:
         "noise_multiplier": format(plan.noise_multiplier, "f"),
         "noise_share_stddev_grid": float(noise.stddev_grid) if noise else 0.0,
         "sensitivity_grid": plan.sensitivity_grid,
-        "sampling_rate": _sampling_rate(plan),
+        "sampling_rate": None if plan.record_rate is None else format(plan.record_rate, "f"),
         "delta": format(plan.delta, "f"),
         "sites": [site.model_dump() for site in plan.sites],
         "asked_in_a_round": plan.addends,
@@ -99,17 +99,14 @@ def _remarks(federation: Federation) -> list[str]:
 
 def _batches(federation: Federation) -> list[dict[str, Any]] | None:
     """The public number of batches of a step at each site, and rows for each record expected."""
-    from privagg.client.training import batches_of
-    from privagg.privacy.plan import DistributedPlan, LocalPlan
-
-    plan, rule = federation.plan, federation.config.training.client_rule
-    if not isinstance(plan, DistributedPlan | LocalPlan):
-        return None
+    plan, size = federation.plan, federation.config.training.physical_batch
     found = []
     for site in plan.sites:
-        batches = batches_of(plan, site.name, rule)
-        rows = batches * rule.physical_batch
-        overhead = rows / float(plan.sampling_rate * site.records)
+        batches = plan.step_batches(site.name, size)
+        if batches is None or plan.record_rate is None:
+            return None
+        rows = batches * size
+        overhead = rows / float(plan.record_rate * site.records)
         found.append({"site": site.name, "batches": batches, "rows": rows, "overhead": overhead})
     return found
 
@@ -129,15 +126,10 @@ def _compression(federation: Federation) -> dict[str, Any] | None:
     return {
         **plan.compression.model_dump(mode="json"),
         "upload_dimension": plan.upload_dimension,
-        "plainly": compression_text(plan.model_dump(mode="json")),
+        "plainly": compression_text(plan),
         "upload_bytes": federation.parameters.payload_bytes,
         "upload_bytes_without": plain,
     }
-
-
-def _sampling_rate(plan: Any) -> str | None:
-    rate = getattr(plan, "sampling_rate", None)
-    return None if rate is None else format(rate, "f")
 
 
 def _heaviest(federation: Federation) -> str:

@@ -7,14 +7,13 @@ proof comes. Checkpoints are kept of rounds that the site took no part in, too.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from privagg.errors import CohortError, LedgerTamperedError, PrivaggError, SignatureError
 from privagg.messages import Opening, RoundClose, RoundStart, Upload, read_statement
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.ledger import Checkpoint, Ledger, PeerCheckpoints
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 
 if TYPE_CHECKING:
     from privagg.client.site import Pins
@@ -42,7 +41,7 @@ class Closing:
         *,
         name: str,
         pins: Pins,
-        plan: TrainingPlan,
+        plan: Plan,
         ledger: Ledger,
         secure: bool,
     ) -> None:
@@ -134,10 +133,10 @@ class Closing:
                 f"the statement of {opening.sender!r} is not one of {self._pins.opener!r} for "
                 "this plan and key"
             )
-        in_order = tuple(name for name in self._plan.names if name in set(close.survivors))
+        in_order = self._plan.in_order(close.survivors)
         if opening.contributors != close.survivors or close.survivors != in_order:
             raise CohortError("the coordinator and the key holder name different contributors")
-        if not self._plan.minimum_survivors <= len(in_order) <= self._plan.addends:
+        if not self._plan.is_quorum(in_order):
             raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
         return opening.sender
 
@@ -156,7 +155,7 @@ class Closing:
                 "facts": {
                     "survivors": list(close.survivors),
                     "contributed": self._name in close.survivors,
-                    "noise_stddev_grid": noise_text(self._plan),
+                    "noise_stddev_grid": self._plan.noise_stddev_text,
                 },
             },
         )
@@ -195,11 +194,3 @@ class Closing:
     def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
         dataset = self._plan.site(self._name).dataset
         return (*close.place, dataset, self._plan.unit.value)
-
-
-def noise_text(plan: TrainingPlan) -> str:
-    """A share's standard deviation in grid units, exactly, as a decimal."""
-    if plan.noise is None:
-        return "0"
-    stddev = plan.noise.stddev_grid
-    return format(Decimal(stddev.numerator) / Decimal(stddev.denominator), "f")

@@ -12,10 +12,9 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from privagg.encoding.grid import Grid
 from privagg.encoding.planned import Place as Place
 from privagg.encoding.planned import update_encoding
-from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
+from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import ByteStream, Randomness, poisson_sample
 
 Integers = npt.NDArray[np.int64]
@@ -25,7 +24,7 @@ Vector = npt.NDArray[np.float64]
 class Draws:
     """The random draws of one contribution, each from a stream of its own."""
 
-    def __init__(self, randomness: Randomness, place: Place, site: str, plan: TrainingPlan) -> None:
+    def __init__(self, randomness: Randomness, place: Place, site: str, plan: Plan) -> None:
         """Takes the source, what the contribution is for, whose it is, and the plan."""
         self.site, self.place = site, place
         self._randomness, self._labels, self._plan = randomness, (*place, site), plan
@@ -99,19 +98,6 @@ def _permutation(stream: ByteStream, count: int) -> npt.NDArray[np.int64]:
         in_order = words[order]
         if bool((in_order[1:] != in_order[:-1]).all()):
             return order
-
-
-def grid_of(plan: DistributedPlan | LocalPlan, site: str) -> Grid:
-    """The grid on which the plan bounds the gradient of a record at this site.
-
-    Raises:
-        EncodingError: the plan's numbers are outside the grid's proved range.
-    """
-    return Grid(
-        clip_norm_l2=plan.clip_norm_l2,
-        sensitivity_grid=plan.sensitivity_grid,
-        contribution_bound=plan.contribution_bound(plan.site(site)),
-    )
 
 
 def noised_update(plan: ClientPlan, update: Vector, draws: Draws, *, released: Vector) -> Integers:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from privagg.errors import ApprovalError
 from privagg.privacy.ledger import BudgetKey, Ledger
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 
 
-def budget_problem(ledger: Ledger, plan: TrainingPlan, site: str, run: str) -> str:
+def budget_problem(ledger: Ledger, plan: Plan, site: str, run: str) -> str:
     """Why a site cannot take part in the whole of a run; empty where it can.
 
     Either no approval of the owner covers the plan, or the data set's budget has no room for it.

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.client.closing import Closing, noise_text
+from privagg.client.closing import Closing
 from privagg.client.readiness import budget_problem
 from privagg.client.runkeys import RunKeys
 from privagg.digest import tree_digest
@@ -59,7 +59,7 @@ from privagg.messages import (
 )
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.ledger import Approval, BudgetKey, ChargeRequest, Ledger, Receipt
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import Randomness
 from privagg.secure.contributors import bitmap_of
 from privagg.secure.keyholder import KeyHolder
@@ -131,7 +131,7 @@ class Site:
         *,
         identity: Identity,
         pins: Pins,
-        plan: TrainingPlan,
+        plan: Plan,
         learner: Learner,
         scheme: Scheme,
         parameters: Parameters,
@@ -296,8 +296,7 @@ class Site:
                 f"round {header.round} is beyond the plan's {self._plan.rounds} rounds"
             )
         cohort = header.cohort
-        in_order = tuple(name for name in self._plan.names if name in set(cohort))
-        if cohort != in_order or len(cohort) != self._plan.addends:
+        if not self._plan.is_cohort(cohort):
             raise CohortError(
                 f"a round of this plan asks {self._plan.addends} different sites of the roster "
                 f"in its order; this one asks {', '.join(cohort)}"
@@ -358,21 +357,11 @@ class Site:
 
     def _facts(self, header: RoundStart, key: RunKey) -> dict[str, Any]:
         """What is about to be done, for whoever reads the ledger later; public facts only."""
-        plan, noise = self._plan, self._plan.noise
         return {
-            "mode": plan.mode,
+            **self._plan.charge_facts,
             "cohort": list(header.cohort),
-            "minimum_survivors": plan.minimum_survivors,
-            "clip_norm_l2": str(plan.clip_norm_l2),
-            "sensitivity_grid": plan.sensitivity_grid,
-            "noise_stddev_grid": noise_text(plan),
-            "noise_bound_grid": noise.bound if noise else 0,
-            "upload_bound_grid": plan.upload_bound,
-            "sum_bound_grid": plan.sum_bound,
-            "scheme": plan.scheme,
             "key_id": key.key_id,
             "security_bits": key.parameters.security_bits,
-            "custody": plan.custody.value,
             "generator": self._randomness.name,
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -405,7 +394,7 @@ class Site:
             checkpoint=receipt.checkpoint,
             consistency=self._consistency(header, receipt),
             generator=self._randomness.name,
-            noise_stddev_grid=noise_text(self._plan),
+            noise_stddev_grid=self._plan.noise_stddev_text,
         )
         frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
         self.encrypt_seconds = time.perf_counter() - start
@@ -434,7 +423,7 @@ class Site:
         }
 
 
-def _require_agreed(name: str, pins: Pins, plan: TrainingPlan, parameters: Parameters) -> None:
+def _require_agreed(name: str, pins: Pins, plan: Plan, parameters: Parameters) -> None:
     """Refuse a plan that is not the pinned one, and parameters of another scheme than its own."""
     if plan.digest != pins.plan_digest:
         raise WrongRoundError(

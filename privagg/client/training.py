@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Annotated, Self
+from typing import Annotated, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from privagg.client.dpsgd import (
     Integers,
     LossFunction,
 )
-from privagg.client.draws import Draws, Place, grid_of, noised_update
+from privagg.client.draws import Draws, Place, noised_update
 from privagg.client.models import (
     ParameterLayout,
     Vector,
@@ -36,11 +37,18 @@ from privagg.client.models import (
 )
 from privagg.client.rehearsal import RecordsApart, require_records_apart
 from privagg.client.torch_state import deterministic_torch, layer_randomness
-from privagg.encoding.planned import transform_of, update_grid
+from privagg.encoding.grid import Grid
+from privagg.encoding.planned import transform_of
 from privagg.encoding.quantize import encode_released
 from privagg.errors import ConfigError, DataError, PlanError, PrivaggError
-from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, Rounding, TrainingPlan
-from privagg.privacy.plan.slots import slot_batches
+from privagg.privacy.plan import (
+    ClientPlan,
+    DistributedPlan,
+    LocalPlan,
+    RecordPlan,
+    Rounding,
+    TrainingPlan,
+)
 from privagg.privacy.randomness import Randomness
 
 _OWNERS_LOG = logging.getLogger(__name__)
@@ -79,6 +87,13 @@ class ClientRule(BaseModel):
         if self.steps is not None:
             return self.steps
         return (self.epochs or 1) * math.ceil(declared_records / self.batch_size)
+
+
+class PlannedLearner(Protocol):
+    """A site's part in a round under its plan."""
+
+    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+        """The site's integers of a round, noise included, int64 `(n,)`."""
 
 
 class DistributedLearner:
@@ -157,7 +172,7 @@ class LocalLearner:
         self._plan, self._terms, self._rule = plan, plan.site(site), rule
         self._trainer = _trainer(plan, site, model, records, rule, loss)
         self.records_apart = tested or require_records_apart(self._trainer)
-        self._upload_grid = update_grid(plan, site)
+        self._upload_grid = Grid(*plan.update_terms(site))
         self._rounding = plan.compression.rounding if plan.compression else Rounding.NEAREST
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
@@ -212,6 +227,7 @@ class ClientLearner:
         rule: ClientRule,
         *,
         loss: LossFunction = per_record_loss,
+        tested: RecordsApart | None = None,
     ) -> None:
         """Takes the plan, the site's name in it, its own model, its records, and the rule.
 
@@ -222,7 +238,7 @@ class ClientLearner:
         _require_dimension(plan, ParameterLayout.of(model).dimension)
         self._plan, self._terms, self._model = plan, plan.site(site), model
         self._records, self._rule, self._loss = records, rule, loss
-        update_grid(plan, site)  # refuses unusable numbers now, not in the first round
+        Grid(*plan.update_terms(site))  # refuses unusable numbers now, not in the first round
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
         """The weighted, clipped, noised update.
@@ -275,6 +291,14 @@ class ClientLearner:
                 weight.sub_(slope, alpha=self._rule.learning_rate)
 
 
+LEARNERS: dict[type[TrainingPlan], Callable[..., PlannedLearner]] = {
+    DistributedPlan: DistributedLearner,
+    LocalPlan: LocalLearner,
+    ClientPlan: ClientLearner,
+}
+"""What a site computes under each class of plans; one that is not here trains nowhere."""
+
+
 def make_learner(
     plan: TrainingPlan,
     site: str,
@@ -284,7 +308,7 @@ def make_learner(
     rule: ClientRule,
     loss: LossFunction = per_record_loss,
     tested: RecordsApart | None = None,
-) -> DistributedLearner | LocalLearner | ClientLearner:
+) -> PlannedLearner:
     """The learner that the plan's mode asks for, on the plan's own grid.
 
     Args:
@@ -304,17 +328,14 @@ def make_learner(
         EncodingError: the plan's numbers are outside the grid's proved range.
         ModelError: there are no per-record gradients for the model, or records are not kept apart.
     """
-    if isinstance(plan, DistributedPlan):
-        return DistributedLearner(plan, site, model, records, rule, loss=loss, tested=tested)
-    if isinstance(plan, LocalPlan):
-        return LocalLearner(plan, site, model, records, rule, loss=loss, tested=tested)
-    if isinstance(plan, ClientPlan):
-        return ClientLearner(plan, site, model, records, rule, loss=loss)
-    raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
+    if type(plan) not in LEARNERS:
+        raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
+    learner = LEARNERS[type(plan)]
+    return learner(plan, site, model, records, rule, loss=loss, tested=tested)
 
 
 def _trainer(
-    plan: DistributedPlan | LocalPlan,
+    plan: RecordPlan,
     site: str,
     model: nn.Module,
     records: Records,
@@ -326,24 +347,14 @@ def _trainer(
     return DpSgd(
         model,
         records,
-        grid_of(plan, site),
+        Grid(*plan.gradient_terms(site)),
         physical_batch=rule.physical_batch,
-        batches=batches_of(plan, site, rule),
+        batches=plan.step_batches(site, rule.physical_batch),
         loss=loss,
     )
 
 
-def batches_of(plan: DistributedPlan | LocalPlan, site: str, rule: ClientRule) -> int:
-    """K, the public number of physical batches that a step of this site always runs."""
-    return slot_batches(
-        records=plan.site(site).records,
-        sampling_rate=plan.sampling_rate,
-        physical_batch=rule.physical_batch,
-        chance=plan.overflow,
-    )
-
-
-def _require_slots(plan: DistributedPlan | LocalPlan, site: str, records: Records) -> None:
+def _require_slots(plan: RecordPlan, site: str, records: Records) -> None:
     """A slot for whoever is sampled: what every row of the plan's observers rests on."""
     if plan.version == 1:
         raise PlanError(

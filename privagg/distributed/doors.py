@@ -94,12 +94,7 @@ def open_seat(folder: PartyFolder) -> Seat | Handler:
     federation, identity = open_federation(folder), folder.identity()
     if identity.name == KEY_HOLDER:
         return open_party(folder)
-    plan, roster = federation.plan, folder.pins().pinned_roster
-    if not isinstance(plan, ClientPlan):
-        raise ConfigError(
-            f"the plan is one for {plan.mode!r}; a Flower app needs privacy.mode = 'client', "
-            "because privagg does not see the records that it trains on"
-        )
+    plan, roster = ClientPlan.require(federation.plan), folder.pins().pinned_roster
     return Seat(
         identity=identity,
         pins=make_pins(federation, roster),

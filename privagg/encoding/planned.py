@@ -15,14 +15,14 @@ import numpy as np
 from privagg.encoding.grid import Floats, Grid, Integers
 from privagg.encoding.quantize import UpdateEncoding
 from privagg.encoding.transforms import Rotation, Transform, random_mask, top_mask
-from privagg.privacy.plan import ClientPlan, LocalPlan, TrainingPlan
+from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import public_stream
 
 Place = tuple[str, int, int]
 """(run, round, attempt)."""
 
 
-def round_seed(plan: TrainingPlan, place: Place) -> bytes:
+def round_seed(plan: Plan, place: Place) -> bytes:
     """The round's public seed: 32 bytes from what the plan computes and the place, by SHA-256.
 
     How the sum is added and opened is left out, so every scheme gives the same model.
@@ -30,7 +30,7 @@ def round_seed(plan: TrainingPlan, place: Place) -> bytes:
     return public_stream(bytes.fromhex(plan.computation_digest), "compression", *place).bytes(32)
 
 
-def transform_of(plan: TrainingPlan, place: Place, released: Floats) -> Transform:
+def transform_of(plan: Plan, place: Place, released: Floats) -> Transform:
     """The round's mask and rotation.
 
     Args:
@@ -54,17 +54,6 @@ def transform_of(plan: TrainingPlan, place: Place, released: Floats) -> Transfor
     return Transform(plan.dimension, mask, rotation)
 
 
-def update_grid(plan: ClientPlan | LocalPlan, site: str) -> Grid:
-    """The grid of a whole update: clipped at client level, already private with local noise.
-
-    Raises:
-        EncodingError: the plan's numbers are outside the grid's proved range.
-    """
-    if isinstance(plan, LocalPlan):
-        return Grid(plan.update_bound, plan.update_levels, plan.update_levels)
-    return Grid(plan.clip_norm_l2, plan.steps, plan.contribution_bound(plan.site(site)))
-
-
 def update_encoding(plan: ClientPlan, site: str, place: Place, released: Floats) -> UpdateEncoding:
     """How a client's update becomes integers in this round.
 
@@ -79,11 +68,11 @@ def update_encoding(plan: ClientPlan, site: str, place: Place, released: Floats)
             grid's proved range.
     """
     transform = transform_of(plan, place, released)
-    return UpdateEncoding(update_grid(plan, site), transform, plan.rounding)
+    return UpdateEncoding(Grid(*plan.update_terms(site)), transform, plan.rounding)
 
 
 def decode_sum(
-    plan: TrainingPlan,
+    plan: Plan,
     place: Place,
     released: Floats,
     total: Integers,
@@ -102,6 +91,5 @@ def decode_sum(
     Raises:
         EncodingError: the sum does not fit the plan.
     """
-    factor = plan.step_sign * plan.unit_per_grid / plan.divisor(contributors)
-    values = np.asarray(total.astype(np.float64) * float(factor))
+    values = np.asarray(total.astype(np.float64) * float(plan.step_per_grid(contributors)))
     return transform_of(plan, place, released).undo(values)

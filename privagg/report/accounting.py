@@ -17,7 +17,7 @@ from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.ledger.composition import compose
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.report.figures import relative_text
 from privagg.report.model import AccountantFigure, BoundedEvent, ObserverRow
 
@@ -71,7 +71,7 @@ def repeated(event: DpEvent, times: int) -> DpEvent:
 
 
 def committed_guarantee(
-    plan: TrainingPlan, site: str, events: Iterable[DpEvent], bounds: Bounds
+    plan: Plan, site: str, events: Iterable[DpEvent], bounds: Bounds
 ) -> BoundedEvent:
     """Everything charged in a run: holds against as many colluding sites as the plan allows for."""
     counted = Counter(events)
@@ -96,7 +96,7 @@ def committed_guarantee(
 
 
 def observer_matrix(
-    plan: TrainingPlan, site: str, attempts: Sequence[Attempt], bounds: Bounds
+    plan: Plan, site: str, attempts: Sequence[Attempt], bounds: Bounds
 ) -> tuple[ObserverRow, ...]:
     """The realised guarantee against every observer and number of colluding sites.
 

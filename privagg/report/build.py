@@ -30,7 +30,7 @@ from privagg.privacy.ledger.payloads import (
     RunStarted,
     Tuning,
 )
-from privagg.privacy.plan import TrainingPlan, load_plan
+from privagg.privacy.plan import Plan, load_plan
 from privagg.privacy.unit import Custody
 from privagg.report.accounting import (
     Attempt,
@@ -171,7 +171,7 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
     return record
 
 
-def _plan_of(facts: Mapping[str, Any]) -> TrainingPlan:
+def _plan_of(facts: Mapping[str, Any]) -> Plan:
     stored = facts["plan"]
     try:
         told = json.loads(stored) if isinstance(stored, str) else stored
@@ -189,7 +189,7 @@ def _plan_of(facts: Mapping[str, Any]) -> TrainingPlan:
 def _assemble(
     record: RunRecord,
     facts: Mapping[str, Any],
-    plan: TrainingPlan,
+    plan: Plan,
     sites: Sequence[SiteReport],
     coordinator: LedgerView,
     generated: datetime,
@@ -300,7 +300,7 @@ class SiteStory:
 def _site_story(
     name: str,
     ledger: LedgerView,
-    plan: TrainingPlan,
+    plan: Plan,
     run: str,
     survivors: Mapping[Place, tuple[str, ...]],
 ) -> SiteStory:
@@ -337,7 +337,7 @@ def _site_story(
 def _site_report(
     name: str,
     ledger: LedgerView,
-    plan: TrainingPlan,
+    plan: Plan,
     story: SiteStory,
     bounds: Bounds,
     peers: Sequence[Bounds],
@@ -389,7 +389,7 @@ def _records_apart(site: str, charges: Sequence[Charge]) -> tuple[RecordsApart, 
         ) from error
 
 
-def _attempt(plan: TrainingPlan, site: str, charge: Charge, realised: Realised | None) -> Attempt:
+def _attempt(plan: Plan, site: str, charge: Charge, realised: Realised | None) -> Attempt:
     """What is proved about a charged attempt; without proof it counts as opened at its worst.
 
     Only the key holder's statement shows what was opened. Where none reached the site, the sum may

@@ -19,12 +19,6 @@ from privagg.report.model import ObserverRow, RecordsApart, Report, SiteReport
 MOST_SITES_ONE_BY_ONE = 4
 LARGEST_TELLING_FACTOR = 1000
 
-CONTRIBUTION = {
-    "record-distributed": "the sum of its records' clipped gradients with its share of the noise",
-    "record-local": "a model update made of clipped steps with its own full noise",
-    "client": "one clipped model update with its share of the noise",
-}
-
 UNIT_PHRASE = {
     Unit.RECORD: "one record",
     Unit.SITE: "a whole site",
@@ -49,7 +43,7 @@ def summarise(report: Report) -> tuple[str, ...]:
             _how_it_ended(report),
             _what_left(report),
             _approved(report),
-            compression_text(report.plan),
+            compression_text(load_plan(report.plan)),
             *_spending(report),
             *_holding(report),
             _searched(report),
@@ -112,8 +106,7 @@ def _how_it_ended(report: Report) -> str:
 
 
 def _what_left(report: Report) -> str:
-    mode = report.plan.get("mode")
-    sent = CONTRIBUTION.get(mode if isinstance(mode, str) else "", "a clipped, noised contribution")
+    sent = load_plan(report.plan).contribution_plainly
     scheme = report.scheme
     if not scheme.protects:
         return (

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from privagg.privacy.plan import load_plan
 from privagg.report.compressing import compression_text
 from privagg.report.figures import (
     count_text,
@@ -334,7 +335,7 @@ def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
         for key, label in PLAN_LABELS.items()
         if key in report.plan
     )
-    compressed = compression_text(report.plan)
+    compressed = compression_text(load_plan(report.plan))
     return (*rows, ("Uploads", compressed)) if compressed else rows
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.events import DpEvent
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.round import RoundOutcome
 
 
@@ -21,7 +21,7 @@ class CommittedSpending:
         secure: False where the sites' randomness is known; what they charge then is no privacy.
     """
 
-    def __init__(self, plan: TrainingPlan, accountant: Accountant, *, secure: bool) -> None:
+    def __init__(self, plan: Plan, accountant: Accountant, *, secure: bool) -> None:
         self._plan, self._secure = plan, secure
         self._asked = dict.fromkeys(plan.names, 0)
         self._places: set[tuple[int, int]] = set()

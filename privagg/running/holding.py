@@ -7,7 +7,7 @@ from pathlib import Path
 
 from privagg.identity import Identity, Roster
 from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.running.names import COORDINATOR
 from privagg.secure.keyholder import KeyHolder, OpeningRule
 from privagg.secure.opening import key_generator
@@ -15,7 +15,7 @@ from privagg.secure.scheme import Parameters
 
 
 def make_key_holder(
-    plan: TrainingPlan,
+    plan: Plan,
     *,
     identity: Identity,
     roster: Roster,

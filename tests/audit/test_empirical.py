@@ -4,16 +4,15 @@ Seeds are fixed; a true claim would be refuted in one of 10^4 audits at most (`F
 """
 
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from privagg.client import draws, training
-from privagg.encoding import planned
-from privagg.encoding.grid import Grid
+from privagg.client import draws
 from privagg.privacy.noise import IntegerGaussian
+from privagg.privacy.plan import ClientPlan, RecordPlan
 from privagg.privacy.plan import client as client_plan
+from privagg.privacy.plan.training import GridTerms
 from privagg.privacy.randomness import poisson_sample
 from tests.audit.empirical import (
     OBSERVERS,
@@ -85,13 +84,12 @@ def sample_more(patch: pytest.MonkeyPatch) -> None:
 
 
 def clip_at_twice_the_norm(patch: pytest.MonkeyPatch) -> None:
-    def doubled(grid: Grid) -> Grid:
-        clip = Decimal(str(grid.clip_norm_l2)) * 2
-        return Grid(clip, grid.sensitivity_grid * 2, grid.contribution_bound * 2)
+    def doubled(terms: GridTerms) -> GridTerms:
+        return GridTerms(terms.clip_norm_l2 * 2, terms.steps * 2, terms.bound * 2)
 
-    of_records, of_updates = draws.grid_of, planned.update_grid
-    patch.setattr(training, "grid_of", lambda *args: doubled(of_records(*args)))
-    patch.setattr(planned, "update_grid", lambda *args: doubled(of_updates(*args)))
+    of_records, of_updates = RecordPlan.gradient_terms, ClientPlan.update_terms
+    patch.setattr(RecordPlan, "gradient_terms", lambda *args: doubled(of_records(*args)))
+    patch.setattr(ClientPlan, "update_terms", lambda *args: doubled(of_updates(*args)))
 
 
 def state_the_clip_norm_for_a_rounded_update(patch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from privagg.client.training import (
     ClientRule,
     DistributedLearner,
     LocalLearner,
-    grid_of,
     make_learner,
 )
+from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
@@ -358,7 +358,7 @@ def test_a_model_of_another_size_than_the_plans_is_refused(
 
 def test_the_grid_is_the_plans() -> None:
     plan = DistributedPlan(**common(**EVERYBODY, clip_norm_l2=Decimal("0.3")))
-    grid = grid_of(plan, "c")
+    grid = Grid(*plan.gradient_terms("c"))
     assert 1 / grid.scale == plan.unit_per_grid
     assert grid.contribution_bound == plan.contribution_bound(plan.site("c"))
 

@@ -39,8 +39,8 @@ def facts_of(plan: Any) -> dict[str, Any]:
         "reach_of_one_site": plan.reach_of_one_site,
         "minimum_survivors": plan.minimum_survivors,
         "addends": plan.addends,
-        "mean": str(plan.step_sign * plan.unit_per_grid / plan.divisor(names[1:])),
-        "compression": compression_text(plan.model_dump(mode="json")),
+        "mean": str(plan.step_per_grid(names[1:])),
+        "compression": compression_text(plan),
     }
 
 

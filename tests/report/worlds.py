@@ -14,7 +14,6 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.audit.signed import fingerprint_of
-from privagg.client.closing import noise_text
 from privagg.digest import tree_digest
 from privagg.identity import Identity, Roster
 from privagg.messages import KeyStatement, Message, Opening, Statement, Upload
@@ -136,7 +135,7 @@ class World:
         return {
             "mode": plan.mode, "cohort": list(plan.names), "scheme": plan.scheme,
             "minimum_survivors": plan.minimum_survivors, "clip_norm_l2": str(plan.clip_norm_l2),
-            "sensitivity_grid": plan.sensitivity_grid, "noise_stddev_grid": noise_text(plan),
+            "sensitivity_grid": plan.sensitivity_grid, "noise_stddev_grid": plan.noise_stddev_text,
             "noise_bound_grid": plan.noise.bound if plan.noise else 0,
             "upload_bound_grid": plan.upload_bound, "sum_bound_grid": plan.sum_bound,
             "key_id": KEY_ID, "security_bits": 128 if self.protects else 0,
@@ -159,7 +158,7 @@ class World:
 
     def attested(self, name: str, number: int) -> dict[str, str]:
         """What a site says of its noise in an upload."""
-        return {"generator": self.generator, "noise_stddev_grid": noise_text(self.plan)}
+        return {"generator": self.generator, "noise_stddev_grid": self.plan.noise_stddev_text}
 
     def open(self, number: int, survivors: list[str], attempt: int = 1) -> None:
         """The key holder signs that it opened the survivors' sum."""

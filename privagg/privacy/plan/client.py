@@ -7,28 +7,32 @@ against observers who cannot see participation, and the budget is charged as for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from privagg.errors import PlanError
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
+from privagg.privacy.plan.base import SiteTerms
 from privagg.privacy.plan.compression import (
     LARGEST_CLIP_NORM_GRID,
     Rounding,
     rounded_sensitivity,
 )
+from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import shared_noise_observers
+from privagg.privacy.plan.training import GridTerms, TrainingPlan, noise_share
 from privagg.privacy.unit import Custody, Unit
 
 
+@plan_mode
 class ClientPlan(TrainingPlan):
     """One clipped, noised update of each client a round; the unit is a site or a person.
 
@@ -42,6 +46,9 @@ class ClientPlan(TrainingPlan):
         Client i's sensitivity is weight_i * `sensitivity_grid`. The noise is sized for the largest
         weight, so the client with that weight is charged `noise_multiplier` and others less.
     """
+
+    contribution_plainly: ClassVar[str] = "one clipped model update with its share of the noise"
+    sees_records: ClassVar[bool] = False
 
     mode: Literal["client"] = "client"
     protects_unit: Literal["site", "person"] = "site"
@@ -77,6 +84,34 @@ class ClientPlan(TrainingPlan):
                 f"{self.rounding.value!r} of {self.upload_dimension} coordinates has with "
                 f"{self.steps} grid units in the clip norm; that is {derived}"
             )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """See `TrainingPlan.from_settings`; compression sets the grid, and so the sensitivity."""
+        derived: dict[str, Any] = {"protects_unit": settings["unit"]}
+        terms, dimension = settings["compression"], settings["dimension"]
+        if terms is not None:
+            steps = settings["sensitivity_grid"]
+            if terms.bits is not None:
+                steps = terms.finest_grid(dimension)
+            n = terms.upload_dimension(dimension)
+            derived["clip_norm_grid"] = steps
+            derived["sensitivity_grid"] = rounded_sensitivity(terms.rounding, steps, n)
+        return super().from_settings({**settings, **derived})
+
+    @classmethod
+    def require(cls, plan: TrainingPlan) -> Self:
+        """`plan`, which whole updates may be brought to, whoever trained them.
+
+        Raises:
+            PlanError: the plan protects records, which privagg would have to see.
+        """
+        if not isinstance(plan, cls):
+            raise PlanError(
+                f"the plan is one for {plan.mode!r}; a Flower app needs privacy.mode = 'client', "
+                "because privagg does not see the records that it trains on"
+            )
+        return plan
 
     @property
     def rounding(self) -> Rounding:
@@ -126,6 +161,10 @@ class ClientPlan(TrainingPlan):
         clamp = self.compression.largest_coordinate if self.compression else None
         return self.sensitivity_grid if clamp is None else min(clamp, self.sensitivity_grid)
 
+    def update_terms(self, site: str) -> GridTerms:
+        """The grid on which a client's whole update is clipped."""
+        return GridTerms(self.clip_norm_l2, self.steps, self.contribution_bound(self.site(site)))
+
     @property
     def upload_bound(self) -> int:
         """Largest weighted update plus the largest noise a share can take."""
@@ -156,15 +195,15 @@ class ClientPlan(TrainingPlan):
         return DpEvent.once(Mechanism.of(Decimal(1), multiplier), distance=distance)
 
     def committed_event(self, site: str) -> DpEvent:
-        """See `TrainingPlan.committed_event`; the unsampled Gaussian."""
+        """See `Plan.committed_event`; the unsampled Gaussian."""
         return self.event_of_shares(site, self.counted_shares)
 
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """See `TrainingPlan.realised_event`: all surviving shares unknown."""
+        """See `Plan.realised_event`: all surviving shares unknown."""
         return self.event_of_shares(site, len(survivors)) if site in survivors else DpEvent()
 
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
-        """See `TrainingPlan.observers`."""
+        """See `Plan.observers`."""
         return shared_noise_observers(
             lambda shares: self.event_of_shares(site, shares),
             survivors=survivors,
@@ -179,7 +218,10 @@ class ClientPlan(TrainingPlan):
         """Total public weight of the survivors; never renormalised inside the encryption."""
         return Fraction(sum(self.site(name).weight for name in survivors))
 
-    def with_noise(self, noise_multiplier: Decimal) -> ClientPlan:
-        """The same plan with another noise multiplier, validated afresh."""
-        facts = {**self.model_dump(), "noise_multiplier": noise_multiplier}
-        return ClientPlan.model_validate(facts)
+    @property
+    def compression_cost(self) -> str:
+        """Rounding can lengthen an update; the noise is sized for that."""
+        return (
+            f"Rounding included, the sensitivity is {self.sensitivity_grid} grid units where the "
+            f"clip norm has {self.steps}; the noise is sized for the former."
+        )

@@ -7,30 +7,26 @@ the noise. The opened sum is a Poisson-subsampled Gaussian on the union of the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from math import ceil, sqrt
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism, add_upward
+from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
-from privagg.privacy.noise import IntegerGaussian, total_distance
-from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
+from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan.compression import Rounding
+from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import shared_noise_observers
-from privagg.privacy.plan.slots import overflow_chance
-from privagg.privacy.unit import Custody, Unit
+from privagg.privacy.plan.record import RecordPlan
+from privagg.privacy.plan.training import noise_share
+from privagg.privacy.unit import Custody
 
 
-class DistributedPlan(TrainingPlan):
+@plan_mode
+class DistributedPlan(RecordPlan):
     """One noised gradient sum a round; the unit is a record.
-
-    Args:
-        sampling_rate: q, probability that a record takes part in a round.
 
     Guarantees:
         Committed event: Poisson(q) of a Gaussian with multiplier `noise_multiplier` at least,
@@ -38,8 +34,13 @@ class DistributedPlan(TrainingPlan):
         contributions are opened (proofs/integer-noise.md, proofs/sensitivity.md).
     """
 
+    contribution_plainly: ClassVar[str] = (
+        "the sum of its records' clipped gradients with its share of the noise"
+    )
+    rounds_updates: ClassVar[bool] = False
+    usual_rounding: ClassVar[Rounding] = Rounding.TRUNCATE
+
     mode: Literal["record-distributed"] = "record-distributed"
-    sampling_rate: ExactDecimal = Field(gt=0, le=1, max_digits=40)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -69,9 +70,9 @@ class DistributedPlan(TrainingPlan):
         return self
 
     @property
-    def unit(self) -> Unit:
-        """A record."""
-        return Unit.RECORD
+    def steps_in_a_round(self) -> int:
+        """One, on the union of the sites' records."""
+        return 1
 
     @property
     def counted_shares(self) -> int:
@@ -87,16 +88,6 @@ class DistributedPlan(TrainingPlan):
             shares=self.counted_shares,
         )
 
-    def contribution_bound(self, site: SiteTerms) -> int:
-        """Clamp of one site's noiseless sum, per coordinate, in grid units.
-
-        Clamping never raises the sensitivity (proofs/sensitivity.md); the bound is set where a
-        batch of the declared size practically never reaches it.
-        """
-        expected = float(self.sampling_rate) * site.records
-        batch = min(site.records, ceil(expected + 8 * sqrt(expected) + 8))
-        return batch * self.sensitivity_grid
-
     @property
     def upload_bound(self) -> int:
         """Largest contribution bound plus the largest noise a share can take."""
@@ -109,41 +100,22 @@ class DistributedPlan(TrainingPlan):
         noise = self.noise.bound if self.noise else 0
         return sum(self.contribution_bound(site) + noise for site in self.sites)
 
-    @cached_property
-    def overflow(self) -> Decimal:
-        """What a round charges for more sampled records than slots; none in plans of version 1."""
-        if self.version == 1:
-            return Decimal(0)
-        return overflow_chance(
-            delta=self.delta, steps=self.rounds, sampling_rate=self.sampling_rate
-        )
-
     def event_of_shares(self, shares: int) -> DpEvent:
         """The round's event against an observer to whom `shares` noise shares stay unknown."""
-        if self.noise is None:
-            return DpEvent.once(Mechanism(kind="non-private"))
-        stddev = self.noise.stddev_grid
-        multiplier = sqrt_floor_decimal((stddev / self.sensitivity_grid) ** 2 * shares)
-        distance = total_distance(
-            stddev_grid=stddev, dimension=self.upload_dimension, shares=shares, rounds=1
-        )
-        return DpEvent.once(
-            Mechanism.of(self.sampling_rate, multiplier),
-            distance=add_upward(distance, self.overflow),
-        )
+        return self.event_of_step(shares=shares, coordinates=self.upload_dimension)
 
     def committed_event(self, site: str) -> DpEvent:
-        """See `TrainingPlan.committed_event`; the same for every site."""
+        """See `Plan.committed_event`; the same for every site."""
         self.site(site)
         return self.event_of_shares(self.counted_shares)
 
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """See `TrainingPlan.realised_event`: all surviving shares unknown."""
+        """See `Plan.realised_event`: all surviving shares unknown."""
         self.site(site)
         return self.event_of_shares(len(survivors)) if site in survivors else DpEvent()
 
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
-        """See `TrainingPlan.observers`."""
+        """See `Plan.observers`."""
         self.site(site)
         return shared_noise_observers(
             self.event_of_shares,
@@ -165,7 +137,7 @@ class DistributedPlan(TrainingPlan):
         """The opened mean is a gradient."""
         return -1
 
-    def with_noise(self, noise_multiplier: Decimal) -> DistributedPlan:
-        """The same plan with another noise multiplier, validated afresh."""
-        facts = {**self.model_dump(), "noise_multiplier": noise_multiplier}
-        return DistributedPlan.model_validate(facts)
+    @property
+    def compression_cost(self) -> str:
+        """None: fewer coordinates of an exact sum are sent."""
+        return "A record's sensitivity stays what it was."

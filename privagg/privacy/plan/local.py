@@ -7,38 +7,39 @@ holder together included; encryption is a second wall, not the first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from functools import cached_property
-from math import ceil, sqrt
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism, add_upward
+from privagg.privacy.events import DpEvent, ExactDecimal
 from privagg.privacy.guarantee import Observer
-from privagg.privacy.noise import IntegerGaussian, total_distance
-from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import SiteTerms, TrainingPlan, noise_share
+from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan.compression import Rounding
+from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import own_noise_observers
-from privagg.privacy.plan.slots import overflow_chance
-from privagg.privacy.unit import Unit
+from privagg.privacy.plan.record import RecordPlan
+from privagg.privacy.plan.training import GridTerms, noise_share
 
 
-class LocalPlan(TrainingPlan):
+@plan_mode
+class LocalPlan(RecordPlan):
     """Several DP-SGD steps a round at each site, with full noise; the unit is a record.
 
     Args:
-        sampling_rate: q, probability that a record takes part in a step.
         local_steps: steps in a round.
         update_bound: per coordinate clamp of a site's update, in model units; public.
         update_levels: grid levels from 0 to `update_bound` in an upload, before weighting.
     """
 
+    contribution_plainly: ClassVar[str] = (
+        "a model update made of clipped steps with its own full noise"
+    )
+
     mode: Literal["record-local"] = "record-local"
-    sampling_rate: ExactDecimal = Field(gt=0, le=1, max_digits=40)
     local_steps: int = Field(ge=1, le=10**6)
     update_bound: ExactDecimal = Field(gt=0, max_digits=40)
     update_levels: int = Field(default=2**20, ge=2, le=2**31)
@@ -59,10 +60,26 @@ class LocalPlan(TrainingPlan):
         self.check_capacity()
         return self
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """See `TrainingPlan.from_settings`; the clamp is what the steps reach, unless given."""
+        derived: dict[str, Any] = {
+            "update_bound": settings["update_bound"] or _reachable_update(settings)
+        }
+        terms = settings["compression"]
+        if terms is not None and terms.largest_coordinate is not None:
+            derived["update_levels"] = terms.largest_coordinate
+        return super().from_settings({**settings, **derived})
+
+    @classmethod
+    def usual_weight(cls, records: int) -> int:
+        """A site's update counts for as much as the records that made it."""
+        return records
+
     @property
-    def unit(self) -> Unit:
-        """A record."""
-        return Unit.RECORD
+    def steps_in_a_round(self) -> int:
+        """`local_steps`."""
+        return self.local_steps
 
     @cached_property
     def noise(self) -> IntegerGaussian | None:
@@ -73,11 +90,9 @@ class LocalPlan(TrainingPlan):
             shares=1,
         )
 
-    def contribution_bound(self, site: SiteTerms) -> int:
-        """Clamp of one step's noiseless gradient sum, per coordinate, in grid units."""
-        expected = float(self.sampling_rate) * site.records
-        batch = min(site.records, ceil(expected + 8 * sqrt(expected) + 8))
-        return batch * self.sensitivity_grid
+    def update_terms(self, site: str) -> GridTerms:
+        """The grid of a site's whole update, which its steps' noise made private already."""
+        return GridTerms(self.update_bound, self.update_levels, self.update_levels)
 
     @property
     def upload_bound(self) -> int:
@@ -89,40 +104,21 @@ class LocalPlan(TrainingPlan):
         """All weighted updates at their clamp."""
         return sum(site.weight for site in self.sites) * self.update_levels
 
-    @cached_property
-    def overflow(self) -> Decimal:
-        """What a step charges for more sampled records than slots; none in plans of version 1."""
-        if self.version == 1:
-            return Decimal(0)
-        return overflow_chance(
-            delta=self.delta,
-            steps=self.rounds * self.local_steps,
-            sampling_rate=self.sampling_rate,
-        )
-
     def step_event(self) -> DpEvent:
         """One local step."""
-        if self.noise is None:
-            return DpEvent.once(Mechanism(kind="non-private"))
-        stddev = self.noise.stddev_grid
-        multiplier = sqrt_floor_decimal((stddev / self.sensitivity_grid) ** 2)
-        distance = total_distance(stddev_grid=stddev, dimension=self.dimension, shares=1, rounds=1)
-        return DpEvent.once(
-            Mechanism.of(self.sampling_rate, multiplier),
-            distance=add_upward(distance, self.overflow),
-        )
+        return self.event_of_step(shares=1, coordinates=self.dimension)
 
     def committed_event(self, site: str) -> DpEvent:
-        """See `TrainingPlan.committed_event`: `local_steps` steps."""
+        """See `Plan.committed_event`: `local_steps` steps."""
         self.site(site)
         return self.step_event().repeated(self.local_steps)
 
     def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """See `TrainingPlan.realised_event`: who else survived does not matter here."""
+        """See `Plan.realised_event`: who else survived does not matter here."""
         return self.committed_event(site) if site in survivors else DpEvent()
 
     def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
-        """See `TrainingPlan.observers`."""
+        """See `Plan.observers`."""
         return own_noise_observers(
             self.committed_event(site),
             survivors=survivors,
@@ -130,10 +126,6 @@ class LocalPlan(TrainingPlan):
             custody=self.custody,
             in_slots=self.version > 1,
         )
-
-    def step_divisor(self, site: SiteTerms) -> Fraction:
-        """q times the site's declared records: the public expected batch of one local step."""
-        return Fraction(self.sampling_rate) * site.records
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:
         """Total public weight of the survivors."""
@@ -144,7 +136,23 @@ class LocalPlan(TrainingPlan):
         """Uploads have a grid of their own: `update_levels` levels up to `update_bound`."""
         return Fraction(self.update_bound) / self.update_levels
 
-    def with_noise(self, noise_multiplier: Decimal) -> LocalPlan:
-        """The same plan with another noise multiplier, validated afresh."""
-        facts = {**self.model_dump(), "noise_multiplier": noise_multiplier}
-        return LocalPlan.model_validate(facts)
+    @property
+    def compression_cost(self) -> str:
+        """None: what is compressed is private already."""
+        return "That is done to a private update and costs no privacy."
+
+
+def _reachable_update(settings: Mapping[str, Any]) -> Decimal:
+    """A public bound on a local update's coordinates that clamping practically never touches.
+
+    Every step moves a coordinate by the learning rate times at most C * batch / (q * records)
+    from the gradient, where a batch stays within twice its expectation or eight records, and by
+    a few noise standard deviations. The clamp is post-processing: too small a bound costs
+    accuracy, never privacy.
+    """
+    clip, rate = settings["clip_norm_l2"], Decimal(repr(settings["local_learning_rate"]))
+    expected = min(settings["sampling_rate"] * site.records for site in settings["sites"])
+    gradient = clip * (2 + 8 / expected)
+    noise = 10 * clip * settings["noise_multiplier"] / expected
+    steps = rate * settings["local_steps"]
+    return Context(prec=12, rounding=ROUND_CEILING).plus(steps * (gradient + noise))

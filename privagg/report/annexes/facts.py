@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
 from privagg.report.annexes.lines import Fact
 from privagg.report.compressing import compression_text
@@ -16,7 +17,7 @@ from privagg.report.figures import (
     lower_text,
 )
 from privagg.report.model import BoundedEvent, Report, SiteReport
-from privagg.report.sentences import CONTRIBUTION, OBSERVER_PHRASE, UNIT_PHRASE, kept_apart
+from privagg.report.sentences import OBSERVER_PHRASE, UNIT_PHRASE, kept_apart
 
 MOST_SITES = 12
 MOST_COLUMNS_NAMED = 12
@@ -170,12 +171,12 @@ def unprotected(report: Report) -> tuple[Fact, ...]:
 def mechanism(report: Report) -> tuple[Fact, ...]:
     """How a round is made private: by the plan, and by the events that were charged."""
     plan = report.plan
-    sent = CONTRIBUTION.get(str(plan.get("mode")), "a clipped, noised contribution")
+    agreed = load_plan(plan)
     facts = [
         Fact(
-            f"By the plan (mode {plan.get('mode')}) each institution sends {sent}, clipped to an "
-            f"L2 norm of {plan.get('clip_norm_l2')}, with a noise multiplier of "
-            f"{plan.get('noise_multiplier')}.",
+            f"By the plan (mode {plan.get('mode')}) each institution sends "
+            f"{agreed.contribution_plainly}, clipped to an L2 norm of {plan.get('clip_norm_l2')}, "
+            f"with a noise multiplier of {plan.get('noise_multiplier')}.",
             ("/plan/mode", "/plan/clip_norm_l2", "/plan/noise_multiplier"),
         ),
         Fact(
@@ -185,7 +186,7 @@ def mechanism(report: Report) -> tuple[Fact, ...]:
         ),
         Fact(f"Noise and samples were drawn from: {report.generator}.", ("/generator",)),
     ]
-    if compressed := compression_text(plan):
+    if compressed := compression_text(agreed):
         facts.insert(2, Fact(compressed, ("/plan/compression", "/plan/dimension")))
     for indices, site in alike(report, "committed"):
         terms = [

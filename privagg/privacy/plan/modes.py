@@ -1,0 +1,55 @@
+"""The ways to be private, by name: the one table that plans are read and made by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from privagg.errors import PlanError
+from privagg.privacy.plan.training import TrainingPlan
+
+_MODES: dict[str, type[TrainingPlan]] = {}
+
+P = TypeVar("P", bound=TrainingPlan)
+
+
+def plan_mode(kind: type[P]) -> type[P]:
+    """Class decorator: makes a plan class known under the default of its `mode`.
+
+    Raises:
+        PlanError: another class has that mode already.
+    """
+    mode = kind.model_fields["mode"].default
+    if _MODES.setdefault(mode, kind) is not kind:
+        raise PlanError(f"two plan classes have the mode {mode!r}; give one another name")
+    return kind
+
+
+def mode_names() -> tuple[str, ...]:
+    """Every mode there is, in the order of their registration."""
+    return tuple(_MODES)
+
+
+def plan_class(mode: object) -> type[TrainingPlan]:
+    """The plan class of a mode (untrusted input).
+
+    Raises:
+        PlanError: there is no such mode.
+    """
+    if not isinstance(mode, str) or mode not in _MODES:
+        raise PlanError(f"no mode is called {mode!r:.80}; there are {', '.join(_MODES)}")
+    return _MODES[mode]
+
+
+def load_plan(facts: Any) -> TrainingPlan:
+    """A training plan from its JSON facts (untrusted input).
+
+    Raises:
+        PlanError: the facts are not a plan this version understands.
+    """
+    if not isinstance(facts, Mapping):
+        raise PlanError(f"not a training plan: {type(facts).__name__} where an object is due")
+    try:
+        return plan_class(facts.get("mode")).model_validate(facts)
+    except (PlanError, ValueError) as error:
+        raise PlanError(f"not a training plan: {error}") from error
