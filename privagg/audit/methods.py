@@ -40,8 +40,6 @@ PLD_INTERVAL = 1e-3
 PEER_INTERVAL = 1e-4
 """Of the second method; coarser than the recorded peer's, which keeps a bound a bound."""
 
-QUICK, FINE = "pld-1e-3", "pld"
-
 
 def check_range(event: DpEvent, delta: Decimal) -> None:
     """Refuse an event that would take unbounded time.

@@ -170,25 +170,6 @@ class IntegerGaussian:
         return noise
 
 
-def sum_of_shares_distance(*, stddev_grid: Exact, shares: int, dimension: int = 1) -> Decimal:
-    """Distance between a sum of ideal shares and one rounded Gaussian of `shares` times variance.
-
-    Args:
-        stddev_grid: standard deviation of each share in grid units.
-        shares: number of shares added, h >= 1.
-        dimension: coordinates, each with its own shares.
-
-    Returns:
-        Total over all coordinates, rounded up; 0 for one share, below 1e-900 a coordinate for
-        any cohort.
-
-    Raises:
-        NoiseError: the standard deviation is out of range, or a count is below 1.
-    """
-    _at_least_one(shares=shares, dimension=dimension)
-    return decimal_above(dimension * _sum_distance(compose(_checked(stddev_grid)), shares))
-
-
 def total_distance(*, stddev_grid: Exact, dimension: int, shares: int, rounds: int = 1) -> Decimal:
     """Everything a plan folds into delta for the integer noise of its rounds.
 

@@ -15,12 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from privagg.errors import NoiseError
-from privagg.privacy.noise import (
-    IntegerGaussian,
-    compose,
-    sum_of_shares_distance,
-    total_distance,
-)
+from privagg.privacy.noise import IntegerGaussian, compose, total_distance
+from privagg.privacy.noise_bounds import sum_distance
 from privagg.privacy.noise_table import cumulative_thresholds, gaussian_table
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 
@@ -214,10 +210,11 @@ def test_the_total_distance_grows_with_every_count_and_covers_its_parts(
         return total_distance(stddev_grid=stddev, **counts)
 
     whole = total()
-    aliases = sum_of_shares_distance(stddev_grid=stddev, shares=shares, dimension=dimension)
+    parts = IntegerGaussian(stddev).composition
+    aliases = sum_distance(variance=parts.variance, reach=parts.reach, shares=shares)
     samples = IntegerGaussian(stddev).distance * dimension * shares * rounds
     assert whole * Decimal("1.00001") >= samples
-    assert whole >= aliases
+    assert Fraction(whole) >= dimension * aliases
     assert total(dimension=dimension + dimension) > whole
     assert total(shares=2 * shares) > whole
     assert total(rounds=2 * rounds) > whole

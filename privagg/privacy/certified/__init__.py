@@ -8,8 +8,6 @@ floating point what those compute with; nothing depends on their being right.
 """
 
 from privagg.privacy.certified.accountant import delta_interval, epsilon_interval
-from privagg.privacy.certified.calibrate import calibrate_noise
-from privagg.privacy.certified.convolution import convolution_epsilon
 from privagg.privacy.certified.mechanism import (
     Composition,
     Interval,
@@ -27,8 +25,6 @@ __all__ = [
     "Effort",
     "Interval",
     "Mechanism",
-    "calibrate_noise",
-    "convolution_epsilon",
     "delta_interval",
     "epsilon_from_renyi",
     "epsilon_interval",

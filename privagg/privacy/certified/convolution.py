@@ -26,15 +26,9 @@ from privagg.privacy.certified.balls import (
     working_precision,
 )
 from privagg.privacy.certified.mechanism import (
-    Composition,
     Direction,
     Mechanism,
-    Rational,
     Rounds,
-    checked_delta,
-    checked_distance,
-    checked_epsilon,
-    normalised,
 )
 from privagg.privacy.certified.search import DeltaBounds, upper_epsilon
 from privagg.privacy.certified.work import charge
@@ -106,33 +100,6 @@ class ConvolutionCurve:
         discount = scale * _at(tail, shrink)
         value = (ball(certain) - discount) / (arb(2) ** self._resolution.mass_bits)
         return DeltaBounds(lower=arb(0), upper=value)
-
-
-def convolution_epsilon(
-    composition: Composition,
-    delta: Rational,
-    *,
-    guess: Rational,
-    extra_distance: Rational = Fraction(0),
-) -> Fraction:
-    """Return an upper end of epsilon by convolution alone: a second opinion on `epsilon_interval`.
-
-    Args:
-        composition: mechanism -> number of rounds.
-        delta: exact rational in (0, 1).
-        guess: where epsilon is expected, for example the upper end to be checked; it sets the grid
-            and cannot make the answer wrong, only loose.
-        extra_distance: as in `epsilon_interval`.
-
-    Guarantees: the composition is (answer, delta)-private, proven without any contour; usually
-        within 0.1 % of the true epsilon.
-    Raises: CertificationError where the grid would need too many cells; PrivacyError for arguments
-        outside their ranges.
-    """
-    rounds, target = normalised(composition), checked_delta(delta)
-    distance = checked_distance(extra_distance)
-    near = float(checked_epsilon(guess))
-    return convolution_upper_epsilon(rounds, target, guess=near, extra_distance=distance)
 
 
 def convolution_upper_epsilon(

@@ -13,7 +13,6 @@ from privagg.privacy.certified import (
     Interval,
     Mechanism,
     accountant,
-    calibrate_noise,
     delta_interval,
     epsilon_interval,
     round_down,
@@ -129,14 +128,6 @@ def test_a_distance_that_leaves_no_epsilon_is_refused_at_once() -> None:
 def test_nothing_composed_and_negligible_rounds_are_proven_zero() -> None:
     assert epsilon_interval({}, "1e-6").upper == 0
     assert epsilon_interval({mechanism("1e-4", "300"): 3}, "1e-3").upper == 0
-
-
-def test_calibration_returns_the_smallest_multiple() -> None:
-    noise = calibrate_noise("0.01", 1000, "2", "1e-5")
-    step = Fraction(1, 10**6)
-    rate = Fraction("0.01")
-    assert epsilon_interval({Mechanism(rate, noise): 1000}, "1e-5").upper <= 2
-    assert epsilon_interval({Mechanism(rate, noise - step): 1000}, "1e-5").upper > 2
 
 
 @pytest.mark.parametrize("delta", ["0", "1", "-1e-5", "nan", 1e-5, True])

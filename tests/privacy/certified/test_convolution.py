@@ -9,7 +9,6 @@ import pytest
 from privagg.errors import CertificationError
 from privagg.privacy.certified import (
     Mechanism,
-    convolution_epsilon,
     delta_interval,
     epsilon_interval,
 )
@@ -35,14 +34,10 @@ COMPOSITIONS: list[tuple[Composition, str]] = [
 @pytest.mark.parametrize(("composition", "delta"), COMPOSITIONS)
 def test_convolution_lies_just_above_the_contour(composition: Composition, delta: str) -> None:
     interval = epsilon_interval(composition, delta)
-    loose = convolution_epsilon(composition, delta, guess=interval.upper * 3)
+    rounds, target, near = normalised(composition), Fraction(delta), float(interval.upper)
+    loose = convolution_upper_epsilon(rounds, target, guess=near * 3)
     assert interval.lower <= loose <= interval.upper * Fraction(11, 10)
-    convolved = convolution_upper_epsilon(
-        normalised(composition),
-        Fraction(delta),
-        guess=float(interval.upper),
-        least_cells=400,
-    )
+    convolved = convolution_upper_epsilon(rounds, target, guess=near, least_cells=400)
     assert convolved >= interval.lower
     assert convolved <= interval.upper * Fraction(101, 100)
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from privagg.privacy.certified import (
     Mechanism,
-    calibrate_noise,
     delta_interval,
     epsilon_interval,
 )
@@ -69,21 +68,3 @@ def test_equal_mechanisms_written_apart_are_the_same(
     apart = epsilon_interval({Mechanism(rate, noise): count - 1, nearly: 1}, delta)
     assert apart.lower <= together.upper
     assert together.lower <= apart.upper * (1 + Fraction(1, 10**9))
-
-
-@given(
-    st.sampled_from(["0.01", "0.2", "1"]),
-    st.integers(1, 400),
-    st.fractions(Fraction(1, 5), Fraction(6), max_denominator=10),
-)
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_calibrated_noise_fits_and_a_step_less_does_not(
-    rate: str, rounds: int, epsilon: Fraction
-) -> None:
-    step = Fraction(1, 1000)
-    noise = calibrate_noise(rate, rounds, epsilon, "1e-6", resolution=step)
-    assert noise % step == 0
-    assert epsilon_interval({Mechanism(Fraction(rate), noise): rounds}, "1e-6").upper <= epsilon
-    if noise > step:
-        less = epsilon_interval({Mechanism(Fraction(rate), noise - step): rounds}, "1e-6")
-        assert less.upper > epsilon
