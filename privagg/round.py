@@ -8,9 +8,10 @@ coordinator's side only: what happens at a site or a key holder happens behind t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -37,7 +38,7 @@ from privagg.messages import (
 from privagg.privacy.plan import Plan
 from privagg.secure.keystatement import RunKey
 from privagg.secure.scheme import Parameters, Phase, Scheme
-from privagg.server.aggregator import Aggregator, RoundTerms
+from privagg.server.aggregator import TOGETHER, Aggregator, RoundTerms
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Reply, Transport
 
@@ -345,19 +346,31 @@ def _upload(state: _RoundState) -> None:
     start = Message.sign(job.identity, header, payload).to_bytes()
     result.bytes_down = {site: size + len(start) for site, size in result.bytes_down.items()}
     result.exchanges += 1
-    for reply in transport.exchange(dict.fromkeys(result.cohort, start)):
+    replies = iter(transport.exchange(dict.fromkeys(result.cohort, start)))
+    while some := list(itertools.islice(replies, TOGETHER)):
+        _fold_replies(state, some)
+
+
+def _fold_replies(state: _RoundState, replies: Sequence[Reply]) -> None:
+    """Hand in together what came from sites; note who sent nothing, or nothing good."""
+    job, result = state.job, state.result
+    came: list[tuple[str, bytes]] = []
+    for reply in replies:
         _hear(job, replace(reply, data=None))
         if reply.data is None:
             result.refuse(reply.party, reply.problem)
             continue
         result.bytes_up[reply.party] = len(reply.data)
-        with result.timed("add"):
-            try:
-                job.keyed.add(state.aggregator.receive(reply.data, sender=reply.party))
-            except PrivaggError as error:
-                result.refuse(reply.party, f"{type(error).__name__}: {error}")
-                job.watch.doubt(reply.party)
-                job.keyed.discard(reply.party)
+        came.append((reply.party, reply.data))
+    with result.timed("add"):
+        answers = state.aggregator.receive_many(came)
+    for (party, _), answer in zip(came, answers, strict=True):
+        if isinstance(answer, PrivaggError):
+            result.refuse(party, f"{type(answer).__name__}: {answer}")
+            job.watch.doubt(party)
+            job.keyed.discard(party)
+        else:
+            job.keyed.add(party)
 
 
 def _open(state: _RoundState) -> None:

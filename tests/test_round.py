@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ from privagg.round import PHASES
 from privagg.secure.plaintext import PlaintextScheme
 from privagg.secure.scheme import Phase
 from privagg.secure.wire import EncryptedTensor
+from privagg.server.aggregator import Aggregator
+from privagg.transport import Reply
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation, opened_rounds
 
@@ -120,6 +123,32 @@ def test_a_round_drives_the_declared_phases_in_order(
     simulation.scheme = Toy(Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN)
     assert simulation.round().outcome == "opened"
     assert driven == [1]
+
+
+def test_no_more_uploads_are_held_at_once_than_are_added_together(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many sites there are: what came is added before the next upload is asked for."""
+    monkeypatch.setattr("privagg.round.TOGETHER", 3)
+    held: list[int] = []
+    exchange = simulation.wire.exchange
+
+    def counted(requests: Mapping[str, bytes]) -> Iterator[Reply]:
+        for reply in exchange(requests):
+            held.append(len(Aggregators.made[-1].contributors) if Aggregators.made else 0)
+            yield reply
+
+    class Aggregators(Aggregator):
+        made: ClassVar[list[Aggregator]] = []
+
+        def __init__(self, *facts: Any) -> None:
+            super().__init__(*facts)
+            self.made.append(self)
+
+    monkeypatch.setattr("privagg.round.Aggregator", Aggregators)
+    monkeypatch.setattr(simulation.wire, "exchange", counted)
+    assert simulation.round().survivors == NAMES
+    assert held[-5:-1] == [0, 0, 0, 3]  # as each upload comes; the last reply is the opening
 
 
 def test_a_vanished_site_is_charged_and_the_round_goes_on(simulation: Simulation) -> None:

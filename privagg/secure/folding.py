@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from privagg.errors import CapacityError, CiphertextError
+from privagg.errors import CapacityError, CiphertextError, PrivaggError
 from privagg.kernels.running_sum import Fault, RunningSum
 from privagg.secure.scheme import Buffer, Fold
 
@@ -38,23 +38,23 @@ class KernelFold(Fold):
             raise CiphertextError(self._describe(fault))
         self.count += addends
 
-    def add_many(self, payloads: Sequence[Buffer]) -> list[CiphertextError | None]:
+    def add_many(self, payloads: Sequence[Buffer]) -> list[PrivaggError | None]:
         """Add single contributions in one pass over memory; for each its error, or None if added.
 
-        Raises:
-            CapacityError: more contributions than the parameters have room for; none was added.
+        Room is counted before residues are looked at: where more come than there is room for, the
+        last ones are refused, whatever the first ones hold.
         """
-        self._check_capacity(max(1, len(payloads)))
-        errors: list[CiphertextError | None] = [None] * len(payloads)
-        sized: list[int] = []
+        errors: list[PrivaggError | None] = [None] * len(payloads)
+        fitting: list[int] = []
         for number, payload in enumerate(payloads):
             try:
+                self._check_capacity(len(fitting) + 1)
                 self._check_size(payload)
-                sized.append(number)
-            except CiphertextError as error:
+                fitting.append(number)
+            except PrivaggError as error:
                 errors[number] = error
-        faults = self._kernel_add([payloads[number] for number in sized], 1)
-        for number, fault in zip(sized, faults, strict=True):
+        faults = self._kernel_add([payloads[number] for number in fitting], 1)
+        for number, fault in zip(fitting, faults, strict=True):
             if fault is not None:
                 errors[number] = CiphertextError(self._describe(fault))
         self.count += errors.count(None)

@@ -58,7 +58,7 @@ from privagg.secure.keyparts import require_key_parts, split_key_parts
 from privagg.secure.keystatement import FIRST
 from privagg.secure.keystore import KeyStore
 from privagg.secure.opening import DecryptionKey, KeyGenerator
-from privagg.secure.scheme import Fold, Parameters
+from privagg.secure.scheme import Buffer, Parameters
 from privagg.secure.wire import EncryptedTensor
 
 _SCHEMA = f"""{keystore.SCHEMA}
@@ -459,12 +459,16 @@ class KeyHolder:
                 f"{len(header.upload_bytes)}"
             )
         fold = key.encryption_key.parameters.fold()
-        self._fold_uploads(fold, header, uploads)
+        payloads = self._read_uploads(header, uploads)
+        for sender, error in zip(payloads, fold.add_many(list(payloads.values())), strict=True):
+            if error is not None:
+                raise OpeningRefusedError(f"the upload of {sender!r}: {error}")
         if memoryview(fold.payload()) != memoryview(claimed.payload).cast("B"):
             raise OpeningRefusedError("the sum is not the sum of the uploads that it names")
 
-    def _fold_uploads(self, fold: Fold, header: OpenRequest, frames: memoryview) -> None:
-        start = 0
+    def _read_uploads(self, header: OpenRequest, frames: memoryview) -> dict[str, Buffer]:
+        """Sender -> the payload of its upload, each being the one that its statement names."""
+        start, payloads = 0, dict[str, Buffer]()
         for size, statement in zip(header.upload_bytes, header.contributions, strict=True):
             upload = read_message(frames[start : start + size], self._roster)
             start += size
@@ -472,7 +476,9 @@ class KeyHolder:
                 raise OpeningRefusedError(
                     f"the upload of {upload.header.sender!r} is not the one its statement names"
                 )
-            fold.add(EncryptedTensor.from_bytes(upload.payload, max_bytes=size).payload)
+            tensor = EncryptedTensor.from_bytes(upload.payload, max_bytes=size)
+            payloads[upload.header.sender] = tensor.payload
+        return payloads
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._store, timeout=30, isolation_level=None)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privagg.digest import tree_digest
-from privagg.errors import CiphertextError, OpeningRefusedError, PrivaggError
+from privagg.errors import CiphertextError, OpeningRefusedError
 from privagg.messages import Upload
 from privagg.secure.scheme import Buffer, Fold, Parameters
 
@@ -82,10 +82,9 @@ def require_key_parts(
             raise OpeningRefusedError(
                 f"{carrier!r} passed on a key part that {upload.sender!r} did not sign"
             )
-        try:
-            fold.add(part)
-        except PrivaggError as error:
-            raise OpeningRefusedError(f"the key part of {upload.sender!r}: {error}") from error
+    for upload, error in zip(uploads, fold.add_many(parts), strict=True):
+        if error is not None:
+            raise OpeningRefusedError(f"the key part of {upload.sender!r}: {error}")
     if fold.payload() != parameters.key_part(total):
         raise OpeningRefusedError(
             f"{carrier!r} altered the sum: the part that is multiplied with the secret key is not "

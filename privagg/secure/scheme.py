@@ -31,6 +31,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.errors import PrivaggError
+
 IntVector = NDArray[np.int64]
 Buffer = bytes | bytearray | memoryview
 
@@ -160,6 +162,27 @@ class Fold(ABC):
             CiphertextError: malformed or out of range.
             CapacityError: more addends than the parameters were chosen for.
         """
+
+    def add_many(self, payloads: Sequence[Buffer]) -> list[PrivaggError | None]:
+        """Check single contributions and add those that are good.
+
+        The sum is then exactly that of the good ones. A fold whose kernel takes several in one pass
+        over memory overrides this.
+
+        Args:
+            payloads: `payload_bytes` bytes each.
+
+        Returns:
+            For each its error as `add` raises it, or None if it was added.
+        """
+        errors: list[PrivaggError | None] = []
+        for payload in payloads:
+            try:
+                self.add(payload)
+                errors.append(None)
+            except PrivaggError as error:
+                errors.append(error)
+        return errors
 
     @abstractmethod
     def payload(self) -> bytes:

@@ -1,7 +1,8 @@
 """The aggregator of one round: checks uploads as they come, folds them in place, names the bad.
 
 It holds public parameters and ciphertext, nothing else. An upload that fails any check leaves the
-running sum exactly as it was; the error names the sender and the reason.
+running sum exactly as it was; the error names the sender and the reason. Uploads that are handed in
+together are added in one pass over the sum's memory.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ from privagg.server.checkpoints import CheckpointWatch
 FRAME_OVERHEAD_BYTES = 64 * 2**10
 """Room for a frame's header, the tensor's header and the signature; or for one statement."""
 
+TOGETHER = 4
+"""Frames worth handing in together: the kernels read four inputs for each word of the sum. Whoever
+collects frames holds that many at once, whatever the number of sites."""
+
 
 @dataclass(frozen=True)
 class RoundTerms:
@@ -74,6 +79,23 @@ class RoundTerms:
     def place(self) -> tuple[str, int, int]:
         """(run, round, attempt)."""
         return self.run, self.round, self.attempt
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An upload that passed every check but the one that adding makes, of its residues.
+
+    Args:
+        number: its place among the frames that were handed in.
+        frame: the whole message.
+        key_part: the one that the sender signed.
+    """
+
+    number: int
+    frame: Buffer
+    statement: Statement
+    tensor: EncryptedTensor
+    key_part: bytes
 
 
 class Aggregator:
@@ -117,11 +139,7 @@ class Aggregator:
         return tuple(name for name in self.terms.names if name in self._statements)
 
     def receive(self, data: Buffer, *, sender: str | None = None) -> str:
-        """Check one frame and fold it in.
-
-        Args:
-            data: an `Upload`, `PartialSum` or `Refusal` frame; the payload is read in place.
-            sender: who the transport says sent it, where it knows; the frame must agree.
+        """Check one frame and fold it in; see `receive_many`.
 
         Returns:
             Name of the party whose contribution was added.
@@ -130,15 +148,54 @@ class Aggregator:
             ProtocolError, CiphertextError, KeyMismatchError: what was wrong; nothing was added.
             LedgerTamperedError: the sender's ledger does not extend the checkpoint kept of it.
         """
+        (answer,) = self.receive_many([(sender, data)])
+        if isinstance(answer, PrivaggError):
+            raise answer
+        return answer
+
+    def receive_many(self, frames: Sequence[tuple[str | None, Buffer]]) -> list[str | PrivaggError]:
+        """Check frames and fold in those that are good, as if they came one after the other.
+
+        Args:
+            frames: who the transport says sent it, where it knows (the frame must agree), and an
+                `Upload`, `PartialSum` or `Refusal` frame, whose payload is read in place.
+                `TOGETHER` of them are worth handing in at once.
+
+        Returns:
+            For each the name of the party whose contribution was added, or what was wrong with it,
+            as `receive` raises it; then nothing of it was added.
+        """
+        answers: list[str | PrivaggError] = []
+        waiting: dict[str, _Checked] = {}
+        for number, (sender, data) in enumerate(frames):
+            try:
+                message = self._read(data, sender)
+                header = message.header
+                if isinstance(header, PartialSum) or header.sender in waiting:
+                    self._fold_uploads(waiting, answers)  # what it may overlap with is in by then
+                if isinstance(header, PartialSum):
+                    self._merge(header, message.payload)
+                else:
+                    waiting[header.sender] = self._check_upload(number, message, data)
+                answers.append(header.sender)
+            except PrivaggError as error:
+                answers.append(error)
+        self._fold_uploads(waiting, answers)
+        return answers
+
+    def _read(self, data: Buffer, sender: str | None) -> Message:
+        """The message in a frame, its signature verified."""
         limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
         limit += self._may_combine * (FRAME_OVERHEAD_BYTES + self._parameters.key_part_bytes)
         message = read_message(data, self._roster, max_bytes=limit)
         header = message.header
         if sender is not None and header.sender != sender:
             raise UnknownPartyError(f"{sender!r} delivered a message signed by {header.sender!r}")
-        if isinstance(header, PartialSum):
-            self._merge(header, message.payload)
-            return header.sender
+        return message
+
+    def _check_upload(self, number: int, message: Message, frame: Buffer) -> _Checked:
+        """Check all of a site's upload but its residues; its key part is the one that it signed."""
+        header = message.header
         self._check_place(header)
         if isinstance(header, Refusal):
             raise CohortError(f"{header.sender!r} refuses this round: {header.message}")
@@ -146,10 +203,26 @@ class Aggregator:
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
         self._check_key(header.sender, header.key_id)
         self._keep_checkpoints([header])
-        self._add(header, message.payload, message.statement)
-        if self.terms.strict:
-            self._uploads[header.sender] = bytes(data)
-        return header.sender
+        self._require_new((header.sender,))
+        tensor = self._check_tensor(header.sender, (header.sender,), message.payload)
+        part = signed_key_part(self._parameters, header, tensor.payload)
+        return _Checked(number, frame, message.statement, tensor, part)
+
+    def _fold_uploads(
+        self, waiting: dict[str, _Checked], answers: list[str | PrivaggError]
+    ) -> None:
+        """Add what waits, in one pass; a bad one's error takes the place of its answer."""
+        errors = self._fold.add_many([upload.tensor.payload for upload in waiting.values()])
+        for (sender, upload), error in zip(waiting.items(), errors, strict=True):
+            if error is not None:
+                answers[upload.number] = _named(error, sender)
+                continue
+            self._statements[sender] = upload.statement
+            if self.terms.strict:
+                self._uploads[sender] = bytes(upload.frame)
+            else:
+                self._key_parts[sender] = upload.key_part
+        waiting.clear()
 
     @property
     def _may_combine(self) -> int:
@@ -181,34 +254,19 @@ class Aggregator:
         )
         tensor = self._check_tensor(header.sender, tuple(statements), summed)
         require_key_parts(self._parameters, uploads, parts, tensor.payload, header.sender)
-        self._fold_in(header.sender, tensor, statements)
+        try:
+            self._fold.add(tensor.payload, addends=len(statements))
+        except PrivaggError as error:
+            raise _named(error, header.sender) from error
+        self._statements.update(statements)
         self._key_parts.update(
             (upload.sender, bytes(part)) for upload, part in zip(uploads, parts, strict=True)
         )
-
-    def _add(self, upload: Upload, payload: Buffer, statement: Statement) -> None:
-        """Fold one site's upload, its key part being the one that it signed."""
-        self._require_new((upload.sender,))
-        tensor = self._check_tensor(upload.sender, (upload.sender,), payload)
-        part = signed_key_part(self._parameters, upload, tensor.payload)
-        self._fold_in(upload.sender, tensor, {upload.sender: statement})
-        if not self.terms.strict:
-            self._key_parts[upload.sender] = part
 
     def _require_new(self, names: Iterable[str]) -> None:
         again = [name for name in names if name in self._statements]
         if again:
             raise ReplayError(f"an upload of {again[0]!r} is already in this round's sum")
-
-    def _fold_in(
-        self, sender: str, tensor: EncryptedTensor, statements: dict[str, Statement]
-    ) -> None:
-        """Fold a tensor that holds exactly the contributions of these statements."""
-        try:
-            self._fold.add(tensor.payload, addends=len(statements))
-        except CiphertextError as error:
-            raise CiphertextError(f"upload of {sender!r}: {error}") from error
-        self._statements.update(statements)
 
     def _keep_checkpoints(self, uploads: Sequence[Upload]) -> None:
         if self._watch is not None:
@@ -244,7 +302,7 @@ class Aggregator:
             )
             named = set(contributors_of(tensor, self.terms.names))
         except PrivaggError as error:
-            raise type(error)(f"upload of {sender!r}: {error}") from error
+            raise _named(error, sender) from error
         expected_place = (*self.terms.place, self.terms.key_id)
         if (tensor.run, tensor.round, tensor.attempt, tensor.key_id) != expected_place:
             raise WrongRoundError(
@@ -338,3 +396,8 @@ class Aggregator:
             upload_bytes=tuple(len(upload) for upload in uploads),
         )
         return Message.sign(identity, header, b"".join((tensor, *parts, *uploads)))
+
+
+def _named(error: PrivaggError, sender: str) -> PrivaggError:
+    """The same error with whose upload it was."""
+    return type(error)(f"upload of {sender!r}: {error}")

@@ -120,6 +120,22 @@ class SchemeContract:
         opened = made.open(fold.payload(), len(heads))
         assert opened.tolist() == values.sum(axis=0).tolist()
 
+    def test_many_at_once_are_added_as_one_after_the_other(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        values = made.draw(np.random.default_rng(29), 6)
+        good = [made.encrypt(contribution) for contribution in values]
+        greatest = b"\xff" * 8 if made.scheme.protects else b"\xff" * 7 + b"\x7f"
+        bad = good[1][:-8] + greatest
+        one, many = made.parameters.fold(), made.parameters.fold()
+        for payload in good:
+            one.add(payload)
+        assert many.add_many([]) == []
+        errors = many.add_many([good[0], bad, memoryview(good[1]), good[2][:-1], *good[2:]])
+        assert [error is None for error in errors] == [True, False, True, False] + [True] * 4
+        assert all(isinstance(errors[place], CiphertextError) for place in (1, 3))
+        assert many.count == 6
+        assert many.payload() == one.payload()
+
     def test_partial_sums_merge(self, name: str) -> None:
         made = setup(name, CASES[1])
         values = made.draw(np.random.default_rng(21), 5)

@@ -59,14 +59,18 @@ def test_a_batch_is_added_in_one_pass_and_its_bad_members_named() -> None:
     assert parameters.read(fold.payload()).tolist() == wanted.tolist()
 
 
-def test_a_batch_beyond_capacity_is_refused_whole() -> None:
+def test_what_a_batch_has_no_room_for_is_refused_and_the_rest_is_added() -> None:
     parameters, payloads, _ = made(2)
-    fold = parameters.fold()
-    with pytest.raises(CapacityError, match="exceed the 2"):
-        fold.add_many(payloads)
-    assert fold.count == 0
+    fold, expected = parameters.fold(), parameters.fold()
+    errors = fold.add_many(payloads)
+    assert errors[:2] == [None, None]
+    assert isinstance(errors[2], CapacityError)
+    assert fold.count == 2
+    for payload in payloads[:2]:
+        expected.add(payload)
+    assert fold.payload() == expected.payload()
     with pytest.raises(CiphertextError, match="nothing was folded"):
-        fold.payload()
+        parameters.fold().payload()
 
 
 def test_checking_adds_nothing() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from privagg.errors import (
     WrongRoundError,
 )
 from privagg.identity import Identity, Roster
+from privagg.kernels.residues import ResidueSum
 from privagg.messages import Message, OpenRequest, PartialSum, Presence, Refusal, read_message
 from privagg.secure.contributors import bitmap_of
 from privagg.secure.wire import EncryptedTensor
@@ -226,6 +228,88 @@ def test_an_upload_that_lies_is_refused_for_what_it_is(
     assert made.contributors == ()
     made.receive(uploads.frame, sender="east")
     assert made.partial_sum(LEFT).payload == branch(uploads.simulation, LEFT, ("east",)).payload
+
+
+def spoiled(simulation: Simulation, frame: bytes) -> bytes:
+    """The upload, signed anew by its own site around a first residue that is out of range."""
+    message = read_message(frame, simulation.roster)
+    tensor = EncryptedTensor.from_bytes(message.payload, max_bytes=10**6)
+    payload = b"\xff" * 7 + b"\x7f" + bytes(tensor.payload)[8:]
+    identity = simulation.identities[message.header.sender]
+    changed = replace(tensor, payload=memoryview(payload)).to_bytes()
+    return Message.sign(identity, message.header, changed).to_bytes()
+
+
+def together(made: Aggregator, *frames: bytes) -> list[str]:
+    """What became of each frame: its sender, or the kind of its error."""
+    answers = made.receive_many([(None, frame) for frame in frames])
+    return [answer if isinstance(answer, str) else type(answer).__name__ for answer in answers]
+
+
+def frames_of(simulation: Simulation) -> dict[str, bytes]:
+    start = start_frame(simulation)
+    return {name: simulation.sites[name].handle(start) for name in NAMES}
+
+
+def test_frames_handed_in_together_end_as_one_after_the_other(simulation: Simulation) -> None:
+    frames = frames_of(simulation)
+    good = list(frames.values())
+    made, one = aggregator(simulation, strict=True), aggregator(simulation, strict=True)
+    bad, west = spoiled(simulation, frames["east"]), frames["west"]
+    lie = west[:-1] + bytes([west[-1] ^ 1])
+    answers = made.receive_many(
+        [("north", good[0]), ("east", bad), (None, lie), ("south", good[2])]
+    )
+    assert answers[::3] == ["north", "south"]
+    assert isinstance(answers[1], CiphertextError)
+    assert "upload of 'east': value 0" in str(answers[1])
+    assert isinstance(answers[2], SignatureError)
+    assert made.contributors == ("north", "south")
+    assert together(made, frames["east"], frames["west"]) == ["east", "west"]
+    for frame in good:
+        one.receive(frame)
+    asked = [
+        each.open_request(simulation.identities["coordinator"]).to_bytes() for each in (made, one)
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_a_second_upload_among_several_counts_only_where_the_first_did_not(
+    simulation: Simulation,
+) -> None:
+    frames = frames_of(simulation)
+    bad, good = spoiled(simulation, frames["east"]), frames["east"]
+    made = aggregator(simulation)
+    assert together(made, bad, frames["north"], good, good) == [
+        "CiphertextError", "north", "east", "ReplayError",
+    ]  # fmt: skip
+    assert made.partial_sum(LEFT).payload == branch(simulation, LEFT, ("north", "east")).payload
+
+
+def test_a_partial_sum_among_uploads_does_not_add_them_twice(plain: Simulation) -> None:
+    frames = frames_of(plain)
+    overlapping = branch(plain, LEFT, ("north", "east")).to_bytes()
+    apart = branch(plain, RIGHT, ("south", "west")).to_bytes()
+    made = aggregator(plain)
+    answers = together(made, frames["east"], overlapping, frames["north"], apart, frames["south"])
+    assert answers == ["east", "ReplayError", "north", "right", "ReplayError"]
+    assert made.partial_sum(LEFT).payload == branch(plain, LEFT, NAMES).payload
+
+
+def test_uploads_handed_in_together_reach_the_kernel_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = Simulation(tmp_path, scheme_name="bfv")
+    made, sizes = aggregator(simulation), []
+    add = ResidueSum.add
+
+    def counted(self: ResidueSum, inputs: Sequence[Any]) -> Any:
+        sizes.append(len(inputs))
+        return add(self, inputs)
+
+    monkeypatch.setattr(ResidueSum, "add", counted)
+    assert together(made, *frames_of(simulation).values()) == list(NAMES)
+    assert sizes == [4]
 
 
 def test_who_delivers_must_be_who_signed(uploads: Uploads) -> None:
