@@ -14,6 +14,7 @@ words, 11.3 as bits), and so has a bound four to six times as high.
 from __future__ import annotations
 
 import argparse
+import statistics
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,14 @@ from privagg.secure.bfv import BfvScheme
 from privagg.secure.ckks import CkksScheme
 from privagg.secure.rns import ntt_prime
 from privagg.secure.scheme import Requirement
+from privagg.server.aggregator import TOGETHER
 from privagg.threads import available_cpus, run_split
 from tests.benchmarks.tables import show, write_json
-from tests.benchmarks.timing import medians
+from tests.benchmarks.timing import medians, metered
 
 STREAMS = 4  # uploads that are read side by side; every upload lies in memory of its own
 CKKS_DEGREE, CKKS_SLOTS = 8192, 4096  # what TenSEAL's tutorials use: [60, 40, 60]
+GROUPED = ((10_000, 64), (100_000, 16), (1_000_000, 16))
 Words = NDArray[np.uint64]
 
 
@@ -211,6 +214,30 @@ def memory(parameters: int) -> dict[str, Any]:
     }
 
 
+def together(parameters: int, uploads: int, rounds: int) -> dict[str, Any]:
+    """The processor time that adding takes one by one, against a group at a time as in a round."""
+    chosen = BfvScheme().choose_parameters(Requirement(parameters, 32_767, (1 << 21) - 1, 64))
+    payloads = random_payloads(chosen.layout, uploads)
+    spent: dict[int, list[float]] = {1: [], TOGETHER: []}
+
+    def added(size: int) -> Callable[[], object]:
+        def job() -> None:
+            fold = chosen.fold()
+            for at in range(0, uploads, size):
+                if any(fold.add_many(payloads[at : at + size])):
+                    raise SystemExit("an honest payload was refused")
+
+        return metered(job, spent[size])
+
+    medians({str(size): added(size) for size in spent}, rounds)
+    return {
+        "what": f"BFV, uploads one by one / {TOGETHER} at a time: processor time",
+        "parameters": parameters,
+        "uploads": uploads,
+        "ratio": statistics.median(spent[1]) / statistics.median(spent[TOGETHER]),
+    }
+
+
 def end_to_end(parameters: int, rounds: int) -> dict[str, Any]:
     """Uploads from frame to sum, signature check included."""
     chosen = BfvScheme().choose_parameters(Requirement(parameters, 32_767, (1 << 21) - 1, 64))
@@ -282,6 +309,7 @@ def main() -> None:
         rows += sums(parameters, uploads, rounds)
     if arguments.full:
         rows += sums(1_000_000, 64, 3) + sums(25_600_000, 4, 3)
+    rows += [together(count, many, 5 * rounds) for count, many in GROUPED]
     rows.append(end_to_end(sizes[-1][0], rounds))
     rows.append(memory(sizes[-1][0]))
     show(
@@ -295,7 +323,7 @@ def main() -> None:
             "of read bandwidth": "of_read_bandwidth",
             "M parameters/s": "million_parameters_per_second",
             "x TenSEAL": "times_tenseal",
-            "memory 64/4": "ratio",
+            "ratio": "ratio",
         },
         rows,
         "Medians of jobs that take turns; ratios within this run.",

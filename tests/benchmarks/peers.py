@@ -26,7 +26,7 @@ from privagg.messages import Message, Upload
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
-from privagg.server.aggregator import Aggregator, RoundTerms
+from privagg.server.aggregator import TOGETHER, Aggregator, RoundTerms
 from tests.benchmarks.kernels import random_payloads, read_job, tenseal_job
 from tests.benchmarks.tables import show, write_json
 
@@ -155,8 +155,8 @@ def privagg_job(name: str, length: int, sites: int) -> Job:
     def work() -> None:
         forget_signatures()  # a round's frames are new ones
         aggregator = Aggregator(terms, parameters, roster)
-        for frame in frames:
-            aggregator.receive(frame)
+        for at in range(0, sites, TOGETHER):
+            aggregator.receive_many([(None, frame) for frame in frames[at : at + TOGETHER]])
         aggregator.open_request(identities[0])
 
     return Job(timed(work), length * sites, len(frames[0]) / length)
