@@ -101,7 +101,7 @@ class DistributedLearner:
 
     def __init__(
         self,
-        plan: DistributedPlan,
+        plan: RecordPlan,
         site: str,
         model: nn.Module,
         records: Records,

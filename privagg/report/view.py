@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from privagg.privacy.plan import load_plan
+from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.report.compressing import compression_text
 from privagg.report.figures import (
     count_text,
@@ -329,13 +329,16 @@ def accountant_name(name: str) -> str:
 
 
 def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
-    """(label, value) for the plan's scalar settings, in the order of `PLAN_LABELS`."""
+    """(label, value) for the plan's scalar settings: `PLAN_LABELS`, then what its mode adds."""
+    plan = load_plan(report.plan)
+    known = {*PLAN_LABELS, *TrainingPlan.model_fields}
+    own = {k: k.replace("_", " ").capitalize() for k in type(plan).model_fields if k not in known}
     rows = tuple(
         (label, _plain_value(report.plan[key]))
-        for key, label in PLAN_LABELS.items()
+        for key, label in (PLAN_LABELS | own).items()
         if key in report.plan
     )
-    compressed = compression_text(load_plan(report.plan))
+    compressed = compression_text(plan)
     return (*rows, ("Uploads", compressed)) if compressed else rows
 
 

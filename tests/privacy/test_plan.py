@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import doctest
 import json
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from math import sqrt
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import privagg
 from privagg.errors import NoiseError, PlanError
 from privagg.privacy.events import DpEvent
 from privagg.privacy.noise import total_distance
@@ -21,10 +25,12 @@ from privagg.privacy.plan import (
     Compression,
     DistributedPlan,
     LocalPlan,
+    Plan,
     Rounding,
     SiteTerms,
     TrainingPlan,
     load_plan,
+    training,
 )
 
 
@@ -342,3 +348,22 @@ def test_who_reads_single_uploads_is_held_off_by_one_share_alone() -> None:
         assert rows(strict=True)["key-holder", k] == alone
     bare = distributed(scheme="plaintext").observers("s0", 4)
     assert not any("adds honestly" in text for row in bare for text in row.assumptions)
+
+
+# --- what the rest of the house asks -------------------------------------------------------------
+
+
+def test_the_example_of_a_training_plan_runs() -> None:
+    found = doctest.testmod(training)
+    assert found.attempted > 5
+    assert found.failed == 0
+
+
+def test_a_plan_answers_exactly_what_is_asked_of_it() -> None:
+    """mypy holds every asker to `Plan`; here `Plan` is held to its askers."""
+    house = Path(privagg.__file__).parent
+    askers = [p for p in house.rglob("*.py") if (house / "privacy" / "plan") not in p.parents]
+    asked = set(re.findall(r"plan\.(\w+)", "\n".join(p.read_text("utf-8") for p in askers)))
+    answers = {name for name in vars(Plan) if not name.startswith("_")}
+    assert answers - asked == set()
+    assert all(getattr(Plan, name).__doc__ for name in answers)

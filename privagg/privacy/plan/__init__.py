@@ -1,7 +1,18 @@
 """Plans: the only source of truth about sampler, clip, noise, normaliser and event.
 
 `Plan` is what the rest of the house asks; `TrainingPlan` is the first family of plans, with one
-class for each of three ways to be private.
+class for each of three ways to be private. Nothing outside this room asks which class a plan has,
+but the table of what trains under each.
+
+To add a way to be private (`tests/privacy/test_new_mode.py` does):
+
+1. `privacy/plan/NAME.py`: its class, under `@plan_mode`; where records are sampled it extends
+   `RecordPlan`. Noise, bounds, events, observers, and what it is in words.
+2. `privacy/plan/__init__.py`: import it, so that it is known by its mode.
+3. `client/training.py`: what a site computes, with its line in `LEARNERS`.
+4. `config.py`: where it has settings of its own, each by the name of the plan's field.
+5. `cli/template.toml`: the same settings, with a word on the mode.
+6. `tests/privacy/test_NAME.py`, and what it adds to `proofs/` and to README's table.
 """
 
 from privagg.privacy.plan.base import Plan, SiteTerms

@@ -58,7 +58,7 @@ class TrainingPlan(BaseModel, ABC):
 
     Ask it for what a number means; nothing else in the house states one a second time:
 
-        >>> from privagg.privacy.plan import DistributedPlan, SiteTerms
+        >>> from privagg.privacy.plan import DistributedPlan, SiteTerms, load_plan
         >>> plan = DistributedPlan(
         ...     sites=(SiteTerms(name="north", records=200), SiteTerms(name="south", records=100)),
         ...     dimension=14, rounds=10, sampling_rate="0.2", clip_norm_l2="0.5",
@@ -71,7 +71,7 @@ class TrainingPlan(BaseModel, ABC):
         '60'
         >>> [(row.name, row.colluding_sites) for row in plan.observers("north", survivors=2)][:2]
         [('model-users', 0), ('aggregator', 0)]
-        >>> load_plan(json.loads(plan.canonical_json)).digest == plan.digest
+        >>> load_plan(plan.model_dump(mode="json")).digest == plan.digest
         True
 
     Attributes:
