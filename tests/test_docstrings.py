@@ -2,8 +2,8 @@
 
 Read from the source, so that nothing is imported. A parameter is documented by a line of an `Args:`
 or `Attributes:` block that names it: in the function's docstring, for a constructor or a class of
-fields in the class's own, for a method also in that of the method it overrides. A verb of the
-command line documents a parameter by its option's help.
+fields in the class's own, for a method also in that of the method it overrides. A field may have
+its text right below it, and a verb of the command line documents a parameter by its option's help.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 3
-ROOMS = ("encoding", "kernels", "privacy.certified")
+ROOMS = ("audit", "cli", "encoding", "kernels", "privacy.certified", "report")
 """Rooms of privagg that are held to it, each with the rooms inside it."""
 
 _BLOCK = re.compile(r"^(Args|Attributes):$")
@@ -56,21 +56,6 @@ def parameters_of(function: Definition) -> dict[str, ast.expr | None]:
     given = function.args
     every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
     return {a.arg: a.annotation for a in every if a is not None and a.arg not in ("self", "cls")}
-
-
-def fields_of(definition: ast.ClassDef) -> tuple[str, ...]:
-    """The public fields of a dataclass, named tuple or pydantic model; of other classes none."""
-    marks = [ast.unparse(x) for x in (*definition.decorator_list, *definition.bases)]
-    if not any(re.search(r"dataclass|NamedTuple|BaseModel|Strict", mark) for mark in marks):
-        return ()
-    return tuple(
-        x.target.id
-        for x in definition.body
-        if isinstance(x, ast.AnnAssign)
-        and isinstance(x.target, ast.Name)
-        and not x.target.id.startswith("_")
-        and "ClassVar" not in ast.unparse(x.annotation)
-    )
 
 
 class House:
@@ -116,7 +101,8 @@ class House:
 
     def _class(self, module: str, node: ast.ClassDef) -> Iterator[Documented]:
         where, own = f"{module}:{node.name}", named_in(ast.get_docstring(node))
-        yield Documented(where, fields_of(node), own)
+        if self._has_fields(node):
+            yield self._fields(where, node, own)
         for method in node.body:
             if not isinstance(method, Definition):
                 continue
@@ -137,6 +123,33 @@ class House:
             if "help=" in text or text.split(" | ")[0] in self._helped:
                 explained.add(name)
         return Documented(where, tuple(parameters), frozenset(explained))
+
+    def _has_fields(self, node: ast.ClassDef) -> bool:
+        """Whether a dataclass, named tuple or pydantic model is made from what stands in it."""
+        if any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
+            return True
+        parents = [self._classes.get(ast.unparse(base)) for base in node.bases]
+        return any(ast.unparse(base) in ("NamedTuple", "BaseModel") for base in node.bases) or any(
+            self._has_fields(parent) for parent in parents if parent is not None
+        )
+
+    def _fields(self, where: str, node: ast.ClassDef, own: frozenset[str]) -> Documented:
+        """The public fields that stand in the class itself; a constant of the format is none."""
+        fields, explained = [], set(own)
+        for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(
+                statement.target, ast.Name
+            ):
+                continue
+            name, kind = statement.target.id, ast.unparse(statement.annotation)
+            if name.startswith("_") or re.match(r"ClassVar|Literal\['[^,]*'\]$", kind):
+                continue
+            fields.append(name)
+            if "description=" in ast.unparse(statement) or (
+                isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            ):
+                explained.add(name)
+        return Documented(where, tuple(fields), frozenset(explained))
 
     def _overridden(self, node: ast.ClassDef, method: Definition) -> frozenset[str]:
         """What the same method of the bases explains."""
@@ -198,6 +211,9 @@ class Pair:
 
     left: int
     right: int
+    middle: int
+    """Its text."""
+    kind: Literal["pair"] = "pair"
     _kept: int
 
 class Base:

@@ -1,4 +1,9 @@
-"""What an outsider checks: re-derivation of every figure from the ledgers."""
+"""Is a report true? Everything that follows from the ledgers is derived again, by an outsider.
+
+Read `verify` first: it calls every check in order. `claims` says what a verdict means, `methods`
+with `work` what may be computed. Each other module checks one thing: `chains` (the ledgers
+themselves), `charges`, `planned`, `signed`, `second`, `compare`, `bare` (a report without ledgers).
+"""
 
 from privagg.audit.bundle import ReportBundle
 from privagg.audit.claims import Claim, Verdict, Verification

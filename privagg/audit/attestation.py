@@ -45,7 +45,14 @@ class Subject(_Part):
 
 
 class Predicate(_Part):
-    """What is said about the files: they are the evidence of this run, put together by `signer`."""
+    """What is said about the files: they are the evidence of this run, put together by `signer`.
+
+    Attributes:
+        federation: its name.
+        run: the run's name.
+        plan_digest: of the run's plan, 64 hex digits.
+        signer: the party that put the bundle together.
+    """
 
     federation: Short
     run: Short
@@ -54,7 +61,14 @@ class Predicate(_Part):
 
 
 class Statement(BaseModel):
-    """The in-toto statement; its field `_type` is `kind` here."""
+    """The in-toto statement.
+
+    Attributes:
+        kind: its field `_type`, a constant of the format.
+        subject: the files, each with its digest.
+        predicate_type: a constant of the format.
+        predicate: what is said about the files.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -84,7 +98,13 @@ class Attestation:
 
     @classmethod
     def sign(cls, identity: Identity, files: Mapping[str, bytes], predicate: Predicate) -> Self:
-        """State the digests of `files` and sign as `identity`."""
+        """State the digests of `files` and sign as `identity`.
+
+        Args:
+            identity: who signs.
+            files: name -> content, of everything in the bundle but this statement.
+            predicate: what is said about them.
+        """
         subjects = tuple(
             Subject(name=name, digest=Digest(sha256=hashlib.sha256(data).hexdigest()))
             for name, data in files.items()

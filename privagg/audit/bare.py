@@ -33,7 +33,14 @@ FROM_LEDGERS = "only the ledgers could show it; ask for the bundle"
 
 @dataclass
 class BareReport:
-    """A report, its plan, and the accountants to recompute it with."""
+    """A report, its plan, and the accountants to recompute it with.
+
+    Attributes:
+        report: in hand, not believed.
+        plan: read from the report.
+        methods: the accountants.
+        bounds: remembers what the certified accountant answered.
+    """
 
     report: Report
     plan: Plan
@@ -126,7 +133,13 @@ class BareReport:
 
 
 def check_own_checkpoint(findings: Findings, party: str, facts: LedgerFacts) -> None:
-    """A ledger's facts against its own signed checkpoint."""
+    """A ledger's facts against its own signed checkpoint.
+
+    Args:
+        findings: gets the claim.
+        party: whose ledger it is; names the section.
+        facts: what the report says of the ledger.
+    """
     findings.section = party
     claimed = f"{facts.entries} entries, root {facts.root[:16]}"
     with findings.guarded("signed checkpoint", claimed):

@@ -32,8 +32,14 @@ def check_ledgers(
 ) -> dict[str, ReplayedLedger]:
     """Replay every export and hold it against what the report says of it.
 
+    Args:
+        findings: gets a claim for each party.
+        exports: party -> its ledger's export, not believed.
+        facts: party -> what the report says of its ledger.
+        methods: the accountants, and what all of this may cost.
+
     Returns:
-        The ledgers that hold.
+        Party -> its ledger, of those that hold.
     """
     held = {}
     for place, (party, said) in enumerate(facts.items()):
@@ -71,6 +77,8 @@ def check_owners(
     """Whose keys signed: those that the run's roster names, and those the verifier brought along.
 
     Args:
+        findings: gets the claims.
+        ledgers: party -> its ledger, replayed.
         parties: party -> identity key, 64 hex digits, as the run's roster has it.
         pinned: the same from a source other than the bundle.
     """
@@ -106,7 +114,16 @@ def check_owners(
 def check_history(
     findings: Findings, ledgers: Mapping[str, ReplayedLedger], kept: Sequence[str]
 ) -> None:
-    """Hold every ledger against the checkpoints kept of it elsewhere."""
+    """Hold every ledger against the checkpoints kept of it elsewhere.
+
+    Args:
+        findings: gets the claims.
+        ledgers: party -> its ledger, replayed.
+        kept: checkpoints as signed notes, from a source other than the bundle.
+
+    Raises:
+        UnreadableBundleError: a note is no checkpoint.
+    """
     seen: set[str] = set()
     by_origin = {ledger.replay.state.origin: party for party, ledger in ledgers.items()}
     for note in kept:

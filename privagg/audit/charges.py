@@ -46,6 +46,12 @@ def check_epsilons(
     """Bound every budget of a ledger, and epsilon after its charges, by the certified accountant.
 
     Which accountant a ledger names is its owner's word, and decides nothing.
+
+    Args:
+        findings: gets the claims.
+        ledger: replayed.
+        methods: the accountants, and what all of this may cost.
+        every_charge: recompute all charges, not a selection of many.
     """
     by_key: dict[BudgetKey, list[Charged]] = {}
     for each in ledger.charged:
@@ -160,7 +166,13 @@ def _is_sharp(bound: EpsilonBound) -> bool:
 
 
 def affordable(charged: Sequence[Charged], chosen: list[int], most: int) -> list[int]:
-    """So many of the chosen charges that their price fits into `most`; the last one always."""
+    """So many of the chosen charges that their price fits into `most`; the last one always.
+
+    Args:
+        charged: all charges of a budget, in order.
+        chosen: ascending indices of those to be recomputed.
+        most: milliseconds of processor time.
+    """
     while len(chosen) > 1 and growing_price([charged[k].total for k in chosen]) > most:
         chosen = chosen[-1::-2][::-1]
     return chosen
@@ -211,6 +223,11 @@ def check_events(
     An event without any guarantee may stand for any other: it promises less.
 
     Args:
+        findings: gets the claims.
+        ledger: the site's, replayed.
+        site: its name.
+        plan: the run's.
+        run: its name.
         opener: the party whose word counts on what was opened.
     """
     key = BudgetKey(plan.site(site).dataset, plan.unit.value)

@@ -37,6 +37,7 @@ class Claim:
         subject: what is claimed.
         claimed: as stated.
         recomputed: as it follows from the evidence; empty where nothing does.
+        verdict: what the evidence says.
         note: a remark in plain words.
         compared: how many single values this claim stands for.
         by: whose word an attested claim is; empty for others.
@@ -76,7 +77,16 @@ class Findings:
         *,
         compared: int = 1,
     ) -> bool:
-        """Record a claim that was recomputed; return whether it holds."""
+        """Record a claim that was recomputed; return whether it holds.
+
+        Args:
+            subject: what is claimed.
+            claimed: as stated.
+            recomputed: as it follows from the evidence.
+            holds: whether both agree.
+            note: a remark in plain words, such as the reason why not.
+            compared: how many single values this claim stands for.
+        """
         verdict = Verdict.PROVED if holds else Verdict.CONTRADICTED
         self.claims.append(
             Claim(self.section, subject, claimed, recomputed, verdict, note, compared)
@@ -84,16 +94,35 @@ class Findings:
         return holds
 
     def contradicted(self, subject: str, claimed: str, note: str) -> None:
-        """Record a claim that the evidence contradicts, for the reason in `note`."""
+        """Record a claim that the evidence contradicts.
+
+        Args:
+            subject: what is claimed.
+            claimed: as stated.
+            note: the reason.
+        """
         self.check(subject, claimed, "", False, note)
 
     def undecided(self, subject: str, claimed: str, settle: str) -> None:
-        """Record a claim that nothing here decides, and what would."""
+        """Record a claim that nothing here decides.
+
+        Args:
+            subject: what is claimed.
+            claimed: as stated.
+            settle: what would decide it.
+        """
         claim = Claim(self.section, subject, claimed, "", Verdict.UNDECIDED, settle=settle)
         self.claims.append(claim)
 
     def attested(self, subject: str, claimed: str, *, by: str, settle: str) -> None:
-        """Record a claim that only its maker vouches for, and what would settle it."""
+        """Record a claim that only its maker vouches for.
+
+        Args:
+            subject: what is claimed.
+            claimed: as stated.
+            by: whose word it is.
+            settle: what would prove it.
+        """
         claim = Claim(self.section, subject, claimed, "", Verdict.ATTESTED, by=by, settle=settle)
         self.claims.append(claim)
 

@@ -118,6 +118,7 @@ def compare(findings: Findings, claimed: Facts, expected: Facts) -> None:
     """Compare two reports as JSON values; `accountants` holds the budget's own figure only.
 
     Args:
+        findings: gets the claims.
         claimed: the report in hand.
         expected: the report that follows from the evidence.
     """
@@ -170,7 +171,14 @@ def _compare_groups(
 def differences(
     claimed: Any, expected: Any, path: str = "", *, bounds: bool = False
 ) -> Iterator[tuple[str, str, str]]:
-    """(path, claimed, expected) of every single value that differs."""
+    """(path, claimed, expected) of every single value that differs.
+
+    Args:
+        claimed: a JSON value.
+        expected: the one that follows from the evidence.
+        path: where both stand.
+        bounds: epsilons were computed anew, and may differ by `TOLERANCE`.
+    """
     if isinstance(claimed, Mapping) and isinstance(expected, Mapping):
         for key in dict.fromkeys((*expected, *claimed)):
             one, other = claimed.get(key, ABSENT), expected.get(key, ABSENT)

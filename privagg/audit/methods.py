@@ -142,6 +142,8 @@ class Remembering:
         accountant: answers.
         price: of a question before it is asked, in milliseconds, beside the work that it counts.
         work: what all questions of a verification together may cost.
+        known: answers and refusals so far.
+        name: the accountant's.
     """
 
     accountant: Accountant

@@ -21,6 +21,9 @@ def check_parties(
     """Hold the roster against itself, and the opener against the custody.
 
     Args:
+        findings: gets the claims.
+        report: names parties, keys and opener.
+        plan: names sites and custody.
         coordinator: the name that the run's coordinator has.
         pinned: party -> key, from a source other than the bundle.
     """

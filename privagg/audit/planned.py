@@ -28,7 +28,15 @@ Place = tuple[int, int]
 def check_charges(
     findings: Findings, ledger: ReplayedLedger, site: str, plan: Plan, report: Report
 ) -> None:
-    """Hold one site's charges of this run against the plan, and what follows each."""
+    """Hold one site's charges of this run against the plan, and what follows each.
+
+    Args:
+        findings: gets the claims.
+        ledger: the site's, replayed.
+        site: its name.
+        plan: the run's.
+        report: gives the run's name, its rounds and its scheme.
+    """
     findings.section = site
     key = BudgetKey(plan.site(site).dataset, plan.unit.value)
     of_run = [c for c in ledger.charged if c.charge.run == report.run and c.charge.key == key]

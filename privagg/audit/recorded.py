@@ -10,6 +10,8 @@ def attest_record(findings: Findings, report: Report, coordinator: str) -> None:
     """Name every claim that equals the record and is proved by nothing else.
 
     Args:
+        findings: gets the claims.
+        report: the record as the report repeats it.
         coordinator: the name of the party whose ledger the record is.
     """
     findings.section = "run"

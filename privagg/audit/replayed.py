@@ -21,7 +21,13 @@ from privagg.privacy.ledger.payloads import Charge
 
 @dataclass(frozen=True)
 class Charged:
-    """One charge with everything its budget had been charged with by then, itself included."""
+    """One charge with everything its budget had been charged with by then, itself included.
+
+    Attributes:
+        index: of the ledger's entry.
+        charge: the entry.
+        total: the composition of all charges to that budget up to here.
+    """
 
     index: int
     charge: Charge
@@ -69,6 +75,12 @@ class ReplayedLedger:
         cls, data: bytes, accountant: Accountant, *, what: str, work: Work | None = None
     ) -> Self:
         """Replay the export in `data`.
+
+        Args:
+            data: the export, not believed.
+            accountant: bounds what `spent` tells.
+            what: names the ledger in messages.
+            work: what adding up the charges may cost.
 
         Raises:
             WorkLimitError: as the class.

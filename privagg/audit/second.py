@@ -29,7 +29,13 @@ _BELOW = 1 - TOLERANCE
 
 
 def check_second(findings: Findings, report: Report, methods: Methods) -> None:
-    """Hold every epsilon of the report against the independent methods, and peers' figures too."""
+    """Hold every epsilon of the report against the independent methods, and peers' figures too.
+
+    Args:
+        findings: gets the claims.
+        report: whose epsilons are checked.
+        methods: the accountants, and what all of this may cost.
+    """
     for site in report.sites:
         findings.section = site.name
         _check_rows(findings, "second method: ε charged", (site.committed,), methods)

@@ -49,6 +49,9 @@ class SignedRun:
         report: what the run is said to have been.
         plan: its plan.
         ledgers: party -> ledger, of those that hold.
+        key: the opener's statement of the run's key, once it was read.
+        openings: (round, attempt) -> what the opener signed of the opened sum.
+        uploads: ((round, attempt), site) -> what the site signed of its upload.
     """
 
     report: Report

@@ -21,7 +21,13 @@ SLACK = timedelta(days=1)
 
 
 def check_generated(findings: Findings, report: Report, now: datetime | None = None) -> None:
-    """Whether the report's own time is one at which it can have been made."""
+    """Whether the report's own time is one at which it can have been made.
+
+    Args:
+        findings: gets a claim where the time cannot be true.
+        report: states the time.
+        now: with a time zone; the machine's clock by default.
+    """
     findings.section = "run"
     latest = (now or datetime.now(UTC)) + SLACK
     made = report.generated.astimezone(UTC)
@@ -31,7 +37,14 @@ def check_generated(findings: Findings, report: Report, now: datetime | None = N
 
 
 def check_times(findings: Findings, party: str, ledger: ReplayedLedger, report: Report) -> None:
-    """Whether a ledger's times can be true; the report came after the last of them."""
+    """Whether a ledger's times can be true; the report came after the last of them.
+
+    Args:
+        findings: gets the claim.
+        party: whose ledger it is.
+        ledger: replayed.
+        report: gives the latest time that is possible.
+    """
     findings.section = party
     entries = ledger.entries()
     latest = (report.generated.astimezone(UTC) + SLACK).strftime("%Y-%m-%dT%H:%M:%SZ")

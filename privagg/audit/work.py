@@ -39,7 +39,8 @@ class Work:
 
     Attributes:
         limit: seconds.
-        watch: told, after every price taken, which share of the limit is spent.
+        watch: called after every price taken, with the share of the limit that is spent.
+        spent: milliseconds so far.
     """
 
     limit: int = DEFAULT_WORK
@@ -118,6 +119,13 @@ def renyi_price(event: DpEvent) -> int:
 def distribution_price(event: DpEvent, epsilon: Decimal, interval: Decimal) -> int:
     """Of a privacy-loss distribution on a grid of this interval, where epsilon is about this.
 
+    Args:
+        event: the composition.
+        epsilon: positive, about the answer.
+        interval: grid step of the loss, in nats.
+
+    Returns:
+        Milliseconds.
     Raises:
         WorkLimitError: its grid would not fit into memory.
     """

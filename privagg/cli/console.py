@@ -97,7 +97,14 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
 def table(
     out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]
 ) -> None:
-    """A plain table; the columns numbered in `left` are aligned left, all others right."""
+    """A plain table; the columns numbered in `left` are aligned left, all others right.
+
+    Args:
+        out: where it is printed.
+        columns: headings.
+        rows: one text for each column.
+        left: indices of columns.
+    """
     made = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *made, strict=True)]
 

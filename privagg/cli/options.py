@@ -28,6 +28,11 @@ def exact(text: Any) -> Decimal:
 def spread(values: Sequence[Any], groups: int, name: str) -> list[Any]:
     """One value for each group: the given ones, or the only one for all groups.
 
+    Args:
+        values: as the option was given, at least once.
+        groups: how many values are wanted.
+        name: the option's, for the message.
+
     Raises:
         ConfigError: another number of values than groups.
     """
@@ -43,6 +48,11 @@ def spread(values: Sequence[Any], groups: int, name: str) -> list[Any]:
 
 def positive(value: Decimal, name: str, *, most: Decimal | None = None) -> Decimal:
     """`value` where it is finite, above 0 and at most `most`.
+
+    Args:
+        value: as given.
+        name: the option's, for the message.
+        most: the largest that is allowed; None for no limit.
 
     Raises:
         ConfigError: it is not.
@@ -68,6 +78,11 @@ def mixed_rounds(
     rates: Sequence[Decimal], multipliers: Sequence[Decimal], counts: Sequence[int]
 ) -> DpEvent:
     """The composition of groups of equal rounds.
+
+    Args:
+        rates: sampling rates in (0, 1], one for each group or one for all.
+        multipliers: noise multipliers, positive; likewise.
+        counts: numbers of rounds, 1 to 10^12; likewise.
 
     Raises:
         ConfigError: the options' numbers do not match, or a value is out of range.

@@ -27,6 +27,16 @@ def described(
 ) -> Release:
     """The release that the options describe.
 
+    Args:
+        mechanism: one of `MECHANISMS`, but not `gaussian`.
+        rates: sampling rates, one.
+        multipliers: noise multipliers, one.
+        rounds: numbers of rounds, or of trees, one.
+        shares: parties that add noise; discrete Gaussian only.
+        sensitivity_grid: L2, in grid units; discrete Gaussian only, and required there.
+        dimension: coordinates; discrete Gaussian only.
+        steps: leaves of a tree; trees only, and required there.
+
     Raises:
         ConfigError: several groups of rounds, an option that is missing or does not belong here,
             or a value out of range.

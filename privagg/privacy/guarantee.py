@@ -47,12 +47,18 @@ class Guarantee(BaseModel):
     epsilon_lower: ExactDecimal | None
     delta: ExactDecimal
     unit: Unit
+    """Whose presence or absence is hidden."""
     adjacency: Adjacency
+    """Neighbouring relation."""
     observer: str
+    """Identifier of whom it holds against."""
     colluding_sites: int
+    """k, other sites that share all they know with the observer."""
     method: str
+    """What gave the bound."""
     certified: bool
     assumptions: tuple[str, ...]
+    """What must be true for it to hold."""
 
 
 def guarantee(
@@ -64,6 +70,8 @@ def guarantee(
         observer: supplies name, number of colluding sites and assumptions.
         event: composition over the rounds, as this observer sees them.
         delta: in (0, 1).
+        unit: whose presence or absence is hidden.
+        accountant: computes the bound.
     """
     if event.is_private:
         bound = accountant.epsilon(event, delta)

@@ -1,4 +1,9 @@
-"""From ledgers to what an outsider reads: JSON, a page, a PDF, a registry's draft, annexes."""
+"""What is an outsider told of a run? JSON from its ledgers; from that a page, a PDF and drafts.
+
+Read `model` first (the format of `report.json`), then `build` (from ledgers to it, with
+`accounting` for every epsilon), then `page` and `render` (from it to what a person reads).
+`sentences` holds the words, `annexes` and `registry` other people's headings over the same facts.
+"""
 
 from privagg.report.build import build_report, runs_of
 from privagg.report.model import FORMAT, Report, json_schema

@@ -73,7 +73,17 @@ def repeated(event: DpEvent, times: int) -> DpEvent:
 def committed_guarantee(
     plan: Plan, site: str, events: Iterable[DpEvent], bounds: Bounds
 ) -> BoundedEvent:
-    """Everything charged in a run: holds against as many colluding sites as the plan allows for."""
+    """Everything charged in a run: holds against as many colluding sites as the plan allows for.
+
+    Args:
+        plan: the agreed plan.
+        site: whose unit is protected.
+        events: the event of every charge of the run, in any order.
+        bounds: computes and remembers epsilon.
+
+    Returns:
+        The bound with its event, at the plan's delta.
+    """
     counted = Counter(events)
     event = compose(NOTHING, NOTHING, *(repeated(e, count) for e, count in counted.items()))
     rows = plan.observers(site, plan.minimum_survivors)
@@ -103,6 +113,15 @@ def observer_matrix(
     An attempt without an opened sum counts for whoever may read single uploads. Those are taken to
     be the observers whose view of a full round is one noise share; where that counts an observer
     who saw ciphertext only, the figure is too large, never too small.
+
+    Args:
+        plan: the agreed plan.
+        site: whose unit is protected.
+        attempts: every charged attempt at a round of the run.
+        bounds: computes and remembers epsilon.
+
+    Returns:
+        A row for every observer and number of colluding sites that the plan knows, at its delta.
     """
 
     @cache
@@ -149,7 +168,13 @@ def observer_matrix(
 
 
 def row_against(rows: Sequence[Observer], name: str, colluding_sites: int) -> Observer:
-    """The row against `name` with k colluders, or with as many as there can be where k is more."""
+    """The row against `name` with k colluders, or with as many as there can be where k is more.
+
+    Args:
+        rows: the observers of one round, as `plan.observers` gives them.
+        name: the observer's identifier.
+        colluding_sites: k, at least 0.
+    """
     same = [row for row in rows if row.name == name and row.colluding_sites <= colluding_sites]
     if not same:  # `sites` begins at k = 1; nobody to collude with leaves the model's users
         same = [row for row in rows if row.name == "model-users"]
@@ -159,7 +184,14 @@ def row_against(rows: Sequence[Observer], name: str, colluding_sites: int) -> Ob
 def accountant_figures(
     event: DpEvent, delta: Decimal, bounds: Bounds, peers: Sequence[Bounds]
 ) -> tuple[AccountantFigure, ...]:
-    """What the budget's accountant and its peers say about one event, side by side."""
+    """What the budget's accountant and its peers say about one event, side by side.
+
+    Args:
+        event: the composition that is compared.
+        delta: in (0, 1).
+        bounds: the accountant that budgets are held against.
+        peers: the others, whose figure is None where they cannot give one.
+    """
     own = bounds.epsilon(event, delta)
     figures = [
         AccountantFigure(

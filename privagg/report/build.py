@@ -67,7 +67,15 @@ Place = tuple[int, int]
 
 @dataclass
 class RunRecord:
-    """What the coordinator's ledger holds about one run."""
+    """What the coordinator's ledger holds about one run.
+
+    Attributes:
+        started: the entry that the run began with.
+        rounds: every attempt at a round, in order.
+        released: the model's release; None where nothing was released.
+        released_day: its day (UTC), YYYY-MM-DD.
+        finished: the run's end; None while it is not recorded.
+    """
 
     started: RunStarted
     rounds: list[RoundEnded] = field(default_factory=list)
@@ -287,7 +295,16 @@ def _released(entry: Released | None, day: str | None) -> ReleasedModel | None:
 
 @dataclass
 class SiteStory:
-    """What a site's ledger holds about its data set, and about this run in particular."""
+    """What a site's ledger holds about its data set, and about this run in particular.
+
+    Attributes:
+        run: the run's name.
+        key: the budget of the data set and unit that the plan names.
+        charges: to that budget, of every run, in order.
+        outcomes: (run, round, attempt) -> `realised` or `aborted`.
+        realised: (round, attempt) of this run -> what the site recorded of its opened sum.
+        searches: every search over hyperparameters that the ledger records.
+    """
 
     run: str
     key: BudgetKey

@@ -75,6 +75,11 @@ def require_one_ending(site: str, entries: Iterable[Entry], run: str) -> None:
     The other order is honest: that it stopped was a claim of the coordinator's, which the key
     holder's statement then overrode.
 
+    Args:
+        site: its name.
+        entries: of its ledger, in order.
+        run: the run.
+
     Raises:
         LedgerError: names the attempt.
     """

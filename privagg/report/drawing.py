@@ -117,7 +117,14 @@ def styled(name: str) -> Any:
 
 
 def finish(figure: Any, name: str, title: str, alt: str) -> Plot:
-    """The drawn figure as a plot."""
+    """The drawn figure as a plot.
+
+    Args:
+        figure: a matplotlib figure, drawn under `styled(name)`.
+        name: unique in the page; prefixes every id.
+        title: one line; stands above the plot.
+        alt: what the plot shows, in words and numbers.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return Plot(name, title, alt, _inline(buffer.getvalue(), name))

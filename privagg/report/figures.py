@@ -93,7 +93,13 @@ def second_text(seconds: float) -> str:
 
 
 def count_text(number: int, singular: str, plural: str | None = None) -> str:
-    """`1 round`, `30 rounds`."""
+    """`1 round`, `30 rounds`.
+
+    Args:
+        number: how many.
+        singular: the word for one.
+        plural: the word for several; by default the singular with an s.
+    """
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}".replace(",", " ")
 
 

@@ -3,6 +3,9 @@
 What is not in these classes is not in a report. Unknown keys are refused on reading, every text and
 list has a largest size, and every epsilon and delta is a decimal carried as a string, so that a
 stranger's program reads the same digits. `Infinity` means: no guarantee.
+
+A class's docstring is published as its description in `schema.json`, which every bundle holds byte
+by byte; so what was added on single fields stands below them.
 """
 
 from __future__ import annotations
@@ -85,10 +88,13 @@ class AccountantFigure(_Part):
     """
 
     name: Name
+    """The accountant's identifier."""
     epsilon: Epsilon | None
     epsilon_lower: Epsilon | None = None
     delta: ExactDecimal
+    """At which the figure holds."""
     certified: bool
+    """True where the figure is proved in ball arithmetic."""
     note: Text = ""
 
 
@@ -107,31 +113,47 @@ class HistoryPoint(_Part):
     """
 
     run: Name
+    """The run that was charged."""
     round: Count
+    """Counts from 1."""
     attempt: Count
+    """Counts from 1; every attempt is charged."""
     epsilon_after: Epsilon
+    """Total over everything charged to the data set so far."""
     outcome: Literal["realised", "aborted", "charged"]
+    """See above."""
 
 
 class LedgerFacts(_Part):
     """How a ledger identifies itself: size, Merkle root, signed checkpoint, signing key."""
 
     entries: Count
+    """Size of the log."""
     root: Text
+    """Merkle tree head over all entries, hexadecimal."""
     checkpoint: Text
+    """Signed note of size and root."""
     public_key: Text
+    """The key that signs the ledger now, in the form of a note's verifier."""
 
 
 class RecordsApart(_Part):
     """How a site found that a record's gradient does not depend on others, as its charges state."""
 
     how: Literal["tested", "proved"]
+    """By a test on the model at hand, or by proof."""
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    """Day (UTC) on which it was found."""
     physical_batch: Count
+    """Records that were computed together."""
     threads: Count
+    """CPU threads."""
     device: Name
+    """Where gradients were computed."""
     torch: Name
+    """Version."""
     opacus: Name
+    """Version."""
 
 
 class OwnersApproval(_Part):
@@ -167,31 +189,47 @@ class SiteReport(_Part):
     """
 
     name: Name
+    """The site's, as in the plan."""
     dataset: Name
+    """Whose budget is charged."""
     declared_records: Count
+    """A public number, from the plan."""
     unit: Unit
+    """Whose presence the guarantee hides."""
     adjacency: Name
+    """Neighbouring relation of every epsilon."""
     budget: Budget | None
+    """What the run's last charge was held against, else the present one."""
     epsilon_before_run: Epsilon
+    """Spent on the data set before this run, at the budget's delta."""
     epsilon_after_run: Epsilon
+    """Spent on it when this run's last charge was taken."""
     history: tuple[HistoryPoint, ...] = Field(max_length=10**6)
+    """Every charge to the data set's budget, of all runs."""
     committed: BoundedEvent
     guarantees: tuple[ObserverRow, ...] = Field(max_length=10**5)
     accountants: tuple[AccountantFigure, ...] = Field(max_length=64)
     records_apart: tuple[RecordsApart, ...] = Field(default=(), max_length=10**4)
     approvals: tuple[OwnersApproval, ...] = Field(default=(), max_length=10**4)
     ledger: LedgerFacts
+    """The ledger that all of this is read from."""
 
 
 class SchemeFacts(_Part):
     """The aggregation scheme, its parameters and what it is said to protect."""
 
     name: Name
+    """As in the configuration."""
     protects: bool
+    """False where uploads are not encrypted."""
     security_bits: Count | None
+    """Security level of the parameters; None where the scheme has none."""
     key_id: Text
+    """Identifies the run's key."""
     parameters: dict[str, JsonValue]
+    """The scheme's own."""
     explanation: Text
+    """What the scheme protects, in words."""
 
 
 class PublicTable(_Part):
@@ -210,7 +248,9 @@ class Attestation(_Part):
     """
 
     who: Text
+    """The person or body."""
     what: Text
+    """Their words."""
     about: Text = ""
 
 
@@ -228,48 +268,76 @@ class StageSeconds(_Part):
     """
 
     encrypt: Seconds
+    """Of all sites together."""
     add: Seconds
+    """Checking and adding at the aggregator."""
     open: Seconds
+    """From the request to open until the answer."""
 
 
 class RoundReport(_Part):
     """One attempt at a round, as the coordinator recorded it. Metrics are of the public table."""
 
     run: Name
+    """The run's name."""
     round: Count
+    """Counts from 1."""
     attempt: Count
+    """Counts from 1."""
     outcome: Literal["opened", "stopped"]
+    """`stopped` where no sum was opened."""
     reason: Text | None
+    """Why it was stopped."""
     cohort: tuple[Name, ...] = Field(max_length=10**5)
+    """Sites that were asked."""
     survivors: tuple[Name, ...] = Field(max_length=10**5)
+    """Sites whose contributions are in the opened sum."""
     refusals: tuple[Refusal, ...] = Field(default=(), max_length=10**5)
+    """What sites said that did not take part."""
     metrics: dict[Name, Figure] | None
+    """Figures of the public table; None where there is no such table or round."""
     bytes_up: dict[Name, Count]
+    """Site -> bytes it sent."""
     bytes_down: dict[Name, Count]
+    """Site -> bytes it received."""
     seconds: StageSeconds
+    """By stage."""
     exchanges: Count
+    """How often messages went out to parties and their answers were waited for."""
 
 
 class ReleasedModel(_Part):
     """The model that left the federation, and the day (UTC) on which that was recorded."""
 
     file: Text
+    """Its name."""
     sha256: Digest
+    """Of the file."""
     day: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    """YYYY-MM-DD; None where the ledger's entry has none."""
     metrics: dict[Name, Figure]
+    """Figures of the public table."""
 
 
 class TuningCost(_Part):
     """What a search cost one site: the composition of everything its runs were charged with."""
 
     site: Name
+    """Who was charged."""
     charges: Count
+    """How many."""
     epsilon: Epsilon
+    """Upper bound of the composition."""
     epsilon_lower: Epsilon | None
+    """Proven lower end, where the method gives one."""
     delta: ExactDecimal
+    """At which both hold."""
     method: Text
+    """What gave the bound."""
     certified: bool
+    """True where it is proved in ball arithmetic."""
     event: DpEvent
+    """The composition itself."""
 
 
 class TuningSearch(_Part):
@@ -283,12 +351,15 @@ class TuningSearch(_Part):
     """
 
     name: Name
+    """The search's."""
     method: Literal["composition"]
     who: Name
+    """The person who recorded it."""
     runs: tuple[Name, ...] = Field(max_length=4096)
     recorded_in: tuple[Name, ...] = Field(max_length=10**4)
     facts: dict[str, JsonValue]
     costs: tuple[TuningCost, ...] = Field(max_length=10**4)
+    """One for each site that was charged."""
 
 
 class Report(_Part):
@@ -296,29 +367,53 @@ class Report(_Part):
 
     format: Literal["privagg-report/1"] = FORMAT
     federation: Name
+    """Its name, from the configuration."""
     run: Name
+    """The run's name."""
     generated: AwareDatetime
+    """The report's own time."""
     outcome: Literal["finished", "stopped", "failed", "unfinished"]
+    """`unfinished` where the coordinator's ledger does not record an end."""
     reason: Text | None
+    """Why it stopped or failed."""
     summary: tuple[Text, ...] = Field(max_length=1000)
+    """Sentences that follow from the figures below."""
     plan: dict[str, JsonValue]
+    """The agreed plan as its JSON facts."""
     plan_digest: Digest
+    """Of the plan, hexadecimal."""
     scheme: SchemeFacts
+    """How uploads were aggregated."""
     custody: Custody
+    """Who can open a sum."""
     custody_plainly: Text
+    """The same in words."""
     opener: Name | None = None
+    """Party that opens sums; None where the scheme needs none."""
     parties: dict[Name, Digest]
+    """Party -> its public identity key, 64 hexadecimal digits."""
     public_table: PublicTable | None
+    """Where metrics were taken; None where no table was declared public."""
     attestations: tuple[Attestation, ...] = Field(max_length=1000)
+    """Statements of named people from the configuration."""
     versions: dict[Name, Text]
+    """Library -> version."""
     generator: Text
+    """Which randomness sampling and noise came from."""
     sites: tuple[SiteReport, ...] = Field(max_length=10**4)
+    """In the order of the plan."""
     rounds: tuple[RoundReport, ...] = Field(max_length=10**6)
+    """Every attempt at a round."""
     model: ReleasedModel | None
+    """None where nothing was released."""
     tuning: tuple[TuningSearch, ...] = Field(default=(), max_length=10**4)
+    """Searches that name this run or cost its data sets something."""
     coordinator: LedgerFacts
+    """The ledger that the run's course is read from."""
     assumptions: tuple[Text, ...] = Field(max_length=10**4)
+    """Every one that some guarantee needs, each once."""
     unprotected: tuple[Text, ...] = Field(max_length=1000)
+    """What the run did not protect, as far as privagg knows it."""
 
     def to_json(self) -> str:
         """The report as canonical, indented JSON with a final newline."""

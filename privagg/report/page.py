@@ -15,7 +15,14 @@ METHODS = {"composition": "every run is charged in full, and the charges compose
 
 @dataclass(frozen=True)
 class SearchView:
-    """A search over hyperparameters, written. `costs`: (site, charges, epsilon, proven lower)."""
+    """A search over hyperparameters, written.
+
+    Attributes:
+        name: the search's.
+        sentence: how many runs it had, who recorded it, and how it is accounted for.
+        costs: (site, charges, epsilon, proven lower end) for each site that was charged.
+        delta: at which the costs are stated; empty without any.
+    """
 
     name: str
     sentence: str
@@ -25,7 +32,24 @@ class SearchView:
 
 @dataclass(frozen=True)
 class Page:
-    """A report arranged for reading. Texts are plain; nothing in them is markup."""
+    """A report arranged for reading. Texts are plain; nothing in them is markup.
+
+    Attributes:
+        report: what is arranged.
+        banners: (headline, text) of what a reader must know first.
+        bars: every site's spending against its budget.
+        summary_bars: those of the sites that are plotted, for page 1.
+        plotted: the sites that get a plot of their own.
+        headline: (who, epsilon, remark) against each kind of observer.
+        headline_delta: at which those figures hold.
+        totals: (what, over the run, mean of a round) of time and traffic.
+        comparisons: the accountants side by side.
+        matrices: the observer matrices, one for each group of sites that share one.
+        plan: (label, value) of the plan's settings.
+        rounds: a row for each attempt at a round.
+        measures: names of the metrics that the rows show.
+        searches: the searches over hyperparameters.
+    """
 
     report: Report
     banners: tuple[tuple[str, str], ...]

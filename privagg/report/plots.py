@@ -30,6 +30,8 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
     """What `site` had spent after each charge of this run, against its budget.
 
     Args:
+        site: whose ledger is drawn.
+        run: only charges of this run are drawn.
         number: makes the plot's name unique in the page.
     """
     points = [point for point in site.history if point.run == run]
@@ -219,8 +221,12 @@ def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> 
     """The certified interval of the committed epsilon beside what other accountants say.
 
     Args:
+        site: whose figures are drawn.
         number: makes the plot's name unique in the page.
         names: accountant -> label; its own name where it has none.
+
+    Returns:
+        None where no figure is proven and finite.
     """
     figures = [a for a in site.accountants if a.epsilon is not None and a.epsilon.is_finite()]
     proven = next((a for a in figures if a.certified), None)

@@ -13,7 +13,20 @@ MOST_ROUNDS = 120
 
 @dataclass(frozen=True)
 class RoundRow:
-    """One attempt at a round, written. A row with `gap` stands for rounds left out."""
+    """One attempt at a round, written.
+
+    Attributes:
+        number: the round, and its attempt where that is not the first.
+        outcome: `opened` or `stopped`; empty in a gap.
+        reason: why it was stopped.
+        cohort: how many of the sites asked are in the opened sum.
+        missing: what kept the others away, or their names.
+        metrics: figures of the public table, in the order of `metric_names`.
+        sent: bytes of all uploads.
+        seconds: time spent on encryption, addition and opening.
+        opened: True where a sum was opened.
+        gap: the row stands for rounds that are left out.
+    """
 
     number: str
     outcome: str

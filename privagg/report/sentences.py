@@ -54,7 +54,13 @@ def summarise(report: Report) -> tuple[str, ...]:
 
 
 def worst_row(report: Report, observer: str, colluding_sites: int) -> ObserverRow | None:
-    """The weakest guarantee of any site against this observer, or None without such a row."""
+    """The weakest guarantee of any site against this observer, or None without such a row.
+
+    Args:
+        report: whose sites are looked at.
+        observer: an observer's identifier.
+        colluding_sites: k, exactly.
+    """
     rows = [
         row
         for site in report.sites

@@ -22,9 +22,11 @@ def tuning_searches(
     """Every search that names this run, or whose runs were charged to this run's data sets.
 
     Args:
+        run: the run that the report is about.
         recorded: name of a ledger -> the searches it records.
         charges: site -> everything ever charged to its data set.
         delta: at which the cost is stated.
+        bounds: computes and remembers epsilon.
     """
     holders: dict[str, list[str]] = {}
     found: dict[str, Tuning] = {}

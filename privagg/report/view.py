@@ -67,7 +67,19 @@ PLAN_LABELS = {
 class BudgetBar:
     """One site's spending as a bar. Shares are per cent of the bar's full width.
 
-    `dataset` is empty where it has the site's name.
+    Attributes:
+        site: its name.
+        dataset: its data set; empty where that has the site's name.
+        records: the declared number of records, in words.
+        spent: epsilon after this run.
+        budget: the budget's epsilon, or that there is none.
+        delta: at which both hold.
+        run: epsilon of what was charged in this run alone.
+        before_share: what was spent before the run.
+        run_share: what the run added.
+        infinite: no guarantee is left.
+        over: more is spent than the budget allows.
+        bounded: there is a finite budget.
     """
 
     site: str
@@ -86,9 +98,15 @@ class BudgetBar:
 
 @dataclass(frozen=True)
 class Cell:
-    """An epsilon in the matrix, written; `exact` for the pointer; notes are footnote numbers.
+    """An epsilon in the matrix, written.
 
-    `heat`: 0 at the matrix's smallest epsilon, 1 at its largest and at infinity, by logarithm.
+    Attributes:
+        epsilon: rounded up to three digits.
+        exact: every digit, for the pointer.
+        heat: 0 at the matrix's smallest epsilon, 1 at its largest and at infinity, by logarithm.
+        over: it lies above the site's budget, and is finite.
+        infinite: nothing is guaranteed.
+        notes: numbers of the assumptions that only this cell needs.
     """
 
     epsilon: str
@@ -101,7 +119,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """One observer against every number of colluding sites; None where there is no such case."""
+    """One observer against every number of colluding sites.
+
+    Attributes:
+        observer: in words.
+        sees: what reaches the observer, alone and with colluding sites.
+        notes: numbers of the assumptions that every cell needs.
+        cells: one for each column; None where there is no such case.
+    """
 
     observer: str
     sees: str
@@ -111,7 +136,16 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The observer matrix that a group of sites shares."""
+    """The observer matrix that a group of sites shares.
+
+    Attributes:
+        sites: their names, in words.
+        delta: at which every figure holds.
+        unit: what is protected.
+        columns: numbers of colluding sites, ascending.
+        rows: the observers.
+        shortened: columns were left out.
+    """
 
     sites: str
     delta: str
@@ -123,7 +157,17 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One accountant's figure in a table."""
+    """One accountant's figure in a table.
+
+    Attributes:
+        name: the accountant's, in words.
+        epsilon: nine digits, rounded up, or that there is no figure.
+        lower: the proven lower end; empty where there is none.
+        relative: how far the figure lies from the proven one, in per cent.
+        certified: the figure is proven.
+        below: the figure lies below the proven lower end.
+        note: the method, or why there is no figure.
+    """
 
     name: str
     epsilon: str
@@ -136,7 +180,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ComparisonGroup:
-    """Accountants' figures for the sites whose committed event is the same."""
+    """Accountants' figures for the sites whose committed event is the same.
+
+    Attributes:
+        sites: their names, in words.
+        delta: at which every figure holds.
+        representative: the first of the sites, whose figures are drawn.
+        figures: one for each accountant.
+    """
 
     sites: str
     delta: str

@@ -62,9 +62,15 @@ def write_report(
 ) -> tuple[Path, Path | None]:
     """Build the report of a run from its ledgers and write `report.json` and `report.html`.
 
+    Args:
+        output: a folder, made where it is missing.
+        run: the run's name.
+        coordinator: the coordinator's ledger.
+        sites: site name -> its ledger; every site of the plan must be there.
+        accountant: whose epsilon is reported; the certified one by default.
+
     Returns:
         The two paths; None for the page where `privagg[report]` is not installed.
-
     Raises:
         LedgerError: as `build_report`.
         ConfigError: `output` cannot be written to.
@@ -83,8 +89,15 @@ def write_files(output: Path, report: Report) -> tuple[Path, Path | None]:
 
 
 def write_formats(output: Path, report: Report, formats: Sequence[str]) -> tuple[Path, ...]:
-    """Write a report in these forms, each of `FORMATS`; all are rendered before one is written.
+    """Write a report in these forms; all are rendered before one is written.
 
+    Args:
+        output: a folder, made where it is missing.
+        report: what is written.
+        formats: names of `FORMATS`.
+
+    Returns:
+        The path of each file, in the order of `formats`.
     Raises:
         MissingDependencyError: a library that a form needs is not installed.
         ConfigError: `output` cannot be written to.

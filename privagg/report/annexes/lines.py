@@ -54,7 +54,13 @@ Line = Fact | Said | Blank
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its lines; `level` 2 or 3."""
+    """A heading with its lines.
+
+    Attributes:
+        title: the heading.
+        lines: what stands under it.
+        level: 2, or 3 for a heading within one.
+    """
 
     title: str
     lines: tuple[Line, ...] = ()
@@ -66,7 +72,10 @@ class Annex:
     """The recorded facts of one run under somebody's headings.
 
     Attributes:
+        name: as in `annex-NAME.md`.
+        title: the first heading.
         source: the publication whose headings these are.
+        sections: in the publication's order.
     """
 
     name: str
