@@ -18,7 +18,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 3
-ROOMS = ("audit", "cli", "encoding", "kernels", "privacy.certified", "report")
+ROOMS = (
+    "audit", "cli", "encoding", "kernels", "privacy.certified", "privacy.plan", "report",
+)  # fmt: skip
 """Rooms of privagg that are held to it, each with the rooms inside it."""
 
 _BLOCK = re.compile(r"^(Args|Attributes):$")

@@ -45,6 +45,8 @@ class ClientPlan(TrainingPlan):
     Guarantees:
         Client i's sensitivity is weight_i * `sensitivity_grid`. The noise is sized for the largest
         weight, so the client with that weight is charged `noise_multiplier` and others less.
+
+    Source: McMahan et al. 2018, "Learning differentially private recurrent language models".
     """
 
     contribution_plainly: ClassVar[str] = "one clipped model update with its share of the noise"

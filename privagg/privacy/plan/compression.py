@@ -135,7 +135,13 @@ def norm_squared_bound(rounding: Rounding, steps: int, n: int) -> int:
 
 
 def rounded_sensitivity(rounding: Rounding, steps: int, n: int) -> int:
-    """sqrt(M), rounded up: L2 sensitivity in grid units of a unit whose update is rounded."""
+    """sqrt(M), rounded up: L2 sensitivity in grid units of a unit whose update is rounded.
+
+    Args:
+        rounding: the rule.
+        steps: S, grid units in the clip norm.
+        n: coordinates that are rounded.
+    """
     return _root(norm_squared_bound(rounding, steps, n))
 
 

@@ -123,7 +123,16 @@ def shared_noise_observers(
 def own_noise_observers(
     event: DpEvent, *, survivors: int, unit: Unit, custody: Custody, in_slots: bool
 ) -> tuple[Observer, ...]:
-    """Rows for a plan under which every site's upload is private by its own noise alone."""
+    """Rows for a plan under which every site's upload is private by its own noise alone.
+
+    Args:
+        event: the round's, the same for every observer.
+        survivors: m, opened contributions; up to m - 1 of them may collude.
+        unit: whose presence is hidden.
+        custody: who can open sums.
+        in_slots: whether sampled records lie in a public number of random slots, as they do from
+            plans of version 2 on.
+    """
     names = ["aggregator"]
     if custody is Custody.AUTHORITY:
         names += ["key-holder", "aggregator+key-holder"]

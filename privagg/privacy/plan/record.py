@@ -24,6 +24,8 @@ class RecordPlan(TrainingPlan):
 
     Args:
         sampling_rate: q, probability that a record takes part in a step.
+
+    Source: Abadi et al. 2016, "Deep learning with differential privacy".
     """
 
     sampling_rate: ExactDecimal = Field(gt=0, le=1, max_digits=40)
@@ -88,6 +90,10 @@ class RecordPlan(TrainingPlan):
         Args:
             shares: noise shares that stay unknown to the observer.
             coordinates: integers that noise is added to.
+
+        Returns:
+            Poisson(q) of a Gaussian whose multiplier is rounded down; its distance, rounded up, is
+            that of the integer noise, and the chance that a sampled record finds no slot.
         """
         if self.noise is None:
             return DpEvent.once(Mechanism(kind="non-private"))

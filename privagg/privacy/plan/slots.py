@@ -29,6 +29,9 @@ def overflow_chance(*, delta: Decimal, steps: int, sampling_rate: Decimal) -> De
         delta: of the whole job.
         steps: sampling steps of the whole job.
         sampling_rate: q; at 1 there is a slot for every declared record, and nothing to charge.
+
+    Source: proofs/sensitivity.md; Chua et al. 2024, "Scalable DP-SGD: shuffling vs. Poisson
+        subsampling", charges truncated batches to delta in the same way.
     """
     if sampling_rate == 1:
         return Decimal(0)

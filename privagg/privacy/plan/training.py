@@ -391,7 +391,11 @@ def noise_share(
         shares: honest shares counted on.
 
     Returns:
-        A share whose variance times `shares` is at least the planned variance; None at 0.
+        A share whose variance times `shares` is at least the planned variance, rounded up to a
+        multiple of `NOISE_STEP_GRID`; None at 0.
+
+    Source: proofs/integer-noise.md; Kairouz, Liu & Steinke 2021, "The distributed discrete Gaussian
+        mechanism for federated learning with secure aggregation".
     """
     if noise_multiplier == 0:
         return None
