@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from privagg.audit.attestation import Attestation
+from privagg.audit.attestation import InTotoAttestation
 from privagg.audit.bundle import ReportBundle
 from privagg.audit.container import unpack
 from privagg.audit.replayed import ReplayedLedger
@@ -171,7 +171,7 @@ def _evidence() -> dict[str, Parser]:
     accountant = CertifiedAccountant()
     plan = json.dumps(json.loads(report)["plan"]).encode()
     return {
-        "attestation": Parser(files["attestation.intoto.json"], Attestation.parse),
+        "attestation": Parser(files["attestation.intoto.json"], InTotoAttestation.parse),
         "signed statements": Parser(
             pack_statements([_statement()]), lambda data: list(unpack_statements(data))
         ),

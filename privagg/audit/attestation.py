@@ -81,7 +81,7 @@ class Statement(BaseModel):
 
 
 @dataclass(frozen=True)
-class Attestation:
+class InTotoAttestation:
     """A signed statement, read but not yet believed.
 
     Attributes:

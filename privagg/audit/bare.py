@@ -19,8 +19,8 @@ from privagg.privacy.ledger.composition import compose
 from privagg.privacy.plan import Plan
 from privagg.report.accounting import (
     NO_PRIVACY,
-    Attempt,
     Bounds,
+    ChargedAttempt,
     accountant_figures,
     committed_guarantee,
     observer_matrix,
@@ -87,15 +87,15 @@ class BareReport:
         place = said.history.index(points[0])
         return said.history[place - 1].epsilon_after if place else Decimal(0)
 
-    def _attempt(self, site: str, point: HistoryPoint, private: bool) -> Attempt:
+    def _attempt(self, site: str, point: HistoryPoint, private: bool) -> ChargedAttempt:
         if point.outcome != "realised":  # nothing proves what was opened: the worst is counted
-            return Attempt(self.plan.minimum_survivors, private)
+            return ChargedAttempt(self.plan.minimum_survivors, private)
         survivors = next(
             r.survivors
             for r in self.report.rounds
             if (r.round, r.attempt) == (point.round, point.attempt)
         )
-        return Attempt(len(survivors) if site in survivors else 0, private)
+        return ChargedAttempt(len(survivors) if site in survivors else 0, private)
 
     def check_histories(self, findings: Findings) -> None:
         """Recompute epsilon after each charge where all charges are this run's."""

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, Self
 
-from privagg.audit.attestation import Attestation, Predicate
+from privagg.audit.attestation import InTotoAttestation, Predicate
 from privagg.audit.container import MAX_BYTES, pack, unpack
 from privagg.audit.statements import STATEMENTS, pack_statements
 from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
@@ -89,7 +89,7 @@ class ReportBundle:
     """
 
     files: Mapping[str, bytes]
-    attestation: Attestation
+    attestation: InTotoAttestation
 
     @classmethod
     def make(
@@ -130,7 +130,7 @@ class ReportBundle:
             federation=report.federation, run=report.run, plan_digest=report.plan_digest,
             signer=identity.name,
         )  # fmt: skip
-        return cls(files, Attestation.sign(identity, files, said))
+        return cls(files, InTotoAttestation.sign(identity, files, said))
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -143,7 +143,7 @@ class ReportBundle:
         envelope = files.pop(ATTESTATION, None)
         if envelope is None or REPORT not in files:
             raise UnreadableBundleError(f"this ZIP file is no bundle: {ATTESTATION} is missing")
-        made = cls(files, Attestation.parse(envelope))
+        made = cls(files, InTotoAttestation.parse(envelope))
         if made.to_bytes() != data:
             raise UnreadableBundleError("the bundle's files do not stand in their order")
         return made

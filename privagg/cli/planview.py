@@ -161,10 +161,10 @@ def _by_round(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
 
 def _observers(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
     """Epsilon of the whole job against every observer when everybody survives every round."""
-    from privagg.report.accounting import Attempt, observer_matrix
+    from privagg.report.accounting import ChargedAttempt, observer_matrix
 
     plan = federation.plan
-    attempts = [Attempt(plan.addends, private=True)] * plan.rounds
+    attempts = [ChargedAttempt(plan.addends, private=True)] * plan.rounds
     return [
         {
             "observer": row.observer,

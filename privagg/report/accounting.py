@@ -34,7 +34,7 @@ proved where that was fixed beforehand (Rogers, Roth, Ullman & Vadhan 2016: odom
 
 
 @dataclass(frozen=True)
-class Attempt:
+class ChargedAttempt:
     """One charged attempt at a round, as the site's ledger tells it.
 
     Attributes:
@@ -106,7 +106,7 @@ def committed_guarantee(
 
 
 def observer_matrix(
-    plan: Plan, site: str, attempts: Sequence[Attempt], bounds: Bounds
+    plan: Plan, site: str, attempts: Sequence[ChargedAttempt], bounds: Bounds
 ) -> tuple[ObserverRow, ...]:
     """The realised guarantee against every observer and number of colluding sites.
 

@@ -33,8 +33,8 @@ from privagg.privacy.ledger.payloads import (
 from privagg.privacy.plan import Plan, load_plan
 from privagg.privacy.unit import Custody
 from privagg.report.accounting import (
-    Attempt,
     Bounds,
+    ChargedAttempt,
     accountant_figures,
     committed_guarantee,
     observer_matrix,
@@ -406,17 +406,17 @@ def _records_apart(site: str, charges: Sequence[Charge]) -> tuple[RecordsApart, 
         ) from error
 
 
-def _attempt(plan: Plan, site: str, charge: Charge, realised: Realised | None) -> Attempt:
+def _attempt(plan: Plan, site: str, charge: Charge, realised: Realised | None) -> ChargedAttempt:
     """What is proved about a charged attempt; without proof it counts as opened at its worst.
 
     Only the key holder's statement shows what was opened. Where none reached the site, the sum may
     have been opened all the same, with the least noise that the plan allows.
     """
     if realised is None:
-        return Attempt(plan.minimum_survivors, charge.event.is_private)
+        return ChargedAttempt(plan.minimum_survivors, charge.event.is_private)
     survivors = realised.facts["survivors"]
     opened = len(survivors) if site in survivors else 0
-    return Attempt(opened, charge.event.is_private and realised.event.is_private)
+    return ChargedAttempt(opened, charge.event.is_private and realised.event.is_private)
 
 
 def _budget(ledger: LedgerView, story: SiteStory, of_run: Sequence[Charge]) -> Budget | None:

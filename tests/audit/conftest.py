@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from privagg.audit import Brought, Methods, ReportBundle, Verdict, Verification, verify_bundle
-from privagg.audit.attestation import Attestation
+from privagg.audit.attestation import InTotoAttestation
 from privagg.identity import Identity
 from privagg.messages import Statement
 from tests.report.worlds import World, distributed
@@ -38,7 +38,7 @@ class Evidence:
         kept = {name: data for name, data in merged.items() if data is not None}
         signer = identity or self.world.identities["coordinator"]
         said = self.bundle.attestation.statement.predicate
-        return ReportBundle(kept, Attestation.sign(signer, kept, said))
+        return ReportBundle(kept, InTotoAttestation.sign(signer, kept, said))
 
     def with_report(self, report: dict[str, Any]) -> ReportBundle:
         """The bundle with another report, signed by its coordinator."""

@@ -17,7 +17,7 @@ from privagg.privacy.certified.profile import (
     log_ratio_at,
     log_window,
 )
-from privagg.privacy.certified.transform import Grid
+from privagg.privacy.certified.transform import TrapezoidGrid
 from privagg.privacy.certified.window import Window
 from privagg.privacy.certified.work import charge
 
@@ -61,7 +61,9 @@ def decay(profile: Profile, window: Window, order: float, thetas: Array) -> tupl
     return heights, np.array(rows)
 
 
-def grid(profile: Profile, window: Window, order: float, nats: float, height: float | None) -> Grid:
+def grid(
+    profile: Profile, window: Window, order: float, nats: float, height: float | None
+) -> TrapezoidGrid:
     """Return a grid whose rule errs by about exp(-nats) relative to M(order).
 
     Args:
@@ -94,7 +96,7 @@ def grid(profile: Profile, window: Window, order: float, nats: float, height: fl
         last = max(last, window.high + 0.5)
     last = max(last, split)
     count = math.ceil((last - min(start, -2.0)) / step) + 2
-    return Grid(min(start, -2.0), step, count, line, split)
+    return TrapezoidGrid(min(start, -2.0), step, count, line, split)
 
 
 def _loses_little(profile: Profile, order: float) -> bool:

@@ -16,8 +16,8 @@ from privagg.privacy.certified.balls import ball
 from privagg.privacy.certified.bulk import bulk_moment, leak
 from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.transform import (
-    Grid,
     Line,
+    TrapezoidGrid,
     gaussian_transform,
     law_of,
     subsampled_transform,
@@ -67,8 +67,8 @@ class BulkShape:
     """
 
     window: Window
-    main: Grid
-    beyond: Grid
+    main: TrapezoidGrid
+    beyond: TrapezoidGrid
     edge: float
 
 
@@ -85,9 +85,9 @@ class Shape:
     """
 
     window: Window
-    main: Grid
-    beyond: Grid
-    alias: Grid
+    main: TrapezoidGrid
+    beyond: TrapezoidGrid
+    alias: TrapezoidGrid
     bulk: BulkShape | None = None
 
 

@@ -29,7 +29,7 @@ from privagg.privacy.certified.work import charge
 
 
 @dataclass(frozen=True)
-class Grid:
+class TrapezoidGrid:
     """Where the trapezoid rule samples: u_n = start + n * step, on the line |Im u| = height.
 
     Args:
@@ -86,7 +86,7 @@ def gaussian_transform(mechanism: Mechanism, line: Line) -> Transform:
 
 
 def subsampled_transform(
-    mechanism: Mechanism, direction: Direction, window: Window, line: Line, grid: Grid
+    mechanism: Mechanism, direction: Direction, window: Window, line: Line, grid: TrapezoidGrid
 ) -> Transform:
     """Return M(s_k) of a subsampled round, each ball widened by every error of the rule.
 
@@ -118,7 +118,7 @@ def sup_beyond(
     window: Window,
     order: arb,
     cutoff: arb,
-    grid: Grid,
+    grid: TrapezoidGrid,
     at_order: arb,
 ) -> arb:
     """Return an upper bound of |M(order + i theta)| over all |theta| >= cutoff.
@@ -165,7 +165,7 @@ class _Nodes:
     """The integrand at the grid's nodes, and the error bounds that belong to the grid."""
 
     def __init__(
-        self, law: Law, direction: Direction, window: Window, order: arb, grid: Grid
+        self, law: Law, direction: Direction, window: Window, order: arb, grid: TrapezoidGrid
     ) -> None:
         self._law, self._direction, self._window = law, direction, window
         self._order, self._grid = order, grid
@@ -286,7 +286,7 @@ class _Nodes:
 _WEIGHING, _BOUNDING = (10, 48, 118), (9, 18, 38)
 
 
-def _node_work(window: Window, grid: Grid, units: tuple[int, int, int]) -> float:
+def _node_work(window: Window, grid: TrapezoidGrid, units: tuple[int, int, int]) -> float:
     """Return the units of work that the integrand at all nodes costs."""
     return grid.count * units[math.isfinite(window.low) + math.isfinite(window.high)]
 

@@ -20,7 +20,7 @@ from privagg.privacy.certified.planning import Effort, Goal, make_plan
 from privagg.privacy.certified.splitting import make_split_plan
 from privagg.privacy.certified.strategy import curve_of
 from privagg.privacy.certified.tables import Frame, RoundTable, Shape, round_table
-from privagg.privacy.certified.transform import Grid
+from privagg.privacy.certified.transform import TrapezoidGrid
 from privagg.privacy.certified.window import Window
 
 from . import reference
@@ -71,7 +71,7 @@ def test_any_contour_tells_the_truth(
     epsilon: Fraction,
 ) -> None:
     window = Window() if direction is Direction.ADD else Window(high=edge, blur=blur)
-    grid = Grid(start, step, nodes, height)
+    grid = TrapezoidGrid(start, step, nodes, height)
     frame = Frame(direction, order, period, count, order * alias_factor, bits)
     found = bounds(frame, Shape(window, grid, grid, grid), epsilon)
     if found is None:

@@ -21,12 +21,11 @@ from privagg.privacy.certified.mirroring import make_mirror_plan
 from privagg.privacy.certified.planning import Effort, Goal
 from privagg.privacy.certified.strategy import product_of, remove_ends
 from privagg.privacy.certified.tables import BulkShape, Frame, Shape, round_table
-from privagg.privacy.certified.transform import Grid
+from privagg.privacy.certified.transform import TrapezoidGrid
 from privagg.privacy.certified.window import Window
 
 from . import reference
-from .grid import BITS, GridCurve
-from .grid import Grid as LossGrid
+from .grid import BITS, Grid, GridCurve
 
 ROUND = Mechanism("0.02", "1.2")
 
@@ -86,7 +85,7 @@ def test_a_grid_and_the_mirror_overlap(rate: str, noise: str, rounds: int, epsil
     mechanism, eps = Mechanism(rate, noise), Fraction(epsilon)
     step, lowest = eps / 2000, -Fraction(rate) * Fraction(101, 100)
     first, last = int(lowest / step) - 2, int((eps * 2 - rounds * lowest) / step) + 2
-    grid = LossGrid(step, first, last, 4000 - rounds * first + 2)
+    grid = Grid(step, first, last, 4000 - rounds * first + 2)
     curve = GridCurve(mechanism, rounds, grid)
     with working_precision(BITS):
         bounds = curve.bounds(eps)
@@ -146,7 +145,7 @@ def test_any_mirror_tells_the_truth(
     epsilon: Fraction,
 ) -> None:
     """Whatever plan, window and hard edge are chosen: a bad choice loosens, and never lies."""
-    grid = Grid(start, step, nodes, height)
+    grid = TrapezoidGrid(start, step, nodes, height)
     bulk = None if cut is None else BulkShape(Window(high=cut, blur=blur), grid, grid, cut + edge)
     frame = Frame(
         Direction.ADD, order, period, count, order * alias_factor, bits,

@@ -20,8 +20,8 @@ from privagg.privacy.certified.balls import (
 )
 from privagg.privacy.certified.mechanism import Direction
 from privagg.privacy.certified.transform import (
-    Grid,
     Line,
+    TrapezoidGrid,
     _power_sums,
     gaussian_transform,
     subsampled_transform,
@@ -33,10 +33,10 @@ from . import reference
 
 # rate, noise, order, spacing, direction, grid
 CASES = [
-    ("0.01", "1", 5.0, 3.0, Direction.REMOVE, Grid(-11.0, 0.25, 95, 1.5)),
-    ("0.3", "4", 30.0, 8.0, Direction.REMOVE, Grid(-11.0, 0.3, 100, 4.0)),
-    ("0.3", "4", 30.0, 8.0, Direction.ADD, Grid(-14.0, 0.25, 100, 2.0)),
-    ("0.01", "1", 40.0, 9.0, Direction.ADD, Grid(-12.0, 0.04, 620, 0.4, 2.0)),
+    ("0.01", "1", 5.0, 3.0, Direction.REMOVE, TrapezoidGrid(-11.0, 0.25, 95, 1.5)),
+    ("0.3", "4", 30.0, 8.0, Direction.REMOVE, TrapezoidGrid(-11.0, 0.3, 100, 4.0)),
+    ("0.3", "4", 30.0, 8.0, Direction.ADD, TrapezoidGrid(-14.0, 0.25, 100, 2.0)),
+    ("0.01", "1", 40.0, 9.0, Direction.ADD, TrapezoidGrid(-12.0, 0.04, 620, 0.4, 2.0)),
 ]
 
 
@@ -53,7 +53,7 @@ def holds(value: acb, expected: object) -> bool:
 
 @pytest.mark.parametrize(("rate", "noise", "order", "spacing", "direction", "grid"), CASES)
 def test_transform_encloses_the_integral(
-    rate: str, noise: str, order: float, spacing: float, direction: Direction, grid: Grid
+    rate: str, noise: str, order: float, spacing: float, direction: Direction, grid: TrapezoidGrid
 ) -> None:
     mechanism = Mechanism(Fraction(rate), Fraction(noise))
     with working_precision(128):
@@ -76,7 +76,7 @@ def test_windowed_transform_encloses_the_integral(window: Window) -> None:
     rate, noise = Fraction("0.02"), Fraction(2)
     with working_precision(128):
         line = Line(ball(6.0), ball(2.5), 1)
-        grid = Grid(-11.0, 0.12, 220, 1.2)
+        grid = TrapezoidGrid(-11.0, 0.12, 220, 1.2)
         result = subsampled_transform(Mechanism(rate, noise), Direction.REMOVE, window, line, grid)
         cut = reference.window(window.low, window.high, window.blur)
         for k, value in enumerate(result.values):
@@ -87,12 +87,17 @@ def test_windowed_transform_encloses_the_integral(window: Window) -> None:
 @pytest.mark.parametrize(
     ("rate", "grid", "order"),
     # The second order is so high that the bound by the rate is the better one.
-    [("0.02", Grid(-11.0, 0.12, 220, 1.2), 6.0), ("1e-3", Grid(-11.0, 0.12, 220, 1.2), 900.0)],
+    [
+        ("0.02", TrapezoidGrid(-11.0, 0.12, 220, 1.2), 6.0),
+        ("1e-3", TrapezoidGrid(-11.0, 0.12, 220, 1.2), 900.0),
+    ],
 )
 @pytest.mark.parametrize(
     "window", [Window(), Window(high=2.0, blur=0.7), Window(low=2.0, blur=0.7)]
 )
-def test_windows_of_the_add_direction(rate: str, grid: Grid, order: float, window: Window) -> None:
+def test_windows_of_the_add_direction(
+    rate: str, grid: TrapezoidGrid, order: float, window: Window
+) -> None:
     mechanism = Mechanism(Fraction(rate), Fraction(2))
     cut = None if window.is_open else reference.window(window.low, window.high, window.blur)
     with working_precision(128):
@@ -124,7 +129,7 @@ def test_gaussian_transform_is_the_limit_without_subsampling() -> None:
 )
 def test_sup_beyond_bounds_the_transform(direction: Direction, window: Window) -> None:
     rate, noise, order = Fraction("0.05"), Fraction(2), 6.0
-    grid = Grid(-11.0, 0.12, 200, 1.1)
+    grid = TrapezoidGrid(-11.0, 0.12, 200, 1.1)
     cut = None if window.is_open else (window.low, window.high, window.blur)
     with working_precision(128):
         bounds = []
@@ -147,14 +152,14 @@ def test_sup_beyond_bounds_the_transform(direction: Direction, window: Window) -
 @pytest.mark.parametrize(
     "grid",
     [
-        Grid(-11.0, 0.25, 95, 3.2),  # beyond the strip where log V is analytic
-        Grid(-11.0, 4.0, 8, 1.5),  # so coarse that the error exceeds the value
-        Grid(1.0, 0.25, 95, 1.5),  # the left tail is not a tail
-        Grid(-11.0, 0.25, 0, 1.5),  # no node
-        Grid(-11.0, 0.25, 95, 0.0),  # on the real axis nothing bounds the aliases
+        TrapezoidGrid(-11.0, 0.25, 95, 3.2),  # beyond the strip where log V is analytic
+        TrapezoidGrid(-11.0, 4.0, 8, 1.5),  # so coarse that the error exceeds the value
+        TrapezoidGrid(1.0, 0.25, 95, 1.5),  # the left tail is not a tail
+        TrapezoidGrid(-11.0, 0.25, 0, 1.5),  # no node
+        TrapezoidGrid(-11.0, 0.25, 95, 0.0),  # on the real axis nothing bounds the aliases
     ],
 )
-def test_grids_that_prove_nothing_are_refused(grid: Grid) -> None:
+def test_grids_that_prove_nothing_are_refused(grid: TrapezoidGrid) -> None:
     with working_precision(128), pytest.raises(CertificationError):
         line = Line(ball(5.0), ball(3.0), 2)
         subsampled_transform(Mechanism("0.01", 1), Direction.REMOVE, Window(), line, grid)
