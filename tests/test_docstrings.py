@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MANY = 3
 ROOMS = (
     "audit", "cli", "encoding", "kernels", "privacy.certified", "privacy.plan", "report",
+    "secure",
 )  # fmt: skip
 """Rooms of privagg that are held to it, each with the rooms inside it."""
 

@@ -9,8 +9,8 @@ A new scheme takes seven files to read, in this order:
 4. `plaintext.py`, a whole scheme in its shortest form;
 5. `facts.py`, the checks that all schemes share;
 6. `folding.py`, which makes a `Fold` of any running sum of `privagg.kernels`;
-7. `tests/secure/contract.py`, the laws. `tests/secure/test_contract.py` lists the names that they
-   are proved for.
+7. `tests/secure/contract.py`, the laws that prove it. `tests/secure/test_new_scheme.py` is a scheme
+   from outside that keeps to them.
 
 It supplies one class for each of `Parameters`, `EncryptionKey`, `DecryptionKey`, `Scheme` and
 `KeyGenerator`, in a file of its own, and names the last two in its `pyproject.toml`::

@@ -288,7 +288,7 @@ class BfvKeyGenerator(LatticeKeyGenerator):
 
 
 def field_layout(requirement: Requirement, fields: int) -> FieldLayout:
-    """Fields wide enough for every sum within the requirement's bound."""
+    """Fields wide enough for every sum within the requirement's bound, `fields` a coefficient."""
     width = (2 * fact.sum_bound(requirement)).bit_length()
     return FieldLayout(fields=fields, width=width, shift=GUARD_BITS)
 
@@ -309,6 +309,13 @@ def coefficient_error(
     opening; r0 at most n/2; r1 s has proxy n N / 12; fresh noise proxies 10.5 n (1 + N) and
     (2/3) n ||e||^2, with ||e||^2 <= 1.5 * 10.5 N but for 2^-139 at N >= 2048 (Chernoff bound for
     squares of sub-Gaussian variables), divided by the special prime where there is one.
+
+    Args:
+        requirement: gives n, d and the largest sums.
+        ring_degree: N.
+        fields: values in a coefficient.
+        has_special: whether fresh ciphertexts are divided by a special prime.
+        smudging_bits: multiplies the bound by 1 + 2^smudging_bits.
     """
     addends, degree = float(requirement.addends), float(ring_degree)
     coefficients = math.ceil(requirement.length / fields)
@@ -332,7 +339,11 @@ def needed_modulus_bits(
     has_special: bool,
     smudging_bits: int,
 ) -> float:
-    """log2 of the least q under which every sum decrypts: 2^(K+1) times the error, and slack."""
+    """log2 of the least q under which every sum decrypts: 2^(K+1) times the error, and slack.
+
+    Args:
+        requirement, ring_degree, fields, has_special, smudging_bits: as for `coefficient_error`.
+    """
     error = coefficient_error(
         requirement, ring_degree, fields, has_special=has_special, smudging_bits=smudging_bits
     )

@@ -15,8 +15,9 @@ sum of coefficients times cosines or sines; squared, these sum to N/2. In units 
    r1 is uniform: variance proxy 1/12 a coefficient, times |s(z)|^2.
 4. Floating point, relative to the words: a radix-2 transform of size N in double precision has
    relative 2-norm error at most (log2 N + 2) * 12 * 2^-53 (Higham, Accuracy and Stability, 2nd
-   ed., theorem 24.2, twiddles accurate to 4 ulps, plus scaling and conversion). In a slot that is
-   sqrt(2 N) times the largest word: once for every contribution encoded, once for the decoding.
+   ed., 2002, theorem 24.2, twiddles accurate to 4 ulps, plus scaling and conversion). In a slot
+   that is sqrt(2 N) times the largest word: once for every contribution encoded, once for the
+   decoding.
 
 Failure: sub-Gaussian tails, union over all slots, 2^-64 a job together with the key events, for up
 to 2^20 openings of up to 2^40 slots. Everything else is worst case.

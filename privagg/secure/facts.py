@@ -58,6 +58,10 @@ def check_contribution(values: IntVector, requirement: Requirement) -> IntVector
 
     The message never contains a value: it may leave the site, the values must not.
 
+    Args:
+        values: int64 (d,), one site's contribution; private.
+        requirement: what the parameters were chosen for.
+
     Raises:
         CapacityError: not an int64 vector of the right length, or a coordinate beyond the bound.
     """
@@ -91,6 +95,11 @@ def own(parameters: Parameters, kind: type[Own]) -> Own:
 def share_from(values: IntVector, requirement: Requirement, count: int) -> bytes:
     """An opened sum as a share: little-endian int64, every coordinate within the proven range.
 
+    Args:
+        values: int64 (d,).
+        requirement: what the parameters were chosen for.
+        count: contributions in the sum.
+
     Raises:
         CiphertextError: a coordinate that no honest contributions sum to.
     """
@@ -100,6 +109,10 @@ def share_from(values: IntVector, requirement: Requirement, count: int) -> bytes
 
 def sum_of_one(shares: Sequence[bytes], requirement: Requirement, count: int) -> IntVector:
     """The opened sum where one party holds the key: the one share is the sum.
+
+    Args:
+        shares: what key holders answered.
+        requirement, count: as for `sum_from`.
 
     Raises:
         CiphertextError: no or several shares, or as `sum_from`.
@@ -111,6 +124,11 @@ def sum_of_one(shares: Sequence[bytes], requirement: Requirement, count: int) ->
 
 def sum_from(share: Buffer, requirement: Requirement, count: int) -> IntVector:
     """Read a share made by `share_from`; int64 (d,), a fresh array.
+
+    Args:
+        share: 8 d bytes.
+        requirement: what the parameters were chosen for.
+        count: contributions in the sum.
 
     Raises:
         CiphertextError: wrong size, or a coordinate outside the proven range.
@@ -150,7 +168,16 @@ def requirement_from_dict(facts: Any) -> Requirement:
 
 
 def require_keys(facts: Any, known: set[str], what: str) -> None:
-    """Raise ParameterError unless `facts` is a mapping with exactly the keys `known`."""
+    """Require a mapping with exactly the keys `known`.
+
+    Args:
+        facts: whatever came (untrusted input).
+        known: the keys.
+        what: the facts are of; begins the error's message.
+
+    Raises:
+        ParameterError: anything else.
+    """
     if not isinstance(facts, Mapping):
         raise ParameterError(f"{what} must be a table of facts, not {type(facts).__name__}")
     if set(facts) != known:
@@ -161,6 +188,10 @@ def require_keys(facts: Any, known: set[str], what: str) -> None:
 
 def require_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """The options with defaults filled in.
+
+    Args:
+        options: name -> value, as a configuration gives them.
+        known: name -> default.
 
     Raises:
         ParameterError: an option the scheme does not know.

@@ -5,6 +5,8 @@ with the secret s, and reads s from what is opened: with c1 = D x^0 the coeffici
 the sum. So every site signs the digest of its own c1, the aggregator passes the c1 of every upload
 on, and the key holder adds them again and opens no sum with another c1. What an aggregator can
 still do is add numbers of its own to c0, which shifts the opened sum by numbers that it knows.
+The attack is that of Chenal and Tang, "On key recovery attacks against existing somewhat
+homomorphic encryption schemes", Latincrypt 2014; a key holder is the decryption oracle it needs.
 
 Only a contributor chooses c1 now, its own; SECURITY.md says what that comes to.
 """
@@ -42,6 +44,11 @@ def split_key_parts(
     parameters: Parameters, count: int, payload: memoryview
 ) -> tuple[memoryview, list[memoryview]]:
     """A payload that ends with `count` key parts, as what stands before them and the parts.
+
+    Args:
+        parameters: of the round's scheme; give the size of a part.
+        count: contributions in the sum that it carries.
+        payload: read in place.
 
     Raises:
         CiphertextError: it is shorter than the parts.

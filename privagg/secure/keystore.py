@@ -84,6 +84,13 @@ class KeyStore:
         """Keep a new key durably; where the run has one already, that one stays.
 
         Where several processes ask at once, and the room is for fewer, the rest is not kept.
+
+        Args:
+            run: whose key it is.
+            plan: SHA-256 (hex) of the plan that it opens for.
+            statement: the signed frame that states it.
+            secret: `DecryptionKey.to_bytes`.
+            until: last day, UTC (`YYYY-MM-DD`).
         """
         with closing(self._connect()) as database:
             database.execute(
@@ -130,7 +137,13 @@ class KeyStore:
 
 
 def erase(database: sqlite3.Connection, run: str, why: str) -> None:
-    """Erase a run's key as part of a transaction; `why` goes on from "the key was erased"."""
+    """Erase a run's key as part of a transaction.
+
+    Args:
+        database: inside the transaction.
+        run: whose key it is.
+        why: goes on from "the key was erased".
+    """
     database.execute(
         "UPDATE run_key SET secret = NULL, erased = ? WHERE run = ? AND secret IS NOT NULL",
         (why, run),

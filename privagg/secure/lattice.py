@@ -2,9 +2,10 @@
 
 Both are secure against chosen plaintexts, not against chosen ciphertexts: whoever may have a
 ciphertext of its own making opened, and sees the result, learns the secret key (a ciphertext
-(0, D) opens to D times the secret). So only sums of honestly made uploads may be opened. The key
-holder's rules (pinned contributors, one opening a round, no c1 but the sum of the signed ones)
-keep an aggregator from choosing; they cannot tell a contributor who makes up residues.
+(0, D) opens to D times the secret; Chenal and Tang, Latincrypt 2014). So only sums of honestly made
+uploads may be opened. The key holder's rules (pinned contributors, one opening a round, no c1 but
+the sum of the signed ones) keep an aggregator from choosing; they cannot tell a contributor who
+makes up residues.
 `proofs/exact-decryption.md` has the argument for exactness and its limits.
 """
 
@@ -46,7 +47,14 @@ _MAX_SMUDGING_BITS = 256
 
 @dataclass(frozen=True)
 class LatticeParameters(Parameters):
-    """Parameters of a scheme over an RNS ring; see the subclasses."""
+    """Parameters of a scheme over an RNS ring; see the subclasses.
+
+    Args:
+        requirement: what the parameters were chosen for.
+        chain: ring degree and primes.
+        smudging_bits: room reserved for an added error 2^smudging_bits times the proven one.
+        packed: residues take the bits of their prime in the payload, not 64.
+    """
 
     requirement: Requirement
     chain: RnsChain

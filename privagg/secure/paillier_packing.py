@@ -5,6 +5,9 @@ plaintext = sum_j v_j * 2^(w*j), a signed number. It is linear in the values: a 
 the plaintext of the sums, negative values included, with nothing to subtract afterwards that would
 depend on how many were added. It reads back uniquely while every *summed* slot stays below 2^(w-1)
 in magnitude, whatever the single contributions were.
+
+Source: Ge and Zdonik, "Answering aggregation queries in a secure system model", VLDB 2007, pack
+unsigned values so; signed digits let negative ones pass too.
 """
 
 from __future__ import annotations

@@ -197,6 +197,11 @@ def ntt_prime(ring_degree: int, bits: int, place: int) -> int | None:
     """The prime number `place` (from 0) of those of exactly `bits` bits that are 1 modulo 2N.
 
     They are counted from the largest down; None where there are not so many.
+
+    Args:
+        ring_degree: N.
+        bits: of the prime.
+        place: from 0.
     """
     step = 2 * ring_degree
     if place == 0:
@@ -254,6 +259,12 @@ def tail_factor(events: float, failure_bits: float) -> float:
     """x such that `events` sub-Gaussian variables all lie within x deviations.
 
     Union bound: events * 2 * exp(-x^2 / 2) <= 2^-failure_bits.
+
+    Source: Boucheron, Lugosi & Massart, "Concentration Inequalities", 2013, section 2.3.
+
+    Args:
+        events: how many variables, of variance proxy 1 each.
+        failure_bits: -log2 of the probability that one lies further out.
     """
     return math.sqrt(2 * ((failure_bits + 1) * math.log(2) + math.log(events)))
 

@@ -237,7 +237,11 @@ class SealDecryptor:
 
 @lru_cache(maxsize=16)
 def seal_context(scheme: str, chain: RnsChain, plain_modulus: int = 0) -> SealContext:
-    """The context for a chain, made once: setting one up takes SEAL tens of milliseconds."""
+    """The context for a chain, made once: setting one up takes SEAL tens of milliseconds.
+
+    Args:
+        scheme, chain, plain_modulus: as for `SealContext`.
+    """
     return SealContext(scheme, chain, plain_modulus)
 
 
