@@ -12,6 +12,7 @@ from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.ledger.payloads import Consumed, UploadStored
 from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import SystemRandomness
+from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport, SchemeFacts
 from privagg.secure.paillier_parameters import SECURITY_BITS, rated_security
 from privagg.secure.rns import MAX_MODULUS_BITS_BY_SECURITY
@@ -21,8 +22,6 @@ SECURE_GENERATORS = frozenset({SystemRandomness.name})
 
 ATTESTED_FACTS = ("python", "numpy", "records_apart")
 """What a charge states of the site's own machine, which nothing elsewhere shows."""
-
-Place = tuple[int, int]
 
 
 def check_charges(
@@ -52,16 +51,16 @@ def _check_facts(
     site: str,
     plan: Plan,
     report: Report,
-    rounds: Mapping[Place, RoundReport],
+    rounds: Mapping[AttemptId, RoundReport],
 ) -> None:
     subject, claimed = "facts of charges: the plan's and the scheme's", f"{len(charges)} charges"
     expected = _expected(plan, report)
     absent: dict[str, None] = {}
     for each in charges:
         facts = each.charge.facts
-        place = (each.charge.round, each.charge.attempt)
+        attempt = (each.charge.round, each.charge.attempt)
         wrong = [n for n, value in expected.items() if n in facts and facts[n] != value]
-        if "cohort" in facts and not _cohort_fits(facts["cohort"], site, plan, rounds.get(place)):
+        if "cohort" in facts and not _cohort_fits(facts["cohort"], site, plan, rounds.get(attempt)):
             wrong.append("cohort")
         if each.charge.event.is_private and not _is_secure(facts, report):
             wrong.append("generator")
@@ -115,17 +114,17 @@ def _check_trained(
     charges: Sequence[Charged],
     site: str,
     run: str,
-    rounds: Mapping[Place, RoundReport],
+    rounds: Mapping[AttemptId, RoundReport],
 ) -> None:
     """A site whose share is in an opened sum used its receipt once, and stored what it sent."""
     payloads = [entry.payload for entry in ledger.entries()]
     used = {p.charge for p in payloads if isinstance(p, Consumed) and p.run == run}
     stored = {p.charge: p for p in payloads if isinstance(p, UploadStored) and p.run == run}
     shares = [
-        (each, rounds[place])
+        (each, rounds[attempt])
         for each in charges
-        if (place := (each.charge.round, each.charge.attempt)) in rounds
-        and site in rounds[place].survivors
+        if (attempt := (each.charge.round, each.charge.attempt)) in rounds
+        and site in rounds[attempt].survivors
     ]
     problem = next(_trained_problems(shares, used, stored, site), "")
     findings.check(

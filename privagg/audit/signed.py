@@ -31,9 +31,9 @@ from privagg.privacy.ledger.payloads import (
     RunStarted,
 )
 from privagg.privacy.plan import Plan
+from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport
 
-Place = tuple[int, int]
 KEY = "parameters and key of the scheme"
 TAKEN = "one key in this run, taken before its first charge"
 OPENINGS = "opened sums: signed by whom the custody names"
@@ -58,8 +58,8 @@ class SignedRun:
     plan: Plan
     ledgers: Mapping[str, ReplayedLedger]
     key: KeyStatement | None = None
-    openings: dict[Place, Opening] = field(default_factory=dict)
-    uploads: dict[tuple[Place, str], Upload] = field(default_factory=dict)
+    openings: dict[AttemptId, Opening] = field(default_factory=dict)
+    uploads: dict[tuple[AttemptId, str], Upload] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._roster = Roster(self.report.parties)
@@ -91,7 +91,7 @@ class SignedRun:
             if isinstance(header, KeyStatement):
                 self._take_key(header)
                 continue
-            self._check_place(header)
+            self._check_attempt(header)
             if isinstance(header, Opening):
                 self._take_opening(header)
             elif isinstance(header, Upload):
@@ -129,9 +129,9 @@ class SignedRun:
                 return dict(found)
         raise VerificationError("no record of the run says what the scheme's parameters are")
 
-    def _check_place(self, header: Header) -> None:
-        place = (header.round, header.attempt)
-        if header.run != self.report.run or place not in self._rounds:
+    def _check_attempt(self, header: Header) -> None:
+        attempt = (header.round, header.attempt)
+        if header.run != self.report.run or attempt not in self._rounds:
             raise VerificationError(
                 f"{_where(header)}: {header.sender!r} signed for run {header.run!r}; there is no "
                 "such attempt in the record"
@@ -140,8 +140,8 @@ class SignedRun:
             raise VerificationError(f"{_where(header)}: {header.sender!r} signed for another plan")
 
     def _take_opening(self, opening: Opening) -> None:
-        place = (opening.round, opening.attempt)
-        ended, where = self._rounds[place], _where(opening)
+        attempt = (opening.round, opening.attempt)
+        ended, where = self._rounds[attempt], _where(opening)
         before = next((other for other in self.openings if other[0] == opening.round), None)
         if before is not None:
             raise VerificationError(
@@ -168,13 +168,13 @@ class SignedRun:
                 f"{where}: a sum of {len(opening.contributors)} was opened; the plan opens "
                 f"{self.plan.minimum_survivors} to {self.plan.addends} together"
             )
-        self.openings[place] = opening
+        self.openings[attempt] = opening
 
     def _take_upload(self, upload: Upload) -> None:
-        place, site, where = (upload.round, upload.attempt), upload.sender, _where(upload)
-        if (place, site) in self.uploads:
+        attempt, site, where = (upload.round, upload.attempt), upload.sender, _where(upload)
+        if (attempt, site) in self.uploads:
             raise VerificationError(f"{where}: {site!r} signed two uploads of one attempt")
-        if site not in self._rounds[place].cohort:
+        if site not in self._rounds[attempt].cohort:
             raise VerificationError(f"{where}: {site!r} was not asked and signed an upload")
         if upload.key_id != self.report.scheme.key_id:
             raise VerificationError(
@@ -183,7 +183,7 @@ class SignedRun:
             )
         if site in self.ledgers:
             self._check_charge(upload)
-        self.uploads[place, site] = upload
+        self.uploads[attempt, site] = upload
 
     def _check_charge(self, upload: Upload) -> None:
         site, where = upload.sender, _where(upload)
@@ -248,20 +248,21 @@ class SignedRun:
             payload for payload in of_run
             if isinstance(payload, Aborted) and payload.attempt_subject not in realised
         ]  # fmt: skip
-        opened = {place for place, ended in self._rounds.items() if ended.outcome == "opened"}
+        opened = {attempt for attempt, ended in self._rounds.items() if ended.outcome == "opened"}
         for stop in stops:
-            place, where = (stop.round, stop.attempt), f"round {stop.round}, attempt {stop.attempt}"
+            attempt = (stop.round, stop.attempt)
+            where = f"round {stop.round}, attempt {stop.attempt}"
             told = stop.facts.get("claimed_by")
             said = f"{where}, by the word of {told}" if told else where
-            if place in self.openings:
-                signer = self.openings[place].sender
+            if attempt in self.openings:
+                signer = self.openings[attempt].sender
                 whose = f"{told}, or {site} which quotes it," if told else site
                 findings.contradicted(
                     STOPS, said,
                     f"{signer} signed its opening: {whose} does not tell the truth; the charge "
                     "stands",
                 )  # fmt: skip
-            elif place in opened:
+            elif attempt in opened:
                 findings.undecided(
                     STOPS, f"{said}; the coordinator recorded that it was opened",
                     f"the statement that {self.report.opener} signed; the charge stands",

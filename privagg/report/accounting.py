@@ -25,6 +25,9 @@ NOTHING = DpEvent()
 NO_PRIVACY = DpEvent.once(Mechanism(kind="non-private"))
 _EXACT = Context(prec=400, rounding=ROUND_CEILING)
 
+AttemptId = tuple[int, int]
+"""(round, attempt) of one run."""
+
 UNSTEERED = (
     "who took part in which round, and when the run ended, was not decided by looking at what "
     "earlier rounds released (else what holds is the ε of the budget)"

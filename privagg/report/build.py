@@ -33,6 +33,7 @@ from privagg.privacy.ledger.payloads import (
 from privagg.privacy.plan import Plan, load_plan
 from privagg.privacy.unit import Custody
 from privagg.report.accounting import (
+    AttemptId,
     Bounds,
     ChargedAttempt,
     accountant_figures,
@@ -61,8 +62,6 @@ from privagg.report.source import LedgerView
 from privagg.report.tuning import tuning_searches
 
 SCHEME_FACTS = ("name", "protects", "security_bits", "key_id", "explanation")
-
-Place = tuple[int, int]
 
 
 @dataclass
@@ -310,7 +309,7 @@ class SiteStory:
     key: BudgetKey
     charges: list[Charge] = field(default_factory=list)
     outcomes: dict[tuple[str, int, int], str] = field(default_factory=dict)
-    realised: dict[Place, Realised] = field(default_factory=dict)
+    realised: dict[AttemptId, Realised] = field(default_factory=dict)
     searches: list[Tuning] = field(default_factory=list)
 
 
@@ -319,7 +318,7 @@ def _site_story(
     ledger: LedgerView,
     plan: Plan,
     run: str,
-    survivors: Mapping[Place, tuple[str, ...]],
+    survivors: Mapping[AttemptId, tuple[str, ...]],
 ) -> SiteStory:
     story = SiteStory(run, BudgetKey(plan.site(name).dataset, plan.unit.value))
     for entry in ledger.entries():
@@ -332,17 +331,17 @@ def _site_story(
                     f"{payload.plan_digest[:16]}..., the coordinator recorded {plan.digest[:16]}..."
                 )
         elif isinstance(payload, Realised) and payload.key == story.key:
-            place = (payload.round, payload.attempt)
-            story.outcomes[payload.run, *place] = "realised"
+            attempt = (payload.round, payload.attempt)
+            story.outcomes[payload.run, *attempt] = "realised"
             if payload.run != run:
                 continue
-            story.realised[place] = payload
+            story.realised[attempt] = payload
             named = tuple(payload.facts["survivors"])
-            if named != survivors.get(place):
+            if named != survivors.get(attempt):
                 raise LedgerError(
                     f"round {payload.round}, attempt {payload.attempt}: the ledger of {name!r} "
                     f"names the survivors {', '.join(named)}, the coordinator's "
-                    f"{', '.join(survivors.get(place, ())) or 'none'}"
+                    f"{', '.join(survivors.get(attempt, ())) or 'none'}"
                 )
         elif isinstance(payload, Aborted):
             story.outcomes[payload.run, payload.round, payload.attempt] = "aborted"
