@@ -442,7 +442,7 @@ def test_a_site_that_contributed_nothing_realised_nothing(simulation: Simulation
     assert east["facts"]["contributed"] is False
     assert east["event"]["terms"] == []
     (term,) = north["event"]["terms"]
-    share = simulation.plan.event_of_shares(3).terms[0].mechanism.noise_multiplier
+    share = simulation.plan.event_of_shares("north", 3).terms[0].mechanism.noise_multiplier
     assert term["mechanism"]["noise_multiplier"] == str(share)
 
 

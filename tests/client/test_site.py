@@ -108,7 +108,8 @@ def test_what_is_charged_counts_on_the_fewest_honest_shares(simulation: Simulati
         if isinstance(entry.payload, Charge)
     ]
     assert charge.event == simulation.plan.committed_event("north")
-    assert charge.event == simulation.plan.event_of_shares(2)  # 4 less a dropout less a colluder
+    honest = 2  # 4 sites less a dropout less a colluder
+    assert charge.event == simulation.plan.event_of_shares("north", honest)
 
 
 def test_sizes_that_no_proof_starts_from_cost_no_upload(simulation: Simulation) -> None:

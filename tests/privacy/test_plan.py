@@ -316,7 +316,7 @@ def test_a_site_that_opens_is_not_shown_every_upload(make: Callable[..., Trainin
 def test_a_cohort_is_no_larger_than_the_roster_and_keeps_a_share() -> None:
     with pytest.raises(ValidationError, match="cohort_size 11 exceeds the 10 clients"):
         client(cohort_size=11)
-    with pytest.raises(ValidationError, match="leave no honest noise share among 4 clients"):
+    with pytest.raises(ValidationError, match="leave no honest noise share among 4 sites"):
         client(cohort_size=4, dropouts=2, colluders=2)
 
 
@@ -336,7 +336,7 @@ def test_a_sampled_cohort_may_hold_the_heaviest_clients() -> None:
 
 def test_who_reads_single_uploads_is_held_off_by_one_share_alone() -> None:
     plan = distributed()
-    alone = plan.event_of_shares(1)
+    alone = plan.event_of_shares("s0", 1)
 
     def rows(**changes: object) -> dict[tuple[str, int], DpEvent]:
         return {
@@ -344,7 +344,7 @@ def test_who_reads_single_uploads_is_held_off_by_one_share_alone() -> None:
         }
 
     for k in range(4):
-        assert rows()["key-holder", k] == plan.event_of_shares(4 - k)
+        assert rows()["key-holder", k] == plan.event_of_shares("s0", 4 - k)
         assert rows(strict=True)["key-holder", k] == alone
     bare = distributed(scheme="plaintext").observers("s0", 4)
     assert not any("adds honestly" in text for row in bare for text in row.assumptions)

@@ -67,7 +67,7 @@ def test_a_round_with_a_dropout_has_fewer_noise_shares(world: GetWorld, report: 
     made = report("three-hospitals")
     users = _row(made.sites[0], "model-users", 0)
     counts = {t.mechanism.noise_multiplier: t.count for t in users.event.terms}
-    full, short = (plan.event_of_shares(m).terms[0].mechanism for m in (3, 2))
+    full, short = (plan.event_of_shares(plan.names[0], m).terms[0].mechanism for m in (3, 2))
     # One round with a dropout, and one that was stopped, which counts at its least noise.
     assert counts == {full.noise_multiplier: 10, short.noise_multiplier: 2}
     # leuven itself was the one missing, and heard nothing that proves it: counted at the worst

@@ -7,7 +7,8 @@ but the table of what trains under each.
 To add a way to be private (`tests/privacy/test_new_mode.py` does):
 
 1. `privacy/plan/NAME.py`: its class, under `@plan_mode`; where records are sampled it extends
-   `RecordPlan`. Noise, bounds, events, observers, and what it is in words.
+   `RecordPlan`, where noise is shared out `SharedNoisePlan`. What is left is its own: noise,
+   bounds, events, observers, and what it is in words.
 2. `privacy/plan/__init__.py`: import it, so that it is known by its mode.
 3. `client/training.py`: what a site computes, with its line in `LEARNERS`.
 4. `config.py`: where it has settings of its own, each by the name of the plan's field.
@@ -22,6 +23,7 @@ from privagg.privacy.plan.distributed import DistributedPlan
 from privagg.privacy.plan.local import LocalPlan
 from privagg.privacy.plan.modes import load_plan, mode_names, plan_class, plan_mode
 from privagg.privacy.plan.record import RecordPlan
+from privagg.privacy.plan.sharing import SharedNoisePlan
 from privagg.privacy.plan.training import TrainingPlan
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Plan",
     "RecordPlan",
     "Rounding",
+    "SharedNoisePlan",
     "SiteTerms",
     "TrainingPlan",
     "load_plan",

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from privagg.errors import PlanError
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.guarantee import Observer
-from privagg.privacy.noise import IntegerGaussian, total_distance
+from privagg.privacy.noise import total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms
 from privagg.privacy.plan.compression import (
@@ -27,13 +25,13 @@ from privagg.privacy.plan.compression import (
     rounded_sensitivity,
 )
 from privagg.privacy.plan.modes import plan_mode
-from privagg.privacy.plan.observing import shared_noise_observers
-from privagg.privacy.plan.training import GridTerms, TrainingPlan, noise_share
-from privagg.privacy.unit import Custody, Unit
+from privagg.privacy.plan.sharing import SharedNoisePlan
+from privagg.privacy.plan.training import GridTerms, TrainingPlan
+from privagg.privacy.unit import Unit
 
 
 @plan_mode
-class ClientPlan(TrainingPlan):
+class ClientPlan(SharedNoisePlan):
     """One clipped, noised update of each client a round; the unit is a site or a person.
 
     Args:
@@ -59,19 +57,9 @@ class ClientPlan(TrainingPlan):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if self.strict and self.custody is Custody.SITES:
-            raise ValueError(
-                "strict with custody 'sites' would show every upload to the site that opens; use "
-                "custody 'authority', or leave strict out"
-            )
         if self.cohort_size > len(self.sites):
             raise ValueError(
                 f"cohort_size {self.cohort_size} exceeds the {len(self.sites)} clients there are"
-            )
-        if self.counted_shares < 1:
-            raise ValueError(
-                f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
-                f"noise share among {self.addends} clients; lower one or add clients"
             )
         self._check_sensitivity()
         self.check_capacity()
@@ -140,24 +128,6 @@ class ClientPlan(TrainingPlan):
         """Clients asked in one round."""
         return self.cohort_size or len(self.sites)
 
-    @property
-    def counted_shares(self) -> int:
-        """Honest shares counted on: asked clients less dropouts less colluders."""
-        return self.addends - self.dropouts - self.colluders
-
-    @property
-    def _largest_weight(self) -> int:
-        return max(site.weight for site in self.sites)
-
-    @cached_property
-    def noise(self) -> IntegerGaussian | None:
-        """One client's share, sized for the largest weight."""
-        return noise_share(
-            noise_multiplier=self.noise_multiplier,
-            sensitivity_grid=self.sensitivity_grid * self._largest_weight,
-            shares=self.counted_shares,
-        )
-
     def contribution_bound(self, site: SiteTerms) -> int:
         """Largest coordinate of an update before weighting: the clamp, or its norm's bound."""
         clamp = self.compression.largest_coordinate if self.compression else None
@@ -167,25 +137,8 @@ class ClientPlan(TrainingPlan):
         """The grid on which a client's whole update is clipped."""
         return GridTerms(self.clip_norm_l2, self.steps, self.contribution_bound(self.site(site)))
 
-    @property
-    def upload_bound(self) -> int:
-        """Largest weighted update plus the largest noise a share can take."""
-        noise = self.noise.bound if self.noise else 0
-        return max(self._largest_coordinates) + noise
-
-    @property
-    def sum_bound(self) -> int:
-        """A full cohort of the heaviest clients, every share at its largest."""
-        noise = self.noise.bound if self.noise else 0
-        heaviest = sorted(self._largest_coordinates, reverse=True)[: self.addends]
-        return sum(heaviest) + noise * self.addends
-
-    @property
-    def _largest_coordinates(self) -> list[int]:
-        return [site.weight * self.contribution_bound(site) for site in self.sites]
-
     def event_of_shares(self, site: str, shares: int) -> DpEvent:
-        """A round's event for `site` when `shares` noise shares stay unknown."""
+        """See `SharedNoisePlan.event_of_shares`: of the site's weighted update."""
         if self.noise is None:
             return DpEvent.once(Mechanism(kind="non-private"))
         stddev = self.noise.stddev_grid
@@ -195,26 +148,6 @@ class ClientPlan(TrainingPlan):
             stddev_grid=stddev, dimension=self.upload_dimension, shares=shares, rounds=1
         )
         return DpEvent.once(Mechanism.of(Decimal(1), multiplier), distance=distance)
-
-    def committed_event(self, site: str) -> DpEvent:
-        """See `Plan.committed_event`; the unsampled Gaussian."""
-        return self.event_of_shares(site, self.counted_shares)
-
-    def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """See `Plan.realised_event`: all surviving shares unknown."""
-        return self.event_of_shares(site, len(survivors)) if site in survivors else DpEvent()
-
-    def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
-        """See `Plan.observers`."""
-        return shared_noise_observers(
-            lambda shares: self.event_of_shares(site, shares),
-            survivors=survivors,
-            unit=self.unit,
-            custody=self.custody,
-            protects=self.hides,
-            strict=self.strict,
-            version=self.version,
-        )
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:
         """Total public weight of the survivors; never renormalised inside the encryption."""

@@ -1,0 +1,102 @@
+"""Noise that is shared out: what the plans have in common in which honest shares add up to it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Self
+
+from pydantic import model_validator
+
+from privagg.privacy.events import DpEvent
+from privagg.privacy.guarantee import Observer
+from privagg.privacy.noise import IntegerGaussian
+from privagg.privacy.plan.base import SiteTerms
+from privagg.privacy.plan.observing import shared_noise_observers
+from privagg.privacy.plan.training import TrainingPlan, noise_share
+from privagg.privacy.unit import Custody
+
+
+class SharedNoisePlan(TrainingPlan):
+    """Each site adds a share; `counted_shares` of them make the noise that is charged.
+
+    Guarantees:
+        The noise is sized for the largest weight, so a site with that weight is charged a
+        multiplier of `noise_multiplier` at least, and others more noise for what they have.
+    """
+
+    @model_validator(mode="after")
+    def _shares_hide(self) -> Self:
+        if self.strict and self.custody is Custody.SITES:
+            raise ValueError(
+                "strict with custody 'sites' would show every upload to the site that opens; use "
+                "custody 'authority', or leave strict out"
+            )
+        if self.counted_shares < 1:
+            raise ValueError(
+                f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
+                f"noise share among {self.addends} sites; lower one or add sites"
+            )
+        return self
+
+    @abstractmethod
+    def contribution_bound(self, site: SiteTerms) -> int:
+        """Clamp of one site's noiseless, unweighted integers, per coordinate, in grid units."""
+
+    @abstractmethod
+    def event_of_shares(self, site: str, shares: int) -> DpEvent:
+        """A round's event for `site` against whoever does not know `shares` noise shares."""
+
+    @property
+    def counted_shares(self) -> int:
+        """Honest shares counted on: sites asked less dropouts less colluders."""
+        return self.addends - self.dropouts - self.colluders
+
+    @cached_property
+    def noise(self) -> IntegerGaussian | None:
+        """One site's share, sized for the largest weight."""
+        return noise_share(
+            noise_multiplier=self.noise_multiplier,
+            sensitivity_grid=self.sensitivity_grid * max(site.weight for site in self.sites),
+            shares=self.counted_shares,
+        )
+
+    @property
+    def upload_bound(self) -> int:
+        """Largest weighted contribution plus the largest noise a share can take."""
+        noise = self.noise.bound if self.noise else 0
+        return max(self._largest_coordinates) + noise
+
+    @property
+    def sum_bound(self) -> int:
+        """A full cohort of the heaviest sites, every share at its largest."""
+        noise = self.noise.bound if self.noise else 0
+        heaviest = sorted(self._largest_coordinates, reverse=True)[: self.addends]
+        return sum(heaviest) + noise * self.addends
+
+    @property
+    def _largest_coordinates(self) -> list[int]:
+        return [site.weight * self.contribution_bound(site) for site in self.sites]
+
+    def committed_event(self, site: str) -> DpEvent:
+        """See `Plan.committed_event`: as many shares unknown as are counted on."""
+        return self.event_of_shares(site, self.counted_shares)
+
+    def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
+        """See `Plan.realised_event`: all surviving shares unknown."""
+        self.site(site)
+        return self.event_of_shares(site, len(survivors)) if site in survivors else DpEvent()
+
+    def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
+        """See `Plan.observers`."""
+        self.site(site)
+        return shared_noise_observers(
+            lambda shares: self.event_of_shares(site, shares),
+            survivors=survivors,
+            unit=self.unit,
+            custody=self.custody,
+            protects=self.hides,
+            strict=self.strict,
+            version=self.version,
+        )
