@@ -189,7 +189,7 @@ class BfvEncryptionKey(LatticeEncryptionKey):
         parameters = self.parameters
         sent = parameters.sent[number]
         coefficients = parameters.field_layout.pack(units, sent)
-        c0, c1 = self.encryptor().encrypt_zero()
+        c0, c1 = self.encryptor.encrypt_zero()
         c0 = np.ascontiguousarray(c0[:, :sent])
         _lift(parameters.chain.primes, parameters.field_layout.bits).add(c0, coefficients)
         return np.concatenate((c0.reshape(-1), c1.reshape(-1)))
@@ -241,7 +241,7 @@ class BfvDecryptionKey(LatticeDecryptionKey):
             # The last window may reach below `low`: those bits of M are zero by now.
             shift = max(0, bits - low - digit_bits)
             scaled = scale_residues(rest.reshape(-1, degree), primes, 1 << shift)
-            digit = self.decryptor().decrypt_coefficients(scaled)
+            digit = self.decryptor.decrypt_coefficients(scaled)
             overlap = low - (bits - shift - digit_bits)
             place_digit(known, digit >> np.uint64(overlap), low)
         return known

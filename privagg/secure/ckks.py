@@ -161,7 +161,7 @@ class CkksEncryptionKey(LatticeEncryptionKey):
     def encrypt_one(self, number: int, units: IntVector) -> Words:
         """Encode words as slots and encrypt them."""
         slots = _slots(units, self.parameters.chain.ring_degree)
-        return self.encryptor().encrypt_slots(slots, 2.0**self.parameters.scale_bits).reshape(-1)
+        return self.encryptor.encrypt_slots(slots, 2.0**self.parameters.scale_bits).reshape(-1)
 
 
 class CkksDecryptionKey(LatticeDecryptionKey):
@@ -176,7 +176,7 @@ class CkksDecryptionKey(LatticeDecryptionKey):
         residues = parameters.read(payload).reshape(
             parameters.ciphertexts, 2, len(parameters.chain.primes), parameters.chain.ring_degree
         )
-        decryptor = self.decryptor()
+        decryptor = self.decryptor
         scale = 2.0**parameters.scale_bits
         words = np.concatenate(
             [_rounded(decryptor.decrypt_slots(ciphertext, scale)) for ciphertext in residues]

@@ -7,9 +7,8 @@ import os
 import struct
 import sys
 
-from privagg.secure.lattice import LatticeEncryptionKey
 from privagg.secure.registry import scheme
-from privagg.secure.workers import read_frame, write_frame
+from privagg.secure.workers import RangedKey, read_frame, write_frame
 
 
 def serve() -> None:
@@ -18,7 +17,7 @@ def serve() -> None:
     # Whatever a library prints must not end up in the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    key: LatticeEncryptionKey | None = None
+    key: RangedKey | None = None
     while True:
         try:
             name = read_frame(source)
@@ -28,7 +27,7 @@ def serve() -> None:
             facts, data = json.loads(read_frame(source)), read_frame(source)
             found = scheme(name.decode())
             loaded = found.load_encryption_key(found.load_parameters(facts), data)
-            if not isinstance(loaded, LatticeEncryptionKey):
+            if not isinstance(loaded, RangedKey):
                 raise SystemExit(f"scheme {name.decode()!r} does not encrypt over processes")
             key = loaded
         if key is None:

@@ -30,13 +30,12 @@ from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.rns import RING_DEGREES, RnsChain, security_level
 from privagg.secure.scheme import (
     Buffer,
-    EncryptionKey,
     IntVector,
     Parameters,
     Requirement,
     Scheme,
 )
-from privagg.secure.workers import encryption_processes, over_processes
+from privagg.secure.workers import RangedKey, encryption_processes, over_processes
 
 if TYPE_CHECKING:
     from privagg.secure.seal import SealContext, SealDecryptor, SealEncryptor
@@ -173,7 +172,7 @@ class LatticeParameters(Parameters):
         )
 
 
-class LatticeEncryptionKey(EncryptionKey):
+class LatticeEncryptionKey(RangedKey):
     """A public key: residues modulo the key primes, in the payload's packing.
 
     Args:
@@ -191,12 +190,6 @@ class LatticeEncryptionKey(EncryptionKey):
         """The key's residues."""
         return pack_residues(public_layout(self.parameters.chain), self._public.reshape(-1))
 
-    @cached_property
-    def key_id(self) -> str:
-        """SHA-256 (hex) over the parameters' fingerprint and the key's bytes."""
-        identity: str = super().key_id
-        return identity
-
     def encrypt(self, values: IntVector) -> bytes:
         """Encrypt one contribution; see `EncryptionKey.encrypt`.
 
@@ -205,20 +198,9 @@ class LatticeEncryptionKey(EncryptionKey):
         units = self.units(fact.check_contribution(values, self.parameters.requirement))
         layout, parts = self.parameters.layout, self.parameters.ciphertexts
         processes = encryption_processes(layout.residues, parts)
-        if processes == 1:
-            return self._encrypt_part(0, parts, units)
         size = self.units_per_ciphertext
-
-        def part(first: int, last: int) -> IntVector:
-            return units[first * size : last * size]
-
         pieces = over_processes(
-            self,
-            self.parameters.scheme,
-            parts,
-            processes,
-            lambda first, last: part(first, last).data.cast("B"),
-            lambda first, last: self._encrypt_part(first, last, part(first, last)),
+            self, parts, processes, lambda first, last: units[first * size : last * size].data
         )
         return b"".join(pieces)
 
@@ -229,7 +211,22 @@ class LatticeEncryptionKey(EncryptionKey):
             first, last: which ciphertexts.
             units: their plaintext units, int64 in this machine's order.
         """
-        return self._encrypt_part(first, last, np.frombuffer(units, dtype=np.int64))
+        layout, size = self.parameters.layout, self.units_per_ciphertext
+        values = np.frombuffer(units, dtype=np.int64)
+        rows = len(layout.moduli) // self.parameters.ciphertexts
+        piece = ResidueLayout(
+            layout.moduli[first * rows : last * rows],
+            layout.counts[first * rows : last * rows],
+            layout.packed,
+        )
+        residues = np.empty(piece.residues, dtype=np.uint64)
+        at = 0
+        for number in range(first, last):
+            start = (number - first) * size
+            made = self.encrypt_one(number, values[start : start + size])
+            residues[at : at + made.size] = made
+            at += made.size
+        return pack_residues(piece, residues)
 
     @property
     @abstractmethod
@@ -244,29 +241,9 @@ class LatticeEncryptionKey(EncryptionKey):
     def encrypt_one(self, number: int, units: IntVector) -> Words:
         """The residues of ciphertext `number` for its units (fewer in the last one); flat."""
 
-    def _encrypt_part(self, first: int, last: int, units: IntVector) -> bytes:
-        layout, size = self.parameters.layout, self.units_per_ciphertext
-        rows = len(layout.moduli) // self.parameters.ciphertexts
-        piece = ResidueLayout(
-            layout.moduli[first * rows : last * rows],
-            layout.counts[first * rows : last * rows],
-            layout.packed,
-        )
-        residues = np.empty(piece.residues, dtype=np.uint64)
-        at = 0
-        for number in range(first, last):
-            start = (number - first) * size
-            made = self.encrypt_one(number, units[start : start + size])
-            residues[at : at + made.size] = made
-            at += made.size
-        return pack_residues(piece, residues)
-
-    def encryptor(self) -> SealEncryptor:
-        """SEAL's encryptor under this key, made once."""
-        return self._encryptor
-
     @cached_property
-    def _encryptor(self) -> SealEncryptor:
+    def encryptor(self) -> SealEncryptor:
+        """SEAL's encryptor under this key."""
         return _seal(self.parameters).encryptor(self._public)
 
 
@@ -285,12 +262,9 @@ class LatticeDecryptionKey(DecryptionKey):
         secret = pack_residues(secret_layout(chain), self._secret.reshape(-1))
         return self.encryption_key.to_bytes() + secret
 
-    def decryptor(self) -> SealDecryptor:
-        """SEAL's decryptor under this key, made once."""
-        return self._decryptor
-
     @cached_property
-    def _decryptor(self) -> SealDecryptor:
+    def decryptor(self) -> SealDecryptor:
+        """SEAL's decryptor under this key."""
         return _seal(self.encryption_key.parameters).decryptor(self._secret)
 
 

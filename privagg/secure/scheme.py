@@ -202,7 +202,7 @@ class EncryptionKey(ABC):
     def to_bytes(self) -> bytes:
         """The key as bytes, for `Scheme.load_encryption_key`."""
 
-    @property
+    @cached_property
     def key_id(self) -> str:
         """SHA-256 (hex) over the parameters' fingerprint and the key's bytes; parties pin this."""
         digest = hashlib.sha256(b"privagg/key/1\0" + self.parameters.fingerprint.encode())

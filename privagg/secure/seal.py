@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from privagg.errors import CiphertextError, MissingDependencyError, ParameterError, SchemeError
 from privagg.secure.rns import RnsChain
-from privagg.secure.zstd import decompress
 
 try:
     import tenseal.sealapi as sealapi
@@ -255,7 +254,11 @@ def _read(path: str) -> bytes:
 
 
 def _body(data: bytes, size: int) -> bytes | memoryview:
-    """What follows SEAL's outer header, uncompressed to `size` bytes."""
+    """What follows SEAL's outer header, uncompressed to `size` bytes.
+
+    SEAL in this process just wrote it: never bytes of another party's. TenSEAL's calls offer no way
+    to turn its compression off.
+    """
     magic, header, _, _, compression, _, total = _HEADER.unpack_from(data)
     if (magic, header, total) != (_MAGIC, _HEADER_SIZE, len(data)):
         raise SchemeError("the installed SEAL writes a format that privagg does not know")
@@ -266,7 +269,15 @@ def _body(data: bytes, size: int) -> bytes | memoryview:
         return zlib.decompress(rest)
     if compression != _ZSTD:
         raise SchemeError(f"SEAL used compression mode {compression}, which privagg does not know")
-    return decompress(rest, size)
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError(
+            "SEAL's ciphertexts are Zstandard-compressed, and pyarrow, which reads that, is not "
+            "installed; install it with: pip install 'privagg[ckks]'"
+        ) from error
+    codec = pyarrow.Codec("zstd")
+    return bytes(codec.decompress(rest, decompressed_size=size, asbytes=True))
 
 
 @contextmanager

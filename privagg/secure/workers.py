@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,23 +54,29 @@ def encryption_processes(residues: int, parts: int) -> int:
     return max(1, min(available_cpus(), residues // MIN_RESIDUES_A_PROCESS, parts))
 
 
+class RangedKey(EncryptionKey):
+    """A key whose payload is a row of ciphertexts, any range of which can be made by itself."""
+
+    @abstractmethod
+    def encrypt_range(self, first: int, last: int, units: Buffer) -> bytes:
+        """The payload's piece that holds ciphertexts first ... last-1.
+
+        Args:
+            first, last: which ciphertexts.
+            units: their plaintext units, int64 in this machine's order.
+        """
+
+
 def over_processes(
-    key: EncryptionKey,
-    scheme: str,
-    parts: int,
-    processes: int,
-    units: Callable[[int, int], Buffer],
-    here: Callable[[int, int], bytes],
+    key: RangedKey, parts: int, processes: int, units: Callable[[int, int], Buffer]
 ) -> list[bytes]:
     """Encrypt `parts` ciphertexts over processes, in order.
 
     Args:
         key: encrypts; helpers get its bytes once.
-        scheme: registered name of its scheme.
         parts: ciphertexts in all.
         processes: how many processes share them, this one included.
-        units: the plaintext bytes of ciphertexts first ... last-1, for a helper.
-        here: encrypts ciphertexts first ... last-1 in this process.
+        units: the plaintext units of ciphertexts first ... last-1.
 
     Returns:
         Payload pieces whose concatenation is the payload.
@@ -78,22 +85,24 @@ def over_processes(
     ranges = list(itertools.pairwise(bounds))
     helpers = _helpers(processes - 1)
 
+    def here(number: int) -> bytes:
+        first, last = ranges[number]
+        return key.encrypt_range(first, last, units(first, last))
+
     def remote(number: int) -> bytes | None:
         first, last = ranges[number]
         if number > len(helpers):
             return None
         try:
-            return helpers[number - 1].encrypt(key, scheme, first, last, units(first, last))
+            return helpers[number - 1].encrypt(key, first, last, units(first, last))
         except WorkerLostError:
             return None
 
     with ThreadPoolExecutor(max_workers=max(1, processes - 1)) as pool:
         waiting = [pool.submit(remote, number) for number in range(1, processes)]
-        pieces: list[bytes | None] = [here(*ranges[0])]
+        pieces: list[bytes | None] = [here(0)]
         pieces += [future.result() for future in waiting]
-    return [
-        here(*ranges[number]) if piece is None else piece for number, piece in enumerate(pieces)
-    ]
+    return [here(number) if piece is None else piece for number, piece in enumerate(pieces)]
 
 
 class _Helper:
@@ -116,9 +125,7 @@ class _Helper:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def encrypt(
-        self, key: EncryptionKey, scheme: str, first: int, last: int, units: Buffer
-    ) -> bytes:
+    def encrypt(self, key: RangedKey, first: int, last: int, units: Buffer) -> bytes:
         sink, source = self._process.stdin, self._process.stdout
         if sink is None or source is None:
             raise WorkerLostError
@@ -126,7 +133,7 @@ class _Helper:
             try:
                 if self._ready_for != key.key_id:
                     facts = json.dumps(key.parameters.to_dict()).encode()
-                    for frame in (scheme.encode(), facts, key.to_bytes()):
+                    for frame in (key.parameters.scheme.encode(), facts, key.to_bytes()):
                         write_frame(sink, frame)
                     self._ready_for = key.key_id
                 else:

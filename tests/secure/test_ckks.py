@@ -55,7 +55,7 @@ def test_measured_errors_keep_to_the_proven_bound(degree: int) -> None:
     residues = parameters.read(fold.payload()).reshape(
         parameters.ciphertexts, 2, len(parameters.chain.primes), degree
     )
-    raw = [key.decryptor().decrypt_slots(r, 2.0**parameters.scale_bits) for r in residues]
+    raw = [key.decryptor.decrypt_slots(r, 2.0**parameters.scale_bits) for r in residues]
     parts = np.concatenate([np.concatenate((r.real, r.imag)) for r in raw])
     measured = float(np.abs(parts - np.rint(parts)).max())
     bound = parameters.error.relative(parameters.scale_bits)
