@@ -23,7 +23,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Write a file whole or not at all, durably; mode 0600 where it is secret.
+    """Write a file whole or not at all, durably; one that is there already is replaced.
+
+    Args:
+        path: its folder must exist.
+        data: the content.
+        secret: True gives it mode 0600, False mode 0644.
 
     Raises:
         ConfigError: it cannot be written.
@@ -46,10 +51,15 @@ def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
 
 
 def write_new(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Write a file that must not exist yet, whole or not at all; mode 0600 where it is secret.
+    """Write a file that must not exist yet, whole or not at all.
 
     Two processes that write the same file cannot both succeed, so that no key is ever lost to
     another one of the same name.
+
+    Args:
+        path: folders that are missing are made, with mode 0700.
+        data: the content.
+        secret: True gives it mode 0600, False mode 0644.
 
     Raises:
         ConfigError: the file exists already, or cannot be written.

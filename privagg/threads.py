@@ -40,7 +40,12 @@ if hasattr(os, "register_at_fork"):
 def run_split(job: Callable[[int, int, int], None], items: int, parts: int) -> None:
     """Run `job(part, start, stop)` over `parts` near-equal slices of `range(items)`, in threads.
 
-    `job` must release the GIL to gain anything. The first exception is raised when all have ended.
+    The first exception is raised when all have ended.
+
+    Args:
+        job: must release the GIL to gain anything.
+        items: how many there are to split.
+        parts: at most so many slices; never more than items.
     """
     parts = max(1, min(parts, items))
     bounds = [items * part // parts for part in range(parts + 1)]

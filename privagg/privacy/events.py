@@ -148,7 +148,13 @@ class DpEvent(BaseModel):
 
     @classmethod
     def once(cls, mechanism: Mechanism, *, distance: Decimal = Decimal(0), count: int = 1) -> Self:
-        """One mechanism, `count` times; `distance` is the total over all of them."""
+        """One mechanism, run `count` times.
+
+        Args:
+            mechanism: the ideal one.
+            distance: total-variation distance from it, over all `count` runs together.
+            count: 1 to 10^12.
+        """
         return cls(terms=(Term(mechanism=mechanism, count=count),), distance=distance)
 
     def __add__(self, other: DpEvent) -> DpEvent:
