@@ -2,8 +2,9 @@
 
 Read from the source, so that nothing is imported. A parameter is documented by a line of an `Args:`
 or `Attributes:` block that names it: in the function's docstring, for a constructor or a class of
-fields in the class's own, for a method also in that of the method it overrides. A field may have
-its text right below it, and a verb of the command line documents a parameter by its option's help.
+fields in the class's own, for a method also in that of the method it overrides; where that is
+another library's, the docstring begins with "See `Class.method`". A field may have its text right
+below it, and a verb of the command line documents a parameter by its option's help.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROOMS = (
 """Rooms of privagg that are held to it, each with the rooms inside it."""
 
 _BLOCK = re.compile(r"^(Args|Attributes):$")
+_ELSEWHERE = re.compile(r"See `[A-Za-z]+\.[a-z_]+`")
 _NAMES = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*):(?: |$)")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -58,7 +60,8 @@ def parameters_of(function: Definition) -> dict[str, ast.expr | None]:
     """Name -> annotation of every parameter but self and cls."""
     given = function.args
     every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
-    return {a.arg: a.annotation for a in every if a is not None and a.arg not in ("self", "cls")}
+    unnamed = ("self", "cls", "_", "__")
+    return {a.arg: a.annotation for a in every if a is not None and a.arg not in unnamed}
 
 
 class House:
@@ -120,7 +123,8 @@ class House:
         self, where: str, node: Definition, known: frozenset[str] = frozenset()
     ) -> Documented:
         parameters = parameters_of(node)
-        explained = set(known | named_in(ast.get_docstring(node)))
+        text = ast.get_docstring(node) or ""
+        explained = set(parameters if _ELSEWHERE.match(text) else known | named_in(text))
         for name, annotation in parameters.items() if ".cli." in where else ():
             text = ast.unparse(annotation) if annotation is not None else ""
             if "help=" in text or text.split(" | ")[0] in self._helped:
@@ -238,6 +242,9 @@ class Child(Base):
 
     def go(self, a, b, c):
         """As the base's."""
+
+    def send(self, a, b, c):
+        """See `Grid.send`."""
 '''
     )
     (tmp_path / "box" / "cli" / "verbs.py").write_text(
@@ -249,5 +256,6 @@ class Child(Base):
     assert missing["box.room:Pair"] == ["right"]
     assert missing["box.room:Base.go"] == ["c"]
     assert missing["box.room:Child.go"] == ["c"]
+    assert not missing["box.room:Child.send"]
     assert missing["box.room:Base"] == ["x", "y", "z"]
     assert missing["box.cli.verbs:verb"] == ["loud"]

@@ -39,7 +39,7 @@ class ReplayedLedger:
 
     Args:
         export: as read; not yet believed.
-        accountant: bounds what `spent` tells.
+        accountant: bounds what `spent` answers.
         work: what adding up the charges may cost; each costs by the mechanisms of the total.
 
     Raises:
@@ -78,7 +78,7 @@ class ReplayedLedger:
 
         Args:
             data: the export, not believed.
-            accountant: bounds what `spent` tells.
+            accountant: bounds what `spent` answers.
             what: names the ledger in messages.
             work: what adding up the charges may cost.
 

@@ -58,10 +58,10 @@ def _check_rows(
         findings.check(subject, "ε = ∞", "nothing is claimed", True)
         return
     notes: list[str] = []
-    wrong, told, beyond = "", "", ""
+    wrong, opinion, beyond = "", "", ""
     for (event, delta), row in finite.items():
         try:
-            told, fault, note = _opinion(event, delta, row, methods)
+            opinion, fault, note = _opinion(event, delta, row, methods)
         except (CertificationError, UnknownEventError) as error:
             beyond = f"not recomputed: {error}"
             continue
@@ -69,7 +69,7 @@ def _check_rows(
         if note and note not in notes:
             notes.append(note)
     if len(finite) > 1:
-        told = f"{len(finite)} different events, by three methods"
+        opinion = f"{len(finite)} different events, by three methods"
     row = next(iter(finite.values()))
     claimed = f"{len(finite)} proven intervals"
     if len(finite) == 1:
@@ -78,7 +78,7 @@ def _check_rows(
         findings.undecided(subject, claimed, beyond)
         return
     findings.check(
-        subject, claimed, told, not wrong, wrong or "; ".join(notes), compared=len(finite)
+        subject, claimed, opinion, not wrong, wrong or "; ".join(notes), compared=len(finite)
     )
 
 
@@ -90,16 +90,16 @@ def _opinion(
     renyi = methods.rdp.epsilon(event, delta).upper
     lower = proven.lower if proven.lower is not None else Decimal(0)
     high, low = methods.pld_upper(event, delta), methods.pld_lower(event, delta)
-    told = f"RDP {epsilon_text(renyi, 6)}"
+    opinion = f"RDP {epsilon_text(renyi, 6)}"
     if high is not None and low is not None:
-        told += f", PLD {lower_text(low, 4)} … {epsilon_text(high, 6)}"
+        opinion += f", PLD {lower_text(low, 4)} … {epsilon_text(high, 6)}"
     if renyi < lower * _BELOW:
-        return told, f"RDP gives {renyi}, below the proven lower end {lower}", ""
+        return opinion, f"RDP gives {renyi}, below the proven lower end {lower}", ""
     if low is not None and delta >= NOISY_DELTA and low > row.epsilon * _ABOVE:
-        return told, f"an optimistic PLD gives {low:.9g}, above what is claimed", ""
+        return opinion, f"an optimistic PLD gives {low:.9g}, above what is claimed", ""
     if high is not None and high < lower * _BELOW:
-        return told, "", f"PLD understates here: {high} lies below the proven lower end {lower}"
-    return told, "", ""
+        return opinion, "", f"PLD understates here: {high} lies below the proven lower end {lower}"
+    return opinion, "", ""
 
 
 def _check_peer(
@@ -122,7 +122,7 @@ def _check_peer(
         findings.undecided(subject, claimed, f"recorded, not recomputed: {error}")
         return
     recomputed = expected.epsilon
-    told = "none" if recomputed is None else f"ε = {epsilon_text(recomputed, 9)}"
+    opinion = "none" if recomputed is None else f"ε = {epsilon_text(recomputed, 9)}"
     changes: dict[str, object] = {}
     if _differs_in_last_digits(figure.epsilon, recomputed):  # another machine's, in the note too
         changes = {"epsilon": recomputed}
@@ -132,7 +132,7 @@ def _check_peer(
     note = "" if holds else "edited, or not what this accountant gives"
     if holds and "understates" in expected.note:
         note = f"a known under-report: {expected.note.partition('; ')[2]}"
-    findings.check(subject, claimed, told, holds, note)
+    findings.check(subject, claimed, opinion, holds, note)
 
 
 def _affordable(method: Remembering, event: DpEvent, delta: Decimal) -> None:

@@ -252,11 +252,11 @@ class SignedRun:
         for stop in stops:
             attempt = (stop.round, stop.attempt)
             where = f"round {stop.round}, attempt {stop.attempt}"
-            told = stop.facts.get("claimed_by")
-            said = f"{where}, by the word of {told}" if told else where
+            claimed_by = stop.facts.get("claimed_by")
+            said = f"{where}, by the word of {claimed_by}" if claimed_by else where
             if attempt in self.openings:
                 signer = self.openings[attempt].sender
-                whose = f"{told}, or {site} which quotes it," if told else site
+                whose = f"{claimed_by}, or {site} which quotes it," if claimed_by else site
                 findings.contradicted(
                     STOPS, said,
                     f"{signer} signed its opening: {whose} does not tell the truth; the charge "

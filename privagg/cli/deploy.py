@@ -209,9 +209,9 @@ def start(folder: Folder) -> None:
 
     with asked_to_stop():
         try:
-            start_party(_folder(folder), _tell)
+            start_party(_folder(folder), _report)
         except KeyboardInterrupt:
-            _tell("stopped")
+            _report("stopped")
 
 
 @app.command()
@@ -325,13 +325,13 @@ def up(folder: Annotated[Path, typer.Argument(help="The folder of a trial.")]) -
 
     with asked_to_stop():
         try:
-            with all_parts(Trial.at(folder), _tell) as supervisor:
+            with all_parts(Trial.at(folder), _report) as supervisor:
                 supervisor.run()
         except KeyboardInterrupt:
-            _tell("stopped")
+            _report("stopped")
 
 
-def _tell(message: str) -> None:
+def _report(message: str) -> None:
     console.console().print(message, markup=False, soft_wrap=True)
     sys.stdout.flush()  # whoever keeps the output in a file reads it while the parts run
 

@@ -28,13 +28,13 @@ def run_on_flower(
     resume: str | None,
     as_json: bool,
 ) -> None:
-    """Submit a run, tell its rounds, and judge it by what its coordinator wrote down.
+    """Submit a run, report its rounds, and judge it by what its coordinator wrote down.
 
     Args:
         federation: of the configuration.
         config: the configuration's path.
         deployment: the coordinator's folder, or a trial's; None starts a trial on this machine.
-        resume: a run to go on with.
+        resume: identifier of a run to resume.
         as_json: print JSON lines.
 
     Raises:
@@ -50,11 +50,11 @@ def run_on_flower(
         submitted = submit_run(folder, resume=resume)
         console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
         try:
-            with _telling(federation, as_json=as_json) as told:
-                result = follow_run(submitted, told)
+            with _reporting(federation, as_json=as_json) as on_round:
+                result = follow_run(submitted, on_round)
         except KeyboardInterrupt as error:
             message = (
-                "no longer followed; what was charged stays charged. Go on with: privagg run "
+                "no longer followed; what was charged stays charged. Resume with: privagg run "
                 f"{config} --runtime flower --resume {submitted.run}"
             )
             raise typer.Exit(console.fail(None, message)) from error
@@ -105,12 +105,11 @@ def _same_configuration(folder: FlowerFolder, config: Path) -> None:
         )
 
 
-Told = Callable[[dict[str, Any]], None]
-
-
 @contextmanager
-def _telling(federation: Federation, *, as_json: bool) -> Iterator[Told]:
-    """What tells each attempt, with a bar under it in a terminal."""
+def _reporting(
+    federation: Federation, *, as_json: bool
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What reports each attempt, with a bar under it in a terminal."""
     from privagg.cli.live import RoundLines, json_lines
     from privagg.distributed.leading import report_of
 
@@ -162,10 +161,10 @@ def _spending(report: Path) -> str:
     from privagg.report.figures import epsilon_text
 
     sites = Report.from_json(report.read_bytes()).sites
-    told = [
+    spent = [
         f"{site.name} {epsilon_text(site.epsilon_after_run)}"
         + (f" of {epsilon_text(site.budget.epsilon)}" if site.budget else "")
         for site in sites[:SHOWN_SITES]
     ]
     more = len(sites) - SHOWN_SITES
-    return f"ε spent over all jobs: {', '.join(told)}" + (f" and {more} more" if more > 0 else "")
+    return f"ε spent over all jobs: {', '.join(spent)}" + (f" and {more} more" if more > 0 else "")

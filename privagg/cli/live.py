@@ -30,8 +30,8 @@ class RoundLines:
         rounds: planned rounds.
         sites: names in roster order.
         metric: False where no table was declared public.
-        ledgers_here: False where the sites' ledgers lie on other machines. What is told then is the
-            epsilon of this run alone, by its plan; and sites do not tell how long they took.
+        ledgers_here: False where the sites' ledgers lie on other machines. Then epsilon of this run
+            alone is printed, by its plan; and sites do not say how long they took.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def _metric(report: RoundReport) -> str:
 def json_lines(rounds: int) -> Callable[[RoundReport], None]:
     """A line of JSON for each attempt, for a machine that watches."""
 
-    def told(report: RoundReport) -> None:
+    def print_attempt(report: RoundReport) -> None:
         outcome = report.outcome
         print_json_line(
             {
@@ -159,17 +159,20 @@ def json_lines(rounds: int) -> Callable[[RoundReport], None]:
             }
         )  # fmt: skip
 
-    return told
+    return print_attempt
 
 
 @contextmanager
 def stopping_between_rounds(
-    told: Callable[[RoundReport], None],
+    on_round: Callable[[RoundReport], None],
 ) -> Iterator[Callable[[RoundReport], None]]:
     """Makes the first Ctrl-C wait for the round's end, where the model so far can still be kept.
 
+    Args:
+        on_round: called after each attempt at a round.
+
     Yields:
-        `told`, which after a Ctrl-C raises KeyboardInterrupt once it has told a round.
+        `on_round`, which after a Ctrl-C raises KeyboardInterrupt once it was called.
     """
     asked = threading.Event()
 
@@ -179,12 +182,12 @@ def stopping_between_rounds(
         note("stopping after this round; Ctrl-C again stops at once, without a model")
 
     def then_stop(report: RoundReport) -> None:
-        told(report)
+        on_round(report)
         if asked.is_set():
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # signals come to that one only
-        yield told
+        yield on_round
         return
     before = signal.signal(signal.SIGINT, ask)
     try:

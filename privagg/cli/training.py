@@ -155,7 +155,7 @@ def run(
         ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="flower: go on with a run that was cut off.")
+        str | None, typer.Option(metavar="RUN", help="flower: resume a run that was cut off.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -229,15 +229,15 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
 
 
 def _train(federation: Federation, *, as_json: bool) -> None:
-    """Run, telling each round; an interruption is said plainly, since charges outlive it."""
+    """Run, reporting each round; an interruption is said plainly, since charges outlive it."""
     try:
         federation.check_ready()  # before anything that takes a while, and before the first line
         _load_kernels(federation)
         if as_json:
             from privagg.cli.live import json_lines, stopping_between_rounds
 
-            with stopping_between_rounds(json_lines(federation.plan.rounds)) as told:
-                result = federation.run(on_round=told)
+            with stopping_between_rounds(json_lines(federation.plan.rounds)) as on_round:
+                result = federation.run(on_round=on_round)
             console.print_json_line(_result_json(result))
         else:
             result = _train_live(federation)
@@ -285,8 +285,8 @@ def _train_live(federation: Federation) -> RunResult:
     measured = federation.public_records is not None
     lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
     lines.header()
-    with lines.live(), stopping_between_rounds(lines) as told:
-        return federation.run(on_round=told)
+    with lines.live(), stopping_between_rounds(lines) as on_round:
+        return federation.run(on_round=on_round)
 
 
 def _print_result(result: RunResult) -> None:

@@ -29,7 +29,7 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
     out = console.console()
     metric = federation.config.tuning.metric if federation.config.tuning else ""
 
-    def tell(candidate: Candidate) -> None:
+    def report(candidate: Candidate) -> None:
         facts = _facts(candidate)
         if as_json:
             console.print_json_line(facts)
@@ -40,7 +40,7 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
         out.print(Text(f"{settings}: {shown}"), soft_wrap=True)
 
     try:
-        result = federation.tune(on_candidate=tell)
+        result = federation.tune(on_candidate=report)
     except KeyboardInterrupt as error:
         message = "interrupted; every round charged so far stays charged in the sites' ledgers"
         raise typer.Exit(console.fail(None, message)) from error

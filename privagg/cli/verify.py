@@ -177,13 +177,13 @@ def shown(work: Work, out: Console) -> Iterator[None]:
     )  # fmt: skip
     task, since = progress.add_task("verifying", total=1.0), time.monotonic()
 
-    def tell(share: float) -> None:
+    def show(share: float) -> None:
         if time.monotonic() - since > PATIENCE and not progress.live.is_started:
             progress.start()
         progress.update(task, completed=share)
 
     if out.is_terminal:
-        work.watch = tell
+        work.watch = show
     try:
         yield
     finally:
@@ -336,8 +336,10 @@ def _print_verdict(out: Console, made: Verification) -> None:
     failed = counts[Verdict.CONTRADICTED]
     if failed:
         head = Text("CONTRADICTED", style="bold red")
-        told = f": {failed} of {len(made.claims)} claims; do not rely on this report. {rest}."
+        rest_of_line = (
+            f": {failed} of {len(made.claims)} claims; do not rely on this report. {rest}."
+        )
     else:
         head = Text("NOTHING CONTRADICTED", style="bold green")
-        told = f": {made.compared} values proved; {rest}."
-    out.print(head.append(told, style="not bold default"), soft_wrap=True)
+        rest_of_line = f": {made.compared} values proved; {rest}."
+    out.print(head.append(rest_of_line, style="not bold default"), soft_wrap=True)

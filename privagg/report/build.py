@@ -181,10 +181,10 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
 def _plan_of(facts: Mapping[str, Any]) -> Plan:
     stored = facts["plan"]
     try:
-        told = json.loads(stored) if isinstance(stored, str) else stored
+        agreed = json.loads(stored) if isinstance(stored, str) else stored
     except (ValueError, RecursionError) as error:
         raise LedgerError(f"the coordinator's ledger holds no plan: {error}") from error
-    plan = load_plan(told)
+    plan = load_plan(agreed)
     if plan.digest != facts["plan_digest"]:
         raise LedgerError(
             f"the coordinator's ledger holds a plan with digest {plan.digest} and calls it "
