@@ -7,7 +7,9 @@ noise), the schema every site encodes its records by, and the places where files
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from decimal import Decimal
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -370,6 +372,45 @@ def parse_config(values: dict[str, Any], *, source: str = "configuration") -> Co
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, values, Config)}") from error
+
+
+def tuning_candidates(config: Config) -> list[tuple[dict[str, Any], Config]]:
+    """Every combination of the `[tuning]` grid's values, each a configuration that was checked.
+
+    Returns:
+        (settings by dotted name, the configuration with them); empty without a grid.
+
+    Raises:
+        ConfigError: a combination cannot be used.
+    """
+    found: list[tuple[dict[str, Any], Config]] = []
+    tuning = config.tuning
+    if tuning is None:
+        return found
+    for values in product(*tuning.grid.values()):
+        settings = dict(zip(tuning.grid, values, strict=True))
+        facts = config.model_dump(exclude_unset=True, exclude={"tuning"})
+        for key, value in settings.items():
+            _put(facts, key.split("."), value)
+        found.append(
+            (settings, parse_config(facts, source=f"candidate {plain_settings(settings)}"))
+        )
+    return found
+
+
+def _put(facts: dict[str, Any], path: list[str], value: Any) -> None:
+    *above, last = path
+    for name in above:
+        facts = facts.setdefault(name, {})
+    facts[last] = value
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a ledger records them: numbers by their digits."""
+    return {
+        key: value if isinstance(value, str | bool | int) else str(value)
+        for key, value in settings.items()
+    }
 
 
 class _ExactFloat(float):

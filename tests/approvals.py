@@ -35,7 +35,7 @@ def approved_trial(trial: Trial) -> Trial:
         for folder in trial.parties.values()
     ]
     approve_in_folders(
-        [(place, place.federation()) for place in places],
+        [(place, place.setup()) for place in places],
         who="tester", why="a test", without_guarantee=True, overlaps="a test",
     )  # fmt: skip
     return trial

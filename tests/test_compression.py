@@ -122,7 +122,7 @@ def test_a_calibrated_job_is_charged_reported_and_verified(
     result = job.run()
     plan = job.plan
     assert (plan.dimension, plan.upload_dimension, plan.sensitivity_grid) == (31, 16, 128)
-    spending = job.open_ledger("riverside").spent(BudgetKey("riverside", "site"))
+    spending = job.setup.open_ledger("riverside").spent(BudgetKey("riverside", "site"))
     assert Decimal("1.999") < spending.epsilon.upper <= 2
     (term,) = spending.event.terms
     assert plan.noise is not None
@@ -153,7 +153,7 @@ def test_check_says_where_a_job_is_possible_only_by_its_compression(
     values["compression"] = {"bits": 8}
     for site in values["sites"]:
         site["weight"] = 10**7
-    facts = describe(Federation.from_dict(values, base=tmp_path))
+    facts = describe(Federation.from_dict(values, base=tmp_path).setup)
     assert facts["compression"]["upload_bytes"] == facts["scheme"]["upload_bytes"] > 0
     assert facts["compression"]["upload_bytes_without"] is None
 

@@ -166,7 +166,7 @@ def test_a_flower_apps_federation_has_a_plan_and_neither_data_nor_model(tmp_path
     assert federation.plan.unit.value == "site"
     assert federation.plan.recipe["model"] == {"kind": "Flower app"}
     assert "learning_rate" not in federation.plan.canonical_json
-    for refused in (federation.fresh_model, federation.run):
+    for refused in (federation.setup.fresh_model, federation.run):
         with pytest.raises(ConfigError, match="Flower"):
             refused()
 

@@ -58,10 +58,10 @@ def assert_whole(federation: Federation, result: RunResult) -> None:
     assert np.abs(result.parameters).max() > 0
     assert 0 < result.metrics["accuracy"] <= 1
     for name in plan.names:
-        with_key = federation.open_ledger(name)
+        with_key = federation.setup.open_ledger(name)
         assert isinstance(with_key, Ledger)
-        spent = with_key.spent(federation.budget_key(name)).epsilon.upper
-        planned = federation.accountant.epsilon(plan.total_committed(name), plan.delta).upper
+        spent = with_key.spent(federation.setup.budget_key(name)).epsilon.upper
+        planned = federation.setup.accountant.epsilon(plan.total_committed(name), plan.delta).upper
         assert Decimal(0) < spent == planned <= federation.config.privacy.epsilon
     for file in (result.model, result.report_json, result.report_html):
         assert file is not None
@@ -73,7 +73,7 @@ def test_committed_settings_cost_what_they_say(path: Path) -> None:
     federation = Federation.from_toml(path)
     plan, privacy = federation.plan, federation.config.privacy
     for name in plan.names:
-        upper = federation.accountant.epsilon(plan.total_committed(name), plan.delta).upper
+        upper = federation.setup.accountant.epsilon(plan.total_committed(name), plan.delta).upper
         assert privacy.epsilon * Decimal("0.999") < upper <= privacy.epsilon
     assert privacy.delta * max(site.records for site in plan.sites) < 1
 
@@ -106,9 +106,9 @@ def test_heart_disease_over_four_hospitals(tmp_path: Path) -> None:
     federation = Federation.from_toml(folder / "heart_disease.toml")
     assert isinstance(federation.plan, LocalPlan)
     for site in federation.config.sites:
-        assert len(federation.records_of(site)) == site.records
-    assert federation.public_records is not None
-    assert len(federation.public_records) == 150
+        assert len(federation.setup.records_of(site)) == site.records
+    assert federation.setup.public_records is not None
+    assert len(federation.setup.public_records) == 150
     assert_whole(federation, approved(federation).run())
 
 
@@ -139,7 +139,9 @@ def test_people_as_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert isinstance(federation.plan, ClientPlan)
     assert federation.plan.unit.value == "person"
     assert "finished" in capsys.readouterr().out
-    spent = federation.open_ledger("person-005").spent(federation.budget_key("person-005"))
+    spent = federation.setup.open_ledger("person-005").spent(
+        federation.setup.budget_key("person-005")
+    )
     assert Decimal(0) < spent.epsilon.upper <= 8
 
 

@@ -92,13 +92,13 @@ def test_every_mode_trains_charges_and_reports(
     assert result.model.stat().st_size > 100
     assert result.report_json is not None
     report = json.loads(result.report_json.read_text())
-    plan, apart = made.plan, made.rehearse()
+    plan, apart = made.plan, made.setup.rehearse()
     assert result.report_html is not None
     page = result.report_html.read_text()
     assert ("the records beside it was tested at" in page) is (apart is not None)
     for site in report["sites"]:
         assert site["records_apart"] == ([apart.facts()] if apart else [])
-        ledger = made.open_ledger(site["name"])
+        ledger = made.setup.open_ledger(site["name"])
         spending = ledger.spent(BudgetKey(site["dataset"], plan.unit.value))
         assert spending.event.terms == plan.total_committed(site["name"]).terms
         assert Decimal(site["epsilon_after_run"]) == spending.epsilon.upper
@@ -126,7 +126,7 @@ def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path
         assert result.outcome == "finished", result.reason
         assert result.model is not None
         models[scheme] = result.model.read_bytes()
-        spent = made.open_ledger("riverside").spent(BudgetKey("riverside", "record"))
+        spent = made.setup.open_ledger("riverside").spent(BudgetKey("riverside", "record"))
         assert not spent.epsilon.upper.is_finite()
     assert len(set(models.values())) == 1
 
@@ -138,12 +138,12 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     made_metrics = made.run().metrics
     lacking = tmp_path / "lacking.csv"
     lacking.write_text("mean texture\n1\n")
-    before = made.open_ledger("riverside").checkpoint()
+    before = made.setup.open_ledger("riverside").checkpoint()
     again = federation(tables, tmp_path)
-    assert again.public_records is not None
+    assert again.setup.public_records is not None
     chances = again.predict(tables["public"])
     np.testing.assert_allclose(chances.sum(axis=1), 1)
-    _, outcomes = again.public_records.gather(np.arange(len(chances)))
+    _, outcomes = again.setup.public_records.gather(np.arange(len(chances)))
     right = float((chances.argmax(axis=1) == outcomes.numpy()).mean())
     assert right == made_metrics["accuracy"]
     with pytest.raises(DataError, match=r"'mean radius'.*the model needs every feature"):
@@ -154,7 +154,7 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     assert "of which earlier runs spent" in said
     assert "As good as nothing is left of it. Have the owner of the data approve" in said
     assert "privagg approve CONFIG --site riverside --budget NEW" in said
-    assert again.open_ledger("riverside").checkpoint() == before
+    assert again.setup.open_ledger("riverside").checkpoint() == before
 
 
 def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
@@ -163,7 +163,7 @@ def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
     made = federation(tables, tmp_path, privacy={"budget_epsilon": "0.1"})
     with pytest.raises(BudgetExceededError, match="beyond its budget"):
         approved(made)
-    assert made.open_ledger("lakeview").keys() == []
+    assert made.setup.open_ledger("lakeview").keys() == []
     with pytest.raises(ApprovalError, match="nothing was spent"):
         made.run()
 
@@ -175,7 +175,7 @@ def test_a_run_that_cannot_begin_leaves_no_key_behind(
     monkeypatch.setattr("privagg.running.local.CheckpointWatch", _fail)
     with pytest.raises(OSError, match="no space left"):
         made.run(run_id="stillborn")
-    with closing(sqlite3.connect(made.opening_store(made.opener))) as database:
+    with closing(sqlite3.connect(made.setup.opening_store(made.setup.opener))) as database:
         rows = database.execute("SELECT run, secret FROM run_key").fetchall()
     assert rows == [("stillborn", None)]
 
@@ -189,7 +189,7 @@ def test_weights_and_custody_stand_in_the_plan(tables: dict[str, Path], tmp_path
         tables, tmp_path, privacy={"mode": "record-local"}, secure={"custody": "sites"}
     )
     assert [site.weight for site in made.plan.sites] == list(BREAST_CANCER_SITES.values())
-    assert made.opener == made.plan.names[0]
+    assert made.setup.opener == made.plan.names[0]
     assert made.plan.custody.value == "sites"
 
 
@@ -284,7 +284,7 @@ def test_the_mean_is_the_sum_over_public_numbers(tables: dict[str, Path], tmp_pa
     result = made.run()
     x, y = zip(
         *(
-            made.records_of(site).gather(np.arange(len(made.records_of(site))))
+            made.setup.records_of(site).gather(np.arange(len(made.setup.records_of(site))))
             for site in made.config.sites
         ),
         strict=True,
@@ -342,8 +342,8 @@ def test_parquet_and_csv_sites_train_together(tables: dict[str, Path], tmp_path:
     made = Federation.from_dict(values, base=tmp_path)
     plain = federation(tables, tmp_path / "csv")
     site = made.config.sites[0]
-    x, y = made.records_of(site).gather(np.arange(220))
-    same_x, same_y = plain.records_of(plain.config.sites[0]).gather(np.arange(220))
+    x, y = made.setup.records_of(site).gather(np.arange(220))
+    same_x, same_y = plain.setup.records_of(plain.config.sites[0]).gather(np.arange(220))
     assert torch.equal(x, same_x)
     assert torch.equal(y, same_y)
     assert approved(made).run().outcome == "finished"

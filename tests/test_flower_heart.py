@@ -60,7 +60,7 @@ class Hospitals:
         config.write_text(text)
         federation = Federation.from_toml(config)
         self.plan = federation.plan
-        agreement = Agreement.of(federation.config, config, self.plan, federation.opener)
+        agreement = Agreement.of(federation.config, config, self.plan, federation.setup.opener)
         self.trial = make_trial(folder / "parties", config, agreement)
         approved_trial(self.trial)
         monkeypatch.syspath_prepend(str(EXAMPLE))

@@ -56,21 +56,21 @@ def test_every_candidate_is_charged_in_full(searched: Searched) -> None:
     made, result, heard = searched
     assert [candidate.run for candidate in heard] == [c.run for c in result.candidates]
     assert len(heard) == 4
-    plans = [candidate.federation.plan for candidate in result.candidates]
+    plans = [candidate.setup.plan for candidate in result.candidates]
     assert len({plan.digest for plan in plans}) == 4
     for name in made.plan.names:
-        spent = made.open_ledger(name).spent(made.budget_key(name))
+        spent = made.setup.open_ledger(name).spent(made.setup.budget_key(name))
         first, *others = [plan.total_committed(name) for plan in plans]
         expected = compose(first, *others)
         assert spent.event == compose(type(expected)(), expected)
         assert spent.charges == 4 * 2
-        assert spent.epsilon.upper > max(c.federation.config.privacy.epsilon / 2 for c in heard)
+        assert spent.epsilon.upper > max(c.setup.config.privacy.epsilon / 2 for c in heard)
 
 
 def test_the_search_stands_in_every_ledger_before_its_first_charge(searched: Searched) -> None:
     made, result, _ = searched
     for party in ("coordinator", *made.plan.names):
-        entries = made.open_ledger(party).entries()
+        entries = made.setup.open_ledger(party).entries()
         (place,) = [i for i, e in enumerate(entries) if isinstance(e.payload, Tuning)]
         told = entries[place].payload.to_json()
         assert told["runs"] == [candidate.run for candidate in result.candidates]
@@ -87,10 +87,10 @@ def test_the_best_on_the_public_table_is_selected_and_released(searched: Searche
     assert result.best.run == heard[values.index(max(values))].run
     best = result.best.result
     assert best is not None
-    assert best.model == made.output / "model.safetensors"
-    chosen = made.open_ledger("coordinator").entries()[-1].payload.to_json()
+    assert best.model == made.setup.output / "model.safetensors"
+    chosen = made.setup.open_ledger("coordinator").entries()[-1].payload.to_json()
     assert chosen["facts"]["selected_run"] == result.best.run
-    assert len(list((made.output / "candidates").glob("*/report.json"))) == 4
+    assert len(list((made.setup.output / "candidates").glob("*/report.json"))) == 4
 
 
 def test_the_report_tells_what_the_search_cost_and_a_stranger_agrees(searched: Searched) -> None:
@@ -167,4 +167,6 @@ def test_a_search_in_which_nothing_finished_selects_nothing_and_stays_charged(
     with pytest.raises(SearchError, match="no candidate finished"):
         made.tune()
     name = made.plan.names[0]
-    assert made.open_ledger(name).spent(made.budget_key(name)).epsilon.upper > Decimal("0.1")
+    assert made.setup.open_ledger(name).spent(made.setup.budget_key(name)).epsilon.upper > Decimal(
+        "0.1"
+    )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from privagg.client.factories import Factory
     from privagg.federation import Federation
     from privagg.running.approving import Job
+    from privagg.running.setup import Setup
 
 PASSPHRASE = "PRIVAGG_OWNER_PASSPHRASE"
 
@@ -216,35 +217,34 @@ def _here(
     from privagg.running.approving import Job
 
     key = None if owner_key is None else _key_at(owner_key)
-    trust_code(federation, words.yes)
-    _show(federation, Job.of(federation), names, words)
+    federation.trust(code_to_trust(federation.setup, words.yes))
+    _show(federation.setup, Job.of(federation.setup), names, words)
     _confirm("approve this?", words.yes)
     acts = federation.approve(
-        who=words.who, why=_purpose(federation, words), sites=names, until=words.until,
+        who=words.who, why=_purpose(federation.setup, words), sites=names, until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee,
         overlaps=words.overlaps, runs=words.runs, owner=key,
     )  # fmt: skip
     until = next(iter(acts.values())).until
     console.console().print(
         f"approved until {until} for {', '.join(acts)}; nothing was spent. next: privagg "
-        f"{'tune' if federation.config.tuning else 'run'} {federation.source}",
+        f"{'tune' if federation.config.tuning else 'run'} {federation.setup.source}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
 
 
-def trust_code(federation: Federation, yes: bool) -> None:
-    """Show the code that a configuration names and let it run here, if its owner says so.
+def code_to_trust(setup: Setup, yes: bool) -> list[Factory]:
+    """The code that a configuration names and that may run here, once its owner says so.
 
     Raises:
         ApprovalError: its owner says no.
     """
-    allowed = federation.code if federation.config_names_code else None
-    new = [f for f in federation.factories() if allowed is not None and not allowed.allows(f)]
-    if not new:
-        return
-    _show_code(new)
-    _confirm("this code will run beside the data; may it?", yes)
-    federation.trust(new)
+    allowed = setup.code if setup.names_code else None
+    new = [f for f in setup.factories() if allowed is not None and not allowed.allows(f)]
+    if new:
+        _show_code(new)
+        _confirm("this code will run beside the data; may it?", yes)
+    return new
 
 
 def _show_code(code: Iterable[Factory]) -> None:
@@ -268,32 +268,32 @@ def _confirm(question: str, yes: bool) -> None:
         raise ApprovalError("not approved; nothing was written or spent (--yes answers yes)")
 
 
-def _purpose(federation: Federation, words: _Words) -> str:
-    return words.why or f"federation {federation.config.federation.name}"
+def _purpose(setup: Setup, words: _Words) -> str:
+    return words.why or f"federation {setup.config.federation.name}"
 
 
-def _show(federation: Federation, job: Job, names: Iterable[str], words: _Words) -> None:
+def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
     """What is approved, in words."""
     from privagg.report.figures import delta_text, epsilon_text
 
-    out, plan, privacy = console.console(), job.plans[0], federation.config.privacy
+    out, plan, privacy = console.console(), job.plans[0], setup.config.privacy
     delta = delta_text(plan.delta)
     what = "a run" if job.kind == "plan" else f"a search of {len(job.plans)} runs"
     often = "any number, as far as the budget reaches" if words.runs is None else f"{words.runs}"
-    console.heading(out, f"To be approved for {federation.config.federation.name}: {what}")
+    console.heading(out, f"To be approved for {setup.config.federation.name}: {what}")
     noise = f"{plan.noise_multiplier.normalize():f}"
     pairs = [
         ("a run is", f"{plan.rounds} rounds, {plan.mode}, noise multiplier {noise}; hidden is one "
          f"{plan.unit.value}"),
         ("how many runs", often),
         ("who opens", plan.custody.plainly),
-        ("for", _purpose(federation, words)),
+        ("for", _purpose(setup, words)),
         ("decided by", words.who),
         ("plan digests", ", ".join(f"{digest[:16]}…" for digest in job.digests)),
     ]  # fmt: skip
     console.facts(out, pairs)
     for name in names:
-        cost = federation.accountant.epsilon(job.event(name), plan.delta).upper
+        cost = setup.accountant.epsilon(job.event(name), plan.delta).upper
         budget = privacy.budget if words.budget is None else words.budget
         out.print(
             f"{name}: data set {job.key(name).dataset}, the job costs ε {epsilon_text(cost, 4)}, "
@@ -335,16 +335,16 @@ def _in_folders(
             )
             console.console().print(f"{place.name}: {count} withdrawn", markup=False)
         return
-    federations = [place.federation() for place in places]
-    trust_code(federations[0], words.yes)
-    for federation in federations[1:]:
-        federation.trust(federations[0].factories())
-    sites = [place.name for place in places if place.name in federations[0].plan.names]
-    _show(federations[0], Job.of(federations[0]), sites, words)
+    setups = [place.setup() for place in places]
+    code = code_to_trust(setups[0], words.yes)
+    if code:
+        setups = [setup.trusting(code) for setup in setups]
+    sites = [place.name for place in places if place.name in setups[0].plan.names]
+    _show(setups[0], Job.of(setups[0]), sites, words)
     _confirm("approve this?", words.yes)
     done = approve_in_folders(
-        list(zip(places, federations, strict=True)),
-        who=words.who, why=_purpose(federations[0], words), until=words.until,
+        list(zip(places, setups, strict=True)),
+        who=words.who, why=_purpose(setups[0], words), until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee, overlaps=words.overlaps,
         runs=words.runs,
     )  # fmt: skip

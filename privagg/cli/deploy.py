@@ -357,7 +357,7 @@ def _agreed(
 
     federation = open_federation(config, folder)
     _trust(federation, trusted or [])
-    agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
+    agreement = Agreement.of(federation.config, config, federation.plan, federation.setup.opener)
     return federation, agreement
 
 
@@ -369,7 +369,7 @@ def _trust(federation: Federation, trusted: list[str]) -> None:
     """
     if not trusted:
         return
-    code = federation.factories()
+    code = federation.setup.factories()
     if not code:
         raise ConfigError(
             "--trust-code was given, and the configuration names no code; leave it out"
@@ -391,7 +391,7 @@ def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
 
     for folder in folders:
         owner = read_owner_key(folder.owner_key, passphrase_for(folder.owner_key))
-        trust_at_first(FolderPlace(folder, owner), federation, who=login())
+        trust_at_first(FolderPlace(folder, owner), federation.setup, who=login())
 
 
 def _new_passphrase(root: Path) -> str | None:

@@ -81,7 +81,7 @@ def _coordinator(
 
 
 def _trial_folder(federation: Federation) -> Path:
-    return federation.output / "trial"
+    return federation.setup.output / "trial"
 
 
 def _own_trial(federation: Federation, config: Path) -> Any:
@@ -89,7 +89,7 @@ def _own_trial(federation: Federation, config: Path) -> Any:
     from privagg.deployment.joining import Agreement
     from privagg.deployment.trial import make_trial
 
-    agreement = Agreement.of(federation.config, config, federation.plan, federation.opener)
+    agreement = Agreement.of(federation.config, config, federation.plan, federation.setup.opener)
     folder = _trial_folder(federation)
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.note(f"all parties on this machine, for trying out: {folder}")

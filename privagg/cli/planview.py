@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from math import log2, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -13,24 +13,23 @@ from privagg.cli import console
 from privagg.errors import PrivaggError
 from privagg.privacy.events import plain_decimal
 from privagg.privacy.unit import Unit
-
-if TYPE_CHECKING:
-    from privagg.federation import Federation
+from privagg.running.budgets import beyond_budget
+from privagg.running.setup import Setup
 
 MOST_ROUNDS_SHOWN = 12
 LARGEST_SUM_BITS = 62
 BAR_WIDTH = 24
 
 
-def describe(federation: Federation) -> dict[str, Any]:
+def describe(setup: Setup) -> dict[str, Any]:
     """The plan, its cost round by round, its observers, sizes and room; JSON-ready."""
     from privagg.report.accounting import Bounds
 
-    bounds = Bounds(federation.accountant)
-    plan, parameters = federation.plan, federation.parameters
+    bounds = Bounds(setup.accountant)
+    plan, parameters = setup.plan, setup.parameters
     noise = plan.noise
     return {
-        "federation": federation.config.federation.name,
+        "federation": setup.config.federation.name,
         "mode": plan.mode,
         "unit": plan.unit.value,
         "plan_digest": plan.digest,
@@ -49,20 +48,20 @@ def describe(federation: Federation) -> dict[str, Any]:
         "colluders": plan.colluders,
         "custody": plan.custody.value,
         "custody_plainly": plan.custody.plainly,
-        "epsilon_by_round": _by_round(federation, bounds),
-        "observers": _observers(federation, bounds),
+        "epsilon_by_round": _by_round(setup, bounds),
+        "observers": _observers(setup, bounds),
         "scheme": {
             "name": plan.scheme,
-            "protects": federation.scheme.protects,
+            "protects": setup.scheme.protects,
             "security_bits": parameters.security_bits,
             "explanation": parameters.explain(),
             "upload_bytes": parameters.payload_bytes,
             "round_bytes_up": parameters.payload_bytes * plan.addends,
             "job_bytes_up": parameters.payload_bytes * plan.addends * plan.rounds,
         },
-        "compression": _compression(federation),
-        "batches": _batches(federation),
-        "records_apart": apart.facts() if (apart := federation.rehearse()) else None,
+        "compression": _compression(setup),
+        "batches": _batches(setup),
+        "records_apart": apart.facts() if (apart := setup.rehearse()) else None,
         "room": {
             "upload_bound_grid": plan.upload_bound,
             "sum_bound_grid": plan.sum_bound,
@@ -70,8 +69,8 @@ def describe(federation: Federation) -> dict[str, Any]:
             "largest_sum_bits": LARGEST_SUM_BITS,
             "one_dishonest_site": _reach(plan),
         },
-        "budgets": _budgets(federation),
-        "remarks": _remarks(federation),
+        "budgets": _budgets(setup),
+        "remarks": _remarks(setup),
     }
 
 
@@ -85,9 +84,9 @@ def _reach(plan: Any) -> dict[str, Any]:
     }
 
 
-def _remarks(federation: Federation) -> list[str]:
+def _remarks(setup: Setup) -> list[str]:
     """What is allowed and hardly meant."""
-    plan = federation.plan
+    plan = setup.plan
     records = sum(site.records for site in plan.sites)
     if plan.unit is Unit.RECORD and plan.delta * records >= 1:
         return [
@@ -97,9 +96,9 @@ def _remarks(federation: Federation) -> list[str]:
     return []
 
 
-def _batches(federation: Federation) -> list[dict[str, Any]] | None:
+def _batches(setup: Setup) -> list[dict[str, Any]] | None:
     """The public number of batches of a step at each site, and rows for each record expected."""
-    plan, size = federation.plan, federation.config.training.physical_batch
+    plan, size = setup.plan, setup.config.training.physical_batch
     found = []
     for site in plan.sites:
         batches = plan.step_batches(site.name, size)
@@ -111,38 +110,38 @@ def _batches(federation: Federation) -> list[dict[str, Any]] | None:
     return found
 
 
-def _compression(federation: Federation) -> dict[str, Any] | None:
+def _compression(setup: Setup) -> dict[str, Any] | None:
     """What compression sends, says and saves; None where the configuration has none."""
     from privagg.planning import uncompressed
     from privagg.report.compressing import compression_text
 
-    plan = federation.plan
+    plan = setup.plan
     if plan.compression is None:
         return None
     try:
-        plain = federation.parameters_for(uncompressed(federation.config, plan)).payload_bytes
+        plain = setup.parameters_for(uncompressed(setup.config, plan)).payload_bytes
     except PrivaggError:  # a job may be possible only because of its compression
         plain = None
     return {
         **plan.compression.model_dump(mode="json"),
         "upload_dimension": plan.upload_dimension,
         "plainly": compression_text(plan),
-        "upload_bytes": federation.parameters.payload_bytes,
+        "upload_bytes": setup.parameters.payload_bytes,
         "upload_bytes_without": plain,
     }
 
 
-def _heaviest(federation: Federation) -> str:
+def _heaviest(setup: Setup) -> str:
     """The site that is charged most: the one with the largest weight."""
-    return max(federation.plan.sites, key=lambda site: site.weight).name
+    return max(setup.plan.sites, key=lambda site: site.weight).name
 
 
-def _by_round(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
+def _by_round(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
     """Committed epsilon after some rounds, always the first and the last, at the site charged most.
 
     The figures are for a data set of which nothing was spent before.
     """
-    plan, site = federation.plan, _heaviest(federation)
+    plan, site = setup.plan, _heaviest(setup)
     if plan.rounds <= MOST_ROUNDS_SHOWN:
         shown = list(range(1, plan.rounds + 1))
     else:
@@ -159,11 +158,11 @@ def _by_round(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _observers(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
+def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
     """Epsilon of the whole job against every observer when everybody survives every round."""
     from privagg.report.accounting import ChargedAttempt, observer_matrix
 
-    plan = federation.plan
+    plan = setup.plan
     attempts = [ChargedAttempt(plan.addends, private=True)] * plan.rounds
     return [
         {
@@ -173,27 +172,27 @@ def _observers(federation: Federation, bounds: Any) -> list[dict[str, Any]]:
             "sees": row.sees,
             "assumptions": list(row.assumptions),
         }
-        for row in observer_matrix(plan, _heaviest(federation), attempts, bounds)
+        for row in observer_matrix(plan, _heaviest(setup), attempts, bounds)
     ]
 
 
-def _budgets(federation: Federation) -> list[dict[str, Any]]:
+def _budgets(setup: Setup) -> list[dict[str, Any]]:
     """What the job would do to each data set's budget. Opens ledgers for reading, creates none."""
     from privagg.privacy.ledger import BudgetKey, Ledger
 
-    plan, privacy, found = federation.plan, federation.config.privacy, []
+    plan, privacy, found = setup.plan, setup.config.privacy, []
     for site in plan.sites:
-        key, path = BudgetKey(site.dataset, plan.unit.value), federation.ledger_path(site.name)
+        key, path = BudgetKey(site.dataset, plan.unit.value), setup.ledger_path(site.name)
         total, before, budget = plan.total_committed(site.name), Decimal(0), privacy.budget
         after = None
         if path.exists():
-            ledger = Ledger.open(path, accountant=federation.accountant)
+            ledger = Ledger.open(path, accountant=setup.accountant)
             if key in set(ledger.keys()):
                 projection = ledger.project(key, total)
                 before, after = projection.epsilon_before, projection.epsilon_after
                 budget = projection.epsilon_budget
         if after is None:
-            after = federation.accountant.epsilon(total, plan.delta).upper
+            after = setup.accountant.epsilon(total, plan.delta).upper
         found.append(
             {
                 "site": site.name, "dataset": site.dataset, "epsilon_before": format(before, "f"),
@@ -204,12 +203,12 @@ def _budgets(federation: Federation) -> list[dict[str, Any]]:
     return found
 
 
-def require_budgets(federation: Federation, facts: dict[str, Any]) -> None:
+def require_budgets(setup: Setup, facts: dict[str, Any]) -> None:
     """Raises BudgetExceededError for the first budget that has no room for the whole job."""
     for budget in facts["budgets"]:
         if not budget["fits"]:
             figures = (budget[f"epsilon_{what}"] for what in ("before", "after", "budget"))
-            raise federation.beyond_budget(budget["site"], *map(Decimal, figures))
+            raise beyond_budget(setup, budget["site"], *map(Decimal, figures))
 
 
 def print_plan(out: Console, facts: dict[str, Any]) -> None:

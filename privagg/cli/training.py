@@ -79,7 +79,7 @@ def check(
     if site is not None and site not in federation.plan.names:
         raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
     findings = _findings(federation, site) if data else {}
-    facts = describe(federation)
+    facts = describe(federation.setup)
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
@@ -98,7 +98,7 @@ def check(
             f"the data of {', '.join(wrong)} should not be used as it is; see the findings above. "
             "Nothing was spent"
         )
-    require_budgets(federation, facts)
+    require_budgets(federation.setup, facts)
 
 
 def _require_approved_code(federation: Federation) -> None:
@@ -107,16 +107,17 @@ def _require_approved_code(federation: Federation) -> None:
     Raises:
         ApprovalError: the plan cannot be known without running such code.
     """
-    if not federation.config_names_code:
+    setup = federation.setup
+    if not setup.names_code:
         return
-    allowed = federation.code
-    unknown = [one for one in federation.factories() if not allowed.allows(one)]
+    allowed, source = setup.code, setup.source
+    unknown = [one for one in setup.factories() if not allowed.allows(one)]
     if unknown:
         listed = "; ".join(f"{f.module}:{f.name} in {f.path}, SHA-256 {f.sha256}" for f in unknown)
         raise ApprovalError(
-            f"{federation.source} names code that no approval in force covers, so nothing was "
-            f"imported and the plan is not known: {listed}. Read it; where it may run beside the "
-            f"data: privagg approve {federation.source} --all-sites"
+            f"{source} names code that no approval in force covers, so nothing was imported and "
+            f"the plan is not known: {listed}. Read it; where it may run beside the data: privagg "
+            f"approve {source} --all-sites"
         )
 
 
@@ -133,12 +134,12 @@ def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[s
     from dataclasses import asdict
 
     found = {
-        section.name: [asdict(finding) for finding in federation.inspect(section)]
+        section.name: [asdict(finding) for finding in federation.setup.inspect(section)]
         for section in federation.config.sites
         if only in (None, section.name)
     }
     if only is None:
-        _ = federation.public_records  # read now, so that a bad file is named now
+        _ = federation.setup.public_records  # read now, so that a bad file is named now
     return found
 
 
@@ -245,8 +246,8 @@ def _train(federation: Federation, *, as_json: bool) -> None:
     except KeyboardInterrupt as error:
         message = (
             "interrupted; every round charged so far stays charged in the sites' ledgers, and no "
-            f"model was written; once rounds were charged, `privagg report {federation.output}` "
-            "says what was spent"
+            f"model was written; once rounds were charged, `privagg report "
+            f"{federation.setup.output}` says what was spent"
         )
         raise typer.Exit(console.fail(None, message)) from error
     if result.outcome != "finished":  # it left its files, but is not what was asked for
@@ -280,9 +281,9 @@ def _train_live(federation: Federation) -> RunResult:
     noise = f"noise multiplier {plan.noise_multiplier.normalize():f}, {plan.scheme}"
     name = federation.config.federation.name
     out.print(Text(f"{name}: {sizes}{more}; {noise}"), soft_wrap=True)
-    if not federation.scheme.protects:
+    if not federation.setup.scheme.protects:
         console.note(f"scheme {plan.scheme} does not encrypt: for tests and comparisons only")
-    measured = federation.public_records is not None
+    measured = federation.setup.public_records is not None
     lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
     lines.header()
     with lines.live(), stopping_between_rounds(lines) as on_round:

@@ -14,7 +14,6 @@ from privagg.configdata import AppData
 from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import open_federation, records_in, tags_in
 from privagg.errors import ConfigError
-from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.ledger.approvals import public_hex
 from privagg.running.approving import (
@@ -28,6 +27,7 @@ from privagg.running.approving import (
     check_place,
     memory_beside,
 )
+from privagg.running.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FolderPlace:
         """Whose folder."""
         return self.folder.party().name
 
-    def federation(self) -> Federation:
+    def setup(self) -> Setup:
         """What the folder's pins stand for; nothing of its model was built yet."""
         return open_federation(self.folder)
 
@@ -63,7 +63,7 @@ def ledger_for(place: FolderPlace) -> Ledger:
 
 
 def approve_in_folders(
-    places: Sequence[tuple[FolderPlace, Federation]],
+    places: Sequence[tuple[FolderPlace, Setup]],
     *,
     who: str,
     why: str,
@@ -90,43 +90,43 @@ def approve_in_folders(
     last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
     terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps, runs)
     sites = {
-        place.name: (_site_place(place, federation), federation, Job.of(federation))
-        for place, federation in places
-        if place.name in federation.plan.names
+        place.name: (_site_place(place, setup), setup, Job.of(setup))
+        for place, setup in places
+        if place.name in setup.plan.names
     }
     if runs is not None and not sites:
         raise ConfigError(
             f"a number of runs counts what sites charge, and {places[0][0].name!r} charges "
             "nothing; leave out --runs: the sites' owners say how many runs there are"
         )
-    for site, federation, job in sites.values():
-        check_place(federation, site, job, terms)
+    for site, setup, job in sites.values():
+        check_place(setup, site, job, terms)
     together = tuple(sites) if len(sites) > 1 else ()
     acts = {
-        name: approve_place(federation, site, job, terms, together)
-        for name, (site, federation, job) in sites.items()
+        name: approve_place(setup, site, job, terms, together)
+        for name, (site, setup, job) in sites.items()
     }
-    for place, federation in places:
+    for place, setup in places:
         if place.name in sites:
             continue
-        if place.name == federation.opener:
-            ledger, job = ledger_for(place), Job.of(federation)
+        if place.name == setup.opener:
+            ledger, job = ledger_for(place), Job.of(setup)
             acts[place.name] = approve_opening(ledger, place.owner, job, terms)
-        elif code := federation.factories():
+        elif code := setup.factories():
             acts[place.name] = approve_code(ledger_for(place), place.owner, code, terms)
     return acts
 
 
-def _site_place(place: FolderPlace, federation: Federation) -> Place:
+def _site_place(place: FolderPlace, setup: Setup) -> Place:
     tags: Tags | None = None
-    if not isinstance(federation.config.data, AppData):
-        tags = tags_in(place.folder, federation, records_in(place.folder, federation, place.name))
+    if not isinstance(setup.config.data, AppData):
+        tags = tags_in(place.folder, setup, records_in(place.folder, setup, place.name))
     return Place(
         place.name, ledger_for(place), place.owner, memory_beside(place.folder.ledger), tags
     )
 
 
-def trust_at_first(place: FolderPlace, federation: Federation, *, who: str) -> None:
+def trust_at_first(place: FolderPlace, setup: Setup, *, who: str) -> None:
     """Record the code that its owner let run before there was a folder to write it down in.
 
     Raises:
@@ -134,4 +134,4 @@ def trust_at_first(place: FolderPlace, federation: Federation, *, who: str) -> N
     """
     last = datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
     terms = Terms(who, "the configuration names it", last.isoformat())
-    approve_code(ledger_for(place), place.owner, federation.factories(), terms)
+    approve_code(ledger_for(place), place.owner, setup.factories(), terms)

@@ -55,10 +55,10 @@ def make_run_app(generator: str | None = None) -> Any:
         from privagg.distributed.leading import lead, parties_of
 
         folder, settings = folder_of_this_process(), context.run_config
-        federation, pins, run = open_federation(folder), folder.pins(), _run_of(settings)
+        setup, pins, run = open_federation(folder), folder.pins(), _run_of(settings)
         directory = Directory(folder.identity(), pins.pinned_roster, run, pins.plan_digest)
         transport = FlowerTransport(grid, directory, patience=_patience(settings))
-        problems = transport.meet(parties_of(federation))
+        problems = transport.meet(parties_of(setup))
         kept = {party: said.kept_sizes for party, said in directory.presences.items()}
         lead(folder, transport, run, problems, kept=kept, generator=generator)
 

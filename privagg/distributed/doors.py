@@ -91,19 +91,19 @@ def open_seat(folder: PartyFolder) -> Seat | Handler:
     Raises:
         ConfigError: as `open_party`; or the plan is not one for clients.
     """
-    federation, identity = open_federation(folder), folder.identity()
+    setup, identity = open_federation(folder), folder.identity()
     if identity.name == KEY_HOLDER:
         return open_party(folder)
-    plan, roster = ClientPlan.require(federation.plan), folder.pins().pinned_roster
+    plan, roster = ClientPlan.require(setup.plan), folder.pins().pinned_roster
     return Seat(
         identity=identity,
-        pins=make_pins(federation, roster),
+        pins=make_pins(setup, roster),
         plan=plan,
-        scheme=federation.scheme,
-        parameters=federation.parameters,
-        ledger=federation.open_ledger_at(folder.ledger, identity),
+        scheme=setup.scheme,
+        parameters=setup.parameters,
+        ledger=setup.open_ledger_at(folder.ledger, identity),
         randomness=SystemRandomness(),
-        key_holder=opener_in(folder, federation) if identity.name == federation.opener else None,
+        key_holder=opener_in(folder, setup) if identity.name == setup.opener else None,
     )
 
 
@@ -148,7 +148,7 @@ def private_grid(
     with alone(run.output, run.name):
         transport = FlowerTransport(
             grid,
-            Directory(run.identity, run.roster, run.name, run.federation.plan.digest),
+            Directory(run.identity, run.roster, run.name, run.setup.plan.digest),
             patience=patience or Patience(poll_seconds=POLL_SECONDS),
             message_type="train",
         )

@@ -21,7 +21,6 @@ from privagg.config import load_config
 from privagg.deployment.layout import PartyFolder, PinsFile
 from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, PlanError
-from privagg.federation import Federation
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.randomness import Randomness, SystemRandomness
@@ -32,6 +31,7 @@ from privagg.running.journal import Journal
 from privagg.running.keying import key_of_run
 from privagg.running.names import COORDINATOR, KEY_HOLDER
 from privagg.running.parties import make_opener, make_site, make_terms
+from privagg.running.setup import Setup
 from privagg.secure.keyholder import KeyHolder
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Handler, Transport
@@ -58,27 +58,27 @@ def open_party(
         DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
     name = folder.party().name
-    federation = open_federation(folder)
+    setup = open_federation(folder)
     if name == KEY_HOLDER:
-        return opener_in(folder, federation, stays=stays).handle
-    if name not in federation.plan.names:
+        return opener_in(folder, setup, stays=stays).handle
+    if name not in setup.plan.names:
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
-    identity, opens = folder.identity(), name == federation.opener
+    identity, opens = folder.identity(), name == setup.opener
     site = make_site(
-        federation,
+        setup,
         identity=identity,
         roster=folder.pins().pinned_roster,
-        ledger=federation.open_ledger_at(folder.ledger, identity),
-        records=(records := records_in(folder, federation, name)),
+        ledger=setup.open_ledger_at(folder.ledger, identity),
+        records=(records := records_in(folder, setup, name)),
         randomness=randomness or SystemRandomness(),
-        key_holder=opener_in(folder, federation, stays=stays) if opens else None,
-        recognise=recogniser_in(folder, federation, records),
+        key_holder=opener_in(folder, setup, stays=stays) if opens else None,
+        recognise=recogniser_in(folder, setup, records),
     )
     site.require_approved_records()
     return site.handle
 
 
-def open_federation(folder: PartyFolder) -> Federation:
+def open_federation(folder: PartyFolder) -> Setup:
     """The federation as this party pinned it.
 
     Raises:
@@ -90,15 +90,15 @@ def open_federation(folder: PartyFolder) -> Federation:
     config, base = load_config(path), path.resolve().parent
     code, kept = code_in(folder), _kept_plan(folder, pins)
     if kept is not None:
-        return Federation(config, base=base, plan=kept, code=code, source=path)
-    federation = Federation(config, base=base, code=code, source=path)
-    if federation.plan.digest != pins.plan_digest:
+        return Setup(config, base, source=path, pinned=kept, allowed=code)
+    setup = Setup(config, base, source=path, allowed=code)
+    if setup.plan.digest != pins.plan_digest:
         raise ConfigError(
-            f"{path} stands for plan {federation.plan.digest[:16]}..., pinned is "
+            f"{path} stands for plan {setup.plan.digest[:16]}..., pinned is "
             f"{pins.plan_digest[:16]}...; get the configuration that was agreed on"
         )
-    write_whole(folder.root / PLAN_NAME, federation.plan.canonical_json.encode())
-    return federation
+    write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
+    return setup
 
 
 def code_in(folder: PartyFolder) -> ApprovedCode:
@@ -117,11 +117,11 @@ def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
     return plan if plan.digest == pins.plan_digest else None
 
 
-def opener_in(folder: PartyFolder, federation: Federation, *, stays: bool = False) -> KeyHolder:
+def opener_in(folder: PartyFolder, setup: Setup, *, stays: bool = False) -> KeyHolder:
     """The part of a party that makes the runs' keys and opens, as long as its owner approves.
 
     Args:
-        folder, federation, stays: as for `open_party`.
+        folder, setup, stays: as for `open_party`.
     """
 
     def until() -> str:
@@ -131,10 +131,10 @@ def opener_in(folder: PartyFolder, federation: Federation, *, stays: bool = Fals
                 "with: privagg approve"
             )
         with closing(Ledger.open(folder.ledger)) as ledger:
-            return ledger.approved_until(federation.plan.digest)
+            return ledger.approved_until(setup.plan.digest)
 
     holder = make_opener(
-        federation,
+        setup,
         identity=folder.identity(),
         roster=folder.pins().pinned_roster,
         until=until,
@@ -154,7 +154,7 @@ def _erase_as_days_end(holder: KeyHolder) -> None:
         time.sleep(ERASING_SECONDS)
 
 
-def records_in(folder: PartyFolder, federation: Federation, name: str) -> Records:
+def records_in(folder: PartyFolder, setup: Setup, name: str) -> Records:
     """The site's own data: where its folder says, else where the configuration says.
 
     Raises:
@@ -163,14 +163,14 @@ def records_in(folder: PartyFolder, federation: Federation, name: str) -> Record
     """
     party = folder.party()
     if party.data is None:
-        section = next(site for site in federation.config.sites if site.name == name)
-        return federation.records_of(section)
+        section = next(site for site in setup.config.sites if site.name == name)
+        return setup.records_of(section)
     return load_records(
-        federation.config.data.source, folder.root, party.data, party.labels, code=federation.code
+        setup.config.data.source, folder.root, party.data, party.labels, code=setup.code
     )
 
 
-def tags_in(folder: PartyFolder, federation: Federation, records: Records) -> Tags:
+def tags_in(folder: PartyFolder, setup: Setup, records: Records) -> Tags:
     """A site's records as its owner's memory, which lies beside its ledger, sees them.
 
     Raises:
@@ -179,18 +179,18 @@ def tags_in(folder: PartyFolder, federation: Federation, records: Records) -> Ta
     party, base = folder.party(), folder.root
     data = party.data
     if data is None:
-        section = next(site for site in federation.config.sites if site.name == party.name)
-        base, data = federation.base, section.data
-    source = federation.config.data.source
+        section = next(site for site in setup.config.sites if site.name == party.name)
+        base, data = setup.base, section.data
+    source = setup.config.data.source
     return memory_beside(folder.ledger).tags(record_bytes(source, base, data, records))
 
 
 def recogniser_in(
-    folder: PartyFolder, federation: Federation, records: Records
+    folder: PartyFolder, setup: Setup, records: Records
 ) -> Callable[[Approval], None]:
     """Refuses an approval that was given for other records than these, as they were read now."""
     name, known = folder.party().name, memory_beside(folder.ledger)
-    tags = tags_in(folder, federation, records)
+    tags = tags_in(folder, setup, records)
     return lambda approval: require_approved_records(known, tags, approval, name)
 
 
@@ -209,17 +209,17 @@ def open_coordinator(
         ConfigError: as `open_party`, or the folder is another party's.
         As `key_of_run`.
     """
-    federation, output = open_federation(folder), run_folder(folder, run)
+    setup, output = open_federation(folder), run_folder(folder, run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(output)
     done = journal.progress()
     over = done is not None and bool(done.over)
-    job = job_in(folder, federation, run, transport, journal, over=over)
+    job = job_in(folder, setup, run, transport, journal, over=over)
     return Coordinator(
-        federation,
+        setup,
         job=job,
         transport=transport,
-        ledger=federation.open_ledger_at(folder.ledger, job.identity),
+        ledger=setup.open_ledger_at(folder.ledger, job.identity),
         output=output,
         generator=generator or SystemRandomness().name,
         journal=journal,
@@ -228,7 +228,7 @@ def open_coordinator(
 
 def job_in(
     folder: PartyFolder,
-    federation: Federation,
+    setup: Setup,
     run: str,
     transport: Transport,
     journal: Journal,
@@ -255,18 +255,16 @@ def job_in(
             f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
         )
     roster = folder.pins().pinned_roster
-    key, gone = key_of_run(
-        make_terms(federation, roster), run, identity, transport, journal, over=over
-    )
+    key, gone = key_of_run(make_terms(setup, roster), run, identity, transport, journal, over=over)
     return Job(
         run=run,
-        plan=federation.plan,
-        scheme=federation.scheme,
+        plan=setup.plan,
+        scheme=setup.scheme,
         key=key,
         key_gone=gone,
         identity=identity,
         roster=roster,
-        opener=federation.opener,
+        opener=setup.opener,
         watch=CheckpointWatch(CheckpointKeeper.open(folder.checkpoints), roster),
     )
 

@@ -22,8 +22,8 @@ from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import open_coordinator, open_federation, run_folder
 from privagg.durable import write_whole
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError, RunInProgressError
-from privagg.federation import Federation
 from privagg.running.results import RoundReport, RunResult, outcome_facts, outcome_of
+from privagg.running.setup import Setup
 from privagg.transport import Transport
 
 ROUNDS_NAME, RESULT_NAME, LOCK_NAME = "rounds.jsonl", "result.json", "driving"
@@ -85,31 +85,31 @@ def alone(output: Path, run: str) -> Iterator[None]:
         yield
 
 
-def check_presence(federation: Federation, problems: Mapping[str, str]) -> None:
+def check_presence(setup: Setup, problems: Mapping[str, str]) -> None:
     """Refuse to start where it is known that no round can be opened, or a budget is too small.
 
     Raises:
         BudgetExceededError: a site says that the whole job does not fit its budget.
         CohortError: the party that opens is missing, or too many sites are.
     """
-    plan = federation.plan
+    plan = setup.plan
     poor = [text for text in problems.values() if "beyond its budget" in text]
     if poor:
         raise BudgetExceededError(f"{'; '.join(poor)}; nothing was spent")
     missing = [name for name in plan.names if name in problems]
     there = len(plan.names) - len(missing)
-    if federation.opener in problems or there < plan.minimum_survivors:
+    if setup.opener in problems or there < plan.minimum_survivors:
         told = "; ".join(f"{name}: {problems[name]}" for name in problems)
         raise CohortError(
             f"{there} of {len(plan.names)} sites are there, the plan needs "
-            f"{plan.minimum_survivors} and {federation.opener!r} to open; nothing was spent. {told}"
+            f"{plan.minimum_survivors} and {setup.opener!r} to open; nothing was spent. {told}"
         )
 
 
-def parties_of(federation: Federation) -> tuple[str, ...]:
+def parties_of(setup: Setup) -> tuple[str, ...]:
     """Everybody whom the coordinator talks to."""
-    names = federation.plan.names
-    return names if federation.opener in names else (*names, federation.opener)
+    names = setup.plan.names
+    return names if setup.opener in names else (*names, setup.opener)
 
 
 def round_facts(report: RoundReport) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class StrategyRun:
     """
 
     def __init__(self, folder: PartyFolder, resume: str | None) -> None:
-        self.federation = open_federation(folder)
-        self.name = resume or new_run_id(self.federation)
+        self.setup = open_federation(folder)
+        self.name = resume or new_run_id(self.setup)
         self.output = run_folder(folder, self.name)
         self.identity, self.roster = folder.identity(), folder.pins().pinned_roster
         self._folder = folder
@@ -64,11 +64,9 @@ class StrategyRun:
             raise ResumeError(
                 f"there is no run {resume!r} of a strategy to resume in {folder.output}"
             )
-        ledger = self.federation.open_ledger_at(folder.ledger, self.identity)
+        ledger = self.setup.open_ledger_at(folder.ledger, self.identity)
         self._record = Record(ledger, self.name, StatementStore.beside(self.output))
-        self._committed = CommittedSpending(
-            self.federation.plan, self.federation.accountant, secure=True
-        )
+        self._committed = CommittedSpending(self.setup.plan, self.setup.accountant, secure=True)
         self._result = RunResult(self.name, "finished", "", np.empty(0))
         self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -85,7 +83,7 @@ class StrategyRun:
             As `job_in`; nothing was spent.
         """
         self._job = job_in(
-            self._folder, self.federation, self.name, transport, self._journal,
+            self._folder, self.setup, self.name, transport, self._journal,
             over=self._record.ever("run-finished"),
         )  # fmt: skip
         self._record.keep([self._job.key.statement])
@@ -100,11 +98,11 @@ class StrategyRun:
             for place, cohort in self._record.cohorts():
                 self._committed.asked(place, cohort)
         if not resumed or not self._record.ever("run-started"):
-            self._record.start(self.federation, self.job, SystemRandomness().name)
+            self._record.start(self.setup, self.job, SystemRandomness().name)
 
     def rounds(self, transport: Transport) -> ReplayedRounds:
         """What answers the strategy."""
-        attempts = self.federation.config.training.retries + 1
+        attempts = self.setup.config.training.retries + 1
         rounds = Rounds(self.job, transport, self._record, journal=self._journal, attempts=attempts)
         return ReplayedRounds(rounds, self._note, over=self._record.ever("run-finished"))
 
@@ -156,7 +154,7 @@ class StrategyRun:
             result.reason = outcomes[-1].reason if outcomes else "no round was asked for"
         if not self._record.ever("run-finished"):
             self._record.finish(result.outcome, result.reason)
-        accountant = self.federation.accountant
+        accountant = self.setup.accountant
         ledgers, result.missing = collect_ledgers(
             self.job, transport, round_number=max(len(outcomes), 1), accountant=accountant
         )

@@ -13,20 +13,21 @@ from decimal import Decimal
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.client.factories import Factory
 from privagg.client.known import RECOGNISED_SHARE, KnownRecords, Overlap, Recognised, Tags
+from privagg.config import tuning_candidates
 from privagg.errors import ApprovalError, DataError
+from privagg.owner import make_owner_key, read_owner_key
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
+from privagg.privacy.ledger.approvals import public_hex
 from privagg.privacy.plan import TrainingPlan
-from privagg.running.search import beyond_all
-
-if TYPE_CHECKING:
-    from privagg.federation import Federation
+from privagg.running.budgets import beyond_all, beyond_budget
+from privagg.running.setup import Setup
 
 APPROVED_DAYS = 90
 """How long an approval lasts where its owner says nothing else."""
@@ -71,12 +72,12 @@ class Job:
     code: tuple[Factory, ...] = ()
 
     @classmethod
-    def of(cls, federation: Federation) -> Job:
+    def of(cls, setup: Setup) -> Job:
         """The job that a configuration stands for: a search where it has a grid, else a run."""
-        candidates = federation.candidates() or [federation]
-        plans = tuple(candidate.plan for candidate in candidates)
-        kind: Literal["plan", "tune"] = "tune" if federation.config.tuning else "plan"
-        return cls(kind, plans, federation.factories())
+        candidates = [setup.with_config(config) for _, config in tuning_candidates(setup.config)]
+        plans = tuple(candidate.plan for candidate in candidates or [setup])
+        kind: Literal["plan", "tune"] = "tune" if setup.config.tuning else "plan"
+        return cls(kind, plans, setup.factories())
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ class Place:
     tags: Tags | None
 
 
-def check_place(federation: Federation, place: Place, job: Job, terms: Terms) -> None:
+def check_place(setup: Setup, place: Place, job: Job, terms: Terms) -> None:
     """Refuse what an owner would not approve if it saw it; nothing is written.
 
     Raises:
@@ -119,7 +120,7 @@ def check_place(federation: Federation, place: Place, job: Job, terms: Terms) ->
             elsewhere already.
         BudgetExceededError: the budget has no room for the whole job.
     """
-    budget, delta = _budget(federation, terms)
+    budget, delta = _budget(setup, terms)
     if not budget.is_finite() and not terms.without_guarantee:
         raise ApprovalError(
             f"a budget of {budget} for {place.site!r} promises nothing to anybody; name a finite "
@@ -130,12 +131,12 @@ def check_place(federation: Federation, place: Place, job: Job, terms: Terms) ->
     spent, before = DpEvent(), Decimal(0)
     if job.key(place.site) in set(place.ledger.keys()):
         spent = place.ledger.spent(job.key(place.site)).event
-        before = federation.accountant.epsilon(spent, delta).upper
-    after = federation.accountant.epsilon(spent + job.event(place.site), delta).upper
+        before = setup.accountant.epsilon(spent, delta).upper
+    after = setup.accountant.epsilon(spent + job.event(place.site), delta).upper
     if after > budget:
         if job.kind == "tune":
             raise beyond_all(len(job.plans), place.site, before, after, budget)
-        raise federation.beyond_budget(place.site, before, after, budget)
+        raise beyond_budget(setup, place.site, before, after, budget)
 
 
 def _require_new_names(place: Place, key: BudgetKey) -> None:
@@ -202,12 +203,12 @@ def require_approved_records(
 
 
 def approve_place(
-    federation: Federation, place: Place, job: Job, terms: Terms, acted_for: Sequence[str] = ()
+    setup: Setup, place: Place, job: Job, terms: Terms, acted_for: Sequence[str] = ()
 ) -> Approval:
     """Write one owner's approval into its ledger, once `check_place` has nothing against it.
 
     Args:
-        federation: whose accountant and configuration.
+        setup: whose accountant and configuration.
         place: the owner's.
         job: what is approved.
         terms: how.
@@ -217,8 +218,8 @@ def approve_place(
         ApprovalError, BudgetExceededError: as `check_place`.
         LedgerError: the owner's key is not the one that the ledger pins.
     """
-    check_place(federation, place, job, terms)
-    epsilon, delta = _budget(federation, terms)
+    check_place(setup, place, job, terms)
+    epsilon, delta = _budget(setup, terms)
     key = job.key(place.site)
     act = sign_approval(
         place.owner,
@@ -228,7 +229,7 @@ def approve_place(
         until=terms.until,
         job=job.kind,
         plans=list(job.digests),
-        total=federation.accountant.epsilon(job.event(place.site), delta).upper,
+        total=setup.accountant.epsilon(job.event(place.site), delta).upper,
         dataset=key.dataset,
         unit=key.unit,
         epsilon=epsilon,
@@ -244,6 +245,61 @@ def approve_place(
             raise _known_elsewhere(place.site, key, found)
     place.ledger.decide(act)
     return act
+
+
+def approve_here(
+    setup: Setup, terms: Terms, sites: Sequence[str] | None, owner: Ed25519PrivateKey | None
+) -> dict[str, Approval]:
+    """Approve a configured job for sites whose ledgers lie in its own output folder.
+
+    Args:
+        setup: the job.
+        terms: the same for all of these sites: one person acts for them, and each approval says so.
+        sites: all where it is None.
+        owner: the owner's key, where it is not kept beside the ledgers.
+
+    Returns:
+        The approval of each site.
+
+    Raises:
+        ApprovalError, BudgetExceededError, LedgerError: as `approve_place`; nothing was written
+            where a check of any site fails.
+        ConfigError: a file or key cannot be read.
+    """
+    names = tuple(sites or (site.name for site in setup.config.sites))
+    job = Job.of(setup)
+    places = [_place(setup, name, owner) for name in names]
+    for place in places:
+        check_place(setup, place, job, terms)
+    together = _decided_here(setup, names, job)
+    return {place.site: approve_place(setup, place, job, terms, together) for place in places}
+
+
+def _decided_here(setup: Setup, names: Sequence[str], job: Job) -> tuple[str, ...]:
+    """Everybody for whom the job is decided on this machine, now or before; empty for one."""
+    here = {*names}
+    for name in setup.plan.names:
+        if setup.ledger_path(name).exists():
+            held = Ledger.open(setup.ledger_path(name)).approvals()
+            here |= {name for approval in held if set(approval.plans) & set(job.digests)}
+    found = tuple(name for name in setup.plan.names if name in here)
+    return found if len(found) > 1 else ()
+
+
+def _place(setup: Setup, site: str, given: Ed25519PrivateKey | None) -> Place:
+    section, path = setup.section(site), setup.ledger_path(site)
+    kept = setup.owner_key_path(site)
+    owner = given or (read_owner_key(kept) if kept.exists() else make_owner_key(kept))
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Ledger.create(
+            path,
+            owner=site,
+            signing_key=setup.identity(site).key,
+            owner_key=public_hex(owner),
+        ).close()
+    known = memory_beside(path)
+    return Place(site, setup.open_ledger(site), owner, known, setup.tags_of(section, known))
 
 
 def approve_code(
@@ -302,8 +358,8 @@ def code_facts(code: Iterable[Factory]) -> list[dict[str, Any]]:
     return [{"module": module, "sha256": sha256} for module, sha256 in sorted(named.items())]
 
 
-def _budget(federation: Federation, terms: Terms) -> tuple[Decimal, Decimal]:
-    privacy = federation.config.privacy
+def _budget(setup: Setup, terms: Terms) -> tuple[Decimal, Decimal]:
+    privacy = setup.config.privacy
     return terms.epsilon or privacy.budget, privacy.delta
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from privagg.client.evaluate import evaluate
 from privagg.client.models import get_parameters
@@ -24,12 +23,10 @@ from privagg.running.journal import Journal, Progress
 from privagg.running.record import Record
 from privagg.running.results import FloatVector, RoundReport, RunResult
 from privagg.running.rounds import Rounds
+from privagg.running.setup import Setup
 from privagg.server.optimizers import ServerOptimizer, make_optimizer
 from privagg.server.statements import StatementStore
 from privagg.transport import Transport
-
-if TYPE_CHECKING:
-    from privagg.federation import Federation
 
 MODEL_NAME = "model.safetensors"
 
@@ -53,7 +50,7 @@ class Coordinator:
     """Drives one run.
 
     Args:
-        federation: the agreed configuration.
+        setup: the agreed configuration.
         job: what the coordinator holds of the run.
         transport: carries messages to the parties.
         ledger: the coordinator's own, where the run is recorded.
@@ -65,7 +62,7 @@ class Coordinator:
 
     def __init__(
         self,
-        federation: Federation,
+        setup: Setup,
         *,
         job: Job,
         transport: Transport,
@@ -75,19 +72,19 @@ class Coordinator:
         observed: Observed | None = None,
         journal: Journal | None = None,
     ) -> None:
-        self.federation = federation
+        self.setup = setup
         self.job = job
         self.transport = transport
         self.output = output
         self.journal = journal
         self.record = Record(ledger, job.run, StatementStore.beside(output))
-        self.optimizer: ServerOptimizer = make_optimizer(federation.config.training.optimizer)
+        self.optimizer: ServerOptimizer = make_optimizer(setup.config.training.optimizer)
         self._last: RoundOutcome | None = None
         self._generator = generator
         self._observed = observed or Observed()
         self._committed = (
             CommittedSpending(
-                job.plan, federation.accountant, secure=generator == SystemRandomness().name
+                job.plan, setup.accountant, secure=generator == SystemRandomness().name
             )
             if observed is None
             else None
@@ -99,14 +96,14 @@ class Coordinator:
         Raises:
             ConfigError: the journal is another plan's or key's, or damaged.
         """
-        result = RunResult(self.job.run, "finished", "", get_parameters(self.federation.model))
+        result = RunResult(self.job.run, "finished", "", get_parameters(self.setup.model))
         done = self._take_up(result)
         if self._committed is not None and done is not None:
             for place, cohort in self.record.cohorts():
                 self._committed.asked(place, cohort)
         self.record.keep([self.job.key.statement])
         if done is None:
-            self.record.start(self.federation, self.job, self._generator)
+            self.record.start(self.setup, self.job, self._generator)
         if done is None or not done.over:
             self._all_rounds(result, done.round if done is not None else 0, on_round)
             self._release(result)
@@ -178,7 +175,7 @@ class Coordinator:
             self.transport,
             self.record,
             journal=self.journal,
-            attempts=self.federation.config.training.retries + 1,
+            attempts=self.setup.config.training.retries + 1,
         )
         self._last = rounds.run(
             number, result.parameters, told, wanted=lambda: result.outcome != "stopped"
@@ -222,10 +219,10 @@ class Coordinator:
         return parameters if average is None else average
 
     def _evaluate(self, parameters: FloatVector) -> dict[str, float]:
-        public = self.federation.public_records
+        public = self.setup.public_records
         if public is None:
             return {}
-        metrics = evaluate(self.federation.model, parameters, public)
+        metrics = evaluate(self.setup.model, parameters, public)
         found = {"accuracy": metrics.accuracy, "loss": metrics.loss, "auc": metrics.auc}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -234,14 +231,14 @@ class Coordinator:
         last = result.rounds[-1].outcome.round if result.rounds else self.job.plan.rounds
         result.parameters = self._released(result.parameters)
         result.model = self.output / MODEL_NAME
-        digest = save_model(self.federation.model, result.parameters, result.model)
+        digest = save_model(self.setup.model, result.parameters, result.model)
         self.record.released(result, digest)
         self.record.finish(result.outcome, result.reason)
         self._note(result, last, over=result.outcome)
 
     def _write_evidence(self, result: RunResult, last: int) -> None:
         """Ask for the ledgers, and write the report from them once all are there."""
-        accountant = self.federation.accountant
+        accountant = self.setup.accountant
         ledgers, result.missing = collect_ledgers(
             self.job, self.transport, round_number=last, accountant=accountant
         )

@@ -17,11 +17,14 @@ from privagg.identity import Roster
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.randomness import Randomness
 from privagg.round import Job
+from privagg.running.budgets import require_room
 from privagg.running.coordinator import Coordinator, Observed, OnRound
 from privagg.running.keying import key_of_run
 from privagg.running.names import COORDINATOR, KEY_HOLDER
 from privagg.running.parties import make_opener, make_site, make_terms
+from privagg.running.ready import require_approvals, require_approved_data
 from privagg.running.results import RunResult
+from privagg.running.setup import Setup
 from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder
 from privagg.server.checkpoints import CheckpointWatch
@@ -29,26 +32,23 @@ from privagg.transport import Handler
 
 if TYPE_CHECKING:
     from privagg.client.site import Site
-    from privagg.federation import Federation
 
 
 class Run:
     """One run of a federation in this process: its parties and its coordinator."""
 
-    def __init__(
-        self, federation: Federation, randomness: Randomness, run_id: str | None = None
-    ) -> None:
-        self.federation = federation
-        self.plan = plan = federation.plan
-        self.run_id = run_id or new_run_id(federation)
-        records = {site.name: federation.records_of(site) for site in federation.config.sites}
-        federation.require_approvals()
-        federation.require_approved_records()
+    def __init__(self, setup: Setup, randomness: Randomness, run_id: str | None = None) -> None:
+        self.setup = setup
+        self.plan = plan = setup.plan
+        self.run_id = run_id or new_run_id(setup)
+        records = {site.name: setup.records_of(site) for site in setup.config.sites}
+        require_approvals(setup)
+        require_approved_data(setup)
         if randomness.secure:
-            federation.check_budgets()
-        self.ledgers = {name: federation.open_ledger(name) for name in plan.names}
+            require_room(setup)
+        self.ledgers = {name: setup.open_ledger(name) for name in plan.names}
         self.identities = {
-            name: federation.identity(name) for name in (COORDINATOR, KEY_HOLDER, *plan.names)
+            name: setup.identity(name) for name in (COORDINATOR, KEY_HOLDER, *plan.names)
         }
         self.roster = Roster.of(*self.identities.values())
         self._key_holder = self._make_key_holder()
@@ -73,73 +73,71 @@ class Run:
             name, problem = next(iter(result.missing.items()))
             raise LedgerError(f"no report can be written without the ledger of {name!r}: {problem}")
         result.ledgers = {
-            name: self.federation.ledger_path(name) for name in (COORDINATOR, *self.plan.names)
+            name: self.setup.ledger_path(name) for name in (COORDINATOR, *self.plan.names)
         }
         return result
 
     def _make_coordinator(self, randomness: Randomness) -> Coordinator:
-        federation, transport = self.federation, LocalTransport(self._handlers())
+        setup, transport = self.setup, LocalTransport(self._handlers())
         return Coordinator(
-            federation,
+            setup,
             job=self._job(transport),
             transport=transport,
-            ledger=federation.open_ledger(COORDINATOR),
-            output=federation.output,
+            ledger=setup.open_ledger(COORDINATOR),
+            output=setup.output,
             generator=randomness.name,
             observed=Observed(self._epsilon, self._encrypt_seconds),
         )
 
     def _job(self, transport: LocalTransport) -> Job:
-        federation, identity = self.federation, self.identities[COORDINATOR]
-        key, gone = key_of_run(
-            make_terms(federation, self.roster), self.run_id, identity, transport
-        )
+        setup, identity = self.setup, self.identities[COORDINATOR]
+        key, gone = key_of_run(make_terms(setup, self.roster), self.run_id, identity, transport)
         return Job(
             run=self.run_id,
             plan=self.plan,
-            scheme=federation.scheme,
+            scheme=setup.scheme,
             key=key,
             key_gone=gone,
             identity=identity,
             roster=self.roster,
-            opener=federation.opener,
+            opener=setup.opener,
             watch=CheckpointWatch(
-                CheckpointKeeper.open(federation.output / "checkpoints.sqlite"), self.roster
+                CheckpointKeeper.open(setup.output / "checkpoints.sqlite"), self.roster
             ),
         )
 
     def _make_key_holder(self) -> KeyHolder:
         """On one machine whoever opens does so for as long as every site's owner approves."""
-        opener, digest = self.federation.opener, self.plan.digest
+        opener, digest = self.setup.opener, self.plan.digest
         until = min(ledger.approved_until(digest) for ledger in self.ledgers.values())
         return make_opener(
-            self.federation,
+            self.setup,
             identity=self.identities[opener],
             roster=self.roster,
             until=lambda: until,
-            store=self.federation.opening_store(opener),
+            store=self.setup.opening_store(opener),
         )
 
     def _make_sites(
         self, records: Mapping[str, Records], randomness: Randomness
     ) -> dict[str, Site]:
-        federation = self.federation
+        setup = self.setup
         return {
             name: make_site(
-                federation,
+                setup,
                 identity=self.identities[name],
                 roster=self.roster,
                 ledger=self.ledgers[name],
                 records=records[name],
                 randomness=randomness,
-                key_holder=self._key_holder if name == federation.opener else None,
+                key_holder=self._key_holder if name == setup.opener else None,
             )
             for name in self.plan.names
         }
 
     def _handlers(self) -> dict[str, Handler]:
         handlers: dict[str, Handler] = {name: site.handle for name, site in self.sites.items()}
-        return {self.federation.opener: self._key_holder.handle, **handlers}
+        return {self.setup.opener: self._key_holder.handle, **handlers}
 
     def _encrypt_seconds(self, sites: Mapping[str, int]) -> float:
         return sum(self.sites[name].encrypt_seconds for name in sites)
@@ -147,11 +145,11 @@ class Run:
     def _epsilon(self) -> dict[str, tuple[Decimal, Decimal]]:
         found = {}
         for name, ledger in self.ledgers.items():
-            spending = ledger.spent(self.federation.budget_key(name))
+            spending = ledger.spent(self.setup.budget_key(name))
             found[name] = (spending.epsilon.upper, spending.epsilon_budget)
         return found
 
 
-def new_run_id(federation: Federation) -> str:
+def new_run_id(setup: Setup) -> str:
     """A fresh name for a run."""
-    return f"{federation.config.federation.name}-{secrets.token_hex(6)}"
+    return f"{setup.config.federation.name}-{secrets.token_hex(6)}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from privagg.client.data import Records
 from privagg.client.site import Pins, Site
@@ -19,30 +18,28 @@ from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.randomness import Randomness
 from privagg.running.holding import make_key_holder
 from privagg.running.names import COORDINATOR
+from privagg.running.setup import Setup
 from privagg.secure.keyholder import KeyHolder
 from privagg.secure.keystatement import KeyTerms
 
-if TYPE_CHECKING:
-    from privagg.federation import Federation
 
-
-def make_pins(federation: Federation, roster: Roster) -> Pins:
+def make_pins(setup: Setup, roster: Roster) -> Pins:
     """What a site of a federation believes.
 
     Args:
-        federation: the agreed configuration and its plan.
+        setup: the agreed configuration and its plan.
         roster: identity keys that it pins.
     """
     return Pins(
         roster=roster,
         coordinator=COORDINATOR,
-        plan_digest=federation.plan.digest,
-        opener=federation.opener,
+        plan_digest=setup.plan.digest,
+        opener=setup.opener,
     )
 
 
 def make_opener(
-    federation: Federation,
+    setup: Setup,
     *,
     identity: Identity,
     roster: Roster,
@@ -52,33 +49,33 @@ def make_opener(
     """The party that makes the runs' keys and opens under them.
 
     Args:
-        federation: the agreed configuration and its plan.
+        setup: the agreed configuration and its plan.
         identity, roster, until, store: as for `make_key_holder`.
     """
     return make_key_holder(
-        federation.plan,
+        setup.plan,
         identity=identity,
         roster=roster,
-        parameters=federation.parameters,
+        parameters=setup.parameters,
         until=until,
         store=store,
     )
 
 
-def make_terms(federation: Federation, roster: Roster) -> KeyTerms:
+def make_terms(setup: Setup, roster: Roster) -> KeyTerms:
     """What a statement of a run's key is held against; as `make_pins`."""
     return KeyTerms(
         roster=roster,
         coordinator=COORDINATOR,
-        opener=federation.opener,
-        plan_digest=federation.plan.digest,
-        scheme=federation.scheme,
-        parameters=federation.parameters,
+        opener=setup.opener,
+        plan_digest=setup.plan.digest,
+        scheme=setup.scheme,
+        parameters=setup.parameters,
     )
 
 
 def make_site(
-    federation: Federation,
+    setup: Setup,
     *,
     identity: Identity,
     roster: Roster,
@@ -91,7 +88,7 @@ def make_site(
     """One site, with a model of its own; every site starts from the same public seed.
 
     Args:
-        federation: the agreed configuration and its plan.
+        setup: the agreed configuration and its plan.
         identity: the site's own.
         roster: identity keys that the site pins.
         ledger: its own, with a budget for its data set.
@@ -100,23 +97,23 @@ def make_site(
         key_holder: under custody `sites`, at the site that opens.
         recognise: as for `Site`.
     """
-    plan, training = federation.plan, federation.config.training
-    apart = federation.rehearse()
+    plan, training = setup.plan, setup.config.training
+    apart = setup.rehearse()
     learner = make_learner(
         plan,
         identity.name,
-        model=federation.fresh_model(),
+        model=setup.fresh_model(),
         records=records,
         rule=training.client_rule,
         tested=apart,
     )
     return Site(
         identity=identity,
-        pins=make_pins(federation, roster),
+        pins=make_pins(setup, roster),
         plan=plan,
         learner=learner,
-        scheme=federation.scheme,
-        parameters=federation.parameters,
+        scheme=setup.scheme,
+        parameters=setup.parameters,
         ledger=ledger,
         randomness=randomness,
         key_holder=key_holder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ import privagg
 from privagg.messages import Statement
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.payloads import Payload, Released, RoundEnded
+from privagg.round import Job
 from privagg.running.names import COORDINATOR
 from privagg.running.results import RoundReport, RunResult
+from privagg.running.setup import Setup
 from privagg.server.statements import StatementStore
-
-if TYPE_CHECKING:
-    from privagg.federation import Federation
-    from privagg.round import Job
 
 
 class Record:
@@ -52,18 +50,18 @@ class Record:
             if isinstance(payload, RoundEnded) and payload.run == self._run:
                 yield (payload.round, payload.attempt), tuple(payload.facts["cohort"])
 
-    def start(self, federation: Federation, job: Job, generator: str) -> None:
+    def start(self, setup: Setup, job: Job, generator: str) -> None:
         """What the run is about."""
         plan = job.plan
         self._add(
             "run-started",
             facts={
-                "federation": federation.config.federation.name,
+                "federation": setup.config.federation.name,
                 "plan": plan.canonical_json,
                 "plan_digest": plan.digest,
                 "scheme": {
-                    "name": federation.scheme.name,
-                    "protects": federation.scheme.protects,
+                    "name": setup.scheme.name,
+                    "protects": setup.scheme.protects,
                     "security_bits": job.parameters.security_bits,
                     "key_id": job.key_id,
                     "payload_bytes": job.parameters.payload_bytes,
@@ -72,10 +70,10 @@ class Record:
                 },
                 "custody": plan.custody.value,
                 "custody_plainly": plan.custody.plainly,
-                "opener": federation.opener,
+                "opener": setup.opener,
                 "parties": dict(job.roster.keys),
-                "public_table": _public_table(federation),
-                "attestations": [a.model_dump() for a in federation.config.attestations],
+                "public_table": _public_table(setup),
+                "attestations": [a.model_dump() for a in setup.config.attestations],
                 "generator": generator,
                 "versions": {
                     "privagg": privagg.__version__,
@@ -154,9 +152,9 @@ class Record:
         self._add("run-finished", outcome=outcome, reason=reason)
 
 
-def _public_table(federation: Federation) -> dict[str, Any] | None:
+def _public_table(setup: Setup) -> dict[str, Any] | None:
     """The table declared public: its name, and its size, which is public too."""
-    evaluation, records = federation.config.evaluation, federation.public_records
+    evaluation, records = setup.config.evaluation, setup.public_records
     if records is None:
         return None
     name = evaluation.name if evaluation is not None else "given in the program"

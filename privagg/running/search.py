@@ -16,26 +16,24 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import reduce
-from itertools import product
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from privagg.audit.bundle import NAME as BUNDLE_NAME
 from privagg.audit.bundle import ReportBundle
-from privagg.config import Config, parse_config
-from privagg.errors import BudgetExceededError, ConfigError, SearchError
+from privagg.config import plain_settings, tuning_candidates
+from privagg.errors import ConfigError, SearchError
 from privagg.privacy.randomness import Randomness
 from privagg.report import write_report
+from privagg.running.budgets import beyond_all, project
 from privagg.running.local import Run
 from privagg.running.names import COORDINATOR
+from privagg.running.ready import require_approvals, require_approved_data
 from privagg.running.results import RunResult
+from privagg.running.setup import Setup
 from privagg.server.statements import StatementStore
-
-if TYPE_CHECKING:
-    from privagg.federation import Federation
 
 LOWER_IS_BETTER = frozenset({"loss"})
 
@@ -47,13 +45,13 @@ class Candidate:
     Attributes:
         run: the identifier that its run will have.
         settings: dotted key of the configuration -> value.
-        federation: with these settings.
+        setup: with these settings.
         result: of its run; None before.
     """
 
     run: str
     settings: Mapping[str, Any]
-    federation: Federation
+    setup: Setup
     result: RunResult | None = None
 
 
@@ -81,7 +79,7 @@ class Search:
     """A search as configured; making it checks every candidate and every budget, spends nothing.
 
     Args:
-        federation: with a `[tuning]` section and a table declared public.
+        setup: with a `[tuning]` section and a table declared public.
         randomness: source of sampling and noise for every run.
 
     Raises:
@@ -91,37 +89,37 @@ class Search:
         BudgetExceededError: a budget is too small for all candidates together.
     """
 
-    def __init__(self, federation: Federation, randomness: Randomness) -> None:
-        tuning = federation.config.tuning
+    def __init__(self, setup: Setup, randomness: Randomness) -> None:
+        tuning = setup.config.tuning
         if tuning is None:
             raise ConfigError("there is nothing to search: give a [tuning] section with its grid")
-        if federation.public_records is None:
+        if setup.public_records is None:
             raise ConfigError(
                 "a search compares candidates on a table declared public; give [evaluation] one "
                 "(a figure on private data would have to be charged)"
             )
-        for site in federation.config.sites:
-            federation.records_of(site)
-        self.federation = federation
+        for site in setup.config.sites:
+            setup.records_of(site)
+        self.setup = setup
         self.metric = tuning.metric
-        self.name = f"{federation.config.federation.name}-search-{secrets.token_hex(6)}"
+        self.name = f"{setup.config.federation.name}-search-{secrets.token_hex(6)}"
         self._randomness = randomness
         self.candidates = [
-            Candidate(f"{self.name}-{number}", settings, federation.with_config(config))
-            for number, (settings, config) in enumerate(grid_of(federation.config), start=1)
+            Candidate(f"{self.name}-{number}", settings, setup.with_config(config))
+            for number, (settings, config) in enumerate(tuning_candidates(setup.config), start=1)
         ]
         for candidate in self.candidates:
-            candidate.federation.require_approvals()
-            candidate.federation.require_approved_records()
-            candidate.federation.rehearse()  # refuses a model before any candidate is charged
+            require_approvals(candidate.setup)
+            require_approved_data(candidate.setup)
+            candidate.setup.rehearse()  # refuses a model before any candidate is charged
         if randomness.secure:
             self._check_budgets()
 
     def _check_budgets(self) -> None:
-        for name in self.federation.plan.names:
-            plans = (candidate.federation.plan for candidate in self.candidates)
+        for name in self.setup.plan.names:
+            plans = (candidate.setup.plan for candidate in self.candidates)
             total = reduce(add, (plan.total_committed(name) for plan in plans))
-            before, after, budget, fits = self.federation.project(name, total)
+            before, after, budget, fits = project(self.setup, name, total)
             if not fits:
                 raise beyond_all(len(self.candidates), name, before, after, budget)
 
@@ -134,7 +132,7 @@ class Search:
         self._record()
         done: list[Candidate] = []
         for candidate in self.candidates:
-            run = Run(candidate.federation, self._randomness, candidate.run)
+            run = Run(candidate.setup, self._randomness, candidate.run)
             done.append(replace(candidate, result=self._set_aside(run.drive(None))))
             if on_candidate is not None:
                 on_candidate(done[-1])
@@ -152,17 +150,17 @@ class Search:
             "facts": {
                 "metric": self.metric,
                 "candidates": [
-                    {"run": candidate.run, "settings": _plain(candidate.settings)}
+                    {"run": candidate.run, "settings": plain_settings(candidate.settings)}
                     for candidate in self.candidates
                 ],
             },
         }
-        for party in (COORDINATOR, *self.federation.plan.names):
-            self.federation.open_ledger(party).record("tuning", entry)
+        for party in (COORDINATOR, *self.setup.plan.names):
+            self.setup.open_ledger(party).record("tuning", entry)
 
     def _set_aside(self, result: RunResult) -> RunResult:
         """Move a candidate's files out of the way of the next one's."""
-        folder = self.federation.output / "candidates" / result.run
+        folder = self.setup.output / "candidates" / result.run
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("model", "report_json", "report_html", "bundle"):
             path: Path | None = getattr(result, name)
@@ -192,10 +190,10 @@ class Search:
 
     def _release(self, best: Candidate) -> None:
         """Record the choice; write the winner's report and bundle with the whole search in it."""
-        result, output = best.result, self.federation.output
+        result, output = best.result, self.setup.output
         assert result is not None
         assert result.model is not None
-        coordinator = self.federation.open_ledger(COORDINATOR)
+        coordinator = self.setup.open_ledger(COORDINATOR)
         coordinator.record(
             "released",
             {
@@ -204,67 +202,25 @@ class Search:
                 "facts": {
                     "search": self.name,
                     "selected_run": best.run,
-                    "settings": _plain(best.settings),
+                    "settings": plain_settings(best.settings),
                     "metric": {self.metric: self._value(best)},
                 },
             },
         )
-        sites = {name: self.federation.open_ledger(name) for name in self.federation.plan.names}
+        sites = {name: self.setup.open_ledger(name) for name in self.setup.plan.names}
         result.model = Path(shutil.copyfile(result.model, output / result.model.name))
         result.report_json, result.report_html = write_report(
             output,
             run=best.run,
             coordinator=coordinator,
             sites=sites,
-            accountant=self.federation.accountant,
+            accountant=self.setup.accountant,
         )
         evidence = ReportBundle.make(
             result.report_json.read_bytes(),
             {COORDINATOR: coordinator, **sites},
-            self.federation.identity(COORDINATOR),
+            self.setup.identity(COORDINATOR),
             StatementStore.beside(output).of(best.run),
         )
         result.bundle = output / BUNDLE_NAME
         evidence.write(result.bundle)
-
-
-def beyond_all(
-    candidates: int, site: str, before: Decimal, after: Decimal, budget: Decimal
-) -> BudgetExceededError:
-    """The refusal of a search that a site's budget has no room for, with the ways out."""
-    return BudgetExceededError(
-        f"{candidates} candidates, each charged in full, would bring {site!r} from epsilon "
-        f"{before} to {after}, beyond its budget of {budget}; nothing was spent. privacy.epsilon "
-        "is what one candidate may cost: lower it, shorten the grid, or agree with the owners on a "
-        "larger budget (privacy.budget_epsilon, or `privagg approve --budget`)"
-    )
-
-
-def grid_of(config: Config) -> list[tuple[dict[str, Any], Config]]:
-    """Every combination of the grid's values, each a configuration that was checked."""
-    found: list[tuple[dict[str, Any], Config]] = []
-    tuning = config.tuning
-    if tuning is None:
-        return found
-    for values in product(*tuning.grid.values()):
-        settings = dict(zip(tuning.grid, values, strict=True))
-        facts = config.model_dump(exclude_unset=True, exclude={"tuning"})
-        for key, value in settings.items():
-            _put(facts, key.split("."), value)
-        found.append((settings, parse_config(facts, source=f"candidate {_plain(settings)}")))
-    return found
-
-
-def _put(facts: dict[str, Any], path: list[str], value: Any) -> None:
-    *above, last = path
-    for name in above:
-        facts = facts.setdefault(name, {})
-    facts[last] = value
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a ledger records them: numbers by their digits."""
-    return {
-        key: value if isinstance(value, str | bool | int) else str(value)
-        for key, value in settings.items()
-    }

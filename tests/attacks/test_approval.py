@@ -176,15 +176,15 @@ def test_a_number_of_runs_is_kept_to_by_the_command_line_and_in_copies(tmp_path:
     federation.run()
     with pytest.raises(ApprovalError, match="covers one more run"):
         federation.run()
-    ledger = federation.open_ledger("riverside")
+    ledger = federation.setup.open_ledger("riverside")
     ledger.backup(tmp_path / "copy")
     again = Ledger.restore(
         tmp_path / "copy", tmp_path / "again.sqlite",
-        signing_key=federation.identity("riverside").key, who="x", why="x", checkpoints=[],
+        signing_key=federation.setup.identity("riverside").key, who="x", why="x", checkpoints=[],
     )  # fmt: skip
     for held in (ledger, again):
         with pytest.raises(ApprovalError, match="was for 1 run,"):
-            held.require_approval(federation.budget_key("riverside"), federation.plan.digest)
+            held.require_approval(federation.setup.budget_key("riverside"), federation.plan.digest)
 
 
 def test_a_key_holders_approval_pretends_to_no_number_of_runs(tmp_path: Path) -> None:
@@ -248,12 +248,12 @@ def test_no_two_data_sets_look_alike(tmp_path: Path, name: str) -> None:
 def test_records_that_privagg_does_not_see_get_no_second_budget_unasked(tmp_path: Path) -> None:
     """Behind a Flower app a data set is known by its name alone, which the shared file gives."""
     ledger = Simulation(tmp_path).ledgers["north"]
-    federation = Federation.from_toml(demo(tmp_path))
+    setup = Federation.from_toml(demo(tmp_path)).setup
     place = Place("riverside", ledger, OWNER, KnownRecords(tmp_path / "x.records"), None)
     terms = Terms("Dr. Ito", "study", "9999-12-31")
     with pytest.raises(ApprovalError, match="'riverside' of 'riverside' is new beside north"):
-        check_place(federation, place, Job.of(federation), terms)
-    check_place(federation, place, Job.of(federation), replace(terms, overlaps="other people"))
+        check_place(setup, place, Job.of(setup), terms)
+    check_place(setup, place, Job.of(setup), replace(terms, overlaps="other people"))
 
 
 def test_only_the_owners_key_decides_and_only_for_its_own_ledger(tmp_path: Path) -> None:

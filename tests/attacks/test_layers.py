@@ -90,7 +90,7 @@ def test_a_gru_is_refused_at_the_command_line_before_any_charge(
     assert "opacus.layers.DPGRU" in said
     federation = Federation.from_toml(path)
     for name in NAMES:
-        entries = federation.open_ledger(name).entries()
+        entries = federation.setup.open_ledger(name).entries()
         assert not [entry for entry in entries if isinstance(entry.payload, Charge)]
 
 

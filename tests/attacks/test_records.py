@@ -30,12 +30,12 @@ def table_of(path: Path, site: str) -> Path:
     """Where a site's table lies."""
     federation = Federation.from_toml(path)
     (section,) = [section for section in federation.config.sites if section.name == site]
-    return federation.base / section.data
+    return federation.setup.base / section.data
 
 
 def charges(path: Path, site: str) -> int:
     """How often a site was charged, for whatever."""
-    entries = Ledger.open(Federation.from_toml(path).ledger_path(site)).entries()
+    entries = Ledger.open(Federation.from_toml(path).setup.ledger_path(site)).entries()
     return sum(entry.kind == "charge" for entry in entries)
 
 

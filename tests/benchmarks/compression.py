@@ -114,7 +114,7 @@ def accuracy(job: Federation, run: str) -> float:
         parameters = optimizer.step(parameters, update)
     assert job.public_records is not None
     released = parameters if optimizer.average is None else optimizer.average
-    return evaluate(job.model, released, job.public_records).accuracy
+    return evaluate(job.model, released, job.setup.public_records).accuracy
 
 
 def at_a_million(job: Federation) -> dict[str, float]:
@@ -122,7 +122,7 @@ def at_a_million(job: Federation) -> dict[str, float]:
     noise = {"noise_multiplier": job.plan.noise_multiplier, "epsilon": 10**6}
     privacy = job.config.privacy.model_copy(update=noise)
     config = job.config.model_copy(update={"privacy": privacy})
-    plan = build_plan(config, dimension=LARGE, accountant=job.accountant)
+    plan = build_plan(config, dimension=LARGE, accountant=job.setup.accountant)
     assert isinstance(plan, ClientPlan)
     size = job.scheme.choose_parameters(requirement_of(plan, security_bits=128)).payload_bytes
     return {
@@ -137,7 +137,7 @@ def measure(name: str, terms: Terms | None, draws: int) -> dict[str, Any]:
     plan = job.plan
     assert isinstance(plan, ClientPlan)
     heaviest = plan.names[0]
-    spent = job.accountant.epsilon(plan.total_committed(heaviest), plan.delta).upper
+    spent = job.setup.accountant.epsilon(plan.total_committed(heaviest), plan.delta).upper
     return {
         "encoding": name,
         "terms": terms or {},

@@ -118,7 +118,7 @@ def test_records(federation: Federation, folder: Path) -> Records:
 def measure(job: Job) -> list[Row]:
     """The rows of one job: one set of runs, as each of its observers sees them."""
     federation = calibrated(configuration(job.mode), job.data, job.observers[0], job.epsilon)
-    tests, model = test_records(federation, job.data), federation.fresh_model()
+    tests, model = test_records(federation, job.data), federation.setup.fresh_model()
     start = time.perf_counter()
     with throwaway_folder() as state:
         replay = Replay(federation, state)

@@ -160,7 +160,7 @@ class TestSets:
     def __init__(self, federation: Federation, folder: Path) -> None:
         data = federation.config.data
         assert isinstance(data, TableData)
-        self._model = federation.fresh_model()
+        self._model = federation.setup.fresh_model()
         self._sets: list[TensorRecords] = [
             load_table(folder / f"{name}-test.csv", data.table_schema, public=True)
             for name in HOSPITALS

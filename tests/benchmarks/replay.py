@@ -90,8 +90,8 @@ class Replay:
             site.name: make_learner(
                 self.plan,
                 site.name,
-                model=federation.fresh_model(),
-                records=federation.records_of(site),
+                model=federation.setup.fresh_model(),
+                records=federation.setup.records_of(site),
                 rule=federation.config.training.client_rule,
             )
             for site in federation.config.sites
@@ -116,7 +116,7 @@ class Replay:
             (row.name, row.colluding_sites): row
             for row in plan.observers(plan.names[0], len(plan.names))
         }
-        accountant = self.federation.accountant
+        accountant = self.federation.setup.accountant
         found = []
         for key in wanted:
             event = rows[key].event.repeated(plan.rounds)
@@ -139,7 +139,7 @@ class Replay:
 
     def _train(self, job: Job, transport: LocalTransport) -> tuple[FloatVector, int]:
         """All rounds; every one must open with every site in it, or the row would not hold."""
-        parameters = get_parameters(self.federation.model)
+        parameters = get_parameters(self.federation.setup.model)
         optimizer = make_optimizer(self.federation.config.training.optimizer)
         sent = 0
         for number in range(1, self.plan.rounds + 1):
@@ -152,7 +152,7 @@ class Replay:
 
     def _fresh_ledger(self, name: str, run: str) -> Ledger:
         path = self._folder / run / f"{name}.sqlite"
-        accountant = self.federation.accountant
+        accountant = self.federation.setup.accountant
         key = self._identities[name].key
         ledger = Ledger.create(path, name, signing_key=key, accountant=accountant)
         privacy = self.federation.config.privacy
@@ -170,10 +170,10 @@ class Replay:
         sites: dict[str, Any] = {
             name: Site(
                 identity=self._identities[name],
-                pins=make_pins(self.federation, self._roster),
+                pins=make_pins(self.federation.setup, self._roster),
                 plan=self.plan,
                 learner=self._learners[name],
-                scheme=self.federation.scheme,
+                scheme=self.federation.setup.scheme,
                 parameters=self.federation.parameters,
                 ledger=ledgers[name],
                 randomness=SystemRandomness(),
@@ -184,12 +184,15 @@ class Replay:
         return {**handlers, KEY_HOLDER: self._make_key_holder(run).handle}
 
     def _job(self, run: str, transport: LocalTransport) -> Job:
-        terms, identity = make_terms(self.federation, self._roster), self._identities[COORDINATOR]
+        terms, identity = (
+            make_terms(self.federation.setup, self._roster),
+            self._identities[COORDINATOR],
+        )
         key, _ = key_of_run(terms, run, identity, transport)
         return Job(
             run=run,
             plan=self.plan,
-            scheme=self.federation.scheme,
+            scheme=self.federation.setup.scheme,
             key=key,
             identity=identity,
             roster=self._roster,
@@ -255,9 +258,9 @@ def calibrated(
         limits = {"epsilon": "1", "budget_epsilon": "Infinity", "noise_multiplier": "0"}
         return _with_privacy(values, base, {**privacy, **limits})
     draft = _with_privacy(values, base, {**privacy, "epsilon": str(epsilon)})
-    noise = noise_against(draft.plan, observer, epsilon, draft.accountant)
+    noise = noise_against(draft.plan, observer, epsilon, draft.setup.accountant)
     committed = draft.plan.with_noise(noise).total_committed(draft.plan.names[0])
-    budget = str(draft.accountant.epsilon(committed, draft.plan.delta).upper)
+    budget = str(draft.setup.accountant.epsilon(committed, draft.plan.delta).upper)
     limits = {"epsilon": budget, "budget_epsilon": budget, "noise_multiplier": str(noise)}
     return _with_privacy(values, base, {**privacy, **limits})
 

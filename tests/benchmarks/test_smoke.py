@@ -130,7 +130,7 @@ def test_credit_federation_is_configured_for_three_banks() -> None:
     assert federation.plan.dimension == 81
     assert federation.plan.names == credit.BANKS
     event = federation.plan.observers("bank_a", 3)[0].event.repeated(federation.plan.rounds)
-    assert federation.accountant.epsilon(event, Decimal(credit.DELTA)).upper <= 1
+    assert federation.setup.accountant.epsilon(event, Decimal(credit.DELTA)).upper <= 1
 
 
 def test_flowers_overhead_is_measured_on_opened_rounds(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_page")
 
 def test_it_is_what_every_ledger_says_after_each_round(tmp_path: Path) -> None:
     federation = Federation.from_toml(write_federation(tmp_path, rounds=3, scheme="plaintext"))
-    committed = CommittedSpending(federation.plan, federation.accountant, secure=True)
+    committed = CommittedSpending(federation.plan, federation.setup.accountant, secure=True)
     seen: list[Decimal] = []
 
     def compare(report: RoundReport) -> None:
@@ -42,7 +42,7 @@ def test_it_is_what_every_ledger_says_after_each_round(tmp_path: Path) -> None:
 
 def test_a_site_that_was_not_asked_is_charged_nothing(tmp_path: Path) -> None:
     federation = Federation.from_toml(write_federation(tmp_path, rounds=3, scheme="plaintext"))
-    committed = CommittedSpending(federation.plan, federation.accountant, secure=True)
+    committed = CommittedSpending(federation.plan, federation.setup.accountant, secure=True)
     found = committed.after(RoundOutcome(1, 1, ("va",)))
     again = committed.after(RoundOutcome(1, 2, ("va", "hungarian")))
     assert found["cleveland"] == again["cleveland"] == 0

@@ -252,7 +252,7 @@ def check_against_one_process(
     missing = {(r["round"], n) for r in rounds for n in SITES if n not in r["survivors"]}
     unheard = {(number, name) for number, name in missing if number not in charged[name]}
     federation = approved(Federation.from_toml(config))
-    local = Run(federation, DeterministicRandomness(SEED), run)
+    local = Run(federation.setup, DeterministicRandomness(SEED), run)
     local.coordinator.transport = Kept(
         local.coordinator.transport, local.roster, missing - unheard, unheard
     )
@@ -262,7 +262,7 @@ def check_against_one_process(
     for name in SITES:
         kinds = [entry.kind for entry in ledger_of(trial, name).entries()]
         assert kinds.count("charge") == len(charged[name]) >= 4, name  # none lost, none twice
-        assert story(ledger_of(trial, name)) == story(federation.open_ledger(name)), name
+        assert story(ledger_of(trial, name)) == story(federation.setup.open_ledger(name)), name
 
 
 def _charged_rounds(ledger: Ledger) -> set[int]:

@@ -64,7 +64,7 @@ def test_the_same_model_and_ledgers_as_in_one_process(world: World, local: Local
     assert result.model.read_bytes() == local.model
     assert result.metrics == local.result.metrics
     for name in SITES:
-        assert story(ledger_of(world, name)) == story(local.federation.open_ledger(name))
+        assert story(ledger_of(world, name)) == story(local.federation.setup.open_ledger(name))
     assert result.bundle is not None
     assert verify_file(result.bundle, Brought()).holds
 
