@@ -104,7 +104,7 @@ def accuracy(job: Federation, run: str) -> float:
         )
         for site in config.sites
     }
-    parameters, optimizer = get_parameters(job.model), make_optimizer(config.training.optimizer)
+    parameters, optimizer = get_parameters(job.setup.model), make_optimizer(config.training.optimizer)
     for number in range(1, plan.rounds + 1):
         place = (run, number, 1)
         total = np.zeros(plan.upload_dimension, dtype=np.int64)
@@ -112,9 +112,13 @@ def accuracy(job: Federation, run: str) -> float:
             total += learner.contribution(parameters, SystemRandomness(), place)
         update = decode_sum(plan, place, parameters, total, plan.names)
         parameters = optimizer.step(parameters, update)
-    assert job.public_records is not None
+    assert job.setup.public_records is not None
     released = parameters if optimizer.average is None else optimizer.average
+<<<<<<< HEAD
     return evaluate(job.model, released, job.setup.public_records).accuracy
+=======
+    return evaluate(job.setup.model, released, job.setup.public_records).accuracy
+>>>>>>> 4720788 (A run is handed its setup: benchmarks follow)
 
 
 def at_a_million(job: Federation) -> dict[str, float]:
@@ -124,7 +128,7 @@ def at_a_million(job: Federation) -> dict[str, float]:
     config = job.config.model_copy(update={"privacy": privacy})
     plan = build_plan(config, dimension=LARGE, accountant=job.setup.accountant)
     assert isinstance(plan, ClientPlan)
-    size = job.scheme.choose_parameters(requirement_of(plan, security_bits=128)).payload_bytes
+    size = job.setup.scheme.choose_parameters(requirement_of(plan, security_bits=128)).payload_bytes
     return {
         "million_bytes_a_parameter": size / LARGE,
         "million_sensitivity": plan.sensitivity_grid / plan.steps,
