@@ -104,7 +104,8 @@ def accuracy(job: Federation, run: str) -> float:
         )
         for site in config.sites
     }
-    parameters, optimizer = get_parameters(job.setup.model), make_optimizer(config.training.optimizer)
+    parameters = get_parameters(job.setup.model)
+    optimizer = make_optimizer(config.training.optimizer)
     for number in range(1, plan.rounds + 1):
         place = (run, number, 1)
         total = np.zeros(plan.upload_dimension, dtype=np.int64)
@@ -114,11 +115,7 @@ def accuracy(job: Federation, run: str) -> float:
         parameters = optimizer.step(parameters, update)
     assert job.setup.public_records is not None
     released = parameters if optimizer.average is None else optimizer.average
-<<<<<<< HEAD
-    return evaluate(job.model, released, job.setup.public_records).accuracy
-=======
     return evaluate(job.setup.model, released, job.setup.public_records).accuracy
->>>>>>> 4720788 (A run is handed its setup: benchmarks follow)
 
 
 def at_a_million(job: Federation) -> dict[str, float]:
