@@ -98,8 +98,8 @@ def accuracy(job: Federation, run: str) -> float:
         site.name: make_learner(
             plan,
             site.name,
-            model=job.fresh_model(),
-            records=job.records_of(site),
+            model=job.setup.fresh_model(),
+            records=job.setup.records_of(site),
             rule=config.training.client_rule,
         )
         for site in config.sites
