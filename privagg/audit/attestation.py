@@ -146,6 +146,7 @@ class InTotoAttestation:
             ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnreadableBundleError(f"the attestation is no DSSE envelope: {error}") from error
+        # The signature covers the payload alone: what is round it must have one spelling too.
         if (
             made.to_bytes() != data
             or _canonical(statement.model_dump(mode="json", by_alias=True)) != payload

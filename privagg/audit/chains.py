@@ -42,6 +42,7 @@ def check_ledgers(
         Party -> its ledger, of those that hold.
     """
     held = {}
+    # Each ledger may spend an equal share of the work that is left, so none starves the others.
     for place, (party, said) in enumerate(facts.items()):
         findings.section = party
         claimed = f"{said.entries} entries, root {said.root[:16]}"

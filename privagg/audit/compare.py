@@ -192,6 +192,7 @@ def differences(
             yield f"{path} (length)", str(len(claimed)), str(len(expected))
         for number, (one, other) in enumerate(zip(claimed, expected, strict=False)):
             yield from differences(one, other, f"{path}[{number}]", bounds=bounds)
+    # To Python 1, 1.0 and True are equal; in a report they are three different claims.
     elif type(claimed) is not type(expected) or claimed != expected:
         yield path, _short(claimed), _short(expected)
 

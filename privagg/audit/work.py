@@ -126,6 +126,7 @@ def distribution_price(event: DpEvent, epsilon: Decimal, interval: Decimal) -> i
 
     Returns:
         Milliseconds.
+
     Raises:
         WorkLimitError: its grid would not fit into memory.
     """

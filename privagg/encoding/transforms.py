@@ -78,6 +78,7 @@ def hadamard(values: Floats) -> Floats:
     half = 1
     while half < n:
         pairs = result.reshape(-1, 2, half)
+        # Kept aside: the differences still need what the sums replace.
         total = pairs[:, 0] + pairs[:, 1]
         np.subtract(pairs[:, 0], pairs[:, 1], out=pairs[:, 1])
         pairs[:, 0] = total
@@ -249,6 +250,7 @@ class Transform:
         if self.mask:
             values = self.mask.apply(values)
         if self.rotation:
+            # What overflows is no longer finite, and the grid makes zeros of such an update.
             with np.errstate(over="ignore", invalid="ignore"):
                 values = self.rotation.apply(values)
         return values

@@ -124,10 +124,14 @@ class Lift:
         count = -(-bits // 64)
         self._low = _split(np.array([self.modulus % (1 << bits)], dtype=object), count)[0]
         self._primes = np.array(primes, dtype=np.uint64)
+        # q M = 2^K floor(q M / 2^K) + rest, and q is 0 modulo each of its primes; so the wanted
+        # floor is -rest / 2^K there, and the rest needs only the low words of q and M.
         factors = [
             [-pow(2, 64 * w, q) * pow(2, -bits, q) % q for w in range(count)] for q in primes
         ]
         self._factor = np.array(factors, dtype=np.uint64)
+        # Shoup's quotients: multiplying by a known factor then takes no division (Harvey, "Faster
+        # arithmetic for number-theoretic transforms", J. Symbolic Computation 60, 2014).
         self._quotient = np.array(
             [[f * _WORD // q for f in row] for row, q in zip(factors, primes, strict=True)],
             dtype=np.uint64,

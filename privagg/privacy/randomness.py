@@ -191,13 +191,14 @@ def poisson_sample(
     Raises:
         PlanError: the rate lies outside (0, 1].
 
-    Source: Abadi et al. 2016, "Deep learning with differential privacy", section 3.1 (lots drawn
-        by independent inclusion); Chua et al. 2024 (why a shuffled batch is something else).
+    Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, section 3.1 (lots
+        drawn by independent inclusion); Chua et al., "How Private are DP-SGD Implementations?",
+        ICML 2024 (why a shuffled batch is something else).
     """
     rate = Fraction(sampling_rate)
     if not 0 < rate <= 1:
         raise PlanError(f"sampling_rate must lie in (0, 1], got {sampling_rate}")
-    words = stream.uint64(count)
+    words = stream.uint64(count)  # also at rate 1: what comes after them then stays the same
     if rate == 1:
         return np.ones(count, dtype=np.bool_)
     threshold = np.uint64(rate.numerator * 2**64 // rate.denominator)

@@ -135,6 +135,7 @@ def observer_matrix(
     counted = Counter(attempts)
     as_planned = len(attempts) == plan.rounds and len(counted) == 1
     found = []
+    # A row for each observer of a full round, and its like for every attempt with fewer survivors.
     for full in rows_of(plan.addends):
         events, assumptions = [], list(full.assumptions) if not attempts else []
         for attempt, count in counted.items():

@@ -323,6 +323,7 @@ def _heat(epsilon: Decimal, coldest: Decimal, hottest: Decimal) -> float:
         return 1.0
     if epsilon <= coldest or hottest == coldest:
         return 0.0
+    # The rows of one matrix may span several powers of ten.
     return round(math.log(epsilon / coldest) / math.log(hottest / coldest), 3)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
+from privagg.durable import write_whole
 from privagg.errors import ConfigError
 from privagg.privacy.accountant import Accountant
 from privagg.report.annexes import ANNEXES, markdown
@@ -71,6 +70,7 @@ def write_report(
 
     Returns:
         The two paths; None for the page where `privagg[report]` is not installed.
+
     Raises:
         LedgerError: as `build_report`.
         ConfigError: `output` cannot be written to.
@@ -98,6 +98,7 @@ def write_formats(output: Path, report: Report, formats: Sequence[str]) -> tuple
 
     Returns:
         The path of each file, in the order of `formats`.
+
     Raises:
         MissingDependencyError: a library that a form needs is not installed.
         ConfigError: `output` cannot be written to.
@@ -117,12 +118,6 @@ def _write(path: Path, content: bytes) -> None:
     """Replace `path` in one step, so that nobody ever reads half a report."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write {path}: {error.strerror}; choose another folder"
-        ) from error
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    write_whole(path, content)

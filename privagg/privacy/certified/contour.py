@@ -206,6 +206,7 @@ class ContourCurve:
 
     def _sum(self, eps: arb) -> arb:
         """Return the real part of sum_k (1 or 2) F(s_k) exp(-i k h eps)."""
+        # k = a * block + b: 2 sqrt(K) exponentials and a matrix product instead of K exponentials.
         turn = acb(0, -self._spacing * eps)
         rows = acb_mat(1, self._rows, [(a * self._block * turn).exp() for a in range(self._rows)])
         columns = acb_mat(self._block, 1, [(b * turn).exp() for b in range(self._block)])

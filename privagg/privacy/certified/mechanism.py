@@ -100,6 +100,7 @@ def normalised(composition: Composition) -> Rounds:
             raise PrivacyError(f"the number of rounds must be an int >= 0, not {count!r}")
         if count:
             rounds.append((mechanism, count))
+    # In one order, so that equal compositions get equal bounds, however they were put together.
     return tuple(sorted(rounds))
 
 
@@ -162,6 +163,7 @@ class Interval:
 def _rounded(value: Fraction, digits: int, rounding: str) -> Decimal:
     if digits < 1:
         raise PrivacyError(f"digits must be at least 1, not {digits}")
+    # A small delta leaves the default context's exponents, and would be rounded to 0 there.
     context = Context(prec=digits, rounding=rounding, Emax=10**9, Emin=-(10**9))
     return context.divide(Decimal(value.numerator), Decimal(value.denominator))
 

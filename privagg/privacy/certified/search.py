@@ -168,12 +168,14 @@ def _walk(
             gap = -20.0 if bracket.high == point else 20.0
         elif previous is not None and previous[0] != point:
             secant = (height - previous[1]) / (point - previous[0])
+            # A secant between two points nearly alike says little: hold it near what was known.
             if math.isfinite(secant) and secant < 0:
                 slope = min(max(secant, 8 * slope), slope / 8)
         previous = (point, height) if math.isfinite(height) else previous
         step = -gap / slope
         if ok and abs(step) <= 8 * pad * point:
             return best
+        # So small a step, and yet no proof: the ball is wider than the step, so aim further off.
         if abs(step) <= 8 * pad * point:
             pad *= 4
         nudge = pad * point * (1.0 if upwards else -1.0)
