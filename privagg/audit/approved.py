@@ -32,7 +32,7 @@ def attest_approval(
         run: its name.
     """
     _say_changes(findings, ledger, site)
-    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    key = BudgetKey.of(plan, site)
     given = approvals_of(ledger.entries(), key, plan.digest, run)
     if not given:
         findings.undecided(

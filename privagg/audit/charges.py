@@ -230,7 +230,7 @@ def check_events(
         run: its name.
         opener: the party whose word counts on what was opened.
     """
-    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    key = BudgetKey.of(plan, site)
     charges = [c for c in ledger.charged if c.charge.run == run and c.charge.key == key]
     committed = _spelled(plan.committed_event(site))
     wrong = [

@@ -37,7 +37,7 @@ def check_charges(
         report: gives the run's name, its rounds and its scheme.
     """
     findings.section = site
-    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    key = BudgetKey.of(plan, site)
     of_run = [c for c in ledger.charged if c.charge.run == report.run and c.charge.key == key]
     rounds = {(r.round, r.attempt): r for r in report.rounds}
     _check_facts(findings, of_run, site, plan, report, rounds)

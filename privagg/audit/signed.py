@@ -73,7 +73,7 @@ class SignedRun:
         }
 
     def _key(self, site: str) -> BudgetKey:
-        return BudgetKey(self.plan.site(site).dataset, self.plan.unit.value)
+        return BudgetKey.of(self.plan, site)
 
     def read(self, statements: Iterable[Statement]) -> None:
         """Take every statement, each checked by itself.

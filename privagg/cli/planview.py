@@ -182,7 +182,7 @@ def _budgets(setup: Setup) -> list[dict[str, Any]]:
 
     plan, privacy, found = setup.plan, setup.config.privacy, []
     for site in plan.sites:
-        key, path = BudgetKey(site.dataset, plan.unit.value), setup.ledger_path(site.name)
+        key, path = BudgetKey.of(plan, site.name), setup.ledger_path(site.name)
         total, before, budget = plan.total_committed(site.name), Decimal(0), privacy.budget
         after = None
         if path.exists():

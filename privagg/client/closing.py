@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from privagg.errors import CohortError, LedgerTamperedError, PrivaggError, SignatureError
 from privagg.messages import Opening, RoundClose, RoundStart, Upload, read_statement
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import Checkpoint, Ledger, PeerCheckpoints
+from privagg.privacy.ledger import BudgetKey, Checkpoint, Ledger, PeerCheckpoints
 from privagg.privacy.plan import Plan
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ class Closing:
             "realised",
             {
                 **place,
-                "dataset": self._plan.site(self._name).dataset,
-                "unit": self._plan.unit.value,
+                **BudgetKey.of(self._plan, self._name)._asdict(),
                 "event": event,
                 "attested_by": opener,
                 "facts": {
@@ -192,5 +191,4 @@ class Closing:
             raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
 
     def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
-        dataset = self._plan.site(self._name).dataset
-        return (*close.place, dataset, self._plan.unit.value)
+        return (*close.place, *BudgetKey.of(self._plan, self._name))

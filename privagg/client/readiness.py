@@ -15,7 +15,7 @@ def budget_problem(ledger: Ledger, plan: Plan, site: str, run: str) -> str:
     Raises:
         LedgerError: the data set has no budget.
     """
-    key = BudgetKey(plan.site(site).dataset, plan.unit.value)
+    key = BudgetKey.of(plan, site)
     try:
         ledger.require_approval(key, plan.digest, run)
     except ApprovalError as error:

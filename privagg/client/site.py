@@ -146,7 +146,7 @@ class Site:
         self.ledger = ledger
         self._pins = pins
         self._plan = plan
-        self._terms = plan.site(identity.name)
+        self._budget_key = BudgetKey.of(plan, identity.name)
         self._learner = learner
         self._keys = RunKeys(
             ledger,
@@ -276,10 +276,6 @@ class Site:
         self.ledger.store_upload(receipt, upload)
         return upload
 
-    @property
-    def _budget_key(self) -> BudgetKey:
-        return BudgetKey(self._terms.dataset, self._plan.unit.value)
-
     def _train(self, parameters: FloatVector, header: RoundStart) -> IntVector:
         """Whatever goes wrong in training may depend on records, so none of it leaves the site."""
         try:
@@ -348,8 +344,7 @@ class Site:
             run=header.run,
             round=header.round,
             attempt=header.attempt,
-            dataset=self._terms.dataset,
-            unit=plan.unit.value,
+            **self._budget_key._asdict(),
             event=event,
             plan_digest=plan.digest,
             facts=self._facts(header, key),

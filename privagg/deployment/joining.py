@@ -33,7 +33,7 @@ from privagg.secretfile import read_private
 
 if TYPE_CHECKING:  # with them comes torch, which what starts the parts must not wait for
     from privagg.config import Config
-    from privagg.privacy.plan import TrainingPlan
+    from privagg.privacy.plan import Plan
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -59,7 +59,7 @@ class Agreement:
     opener: str
 
     @classmethod
-    def of(cls, config: Config, path: Path, plan: TrainingPlan, opener: str) -> Self:
+    def of(cls, config: Config, path: Path, plan: Plan, opener: str) -> Self:
         """The agreement that a configuration file stands for.
 
         Raises:

@@ -320,7 +320,7 @@ def _site_story(
     run: str,
     survivors: Mapping[AttemptId, tuple[str, ...]],
 ) -> SiteStory:
-    story = SiteStory(run, BudgetKey(plan.site(name).dataset, plan.unit.value))
+    story = SiteStory(run, BudgetKey.of(plan, name))
     for entry in ledger.entries():
         payload = entry.payload
         if isinstance(payload, Charge) and payload.key == story.key:

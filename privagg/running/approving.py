@@ -90,7 +90,7 @@ class Job:
 
     def key(self, site: str) -> BudgetKey:
         """The budget that a site is charged to."""
-        return BudgetKey(self.plans[0].site(site).dataset, self.plans[0].unit.value)
+        return BudgetKey.of(self.plans[0], site)
 
 
 @dataclass(frozen=True)

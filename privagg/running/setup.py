@@ -190,7 +190,7 @@ class Setup:
 
     def budget_key(self, site: str) -> BudgetKey:
         """The budget that a site's contributions are charged to."""
-        return BudgetKey(self.plan.site(site).dataset, self.plan.unit.value)
+        return BudgetKey.of(self.plan, site)
 
     # --- records --------------------------------------------------------------------------------
 

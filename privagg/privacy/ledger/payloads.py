@@ -27,6 +27,7 @@ from privagg.errors import LedgerError
 from privagg.privacy.events import DpEvent, ExactDecimal, require_writable
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import event_to_json
+from privagg.privacy.plan import Plan
 
 _MAX_ESCAPED_NAME = 512
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
@@ -72,6 +73,11 @@ class BudgetKey(NamedTuple):
 
     dataset: str
     unit: str
+
+    @classmethod
+    def of(cls, plan: Plan, site: str) -> Self:
+        """Whose budget a site's contributions under a plan are charged to."""
+        return cls(plan.site(site).dataset, plan.unit.value)
 
 
 def attempt_subject(run: str, round_: int, attempt: int) -> str:
