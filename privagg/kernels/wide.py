@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.kernels.residues import default_backend
+from privagg.kernels.residues import Words, default_backend
 
 IntVector = NDArray[np.int64]
-Words = NDArray[np.uint64]
 
 _WORD = 1 << 64
 

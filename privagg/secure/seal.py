@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privagg.errors import CiphertextError, MissingDependencyError, ParameterError, SchemeError
+from privagg.kernels.residues import Words
 from privagg.secure.rns import RnsChain
 
 try:
@@ -31,8 +32,6 @@ except ImportError as error:
     raise MissingDependencyError(
         "this scheme needs the package 'tenseal'; install it with: pip install 'privagg[ckks]'"
     ) from error
-
-Words = NDArray[np.uint64]
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, size, major, minor, compression, reserved, total
 _CIPHERTEXT = struct.Struct("<32sBQQQdQ")  # parms_id, is_ntt, size, N, L, scale, correction
