@@ -84,13 +84,7 @@ class Job:
     """Sites known to have the run's key, as they uploaded under it."""
 
     def __post_init__(self) -> None:
-        if self.scheme.phases != tuple(PHASES):
-            declared = ", ".join(phase.value for phase in self.scheme.phases)
-            raise SchemeError(
-                f"scheme {self.scheme.name!r} declares the phases {declared or 'none'}; a round "
-                f"drives {', '.join(phase.value for phase in PHASES)}, each once and in this "
-                "order. Choose another scheme; no site was asked for anything"
-            )
+        require_driven(self.scheme)
 
     @property
     def parameters(self) -> Parameters:
@@ -394,6 +388,22 @@ def _open(state: _RoundState) -> None:
 
 PHASES: Mapping[Phase, Callable[[_RoundState], None]] = {Phase.UPLOAD: _upload, Phase.OPEN: _open}
 """What a round knows how to drive, in order."""
+
+
+def require_driven(scheme: Scheme) -> Scheme:
+    """Return the scheme if a round drives what it declares.
+
+    Raises:
+        SchemeError: it declares other phases, or in another order.
+    """
+    if scheme.phases != tuple(PHASES):
+        declared = ", ".join(phase.value for phase in scheme.phases)
+        raise SchemeError(
+            f"scheme {scheme.name!r} declares the phases {declared or 'none'}; a round drives "
+            f"{', '.join(phase.value for phase in PHASES)}, each once and in this order. Choose "
+            "another scheme; no site was asked for anything"
+        )
+    return scheme
 
 
 def _ask_opening(

@@ -26,8 +26,10 @@ from privagg.errors import (
     PlanError,
     SchemeError,
 )
-from privagg.privacy.ledger import BudgetKey
+from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.secure.plaintext import PlaintextScheme
+from privagg.secure.scheme import Phase
 from tests.approvals import approved
 
 BASE: dict[str, Any] = {
@@ -249,6 +251,21 @@ def test_bad_configuration_is_named(
     with pytest.raises((error, SchemeError), match=text):
         made = federation(tables, tmp_path, **change)
         _ = made.parameters
+
+
+def test_a_scheme_whose_phases_no_round_drives_is_refused_before_anything_is_made(
+    tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ready(tables, tmp_path)
+    phases = (Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN)
+    monkeypatch.setattr(PlaintextScheme, "phases", phases)
+    with pytest.raises(SchemeError, match="'plaintext' declares the phases upload, recovery, open"):
+        federation(tables, tmp_path).run()
+    assert not list(tmp_path.rglob("openings*"))  # not even a key was made
+    paths = [made.setup.ledger_path(site) for site in made.setup.plan.names]
+    entries = [entry.kind for path in paths for entry in Ledger.open(path).entries()]
+    assert entries
+    assert "charge" not in entries
 
 
 def test_missing_column_and_unreadable_file_spend_nothing(

@@ -30,6 +30,7 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Custody, Unit
+from privagg.round import require_driven
 from privagg.running.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
@@ -163,8 +164,12 @@ class Setup:
 
     @cached_property
     def scheme(self) -> Scheme:
-        """The secure aggregation scheme."""
-        return find_scheme(self.config.secure.scheme)
+        """The secure aggregation scheme.
+
+        Raises:
+            SchemeError: none is called so, or it declares phases that a round does not drive.
+        """
+        return require_driven(find_scheme(self.config.secure.scheme))
 
     @cached_property
     def parameters(self) -> Parameters:
