@@ -111,13 +111,13 @@ def test_a_mode_added_from_outside_trains_charges_and_verifies(
     plan = job.plan
     assert type(plan) is WholeNoisePlan
     assert load_plan(json.loads(plan.canonical_json)) == plan
-    facts = describe(job)
+    facts = describe(job.setup)
     assert facts["sampling_rate"] == "0.3"
     assert len(facts["batches"]) == len(plan.sites)
     result = job.run()
     assert result.outcome == "finished", result.reason
     for name in plan.names:
-        spending = job.open_ledger(name).spent(BudgetKey(plan.site(name).dataset, "record"))
+        spending = job.setup.open_ledger(name).spent(BudgetKey.of(plan, name))
         assert spending.event.terms == plan.committed_event(name).terms
     assert result.report_json is not None
     report = json.loads(result.report_json.read_text())
