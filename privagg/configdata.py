@@ -21,7 +21,13 @@ class Section(BaseModel):
 
 
 class TableData(Section):
-    """Tables: every column that is used, with its public range or categories."""
+    """Tables: every column that is used, with its public range or categories.
+
+    Args:
+        features: columns that become inputs, in this order.
+        target: the column that is predicted.
+        drop_missing: leave rows with a missing value out.
+    """
 
     kind: Literal["table"] = "table"
     features: tuple[Feature, ...] = Field(min_length=1)

@@ -166,7 +166,16 @@ class Federation:
         self.setup = self.setup.trusting(code)
 
     def withdraw(self, *, who: str, why: str, sites: Sequence[str] | None = None) -> int:
-        """Withdraw every approval in force of these sites, all by default; how many there were."""
+        """Withdraw every approval in force of some sites.
+
+        Args:
+            who: the person who acts.
+            why: the reason, for the ledger.
+            sites: all by default.
+
+        Returns:
+            How many there were.
+        """
         setup = self.setup
         return sum(
             withdraw(

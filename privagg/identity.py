@@ -181,6 +181,11 @@ class Roster:
     def verify(self, name: str, message: bytes, signature: bytes) -> None:
         """Check that `name`'s pinned key signed `message`.
 
+        Args:
+            name: the party.
+            message: what was signed.
+            signature: 64 bytes.
+
         Raises:
             UnknownPartyError: nobody of that name is on the roster.
             SignatureError: the signature is not that key's over these bytes.

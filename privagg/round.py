@@ -112,7 +112,13 @@ class Job:
         }
 
     def terms(self, round_number: int, attempt: int, cohort: tuple[str, ...]) -> RoundTerms:
-        """What the aggregator holds uploads against."""
+        """What the aggregator holds uploads against.
+
+        Args:
+            round_number: from 1.
+            attempt: from 1.
+            cohort: sites that are asked, in roster order.
+        """
         return RoundTerms(
             run=self.run,
             round=round_number,
@@ -132,17 +138,24 @@ class RoundOutcome:
     """How a round ended; every field is a public fact.
 
     Attributes:
+        round: from 1.
+        attempt: from 1.
+        cohort: sites that were asked, in roster order.
         outcome: `opened`, or `stopped` by the plan's rule before anything was opened.
         reason: why it stopped; empty when opened.
         update: float64 (d,), what the server optimiser steps along; None when stopped, and in a
             `summary`.
+        survivors: contributors of the opened sum, in roster order.
         refusals: site -> why something it sent was not taken, or nothing came.
+        bytes_up: site -> size of its upload.
+        bytes_down: site -> size of the key's statement and the round's start that it was sent.
+        seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
+        exchanges: how often messages went out and answers were waited for.
         opening_asked: whether a request to open went out; then no new attempt may be made, as the
             key holder opens one cohort a round.
         answer: the key holder's signed answer, from which the update follows.
         close: the frame that tells the cohort how the round ended; posted, so perhaps not yet sent.
         statements: what the sites signed of their uploads, then the key holder of its opening.
-        seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
     """
 
     round: int
@@ -306,7 +319,19 @@ def open_round(
     parameters: FloatVector,
     result: RoundOutcome,
 ) -> Statement:
-    """Have the sum opened and decoded; the key holder's statement of what it opened."""
+    """Have the sum opened and decoded; the key holder's statement of what it opened.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries the frames.
+        request: the signed frame of an `OpenRequest`.
+        contributors: whose uploads the sum holds, in roster order.
+        parameters: float64 (d,), the model that the round started from.
+        result: gets update, survivors and outcome.
+
+    Raises:
+        OpeningRefusedError: the key holder does not answer, or refuses.
+    """
     message = _ask_opening(job, transport, request, contributors, result)
     return take_opening(job, message, contributors, parameters, result)
 
@@ -318,7 +343,15 @@ def take_opening(
     parameters: FloatVector,
     result: RoundOutcome,
 ) -> Statement:
-    """Decode an answer of the key holder's that was checked; its statement of what it opened."""
+    """Decode an answer of the key holder's that was checked; its statement of what it opened.
+
+    Args:
+        job: what the coordinator holds.
+        message: the key holder's answer; its payload is a share of the opened sum.
+        contributors: whose uploads the sum holds, in roster order.
+        parameters: float64 (d,), the model that the round started from.
+        result: gets update, survivors and outcome.
+    """
     total = job.scheme.combine(job.parameters, [bytes(message.payload)], len(contributors))
     place = (job.run, result.round, result.attempt)
     result.update = decode_sum(job.plan, place, parameters, total, contributors)
@@ -458,6 +491,13 @@ def close_round(
     """Tell the cohort how the round ended, so that every ledger can say what really happened.
 
     Nobody waits for an answer to this: it travels with whatever the sites are asked next.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries the frames.
+        result: how the round ended.
+        opening: the key holder's statement of what it opened; None where nothing was.
+        contributions: the signed statements of the uploads in the sum, in roster order.
     """
     header = RoundClose(
         **job.heading(result),

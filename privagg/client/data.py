@@ -80,7 +80,16 @@ class TensorRecords:
 
     @classmethod
     def of(cls, x: npt.ArrayLike, y: npt.ArrayLike, *, public: bool = False) -> TensorRecords:
-        """Records from arrays; inputs become float32 and classes int64."""
+        """Records from arrays; inputs become float32 and classes int64.
+
+        Args:
+            x: inputs, `(n, *input_shape)`.
+            y: class numbers, `(n,)`.
+            public: True only where the owner declared the records public.
+
+        Raises:
+            DataError: as the class.
+        """
         inputs = np.array(x, dtype=np.float32, order="C")
         return cls(torch.from_numpy(inputs), torch.from_numpy(np.array(y, np.int64)), public)
 

@@ -22,15 +22,30 @@ Vector = npt.NDArray[np.float64]
 
 
 class Draws:
-    """The random draws of one contribution, each from a stream of its own."""
+    """The random draws of one contribution, each from a stream of its own.
+
+    Args:
+        randomness: the site's own source.
+        place: (run, round, attempt).
+        site: whose contribution it is.
+        plan: gives the noise.
+    """
 
     def __init__(self, randomness: Randomness, place: Place, site: str, plan: Plan) -> None:
-        """Takes the source, what the contribution is for, whose it is, and the plan."""
         self.site, self.place = site, place
         self._randomness, self._labels, self._plan = randomness, (*place, site), plan
 
     def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
-        """Which of the records take part in this step."""
+        """Which of the records take part in this step.
+
+        Args:
+            count: number of records; private.
+            sampling_rate: q in (0, 1], for each record by itself.
+            step: number of the local step, from 0.
+
+        Returns:
+            bool `(count,)`.
+        """
         stream = self._randomness.stream("sample", *self._labels, step)
         return poisson_sample(stream, count, sampling_rate)
 

@@ -36,7 +36,16 @@ class Metrics:
 
 
 def predict_logits(model: nn.Module, parameters: Vector, x: torch.Tensor) -> torch.Tensor:
-    """The logits, float32 `(n, k)`, of inputs float32 `(n, *input_shape)`; no layer draws."""
+    """The model's logits; no layer draws.
+
+    Args:
+        model: a model of its own; its parameters are set.
+        parameters: float64 `(d,)`.
+        x: inputs, float32 `(n, *input_shape)`.
+
+    Returns:
+        float32 `(n, k)`.
+    """
     set_parameters(model, parameters)
     was_training = model.training
     model.eval()

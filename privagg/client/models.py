@@ -178,6 +178,11 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
     none may differ in a bit when other records lie beside it, and no buffer may change. Layers that
     draw from torch's generator draw the same every time. Evidence, not a proof.
 
+    Args:
+        model: as it will train; its parameters and mode are put back.
+        input_shape: shape of one record's input.
+        classes: number of classes.
+
     Raises:
         ModelError: a layer mixes records, the output has another shape than `(B, 1)` or
             `(B, classes)`, or nothing can be trained.

@@ -12,6 +12,12 @@ def budget_problem(ledger: Ledger, plan: Plan, site: str, run: str) -> str:
 
     Either no approval of the owner covers the plan, or the data set's budget has no room for it.
 
+    Args:
+        ledger: the site's, open.
+        plan: the agreed plan.
+        site: its name in the plan.
+        run: the run's identifier.
+
     Raises:
         LedgerError: the data set has no budget.
     """

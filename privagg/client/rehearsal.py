@@ -130,6 +130,11 @@ def require_model_apart(
 ) -> RecordsApart:
     """`require_records_apart` for a model that nobody trains; it belongs to the test from now on.
 
+    Args:
+        model: its parameters may be moved and put back.
+        input_shape: shape of one record's input.
+        physical_batch: records that are computed together.
+
     Raises:
         ModelError: as `require_records_apart`, or there are no per-record gradients at all.
     """

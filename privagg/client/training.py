@@ -93,11 +93,28 @@ class PlannedLearner(Protocol):
     """A site's part in a round under its plan."""
 
     def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
-        """The site's integers of a round, noise included, int64 `(n,)`."""
+        """The site's integers of a round, noise included, int64 `(n,)`.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of sampling and noise.
+            place: (run, round, attempt), labels for the streams.
+        """
 
 
 class DistributedLearner:
-    """Record level, distributed noise: one clipped gradient sum a round, plus a noise share."""
+    """Record level, distributed noise: one clipped gradient sum a round, plus a noise share.
+
+    Args:
+        plan: what everybody agreed to.
+        site: its name in the plan.
+        model: its own instance; it belongs to the learner from now on.
+        records: the site's own.
+        rule: gives the size of physical batches.
+        loss: each record's loss from its row alone.
+        tested: what a test of this model, batch and loss found in this process; made where not
+            given.
+    """
 
     def __init__(
         self,
@@ -110,7 +127,7 @@ class DistributedLearner:
         loss: LossFunction = per_record_loss,
         tested: RecordsApart | None = None,
     ) -> None:
-        """Takes the plan, the site's name in it, its own model, its records, and the rule.
+        """Checks that plan, model and records fit each other.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
@@ -148,7 +165,18 @@ class DistributedLearner:
 
 
 class LocalLearner:
-    """Record level, local noise: several DP-SGD steps a round, every one with all its noise."""
+    """Record level, local noise: several DP-SGD steps a round, every one with all its noise.
+
+    Args:
+        plan: what everybody agreed to.
+        site: its name in the plan.
+        model: its own instance; it belongs to the learner from now on.
+        records: the site's own.
+        rule: learning rate and proximal term of the local steps.
+        loss: each record's loss from its row alone.
+        tested: what a test of this model, batch and loss found in this process; made where not
+            given.
+    """
 
     def __init__(
         self,
@@ -161,7 +189,7 @@ class LocalLearner:
         loss: LossFunction = per_record_loss,
         tested: RecordsApart | None = None,
     ) -> None:
-        """Takes the plan, the site's name in it, its own model, its records, and the rule.
+        """Checks that plan, model and records fit each other.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
@@ -197,6 +225,11 @@ class LocalLearner:
 
         Each step's release is the noised integer gradient sum; all else is computed from it, the
         round's model and public numbers, so the steps' events are all there is to charge.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of sampling and noise.
+            place: (run, round, attempt), labels for the streams.
         """
         unit = Fraction(self._plan.clip_norm_l2) / self._plan.sensitivity_grid
         scale = float(unit / self._plan.step_divisor(self._terms))
@@ -216,7 +249,17 @@ class LocalLearner:
 
 
 class ClientLearner:
-    """Client level: plain local SGD, the whole update clipped on the grid, plus a noise share."""
+    """Client level: plain local SGD, the whole update clipped on the grid, plus a noise share.
+
+    Args:
+        plan: what everybody agreed to.
+        site: its name in the plan.
+        model: its own instance; it belongs to the learner from now on.
+        records: the site's own.
+        rule: how the site trains between two rounds.
+        loss: each record's loss.
+        tested: not looked at: what is protected is the whole site.
+    """
 
     def __init__(
         self,
@@ -229,7 +272,7 @@ class ClientLearner:
         loss: LossFunction = per_record_loss,
         tested: RecordsApart | None = None,
     ) -> None:
-        """Takes the plan, the site's name in it, its own model, its records, and the rule.
+        """Checks that plan, model and records fit each other.
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
@@ -264,7 +307,13 @@ class ClientLearner:
         return noised_update(self._plan, update, draw, released=parameters)
 
     def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
-        """The change of the parameters over the local steps, float64 `(d,)`. Private."""
+        """The change of the parameters over the local steps, float64 `(d,)`. Private.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of batches and of layers that draw.
+            place: (run, round, attempt), labels for the streams.
+        """
         start = parameters.astype(np.float32).astype(np.float64)
         if len(self._records) == 0:
             return np.zeros_like(start)

@@ -143,6 +143,11 @@ def issue(
 def verify_server(authority_pem: bytes, certificate_pem: bytes, host: str) -> x509.Certificate:
     """Check that a server certificate is this authority's, in force now, and for `host`.
 
+    Args:
+        authority_pem: the federation's own certificate authority.
+        certificate_pem: what the server shows.
+        host: name or address that it is reached under.
+
     Returns:
         The server's certificate.
 

@@ -169,6 +169,11 @@ class FlowerFolder:
 def add_approved(folder: FlowerFolder, sha256: str, why: str) -> None:
     """Let an app with code of its own run at this node.
 
+    Args:
+        folder: the node's.
+        sha256: of the app's archive, 64 hex digits.
+        why: who read the app, and why it may run.
+
     Raises:
         ConfigError: not a SHA-256, no reason, or the list cannot be written.
     """

@@ -62,6 +62,12 @@ class Agreement:
     def of(cls, config: Config, path: Path, plan: Plan, opener: str) -> Self:
         """The agreement that a configuration file stands for.
 
+        Args:
+            config: read from the file, and checked.
+            path: the file.
+            plan: what follows from the configuration.
+            opener: the party that opens.
+
         Raises:
             ConfigError: the file cannot be read.
         """

@@ -215,6 +215,11 @@ def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
 def wait_for_superlink(folder: FlowerFolder, supervisor: Supervisor, seconds: float) -> None:
     """Wait until the SuperLink answers under its certificate.
 
+    Args:
+        folder: the coordinator's.
+        supervisor: of the processes; one that ended ends the waiting too.
+        seconds: how long to wait.
+
     Raises:
         DeploymentError: it does not within `seconds`.
     """

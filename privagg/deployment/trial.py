@@ -138,6 +138,11 @@ def start_party(
     The coordinator registers the nodes' keys once its SuperLink answers. A node keeps trying until
     the SuperLink accepts it.
 
+    Args:
+        folder: the party's.
+        tell: called with one line for each thing that happens.
+        seconds: how long to wait for the SuperLink.
+
     Raises:
         DeploymentError: the parts run already, or one that others depend on does not stay up.
         KeyboardInterrupt: asked to stop; the parts are stopped.

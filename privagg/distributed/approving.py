@@ -129,6 +129,11 @@ def _site_place(place: FolderPlace, setup: Setup) -> Place:
 def trust_at_first(place: FolderPlace, setup: Setup, *, who: str) -> None:
     """Record the code that its owner let run before there was a folder to write it down in.
 
+    Args:
+        place: the folder and its owner's key.
+        setup: names the code.
+        who: the person who decides.
+
     Raises:
         LedgerError: the folder's ledger cannot be used.
     """

@@ -157,6 +157,11 @@ def _erase_as_days_end(holder: KeyHolder) -> None:
 def records_in(folder: PartyFolder, setup: Setup, name: str) -> Records:
     """The site's own data: where its folder says, else where the configuration says.
 
+    Args:
+        folder: the site's own.
+        setup: as the folder pins it.
+        name: the site's.
+
     Raises:
         ApprovalError: a factory makes them, and no approval names it.
         ConfigError, DataError: they cannot be read as declared.
@@ -173,6 +178,11 @@ def records_in(folder: PartyFolder, setup: Setup, name: str) -> Records:
 def tags_in(folder: PartyFolder, setup: Setup, records: Records) -> Tags:
     """A site's records as its owner's memory, which lies beside its ledger, sees them.
 
+    Args:
+        folder: the site's own.
+        setup: as the folder pins it.
+        records: read from the site's data.
+
     Raises:
         ConfigError, DataError: they cannot be read as declared.
     """
@@ -188,7 +198,13 @@ def tags_in(folder: PartyFolder, setup: Setup, records: Records) -> Tags:
 def recogniser_in(
     folder: PartyFolder, setup: Setup, records: Records
 ) -> Callable[[Approval], None]:
-    """Refuses an approval that was given for other records than these, as they were read now."""
+    """Refuses an approval that was given for other records than these, as they were read now.
+
+    Args:
+        folder: the site's own.
+        setup: as the folder pins it.
+        records: read from the site's data.
+    """
     name, known = folder.party().name, memory_beside(folder.ledger)
     tags = tags_in(folder, setup, records)
     return lambda approval: require_approved_records(known, tags, approval, name)
@@ -239,11 +255,12 @@ def job_in(
 
     Args:
         folder: the coordinator's own.
-        federation: as it pinned it.
+        setup: as the folder pins it.
         run: the run's identifier.
         transport: carries messages to the parties.
         journal: the run's.
         over: whether no round is left to be asked for.
+        federation: as it pinned it.
 
     Raises:
         ConfigError: the folder is another party's, or incomplete.

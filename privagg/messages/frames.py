@@ -39,6 +39,8 @@ class Message:
         header: what it says.
         payload: raw bytes; a view of the received frame where it was received.
         signature: 64 bytes by the header's sender.
+        header_bytes: the header as it was signed.
+        payload_digest: tree digest of the payload, 64 hex digits.
     """
 
     header: Header
@@ -49,7 +51,16 @@ class Message:
 
     @classmethod
     def sign(cls, identity: Identity, header: Header, payload: bytes = b"") -> Message:
-        """Sign `header` and `payload` as `identity`, which must be the header's sender."""
+        """Sign a message as its sender.
+
+        Args:
+            identity: the header's sender.
+            header: what is said.
+            payload: raw bytes.
+
+        Raises:
+            MessageError: the header names another sender.
+        """
         if header.sender != identity.name:
             raise MessageError(f"{identity.name!r} cannot sign as {header.sender!r}")
         text = header_to_bytes(header)

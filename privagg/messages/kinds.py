@@ -25,7 +25,9 @@ class Header(BaseModel):
     """What every message says about itself.
 
     Args:
-        run: identifier of the run; round numbers start at 1; so do attempts.
+        run: identifier of the run.
+        round: from 1.
+        attempt: from 1.
         sender: the party whose identity key signed the frame.
         plan_digest: SHA-256 (hex) of the plan this message belongs to.
     """
@@ -47,7 +49,14 @@ class Header(BaseModel):
 
 
 class Statement(BaseModel):
-    """A signed frame without its payload: who contributed what, checkable by a third party."""
+    """A signed frame without its payload: who contributed what, checkable by a third party.
+
+    Args:
+        kind: number of the header's class.
+        header: its bytes, as text.
+        payload_digest: tree digest of the payload that is left out.
+        signature: over kind, header and payload digest, 128 hex digits.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -92,6 +101,7 @@ class RoundStart(Header):
     """Coordinator to site: take part in this round. Payload: the model, float64 (d,).
 
     Args:
+        key_id: SHA-256 (hex) of the encryption key.
         cohort: sites asked, in roster order.
         kept_sizes: site -> sizes of its ledger under the checkpoints that coordinator, key holder
             and other sites keep; its upload has to prove that the ledger still extends each.
@@ -113,6 +123,7 @@ class Upload(Header):
     """Site to aggregator: one contribution. Payload: an `EncryptedTensor`.
 
     Args:
+        key_id: SHA-256 (hex) of the encryption key.
         key_part_digest: tree digest of the part of the payload that opening multiplies with the
             secret key (`Parameters.key_part`); of no bytes where the scheme has no such part.
         receipt_hash: hash of the ledger entry that charged this contribution.
@@ -154,6 +165,7 @@ class OpenRequest(Header):
     uploads themselves.
 
     Args:
+        key_id: SHA-256 (hex) of the encryption key.
         contributions: the signed statements of every upload in the sum, in roster order.
         tensor_bytes: size of the sum at the start of the payload.
         upload_bytes: sizes of the upload frames that follow it (strict mode), else empty.
@@ -171,6 +183,7 @@ class Opening(Header):
     """Key holder to coordinator: a share of the opened sum (payload).
 
     Args:
+        key_id: SHA-256 (hex) of the encryption key.
         request_sha256: digest of the request frame this answers.
         contributors: whose uploads the opened sum holds, in roster order.
         kept_sizes: what the key holder now keeps of the sites' ledgers.
@@ -190,6 +203,7 @@ class RoundClose(Header):
     Args:
         outcome: `opened` or `stopped`.
         survivors: contributors of the opened sum (empty when stopped).
+        reason: why it was stopped; empty when opened.
         opening: the key holder's signed statement that it opened exactly these.
         contributions: the survivors' signed statements, in roster order; each site keeps the
             ledger checkpoints in them and requires that they extend those kept before.

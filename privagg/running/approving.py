@@ -115,6 +115,12 @@ class Place:
 def check_place(setup: Setup, place: Place, job: Job, terms: Terms) -> None:
     """Refuse what an owner would not approve if it saw it; nothing is written.
 
+    Args:
+        setup: gives accountant and privacy settings.
+        place: the owner's ledger, key and memory of records.
+        job: what is to be approved.
+        terms: on which terms.
+
     Raises:
         ApprovalError: an infinite budget that nobody asked for; records or a unit that count
             elsewhere already.
@@ -308,6 +314,12 @@ def approve_code(
     """Write an approval of code alone: of a party whose records nobody uses, or of a site whose
     plan cannot be known before its model is built.
 
+    Args:
+        ledger: the party's, open for writing.
+        owner: the owner's key.
+        code: factories that may be imported.
+        terms: who, why and until when.
+
     Raises:
         LedgerError: the owner's key is not the one that the ledger pins.
     """
@@ -316,6 +328,12 @@ def approve_code(
 
 def approve_opening(ledger: Ledger, owner: Ed25519PrivateKey, job: Job, terms: Terms) -> Approval:
     """Write a key holder's approval: until it ends, it makes keys and opens sums for these plans.
+
+    Args:
+        ledger: the key holder's, open for writing.
+        owner: the owner's key.
+        job: the plans, and the code that they need.
+        terms: who, why and until when.
 
     Raises:
         LedgerError: the owner's key is not the one that the ledger pins.
@@ -341,6 +359,12 @@ def _approve_without_records(
 
 def withdraw(ledger: Ledger, owner: Ed25519PrivateKey, *, who: str, why: str) -> int:
     """Withdraw every approval in force; what was charged stays charged.
+
+    Args:
+        ledger: open for writing.
+        owner: the owner's key.
+        who: the person who acts.
+        why: the reason, for the ledger.
 
     Returns:
         How many there were.

@@ -33,6 +33,11 @@ def project(setup: Setup, site: str, event: DpEvent) -> tuple[Decimal, Decimal, 
     """What charging `event` would do to a site's budget: epsilon before, after, budget, fits.
 
     A ledger that does not exist yet is not made for this.
+
+    Args:
+        setup: gives accountant and privacy settings.
+        site: whose budget.
+        event: what would be charged on top.
     """
     if not setup.ledger_path(site).exists():
         privacy = setup.config.privacy
@@ -50,7 +55,15 @@ def project(setup: Setup, site: str, event: DpEvent) -> tuple[Decimal, Decimal, 
 def beyond_budget(
     setup: Setup, site: str, before: Decimal, after: Decimal, budget: Decimal
 ) -> BudgetExceededError:
-    """The refusal of a job that a site's budget has no room for, with the ways out."""
+    """The refusal of a job that a site's budget has no room for, with the ways out.
+
+    Args:
+        setup: gives plan and privacy settings, and the file for advice.
+        site: whose budget is too small.
+        before: epsilon spent so far.
+        after: epsilon with the whole job.
+        budget: epsilon of the budget.
+    """
     key, privacy = setup.budget_key(site), setup.config.privacy
     spent = "" if before == 0 else f", of which earlier runs spent {before:f}"
     if privacy.noise_multiplier is not None:
@@ -72,7 +85,15 @@ def beyond_budget(
 def beyond_all(
     candidates: int, site: str, before: Decimal, after: Decimal, budget: Decimal
 ) -> BudgetExceededError:
-    """The refusal of a search that a site's budget has no room for, with the ways out."""
+    """The refusal of a search that a site's budget has no room for, with the ways out.
+
+    Args:
+        candidates: how many.
+        site: whose budget is too small.
+        before: epsilon spent so far.
+        after: epsilon with all candidates.
+        budget: epsilon of the budget.
+    """
     return BudgetExceededError(
         f"{candidates} candidates, each charged in full, would bring {site!r} from epsilon "
         f"{before} to {after}, beyond its budget of {budget}; nothing was spent. privacy.epsilon "

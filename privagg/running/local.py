@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run of a federation in this process: its parties and its coordinator."""
+    """One run of a federation in this process: its parties and its coordinator.
+
+    Args:
+        setup: what is run.
+        randomness: of every site; budgets are not looked at where it is not secure.
+        run_id: the run's identifier; a new one by default.
+    """
 
     def __init__(self, setup: Setup, randomness: Randomness, run_id: str | None = None) -> None:
         self.setup = setup

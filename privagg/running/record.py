@@ -51,7 +51,13 @@ class Record:
                 yield (payload.round, payload.attempt), tuple(payload.facts["cohort"])
 
     def start(self, setup: Setup, job: Job, generator: str) -> None:
-        """What the run is about."""
+        """What the run is about.
+
+        Args:
+            setup: what is run.
+            job: the run's public facts.
+            generator: name of the sites' source of randomness.
+        """
         plan = job.plan
         self._add(
             "run-started",

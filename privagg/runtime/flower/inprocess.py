@@ -53,7 +53,13 @@ class Faults:
 
 @dataclass
 class Traffic:
-    """What passed between the Grid and one node: messages down, and bytes both ways."""
+    """What passed between the Grid and one node.
+
+    Attributes:
+        messages: sent to the node.
+        bytes_down: sent to the node.
+        bytes_up: that came back.
+    """
 
     messages: int = 0
     bytes_down: int = 0

@@ -82,16 +82,29 @@ class Seat:
 
 
 class AppLearner:
-    """A Flower app as what trains in one round."""
+    """A Flower app as what trains in one round.
+
+    Args:
+        seat: the site's.
+        request: what the strategy asks for.
+        train: the app's call.
+    """
 
     def __init__(self, seat: Seat, request: TrainRequest, train: Callable[[RecordDict], Message]):
-        """Takes the site's seat, what the strategy asks for, and the app."""
         self._seat, self._request, self._train = seat, request, train
 
     def contribution(
         self, parameters: NDArray[np.float64], randomness: Randomness, place: Place
     ) -> NDArray[np.int64]:
         """The app's update, clipped on the grid, weighted, noised. See `Learner.contribution`.
+
+        Args:
+            parameters: float64 `(d,)`, the round's model.
+            randomness: source of rounding and noise.
+            place: (run, round, attempt).
+
+        Returns:
+            int64 `(n,)` in grid units.
 
         Raises:
             DataError: the app answered with an error, or with no model. It stays with the client.
