@@ -313,6 +313,14 @@ def test_a_site_that_opens_is_not_shown_every_upload(make: Callable[..., Trainin
         make(strict=True, custody="sites")
 
 
+def test_updates_that_others_train_need_a_plan_for_whole_clients() -> None:
+    plan = client()
+    assert ClientPlan.require(plan) is plan
+    for other in (distributed(), local()):
+        with pytest.raises(PlanError, match=f"one for '{other.mode}'.*privacy.mode = 'client'"):
+            ClientPlan.require(other)
+
+
 def test_a_cohort_is_no_larger_than_the_roster_and_keeps_a_share() -> None:
     with pytest.raises(ValidationError, match="cohort_size 11 exceeds the 10 clients"):
         client(cohort_size=11)

@@ -91,15 +91,15 @@ class ClientPlan(SharedNoisePlan):
 
     @classmethod
     def require(cls, plan: TrainingPlan) -> Self:
-        """`plan`, which whole updates may be brought to, whoever trained them.
+        """The same plan, where it takes whole updates from whoever trained them.
 
         Raises:
             PlanError: the plan protects records, which privagg would have to see.
         """
         if not isinstance(plan, cls):
             raise PlanError(
-                f"the plan is one for {plan.mode!r}; a Flower app needs privacy.mode = 'client', "
-                "because privagg does not see the records that it trains on"
+                f"the plan is one for {plan.mode!r}; updates that others train, as a Flower app "
+                "does, need privacy.mode = 'client': privagg does not see the records behind them"
             )
         return plan
 
