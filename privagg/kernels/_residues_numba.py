@@ -224,7 +224,7 @@ def undo(total, address, modulus, bits, count, source, target, first, stop):  # 
 
 @kernel(types.void(U64, types.uint64, *ROWS, types.int64, types.int64, I64, U64))
 def unpack(out, address, modulus, bits, count, source, target, first, last, fault, found):  # type: ignore[no-untyped-def]
-    """Check rows first ... last-1 of one input and write them to `out` (unless it is empty)."""
+    """Check rows first ... last-1 of one input and write them to `out`."""
     block = np.empty(_BLOCK, np.uint64)
     for row in range(first, last):
         top = modulus[row] - _ONE
@@ -243,9 +243,8 @@ def unpack(out, address, modulus, bits, count, source, target, first, last, faul
                 fault[0] = at + place
                 found[0] = block[place]
                 return
-            if len(out):
-                for j in range(length):
-                    out[at + j] = block[j]
+            for j in range(length):
+                out[at + j] = block[j]
 
 
 @kernel(types.void(U64, *ROWS, types.int64, types.int64, types.int64))

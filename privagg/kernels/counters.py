@@ -56,11 +56,6 @@ class CounterSum(RunningSum):
         run_split(work, self._total.size, threads_for(self.input_bytes * len(good)))
         return faults
 
-    def check(self, data: Buffer, limit_factor: int = 1) -> Fault | None:
-        """The first fault of one input, or None; adds nothing."""
-        self.require_sizes([data])
-        return self._fault(np.frombuffer(data, dtype="<i8"), limit_factor)
-
     def to_bytes(self) -> bytes:
         """The sum so far: little-endian int64."""
         return self._total.astype("<i8", copy=False).tobytes()

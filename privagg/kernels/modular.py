@@ -106,11 +106,6 @@ class ModularProduct(RunningSum):
             self._engine.multiply(good)
         return faults
 
-    def check(self, data: Buffer) -> Fault | None:
-        """The first fault of one payload, or None; multiplies nothing."""
-        self.require_sizes([data])
-        return self._fault(np.frombuffer(data, dtype=np.uint8))
-
     def to_bytes(self) -> bytes:
         """The product so far (all ones before the first), as a payload."""
         return self._engine.to_bytes()

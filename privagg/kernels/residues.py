@@ -96,11 +96,6 @@ class ResidueSum(RunningSum):
             faults.extend(add([_as_bytes(data) for data in some]))
         return faults
 
-    def check(self, data: Buffer) -> Fault | None:
-        """The first fault of one payload, or None; adds nothing."""
-        self.require_sizes([data])
-        return _unpack(self.layout, _as_bytes(data), np.empty(0, np.uint64), self.backend)
-
     def residues(self) -> Words:
         """The sum, reduced: uint64 (residues,), every word below its row's modulus."""
         self._reduce()
@@ -223,7 +218,7 @@ def pack_residues(layout: ResidueLayout, residues: Words, backend: str | None = 
 
 
 def _unpack(layout: ResidueLayout, data: Bytes, out: Words, backend: str) -> Fault | None:
-    """Check one payload, writing its residues to `out` unless `out` is empty."""
+    """Check one payload, writing its residues to `out`."""
     rows = layout.rows
     if backend == "numba":
         fault = np.full(1, -1, dtype=np.int64)
@@ -237,8 +232,7 @@ def _unpack(layout: ResidueLayout, data: Bytes, out: Words, backend: str) -> Fau
         start = int(rows.target[row])
         if bad >= 0:
             return _fault(layout, start + bad, int(words[bad]))
-        if out.size:
-            out[start : start + words.size] = words
+        out[start : start + words.size] = words
     return None
 
 

@@ -48,10 +48,6 @@ class RunningSum(ABC):
         """
 
     @abstractmethod
-    def check(self, data: Buffer) -> Fault | None:
-        """The first fault of one input of `input_bytes` bytes, or None; adds nothing."""
-
-    @abstractmethod
     def to_bytes(self) -> bytes:
         """The sum so far, in the form of an input."""
 

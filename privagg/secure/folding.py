@@ -22,13 +22,6 @@ class KernelFold(Fold):
         self._kernel = kernel
         self._capacity = capacity
 
-    def check(self, payload: Buffer) -> None:
-        """Check size, structure and range of a single contribution's payload without adding."""
-        self._check_size(payload)
-        fault = self._kernel.check(payload)
-        if fault is not None:
-            raise CiphertextError(self._describe(fault))
-
     def add(self, payload: Buffer, addends: int = 1) -> None:
         """Check `payload` and add it; on any error the running sum is as it was before."""
         self._check_capacity(addends)

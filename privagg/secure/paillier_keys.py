@@ -178,7 +178,7 @@ class PaillierDecryptionKey(DecryptionKey):
         """
         parameters = self.encryption_key.parameters
         fact.check_count(parameters.requirement, count)
-        parameters.fold().check(payload)
+        parameters.fold().add(payload)  # which checks it
         size = parameters.ciphertext_bytes
         data = bytes(payload)
         ciphertexts = [

@@ -143,16 +143,10 @@ class Fold(ABC):
     """Contributions folded in so far."""
 
     @abstractmethod
-    def check(self, payload: Buffer) -> None:
-        """Check size, structure and the range of every residue without adding.
-
-        Raises:
-            CiphertextError: names the first thing that is wrong.
-        """
-
-    @abstractmethod
     def add(self, payload: Buffer, addends: int = 1) -> None:
-        """Check `payload` and add it; on any error the running sum is as it was before.
+        """Check size, structure and the range of every residue of `payload`, and add it.
+
+        On any error the running sum is as it was before.
 
         Args:
             payload: `payload_bytes` bytes; read without copying where possible.

@@ -73,10 +73,8 @@ def test_what_a_batch_has_no_room_for_is_refused_and_the_rest_is_added() -> None
         parameters.fold().payload()
 
 
-def test_checking_adds_nothing() -> None:
+def test_a_fold_of_one_is_that_one() -> None:
     parameters, payloads, _ = made(2)
     fold = parameters.fold()
-    fold.check(payloads[0])
-    assert fold.count == 0
     fold.add(payloads[0])
     assert fold.payload() == payloads[0]

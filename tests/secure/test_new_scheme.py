@@ -63,9 +63,6 @@ class TallyFold(Fold):
         self._parameters = parameters
         self._total = np.zeros(parameters.requirement.length, dtype=np.int64)
 
-    def check(self, payload: Buffer) -> None:
-        self._read(payload, 1)
-
     def add(self, payload: Buffer, addends: int = 1) -> None:
         if addends < 1 or self.count + addends > self._parameters.requirement.addends:
             raise CapacityError(f"no room for {addends} more")
