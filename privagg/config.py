@@ -16,8 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from privagg.client.models import ModelSpec
-from privagg.client.training import ClientRule
+from privagg.client.declared import ClientRule, ModelSpec
 from privagg.configdata import AppData, DataSection, ImageData, Section
 from privagg.configfaults import explain
 from privagg.errors import ConfigError

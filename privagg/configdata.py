@@ -9,8 +9,8 @@ from typing import Annotated, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from privagg.client.declared import DatasetSource, ImageSource, TableSource
 from privagg.client.features import Feature, TableSchema, Target
-from privagg.client.loading import DatasetSource, ImageSource, TableSource
 from privagg.errors import ConfigError
 
 

@@ -361,6 +361,24 @@ def test_a_bad_configuration_is_one_line_and_spends_nothing(
         assert not any(entry.kind == "charge" for entry in entries)
 
 
+def test_a_typo_is_told_before_what_trains_is_loaded(tmp_path: Path) -> None:
+    path = _quick(tmp_path, **{"rounds = 40": "roundz = 40"})
+    code = (
+        "import sys\n"
+        f"sys.argv = ['privagg', 'check', {str(path)!r}]\n"
+        "from privagg.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'opacus', 'pandas', 'scipy', 'sklearn', 'numba', 'sqlalchemy'}\n"
+        "    print(sorted(heavy & {*sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown key 'training.roundz'; did you mean 'rounds'?" in done.stderr
+    assert done.stdout == "[]\n"
+
+
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     answer = call("run", tmp_path / "nope.toml")
     assert answer.code == 2

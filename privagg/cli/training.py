@@ -342,20 +342,24 @@ def open_federation(path: Path, deployment: Path | None = None) -> Federation:
         deployment: the folder of a party or a trial, whose approvals say what code may run.
 
     Raises:
+        ConfigError: the file cannot be used as it is.
         MissingDependencyError: what training needs is not installed.
     """
+    from privagg.config import load_config
+
+    checked = load_config(path)  # its faults are told before torch is loaded, which takes seconds
     try:
         from privagg.federation import Federation
     except ImportError as error:
         raise _missing(error) from error
-    if deployment is None:
-        return Federation.from_toml(path)
-    from privagg.deployment.layout import PartyFolder
-    from privagg.distributed.folders import code_in
+    code = None
+    if deployment is not None:
+        from privagg.deployment.layout import PartyFolder
+        from privagg.distributed.folders import code_in
 
-    whole = deployment / "coordinator"
-    folder = PartyFolder(whole if whole.is_dir() else deployment)
-    return Federation.from_toml(path, code=code_in(folder))
+        whole = deployment / "coordinator"
+        code = code_in(PartyFolder(whole if whole.is_dir() else deployment))
+    return Federation(checked, base=path.resolve().parent, source=path, code=code)
 
 
 def _missing(error: ImportError) -> Exception:

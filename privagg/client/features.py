@@ -13,15 +13,17 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 from pydantic import model_validator as after_model
 
 from privagg.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Category = str | int | float
 FloatArray = npt.NDArray[np.float64]

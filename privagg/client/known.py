@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from privagg.client.data import Records, read_array, read_frame
-from privagg.client.loading import ImageSource, Source, TableSource
+from privagg.client.declared import ImageSource, Source, TableSource
 from privagg.errors import DataError
 from privagg.secretfile import require_private
 

@@ -2,56 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from privagg.client.data import DatasetRecords, Records, load_images, load_table
+from privagg.client.declared import ImageSource, Source, TableSource
 from privagg.client.factories import ApprovedCode, look_at
-from privagg.client.features import TableSchema
 from privagg.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class TableSource:
-    """Tables, CSV or Parquet.
-
-    Args:
-        schema: features with public ranges or categories, and the target.
-    """
-
-    schema: TableSchema
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Image sets in `.npy` files.
-
-    Args:
-        shape: public (C, H, W) of one image as the model takes it.
-        value_range: public darkest and brightest value of a pixel.
-        classes: public number of classes.
-    """
-
-    shape: tuple[int, int, int]
-    value_range: tuple[float, float]
-    classes: int
-
-
-@dataclass(frozen=True)
-class DatasetSource:
-    """Map-style torch data sets, each made by a factory without arguments.
-
-    Args:
-        shape: public shape of one record's input.
-        classes: public number of classes; a record of another class is left out.
-    """
-
-    shape: tuple[int, ...]
-    classes: int | None = None
-
-
-Source = TableSource | ImageSource | DatasetSource
 
 
 def load_records(

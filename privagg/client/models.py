@@ -12,35 +12,15 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from privagg.client.declared import ModelSpec
 from privagg.client.factories import ApprovedCode, look_at
 from privagg.client.torch_state import layer_randomness
 from privagg.errors import ConfigError, ModelError
 
 Vector = npt.NDArray[np.float64]
-
-
-class ModelSpec(BaseModel):
-    """Which model is trained; public, and the same for every site.
-
-    Args:
-        kind: `logistic`, `mlp`, `cnn`, or `package.module:factory`, a function or class of your
-            own that returns a `torch.nn.Module`. It is called with `input_shape` and `classes`
-            where it takes arguments of these names, and with `options`.
-        hidden: widths of the hidden layers of `mlp`.
-        channels: output channels of the two convolutions of `cnn`, multiples of 4.
-        options: further keyword arguments of your own factory.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: str = "logistic"
-    hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
-    channels: tuple[int, int] = (8, 16)
-    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 def build_model(

@@ -10,18 +10,17 @@ grid has bounded. FedProx's proximal term is part of the last two rules.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Annotated, Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from privagg.client.data import Records
+from privagg.client.declared import ClientRule
 from privagg.client.dpsgd import (
     DpSgd,
     Integers,
@@ -53,40 +52,6 @@ from privagg.privacy.randomness import Randomness
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
-
-
-class ClientRule(BaseModel):
-    """How a site trains between two rounds; public, the same for every site.
-
-    Args:
-        learning_rate: of the local steps. The distributed plan takes no local step.
-        prox_mu: μ of FedProx: adds μ·(w − w_round) to every local gradient (Li et al. 2020).
-        steps: local steps of a client-level round.
-        epochs: instead of `steps`: passes over as many records as the site declared.
-        batch_size: records of one client-level step.
-        physical_batch: rows of a per-record forward pass; a speed setting.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    steps: int | None = Field(default=None, ge=1, le=10**6)
-    epochs: int | None = Field(default=None, ge=1, le=10**6)
-    batch_size: int = Field(default=32, ge=1)
-    physical_batch: int = Field(default=64, ge=1)
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError("give `steps` or `epochs`, not both")
-        return self
-
-    def step_count(self, declared_records: int) -> int:
-        """Local steps of a client-level round, from public numbers only."""
-        if self.steps is not None:
-            return self.steps
-        return (self.epochs or 1) * math.ceil(declared_records / self.batch_size)
 
 
 class PlannedLearner(Protocol):

@@ -14,10 +14,11 @@ from shlex import quote
 from typing import Any, Literal
 
 from privagg.client.data import Records, read_declared
+from privagg.client.declared import TableSource
 from privagg.client.factories import ApprovedCode, Factory, code_approved_in, look_at
 from privagg.client.inspection import Finding, check_table
 from privagg.client.known import KnownRecords, Tags, record_bytes
-from privagg.client.loading import TableSource, load_records
+from privagg.client.loading import load_records
 from privagg.client.models import build_model, get_parameters
 from privagg.client.rehearsal import RecordsApart, require_model_apart
 from privagg.config import Config, SiteSection

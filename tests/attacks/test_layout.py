@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from privagg.client.data import TensorRecords
+from privagg.client.declared import ClientRule
 from privagg.client.models import get_parameters, require_separable
-from privagg.client.training import ClientRule, make_learner
+from privagg.client.training import make_learner
 from privagg.errors import ModelError
 from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness

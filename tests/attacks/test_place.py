@@ -21,11 +21,12 @@ import torch
 from torch import nn
 
 from privagg.client.data import TensorRecords
+from privagg.client.declared import ClientRule
 from privagg.client.dpsgd import DpSgd
 from privagg.client.draws import place_records
 from privagg.client.models import build_model, set_parameters
 from privagg.client.torch_state import deterministic_torch
-from privagg.client.training import ClientRule, make_learner
+from privagg.client.training import make_learner
 from privagg.encoding.grid import Grid
 from privagg.errors import DataError, PlanError
 from privagg.privacy.plan import DistributedPlan, TrainingPlan, load_plan

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from privagg.client.data import load_images
+from privagg.client.declared import ImageSource
 from privagg.client.known import KnownRecords, record_bytes, rows_as_bytes
-from privagg.client.loading import ImageSource
 from privagg.config import parse_config
 from privagg.deployment.layout import PartyFolder
 from privagg.distributed.folders import open_party

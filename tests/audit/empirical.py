@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from privagg.client.data import TensorRecords
+from privagg.client.declared import ClientRule
 from privagg.client.draws import Draws, Place, noised_update
 from privagg.client.models import build_model
-from privagg.client.training import ClientRule, make_learner
+from privagg.client.training import make_learner
 from privagg.encoding.planned import transform_of
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent

@@ -31,8 +31,9 @@ import torch
 from torch import nn
 
 from privagg.client.data import TensorRecords
+from privagg.client.declared import ModelSpec
 from privagg.client.dpsgd import DpSgd
-from privagg.client.models import ModelSpec, build_model, require_separable, set_parameters
+from privagg.client.models import build_model, require_separable, set_parameters
 from privagg.client.rehearsal import require_records_apart
 from privagg.client.torch_state import deterministic_torch
 from privagg.encoding.grid import Grid

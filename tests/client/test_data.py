@@ -30,8 +30,9 @@ from privagg.client.datasets import (
     write_breast_cancer,
     write_digits,
 )
+from privagg.client.declared import DatasetSource, ImageSource, TableSource
 from privagg.client.features import CategoricalFeature, NumericFeature, TableSchema, Target
-from privagg.client.loading import DatasetSource, ImageSource, TableSource, load_records
+from privagg.client.loading import load_records
 from privagg.errors import ConfigError, DataError
 
 SCHEMA = TableSchema(

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from privagg.client.data import DatasetRecords, TensorRecords
+from privagg.client.declared import ModelSpec
 from privagg.client.dpsgd import DpSgd
 from privagg.client.models import (
-    ModelSpec,
     build_model,
     get_parameters,
     per_record_loss,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from privagg.client.declared import ModelSpec
 from privagg.client.models import (
-    ModelSpec,
     ParameterLayout,
     build_model,
     get_parameters,

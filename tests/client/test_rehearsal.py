@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from privagg.client.data import TensorRecords
+from privagg.client.declared import ModelSpec
 from privagg.client.dpsgd import DpSgd
-from privagg.client.models import ModelSpec, build_model, get_parameters
+from privagg.client.models import build_model, get_parameters
 from privagg.client.rehearsal import require_model_apart, require_records_apart
 from privagg.encoding.grid import Grid
 from privagg.errors import ModelError

@@ -9,14 +9,9 @@ import torch
 from torch import nn
 
 from privagg.client.data import TensorRecords
+from privagg.client.declared import ClientRule
 from privagg.client.models import build_model, per_record_loss
-from privagg.client.training import (
-    ClientLearner,
-    ClientRule,
-    DistributedLearner,
-    LocalLearner,
-    make_learner,
-)
+from privagg.client.training import ClientLearner, DistributedLearner, LocalLearner, make_learner
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
