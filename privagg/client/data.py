@@ -112,10 +112,6 @@ class TensorRecords:
         x, y = self.gather(np.asarray(indices, dtype=np.int64))
         return replace(self, x=x, y=y)
 
-    def declared_public(self) -> TensorRecords:
-        """The same records with their owner's word that they are public."""
-        return replace(self, public=True)
-
 
 class DatasetRecords:
     """Records of a torch data set with random access, each read once and kept in memory.
@@ -196,10 +192,6 @@ class DatasetRecords:
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs float32 `(m, *input_shape)` and classes int64 `(m,)` of m records."""
         return self._records.gather(indices)
-
-    def materialise(self) -> TensorRecords:
-        """The same records as tensors."""
-        return self._records
 
 
 def _read_item(

@@ -334,10 +334,6 @@ def _complete(agreement: Agreement, cards: Sequence[Card]) -> dict[str, Card]:
     return {party: found[party] for party in agreement.parties}
 
 
-def _own_line(folder: FlowerFolder) -> str:
-    return public_line(read_private(folder.node_key, "the node key"))
-
-
 def _check_own(folder: FlowerFolder, name: str, card: Card) -> None:
     line = (
         public_line(read_private(folder.node_key, "the node key"))

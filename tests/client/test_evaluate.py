@@ -1,5 +1,7 @@
 """Figures on public records, and none on private ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ WEIGHTS = np.array([1.0, 0.5])
 
 
 def test_binary_figures_by_hand() -> None:
-    found = evaluate(build_model("logistic", (1,), 2), WEIGHTS, RECORDS.declared_public())
+    found = evaluate(build_model("logistic", (1,), 2), WEIGHTS, replace(RECORDS, public=True))
     logits = X[:, 0] + 0.5
     expected = np.mean(np.log1p(np.exp(np.where([1, 0, 0, 1], -logits, logits))))
     assert found.count == 4

@@ -88,11 +88,6 @@ def records_to_frames(
     ]
 
 
-def carries_frames(content: RecordDict) -> bool:
-    """Whether a message claims to carry frames at all; says nothing about what they are."""
-    return HEAD in content
-
-
 def _chunk(data: bytes) -> Array:
     return Array(dtype=_DTYPE, shape=(len(data),), stype=_STYPE, data=data)
 

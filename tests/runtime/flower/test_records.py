@@ -18,7 +18,6 @@ from privagg.runtime.flower.records import (
     HEAD,
     INLINE_BYTES,
     MAX_FRAMES,
-    carries_frames,
     frames_to_records,
     records_to_frames,
 )
@@ -34,7 +33,6 @@ def test_frames_survive_the_way(frames: list[bytes]) -> None:
         patch.setattr(records, "CHUNK_BYTES", 16)
         content = frames_to_records(frames)
         assert records_to_frames(content) == frames
-        assert carries_frames(content)
         largest = [len(a.data) for r in content.array_records.values() for a in r.values()]
         assert max(largest, default=0) <= 16
 
@@ -120,4 +118,3 @@ def test_limits_and_company() -> None:
     assert records_to_frames(content, alone=False) == [b"12345"]
     with pytest.raises(MessageError, match="64 at most"):
         frames_to_records([b""] * (MAX_FRAMES + 1))
-    assert not carries_frames(RecordDict())
