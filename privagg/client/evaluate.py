@@ -87,7 +87,8 @@ def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
     """Area under the ROC curve: how often a positive outranks a negative, ties counting half.
 
     Args:
-        scores: `(n,)`, higher for more likely positive.
+        scores: `(n,)`, higher for more likely positive; infinite ones of a model that diverged too,
+            which scikit-learn's function refuses.
         positive: `(n,)`.
 
     Returns:

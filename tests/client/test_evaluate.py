@@ -67,3 +67,8 @@ def test_auc_agrees_with_scikit_learn_with_ties(pairs: list[tuple[int, bool]]) -
 
 def test_auc_of_one_class_is_none() -> None:
     assert roc_auc(np.zeros(3), np.ones(3, dtype=np.bool_)) is None
+
+
+def test_auc_of_a_model_that_diverged_is_told() -> None:
+    scores = np.array([np.inf, np.inf, 1.0, -np.inf])
+    assert roc_auc(scores, np.array([True, False, True, False])) == 0.625
