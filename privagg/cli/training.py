@@ -72,9 +72,9 @@ def check(
 
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
+    federation = open_federation(config)
     from privagg.cli.planview import describe, print_plan, require_budgets
 
-    federation = open_federation(config)
     _require_approved_code(federation)
     if site is not None and site not in federation.plan.names:
         raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
