@@ -7,9 +7,11 @@ from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from privagg.errors import fault_text
 
 MOST_FAULTS = 5
-LONGEST_VALUE = 80
 
 _PLAINER = {
     "string_pattern_mismatch": "a name takes letters (no umlauts), digits, dots, dashes and "
@@ -30,17 +32,17 @@ def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseM
     return "; ".join(_fault(fault, values, known) for fault in faults[:MOST_FAULTS])
 
 
-def _fault(fault: Any, values: Mapping[str, Any], known: Mapping[str, frozenset[str]]) -> str:
+def _fault(
+    fault: ErrorDetails, values: Mapping[str, Any], known: Mapping[str, frozenset[str]]
+) -> str:
     section, entry = _as_written(fault["loc"], values, missing=fault["type"] == "missing")
     place = entry or "the file"
     if fault["type"] == "extra_forbidden":
         return f"unknown key {place!r}; {_advice(section, str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"{place!r} is missing; add it"
-    message = _PLAINER.get(fault["type"], fault["msg"].removeprefix("Value error, "))
-    if isinstance(fault["input"], Mapping | list | tuple):
-        return f"{place!r}: {message}"  # the message names the value in it that is wrong
-    return f"{place!r}: {message} (got {str(fault['input'])[:LONGEST_VALUE]!r})"
+    fault["msg"] = _PLAINER.get(fault["type"], fault["msg"])
+    return f"{place!r}: {fault_text(fault)}"
 
 
 def _as_written(

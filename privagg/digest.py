@@ -1,11 +1,14 @@
-"""The digest that signatures over large payloads stand on: BLAKE2b in its own tree mode.
+"""What is hashed and signed: one byte string for one JSON value, one digest for a large payload.
 
-The bytes are cut into leaves of one mebibyte, hashed side by side in threads (hashlib releases the
-GIL), and the root hashes the leaves' digests in order. Leaves and root are BLAKE2b-256 with the
-parameter block of BLAKE2's tree mode (Aumasson, Neves, Wilcox-O'Hearn and Winnerlein, "BLAKE2",
-2013, sections 2.5 and 2.10): unlimited fan-out, depth 2, inner length 32, and a personalisation
-that separates this use from every other. BLAKE2b is the fastest hash of hashlib on processors
-without instructions for SHA-2, and close to the fastest on others.
+JSON whose bytes are hashed, signed or compared is written in one spelling, `canonical_json`.
+
+A payload is hashed with BLAKE2b in its own tree mode. The bytes are cut into leaves of one
+mebibyte, hashed side by side in threads (hashlib releases the GIL), and the root hashes the leaves'
+digests in order. Leaves and root are BLAKE2b-256 with the parameter block of BLAKE2's tree mode
+(Aumasson, Neves, Wilcox-O'Hearn and Winnerlein, "BLAKE2", 2013, sections 2.5 and 2.10): unlimited
+fan-out, depth 2, inner length 32, and a personalisation that separates this use from every other.
+BLAKE2b is the fastest hash of hashlib on processors without instructions for SHA-2, and close to
+the fastest on others.
 
 Two byte strings with one digest give a collision of BLAKE2b-256 (2^128 work for a generic attack).
 For equal roots mean equal lists of leaf digests, or a collision at the root; equal lists have one
@@ -19,12 +22,42 @@ sound tree and sequential hashing modes", 2014) treat such trees in general.
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 from privagg.threads import run_split, threads_for
 
 DIGEST_BYTES = 32
 LEAF_BYTES = 1 << 20
 _PERSON = b"privagg/payload"
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value: keys sorted by code point, no spaces, ASCII, no newline.
+
+    Everything outside ASCII is escaped, beyond the Basic Multilingual Plane as a surrogate pair.
+    Floats are Python's shortest that read back as the same float (`1e-07`, not RFC 8785's `1e-7`);
+    the ledger takes none, so that a stranger need not know this. Lines of a file add
+    their own newline. Not-a-number is written as `NaN`, which is no JSON: whoever
+    takes floats from strangers refuses it first.
+
+    Args:
+        value: dictionaries with string keys, lists, strings, integers, floats, booleans and None.
+
+    Raises:
+        TypeError: anything else.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def json_digest(value: Any, *, domain: bytes = b"") -> str:
+    """SHA-256, 64 hexadecimal digits, over a value's `canonical_json`.
+
+    Args:
+        value: as `canonical_json` takes it.
+        domain: stands before it and separates this use from every other.
+    """
+    return hashlib.sha256(domain + canonical_json(value)).hexdigest()
 
 
 def tree_digest(data: bytes | bytearray | memoryview) -> str:

@@ -8,6 +8,13 @@ such an error stays with the data's owner (`public = False`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic_core import ErrorDetails, ValidationError
+
+LONGEST_VALUE = 80
+"""Characters of a value that a message repeats, at most."""
+
 
 class PrivaggError(Exception):
     """Root of the tree; catching it catches every deliberate refusal of this library.
@@ -203,3 +210,38 @@ class UnreadableBundleError(VerificationError):
     """Bytes that are no report and no bundle of a known version; nothing in them was judged."""
 
     exit_code = 2
+
+
+# --- words for what a model's checking found -----------------------------------------------------
+
+
+def validation_faults(
+    error: ValidationError, *, whole: str = "value", most: int = 3, values: bool = True
+) -> str:
+    """What a model's checking found wrong, in one line: where, what, and the value shortened.
+
+    Args:
+        error: as pydantic raised it.
+        whole: stands for the place where the object as a whole is at fault.
+        most: so many faults are said, of the others how many they are.
+        values: False where an input may be secret, or is too strange to be repeated.
+    """
+    faults = error.errors(include_url=False, include_context=False, include_input=values)
+    said = "; ".join(_fault(fault, whole) for fault in faults[:most])
+    return said + (f" (and {len(faults) - most} more)" if len(faults) > most else "")
+
+
+def fault_text(fault: ErrorDetails) -> str:
+    """One fault without its place: what was wrong, and the value shortened where it is a plain one.
+
+    A mapping or list is not repeated: the text names the value in it that is wrong.
+    """
+    text = fault["msg"].removeprefix("Value error, ")
+    if "input" not in fault or isinstance(fault["input"], Mapping | list | tuple):
+        return text
+    return f"{text} (got {str(fault['input'])[:LONGEST_VALUE]!r})"
+
+
+def _fault(fault: ErrorDetails, whole: str) -> str:
+    place = ".".join(map(str, fault["loc"]))[:LONGEST_VALUE] or whole  # a stranger's key is in it
+    return f"{place if place.isprintable() else ascii(place)}: {fault_text(fault)}"

@@ -6,8 +6,6 @@ never because the message says so.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from privagg.digest import json_digest
 from privagg.durable import write_new
 from privagg.errors import ConfigError, SignatureError, UnknownPartyError
 from privagg.secretfile import read_private
@@ -175,8 +174,7 @@ class Roster:
     def federation_digest(self, *, coordinator: str, opener: str) -> str:
         """SHA-256 (hex) over who is who: every identity key, who coordinates and who opens."""
         facts = {"keys": dict(self.keys), "coordinator": coordinator, "opener": opener}
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(b"privagg/federation/1\0" + text.encode()).hexdigest()
+        return json_digest(facts, domain=b"privagg/federation/1\0")
 
     def verify(self, name: str, message: bytes, signature: bytes) -> None:
         """Check that `name`'s pinned key signed `message`.

@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 
 from privagg.config import Config
 from privagg.configdata import AppData
-from privagg.errors import PlanError
+from privagg.errors import PlanError, validation_faults
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import Compression, Plan, SiteTerms, TrainingPlan, plan_class
@@ -96,7 +96,7 @@ def _plan(config: Config, dimension: int, noise_multiplier: Decimal) -> Training
     try:
         return kind.from_settings(settings)
     except ValidationError as error:
-        raise PlanError(_first_fault(error)) from error
+        raise PlanError(validation_faults(error, whole="the plan")) from error
 
 
 def _compression(config: Config, kind: type[TrainingPlan], dimension: int) -> Compression | None:
@@ -113,7 +113,7 @@ def _compression(config: Config, kind: type[TrainingPlan], dimension: int) -> Co
             mask=section.mask,
         )
     except ValidationError as error:
-        raise PlanError(f"compression: {_first_fault(error)}") from error
+        raise PlanError(f"compression: {validation_faults(error, whole='the plan')}") from error
 
 
 def _recipe(config: Config) -> dict[str, JsonValue]:
@@ -150,13 +150,6 @@ def uncompressed(config: Config, plan: TrainingPlan) -> TrainingPlan:
     """
     plain = config.model_copy(update={"compression": None})
     return _plan(plain, plan.dimension, plan.noise_multiplier)
-
-
-def _first_fault(error: ValidationError) -> str:
-    details = error.errors(include_url=False, include_input=False)[0]
-    message = details["msg"].removeprefix("Value error, ")
-    place = ".".join(str(part) for part in details["loc"])
-    return f"{place}: {message}" if place else message
 
 
 def requirement_of(plan: Plan, *, security_bits: int) -> Requirement:

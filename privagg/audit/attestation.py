@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from cryptography.exceptions import InvalidSignature
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from privagg.errors import UnreadableBundleError, VerificationError
+from privagg.digest import canonical_json
+from privagg.errors import UnreadableBundleError, VerificationError, validation_faults
 from privagg.identity import Identity, verify_signature
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -110,7 +111,7 @@ class InTotoAttestation:
             for name, data in files.items()
         )
         statement = Statement(subject=subjects, predicate=predicate)
-        payload = _canonical(statement.model_dump(mode="json", by_alias=True))
+        payload = canonical_json(statement.model_dump(mode="json", by_alias=True))
         return cls(statement, payload, identity.public_hex, identity.sign(_pae(payload)))
 
     def to_bytes(self) -> bytes:
@@ -121,7 +122,7 @@ class InTotoAttestation:
             "payloadType": PAYLOAD_TYPE,
             "signatures": [signature],
         }
-        return _canonical(envelope) + b"\n"
+        return canonical_json(envelope) + b"\n"
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -142,14 +143,14 @@ class InTotoAttestation:
         except ValidationError as error:
             raise UnreadableBundleError(
                 f"the attestation holds no statement of type {PREDICATE_TYPE}: "
-                f"{error.error_count()} faults"
+                f"{validation_faults(error, values=False)}"
             ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnreadableBundleError(f"the attestation is no DSSE envelope: {error}") from error
         # The signature covers the payload alone: what is round it must have one spelling too.
         if (
             made.to_bytes() != data
-            or _canonical(statement.model_dump(mode="json", by_alias=True)) != payload
+            or canonical_json(statement.model_dump(mode="json", by_alias=True)) != payload
         ):
             raise UnreadableBundleError("the attestation is not in its canonical spelling")
         return made
@@ -178,7 +179,3 @@ def _pae(payload: bytes) -> bytes:
     """DSSE's pre-authentication encoding: what the signature covers."""
     kind = PAYLOAD_TYPE.encode("ascii")
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")

@@ -7,8 +7,6 @@ noise. The payloads are not here: that the encrypted numbers are what a site say
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from privagg.audit.bundle import COORDINATOR
 from privagg.audit.claims import Findings
 from privagg.audit.planned import SECURE_GENERATORS
 from privagg.audit.replayed import ReplayedLedger
+from privagg.digest import json_digest
 from privagg.errors import VerificationError
 from privagg.identity import Roster
 from privagg.messages import Header, KeyStatement, Opening, Statement, Upload, read_statement
@@ -329,8 +328,7 @@ class SignedRun:
 
 def fingerprint_of(parameters: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a scheme's parameters as recorded: `Parameters.fingerprint` of the same."""
-    text = json.dumps(dict(parameters), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest(dict(parameters))
 
 
 def check_opened_once(findings: Findings, rounds: Iterable[RoundReport]) -> None:

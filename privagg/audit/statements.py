@@ -9,12 +9,12 @@ a run of the largest size needs, however small the file.
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 
 from pydantic import ValidationError
 
+from privagg.digest import canonical_json
 from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.messages import Statement
 
@@ -61,8 +61,7 @@ def unpack_statements(data: bytes) -> Iterator[Statement]:
 
 
 def _line(statement: Statement) -> bytes:
-    facts = statement.model_dump(mode="json")
-    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
+    return canonical_json(statement.model_dump(mode="json")) + b"\n"
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, validation_faults
 from privagg.privacy.releases import DiscreteGaussianSum, Release, TreeAggregation
 
 GAUSSIAN, DISCRETE, TREE = "gaussian", "discrete-gaussian", "tree-aggregation"
@@ -68,6 +68,4 @@ def described(
             rounds=count,
         )
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=True)[0]
-        place = ".".join(str(part) for part in details["loc"])
-        raise ConfigError(f"{place}: {details['msg']}, got {details['input']}") from error
+        raise ConfigError(validation_faults(error)) from error

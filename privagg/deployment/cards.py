@@ -20,8 +20,9 @@ from pydantic import Field, ValidationError, field_validator
 from privagg.deployment.certificates import read_certificate
 from privagg.deployment.layout import Hex64, IdentityKey, PartyFileModel, PartyName
 from privagg.deployment.nodekeys import check_public_line
+from privagg.digest import canonical_json
 from privagg.durable import write_whole
-from privagg.errors import ConfigError, DeploymentError, SignatureError
+from privagg.errors import ConfigError, DeploymentError, SignatureError, validation_faults
 from privagg.identity import Identity, Roster
 
 MAX_CARD_BYTES = 1 << 16
@@ -85,9 +86,7 @@ class Card(PartyFileModel):
     @property
     def message(self) -> bytes:
         """What the identity key signs: one and the same bytes for the same card."""
-        facts = self.model_dump(mode="json")
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return _DOMAIN + text.encode()
+        return _DOMAIN + canonical_json(self.model_dump(mode="json"))
 
     def write(self, path: Path, identity: Identity) -> None:
         """Sign the card and write it (public).
@@ -125,9 +124,7 @@ class Card(PartyFileModel):
             _refuse_old(path, values["card"]["version"])
             card, signature = cls.model_validate(values["card"]), bytes.fromhex(values["signature"])
         except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in details["loc"]) or "the card"
-            raise ConfigError(f"{path}: {place}: {details['msg']}") from error
+            raise ConfigError(f"{path}: {validation_faults(error, whole='the card')}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(f"{path} is no party's card") from error
         try:

@@ -33,7 +33,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from privagg.durable import write_whole
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, validation_faults
 from privagg.identity import Identity, Roster, check_public_hex
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -221,9 +221,8 @@ def _read(path: Path, model: type[_Model]) -> _Model:
             f"{path} is missing; every party's folder holds one (see `privagg deploy --help`)"
         ) from error
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in details["loc"]) or "the file"
-        raise ConfigError(f"{path}: {place}: {details['msg']}") from error
+        faults = validation_faults(error, whole="the file", values=False)
+        raise ConfigError(f"{path}: {faults}") from error
     except (OSError, ValueError, RecursionError) as error:  # ValueError: also 5,000 digits
         raise ConfigError(f"cannot read {path}: {error}") from error
 

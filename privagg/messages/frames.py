@@ -13,15 +13,13 @@ a frame has exactly one byte string, so equal messages are equal bytes.
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 
-from privagg.digest import tree_digest
-from privagg.errors import MessageError
+from privagg.digest import canonical_json, tree_digest
+from privagg.errors import MessageError, validation_faults
 from privagg.identity import SIGNATURE_BYTES, Identity, Roster
 from privagg.messages.kinds import KINDS, Header, Statement
 
@@ -128,8 +126,7 @@ def read_statement(statement: Statement, roster: Roster) -> Header:
 
 def header_to_bytes(header: Header) -> bytes:
     """Canonical JSON of a header: sorted keys, no spaces, ASCII."""
-    facts = header.model_dump(mode="json")
-    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return canonical_json(header.model_dump(mode="json"))
 
 
 def parse_header(kind: int, text: bytes) -> Header:
@@ -142,18 +139,14 @@ def parse_header(kind: int, text: bytes) -> Header:
         raise MessageError(f"message kind {kind} is unknown; this version knows {sorted(KINDS)}")
     try:
         header = KINDS[kind].model_validate_json(text)
-    except (ValidationError, RecursionError) as error:
-        raise MessageError(f"not a {KINDS[kind].__name__} header: {_first(error)}") from error
+    except ValidationError as error:
+        faults = validation_faults(error, whole="header", values=False)
+        raise MessageError(f"not a {KINDS[kind].__name__} header: {faults}") from error
+    except RecursionError as error:
+        raise MessageError(f"not a {KINDS[kind].__name__} header: nested too deeply") from error
     if header_to_bytes(header) != text:
         raise MessageError(f"a {KINDS[kind].__name__} header is not in canonical form")
     return header
-
-
-def _first(error: Any) -> str:
-    if isinstance(error, ValidationError):
-        details = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(str(part) for part in details['loc']) or 'header'}: {details['msg']}"
-    return "nested too deeply"
 
 
 def _split(view: memoryview) -> tuple[int, bytes, memoryview, bytes]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from privagg.errors import LedgerError
+from privagg.errors import LedgerError, validation_faults
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import PldAccountant, RdpAccountant, default_accountant
 from privagg.privacy.ledger import BudgetKey, Entry
@@ -401,7 +401,7 @@ def _records_apart(site: str, charges: Sequence[Charge]) -> tuple[RecordsApart, 
     except ValidationError as error:
         raise LedgerError(
             f"a charge of {site!r} does not say how records were found to be apart, but "
-            f"{error.errors()[0]['msg']} (records_apart: {error.errors()[0]['loc']})"
+            f"{validation_faults(error, whole='records_apart')}"
         ) from error
 
 

@@ -26,7 +26,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from privagg.errors import VerificationError
+from privagg.errors import VerificationError, validation_faults
 from privagg.privacy.events import DpEvent, ExactDecimal, require_writable
 from privagg.privacy.guarantee import Guarantee
 from privagg.privacy.unit import Custody, Unit
@@ -434,18 +434,8 @@ class Report(_Part):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise VerificationError(f"not a {FORMAT} report: {first_faults(error)}") from error
-
-
-def first_faults(error: ValidationError, most: int = 3) -> str:
-    """The first `most` places a validation found wrong, on one line, without the input itself."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = [
-        f"{'.'.join(str(step) for step in fault['loc']) or 'document'}: {fault['msg']}"
-        for fault in faults[:most]
-    ]
-    more = f" (and {len(faults) - most} more)" if len(faults) > most else ""
-    return "; ".join(lines) + more
+            faults = validation_faults(error, whole="document", values=False)
+            raise VerificationError(f"not a {FORMAT} report: {faults}") from error
 
 
 def json_schema() -> Mapping[str, Any]:

@@ -20,7 +20,6 @@ combination; so keys held jointly by t of n institutions, or one-time mask keys,
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.digest import json_digest
 from privagg.errors import PrivaggError
 
 IntVector = NDArray[np.int64]
@@ -91,8 +91,7 @@ class Parameters(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the canonical JSON of `to_dict`; every message is held against it."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return json_digest(self.to_dict())
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from privagg.digest import canonical_json
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.events import plain_decimal as plain_decimal
 
@@ -29,10 +30,7 @@ def dumps(value: Any) -> bytes:
         LedgerError: a float, a non-string key, an integer beyond 64 bits, nesting deeper than 16.
     """
     _check(value, MAX_DEPTH)
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
-    return text.encode("ascii")
+    return canonical_json(value)
 
 
 def loads(data: bytes, *, what: str) -> Any:

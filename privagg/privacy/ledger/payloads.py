@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from privagg.errors import LedgerError
+from privagg.errors import LedgerError, validation_faults
 from privagg.privacy.events import DpEvent, ExactDecimal, require_writable
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import event_to_json
@@ -528,12 +528,4 @@ def payload_of(kind: str, values: Mapping[str, Any]) -> Payload:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise LedgerError(f"not a {kind!r} entry: {_in_words(error)}") from error
-
-
-def _in_words(error: ValidationError) -> str:
-    parts = (
-        f"{'.'.join(str(piece) for piece in item['loc']) or 'value'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False)
-    )
-    return "; ".join(parts)
+        raise LedgerError(f"not a {kind!r} entry: {validation_faults(error)}") from error

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from privagg.errors import LedgerTamperedError, ReceiptError
+from privagg.errors import LedgerTamperedError, ReceiptError, validation_faults
 from privagg.privacy.ledger import canonical, merkle
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint
 from privagg.privacy.ledger.composition import event_digest
@@ -136,7 +136,9 @@ class Receipt(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ReceiptError(f"not a receipt: {error.error_count()} faults") from error
+            raise ReceiptError(
+                f"not a receipt: {validation_faults(error, values=False)}"
+            ) from error
 
     def check(self, verifier: Verifier) -> Checkpoint:
         """The checkpoint of this receipt, once its signature and inclusion proof hold.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -21,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from privagg.digest import canonical_json, json_digest
 from privagg.errors import PlanError
 from privagg.privacy.events import DpEvent, ExactDecimal
 from privagg.privacy.guarantee import Observer
@@ -290,7 +289,7 @@ class TrainingPlan(BaseModel, ABC):
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON; sites pin it."""
-        return hashlib.sha256(b"privagg/plan/1\0" + self.canonical_json.encode()).hexdigest()
+        return json_digest(self.model_dump(mode="json"), domain=b"privagg/plan/1\0")
 
     @cached_property
     def computation_digest(self) -> str:
@@ -299,13 +298,12 @@ class TrainingPlan(BaseModel, ABC):
         Public draws hang on it, so that one computation has one result under every scheme.
         """
         facts = self.model_dump(mode="json", exclude=set(_ADDING_AND_OPENING))
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(b"privagg/computation/1\0" + text.encode()).hexdigest()
+        return json_digest(facts, domain=b"privagg/computation/1\0")
 
     @property
     def canonical_json(self) -> str:
         """The plan as JSON with sorted keys and no spaces; `load_plan` reads it back."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return canonical_json(self.model_dump(mode="json")).decode("ascii")
 
     @property
     def reach_of_one_site(self) -> int:
