@@ -22,7 +22,8 @@ from privagg.client.site import Pins, Site
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
 from privagg.privacy.accountants import CertifiedAccountant
-from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, RoundOutcome, run_round

@@ -20,7 +20,8 @@ from privagg.messages import (
     read_message,
 )
 from privagg.privacy.accountants import RdpAccountant
-from privagg.privacy.ledger import BudgetKey, Ledger, PeerCheckpoints
+from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.round import RoundOutcome, run_round
 from privagg.running.evidence import collect_ledgers
 from privagg.server.checkpoints import CheckpointWatch

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from privagg.errors import CohortError, LedgerTamperedError, PrivaggError, SignatureError
 from privagg.messages import Opening, RoundClose, RoundStart, Upload, read_statement
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import BudgetKey, Checkpoint, Ledger, PeerCheckpoints
+from privagg.privacy.ledger import BudgetKey, Checkpoint, Ledger
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import Plan
 
 if TYPE_CHECKING:

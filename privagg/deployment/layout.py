@@ -138,6 +138,10 @@ class PartyFolder:
         """The coordinator's models, reports and bundles."""
         return self.root / "out"
 
+    def run_folder(self, run: str) -> Path:
+        """Where the coordinator keeps everything of one run."""
+        return self.output / run
+
     @property
     def flower(self) -> Path:
         """What Flower's parts of this party need."""

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from pathlib import Path
 
 from privagg.client.data import Records
 from privagg.client.factories import ApprovedCode, code_approved_in
@@ -21,20 +20,15 @@ from privagg.config import load_config
 from privagg.deployment.layout import PartyFolder, PinsFile
 from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, PlanError
-from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
+from privagg.privacy.ledger import Approval, Ledger
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.randomness import Randomness, SystemRandomness
-from privagg.round import Job
 from privagg.running.approving import memory_beside, require_approved_records
-from privagg.running.coordinator import Coordinator
-from privagg.running.journal import Journal
-from privagg.running.keying import key_of_run
-from privagg.running.names import COORDINATOR, KEY_HOLDER
-from privagg.running.parties import make_opener, make_site, make_terms
+from privagg.running.names import KEY_HOLDER
+from privagg.running.parties import make_opener, make_site
 from privagg.running.setup import Setup
 from privagg.secure.keyholder import KeyHolder
-from privagg.server.checkpoints import CheckpointWatch
-from privagg.transport import Handler, Transport
+from privagg.transport import Handler
 
 PLAN_NAME = "plan.json"
 """The pinned plan, kept so that its noise need not be calibrated for every message."""
@@ -208,84 +202,3 @@ def recogniser_in(
     name, known = folder.party().name, memory_beside(folder.ledger)
     tags = tags_in(folder, setup, records)
     return lambda approval: require_approved_records(known, tags, approval, name)
-
-
-def open_coordinator(
-    folder: PartyFolder, transport: Transport, run: str, *, generator: str | None = None
-) -> Coordinator:
-    """The coordinator of a run, fresh or going on where a killed one left off.
-
-    Args:
-        folder: the coordinator's own.
-        transport: carries messages to the parties.
-        run: the run's identifier.
-        generator: name of the sites' source of randomness, for the record.
-
-    Raises:
-        ConfigError: as `open_party`, or the folder is another party's.
-        As `key_of_run`.
-    """
-    setup, output = open_federation(folder), run_folder(folder, run)
-    output.mkdir(mode=0o700, parents=True, exist_ok=True)
-    journal = Journal(output)
-    done = journal.progress()
-    over = done is not None and bool(done.over)
-    job = job_in(folder, setup, run, transport, journal, over=over)
-    return Coordinator(
-        setup,
-        job=job,
-        transport=transport,
-        ledger=setup.open_ledger_at(folder.ledger, job.identity),
-        output=output,
-        generator=generator or SystemRandomness().name,
-        journal=journal,
-    )
-
-
-def job_in(
-    folder: PartyFolder,
-    setup: Setup,
-    run: str,
-    transport: Transport,
-    journal: Journal,
-    *,
-    over: bool,
-) -> Job:
-    """What the coordinator holds for one run, from its own folder and the key holder's statement.
-
-    Args:
-        folder: the coordinator's own.
-        setup: as the folder pins it.
-        run: the run's identifier.
-        transport: carries messages to the parties.
-        journal: the run's.
-        over: whether no round is left to be asked for.
-        federation: as it pinned it.
-
-    Raises:
-        ConfigError: the folder is another party's, or incomplete.
-        As `key_of_run`.
-    """
-    identity = folder.identity()
-    if identity.name != COORDINATOR:
-        raise ConfigError(
-            f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
-        )
-    roster = folder.pins().pinned_roster
-    key, gone = key_of_run(make_terms(setup, roster), run, identity, transport, journal, over=over)
-    return Job(
-        run=run,
-        plan=setup.plan,
-        scheme=setup.scheme,
-        key=key,
-        key_gone=gone,
-        identity=identity,
-        roster=roster,
-        opener=setup.opener,
-        watch=CheckpointWatch(CheckpointKeeper.open(folder.checkpoints), roster),
-    )
-
-
-def run_folder(folder: PartyFolder, run: str) -> Path:
-    """Where the coordinator keeps everything of one run."""
-    return folder.output / run

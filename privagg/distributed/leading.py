@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from privagg.deployment.layout import PartyFolder
-from privagg.distributed.folders import open_coordinator, open_federation, run_folder
+from privagg.distributed.folders import open_federation
+from privagg.distributed.opening import open_coordinator
 from privagg.durable import write_whole
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError, RunInProgressError
 from privagg.running.results import RoundReport, RunResult, outcome_facts, outcome_of
@@ -53,7 +54,7 @@ def lead(
         RunInProgressError: another process drives this run; it is left alone.
         PrivaggError: what stopped the run; `result.json` says it too.
     """
-    output = run_folder(folder, run)
+    output = folder.run_folder(run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(output, run):
         (output / RESULT_NAME).unlink(missing_ok=True)

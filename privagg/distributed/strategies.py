@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from privagg.client.saving import tensor_bytes, write_model
 from privagg.deployment.layout import PartyFolder
-from privagg.distributed.folders import job_in, open_federation, run_folder
+from privagg.distributed.folders import open_federation
 from privagg.distributed.leading import (
     RESULT_NAME,
     missing_text,
@@ -22,6 +22,7 @@ from privagg.distributed.leading import (
     tell_result,
     tell_round,
 )
+from privagg.distributed.opening import job_in
 from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.randomness import SystemRandomness
 from privagg.report.figures import epsilon_text
@@ -55,7 +56,7 @@ class StrategyRun:
     def __init__(self, folder: PartyFolder, resume: str | None) -> None:
         self.setup = open_federation(folder)
         self.name = resume or new_run_id(self.setup)
-        self.output = run_folder(folder, self.name)
+        self.output = folder.run_folder(self.name)
         self.identity, self.roster = folder.identity(), folder.pins().pinned_roster
         self._folder = folder
         self._job: Job | None = None

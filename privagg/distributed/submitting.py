@@ -16,7 +16,7 @@ from typing import Any
 
 from privagg.deployment.control import state_of, submit
 from privagg.deployment.flowerfolder import FlowerFolder
-from privagg.distributed.folders import open_federation, run_folder
+from privagg.distributed.folders import open_federation
 from privagg.distributed.leading import RESULT_NAME, ROUNDS_NAME, read_lines
 from privagg.errors import ConfigError, DeploymentError
 from privagg.running.local import new_run_id
@@ -115,11 +115,11 @@ def submit_run(
         ConfigError: there is no run to resume.
         DeploymentError: the SuperLink cannot be reached, or refuses the app.
     """
-    if resume is not None and not (run_folder(folder.party, resume) / "state.json").exists():
+    if resume is not None and not (folder.party.run_folder(resume) / "state.json").exists():
         raise ConfigError(f"there is no run {resume!r} to resume in {folder.party.output}")
     run = resume or new_run_id(open_federation(folder.party))
-    (run_folder(folder.party, run) / RESULT_NAME).unlink(missing_ok=True)
-    told = len(read_lines(run_folder(folder.party, run) / ROUNDS_NAME, 0))
+    (folder.party.run_folder(run) / RESULT_NAME).unlink(missing_ok=True)
+    told = len(read_lines(folder.party.run_folder(run) / ROUNDS_NAME, 0))
     waits = patience or Patience()
     settings: dict[str, str | int | float] = {
         "run": run,
@@ -147,7 +147,7 @@ def follow_run(
     Raises:
         DeploymentError: Flower says that the run is over, but the coordinator wrote no result.
     """
-    output = run_folder(submitted.folder.party, submitted.run)
+    output = submitted.folder.party.run_folder(submitted.run)
     seen, polls, over = submitted.told, 0, ""
     while True:
         for facts in read_lines(output / ROUNDS_NAME, seen):

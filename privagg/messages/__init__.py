@@ -8,7 +8,6 @@ from privagg.messages.frames import (
     read_statement,
 )
 from privagg.messages.kinds import (
-    MAX_BRANCHES,
     MAX_PROOFS,
     Acknowledgement,
     Challenge,
@@ -32,7 +31,6 @@ from privagg.messages.kinds import (
 )
 
 __all__ = [
-    "MAX_BRANCHES",
     "MAX_PROOFS",
     "Acknowledgement",
     "Challenge",

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from privagg.errors import PrivaggError
+from privagg.privacy.ledger.keeper import MAX_BRANCHES
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -77,9 +78,6 @@ class ConsistencyProof(BaseModel):
 
 MAX_PROOFS = 64
 """An upload proves at most so many extensions."""
-
-MAX_BRANCHES = 8
-"""A party keeps at most so many checkpoints of a ledger that no other is proved to extend."""
 
 KeptSizes = Annotated[
     dict[

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from privagg.identity import Identity, Roster
-from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
+from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import Plan
 from privagg.running.names import COORDINATOR
 from privagg.secure.keyholder import KeyHolder, OpeningRule

@@ -9,9 +9,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from privagg.client.data import Records
+from privagg.client.site import Site
 from privagg.errors import LedgerError
 from privagg.identity import Roster
 from privagg.privacy.ledger import CheckpointKeeper
@@ -29,9 +29,6 @@ from privagg.runtime.local import LocalTransport
 from privagg.secure.keyholder import KeyHolder
 from privagg.server.checkpoints import CheckpointWatch
 from privagg.transport import Handler
-
-if TYPE_CHECKING:
-    from privagg.client.site import Site
 
 
 class Run:

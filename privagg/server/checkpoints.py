@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from privagg.identity import Roster
 from privagg.messages import MAX_PROOFS, Upload
-from privagg.privacy.ledger import CheckpointKeeper, PeerCheckpoints
+from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.ledger.peers import PeerCheckpoints
 
 
 class CheckpointWatch:

@@ -14,7 +14,6 @@ from privagg.audit.claims import Claim
 from privagg.client.closing import MAX_CLAIM, STOPPED_BY_CLAIM
 from privagg.identity import Roster
 from privagg.messages import (
-    MAX_BRANCHES,
     MAX_PROOFS,
     Acknowledgement,
     Message,
@@ -23,6 +22,7 @@ from privagg.messages import (
     read_message,
 )
 from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.ledger.keeper import MAX_BRANCHES
 from privagg.server.checkpoints import CheckpointWatch
 from tests.audit.conftest import Evidence, bundle_of
 from tests.report.worlds import World, distributed

@@ -33,7 +33,8 @@ from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Guarantee, guarantee
-from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.round import Job, run_round

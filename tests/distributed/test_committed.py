@@ -13,7 +13,6 @@ from rich.console import Console
 from privagg import Federation
 from privagg.cli.flowerrun import _print_result
 from privagg.cli.live import RoundLines
-from privagg.distributed.folders import run_folder
 from privagg.round import RoundOutcome
 from privagg.running.committed import CommittedSpending
 from privagg.running.results import RoundReport
@@ -54,7 +53,7 @@ def test_where_randomness_is_known_it_is_infinite(
 ) -> None:
     for report in world.lead().rounds:
         assert report.committed == dict.fromkeys(SITES, Decimal("Infinity"))
-    output = run_folder(world.trial.coordinator.party, RUN)
+    output = world.trial.coordinator.party.run_folder(RUN)
     told = [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
     assert [line["committed"]["va"] for line in told] == ["Infinity"] * 3
     _print_result(json.loads((output / "result.json").read_text()), as_json=False)

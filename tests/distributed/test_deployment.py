@@ -35,7 +35,6 @@ from privagg.deployment.joining import COORDINATOR
 from privagg.deployment.nodekeys import make_node_key
 from privagg.deployment.supervisor import Running, Supervisor
 from privagg.deployment.trial import Trial, up
-from privagg.distributed.folders import run_folder
 from privagg.distributed.leading import RESULT_NAME, ROUNDS_NAME, read_lines
 from privagg.distributed.submitting import Apps, follow_run, submit_run
 from privagg.durable import write_new
@@ -181,7 +180,7 @@ def test_a_deployment_survives_and_gives_the_same_model(
         held.join(1)
     assert all(process.poll() is not None for process in processes)
     assert (result["outcome"], result["missing"]) == ("finished", {}), result
-    rounds = read_lines(run_folder(trial.coordinator.party, run) / ROUNDS_NAME, 0)
+    rounds = read_lines(trial.coordinator.party.run_folder(run) / ROUNDS_NAME, 0)
     assert told == rounds[1:]
     check_outcomes(rounds)
     check_report(json.loads(Path(result["report_json"]).read_text()))
@@ -206,7 +205,7 @@ def begin_without_a_node(deployment: Deployment) -> str:
     for seconds in HASTE_SECONDS:
         patience = Patience(answer_seconds=PATIENCE.answer_seconds, absent_seconds=seconds)
         run = submit_run(coordinator, patience=patience, apps=APPS).run
-        output = run_folder(coordinator.party, run)
+        output = coordinator.party.run_folder(run)
         wait_until(partial(has_begun_or_failed, output), "the run begins")
         if (output / "state.json").exists():
             return run

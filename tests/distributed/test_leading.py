@@ -12,7 +12,7 @@ import pytest
 from privagg import Federation
 from privagg.audit.verify import Brought, verify_file
 from privagg.distributed.approving import FolderPlace, ledger_for
-from privagg.distributed.folders import open_party, run_folder
+from privagg.distributed.folders import open_party
 from privagg.errors import CohortError, ConfigError
 from privagg.owner import read_owner_key
 from privagg.privacy.ledger import Ledger
@@ -94,9 +94,7 @@ def test_a_killed_coordinator_goes_on_where_it_was(
     for name in SITES:
         kinds = [entry.kind for entry in ledger_of(world, name).entries()]
         assert kinds.count("charge") == kinds.count("upload") == kinds.count("realised") == 3
-    report = json.loads(
-        (run_folder(world.trial.coordinator.party, RUN) / "report.json").read_text()
-    )
+    report = json.loads((world.trial.coordinator.party.run_folder(RUN) / "report.json").read_text())
     assert [r["outcome"] for r in report["rounds"]] == ["opened"] * 3
 
 
@@ -156,7 +154,7 @@ def test_nothing_starts_without_enough_sites_or_the_key_holder(world: World) -> 
     world.grid._apps.pop(world.nodes["key-holder"])
     with pytest.raises(CohortError, match="'key-holder' to open; nothing was spent"):
         world.lead()
-    written = run_folder(world.trial.coordinator.party, RUN) / "result.json"
+    written = world.trial.coordinator.party.run_folder(RUN) / "result.json"
     assert json.loads(written.read_text())["outcome"] == "failed"
     assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 0
 
@@ -187,7 +185,7 @@ def test_a_folder_whose_parts_contradict_its_pins_is_not_opened(world: World) ->
 def test_a_journal_of_another_key_is_not_gone_on_with(world: World) -> None:
     with pytest.raises(Killed):
         world.lead(transport=Fragile(world.transport(), 4, before=False))
-    state = run_folder(world.trial.coordinator.party, RUN) / "state.json"
+    state = world.trial.coordinator.party.run_folder(RUN) / "state.json"
     facts = json.loads(state.read_text())
     state.write_text(json.dumps({**facts, "key_id": "0" * 64}))
     with pytest.raises(ConfigError, match="another plan or key"):

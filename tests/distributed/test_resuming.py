@@ -11,7 +11,6 @@ import pytest
 
 from privagg.audit.verify import Brought, verify_file
 from privagg.distributed import leading
-from privagg.distributed.folders import run_folder
 from privagg.errors import ConfigError, OpeningRefusedError, RunInProgressError
 from privagg.messages import OpenRequest
 from privagg.running.results import RoundReport, RunResult
@@ -32,7 +31,7 @@ def retrying(tmp_path: Path) -> World:
 
 
 def rounds_of(world: World) -> list[tuple[int, int, str]]:
-    report = run_folder(world.trial.coordinator.party, RUN) / "report.json"
+    report = world.trial.coordinator.party.run_folder(RUN) / "report.json"
     told = json.loads(report.read_text())["rounds"]
     return [(each["round"], each["attempt"], each["outcome"]) for each in told]
 

@@ -17,7 +17,6 @@ from privagg.deployment.control import RunState
 from privagg.deployment.flowerfolder import FlowerFolder
 from privagg.deployment.layout import PartyFile, PartyFolder
 from privagg.distributed import submitting
-from privagg.distributed.folders import run_folder
 from privagg.distributed.leading import RESULT_NAME, ROUNDS_NAME, report_of
 from privagg.distributed.submitting import Submitted, follow_run, submit_run, write_app
 from privagg.errors import ConfigError, DeploymentError, PrivaggError
@@ -35,7 +34,7 @@ ROUND: dict[str, Any] = {
 @pytest.fixture
 def submitted(tmp_path: Path) -> Submitted:
     party = PartyFolder.create(tmp_path / "coordinator", PartyFile(name="coordinator"))
-    run_folder(party, "run-1").mkdir(parents=True)
+    party.run_folder("run-1").mkdir(parents=True)
     return Submitted(FlowerFolder(party), "run-1", 42)
 
 
@@ -53,7 +52,7 @@ def test_the_app_brings_no_code_and_is_let_in_at_every_node(tmp_path: Path) -> N
 def test_rounds_are_told_as_they_come_and_the_result_is_the_coordinators(
     submitted: Submitted,
 ) -> None:
-    output = run_folder(submitted.folder.party, "run-1")
+    output = submitted.folder.party.run_folder("run-1")
     line = json.dumps(ROUND)
     steps = iter(
         [

@@ -12,7 +12,6 @@ from privagg.privacy.ledger.keeper import CheckpointKeeper
 from privagg.privacy.ledger.ledger import Ledger, Projection
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.payloads import Approval, BudgetKey, ChargeRequest, RunKeyTaken
-from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.ledger.reading import ChargePoint, Spending
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.replay import Replay
@@ -27,7 +26,6 @@ __all__ = [
     "CheckpointKeeper",
     "Entry",
     "Ledger",
-    "PeerCheckpoints",
     "Projection",
     "Receipt",
     "Replay",

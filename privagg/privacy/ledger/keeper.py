@@ -15,13 +15,15 @@ from typing import Self, TypeVar
 from sqlalchemy import Connection, func, insert, select, text
 
 from privagg.errors import LedgerError, LedgerTamperedError
-from privagg.messages import MAX_BRANCHES
 from privagg.privacy.ledger import schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
 from privagg.privacy.ledger.notes import Verifier
 from privagg.privacy.ledger.store import Location, Store
 
 _Item = TypeVar("_Item")
+
+MAX_BRANCHES = 8
+"""A party keeps at most so many checkpoints of a ledger that no other is proved to extend."""
 
 _BATCH = 400
 """Rows asked for in one statement: SQLite builds of before 2020 take 999 variables."""

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from privagg.errors import LedgerError, LedgerTamperedError
-from privagg.messages import MAX_BRANCHES
 from privagg.privacy.ledger import Checkpoint, CheckpointKeeper, Ledger, Verifier, merkle
-from privagg.privacy.ledger.keeper import Shown
+from privagg.privacy.ledger.keeper import MAX_BRANCHES, Shown
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from tests.privacy.ledger.conftest import (
     DELTA,

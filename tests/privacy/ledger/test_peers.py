@@ -8,7 +8,8 @@ import pytest
 
 from privagg.identity import Identity, Roster
 from privagg.messages import Upload
-from privagg.privacy.ledger import CheckpointKeeper, Ledger, PeerCheckpoints, peers
+from privagg.privacy.ledger import CheckpointKeeper, Ledger, peers
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from tests.privacy.ledger.conftest import create
 
 

@@ -14,7 +14,8 @@ from flwr.clientapp import ClientApp
 from privagg.client.site import Pins
 from privagg.identity import Identity, Roster
 from privagg.planning import requirement_of
-from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger, PeerCheckpoints
+from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
+from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import ClientPlan, SiteTerms
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.round import Job, RoundOutcome
