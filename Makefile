@@ -40,7 +40,7 @@ unit: $(VENV)/.ready  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment and not nightly'
 
 deployment: $(VENV)/.ready  ## SuperLink, SuperNodes and key holder as processes on loopback
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/deployment tests/distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/flower
 
 bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and compression
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
@@ -72,7 +72,7 @@ longer: $(VENV)/.ready  ## the long forms of tests whose short forms are in `mak
 
 hostile: $(VENV)/.ready  ## FUZZ (300,000) hostile inputs against every parser and the aggregator
 	PRIVAGG_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 40000 \
-		tests/server/test_fuzz.py tests/server/test_parsers.py
+		tests/protocol/test_fuzz.py tests/protocol/test_parsers.py
 
 kills: $(VENV)/.ready  ## a ledger under 8 writers that are killed KILLS (200) times, here and on PostgreSQL
 	$(BIN)/python -m tests.benchmarks.ledger --kills $(KILLS) --json out/ledger.json

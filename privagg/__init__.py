@@ -16,19 +16,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Federation": "privagg.federation",
-    "RunResult": "privagg.running",
-    "Config": "privagg.config",
-    "load_config": "privagg.config",
+    "RunResult": "privagg.run.results",
+    "Config": "privagg.config.schema",
+    "load_config": "privagg.config.schema",
     "Ledger": "privagg.privacy.ledger",
     "PrivaggError": "privagg.errors",
 }
 
 if TYPE_CHECKING:
-    from privagg.config import Config, load_config
+    from privagg.config.schema import Config, load_config
     from privagg.errors import PrivaggError
     from privagg.federation import Federation
     from privagg.privacy.ledger import Ledger
-    from privagg.running import RunResult
+    from privagg.run.results import RunResult
 
 __all__ = ["Config", "Federation", "Ledger", "PrivaggError", "RunResult", "load_config"]
 

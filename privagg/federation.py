@@ -22,27 +22,27 @@ from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privagg.client.data import Records
-from privagg.client.factories import ApprovedCode, Factory
-from privagg.client.predicting import predict_table
-from privagg.client.saving import load_model
-from privagg.config import Config, load_config, parse_config
-from privagg.configdata import TableData
+from privagg.config.data import TableData
+from privagg.config.schema import Config, load_config, parse_config
+from privagg.config.setup import Setup
 from privagg.errors import ConfigError
-from privagg.owner import read_owner_key
+from privagg.identity.owner import read_owner_key
+from privagg.party.approving import APPROVED_DAYS, Terms, approve_here, withdraw
+from privagg.party.ready import require_ready
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import Approval
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
-from privagg.running.approving import APPROVED_DAYS, Terms, approve_here, withdraw
-from privagg.running.coordinator import MODEL_NAME
-from privagg.running.local import Run
-from privagg.running.ready import require_ready
-from privagg.running.results import RoundReport, RunResult
-from privagg.running.search import Candidate, Search, SearchResult
-from privagg.running.setup import Setup
+from privagg.run.coordinator import MODEL_NAME
+from privagg.run.local import Run
+from privagg.run.results import RoundReport, RunResult
+from privagg.run.tuning import Candidate, Search, SearchResult
 from privagg.secure.scheme import Parameters
+from privagg.training.data import Records
+from privagg.training.factories import ApprovedCode, Factory
+from privagg.training.predicting import predict_table
+from privagg.training.saving import load_model
 
 
 class Federation:

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privagg.deployment.trial import Trial
-from privagg.distributed.approving import FolderPlace, approve_in_folders
 from privagg.federation import Federation
-from privagg.owner import read_owner_key
+from privagg.flower.deploy.trial import Trial
+from privagg.identity.owner import read_owner_key
+from privagg.party.folder_approvals import FolderPlace, approve_in_folders
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval
 
 OWNER = Ed25519PrivateKey.from_private_bytes(b"an owner's key, for tests alone.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from privagg.transport import Reply
+from privagg.protocol.transport import Reply
 
 
 class Killed(BaseException):

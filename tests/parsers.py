@@ -23,22 +23,21 @@ from privagg.audit.container import unpack
 from privagg.audit.replayed import ReplayedLedger
 from privagg.audit.statements import pack_statements, unpack_statements
 from privagg.audit.untrusted import check_numbers
-from privagg.config import load_config
-from privagg.deployment.cards import Card
-from privagg.deployment.certificates import make_authority, read_certificate
-from privagg.deployment.layout import PartyFile, PartyFolder, PinsFile
+from privagg.config.schema import load_config
 from privagg.errors import PlanError, PrivaggError
-from privagg.identity import Identity, Roster
-from privagg.messages import Challenge, Message, read_message
-from privagg.messages.frames import parse_header, read_statement
-from privagg.messages.kinds import Statement
+from privagg.flower.bridge.guard import check_app
+from privagg.identity.keys import Identity, Roster
+from privagg.party.cards import Card
+from privagg.party.certificates import make_authority, read_certificate
+from privagg.party.folder import PartyFile, PartyFolder, PinsFile
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.plan import load_plan
+from privagg.protocol.frames import Message, parse_header, read_message, read_statement
+from privagg.protocol.messages import Challenge, Statement
 from privagg.report.model import Report
-from privagg.runtime.flower.guard import check_app
 from privagg.secure.contributors import contributor_bitmap
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme

@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 
 from privagg.audit.methods import Remembering
 from privagg.audit.work import Work
-from privagg.client.site import Pins, Site
-from privagg.identity import Identity, Roster
-from privagg.planning import requirement_of
+from privagg.config.plan import requirement_of
+from privagg.identity.keys import Identity, Roster
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
-from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.round import Job, RoundOutcome, run_round
-from privagg.running.keying import key_of_run
-from privagg.secure.keyholder import KeyHolder, OpeningRule
-from privagg.secure.keystatement import KeyTerms, RunKey
+from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.key_holder import KeyHolder, OpeningRule
+from privagg.protocol.key_statement import KeyTerms, RunKey
+from privagg.protocol.peers import PeerCheckpoints
+from privagg.protocol.round import Job, RoundOutcome, run_round
+from privagg.protocol.site import Pins, Site
+from privagg.protocol.transport import Reply
+from privagg.run.keying import key_of_run
 from privagg.secure.opening import DecryptionKey, KeyGenerator, key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Buffer, Parameters
-from privagg.server.checkpoints import CheckpointWatch
-from privagg.transport import Reply
 from tests.approvals import FOR_EVER, approve_plan
 
 NAMES = ("north", "east", "south", "west")

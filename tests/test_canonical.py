@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privagg.audit.attestation import InTotoAttestation, Predicate
 from privagg.audit.signed import fingerprint_of
 from privagg.audit.statements import pack_statements, unpack_statements
-from privagg.deployment.cards import Card
-from privagg.identity import Identity, Roster
-from privagg.messages import RoundClose, RoundStart, Statement
-from privagg.messages.frames import header_to_bytes
+from privagg.identity.keys import Identity, Roster
+from privagg.party.cards import Card
 from privagg.privacy.ledger import canonical
+from privagg.protocol.frames import header_to_bytes
+from privagg.protocol.messages import RoundClose, RoundStart, Statement
 from privagg.secure.plaintext import PlaintextScheme
 from privagg.secure.scheme import Requirement
 

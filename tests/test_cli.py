@@ -17,13 +17,13 @@ import pytest
 
 from privagg.cli.live import RoundLines
 from privagg.cli.training import write_demo
-from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
-from privagg.config import load_config, parse_config
-from privagg.configdata import TableData
+from privagg.config.data import TableData
+from privagg.config.schema import load_config, parse_config
 from privagg.federation import Federation
 from privagg.privacy.ledger import Ledger
 from privagg.report import Report
-from privagg.running import RoundReport
+from privagg.run.results import RoundReport
+from privagg.training.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES
 from tests.approvals import approved
 from tests.commands import call
 
@@ -413,7 +413,7 @@ def test_an_interruption_says_what_stays_charged(
         raise KeyboardInterrupt
 
     path = _approved(_quick(tmp_path))
-    monkeypatch.setattr("privagg.running.rounds.run_round", interrupted)
+    monkeypatch.setattr("privagg.run.rounds.run_round", interrupted)
     answer = call("run", path)
     assert answer.code == 130
     assert "stays charged" in answer.err

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from privagg.cli.training import write_demo
-from privagg.deployment import control
-from privagg.deployment.control import RunState
-from privagg.deployment.parts import folder_at
 from privagg.errors import DeploymentError
+from privagg.flower.deploy import superlink as control
+from privagg.flower.deploy.processes import folder_at
+from privagg.flower.deploy.superlink import RunState
 from tests.commands import call
 
 SITES = ("riverside", "hillcrest", "lakeview")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from privagg.cli.training import write_demo
-from privagg.client.factories import look_at
-from privagg.deployment.parts import folder_at
-from privagg.owner import needs_passphrase
+from privagg.flower.deploy.processes import folder_at
+from privagg.identity.owner import needs_passphrase
 from privagg.privacy.ledger import Approval, Ledger
+from privagg.training.factories import look_at
 from tests.commands import call
 
 SITES = ("riverside", "hillcrest", "lakeview")

@@ -16,12 +16,12 @@ import torch
 from privagg import Federation
 from privagg.audit import Brought, Methods, verify_file, verify_report
 from privagg.cli.planview import describe
-from privagg.client.datasets import write_breast_cancer
-from privagg.client.draws import Draws, noised_update
 from privagg.encoding.planned import transform_of
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.training.datasets import write_breast_cancer
+from privagg.training.draws import Draws, noised_update
 from tests.privacy.test_compression import compressed
 from tests.simulator import NAMES, Simulation
 from tests.test_federation import config, ready

@@ -17,7 +17,7 @@ import pytest
 from typer.main import get_command
 
 from privagg.cli.app import app
-from privagg.config import parse_config
+from privagg.config.schema import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(

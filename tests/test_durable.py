@@ -11,7 +11,7 @@ import pytest
 
 from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError
-from privagg.identity import Identity
+from privagg.identity.keys import Identity
 from privagg.privacy.ledger.bundle import write_new as write_bundle
 from privagg.privacy.ledger.store import Store
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from privagg import Federation, Ledger, RunResult
-from privagg.config import load_config
+from privagg.config.schema import load_config
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan
 from tests.approvals import approved
 

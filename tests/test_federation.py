@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from privagg import Federation
-from privagg.client.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES, write_breast_cancer
-from privagg.config import parse_config
+from privagg.config.schema import parse_config
 from privagg.errors import (
     ApprovalError,
     BudgetExceededError,
@@ -30,6 +29,7 @@ from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.secure.plaintext import PlaintextScheme
 from privagg.secure.scheme import Phase
+from privagg.training.datasets import BREAST_CANCER_SCHEMA, BREAST_CANCER_SITES, write_breast_cancer
 from tests.approvals import approved
 
 BASE: dict[str, Any] = {
@@ -174,7 +174,7 @@ def test_a_run_that_cannot_begin_leaves_no_key_behind(
     tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = ready(tables, tmp_path)
-    monkeypatch.setattr("privagg.running.local.CheckpointWatch", _fail)
+    monkeypatch.setattr("privagg.run.local.CheckpointWatch", _fail)
     with pytest.raises(OSError, match="no space left"):
         made.run(run_id="stillborn")
     with closing(sqlite3.connect(made.setup.opening_store(made.setup.opener))) as database:

@@ -19,14 +19,14 @@ from safetensors.numpy import load_file
 
 from privagg import Federation
 from privagg.audit.verify import Brought, verify_file
-from privagg.deployment.joining import Agreement
-from privagg.deployment.trial import make_trial
-from privagg.distributed.strategies import StrategyRun
 from privagg.errors import ResumeError
+from privagg.flower.bridge.inprocess import InProcessGrid
+from privagg.flower.bridge.transport import FlowerTransport
+from privagg.flower.deploy.join import Agreement
+from privagg.flower.deploy.trial import make_trial
+from privagg.flower.strategy_run import StrategyRun
 from privagg.privacy.ledger import Ledger
-from privagg.runtime.flower.inprocess import InProcessGrid
-from privagg.runtime.flower.transport import FlowerTransport
-from privagg.transport import Reply
+from privagg.protocol.transport import Reply
 from tests.approvals import approved_trial
 from tests.faults import Killed
 

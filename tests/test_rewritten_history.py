@@ -10,21 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privagg.messages import (
-    Message,
-    OpenRequest,
-    Refusal,
-    RoundClose,
-    RoundStart,
-    Upload,
-    read_message,
-)
 from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.ledger import BudgetKey, Ledger
-from privagg.privacy.ledger.peers import PeerCheckpoints
-from privagg.round import RoundOutcome, run_round
-from privagg.running.evidence import collect_ledgers
-from privagg.server.checkpoints import CheckpointWatch
+from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.messages import OpenRequest, Refusal, RoundClose, RoundStart, Upload
+from privagg.protocol.peers import PeerCheckpoints
+from privagg.protocol.round import RoundOutcome, run_round
+from privagg.run.evidence import collect_ledgers
 from tests.approvals import approve_plan
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation, opened_rounds

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from privagg.digest import tree_digest
-from privagg.identity import Identity, Roster
-from privagg.messages import Message, Upload
+from privagg.identity.keys import Identity, Roster
+from privagg.protocol.aggregator import Aggregator, RoundTerms
+from privagg.protocol.frames import Message
+from privagg.protocol.messages import Upload
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import EncryptionKey, Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
-from privagg.server.aggregator import Aggregator, RoundTerms
 
 REGIONS = {"north": ("anna", "bert", "carl"), "south": ("dora", "emil")}
 SITES = tuple(site for sites in REGIONS.values() for site in sites)

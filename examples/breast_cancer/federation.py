@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from privagg import Federation
-from privagg.client.datasets import write_breast_cancer
+from privagg.training.datasets import write_breast_cancer
 
 HERE = Path(__file__).resolve().parent
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from privagg import Federation
-from privagg.client.datasets import write_digits
+from privagg.training.datasets import write_digits
 
 HERE = Path(__file__).resolve().parent
 IMAGES = 15  # of each person

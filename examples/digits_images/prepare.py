@@ -5,7 +5,7 @@ python examples/digits_images/prepare.py
 
 from pathlib import Path
 
-from privagg.client.datasets import write_digits
+from privagg.training.datasets import write_digits
 
 HERE = Path(__file__).resolve().parent
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from privagg.client.datasets import split_rows
+from privagg.training.datasets import split_rows
 
 HERE = Path(__file__).resolve().parent
 UNUSED = ["slope", "ca", "thal"]  # missing for most patients outside Cleveland

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privagg.digest import canonical_json
 from privagg.errors import UnreadableBundleError, VerificationError, validation_faults
-from privagg.identity import Identity, verify_signature
+from privagg.identity.keys import Identity, verify_signature
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"

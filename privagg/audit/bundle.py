@@ -24,9 +24,9 @@ from privagg.audit.attestation import InTotoAttestation, Predicate
 from privagg.audit.container import MAX_BYTES, pack, unpack
 from privagg.audit.statements import STATEMENTS, pack_statements
 from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
-from privagg.identity import Identity
-from privagg.messages import Statement
+from privagg.identity.keys import Identity
 from privagg.privacy.ledger import Bundle
+from privagg.protocol.messages import Statement
 from privagg.report.model import Report, json_schema
 
 NAME = "bundle.privagg.zip"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from privagg.audit.claims import Findings
-from privagg.identity import check_public_hex
+from privagg.identity.keys import check_public_hex
 from privagg.privacy.plan import Plan
 from privagg.privacy.unit import Custody
 from privagg.report.model import Report

@@ -18,8 +18,7 @@ from privagg.audit.planned import SECURE_GENERATORS
 from privagg.audit.replayed import ReplayedLedger
 from privagg.digest import json_digest
 from privagg.errors import VerificationError
-from privagg.identity import Roster
-from privagg.messages import Header, KeyStatement, Opening, Statement, Upload, read_statement
+from privagg.identity.keys import Roster
 from privagg.privacy.ledger import BudgetKey, Checkpoint
 from privagg.privacy.ledger.payloads import (
     Aborted,
@@ -30,6 +29,8 @@ from privagg.privacy.ledger.payloads import (
     RunStarted,
 )
 from privagg.privacy.plan import Plan
+from privagg.protocol.frames import read_statement
+from privagg.protocol.messages import Header, KeyStatement, Opening, Statement, Upload
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport
 

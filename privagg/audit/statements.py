@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from privagg.digest import canonical_json
 from privagg.errors import UnreadableBundleError, VerificationError
-from privagg.messages import Statement
+from privagg.protocol.messages import Statement
 
 STATEMENTS = "statements.jsonl.gz"
 MAX_BYTES = 1 << 28

@@ -15,18 +15,18 @@ import typer
 from privagg.cli import console
 from privagg.cli.options import exact
 from privagg.cli.training import open_federation
-from privagg.deployment.layout import PartyFolder
 from privagg.errors import ApprovalError, ConfigError
+from privagg.party.folder import PartyFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from privagg.client.factories import Factory
+    from privagg.config.setup import Setup
     from privagg.federation import Federation
-    from privagg.running.approving import Job
-    from privagg.running.setup import Setup
+    from privagg.party.approving import Job
+    from privagg.training.factories import Factory
 
 PASSPHRASE = "PRIVAGG_OWNER_PASSPHRASE"
 
@@ -170,7 +170,7 @@ def passphrase_for(path: Path) -> str | None:
     Raises:
         ConfigError: it is needed, and nobody is there to type it.
     """
-    from privagg.owner import needs_passphrase
+    from privagg.identity.owner import needs_passphrase
 
     if not needs_passphrase(path):
         return None
@@ -205,7 +205,7 @@ def _asked(ask: Callable[[], str], path: Path) -> str:
 
 
 def _key_at(path: Path) -> Ed25519PrivateKey:
-    from privagg.owner import read_owner_key
+    from privagg.identity.owner import read_owner_key
 
     return read_owner_key(path, passphrase_for(path))
 
@@ -214,7 +214,7 @@ def _here(
     federation: Federation, names: tuple[str, ...], words: _Words, owner_key: Path | None
 ) -> None:
     """Approve for sites whose ledgers lie in the configuration's own output folder."""
-    from privagg.running.approving import Job
+    from privagg.party.approving import Job
 
     key = None if owner_key is None else _key_at(owner_key)
     federation.trust(code_to_trust(federation.setup, words.yes))
@@ -304,7 +304,7 @@ def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
 
 def _folders_of(root: Path, config: Path) -> list[Path]:
     """The folders of a trial's parties, if it was made from this configuration."""
-    from privagg.deployment.trial import Trial
+    from privagg.flower.deploy.trial import Trial
 
     trial = Trial.at(root)
     held = trial.coordinator.party.federation_file
@@ -321,8 +321,8 @@ def _in_folders(
     roots: list[Path], words: _Words, owner_key: Path | None, taking_back: bool
 ) -> None:
     """Approve in parties' own folders; several only where one person tries all of it out."""
-    from privagg.distributed.approving import FolderPlace, approve_in_folders, ledger_for
-    from privagg.running.approving import Job, withdraw
+    from privagg.party.approving import Job, withdraw
+    from privagg.party.folder_approvals import FolderPlace, approve_in_folders, ledger_for
 
     places = [
         FolderPlace(folder := PartyFolder(root), _key_at(owner_key or folder.owner_key))

@@ -12,10 +12,10 @@ from privagg.cli import console
 from privagg.errors import ConfigError, DeploymentError
 
 if TYPE_CHECKING:
-    from privagg.deployment.flowerfolder import FlowerFolder
-    from privagg.deployment.joining import Agreement
-    from privagg.deployment.layout import PartyFolder
     from privagg.federation import Federation
+    from privagg.flower.deploy.folder import FlowerFolder
+    from privagg.flower.deploy.join import Agreement
+    from privagg.party.folder import PartyFolder
 
 HELP = """Run a federation across machines, on Flower, with TLS and authenticated nodes.
 
@@ -87,7 +87,7 @@ def party(
 
       privagg deploy party coordinator my.toml --superlink fl.example.org:9092
     """
-    from privagg.deployment.joining import card_of, make_party
+    from privagg.flower.deploy.join import card_of, make_party
 
     root = folder or Path(name)
     federation, agreement = _agreed(config, root, trust_code)
@@ -153,8 +153,9 @@ def join(
 
       privagg deploy join riverside *.card --replace --ledger hillcrest.ledger
     """
-    from privagg.deployment import joining, rotations
-    from privagg.deployment.cards import Card, fingerprint, same_fingerprint
+    from privagg.flower.deploy import join as joining
+    from privagg.party import rotations
+    from privagg.party.cards import Card, fingerprint, same_fingerprint
 
     held = _folder(folder)
     _, agreement = _agreed(held.party.federation_file, folder)
@@ -173,7 +174,7 @@ def join(
 
 
 def _print_cards(made: Any) -> None:
-    from privagg.deployment import nodekeys
+    from privagg.party import node_keys as nodekeys
 
     out = console.console()
     console.table(
@@ -204,8 +205,8 @@ def start(folder: Folder) -> None:
 
       privagg deploy start riverside
     """
-    from privagg.deployment.supervisor import asked_to_stop
-    from privagg.deployment.trial import start_party
+    from privagg.flower.deploy.supervisor import asked_to_stop
+    from privagg.flower.deploy.trial import start_party
 
     with asked_to_stop():
         try:
@@ -253,7 +254,8 @@ def renew(
 
       privagg deploy renew coordinator
     """
-    from privagg.deployment import certificates, joining
+    from privagg.flower.deploy import join as joining
+    from privagg.party import certificates
 
     made = joining.renew(_folder(folder), days=days)
     left = certificates.days_left(made.certificate) + 1
@@ -275,7 +277,7 @@ def approve(
 
       privagg deploy approve riverside 661e4f...fb15 --why "Dr. Ito read version 3"
     """
-    from privagg.deployment.flowerfolder import add_approved
+    from privagg.flower.deploy.folder import add_approved
 
     add_approved(_folder(folder), sha256.lower(), why)
     console.console().print(f"approved {sha256[:16]}… at {folder}", markup=False, soft_wrap=True)
@@ -293,8 +295,8 @@ def trial(
 
       privagg deploy trial my.toml trial
     """
-    from privagg.deployment.parts import require_flower
-    from privagg.deployment.trial import make_trial
+    from privagg.flower.deploy.processes import require_flower
+    from privagg.flower.deploy.trial import make_trial
 
     require_flower()
     federation, agreement = _agreed(config, folder, trust_code)
@@ -319,9 +321,9 @@ def up(folder: Annotated[Path, typer.Argument(help="The folder of a trial.")]) -
 
       privagg deploy up trial
     """
-    from privagg.deployment.supervisor import asked_to_stop
-    from privagg.deployment.trial import Trial
-    from privagg.deployment.trial import up as all_parts
+    from privagg.flower.deploy.supervisor import asked_to_stop
+    from privagg.flower.deploy.trial import Trial
+    from privagg.flower.deploy.trial import up as all_parts
 
     with asked_to_stop():
         try:
@@ -337,7 +339,7 @@ def _report(message: str) -> None:
 
 
 def _folder(path: Path) -> FlowerFolder:
-    from privagg.deployment.parts import folder_at
+    from privagg.flower.deploy.processes import folder_at
 
     return folder_at(path)
 
@@ -353,7 +355,7 @@ def _agreed(
         trusted: `MODULE=SHA256` that its owner lets run before there is a ledger to say so.
     """
     from privagg.cli.training import open_federation
-    from privagg.deployment.joining import Agreement
+    from privagg.flower.deploy.join import Agreement
 
     federation = open_federation(config, folder)
     _trust(federation, trusted or [])
@@ -386,8 +388,8 @@ def _trust(federation: Federation, trusted: list[str]) -> None:
 def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
     """Record the trust in code in the ledgers of the new folders, under their owners' keys."""
     from privagg.cli.approve import login, passphrase_for
-    from privagg.distributed.approving import FolderPlace, trust_at_first
-    from privagg.owner import read_owner_key
+    from privagg.identity.owner import read_owner_key
+    from privagg.party.folder_approvals import FolderPlace, trust_at_first
 
     for folder in folders:
         owner = read_owner_key(folder.owner_key, passphrase_for(folder.owner_key))
@@ -401,7 +403,7 @@ def _new_passphrase(root: Path) -> str | None:
         ConfigError: the key is there and not encrypted, or nobody is there to type a passphrase.
     """
     from privagg.cli.approve import new_passphrase
-    from privagg.owner import needs_passphrase
+    from privagg.identity.owner import needs_passphrase
 
     path = root / "owner.pem"
     if not path.exists():

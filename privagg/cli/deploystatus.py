@@ -9,7 +9,7 @@ from privagg.cli import console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from privagg.deployment.flowerfolder import FlowerFolder
+    from privagg.flower.deploy.folder import FlowerFolder
 
 SHOWN_RUNS = 10
 
@@ -20,10 +20,10 @@ def facts_of(folder: FlowerFolder, run: int | None) -> dict[str, Any]:
     Raises:
         DeploymentError: the SuperLink cannot be reached (coordinator), or does not know the run.
     """
-    from privagg.deployment import control
-    from privagg.deployment.certificates import days_left, read_certificate
-    from privagg.deployment.joining import COORDINATOR
-    from privagg.deployment.parts import check_certificate
+    from privagg.flower.deploy import superlink as control
+    from privagg.flower.deploy.join import COORDINATOR
+    from privagg.flower.deploy.processes import check_certificate
+    from privagg.party.certificates import days_left, read_certificate
 
     name, settings = folder.party.party().name, folder.settings()
     authority = read_certificate(folder.authority.read_bytes())

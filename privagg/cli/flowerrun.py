@@ -13,8 +13,8 @@ from privagg.cli import console
 from privagg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from privagg.deployment.flowerfolder import FlowerFolder
     from privagg.federation import Federation
+    from privagg.flower.deploy.folder import FlowerFolder
 
 PARTY_FILE = "party.toml"
 SHOWN_SITES = 6
@@ -41,8 +41,8 @@ def run_on_flower(
         ConfigError: the deployment is of another configuration, or there is no run to resume.
         DeploymentError: the SuperLink does not answer, or the coordinator's process died.
     """
-    from privagg.deployment.parts import require_flower
-    from privagg.distributed.submitting import follow_run, submit_run
+    from privagg.flower.deploy.processes import require_flower
+    from privagg.flower.submit import follow_run, submit_run
 
     require_flower()
     with _coordinator(federation, config, deployment) as folder:
@@ -68,8 +68,8 @@ def _coordinator(
     federation: Federation, config: Path, deployment: Path | None
 ) -> Iterator[FlowerFolder]:
     """The coordinator's folder, its SuperLink running."""
-    from privagg.deployment.parts import folder_at
-    from privagg.deployment.trial import Trial, up
+    from privagg.flower.deploy.processes import folder_at
+    from privagg.flower.deploy.trial import Trial, up
 
     if deployment is None:
         with up(_own_trial(federation, config), console.note) as _:
@@ -86,8 +86,8 @@ def _trial_folder(federation: Federation) -> Path:
 
 def _own_trial(federation: Federation, config: Path) -> Any:
     """A deployment on this machine, for trying out; the one from before where there is one."""
-    from privagg.deployment.joining import Agreement
-    from privagg.deployment.trial import make_trial
+    from privagg.flower.deploy.join import Agreement
+    from privagg.flower.deploy.trial import make_trial
 
     agreement = Agreement.of(federation.config, config, federation.plan, federation.setup.opener)
     folder = _trial_folder(federation)
@@ -111,7 +111,7 @@ def _reporting(
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What reports each attempt, with a bar under it in a terminal."""
     from privagg.cli.live import RoundLines, json_lines
-    from privagg.distributed.leading import report_of
+    from privagg.flower.lead import report_of
 
     plan = federation.plan
     if as_json:
@@ -132,7 +132,7 @@ def _reporting(
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
-    from privagg.distributed.leading import missing_text
+    from privagg.flower.lead import missing_text
 
     if as_json:
         console.print_json_line(result)

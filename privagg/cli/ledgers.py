@@ -326,7 +326,7 @@ def rotate(
       privagg ledger rotate riverside/ledger.sqlite --key riverside/identity.pem
       --new-key riverside/identity.new.pem --who "Dr. Ito" --why "an administrator left"
     """
-    from privagg.identity import Identity
+    from privagg.identity.keys import Identity
     from privagg.privacy.ledger import Ledger
 
     fresh = Identity.load_or_create("owner", new_key).key
@@ -393,7 +393,7 @@ def rotate_owner(
       --without-old-key --new-owner-key riverside/owner.new.pem --who "Dr. Ito" --why "disk failed"
     """
     from privagg.cli.approve import new_passphrase, passphrase_for
-    from privagg.owner import make_owner_key, read_owner_key
+    from privagg.identity.owner import make_owner_key, read_owner_key
     from privagg.privacy.ledger import Ledger, sign_owner_key_change
 
     if (owner_key is None) != lost:
@@ -428,7 +428,7 @@ def rotate_owner(
 
 def _key(path: Path) -> Any:
     """The private key of a ledger's owner; never made here, where it could sign nothing."""
-    from privagg.identity import Identity
+    from privagg.identity.keys import Identity
 
     if not path.is_file():
         raise ConfigError(f"there is no key at {path}; a ledger is changed with its own key only")

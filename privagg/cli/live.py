@@ -17,7 +17,7 @@ from privagg.cli.console import note, print_json_line
 from privagg.report.figures import byte_text, epsilon_text, second_text
 
 if TYPE_CHECKING:
-    from privagg.running import RoundReport
+    from privagg.run.results import RoundReport
 
 MOST_SITE_COLUMNS = 4
 

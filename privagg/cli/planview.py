@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from privagg.cli import console
+from privagg.config.setup import Setup
 from privagg.errors import PrivaggError
+from privagg.party.budgets import beyond_budget
 from privagg.privacy.events import plain_decimal
 from privagg.privacy.unit import Unit
-from privagg.running.budgets import beyond_budget
-from privagg.running.setup import Setup
 
 MOST_ROUNDS_SHOWN = 12
 LARGEST_SUM_BITS = 62
@@ -112,7 +112,7 @@ def _batches(setup: Setup) -> list[dict[str, Any]] | None:
 
 def _compression(setup: Setup) -> dict[str, Any] | None:
     """What compression sends, says and saves; None where the configuration has none."""
-    from privagg.planning import uncompressed
+    from privagg.config.plan import uncompressed
     from privagg.report.compressing import compression_text
 
     plan = setup.plan

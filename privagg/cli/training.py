@@ -14,7 +14,7 @@ from privagg.errors import ApprovalError, ConfigError, DataError, MissingDepende
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
-    from privagg.running import RunResult
+    from privagg.run.results import RunResult
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -221,7 +221,7 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
     budget in it lasts for a few such runs.
     """
     try:
-        from privagg.client.datasets import write_breast_cancer
+        from privagg.training.datasets import write_breast_cancer
     except ImportError as error:
         raise _missing(error) from error
     write_breast_cancer(folder / "data")
@@ -345,7 +345,7 @@ def open_federation(path: Path, deployment: Path | None = None) -> Federation:
         ConfigError: the file cannot be used as it is.
         MissingDependencyError: what training needs is not installed.
     """
-    from privagg.config import load_config
+    from privagg.config.schema import load_config
 
     checked = load_config(path)  # its faults are told before torch is loaded, which takes seconds
     try:
@@ -354,8 +354,8 @@ def open_federation(path: Path, deployment: Path | None = None) -> Federation:
         raise _missing(error) from error
     code = None
     if deployment is not None:
-        from privagg.deployment.layout import PartyFolder
-        from privagg.distributed.folders import code_in
+        from privagg.party.folder import PartyFolder
+        from privagg.party.open import code_in
 
         whole = deployment / "coordinator"
         code = code_in(PartyFolder(whole if whole.is_dir() else deployment))

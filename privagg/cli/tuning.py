@@ -11,7 +11,7 @@ from privagg.cli import console
 from privagg.cli.training import AsJson, ConfigPath, open_federation
 
 if TYPE_CHECKING:
-    from privagg.running import Candidate, SearchResult
+    from privagg.run.tuning import Candidate, SearchResult
 
 
 def tune(config: ConfigPath, as_json: AsJson = False) -> None:

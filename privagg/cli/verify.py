@@ -50,10 +50,10 @@ def bundle(
     """
     from privagg.audit import Brought, ReportBundle, Verdict, verify_bundle
     from privagg.audit.bundle import COORDINATOR, NAME, read_bounded
-    from privagg.identity import Identity
+    from privagg.identity.keys import Identity
     from privagg.privacy.ledger import Ledger
+    from privagg.protocol.statements import StatementStore
     from privagg.report.model import Report
-    from privagg.server.statements import StatementStore
 
     key = folder / "keys" / f"{COORDINATOR}.pem"
     if not key.is_file():

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privagg.messages import Message, Refusal, RoundStart, Upload, read_message
 from privagg.privacy.ledger import Ledger
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.messages import Refusal, RoundStart, Upload
 from tests.simulator import ACCOUNTANT, DIMENSION, Simulation
 
 EDITS = {

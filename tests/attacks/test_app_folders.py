@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from privagg.errors import AppRefusedError
-from privagg.runtime.flower.appfolders import PREFIX, fresh_folder
-from privagg.runtime.flower.guard import check_app
+from privagg.flower.bridge.appfolders import PREFIX, fresh_folder
+from privagg.flower.bridge.guard import check_app
 
 HOLDER = """
 import sys
 from pathlib import Path
-from privagg.runtime.flower.appfolders import fresh_folder
+from privagg.flower.bridge.appfolders import fresh_folder
 made = fresh_folder(Path(sys.argv[1]))
 (made / "settings.toml").write_text("x = 1")
 print(made, flush=True)
@@ -101,7 +101,7 @@ def test_a_harmless_file_that_unpacks_to_gigabytes_is_no_app(name: str) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
         if name != "pyproject.toml":
-            manifest = '[tool.flwr.app.components]\nclientapp = "privagg.distributed.apps:x"\n'
+            manifest = '[tool.flwr.app.components]\nclientapp = "privagg.flower.apps:x"\n'
             bundle.writestr("pyproject.toml", manifest)
         bundle.writestr(name, bytes(64 << 20))
     assert len(buffer.getvalue()) < 1 << 17

@@ -20,16 +20,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.audit.untrusted import check_numbers
 from privagg.cli.training import check, write_demo
-from privagg.client.factories import ApprovedCode, look_at
-from privagg.client.known import KnownRecords, rows_as_bytes
-from privagg.distributed.approving import approve_in_folders
 from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
 from privagg.federation import Federation
-from privagg.messages import Refusal, read_message
+from privagg.party.approving import Job, Place, Terms, check_place
+from privagg.party.folder_approvals import approve_in_folders
 from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.log import read_account
 from privagg.privacy.ledger.payloads import Charge, payload_of
-from privagg.running.approving import Job, Place, Terms, check_place
+from privagg.protocol.frames import read_message
+from privagg.protocol.messages import Refusal
+from privagg.training.factories import ApprovedCode, look_at
+from privagg.training.known import KnownRecords, rows_as_bytes
 from tests.approvals import OWNER, approve_plan, approved
 from tests.simulator import ACCOUNTANT, Simulation
 

@@ -20,10 +20,11 @@ import pytest
 from privagg.audit import Brought, Methods, ReportBundle, Verdict, Verification, verify_file
 from privagg.audit.statements import MAX_BYTES, pack_statements, unpack_statements
 from privagg.errors import LedgerError, UnreadableBundleError
-from privagg.identity import Identity, check_public_key
-from privagg.messages import KeyStatement, Message, Statement, Upload
+from privagg.identity.keys import Identity, check_public_key
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import ChargeRequest, Verifier
+from privagg.protocol.frames import Message
+from privagg.protocol.messages import KeyStatement, Statement, Upload
 from tests.audit.conftest import Evidence, bundle_of, failures
 from tests.report.worlds import World, distributed
 

@@ -11,19 +11,13 @@ from hypothesis import strategies as st
 
 from privagg.audit import Methods, Verdict
 from privagg.audit.claims import Claim
-from privagg.client.closing import MAX_CLAIM, STOPPED_BY_CLAIM
-from privagg.identity import Roster
-from privagg.messages import (
-    MAX_PROOFS,
-    Acknowledgement,
-    Message,
-    Refusal,
-    RoundClose,
-    read_message,
-)
+from privagg.identity.keys import Roster
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.ledger.keeper import MAX_BRANCHES
-from privagg.server.checkpoints import CheckpointWatch
+from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.closing import MAX_CLAIM, STOPPED_BY_CLAIM
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.messages import MAX_PROOFS, Acknowledgement, Refusal, RoundClose
 from tests.audit.conftest import Evidence, bundle_of
 from tests.report.worlds import World, distributed
 from tests.simulator import NAMES, Simulation

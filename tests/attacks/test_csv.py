@@ -10,10 +10,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from privagg.client.csvfile import MAX_LINE_BYTES
-from privagg.client.data import load_table, read_frame
-from privagg.client.features import CategoricalFeature, NumericFeature, TableSchema, Target
-from privagg.client.inspection import check_table
+from privagg.training.csvfile import MAX_LINE_BYTES
+from privagg.training.data import load_table, read_frame
+from privagg.training.features import CategoricalFeature, NumericFeature, TableSchema, Target
+from privagg.training.inspection import check_table
 
 SCHEMA = TableSchema(
     features=(

@@ -17,19 +17,19 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.superlink.grid import http_grid
 from flwr.supernode.runtime import run_clientapp
 
-from privagg.deployment.joining import KEY_HOLDER
-from privagg.deployment.layout import PartyFolder
-from privagg.deployment.parts import environment_of
-from privagg.distributed.folders import open_federation
-from privagg.distributed.resident import MAX_FRAME_BYTES, resident_handler, serve
 from privagg.errors import AppRefusedError, ConfigError, ProtocolError
-from privagg.identity import Identity
-from privagg.runtime.flower import gate, guard
-from privagg.runtime.flower.transport import bound_pulls
-from tests.deployment.conftest import Parties, parties  # noqa: F401
-from tests.distributed.heart import make_deployment, write_federation
+from privagg.flower.bridge import gate, guard
+from privagg.flower.bridge.transport import bound_pulls
+from privagg.flower.deploy.join import KEY_HOLDER
+from privagg.flower.deploy.processes import environment_of
+from privagg.flower.resident import MAX_FRAME_BYTES, resident_handler, serve
+from privagg.identity.keys import Identity
+from privagg.party.folder import PartyFolder
+from privagg.party.open import open_federation
+from tests.flower.deploy.conftest import Parties, parties  # noqa: F401
+from tests.flower.heart import make_deployment, write_federation
 
-OWN = "privagg.distributed.apps:client_app"
+OWN = "privagg.flower.apps:client_app"
 MANIFEST = """
 [project]
 name = "{name}"

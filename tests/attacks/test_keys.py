@@ -12,14 +12,15 @@ import pytest
 from privagg.digest import tree_digest
 from privagg.errors import CiphertextError
 from privagg.kernels.residues import pack_residues
-from privagg.messages import Message, OpenRequest, Refusal, Upload, read_message
+from privagg.protocol.aggregator import Aggregator
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.messages import OpenRequest, Refusal, Upload
 from privagg.secure.bfv import GUARD_BITS, BfvParameters
 from privagg.secure.lattice import LatticeParameters
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor
-from privagg.server.aggregator import Aggregator
 from tests.simulator import NAMES, Simulation, opened_rounds
 
 

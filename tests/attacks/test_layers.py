@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from privagg import Federation
-from privagg.client.models import get_parameters, per_record_loss
 from privagg.errors import ModelError
 from privagg.privacy.ledger.payloads import Charge
+from privagg.training.models import get_parameters, per_record_loss
 from tests.approvals import approved
 from tests.attacks.test_layout import S, contribution, made, site_records
 from tests.commands import call

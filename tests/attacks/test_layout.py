@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from privagg.client.data import TensorRecords
-from privagg.client.declared import ClientRule
-from privagg.client.models import get_parameters, require_separable
-from privagg.client.training import make_learner
 from privagg.errors import ModelError
 from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.programs.training import make_learner
+from privagg.training.data import TensorRecords
+from privagg.training.declared import ClientRule
+from privagg.training.models import get_parameters, require_separable
 from tests.zoo import ACCEPTED, REFUSED, VOCABULARY, Case, Computed
 
 S = 2**16

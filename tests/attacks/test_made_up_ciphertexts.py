@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from privagg.digest import tree_digest
 from privagg.kernels.residues import pack_residues
-from privagg.messages import Message, Upload, read_message
-from privagg.round import RoundOutcome, run_round
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.key_holder import DOES_NOT_OPEN
+from privagg.protocol.messages import Upload
+from privagg.protocol.round import RoundOutcome, run_round
 from privagg.secure.bfv import GUARD_BITS, BfvParameters
-from privagg.secure.keyholder import DOES_NOT_OPEN
 from privagg.secure.lattice import LatticeParameters
 from privagg.secure.wire import EncryptedTensor
 from tests.simulator import NAMES, Simulation

@@ -9,17 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from privagg.cli.app import app
-from privagg.deployment.cards import Card
-from privagg.deployment.flowerfolder import FlowerFolder
-from privagg.deployment.joining import COORDINATOR, card_of, join
-from privagg.deployment.rotations import new_keys
 from privagg.errors import DeploymentError, LedgerTamperedError
-from privagg.identity import Identity
+from privagg.flower.deploy.folder import FlowerFolder
+from privagg.flower.deploy.join import COORDINATOR, card_of, join
+from privagg.identity.keys import Identity
+from privagg.party.cards import Card
+from privagg.party.rotations import new_keys
 from privagg.privacy.ledger import Bundle, CheckpointKeeper, Ledger
 from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from privagg.privacy.ledger.notes import Note
-from tests.deployment.conftest import AGREEMENT, Parties, parties  # noqa: F401
+from tests.flower.deploy.conftest import AGREEMENT, Parties, parties  # noqa: F401
 
 WHY = ("--who", "Dr. Ito", "--why", "an administrator left")
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from privagg.audit import Methods, Verdict
 from privagg.cli.app import app
 from privagg.errors import ApprovalError, LedgerError, LedgerTamperedError
-from privagg.owner import needs_passphrase, read_owner_key
+from privagg.identity.owner import needs_passphrase, read_owner_key
 from privagg.privacy.ledger import Ledger, Replay, sign_owner_key_change
 from privagg.privacy.ledger.approvals import public_hex
 from tests.approvals import OWNER, approve_plan

@@ -20,17 +20,17 @@ import pytest
 import torch
 from torch import nn
 
-from privagg.client.data import TensorRecords
-from privagg.client.declared import ClientRule
-from privagg.client.dpsgd import DpSgd
-from privagg.client.draws import place_records
-from privagg.client.models import build_model, set_parameters
-from privagg.client.torch_state import deterministic_torch
-from privagg.client.training import make_learner
 from privagg.encoding.grid import Grid
 from privagg.errors import DataError, PlanError
 from privagg.privacy.plan import DistributedPlan, TrainingPlan, load_plan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
+from privagg.programs.training import make_learner
+from privagg.training.data import TensorRecords
+from privagg.training.declared import ClientRule
+from privagg.training.dpsgd import DpSgd
+from privagg.training.draws import place_records
+from privagg.training.models import build_model, set_parameters
+from privagg.training.torch_state import deterministic_torch
 
 S, CLIP, ROWS = 2**16, 2.0, 64
 FEATURES, CLASSES, SHARED = 30, 10, 13

@@ -9,20 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from privagg.client.data import load_images
-from privagg.client.declared import ImageSource
-from privagg.client.known import KnownRecords, record_bytes, rows_as_bytes
-from privagg.config import parse_config
-from privagg.deployment.layout import PartyFolder
-from privagg.distributed.folders import open_party
+from privagg.config.schema import parse_config
 from privagg.errors import ApprovalError, DataError
 from privagg.federation import Federation
-from privagg.messages import Refusal, read_message
+from privagg.party import approving
+from privagg.party.folder import PartyFolder
+from privagg.party.open import open_party
 from privagg.privacy.ledger import Approval, Ledger, sign_approval
-from privagg.running import approving
+from privagg.protocol.frames import read_message
+from privagg.protocol.messages import Refusal
+from privagg.training.data import load_images
+from privagg.training.declared import ImageSource
+from privagg.training.known import KnownRecords, record_bytes, rows_as_bytes
 from tests.approvals import approved, approved_trial
 from tests.attacks.test_approval import demo
-from tests.distributed.heart import make_deployment, write_federation
+from tests.flower.heart import make_deployment, write_federation
 from tests.simulator import Simulation
 
 

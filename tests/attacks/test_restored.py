@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from privagg.cli.app import app
 from privagg.errors import LedgerTamperedError
-from privagg.identity import Identity, Roster
+from privagg.identity.keys import Identity, Roster
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from tests.simulator import ACCOUNTANT, NAMES, Simulation

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privagg.deployment.cards import Card
-from privagg.distributed import folders
 from privagg.errors import (
     ApprovalError,
     ConfigError,
@@ -23,22 +21,17 @@ from privagg.errors import (
     UnknownPartyError,
     WrongRoundError,
 )
-from privagg.identity import Identity, Roster
-from privagg.messages import (
-    KeyRequest,
-    KeyStatement,
-    Message,
-    Opening,
-    Refusal,
-    RoundStart,
-    read_message,
-)
-from privagg.round import run_round
-from privagg.running.journal import Journal
-from privagg.running.keying import key_of_run
-from privagg.secure.keyholder import KeyHolder
-from privagg.secure.keystatement import FIRST
-from privagg.secure.keystore import MOST_LIVING
+from privagg.identity.keys import Identity, Roster
+from privagg.party import open as folders
+from privagg.party.cards import Card
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.key_holder import KeyHolder
+from privagg.protocol.key_statement import FIRST
+from privagg.protocol.key_store import MOST_LIVING
+from privagg.protocol.messages import KeyRequest, KeyStatement, Opening, Refusal, RoundStart
+from privagg.protocol.round import run_round
+from privagg.run.journal import Journal
+from privagg.run.keying import key_of_run
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
 

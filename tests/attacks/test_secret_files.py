@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from privagg.client.known import KnownRecords
-from privagg.deployment.certificates import SERVER_DAYS
-from privagg.deployment.flowerfolder import FlowerFolder
-from privagg.deployment.joining import COORDINATOR, card_of, join, renew
-from privagg.deployment.parts import parts_of
 from privagg.errors import ConfigError, PrivaggError
-from privagg.owner import make_owner_key, read_owner_key
-from privagg.secretfile import read_private, require_private
-from tests.deployment.conftest import AGREEMENT, Parties, parties  # noqa: F401
+from privagg.flower.deploy.folder import FlowerFolder
+from privagg.flower.deploy.join import COORDINATOR, card_of, join, renew
+from privagg.flower.deploy.processes import parts_of
+from privagg.identity.owner import make_owner_key, read_owner_key
+from privagg.identity.secretfile import read_private, require_private
+from privagg.party.certificates import SERVER_DAYS
+from privagg.training.known import KnownRecords
+from tests.flower.deploy.conftest import AGREEMENT, Parties, parties  # noqa: F401
 from tests.simulator import Simulation
 
 SECRETS = [

@@ -10,8 +10,9 @@ import pytest
 
 from privagg.digest import tree_digest
 from privagg.kernels.residues import pack_residues
-from privagg.messages import Message, Upload, read_message
-from privagg.secure.keyholder import DOES_NOT_OPEN
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.key_holder import DOES_NOT_OPEN
+from privagg.protocol.messages import Upload
 from privagg.secure.lattice import LatticeParameters
 from privagg.secure.wire import EncryptedTensor
 from tests.simulator import NAMES, Simulation, opened_rounds

@@ -12,8 +12,8 @@ import pytest
 
 from privagg.audit import Brought, Methods, ReportBundle, Verdict, Verification, verify_bundle
 from privagg.audit.attestation import InTotoAttestation
-from privagg.identity import Identity
-from privagg.messages import Statement
+from privagg.identity.keys import Identity
+from privagg.protocol.messages import Statement
 from tests.report.worlds import World, distributed
 
 

@@ -28,16 +28,16 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from privagg.client.data import TensorRecords
-from privagg.client.declared import ClientRule
-from privagg.client.draws import Draws, Place, noised_update
-from privagg.client.models import build_model
-from privagg.client.training import make_learner
 from privagg.encoding.planned import transform_of
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import ClientPlan, LocalPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.programs.training import make_learner
+from privagg.training.data import TensorRecords
+from privagg.training.declared import ClientRule
+from privagg.training.draws import Draws, Place, noised_update
+from privagg.training.models import build_model
 
 FALSE_ALARM = 1e-4
 """How often an audit refutes a claim that is true, at most."""

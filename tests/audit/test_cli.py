@@ -12,7 +12,7 @@ from privagg.audit.bundle import NAME
 from privagg.cli.app import app
 from privagg.errors import ConfigError, LedgerError, UnreadableBundleError, VerificationError
 from privagg.privacy.ledger import CheckpointKeeper, Ledger
-from privagg.server.statements import StatementStore
+from privagg.protocol.statements import StatementStore
 from tests.audit.conftest import Evidence
 
 RUNNER = CliRunner()

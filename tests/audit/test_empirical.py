@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from privagg.client import draws
 from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan import ClientPlan, RecordPlan
 from privagg.privacy.plan import client as client_plan
 from privagg.privacy.plan.training import GridTerms
 from privagg.privacy.randomness import poisson_sample
+from privagg.training import draws
 from tests.audit.empirical import (
     OBSERVERS,
     Audit,

@@ -19,7 +19,7 @@ from privagg.audit.untrusted import check_numbers
 from privagg.cli.console import console
 from privagg.cli.verify import print_verification
 from privagg.errors import UnreadableBundleError, VerificationError
-from privagg.identity import Identity
+from privagg.identity.keys import Identity
 from privagg.privacy.ledger import Bundle, Checkpoint, Ledger
 from privagg.privacy.ledger.merkle import leaf_hash, root_of
 from tests.audit.conftest import Evidence, bundle_of, failures

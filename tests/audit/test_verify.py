@@ -21,7 +21,7 @@ from privagg.audit import (
 )
 from privagg.audit.bundle import NAME
 from privagg.errors import UnreadableBundleError
-from privagg.identity import Identity
+from privagg.identity.keys import Identity
 from tests.audit.conftest import Evidence, bundle_of, failures
 from tests.report.conftest import world as world  # the federations that reports are tested on
 from tests.report.worlds import WORLDS, World

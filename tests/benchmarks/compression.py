@@ -22,15 +22,15 @@ import torch
 from sklearn.datasets import load_digits
 
 from privagg import Federation
-from privagg.client.data import TensorRecords
-from privagg.client.evaluate import evaluate
-from privagg.client.models import get_parameters
-from privagg.client.training import make_learner
+from privagg.config.plan import build_plan, requirement_of
 from privagg.encoding.planned import decode_sum
-from privagg.planning import build_plan, requirement_of
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.server.optimizers import make_optimizer
+from privagg.programs.optimizers import make_optimizer
+from privagg.programs.training import make_learner
+from privagg.training.data import TensorRecords
+from privagg.training.evaluate import evaluate
+from privagg.training.models import get_parameters
 from tests.benchmarks.replay import over_draws
 from tests.benchmarks.tables import Column, Row, show, write_json
 

@@ -35,9 +35,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from privagg import Federation
-from privagg.client.data import Records, load_table
-from privagg.client.evaluate import evaluate, roc_auc
-from privagg.configdata import TableData
+from privagg.config.data import TableData
+from privagg.training.data import Records, load_table
+from privagg.training.evaluate import evaluate, roc_auc
 from tests.benchmarks.replay import (
     Replay,
     calibrated,

@@ -22,8 +22,8 @@ from flwr.app import Message as FlowerMessage
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from privagg.runtime.flower.inprocess import InProcessGrid
-from privagg.runtime.flower.transport import Patience
+from privagg.flower.bridge.inprocess import InProcessGrid
+from privagg.flower.bridge.transport import Patience
 from tests.benchmarks.flower_simulation import make_client_app, open_door, prepare
 
 

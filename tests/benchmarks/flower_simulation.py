@@ -37,7 +37,7 @@ def name_of(index: int, clients: int) -> str:
 
 def prepare(folder: Path, clients: int, parameters: int, rounds: int) -> None:
     """Identities and plan of a federation of so many clients."""
-    from privagg.identity import Identity, Roster
+    from privagg.identity.keys import Identity, Roster
     from privagg.privacy.plan import ClientPlan, SiteTerms
 
     names = [name_of(index, clients) for index in range(clients)]
@@ -64,8 +64,8 @@ def prepare(folder: Path, clients: int, parameters: int, rounds: int) -> None:
 @cache
 def world(folder: Path) -> Any:
     """Plan, roster, scheme and its parameters, once in a process."""
-    from privagg.identity import Roster
-    from privagg.planning import requirement_of
+    from privagg.config.plan import requirement_of
+    from privagg.identity.keys import Roster
     from privagg.privacy.plan import load_plan
     from privagg.secure.registry import scheme
 
@@ -78,12 +78,12 @@ def world(folder: Path) -> Any:
 
 def open_party(folder: Path, name: str) -> Any:
     """The seat of a client, or the key holder's handler."""
-    from privagg.client.site import Pins
-    from privagg.identity import Identity
+    from privagg.flower.bridge.mod import Seat
+    from privagg.identity.keys import Identity
+    from privagg.party.holding import make_key_holder
     from privagg.privacy.ledger import BudgetKey, Ledger
     from privagg.privacy.randomness import SystemRandomness
-    from privagg.running.holding import make_key_holder
-    from privagg.runtime.flower.mod import Seat
+    from privagg.protocol.site import Pins
     from tests.approvals import FOR_EVER, approve_plan
 
     plan, roster, scheme, parameters = world(folder)
@@ -123,7 +123,7 @@ def make_client_app(folder: Path, clients: int) -> Any:
     from flwr.app import Message as FlowerMessage
     from flwr.clientapp import ClientApp
 
-    from privagg.runtime.flower.mod import PrivateUpdates
+    from privagg.flower.bridge.mod import PrivateUpdates
 
     def party_of(context: Any) -> Any:
         return open_party(folder, name_of(int(context.node_config["partition-id"]), clients))
@@ -143,11 +143,11 @@ def make_client_app(folder: Path, clients: int) -> Any:
 def answers(folder: Path, job: Any, transport: Any, told: Any) -> Any:
     """What answers a strategy, as `private_grid` makes it: the journal of rounds included."""
     from privagg.privacy.ledger import Ledger
-    from privagg.running.journal import Journal
-    from privagg.running.record import Record
-    from privagg.running.replay import ReplayedRounds
-    from privagg.running.rounds import Rounds
-    from privagg.server.statements import StatementStore
+    from privagg.protocol.statements import StatementStore
+    from privagg.run.journal import Journal
+    from privagg.run.record import Record
+    from privagg.run.replay import ReplayedRounds
+    from privagg.run.rounds import Rounds
 
     path = folder / "record.sqlite"
     ledger = Ledger.create(path, COORDINATOR, signing_key=job.identity.key)
@@ -160,15 +160,15 @@ def answers(folder: Path, job: Any, transport: Any, told: Any) -> Any:
 
 def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
     """The strategy's Grid as a coordinator opens it, all introductions made."""
-    from privagg.identity import Identity
+    from privagg.flower.bridge.directory import Directory
+    from privagg.flower.bridge.grid import PrivateGrid
+    from privagg.flower.bridge.transport import FlowerTransport
+    from privagg.identity.keys import Identity
     from privagg.privacy.ledger import CheckpointKeeper
-    from privagg.round import Job
-    from privagg.running.keying import key_of_run
-    from privagg.runtime.flower.directory import Directory
-    from privagg.runtime.flower.grid import PrivateGrid
-    from privagg.runtime.flower.transport import FlowerTransport
-    from privagg.secure.keystatement import KeyTerms
-    from privagg.server.checkpoints import CheckpointWatch
+    from privagg.protocol.checkpoints import CheckpointWatch
+    from privagg.protocol.key_statement import KeyTerms
+    from privagg.protocol.round import Job
+    from privagg.run.keying import key_of_run
 
     plan, roster, scheme, parameters = world(folder)
     identity = Identity.load_or_create(COORDINATOR, folder / f"{COORDINATOR}.pem")
@@ -197,8 +197,8 @@ def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
     from flwr.serverapp import ServerApp
     from flwr.serverapp.strategy import FedAvg
 
-    from privagg.round import RoundOutcome
-    from privagg.runtime.flower.transport import Patience
+    from privagg.flower.bridge.transport import Patience
+    from privagg.protocol.round import RoundOutcome
 
     app = ServerApp()
 

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 
 from privagg.digest import tree_digest
 from privagg.errors import PrivaggError
-from privagg.identity import Identity, Roster
-from privagg.messages import Message, OpenRequest, Upload
+from privagg.identity.keys import Identity, Roster
+from privagg.protocol.aggregator import Aggregator, RoundTerms
+from privagg.protocol.frames import Message
+from privagg.protocol.messages import OpenRequest, Upload
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
-from privagg.server.aggregator import Aggregator, RoundTerms
 
 NAMES = ("anna", "bert", "carl", "dora")
 INSIDER = "carl"

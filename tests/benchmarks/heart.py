@@ -33,9 +33,9 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from privagg import Federation
-from privagg.client.data import TensorRecords, load_table
-from privagg.client.evaluate import evaluate
-from privagg.configdata import TableData
+from privagg.config.data import TableData
+from privagg.training.data import TensorRecords, load_table
+from privagg.training.evaluate import evaluate
 from tests.benchmarks.replay import (
     FloatVector,
     Replay,

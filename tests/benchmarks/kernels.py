@@ -24,15 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privagg.digest import tree_digest
-from privagg.identity import Identity, Roster, forget_signatures
+from privagg.identity.keys import Identity, Roster, forget_signatures
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import ResidueSum, default_backend, pack_residues
-from privagg.messages import Message, Upload, read_message
+from privagg.protocol.aggregator import TOGETHER
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.messages import Upload
 from privagg.secure.bfv import BfvScheme
 from privagg.secure.ckks import CkksScheme
 from privagg.secure.rns import ntt_prime
 from privagg.secure.scheme import Requirement
-from privagg.server.aggregator import TOGETHER
 from privagg.threads import available_cpus, run_split
 from tests.benchmarks.tables import show, write_json
 from tests.benchmarks.timing import medians, metered

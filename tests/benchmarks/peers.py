@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from privagg.digest import tree_digest
-from privagg.identity import Identity, Roster, forget_signatures
-from privagg.messages import Message, Upload
+from privagg.identity.keys import Identity, Roster, forget_signatures
+from privagg.protocol.aggregator import TOGETHER, Aggregator, RoundTerms
+from privagg.protocol.frames import Message
+from privagg.protocol.messages import Upload
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
-from privagg.server.aggregator import TOGETHER, Aggregator, RoundTerms
 from tests.benchmarks.kernels import random_payloads, read_job, tenseal_job
 from tests.benchmarks.tables import show, write_json
 

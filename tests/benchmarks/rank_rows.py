@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from privagg.client.data import TensorRecords
-from privagg.client.dpsgd import DpSgd
 from privagg.encoding.grid import Grid
+from privagg.training.data import TensorRecords
+from privagg.training.dpsgd import DpSgd
 
 Integers = np.ndarray
 

@@ -25,26 +25,26 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from privagg import Federation
-from privagg.client.models import get_parameters
-from privagg.client.site import Site
-from privagg.client.training import make_learner
-from privagg.identity import Identity, Roster
+from privagg.identity.keys import Identity, Roster
+from privagg.party.make import make_pins, make_terms
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Guarantee, guarantee
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
-from privagg.privacy.ledger.peers import PeerCheckpoints
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.round import Job, run_round
-from privagg.running.keying import key_of_run
-from privagg.running.parties import make_pins, make_terms
-from privagg.runtime.local import LocalTransport
-from privagg.secure.keyholder import KeyHolder, OpeningRule
+from privagg.programs.optimizers import make_optimizer
+from privagg.programs.training import make_learner
+from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.in_memory import LocalTransport
+from privagg.protocol.key_holder import KeyHolder, OpeningRule
+from privagg.protocol.peers import PeerCheckpoints
+from privagg.protocol.round import Job, run_round
+from privagg.protocol.site import Site
+from privagg.run.keying import key_of_run
 from privagg.secure.opening import key_generator
-from privagg.server.checkpoints import CheckpointWatch
-from privagg.server.optimizers import make_optimizer
+from privagg.training.models import get_parameters
 from tests.approvals import FOR_EVER, approve_plan
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"

@@ -30,13 +30,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from privagg.client.data import TensorRecords
-from privagg.client.declared import ModelSpec
-from privagg.client.dpsgd import DpSgd
-from privagg.client.models import build_model, require_separable, set_parameters
-from privagg.client.rehearsal import require_records_apart
-from privagg.client.torch_state import deterministic_torch
 from privagg.encoding.grid import Grid
+from privagg.training.data import TensorRecords
+from privagg.training.declared import ModelSpec
+from privagg.training.dpsgd import DpSgd
+from privagg.training.models import build_model, require_separable, set_parameters
+from privagg.training.rehearsal import require_records_apart
+from privagg.training.torch_state import deterministic_torch
 from tests.benchmarks.rank_rows import rank_sum
 from tests.benchmarks.tables import show, write_json
 from tests.zoo import ACCEPTED, REFUSED, VOCABULARY

@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from privagg.client.evaluate import roc_auc
-from privagg.client.features import TableSchema, Target
+from privagg.training.evaluate import roc_auc
+from privagg.training.features import TableSchema, Target
 from tests.benchmarks.synthetic_heart import gaussian_noise_multiplier
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from privagg.client.features import TableSchema
+from privagg.training.features import TableSchema
 from tests.benchmarks import (
     compression,
     contained,

@@ -19,7 +19,7 @@ from typing import Any
 from privagg.audit import Brought, ReportBundle, verify_bundle
 from privagg.audit.methods import Methods
 from privagg.audit.replayed import ReplayedLedger
-from privagg.identity import Identity
+from privagg.identity.keys import Identity
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger import Bundle, Checkpoint, Entry
 from privagg.privacy.ledger.entries import timestamp

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from privagg.config.plan import requirement_of
 from privagg.encoding.grid import Grid
 from privagg.errors import CapacityError
-from privagg.planning import requirement_of
 from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.privacy.unit import Custody

@@ -17,8 +17,6 @@ import pytest
 
 from privagg.audit import Brought, Methods, verify_file
 from privagg.cli.planview import describe
-from privagg.client import training
-from privagg.client.datasets import write_breast_cancer
 from privagg.errors import ConfigError, PlanError
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
@@ -27,6 +25,8 @@ from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan import DistributedPlan, RecordPlan, Rounding, load_plan, plan_mode
 from privagg.privacy.plan.observing import own_noise_observers
 from privagg.privacy.plan.training import noise_share
+from privagg.programs import training
+from privagg.training.datasets import write_breast_cancer
 from tests.test_federation import federation, ready
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from privagg.config import parse_config
-from privagg.planning import build_plan
+from privagg.config.plan import build_plan
+from privagg.config.schema import parse_config
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.plan import load_plan
 from privagg.report.compressing import compression_text

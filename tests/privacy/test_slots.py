@@ -9,9 +9,9 @@ from math import comb
 import numpy as np
 import pytest
 
-from privagg.client.draws import place_records
 from privagg.privacy.plan.slots import overflow_chance, slot_batches
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.training.draws import place_records
 
 
 def exact_tail(trials: int, rate: Fraction, least: int) -> Fraction:

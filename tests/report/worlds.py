@@ -15,13 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.audit.signed import fingerprint_of
 from privagg.digest import tree_digest
-from privagg.identity import Identity, Roster
-from privagg.messages import KeyStatement, Message, Opening, Statement, Upload
+from privagg.identity.keys import Identity, Roster
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.ledger import BudgetKey, ChargeRequest, Ledger, Receipt, RunKeyTaken
 from privagg.privacy.plan import ClientPlan, DistributedPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
+from privagg.protocol.frames import Message
+from privagg.protocol.messages import KeyStatement, Opening, Statement, Upload
 from privagg.report import Report, build_report
 from privagg.report.accounting import Bounds
 from tests.approvals import approve_plan
@@ -130,7 +131,7 @@ class World:
             self.receipts[name, number] = receipt
 
     def facts(self, name: str, number: int) -> dict[str, Any]:
-        """What a site states that it planned, as `privagg.client.site` does."""
+        """What a site states that it planned, as `privagg.protocol.site` does."""
         plan = self.plan
         return {
             "mode": plan.mode, "cohort": list(plan.names), "scheme": plan.scheme,

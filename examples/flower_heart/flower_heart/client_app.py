@@ -6,7 +6,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_heart.task import load_table, train_model
-from privagg.distributed.doors import data_of, private_updates
+from privagg.flower.doors import data_of, private_updates
 
 app = ClientApp(mods=[private_updates()])
 

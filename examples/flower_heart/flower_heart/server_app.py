@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from flower_heart.task import initial_arrays
-from privagg.distributed.doors import private_grid
+from privagg.flower.doors import private_grid
 
 app = ServerApp()
 

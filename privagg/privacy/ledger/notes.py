@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from privagg.errors import LedgerError, LedgerTamperedError
-from privagg.identity import check_public_key, verify_signature
+from privagg.identity.keys import check_public_key, verify_signature
 
 ED25519 = 0x01
 COSIGNATURE = 0x04

@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 
 from privagg.errors import LedgerTamperedError
-from privagg.identity import verify_signature
+from privagg.identity.keys import verify_signature
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import compose, event_to_json, is_beyond

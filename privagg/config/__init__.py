@@ -1,0 +1,1 @@
+"""What a federation agrees on: the file, checked, and what follows from it on this machine."""

@@ -1,0 +1,163 @@
+"""From a configuration to the plan that everybody pins, its noise calibrated."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from math import ceil
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from privagg.config.data import AppData
+from privagg.config.schema import Config
+from privagg.errors import PlanError, validation_faults
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.calibration import calibrate
+from privagg.privacy.plan import Compression, Plan, SiteTerms, TrainingPlan, plan_class
+from privagg.secure.registry import scheme as find_scheme
+from privagg.secure.scheme import Requirement
+
+
+def build_plan(config: Config, *, dimension: int, accountant: Accountant) -> TrainingPlan:
+    """The plan that a configuration stands for.
+
+    Args:
+        config: the checked configuration.
+        dimension: d, trainable parameters of its model.
+        accountant: whose epsilon the noise is calibrated to.
+
+    Returns:
+        A plan whose committed events cost every data set at most `privacy.epsilon`.
+
+    Raises:
+        PlanError: the settings contradict each other.
+        CalibrationError: no noise meets the target.
+    """
+    sigma = config.privacy.noise_multiplier
+    if sigma is None:
+        sigma = _calibrated(config, _plan(config, dimension, Decimal(1)), accountant)
+    plan = _plan(config, dimension, sigma)
+    _check_limit(config, plan, accountant)
+    return plan
+
+
+def _check_limit(config: Config, plan: TrainingPlan, accountant: Accountant) -> None:
+    """A noise multiplier given by hand still has to keep the job within `privacy.epsilon`."""
+    privacy = config.privacy
+    if privacy.noise_multiplier is None or plan.noise is None:
+        return
+    spent = accountant.epsilon(plan.total_committed(_heaviest(plan)), privacy.delta).upper
+    if spent > privacy.epsilon:
+        raise PlanError(
+            f"privacy.noise_multiplier = {privacy.noise_multiplier} costs epsilon {spent}, more "
+            f"than privacy.epsilon = {privacy.epsilon}; raise the noise or epsilon, or leave "
+            "noise_multiplier out to have it calibrated"
+        )
+
+
+def _heaviest(plan: TrainingPlan) -> str:
+    """The site with the largest weight, which spends most."""
+    return max(plan.sites, key=lambda site: site.weight).name
+
+
+def _calibrated(config: Config, plan: TrainingPlan, accountant: Accountant) -> Decimal:
+    """The noise multiplier at which the site with the largest weight spends `epsilon`."""
+    heaviest = _heaviest(plan)
+    return calibrate(
+        lambda candidate: plan.with_noise(candidate).total_committed(heaviest),
+        epsilon=config.privacy.epsilon,
+        delta=config.privacy.delta,
+        accountant=accountant,
+    )
+
+
+def _plan(config: Config, dimension: int, noise_multiplier: Decimal) -> TrainingPlan:
+    """The plan with this noise: what its class makes of the settings, each by its name."""
+    kind = plan_class(config.privacy.mode)
+    settings: dict[str, Any] = {
+        **dict(config.secure),
+        **dict(config.training),
+        **dict(config.privacy),
+        "sites": [
+            SiteTerms(
+                name=site.name,
+                dataset=site.dataset,
+                records=site.records,
+                weight=site.weight or kind.usual_weight(site.records),
+            )
+            for site in config.sites
+        ],
+        "dimension": dimension,
+        "noise_multiplier": noise_multiplier,
+        "scheme_protects": find_scheme(config.secure.scheme).protects,
+        "compression": _compression(config, kind, dimension),
+        "recipe": _recipe(config),
+    }
+    try:
+        return kind.from_settings(settings)
+    except ValidationError as error:
+        raise PlanError(validation_faults(error, whole="the plan")) from error
+
+
+def _compression(config: Config, kind: type[TrainingPlan], dimension: int) -> Compression | None:
+    """The section as the plan's terms."""
+    section = config.compression
+    if section is None:
+        return None
+    try:
+        return Compression(
+            bits=section.bits,
+            rounding=section.rounding or kind.usual_rounding,
+            rotation=section.rotation,
+            kept=ceil(section.keep * dimension) if section.keep < 1 else None,
+            mask=section.mask,
+        )
+    except ValidationError as error:
+        raise PlanError(f"compression: {validation_faults(error, whole='the plan')}") from error
+
+
+def _recipe(config: Config) -> dict[str, JsonValue]:
+    """What is trained and how, pinned with the plan; no path and no secret in it."""
+    training = config.training
+    if isinstance(config.data, AppData):
+        return {
+            "federation": config.federation.name,
+            "model": {"kind": "Flower app"},
+            "data": config.data.model_dump(mode="json"),
+        }
+    return {
+        "federation": config.federation.name,
+        "seed": config.federation.seed,
+        "model": training.model.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json"),
+        "local_steps": training.local_steps,
+        "local_learning_rate": training.local_learning_rate,
+        "local_batch_size": training.local_batch_size,
+        "proximal_mu": training.proximal_mu,
+        "physical_batch": training.physical_batch,
+        "optimizer": training.optimizer.model_dump(mode="json"),
+    }
+
+
+def uncompressed(config: Config, plan: TrainingPlan) -> TrainingPlan:
+    """The plan as it would be without the configuration's compression, with the same noise.
+
+    For comparing sizes; its own noise would be calibrated afresh.
+
+    Args:
+        config: the checked configuration.
+        plan: what `build_plan` made of it.
+    """
+    plain = config.model_copy(update={"compression": None})
+    return _plan(plain, plan.dimension, plan.noise_multiplier)
+
+
+def requirement_of(plan: Plan, *, security_bits: int) -> Requirement:
+    """What a plan's sum asks of a secure aggregation scheme."""
+    return Requirement(
+        length=plan.upload_dimension,
+        upload_bound=plan.upload_bound,
+        sum_bound=plan.sum_bound,
+        addends=plan.addends,
+        security_bits=security_bits,
+    )

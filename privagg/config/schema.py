@@ -1,0 +1,430 @@
+"""The configuration file: what a federation agrees on, checked before anything runs.
+
+A configuration says public things only. From it follow, in this order, the training plan (with its
+noise), the schema every site encodes its records by, and the places where files go.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from privagg.config.data import AppData, DataSection, ImageData, Section
+from privagg.config.faults import explain
+from privagg.errors import ConfigError
+from privagg.privacy.plan import mode_names, plan_class
+from privagg.privacy.plan.base import DatasetName, SiteName
+from privagg.privacy.plan.compression import Rounding
+from privagg.privacy.unit import Custody
+from privagg.programs.optimizers import OptimizerSpec
+from privagg.training.declared import ClientRule, ModelSpec
+
+TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
+"""How the keys begin that a search may vary: none of them moves a budget to another owner."""
+
+MAX_CANDIDATES = 1000
+
+
+class FederationSection(Section):
+    """Who and where.
+
+    Args:
+        name: of the federation, for reports and run identifiers.
+        output: folder for models, ledgers and reports, relative to the configuration file.
+        seed: public seed of the model's initial parameters.
+    """
+
+    name: SiteName
+    output: Path = Path("out")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+
+
+def _known_mode(mode: str) -> str:
+    if mode not in mode_names():
+        raise ValueError(f"should be one of {', '.join(mode_names())}")
+    return mode
+
+
+class PrivacySection(Section):
+    """How to be private, and how much.
+
+    Args:
+        mode: of the plan, such as `record-distributed`, `record-local` or `client`.
+        epsilon: what the whole job may cost each data set; the noise is calibrated to it.
+        delta: at which epsilon is stated.
+        budget_epsilon: what a data set may spend over all jobs; defaults to `epsilon`.
+        noise_multiplier: fixes the noise instead of calibrating it; epsilon then only limits.
+        clip_norm_l2: largest L2 norm of a record's gradient (record modes) or of an update.
+        sensitivity_grid: integer grid units that the clip norm is divided into.
+        dropouts: sites that may fail in a round without stopping it.
+        colluders: sites that may pool what they know; the budget is charged against them.
+        unit: `client` mode only: what a client stands for, `site` or `person`.
+    """
+
+    mode: Annotated[str, AfterValidator(_known_mode)] = "record-distributed"
+    epsilon: Decimal = Field(gt=0)
+    delta: Decimal = Field(gt=0, lt=1)
+    budget_epsilon: Decimal | None = Field(default=None, gt=0, allow_inf_nan=True)
+    noise_multiplier: Decimal | None = Field(default=None, ge=0)
+    clip_norm_l2: Decimal = Field(default=Decimal(1), gt=0)
+    sensitivity_grid: int = Field(default=2**16, ge=2**4, le=2**30)
+    dropouts: int = Field(default=0, ge=0)
+    colluders: int = Field(default=1, ge=0)
+    unit: Literal["site", "person"] = "site"
+
+    @property
+    def budget(self) -> Decimal:
+        """What a data set may spend over all jobs."""
+        return self.epsilon if self.budget_epsilon is None else self.budget_epsilon
+
+
+class TrainingSection(Section):
+    """What is trained, and how.
+
+    Args:
+        model: a model's name (`logistic`, `mlp`, `cnn`, `package.module:factory`) or a table.
+        rounds: how often the sum is opened.
+        sampling_rate: probability that a record takes part in a step (record modes).
+        local_steps: steps at a site in a round (`record-local` and `client`).
+        local_learning_rate: step size at a site (`record-local` and `client`).
+        local_batch_size: records of one local step (`client`).
+        proximal_mu: FedProx's pull towards the round's model; 0 is FedAvg.
+        update_bound: largest coordinate of a local update (`record-local`); the default is what
+            the local steps can reach.
+        cohort_size: `client` mode: clients asked in a round; 0 asks all.
+        physical_batch: records whose gradients are in memory at once.
+        optimizer: the server's step.
+        retries: attempts after a stopped round; each one is charged again.
+    """
+
+    model: ModelSpec = ModelSpec()
+    rounds: int = Field(ge=1, le=10**6)
+    sampling_rate: Decimal = Field(default=Decimal(1), gt=0, le=1)
+    local_steps: int = Field(default=1, ge=1)
+    local_learning_rate: float = Field(default=0.1, gt=0, le=1e6)
+    local_batch_size: int = Field(default=32, ge=1)
+    proximal_mu: float = Field(default=0.0, ge=0, le=1e6)
+    update_bound: Decimal | None = Field(default=None, gt=0)
+    cohort_size: int = Field(default=0, ge=0)
+    physical_batch: int = Field(default=64, ge=1, le=65536)
+    optimizer: OptimizerSpec = OptimizerSpec()
+    retries: int = Field(default=0, ge=0, le=100)
+
+    @property
+    def client_rule(self) -> ClientRule:
+        """How a site trains between two rounds."""
+        return ClientRule(
+            learning_rate=self.local_learning_rate,
+            prox_mu=self.proximal_mu,
+            steps=self.local_steps,
+            batch_size=self.local_batch_size,
+            physical_batch=self.physical_batch,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("model"), str):
+            return {**values, "model": {"kind": values["model"]}}
+        return values
+
+
+class SecureSection(Section):
+    """How contributions are added unread.
+
+    Args:
+        scheme: `ckks`, `bfv`, `paillier`, `plaintext` (unsafe), or an installed third party's.
+        custody: who can open the sum; `authority` or `sites`. There is no default: choose.
+        opener: custody `sites`: the site that answers opening requests; defaults to the first.
+        strict: the key holder adds the signed uploads again before it opens.
+        security_bits: lowest classical security level accepted.
+        options: further settings of the scheme, such as `modulus_bits` for Paillier.
+    """
+
+    scheme: str = "ckks"
+    custody: Custody
+    opener: str | None = None
+    strict: bool = False
+    security_bits: int = Field(default=128, ge=80, le=256)
+    options: dict[str, int | str | bool] = Field(default_factory=dict)
+
+
+class CompressionSection(Section):
+    """Fewer and coarser integers in an upload. Without this section every coordinate is sent.
+
+    Args:
+        bits: of a coordinate before weight and noise, sign included; sets the grid, so
+            `privacy.sensitivity_grid` stays out (not in `record-distributed`).
+        rounding: `stochastic` (the default) or `nearest`; `truncate` at client level. In
+            `record-distributed` each record is truncated.
+        rotation: a public random rotation first, which makes few bits enough (same modes).
+        keep: part of the coordinates that a round sends, in (0, 1].
+        mask: which: `random-k`, or `top-k` of the round's model and some others.
+    """
+
+    bits: int | None = Field(default=None, ge=2, le=31)
+    rounding: Rounding | None = None
+    rotation: bool = False
+    keep: Decimal = Field(default=Decimal(1), gt=0, le=1)
+    mask: Literal["random-k", "top-k"] = "random-k"
+
+    @model_validator(mode="after")
+    def _top_of_a_part(self) -> Self:
+        if self.mask == "top-k" and self.keep == 1:
+            raise ValueError("mask = 'top-k' needs `keep` below 1, the part that is sent")
+        return self
+
+
+class SiteSection(Section):
+    """One institution: a name, a file and its public facts.
+
+    Args:
+        name: how messages and reports call it.
+        data: path of its table, of its images' `.npy`, or a data set's factory; a Flower app
+            has none here.
+        labels: path of the labels' `.npy` (images only).
+        records: declared number of records; public, used as normaliser and bound.
+        weight: integer weight in averages; defaults to `records` in `record-local`, else to 1.
+        dataset: public name of the data set whose budget is charged; defaults to the name.
+    """
+
+    name: SiteName
+    data: str = ""
+    labels: str | None = None
+    records: int = Field(ge=1)
+    weight: int | None = Field(default=None, ge=1)
+    dataset: DatasetName = ""
+
+
+class EvaluationSection(Section):
+    """A table whose owner declares it public; only on such a one is accuracy computed.
+
+    Args:
+        data, labels: as for a site.
+        public: must be true; a figure on private data would have to be charged.
+        name: for the report.
+    """
+
+    data: str
+    labels: str | None = None
+    public: Literal[True]
+    name: str = "public table"
+
+
+class TuningSection(Section):
+    """A search over settings; each candidate is a run of its own and charged in full.
+
+    Args:
+        grid: dotted key of this file -> the values to try; every combination is a candidate. What
+            may vary is listed in `TUNABLE`.
+        metric: figure on the public table by which one candidate is selected.
+        method: `composition` is the only one; see `privagg.run.tuning` for why.
+    """
+
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+    metric: Literal["accuracy", "auc", "loss"] = "accuracy"
+    method: Literal["composition"] = "composition"
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> Self:
+        strange = [key for key in self.grid if not key.startswith(TUNABLE)]
+        if strange:
+            raise ValueError(
+                f"{strange[0]!r} cannot be searched over; keys begin with {', '.join(TUNABLE)}"
+            )
+        count = prod(len(values) for values in self.grid.values())
+        if count > MAX_CANDIDATES:
+            raise ValueError(f"the grid has {count} candidates, at most {MAX_CANDIDATES} fit")
+        return self
+
+
+class Attestation(Section):
+    """A statement of a named person, repeated in the report as theirs.
+
+    Args:
+        who: the person.
+        what: the statement.
+        about: the blank of an annex that it answers, as the annex names it.
+    """
+
+    who: str
+    what: str
+    about: str = ""
+
+
+_TRAINS = {
+    "model",
+    "local_steps",
+    "local_learning_rate",
+    "local_batch_size",
+    "proximal_mu",
+    "physical_batch",
+    "optimizer",
+    "retries",
+}
+"""Settings of training that a Flower app and its strategy have in their own place."""
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    federation: FederationSection
+    privacy: PrivacySection
+    training: TrainingSection
+    secure: SecureSection
+    compression: CompressionSection | None = None
+    data: DataSection
+    sites: tuple[SiteSection, ...] = Field(min_length=1)
+    evaluation: EvaluationSection | None = None
+    tuning: TuningSection | None = None
+    attestations: tuple[Attestation, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data_is_a_table_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("data"), dict):
+            return {**values, "data": {"kind": "table", **values["data"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [site.name for site in self.sites]
+        reserved = sorted({"coordinator", "key-holder"} & set(names))
+        if reserved:
+            raise ValueError(f"a site cannot be called {reserved[0]!r}; that name is a party's")
+        if {"requirement", "self"} & set(self.secure.options):
+            raise ValueError("secure.options cannot set the requirement; it follows from the plan")
+        if self.secure.opener is not None and self.secure.opener not in names:
+            raise ValueError(f"secure.opener {self.secure.opener!r} is none of the sites")
+        bits = self.compression and self.compression.bits
+        if bits and "sensitivity_grid" in self.privacy.model_fields_set:
+            raise ValueError(
+                "compression.bits sets the grid, and so would privacy.sensitivity_grid; keep one"
+            )
+        if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
+            raise ValueError("image sites need `labels`, the path of their labels' .npy file")
+        self._each_site_has_data_or_an_app()
+        return self
+
+    def _each_site_has_data_or_an_app(self) -> None:
+        app = isinstance(self.data, AppData)
+        for site in self.sites:
+            if bool(site.data) == app:
+                raise ValueError(
+                    f"site {site.name!r}: `data` is read by the app, so it names none here"
+                    if app
+                    else f"site {site.name!r} needs `data`, where its records are"
+                )
+        if app and (plan_class(self.privacy.mode).sees_records or self.evaluation is not None):
+            raise ValueError(
+                "with a Flower app, privagg sees updates and no records: use privacy.mode = "
+                "'client' and no [evaluation]"
+            )
+        own = self.training.model_fields_set & _TRAINS if app else set()
+        if own:
+            raise ValueError(f"a Flower app trains by its own rule; remove training.{min(own)}")
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, a wrong type or a contradiction; the
+            message names the key and what was expected.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {path}; `privagg init {path}` writes one") from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; name a TOML file, such as "
+            "`privagg init` writes"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: byte {error.start} is not UTF-8; save the "
+            "file as UTF-8"
+        ) from error
+    try:
+        values = tomllib.loads(text, parse_float=_exact)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; nested as often
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(values, source=str(path))
+
+
+def parse_config(values: dict[str, Any], *, source: str = "configuration") -> Config:
+    """Check a configuration given as plain values.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {explain(error, values, Config)}") from error
+
+
+def tuning_candidates(config: Config) -> list[tuple[dict[str, Any], Config]]:
+    """Every combination of the `[tuning]` grid's values, each a configuration that was checked.
+
+    Returns:
+        (settings by dotted name, the configuration with them); empty without a grid.
+
+    Raises:
+        ConfigError: a combination cannot be used.
+    """
+    found: list[tuple[dict[str, Any], Config]] = []
+    tuning = config.tuning
+    if tuning is None:
+        return found
+    for values in product(*tuning.grid.values()):
+        settings = dict(zip(tuning.grid, values, strict=True))
+        facts = config.model_dump(exclude_unset=True, exclude={"tuning"})
+        for key, value in settings.items():
+            _put(facts, key.split("."), value)
+        found.append(
+            (settings, parse_config(facts, source=f"candidate {plain_settings(settings)}"))
+        )
+    return found
+
+
+def _put(facts: dict[str, Any], path: list[str], value: Any) -> None:
+    *above, last = path
+    for name in above:
+        facts = facts.setdefault(name, {})
+    facts[last] = value
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a ledger records them: numbers by their digits."""
+    return {
+        key: value if isinstance(value, str | bool | int) else str(value)
+        for key, value in settings.items()
+    }
+
+
+class _ExactFloat(float):
+    """A TOML float that remembers its digits, so that Decimal fields get them exactly."""
+
+    digits: str
+
+    def __new__(cls, digits: str) -> Self:
+        made = super().__new__(cls, digits)
+        made.digits = digits
+        return made
+
+    def __str__(self) -> str:
+        return self.digits
+
+
+def _exact(digits: str) -> float:
+    return _ExactFloat(digits.replace("_", ""))

@@ -1,0 +1,332 @@
+"""What a run is made from: the configuration, and what follows from it on this machine.
+
+Everything that drives, records or approves a run is handed a `Setup`; only the Python door makes
+one, or a party's folder. It changes nothing and spends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from shlex import quote
+from typing import Any, Literal
+
+from privagg.config.data import AppData, DatasetData
+from privagg.config.plan import build_plan, requirement_of
+from privagg.config.schema import Config, SiteSection
+from privagg.errors import ApprovalError, ConfigError
+from privagg.identity.keys import Identity
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.accountants import default_accountant
+from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.unit import Custody, Unit
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
+from privagg.protocol.round import require_driven
+from privagg.secure.registry import scheme as find_scheme
+from privagg.secure.scheme import Parameters, Scheme
+from privagg.training.data import Records, read_declared
+from privagg.training.declared import TableSource
+from privagg.training.factories import ApprovedCode, Factory, code_approved_in, look_at
+from privagg.training.inspection import Finding, check_table
+from privagg.training.known import KnownRecords, Tags, record_bytes
+from privagg.training.loading import load_records
+from privagg.training.models import build_model, get_parameters
+from privagg.training.rehearsal import RecordsApart, require_model_apart
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """One job of a federation, before it is run.
+
+    Args:
+        config: the checked configuration.
+        base: folder that relative paths in it start from.
+        source: the file that it was read from, for advice on what to type.
+        accountant: whose epsilon calibrates the noise and guards the budgets.
+        pinned: the plan that was agreed on; derived anew where it is None.
+        allowed: what may be imported for factories that the configuration names; what approvals
+            in force in ledgers here name where it is None.
+        given: site -> records, in place of the files named in the configuration.
+        given_public: the table declared public, in place of the file.
+
+    Raises:
+        ConfigError: records are given for a site that is not there.
+    """
+
+    config: Config
+    base: Path
+    source: Path | None = None
+    accountant: Accountant = field(default_factory=default_accountant)
+    pinned: TrainingPlan | None = None
+    allowed: ApprovedCode | None = None
+    given: Mapping[str, Records] = field(default_factory=dict)
+    given_public: Records | None = None
+    _read: dict[str, Records] = field(default_factory=dict, repr=False)
+    _apart: dict[tuple[object, ...], RecordsApart] = field(default_factory=dict, repr=False)
+    _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.given) - {site.name for site in self.config.sites}
+        if unknown:
+            raise ConfigError(f"records given for unknown sites: {', '.join(sorted(unknown))}")
+
+    def trusting(self, code: Iterable[Factory]) -> Setup:
+        """The same, with code that may be imported besides, as the caller decides."""
+        return replace(self, allowed=self.code | ApprovedCode.of(*code))
+
+    def with_config(self, config: Config) -> Setup:
+        """The same data and ledgers under another configuration."""
+        return replace(self, config=config, pinned=None, given_public=self.public_records)
+
+    # --- code -----------------------------------------------------------------------------------
+
+    @property
+    def names_code(self) -> bool:
+        """Whether the configuration names a factory, that is code of this machine."""
+        return bool(self._references())
+
+    @property
+    def code(self) -> ApprovedCode:
+        """What may be imported: what was given, or what approvals in force in ledgers here name."""
+        if self.allowed is not None:
+            return self.allowed
+        found = ApprovedCode()
+        for name in (COORDINATOR, *(site.name for site in self.config.sites)):
+            if self.ledger_path(name).exists():
+                found |= code_approved_in(Ledger.open(self.ledger_path(name)))
+        return found
+
+    def factories(self) -> tuple[Factory, ...]:
+        """The code that the configuration names, looked at without importing anything.
+
+        Raises:
+            ConfigError: it is not there, or can never be approved.
+        """
+        return tuple(look_at(reference) for reference in self._references())
+
+    def _references(self) -> tuple[str, ...]:
+        config = self.config
+        if isinstance(config.data, AppData):
+            return ()
+        named = [config.training.model.kind] if ":" in config.training.model.kind else []
+        if isinstance(config.data, DatasetData):
+            named += [site.data for site in config.sites]
+            named += [config.evaluation.data] if config.evaluation else []
+        return tuple(dict.fromkeys(named))
+
+    # --- model, plan and scheme -----------------------------------------------------------------
+
+    @cached_property
+    def model(self) -> Any:
+        """A model for evaluation and saving (a `torch.nn.Module`); no site trains with it."""
+        return self.fresh_model()
+
+    def fresh_model(self) -> Any:
+        """A new model with the public initial parameters (a `torch.nn.Module`)."""
+        config = self.config
+        return build_model(
+            config.training.model,
+            config.data.shape,
+            config.data.classes,
+            seed=config.federation.seed,
+            code=self.code if self.names_code else ApprovedCode(),
+        )
+
+    @cached_property
+    def plan(self) -> TrainingPlan:
+        """The plan, its noise calibrated to the configured epsilon."""
+        if self.pinned is not None:
+            return self.pinned
+        if isinstance(self.config.data, AppData):
+            dimension = self.config.data.parameters
+        else:
+            dimension = len(get_parameters(self.model))
+        return build_plan(self.config, dimension=dimension, accountant=self.accountant)
+
+    def rehearse(self) -> RecordsApart | None:
+        """How it is known that the model keeps records apart, by a test on this machine.
+
+        Tested once for a model, shape and physical batch. None where whole clients are protected.
+
+        Raises:
+            ModelError: the model does not; named by the layer. Nothing is charged for it.
+        """
+        training, data = self.config.training, self.config.data
+        if self.plan.unit is not Unit.RECORD:
+            return None
+        rows = training.client_rule.physical_batch
+        case = (training.model.model_dump_json(), data.shape, data.classes, rows)
+        if case not in self._apart:
+            self._apart[case] = require_model_apart(self.fresh_model(), data.shape, rows)
+        return self._apart[case]
+
+    @cached_property
+    def scheme(self) -> Scheme:
+        """The secure aggregation scheme.
+
+        Raises:
+            SchemeError: none is called so, or it declares phases that a round does not drive.
+        """
+        return require_driven(find_scheme(self.config.secure.scheme))
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The scheme's parameters for this plan (before any key exists)."""
+        return self.parameters_for(self.plan)
+
+    def parameters_for(self, plan: TrainingPlan) -> Parameters:
+        """The configured scheme's parameters for a plan, before any key exists.
+
+        Raises:
+            ParameterError: no parameters of the scheme have room for the plan's sums.
+        """
+        secure = self.config.secure
+        requirement = requirement_of(plan, security_bits=secure.security_bits)
+        return self.scheme.choose_parameters(requirement, **secure.options)
+
+    @property
+    def opener(self) -> str:
+        """The party that answers opening requests."""
+        if self.config.secure.custody is Custody.AUTHORITY:
+            return KEY_HOLDER
+        return self.config.secure.opener or self.plan.names[0]
+
+    def budget_key(self, site: str) -> BudgetKey:
+        """The budget that a site's contributions are charged to."""
+        return BudgetKey.of(self.plan, site)
+
+    # --- records --------------------------------------------------------------------------------
+
+    def section(self, site: str) -> SiteSection:
+        """What the configuration says of a site.
+
+        Raises:
+            ConfigError: it has no such site.
+        """
+        for section in self.config.sites:
+            if section.name == site:
+                return section
+        known = ", ".join(section.name for section in self.config.sites)
+        raise ConfigError(f"the configuration has no site {site!r}; it has {known}")
+
+    def records_of(self, site: SiteSection) -> Records:
+        """One site's records, read and encoded by the public declaration.
+
+        Raises:
+            ApprovalError: a factory makes them, and no approval names it.
+            ConfigError, DataError: they cannot be read as declared.
+        """
+        if site.name in self.given:
+            return self.given[site.name]
+        if site.name not in self._read:
+            self._read[site.name] = load_records(
+                self.config.data.source, self.base, site.data, site.labels, code=self.code
+            )
+        return self._read[site.name]
+
+    def tags_of(self, site: SiteSection, known: KnownRecords) -> Tags | None:
+        """A site's records as its owner's memory sees them; None where privagg sees none.
+
+        Args:
+            site: whose.
+            known: the owner's memory of records.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: as `records_of`.
+        """
+        if isinstance(self.config.data, AppData):
+            return None
+        place = (site.name, known.path)
+        if place not in self._tags:
+            own = "" if site.name in self.given else site.data
+            held = record_bytes(self.config.data.source, self.base, own, self.records_of(site))
+            self._tags[place] = known.tags(held)
+        return self._tags[place]
+
+    @cached_property
+    def public_records(self) -> Records | None:
+        """The table declared public, or None where the configuration names none."""
+        evaluation = self.config.evaluation
+        if self.given_public is not None or evaluation is None:
+            return self.given_public
+        return load_records(
+            self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True,
+            code=self.code,
+        )  # fmt: skip
+
+    def inspect(self, site: SiteSection) -> list[Finding]:
+        """What the owner of a site's data should know before it takes part; for their eyes only.
+
+        Raises:
+            ConfigError, DataError: the data cannot be read as declared.
+        """
+        findings: list[Finding] = []
+        if isinstance(self.config.data, AppData):
+            return findings
+        source = self.config.data.source
+        if isinstance(source, TableSource) and site.name not in self.given:
+            findings = check_table(
+                source.schema, read_declared(self.base / site.data, source.schema)
+            )
+        count = len(self.records_of(site))
+        if count != site.records:
+            severity: Literal["warning", "note"] = "warning" if count > site.records else "note"
+            text = f"{count} usable records, {site.records} declared; averages use the declaration"
+            findings.append(Finding("", severity, text, abs(count - site.records)))
+        return findings
+
+    # --- where the parties of this machine keep what is theirs ----------------------------------
+
+    @property
+    def output(self) -> Path:
+        """Folder of models, ledgers and reports."""
+        return self.base / self.config.federation.output
+
+    def ledger_path(self, party: str) -> Path:
+        """Where a party's ledger lies."""
+        return self.output / "ledgers" / f"{party}.sqlite"
+
+    def opening_store(self, party: str) -> Path:
+        """Where the party that opens keeps what it opened."""
+        return self.output / "keyholder" / f"{party}.sqlite"
+
+    def owner_key_path(self, party: str) -> Path:
+        """Where the key lies that its owner signs approvals with, on this one machine."""
+        return self.output / "owners" / f"{party}.pem"
+
+    def identity(self, party: str) -> Identity:
+        """A party's identity key, made where it does not exist yet."""
+        return Identity.load_or_create(party, self.output / "keys" / f"{party}.pem")
+
+    def open_ledger(self, party: str) -> Ledger:
+        """A party's ledger; the coordinator's is made where it does not exist yet.
+
+        Raises:
+            ApprovalError: a site has no ledger: its owner has approved nothing.
+        """
+        if party != COORDINATOR and not self.ledger_path(party).exists():
+            raise self.unapproved(party, "it has no ledger yet")
+        return self.open_ledger_at(self.ledger_path(party), self.identity(party))
+
+    def open_ledger_at(self, path: Path, identity: Identity) -> Ledger:
+        """The ledger of a party at a place of its own, created where it does not exist yet."""
+        party = identity.name
+        if path.exists():
+            return Ledger.open(path, signing_key=identity.key, accountant=self.accountant)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Ledger.create(
+            path, owner=party, signing_key=identity.key, accountant=self.accountant
+        )
+
+    def unapproved(self, party: str, why: str) -> ApprovalError:
+        """The refusal of a job that an owner has not approved, with what to type."""
+        command = f"privagg approve {quote(str(self.source))} --all-sites"
+        if self.source is None:
+            command = "federation.approve(who=..., why=...)"
+        return ApprovalError(
+            f"the owner of {party!r} has not approved this plan; nothing was spent ({why}). Look "
+            f"at the plan, then approve it: {command}"
+        )

@@ -1,1 +1,0 @@
-"""A federation across machines: each party's folder, and what it takes to start its parts."""

@@ -1,1 +1,0 @@
-"""A federation whose parties live on different machines: each one opened from its own folder."""

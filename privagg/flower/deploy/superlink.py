@@ -1,0 +1,244 @@
+"""What the coordinator asks of its SuperLink: register nodes, submit a run, and how it ended.
+
+Through Flower's own command line, whose JSON is its stable face. How a run ended is read from the
+SuperLink's list of runs, never from an exit code: `flwr run --stream` exits with 0 when a run
+failed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from privagg.durable import write_whole
+from privagg.errors import DeploymentError
+from privagg.flower.deploy.folder import FlowerFolder
+from privagg.flower.deploy.processes import MODULE, environment_of, require_flower
+from privagg.party.folder import toml_text
+
+CONNECTION = "privagg"
+CALL_SECONDS = 60.0
+POLL_SECONDS = 1.0
+
+FINISHED, COMPLETED = "finished:", "finished:completed"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands, as the SuperLink says.
+
+    Args:
+        run_id: Flower's number of the run.
+        status: `pending`, `starting`, `running`, `finished:completed`, `finished:failed` or
+            `finished:stopped`.
+        details: why, where Flower says so.
+        app: what runs, as publisher/name.
+    """
+
+    run_id: int
+    status: str
+    details: str
+    app: str
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, well or badly."""
+        return self.status.startswith(FINISHED)
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ended well."""
+        return self.status == COMPLETED
+
+
+def write_connection(folder: FlowerFolder) -> None:
+    """Write down how Flower's command line reaches the SuperLink from the coordinator's machine."""
+    folder.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = {
+        "address": folder.settings().local,
+        "root-certificates": str(folder.authority.resolve()),
+    }
+    text = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n{toml_text(facts)}'
+    write_whole(folder.home / "config.toml", text.encode())
+
+
+def flwr(folder: FlowerFolder, *arguments: str) -> dict[str, Any]:
+    """Call Flower's command line at the coordinator and read its JSON.
+
+    Raises:
+        DeploymentError: it failed, or said nothing that can be read.
+    """
+    require_flower()
+    write_connection(folder)
+    command = [sys.executable, "-m", MODULE, "flwr", *arguments, "--format", "json"]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment_of(folder),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CALL_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeploymentError(
+            f"`flwr {arguments[0]}` gave no answer within {CALL_SECONDS:.0f} seconds; is the "
+            "SuperLink running? (privagg deploy start, on the coordinator's machine)"
+        ) from error
+    answer = _json_of(done.stdout)
+    if answer is None or not answer.get("success", False):
+        said = (answer or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
+        raise DeploymentError(f"`flwr {' '.join(arguments[:2])}` failed: {str(said)[-500:]}")
+    return answer
+
+
+def _json_of(text: str) -> dict[str, Any] | None:
+    start = text.find("{")
+    try:
+        found = json.loads(text[start:]) if start >= 0 else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def register(folder: FlowerFolder) -> dict[str, int]:
+    """Register the node keys of everybody on the roster, and nobody else's any more.
+
+    Returns:
+        Party -> Flower's number of its node.
+
+    Raises:
+        DeploymentError: the SuperLink cannot be reached or refuses a key.
+    """
+    held = _registered(folder)
+    # A SuperLink that starts for the first time need not be asked what it knows.
+    nodes = flwr(folder, "supernode", "list", CONNECTION)["nodes"] if held else []
+    listed = {int(node["node-id"]) for node in nodes}
+    wanted = {
+        path.stem: path.read_text().strip() for path in sorted(folder.at("nodes").glob("*.pub"))
+    }
+    kept = {
+        party: entry
+        for party, entry in held.items()
+        if wanted.get(party) == entry["key"] and entry["node"] in listed
+    }
+    for party, entry in held.items():
+        if party not in kept and entry["node"] in listed:
+            flwr(folder, "supernode", "unregister", str(entry["node"]), CONNECTION)
+    missing = [party for party in wanted if party not in kept]
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda party: _register(folder, party), missing)
+        for party, node in zip(missing, answers, strict=True):
+            kept[party] = {"key": wanted[party], "node": node}
+    write_whole(_register_file(folder), json.dumps(kept, indent=2).encode())
+    return {party: int(entry["node"]) for party, entry in kept.items()}
+
+
+def _register(folder: FlowerFolder, party: str) -> int:
+    key = str(folder.at("nodes") / f"{party}.pub")
+    return int(flwr(folder, "supernode", "register", key, CONNECTION, "--name", party)["node-id"])
+
+
+def _register_file(folder: FlowerFolder) -> Path:
+    return folder.at("nodes") / "registered.json"
+
+
+def _registered(folder: FlowerFolder) -> dict[str, dict[str, Any]]:
+    path = _register_file(folder)
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise DeploymentError(f"{path} cannot be read; remove it to register anew") from error
+    return found
+
+
+def node_ids(folder: FlowerFolder) -> dict[str, int]:
+    """Party -> Flower's number of its node, as registered by the key on the party's card."""
+    return {party: int(entry["node"]) for party, entry in _registered(folder).items()}
+
+
+def online(folder: FlowerFolder) -> dict[str, bool]:
+    """Party -> whether its node is connected, as far as the SuperLink has noticed.
+
+    A node that crashed is noticed after up to a minute.
+    """
+    nodes = flwr(folder, "supernode", "list", CONNECTION)["nodes"]
+    status = {int(node["node-id"]): node["status"] == "online" for node in nodes}
+    return {party: status.get(node, False) for party, node in node_ids(folder).items()}
+
+
+def submit(
+    folder: FlowerFolder, app: Path, settings: Mapping[str, str | int | float] | None = None
+) -> int:
+    """Submit a Flower app from its folder.
+
+    Args:
+        folder: the coordinator's.
+        app: the app's folder.
+        settings: overrides of the app's own configuration.
+
+    Returns:
+        Flower's number of the run.
+
+    Raises:
+        DeploymentError: the app is not one, or the SuperLink cannot be reached.
+    """
+    overrides = " ".join(f"{name}={json.dumps(v)}" for name, v in (settings or {}).items())
+    options = ("--run-config", overrides) if overrides else ()
+    return int(flwr(folder, "run", str(app), CONNECTION, *options)["run-id"])
+
+
+def runs(folder: FlowerFolder) -> list[RunState]:
+    """Every run that the SuperLink knows, the newest first."""
+    return [_state(run) for run in flwr(folder, "list", CONNECTION)["runs"]]
+
+
+def state_of(folder: FlowerFolder, run_id: int) -> RunState:
+    """Where one run stands.
+
+    Raises:
+        DeploymentError: the SuperLink cannot be reached or does not know the run.
+    """
+    return _state(flwr(folder, "list", CONNECTION, "--run-id", str(run_id))["runs"][0])
+
+
+def _state(run: Mapping[str, Any]) -> RunState:
+    return RunState(
+        run_id=int(run["run-id"]),
+        status=str(run["status"]),
+        details="" if run["status-details"] in (None, "N/A") else str(run["status-details"]),
+        app=str(run["fab-id"]),
+    )
+
+
+def follow(
+    folder: FlowerFolder, run_id: int, on_change: Callable[[RunState], None] | None = None
+) -> RunState:
+    """Wait until a run has ended, and say how.
+
+    Args:
+        folder: the coordinator's.
+        run_id: Flower's number of the run.
+        on_change: hears every new status.
+    """
+    before = ""
+    while True:
+        state = state_of(folder, run_id)
+        if state.status != before and on_change is not None:
+            on_change(state)
+        before = state.status
+        if state.over:
+            return state
+        time.sleep(POLL_SECONDS)
+
+
+def stop(folder: FlowerFolder, run_id: int) -> None:
+    """Ask the SuperLink to stop a run; what was charged stays charged."""
+    flwr(folder, "stop", str(run_id), CONNECTION)

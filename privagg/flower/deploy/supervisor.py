@@ -1,0 +1,288 @@
+"""Starts a party's parts, watches them, and stops them in order.
+
+A part that ends by itself is started again after a pause that grows; the reason is told in plain
+words from the end of its log. A node whose SuperLink is not there, or does not accept it yet, is
+not an error: it keeps trying, because institutions do not start at the same minute. Any other part
+that does not come up is one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from privagg.errors import DeploymentError
+from privagg.flower.deploy.folder import FlowerFolder
+from privagg.flower.deploy.processes import Part
+from privagg.party.cards import split_address
+
+STOP_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 15.0
+QUICK_SECONDS, MOST_QUICK_ENDS = 20.0, 4
+TAIL_BYTES = 4096
+READY = "is ready"
+
+Tell = Callable[[str], None]
+
+_REASONS = (
+    (
+        "[code: 2004]",
+        "the SuperLink does not accept this node: its key is not registered there, or an earlier "
+        "connection with the same key has not expired yet (up to a minute after a crash)",
+    ),
+    ("CERTIFICATE_VERIFY_FAILED", "the SuperLink's certificate does not verify under ca.pem"),
+    ("certificate verify failed", "the SuperLink's certificate does not verify under ca.pem"),
+    ("address already in use", "another process listens on its port"),
+    ("Connection refused", "the SuperLink does not answer; is it started, and the port open?"),
+    ("305", "no connection to the SuperLink; is it started, and its port open?"),
+)
+
+
+@dataclass
+class Running:
+    """A part while it runs.
+
+    Attributes:
+        part: what it is.
+        process: its process, leader of a group of its own.
+        started: when, in seconds of the monotonic clock.
+        offset: where in its log this start begins.
+        quick_ends: starts in a row that came to nothing.
+        due: when to start it again, where it has ended.
+        told: what was last told of it; the same is not told again.
+    """
+
+    part: Part
+    process: subprocess.Popen[bytes]
+    started: float
+    offset: int
+    quick_ends: int = 0
+    due: float | None = None
+    told: str = ""
+
+    @property
+    def output(self) -> str:
+        """What it printed since this start, the last of it."""
+        with self.part.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.offset, size - TAIL_BYTES))
+            return file.read().decode(errors="replace")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and has said that it works."""
+        if self.process.poll() is not None:
+            return False
+        if not self.part.ready:
+            return True
+        with self.part.log.open("rb") as file:
+            file.seek(self.offset)
+            return self.part.ready.encode() in file.read(1 << 20)
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, in plain words."""
+        text = self.output
+        for sign, words in _REASONS:
+            if sign in text:
+                return words
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1][:300] if lines else f"exit status {self.process.returncode}"
+
+
+@dataclass
+class Supervisor:
+    """The running parts of one or several parties.
+
+    Args:
+        tell: hears what happens, in one line each.
+    """
+
+    tell: Tell
+    running: list[Running] = field(default_factory=list)
+
+    def start(self, parts: Sequence[Part]) -> None:
+        """Start parts, in order."""
+        for part in parts:
+            self.running.append(_start(part))
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until every part works.
+
+        Raises:
+            DeploymentError: one does not within `seconds`; the message says which and why.
+        """
+        until = time.monotonic() + seconds
+        while waiting := [running for running in self.running if not running.ready]:
+            self.check()
+            if time.monotonic() > until:
+                first = waiting[0]
+                raise DeploymentError(
+                    f"{first.part.title} is not ready after {seconds:.0f} seconds: {first.reason}; "
+                    f"see {first.part.log}"
+                )
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """Look at every part once; start again what has ended and rested.
+
+        Raises:
+            DeploymentError: a part that waits for nobody does not come up.
+        """
+        for place, running in enumerate(self.running):
+            if running.process.poll() is None:
+                if running.part.ready and running.told != READY and running.ready:
+                    running.told = READY
+                    self.tell(f"{running.part.title} {READY}")
+                continue
+            if running.due is None:
+                self._ended(running)
+            elif time.monotonic() >= running.due:
+                again = _start(running.part)
+                again.quick_ends, again.told = running.quick_ends, running.told
+                self.running[place] = again
+
+    def _ended(self, running: Running) -> None:
+        lasted = time.monotonic() - running.started >= QUICK_SECONDS
+        worked = running.told == READY if running.part.ready else lasted
+        running.quick_ends = 1 if worked else running.quick_ends + 1
+        if not running.part.patient and running.quick_ends >= MOST_QUICK_ENDS:
+            raise DeploymentError(
+                f"{running.part.title} ended {running.quick_ends} times in a row: "
+                f"{running.reason}; see {running.part.log}"
+            )
+        pause = min(2.0 ** (running.quick_ends - 1), LONGEST_PAUSE_SECONDS)
+        running.due = time.monotonic() + pause
+        reason = running.reason
+        if reason != running.told:
+            running.told = reason
+            self.tell(f"{running.part.title} ended: {reason}; it keeps trying")
+
+    def run(self) -> None:
+        """Watch until this process is asked to stop (Ctrl-C, or SIGTERM)."""
+        while True:
+            self.check()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop every part, asked politely first; the SuperLink once its nodes have signed off."""
+        for last in (False, True):
+            leaving = [running.process for running in self.running if running.part.last is last]
+            for process in leaving:
+                if process.poll() is None:
+                    process.terminate()
+            until = time.monotonic() + STOP_SECONDS
+            for process in leaving:
+                _end(process, max(until - time.monotonic(), 0.1))
+        self.running.clear()
+
+
+def _start(part: Part) -> Running:
+    part.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with part.log.open("ab") as log:
+        offset = log.tell()
+        process = subprocess.Popen(
+            part.command,
+            env=dict(part.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is the supervisor's, which stops them in order
+        )
+    return Running(part, process, time.monotonic(), offset)
+
+
+def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait for a process to end, and insist after a while."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    # The apps that a part started are in its group; with the part, their work is over too.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for_superlink(folder: FlowerFolder, supervisor: Supervisor, seconds: float) -> None:
+    """Wait until the SuperLink answers under its certificate.
+
+    Args:
+        folder: the coordinator's.
+        supervisor: of the processes; one that ended ends the waiting too.
+        seconds: how long to wait.
+
+    Raises:
+        DeploymentError: it does not within `seconds`.
+    """
+    host, port = split_address(folder.settings().local)
+    context = ssl.create_default_context(cafile=str(folder.authority))
+    until = time.monotonic() + seconds
+    while True:
+        supervisor.check()
+        try:
+            with (
+                socket.create_connection((host, port), timeout=2) as plain,
+                context.wrap_socket(plain, server_hostname=host),
+            ):
+                return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise DeploymentError(
+                    f"the SuperLink does not answer on {host}:{port} after {seconds:.0f} seconds "
+                    f"({error}); see {folder.logs / 'superlink.log'}"
+                ) from error
+        time.sleep(0.1)
+
+
+@contextmanager
+def only_one(folder: FlowerFolder) -> Iterator[None]:
+    """Hold a party's folder, so that its parts are started once.
+
+    Raises:
+        DeploymentError: they run already.
+    """
+    path = folder.at("running")
+    with ExitStack() as stack:
+        file: IO[str] = stack.enter_context(_open(path))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DeploymentError(
+                f"the parts of {folder.party.root.name} run already (process "
+                f"{path.read_text().strip() or 'unknown'}); stop them first"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        return path.open("a", encoding="ascii")
+    except OSError as error:
+        raise DeploymentError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does, by KeyboardInterrupt."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

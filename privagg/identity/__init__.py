@@ -1,0 +1,1 @@
+"""Who signs: a party's identity key, its owner's key, and the files that hold secrets."""

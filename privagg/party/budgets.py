@@ -1,0 +1,102 @@
+"""What a job would do to its data sets' budgets; looks and refuses, spends and writes nothing."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from shlex import quote
+
+from privagg.config.setup import Setup
+from privagg.errors import BudgetExceededError
+from privagg.privacy.events import DpEvent
+from privagg.report.figures import lower_text
+
+
+def require_room(setup: Setup) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
+    """What the whole job would do to every data set's budget.
+
+    Returns:
+        Site -> (epsilon spent before, epsilon after the whole job, budget).
+
+    Raises:
+        BudgetExceededError: a budget is too small for the whole job.
+    """
+    found = {}
+    for name in setup.plan.names:
+        before, after, budget, fits = project(setup, name, setup.plan.total_committed(name))
+        found[name] = (before, after, budget)
+        if not fits:
+            raise beyond_budget(setup, name, before, after, budget)
+    return found
+
+
+def project(setup: Setup, site: str, event: DpEvent) -> tuple[Decimal, Decimal, Decimal, bool]:
+    """What charging `event` would do to a site's budget: epsilon before, after, budget, fits.
+
+    A ledger that does not exist yet is not made for this.
+
+    Args:
+        setup: gives accountant and privacy settings.
+        site: whose budget.
+        event: what would be charged on top.
+    """
+    if not setup.ledger_path(site).exists():
+        privacy = setup.config.privacy
+        after = setup.accountant.epsilon(event, privacy.delta).upper
+        return Decimal(0), after, privacy.budget, after <= privacy.budget
+    projection = setup.open_ledger(site).project(setup.budget_key(site), event)
+    return (
+        projection.epsilon_before,
+        projection.epsilon_after,
+        projection.epsilon_budget,
+        projection.fits,
+    )
+
+
+def beyond_budget(
+    setup: Setup, site: str, before: Decimal, after: Decimal, budget: Decimal
+) -> BudgetExceededError:
+    """The refusal of a job that a site's budget has no room for, with the ways out.
+
+    Args:
+        setup: gives plan and privacy settings, and the file for advice.
+        site: whose budget is too small.
+        before: epsilon spent so far.
+        after: epsilon with the whole job.
+        budget: epsilon of the budget.
+    """
+    key, privacy = setup.budget_key(site), setup.config.privacy
+    spent = "" if before == 0 else f", of which earlier runs spent {before:f}"
+    if privacy.noise_multiplier is not None:
+        way = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier, or have"
+    elif before < budget * Decimal("0.99"):  # what rounding left over has room for no job
+        left = lower_text(budget - before)
+        way = f"Set privacy.epsilon to what is left, {left} or a little less, or have"
+    else:
+        way = "As good as nothing is left of it. Have"
+    path = quote(str(setup.source)) if setup.source else "CONFIG"
+    return BudgetExceededError(
+        f"{setup.plan.rounds} rounds would bring data set {key.dataset!r} of {site!r} to "
+        f"epsilon {after:f}{spent}, beyond its budget of {budget:f}; nothing was spent. "
+        f"{way} the owner of the data approve a larger budget: privagg approve "
+        f"{path} --site {quote(site)} --budget NEW"
+    )
+
+
+def beyond_all(
+    candidates: int, site: str, before: Decimal, after: Decimal, budget: Decimal
+) -> BudgetExceededError:
+    """The refusal of a search that a site's budget has no room for, with the ways out.
+
+    Args:
+        candidates: how many.
+        site: whose budget is too small.
+        before: epsilon spent so far.
+        after: epsilon with all candidates.
+        budget: epsilon of the budget.
+    """
+    return BudgetExceededError(
+        f"{candidates} candidates, each charged in full, would bring {site!r} from epsilon "
+        f"{before} to {after}, beyond its budget of {budget}; nothing was spent. privacy.epsilon "
+        "is what one candidate may cost: lower it, shorten the grid, or agree with the owners on a "
+        "larger budget (privacy.budget_epsilon, or `privagg approve --budget`)"
+    )

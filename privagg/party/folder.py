@@ -1,0 +1,247 @@
+"""The folder of one party: everything it needs to take part from its own machine, by name.
+
+    federation.toml      the configuration; every party has the same bytes
+    <party>/             one folder for each party, on that party's machine and nowhere else
+      party.toml         who this is: name, the configuration's path, a site's own data
+      pins.toml          what it believes: everybody's identity keys, plan digest
+      identity.pem       secret: Ed25519 key that signs its messages and its ledger (PKCS#8, 0600)
+      owner.pem          secret: Ed25519 key that signs what the owner approves (0600); may be
+                         encrypted, and kept elsewhere: no process that serves reads it
+      ledger.sqlite      a site's privacy ledger; at the coordinator, the record of its runs
+      ledger.records     a site's own: keyed hashes of its records, to recognise them (0600)
+      openings.sqlite    secret: opener only (0600): what was opened, for good; and the key of each
+                         run, until it is erased
+      checkpoints.sqlite checkpoints of the other parties' ledgers that it keeps
+      out/               coordinator only: models, reports, bundles, a folder for each run
+      flower/            what Flower's parts of this party need: FLWR_HOME, node key, certificates
+
+A folder of this kind is the only argument that starts a party. Its files are written whole or not
+at all; secrets can be read by their owner only. How pins get to a party is the institutions'
+business (a call, a signed letter): whoever writes `pins.toml` decides whom it believes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from privagg.durable import write_whole
+from privagg.errors import ConfigError, validation_faults
+from privagg.identity.keys import Identity, Roster, check_public_hex
+
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+IdentityKey = Annotated[Hex64, AfterValidator(check_public_hex)]
+"""An Ed25519 public key under which a signature means something."""
+PartyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class PartyFileModel(BaseModel):
+    """A small file of a party: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartyFile(PartyFileModel):
+    """`party.toml`: who this is.
+
+    Args:
+        name: as it stands in the configuration; or `coordinator`, `key-holder`.
+        federation: path of the configuration, relative to the party's folder.
+        data: a site's own table, images or data-set factory, in place of the configuration's;
+            a path is relative to the party's folder.
+        labels: path of the images' labels.
+    """
+
+    name: PartyName
+    federation: str = "../federation.toml"
+    data: str | None = None
+    labels: str | None = None
+
+
+class PinsFile(PartyFileModel):
+    """`pins.toml`: what a party believes because its owner wrote it down.
+
+    Args:
+        plan_digest: SHA-256 (hex) of the plan that it takes part in.
+        configuration: SHA-256 (hex) of the configuration's bytes: budgets and places of data stand
+            there and not in the plan.
+        roster: party -> Ed25519 public key (hex), its own included.
+    """
+
+    plan_digest: Hex64
+    configuration: Hex64
+    roster: dict[PartyName, IdentityKey] = Field(min_length=1)
+
+    @property
+    def pinned_roster(self) -> Roster:
+        """The identity keys, for verifying messages."""
+        return Roster(dict(self.roster))
+
+
+_Model = TypeVar("_Model", bound=PartyFileModel)
+
+
+@dataclass(frozen=True)
+class PartyFolder:
+    """The places in one party's folder.
+
+    Args:
+        root: the folder.
+    """
+
+    root: Path
+
+    @property
+    def party_file(self) -> Path:
+        """Who this is."""
+        return self.root / "party.toml"
+
+    @property
+    def pins_file(self) -> Path:
+        """What it believes."""
+        return self.root / "pins.toml"
+
+    @property
+    def identity_key(self) -> Path:
+        """Secret: signs messages and the ledger."""
+        return self.root / "identity.pem"
+
+    @property
+    def owner_key(self) -> Path:
+        """Secret: signs approvals, and is read by `privagg approve` alone."""
+        return self.root / "owner.pem"
+
+    @property
+    def ledger(self) -> Path:
+        """A site's ledger, or the coordinator's record."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def openings(self) -> Path:
+        """Secret of the party that opens: the keys of runs, and what it has opened."""
+        return self.root / "openings.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the others' ledgers that this party keeps."""
+        return self.root / "checkpoints.sqlite"
+
+    @property
+    def output(self) -> Path:
+        """The coordinator's models, reports and bundles."""
+        return self.root / "out"
+
+    def run_folder(self, run: str) -> Path:
+        """Where the coordinator keeps everything of one run."""
+        return self.output / run
+
+    @property
+    def flower(self) -> Path:
+        """What Flower's parts of this party need."""
+        return self.root / "flower"
+
+    @classmethod
+    def create(cls, root: Path, party: PartyFile) -> Self:
+        """Make the folder (mode 0700) with its `party.toml` and a fresh identity key.
+
+        Raises:
+            ConfigError: it cannot be written, or belongs to another party already.
+        """
+        made = cls(root)
+        if made.party_file.exists() and (held := made.party()) != party:
+            raise ConfigError(f"{root} is the folder of {held.name!r} already; choose another")
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {root}: {error.strerror}") from error
+        write_whole(made.party_file, toml_text(party.model_dump(exclude_none=True)).encode())
+        made.identity()
+        return made
+
+    def party(self) -> PartyFile:
+        """Who this is.
+
+        Raises:
+            ConfigError: no such file, or not one.
+        """
+        return _read(self.party_file, PartyFile)
+
+    def pins(self) -> PinsFile:
+        """What this party believes.
+
+        Raises:
+            ConfigError: no such file, or not one.
+        """
+        return _read(self.pins_file, PinsFile)
+
+    def pin(self, pins: PinsFile) -> None:
+        """Write down what this party believes, in place of what it believed."""
+        facts = pins.model_dump()
+        write_whole(self.pins_file, toml_text(facts).encode())
+
+    def identity(self) -> Identity:
+        """This party's identity, its key made where it does not exist yet."""
+        return Identity.load_or_create(self.party().name, self.identity_key)
+
+    @property
+    def federation_file(self) -> Path:
+        """The configuration that this party takes part in."""
+        return self.root / self.party().federation
+
+    def require_pinned_configuration(self) -> None:
+        """Refuse a configuration that was changed since this party joined.
+
+        Raises:
+            ConfigError: other bytes than those pinned, or the file cannot be read.
+        """
+        path = self.federation_file
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        pinned = self.pins().configuration
+        if found != pinned:
+            raise ConfigError(
+                f"{path} is another file (SHA-256 {found[:16]}...) than the one that "
+                f"{self.party().name} joined with ({pinned[:16]}...); put the agreed file back, "
+                "or, where everybody agreed on this one, make new cards and join again: "
+                f"privagg deploy join {self.root} *.card --replace"
+            )
+
+
+def _read(path: Path, model: type[_Model]) -> _Model:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return model.model_validate(values)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is missing; every party's folder holds one (see `privagg deploy --help`)"
+        ) from error
+    except ValidationError as error:
+        faults = validation_faults(error, whole="the file", values=False)
+        raise ConfigError(f"{path}: {faults}") from error
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: also 5,000 digits
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    """Strings and whole numbers, then tables of strings, as TOML (a JSON string is one)."""
+    plain = {name: v for name, v in values.items() if isinstance(v, str | int)}
+    lines = [f"{name} = {_quoted(v)}" for name, v in plain.items()]
+    for name, table in values.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{name}]"]
+            lines += [f"{_quoted(key)} = {_quoted(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str | int) -> str:
+    # Beyond the basic plane JSON would write two surrogates, which TOML does not know.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

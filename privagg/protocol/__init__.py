@@ -1,0 +1,1 @@
+"""One round, all parties side by side, and the messages between them."""

@@ -1,0 +1,175 @@
+"""Frames: headers and payloads as signed bytes.
+
+A frame on the wire, all integers little-endian:
+
+    "PVAG" | version u8 | kind u8 | header length u32 | payload length u64
+    header (canonical JSON, ASCII) | payload (raw bytes) | Ed25519 signature (64 bytes)
+
+The signature covers kind, header and the payload's digest (`privagg.digest`), so that a third party
+who holds the header and the digest, but not the payload, can check who contributed what (a
+`Statement`). Every length is checked against the data in hand before anything is copied or parsed;
+a frame has exactly one byte string, so equal messages are equal bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from privagg.digest import canonical_json, tree_digest
+from privagg.errors import MessageError, validation_faults
+from privagg.identity.keys import SIGNATURE_BYTES, Identity, Roster
+from privagg.protocol.messages import KINDS, Header, Statement
+
+MAGIC = b"PVAG"
+VERSION = 2  # 1 had the payload's SHA-256 in the place of its tree digest
+_PREFIX = struct.Struct("<4sBBIQ")
+MAX_HEADER_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Message:
+    """A verified or freshly signed message.
+
+    Args:
+        header: what it says.
+        payload: raw bytes; a view of the received frame where it was received.
+        signature: 64 bytes by the header's sender.
+        header_bytes: the header as it was signed.
+        payload_digest: tree digest of the payload, 64 hex digits.
+    """
+
+    header: Header
+    payload: bytes | memoryview
+    signature: bytes
+    header_bytes: bytes = field(repr=False)
+    payload_digest: str = field(repr=False)
+
+    @classmethod
+    def sign(cls, identity: Identity, header: Header, payload: bytes = b"") -> Message:
+        """Sign a message as its sender.
+
+        Args:
+            identity: the header's sender.
+            header: what is said.
+            payload: raw bytes.
+
+        Raises:
+            MessageError: the header names another sender.
+        """
+        if header.sender != identity.name:
+            raise MessageError(f"{identity.name!r} cannot sign as {header.sender!r}")
+        text = header_to_bytes(header)
+        digest = tree_digest(payload)
+        signature = identity.sign(_signed_bytes(header.kind, text, digest))
+        return cls(header, payload, signature, text, digest)
+
+    def to_bytes(self) -> bytes:
+        """The frame."""
+        prefix = _PREFIX.pack(
+            MAGIC, VERSION, self.header.kind, len(self.header_bytes), len(self.payload)
+        )
+        return b"".join((prefix, self.header_bytes, self.payload, self.signature))
+
+    @property
+    def statement(self) -> Statement:
+        """The frame without its payload, for a third party."""
+        return Statement(
+            kind=self.header.kind,
+            header=self.header_bytes.decode("ascii"),
+            payload_digest=self.payload_digest,
+            signature=self.signature.hex(),
+        )
+
+
+def read_message(
+    data: bytes | bytearray | memoryview, roster: Roster, *, max_bytes: int = 2**40
+) -> Message:
+    """Parse a frame and verify its sender's signature. Never trusts a length it has not checked.
+
+    Args:
+        data: one whole frame.
+        roster: pinned identity keys.
+        max_bytes: largest frame accepted.
+
+    Raises:
+        MessageError: not a frame of a known kind and version, or its lengths do not add up.
+        UnknownPartyError, SignatureError: from `Roster.verify`.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) > max_bytes:
+        raise MessageError(f"a frame of {len(view)} bytes exceeds the {max_bytes} accepted here")
+    kind, header_bytes, payload, signature = _split(view)
+    header = parse_header(kind, header_bytes)
+    digest = tree_digest(payload)
+    roster.verify(header.sender, _signed_bytes(kind, header_bytes, digest), signature)
+    return Message(header, payload, signature, header_bytes, digest)
+
+
+def read_statement(statement: Statement, roster: Roster) -> Header:
+    """Verify a statement's signature and return its header.
+
+    Raises:
+        MessageError, UnknownPartyError, SignatureError: as `read_message`.
+    """
+    try:
+        text = statement.header.encode("ascii")
+    except UnicodeEncodeError as error:
+        raise MessageError("a statement's header is not in canonical form") from error
+    header = parse_header(statement.kind, text)
+    signed = _signed_bytes(statement.kind, text, statement.payload_digest)
+    roster.verify(header.sender, signed, bytes.fromhex(statement.signature))
+    return header
+
+
+def header_to_bytes(header: Header) -> bytes:
+    """Canonical JSON of a header: sorted keys, no spaces, ASCII."""
+    return canonical_json(header.model_dump(mode="json"))
+
+
+def parse_header(kind: int, text: bytes) -> Header:
+    """A header from its canonical JSON.
+
+    Raises:
+        MessageError: unknown kind, not JSON, not the fields of that kind, or not canonical.
+    """
+    if kind not in KINDS:
+        raise MessageError(f"message kind {kind} is unknown; this version knows {sorted(KINDS)}")
+    try:
+        header = KINDS[kind].model_validate_json(text)
+    except ValidationError as error:
+        faults = validation_faults(error, whole="header", values=False)
+        raise MessageError(f"not a {KINDS[kind].__name__} header: {faults}") from error
+    except RecursionError as error:
+        raise MessageError(f"not a {KINDS[kind].__name__} header: nested too deeply") from error
+    if header_to_bytes(header) != text:
+        raise MessageError(f"a {KINDS[kind].__name__} header is not in canonical form")
+    return header
+
+
+def _split(view: memoryview) -> tuple[int, bytes, memoryview, bytes]:
+    if len(view) < _PREFIX.size + SIGNATURE_BYTES:
+        raise MessageError(f"{len(view)} bytes are too few for a message; it was truncated")
+    magic, version, kind, header_size, payload_size = _PREFIX.unpack_from(view)
+    if magic != MAGIC:
+        raise MessageError(f"a message starts with {MAGIC!r}, this one with {magic!r}")
+    if version != VERSION:
+        raise MessageError(f"message version {version} is unknown here; this side speaks {VERSION}")
+    if header_size > MAX_HEADER_BYTES:
+        raise MessageError(f"a header of {header_size} bytes exceeds {MAX_HEADER_BYTES}")
+    expected = _PREFIX.size + header_size + payload_size + SIGNATURE_BYTES
+    if expected != len(view):
+        raise MessageError(
+            f"a message says it is {expected} bytes long but {len(view)} arrived; "
+            "it was truncated, extended or its lengths were altered"
+        )
+    start = _PREFIX.size + header_size
+    header = bytes(view[_PREFIX.size : start])
+    return kind, header, view[start : start + payload_size], bytes(view[start + payload_size :])
+
+
+def _signed_bytes(kind: int, header: bytes, digest: str) -> bytes:
+    """What a signature covers; the prefix separates it from every other use of the key."""
+    return b"privagg/message/%d/%d\0" % (VERSION, kind) + header + b"\0" + digest.encode()

@@ -1,0 +1,444 @@
+"""A site: a message handler that owns its data, its ledger and its secrets. Bytes in, bytes out.
+
+Nothing is believed because a message says it: everybody's identity keys and the plan's digest are
+pinned here, and the key of a run counts by its holder's signature. The order is fixed: check
+everything that can be checked, charge the ledger, and only with the receipt in hand train, add
+noise, encrypt. What was sent is stored first, so that a resend is the same bytes and free.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privagg.digest import tree_digest
+from privagg.errors import (
+    ApprovalError,
+    BudgetExceededError,
+    CohortError,
+    DataError,
+    KeyErasedError,
+    KeyMismatchError,
+    LedgerTamperedError,
+    MessageError,
+    PrivaggError,
+    ReceiptError,
+    UnknownPartyError,
+    WrongRoundError,
+)
+from privagg.identity.keys import Identity, Roster
+from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.ledger import Approval, BudgetKey, ChargeRequest, Ledger, Receipt
+from privagg.privacy.plan import Plan
+from privagg.privacy.randomness import Randomness
+from privagg.protocol.closing import Closing
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.key_holder import KeyHolder
+from privagg.protocol.key_statement import KeyTerms, RunKey
+from privagg.protocol.messages import (
+    Acknowledgement,
+    Challenge,
+    ConsistencyProof,
+    Header,
+    KeyRequest,
+    KeyStatement,
+    LedgerExport,
+    LedgerRequest,
+    OpenRequest,
+    Presence,
+    Refusal,
+    RefusalReason,
+    RoundClose,
+    RoundStart,
+    Upload,
+    refusal_text,
+)
+from privagg.protocol.readiness import budget_problem
+from privagg.protocol.run_keys import RunKeys
+from privagg.secure.contributors import bitmap_of
+from privagg.secure.scheme import Parameters, Scheme
+from privagg.secure.wire import EncryptedTensor
+
+IntVector = NDArray[np.int64]
+FloatVector = NDArray[np.float64]
+Place = tuple[str, int, int]
+
+
+class Learner(Protocol):
+    """Turns a model into this site's integer contribution under the plan."""
+
+    def contribution(
+        self, parameters: FloatVector, randomness: Randomness, place: Place
+    ) -> IntVector:
+        """Train, clip, put on the grid, weigh and add this site's noise.
+
+        Args:
+            parameters: float64 (d,), the round's model.
+            randomness: source of sampling and noise.
+            place: (run, round, attempt), labels for the streams.
+
+        Returns:
+            int64 (n,), n = `plan.upload_dimension`, all within the plan's upload bound.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a site believes without being told: its own configuration.
+
+    Args:
+        roster: identity keys of everybody it hears from.
+        coordinator: the only party that may start and close rounds.
+        plan_digest: the only plan it takes part in.
+        opener: the only party whose word counts on the key of a run and on what was opened.
+    """
+
+    roster: Roster
+    coordinator: str
+    opener: str
+    plan_digest: str
+
+
+class Site:
+    """One institution in a federation.
+
+    Args:
+        identity: signs its uploads.
+        pins: what it believes.
+        plan: the plan whose digest it pinned.
+        learner: trains on its records.
+        scheme, parameters: of the plan, before any key exists; keys come run by run.
+        ledger: its own, with a budget for its data set.
+        randomness: the operating system's; a deterministic source charges epsilon = infinity.
+        key_holder: under custody `sites`, the handler for requests to the key holder.
+        records_apart: how this site knows that its model keeps records apart; public facts that
+            every charge states. None where whole clients are protected.
+        recognise: refuses an approval that was given for other records than this site trains on;
+            None where that was looked at before, or privagg does not see the records.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        pins: Pins,
+        plan: Plan,
+        learner: Learner,
+        scheme: Scheme,
+        parameters: Parameters,
+        ledger: Ledger,
+        randomness: Randomness,
+        key_holder: KeyHolder | None = None,
+        records_apart: Mapping[str, Any] | None = None,
+        recognise: Callable[[Approval], None] | None = None,
+    ) -> None:
+        _require_agreed(identity.name, pins, plan, parameters)
+        self.identity = identity
+        self.ledger = ledger
+        self._pins = pins
+        self._plan = plan
+        self._budget_key = BudgetKey.of(plan, identity.name)
+        self._learner = learner
+        self._keys = RunKeys(
+            ledger,
+            KeyTerms(
+                roster=pins.roster,
+                coordinator=pins.coordinator,
+                opener=pins.opener,
+                plan_digest=pins.plan_digest,
+                scheme=scheme,
+                parameters=parameters,
+            ),
+        )
+        self._randomness = randomness
+        self._key_holder = key_holder
+        self._records_apart = records_apart
+        self._recognise = recognise
+        self._recognised: set[str] = set()
+        self._closing = Closing(
+            name=identity.name,
+            pins=pins,
+            plan=plan,
+            ledger=ledger,
+            secure=randomness.secure,
+        )
+        self.encrypt_seconds = 0.0
+        """Wall-clock seconds of the last encryption; shown to the owner, in no message."""
+
+    def handle(self, data: bytes) -> bytes:
+        """Answer one message; a refusal for public reasons is an answer too.
+
+        Raises:
+            MessageError, SignatureError, UnknownPartyError: no message of a pinned party.
+        """
+        return self.answer(read_message(data, self._pins.roster), data)
+
+    def answer(self, message: Message, data: bytes) -> bytes:
+        """`handle` for whoever has verified this frame against the site's roster already.
+
+        Args:
+            message: what `read_message` made of `data`.
+            data: the frame.
+        """
+        try:
+            return self._answer(message, data)
+        except PrivaggError as error:
+            facts = Refusal(
+                **self._reply_to(message.header),
+                reason=_reason(error),
+                message=refusal_text(error),
+            )
+            return Message.sign(self.identity, facts).to_bytes()
+
+    def _answer(self, message: Message, data: bytes) -> bytes:
+        header = message.header
+        if isinstance(header, OpenRequest | KeyRequest) and self._key_holder is not None:
+            return self._key_holder.handle(data)
+        if isinstance(header, KeyStatement):
+            return self._take_key(message)
+        if header.sender != self._pins.coordinator:
+            raise UnknownPartyError(f"{header.sender!r} does not coordinate this federation")
+        if header.plan_digest != self._pins.plan_digest:
+            raise WrongRoundError(
+                f"plan {header.plan_digest[:16]}... is not the one this site pinned "
+                f"({self._pins.plan_digest[:16]}...)"
+            )
+        if isinstance(header, RoundStart):
+            return self._take_part(header, message)
+        if isinstance(header, RoundClose):
+            self._closing.record(header)
+            return self._acknowledge(header)
+        if isinstance(header, Challenge):
+            return self._introduce(header)
+        if isinstance(header, LedgerRequest):
+            return self._export(header)
+        raise MessageError(f"a site does not answer a {type(header).__name__}")
+
+    # --- before and after the rounds --------------------------------------------------------------
+
+    def _introduce(self, header: Challenge) -> bytes:
+        """Prove who this is; before round 1, look whether the budget has room for the whole job."""
+        presence = Presence(
+            **self._reply_to(header),
+            nonce=header.nonce,
+            problem=self._problem(header),
+            kept_sizes=self._closing.tell(header.run),
+        )
+        return Message.sign(self.identity, presence).to_bytes()
+
+    def _problem(self, header: Challenge) -> str:
+        # A job that goes on, or whose ledgers alone are still asked for, is in the budget already.
+        if header.round > 1 or not self._randomness.secure or self.ledger.was_charged(header.run):
+            return ""
+        return budget_problem(self.ledger, self._plan, self.identity.name, header.run)
+
+    def _export(self, header: LedgerRequest) -> bytes:
+        """The whole ledger, public facts only; the run's stored uploads are needed no more."""
+        self.ledger.forget_uploads(header.run)
+        export = b"".join(self.ledger.bundle().to_bytes())
+        facts = LedgerExport(**self._reply_to(header))
+        return Message.sign(self.identity, facts, export).to_bytes()
+
+    def _acknowledge(self, header: Header) -> bytes:
+        facts = self._reply_to(header) | {"kept_sizes": self._closing.tell(header.run)}
+        return Message.sign(self.identity, Acknowledgement(**facts)).to_bytes()
+
+    def _take_key(self, message: Message) -> bytes:
+        """Take the key of a run that the owner approves; whoever brought it, its holder signed."""
+        run = message.header.run
+        self.ledger.require_approval(self._budget_key, self._plan.digest, run)
+        self._keys.take(message)
+        # Without what is kept of the others' ledgers: it may be lost, and was then never told.
+        facts = Acknowledgement(**self._reply_to(message.header))
+        return Message.sign(self.identity, facts).to_bytes()
+
+    # --- taking part ---------------------------------------------------------------------------
+
+    def _take_part(self, header: RoundStart, message: Message) -> bytes:
+        key = self._check_start(header)
+        parameters = self._read_model(message)
+        stored = self.ledger.stored_upload(*header.place)
+        if stored is not None:
+            return stored
+        receipt = self.ledger.charge(self._charge_request(header, key))
+        self.ledger.consume(receipt)
+        values = self._train(parameters, header)
+        upload = self._encrypt(header, key, receipt, values)
+        self.ledger.store_upload(receipt, upload)
+        return upload
+
+    def _train(self, parameters: FloatVector, header: RoundStart) -> IntVector:
+        """Whatever goes wrong in training may depend on records, so none of it leaves the site."""
+        try:
+            return self._learner.contribution(parameters, self._randomness, header.place)
+        except PrivaggError:
+            raise
+        except Exception as error:
+            raise DataError(f"training failed on this site's own data: {error}") from error
+
+    def _check_start(self, header: RoundStart) -> RunKey:
+        """Every refusal that public facts allow comes before the charge; the run's key."""
+        if header.round > self._plan.rounds:
+            raise WrongRoundError(
+                f"round {header.round} is beyond the plan's {self._plan.rounds} rounds"
+            )
+        cohort = header.cohort
+        if not self._plan.is_cohort(cohort):
+            raise CohortError(
+                f"a round of this plan asks {self._plan.addends} different sites of the roster "
+                f"in its order; this one asks {', '.join(cohort)}"
+            )
+        if self.identity.name not in cohort:
+            raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
+        self._closing.require_asked(header)
+        self._require_recognised(
+            self.ledger.require_approval(self._budget_key, self._plan.digest, header.run)
+        )
+        return self._keys.require(header.run, header.key_id)
+
+    def require_approved_records(self) -> None:
+        """Refuse to serve on other records than an approval in force was given for.
+
+        Without one there is nothing to refuse yet: no round begins before it is there.
+
+        Raises:
+            DataError: for the owner's eyes; a coordinator is told its kind alone.
+        """
+        with suppress(ApprovalError):
+            self._require_recognised(
+                self.ledger.require_approval(self._budget_key, self._plan.digest)
+            )
+
+    def _require_recognised(self, approval: Approval) -> None:
+        if self._recognise is not None and approval.name not in self._recognised:
+            self._recognise(approval)
+            self._recognised.add(approval.name)
+
+    def _read_model(self, message: Message) -> FloatVector:
+        expected = 8 * self._plan.dimension
+        if len(message.payload) != expected:
+            raise MessageError(
+                f"the model has {len(message.payload)} bytes; {expected} were expected "
+                f"({self._plan.dimension} float64)"
+            )
+        parameters = np.frombuffer(message.payload, dtype="<f8").astype(np.float64)
+        if not np.isfinite(parameters).all():
+            raise MessageError("the round's model holds values that are not finite")
+        return parameters
+
+    def _charge_request(self, header: RoundStart, key: RunKey) -> ChargeRequest:
+        plan = self._plan
+        event = plan.committed_event(self.identity.name)
+        if not self._randomness.secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        return ChargeRequest(
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            **self._budget_key._asdict(),
+            event=event,
+            plan_digest=plan.digest,
+            facts=self._facts(header, key),
+        )
+
+    def _facts(self, header: RoundStart, key: RunKey) -> dict[str, Any]:
+        """What is about to be done, for whoever reads the ledger later; public facts only."""
+        return {
+            **self._plan.charge_facts,
+            "cohort": list(header.cohort),
+            "key_id": key.key_id,
+            "security_bits": key.parameters.security_bits,
+            "generator": self._randomness.name,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            **({"records_apart": dict(self._records_apart)} if self._records_apart else {}),
+        }
+
+    def _encrypt(
+        self, header: RoundStart, key: RunKey, receipt: Receipt, values: IntVector
+    ) -> bytes:
+        start = time.perf_counter()
+        payload = key.key.encrypt(values)
+        tensor = EncryptedTensor(
+            scheme=key.parameters.scheme,
+            parameters_fingerprint=key.parameters.fingerprint,
+            key_id=key.key_id,
+            length=self._plan.upload_dimension,
+            packing=key.parameters.packing,
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            contributors=bitmap_of((self.identity.name,), self._plan.names),
+            roster_size=len(self._plan.names),
+            payload=memoryview(payload),
+        )
+        upload = Upload(
+            **self._reply_to(header),
+            key_id=key.key_id,
+            key_part_digest=tree_digest(key.parameters.key_part(payload)),
+            receipt_hash=receipt.entry_hash,
+            checkpoint=receipt.checkpoint,
+            consistency=self._consistency(header, receipt),
+            generator=self._randomness.name,
+            noise_stddev_grid=self._plan.noise_stddev_text,
+        )
+        frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
+        self.encrypt_seconds = time.perf_counter() - start
+        return frame
+
+    def _consistency(self, header: RoundStart, receipt: Receipt) -> tuple[ConsistencyProof, ...]:
+        """Proofs that the receipt's checkpoint extends each one that somebody keeps."""
+        asked = header.kept_sizes.get(self.identity.name, ())
+        size = receipt.index + 1
+        return tuple(
+            ConsistencyProof(
+                since=kept,
+                path=tuple(step.hex() for step in self.ledger.consistency_proof(kept, size)),
+            )
+            for kept in sorted(set(asked))
+            if 0 < kept < size
+        )
+
+    def _reply_to(self, header: Header) -> dict[str, Any]:
+        return {
+            "run": header.run,
+            "round": header.round,
+            "attempt": header.attempt,
+            "sender": self.identity.name,
+            "plan_digest": self._pins.plan_digest,
+        }
+
+
+def _require_agreed(name: str, pins: Pins, plan: Plan, parameters: Parameters) -> None:
+    """Refuse a plan that is not the pinned one, and parameters of another scheme than its own."""
+    if plan.digest != pins.plan_digest:
+        raise WrongRoundError(
+            f"{name!r} pinned plan {pins.plan_digest[:16]}... but was given "
+            f"{plan.digest[:16]}...; agree on one plan and pin its digest"
+        )
+    if parameters.scheme != plan.scheme:
+        raise KeyMismatchError(
+            f"the plan is for scheme {plan.scheme!r}, the parameters are of {parameters.scheme!r}"
+        )
+
+
+def _reason(error: PrivaggError) -> RefusalReason:
+    reasons: tuple[tuple[type[PrivaggError], RefusalReason], ...] = (
+        (BudgetExceededError, "budget"),
+        (ReceiptError, "spent-attempt"),
+        (KeyMismatchError, "key"),
+        (KeyErasedError, "key-erased"),
+        (WrongRoundError, "plan"),
+        (ApprovalError, "plan"),
+        (CohortError, "cohort"),
+        (LedgerTamperedError, "ledger"),
+    )
+    return next((reason for kind, reason in reasons if isinstance(error, kind)), "unavailable")

@@ -1,0 +1,54 @@
+"""What a run has cost so far by its plan: public, also where the ledgers lie elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from functools import lru_cache
+
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.events import DpEvent
+from privagg.privacy.plan import Plan
+from privagg.protocol.round import RoundOutcome
+
+
+class CommittedSpending:
+    """Adds up, attempt by attempt, the events that sites charge: the plan's own, composed.
+
+    Args:
+        plan: the agreed plan.
+        accountant: the one that guards the budgets.
+        secure: False where the sites' randomness is known; what they charge then is no privacy.
+    """
+
+    def __init__(self, plan: Plan, accountant: Accountant, *, secure: bool) -> None:
+        self._plan, self._secure = plan, secure
+        self._asked = dict.fromkeys(plan.names, 0)
+        self._places: set[tuple[int, int]] = set()
+        self._bound = lru_cache(maxsize=16)(accountant.epsilon)
+
+    def asked(self, place: tuple[int, int], cohort: Iterable[str]) -> None:
+        """An attempt, (round, attempt), asked these sites; counted once, as it is charged once."""
+        if place not in self._places:
+            self._places.add(place)
+            for site in cohort:
+                self._asked[site] += 1
+
+    def after(self, outcome: RoundOutcome) -> dict[str, Decimal]:
+        """What the run has cost each data set once this attempt is counted.
+
+        Returns:
+            Site -> epsilon of this run alone at the plan's delta, an upper bound: a site that was
+            asked may have refused and charged nothing, and its data set's earlier jobs are in its
+            own ledger only.
+        """
+        self.asked((outcome.round, outcome.attempt), outcome.cohort)
+        return {site: self._epsilon(site, count) for site, count in self._asked.items()}
+
+    def _epsilon(self, site: str, attempts: int) -> Decimal:
+        if attempts == 0:
+            return Decimal(0)
+        if not self._secure:
+            return Decimal("Infinity")
+        event: DpEvent = self._plan.total_committed(site, attempts)
+        return self._bound(event, self._plan.delta).upper

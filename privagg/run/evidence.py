@@ -1,0 +1,125 @@
+"""The end of a run: the sites' ledgers asked for, replayed, and put into report and bundle.
+
+The coordinator believes a ledger's export only once every entry, rule and signature in it holds,
+its owner's pinned identity key signed it, and it extends the checkpoints that came with uploads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from privagg.audit.bundle import NAME as BUNDLE_NAME
+from privagg.audit.bundle import ReportBundle
+from privagg.audit.replayed import ReplayedLedger
+from privagg.errors import LedgerTamperedError, MessageError, PrivaggError
+from privagg.privacy.accountant import Accountant
+from privagg.privacy.ledger import Ledger
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.messages import LedgerExport, LedgerRequest, Refusal, Statement
+from privagg.protocol.names import COORDINATOR
+from privagg.protocol.round import Job
+from privagg.protocol.transport import Reply, Transport
+from privagg.report import write_report
+
+ASKING = 3
+"""How often a site that sends no ledger is asked again."""
+
+
+def collect_ledgers(
+    job: Job, transport: Transport, *, round_number: int, accountant: Accountant
+) -> tuple[dict[str, ReplayedLedger], dict[str, str]]:
+    """Ask every site for its ledger; what was posted to it before travels along.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries the frames.
+        round_number: the last round that there was.
+        accountant: bounds what the ledgers' budgets have spent.
+
+    Returns:
+        Site -> its replayed ledger, and site -> why it sent none that can be used.
+    """
+    header = LedgerRequest(
+        run=job.run,
+        round=round_number,
+        attempt=1,
+        sender=job.identity.name,
+        plan_digest=job.plan.digest,
+    )
+    frame = Message.sign(job.identity, header).to_bytes()
+    found: dict[str, ReplayedLedger] = {}
+    problems = dict.fromkeys(job.plan.names, "not asked")
+    for _ in range(ASKING):
+        for reply in transport.exchange(dict.fromkeys(problems, frame)):
+            try:
+                found[reply.party] = _read_export(job, reply, accountant)
+            except PrivaggError as error:
+                problems[reply.party] = f"{type(error).__name__}: {error}"
+        problems = {name: text for name, text in problems.items() if name not in found}
+        if not problems:
+            break
+    return found, problems
+
+
+def _read_export(job: Job, reply: Reply, accountant: Accountant) -> ReplayedLedger:
+    if reply.data is None:
+        raise MessageError(reply.problem)
+    message = read_message(reply.data, job.roster)
+    header = message.header
+    if isinstance(header, Refusal):
+        raise MessageError(f"{header.sender!r} refuses: {header.message}")
+    if not isinstance(header, LedgerExport) or (header.sender, header.run) != (
+        reply.party,
+        job.run,
+    ):
+        raise MessageError(f"{reply.party!r} sent no export of its ledger for this run")
+    ledger = ReplayedLedger.parse(
+        bytes(message.payload), accountant, what=f"the ledger of {reply.party!r}"
+    )
+    key = ledger.verifier.public_key.hex()
+    if ledger.owner != reply.party or key != job.roster.keys[reply.party]:
+        raise LedgerTamperedError(
+            f"the ledger that {reply.party!r} sent belongs to {ledger.owner!r} and is signed with "
+            f"key {key[:16]}..., pinned is {job.roster.keys[reply.party][:16]}..."
+        )
+    for note in job.watch.notes(reply.party):
+        ledger.replay.check_history(note)
+    return ledger
+
+
+def write_evidence(
+    output: Path,
+    job: Job,
+    *,
+    coordinator: Ledger,
+    statements: Sequence[Statement],
+    sites: Mapping[str, ReplayedLedger],
+    accountant: Accountant,
+) -> tuple[Path, Path | None, Path]:
+    """Write the report and the signed bundle of a run.
+
+    Args:
+        output: folder for both.
+        job: what the coordinator holds.
+        coordinator: the record of the run.
+        statements: what the parties signed in it.
+        sites: every site's replayed ledger.
+        accountant: whose epsilon is reported.
+
+    Returns:
+        Paths of the report's JSON, of its page (None where it cannot be drawn), of the bundle.
+
+    Raises:
+        LedgerError: two ledgers contradict each other.
+        ConfigError: `output` cannot be written to.
+    """
+    report_json, report_html = write_report(
+        output, run=job.run, coordinator=coordinator, sites=sites, accountant=accountant
+    )
+    evidence = ReportBundle.make(
+        report_json.read_bytes(), {COORDINATOR: coordinator, **sites}, job.identity, statements
+    )
+    bundle = output / BUNDLE_NAME
+    evidence.write(bundle)
+    return report_json, report_html, bundle

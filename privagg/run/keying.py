@@ -1,0 +1,109 @@
+"""A coordinator gets the key of its run: asked of the key holder, kept beside the run's journal."""
+
+from __future__ import annotations
+
+from privagg.errors import KeyErasedError, KeyMismatchError, PrivaggError, ResumeError
+from privagg.identity.keys import Identity
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.key_statement import FIRST, KeyTerms, RunKey
+from privagg.protocol.messages import KeyRequest, Refusal
+from privagg.protocol.round import one_line
+from privagg.protocol.transport import Transport
+from privagg.run.journal import Journal
+
+ASKING = 3
+"""How often the key holder is asked where no answer comes; it states the same key each time."""
+
+
+def key_of_run(
+    terms: KeyTerms,
+    run: str,
+    identity: Identity,
+    transport: Transport,
+    journal: Journal | None = None,
+    *,
+    over: bool = False,
+) -> tuple[RunKey, str]:
+    """The key of a run, and why nothing is opened under it any more (empty where it is).
+
+    Args:
+        terms: what the statement is held against.
+        run: identifier of the run.
+        identity: the coordinator's own.
+        transport: carries the request to the key holder.
+        journal: of the run, where it may be gone on with: keeps the statement, and has it already
+            where the run is.
+        over: no round is left to be asked for; then nobody is asked for a key that is kept.
+
+    Raises:
+        KeyErasedError: the key is gone before the run began.
+        KeyMismatchError: the key holder states none, or another than the journal has.
+        ResumeError: the run was begun under another key, plan or federation.
+        PrivaggError: what it states is not what `terms` ask for.
+    """
+    kept = journal.key() if journal is not None else None
+    known = None if kept is None else _begun_with(kept, terms, run)
+    if over and known is not None:
+        return known, f"run {run!r} is over"
+    try:
+        answer = _ask(terms, run, identity, transport)
+    except KeyErasedError as error:
+        if known is None:
+            raise
+        return known, str(error)
+    stated = terms.read(answer, run)
+    if known is not None and known.frame != stated.frame:
+        raise ResumeError(
+            f"run {run!r} was begun under key {known.key_id[:16]}..., {terms.opener!r} now states "
+            f"{stated.key_id[:16]}...; start a new run"
+        )
+    if journal is not None and known is None:
+        journal.keep_key(stated.frame)
+    return stated, ""
+
+
+def _begun_with(kept: bytes, terms: KeyTerms, run: str) -> RunKey:
+    try:
+        return terms.read(kept, run)
+    except PrivaggError as error:
+        raise ResumeError(
+            f"run {run!r} was begun under another plan or key ({error}); start a new run; nothing "
+            "was spent"
+        ) from error
+
+
+def _ask(terms: KeyTerms, run: str, identity: Identity, transport: Transport) -> bytes:
+    """The key holder's answer, where it is a statement.
+
+    Raises:
+        KeyErasedError, KeyMismatchError: it refuses, or does not answer.
+    """
+    header = KeyRequest(
+        run=run,
+        round=FIRST,
+        attempt=FIRST,
+        sender=identity.name,
+        plan_digest=terms.plan_digest,
+        federation_digest=terms.federation_digest,
+    )
+    frame = Message.sign(identity, header).to_bytes()
+    problem = "no answer"
+    for _ in range(ASKING):
+        for reply in transport.exchange({terms.opener: frame}):
+            if reply.data is not None:
+                return _statement_in(reply.data, terms, run)
+            problem = reply.problem
+    raise KeyMismatchError(
+        f"{terms.opener!r} stated no key for run {run!r}: {one_line(problem)}; nothing was spent"
+    )
+
+
+def _statement_in(data: bytes, terms: KeyTerms, run: str) -> bytes:
+    try:
+        header = read_message(data, terms.roster).header
+    except PrivaggError as error:
+        raise KeyMismatchError(f"the answer of {terms.opener!r}: {error}") from error
+    if not isinstance(header, Refusal):
+        return data
+    said = f"{header.sender!r} states no key for run {run!r}: {one_line(header.message)}"
+    raise KeyErasedError(said) if header.reason == "key-erased" else KeyMismatchError(said)

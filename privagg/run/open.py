@@ -1,0 +1,93 @@
+"""A run opened at its coordinator's folder: fresh, or resumed where it was killed."""
+
+from __future__ import annotations
+
+from privagg.config.setup import Setup
+from privagg.errors import ConfigError
+from privagg.party.folder import PartyFolder
+from privagg.party.make import make_terms
+from privagg.party.open import open_federation
+from privagg.privacy.ledger import CheckpointKeeper
+from privagg.privacy.randomness import SystemRandomness
+from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.names import COORDINATOR
+from privagg.protocol.round import Job
+from privagg.protocol.transport import Transport
+from privagg.run.coordinator import Coordinator
+from privagg.run.journal import Journal
+from privagg.run.keying import key_of_run
+
+
+def open_coordinator(
+    folder: PartyFolder, transport: Transport, run: str, *, generator: str | None = None
+) -> Coordinator:
+    """The coordinator of a run, fresh, or resumed where a killed one left off.
+
+    Args:
+        folder: the coordinator's own.
+        transport: carries messages to the parties.
+        run: the run's identifier.
+        generator: name of the sites' source of randomness, for the record.
+
+    Raises:
+        ConfigError: as `open_party`, or the folder is another party's.
+        As `key_of_run`.
+    """
+    setup, output = open_federation(folder), folder.run_folder(run)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = Journal(output)
+    done = journal.progress()
+    over = done is not None and bool(done.over)
+    job = job_in(folder, setup, run, transport, journal, over=over)
+    return Coordinator(
+        setup,
+        job=job,
+        transport=transport,
+        ledger=setup.open_ledger_at(folder.ledger, job.identity),
+        output=output,
+        generator=generator or SystemRandomness().name,
+        journal=journal,
+    )
+
+
+def job_in(
+    folder: PartyFolder,
+    setup: Setup,
+    run: str,
+    transport: Transport,
+    journal: Journal,
+    *,
+    over: bool,
+) -> Job:
+    """What the coordinator holds for one run, from its own folder and the key holder's statement.
+
+    Args:
+        folder: the coordinator's own.
+        federation: as it pinned it.
+        run: the run's identifier.
+        transport: carries messages to the parties.
+        journal: the run's.
+        over: whether no round is left to be asked for.
+
+    Raises:
+        ConfigError: the folder is another party's, or incomplete.
+        As `key_of_run`.
+    """
+    identity = folder.identity()
+    if identity.name != COORDINATOR:
+        raise ConfigError(
+            f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
+        )
+    roster = folder.pins().pinned_roster
+    key, gone = key_of_run(make_terms(setup, roster), run, identity, transport, journal, over=over)
+    return Job(
+        run=run,
+        plan=setup.plan,
+        scheme=setup.scheme,
+        key=key,
+        key_gone=gone,
+        identity=identity,
+        roster=roster,
+        opener=setup.opener,
+        watch=CheckpointWatch(CheckpointKeeper.open(folder.checkpoints), roster),
+    )

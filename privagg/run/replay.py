@@ -1,0 +1,144 @@
+"""The rounds of an optimiser that is not ours, told again what it heard before a kill.
+
+What Flower's strategies remember (moments, momentum, counters) is theirs, and no checkpoint of ours
+holds it. So a strategy starts again from its first round, and as long as it asks for just what it
+asked for before, each round that is over is answered from the journal: the same opened mean, at no
+exchange and no cost. Then the round that was under way goes on, and then fresh ones follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import JsonValue
+
+from privagg.errors import ResumeError
+from privagg.protocol.reopening import reread_round
+from privagg.protocol.round import RoundOutcome
+from privagg.run.journal import Asked
+from privagg.run.results import FloatVector
+from privagg.run.rounds import Rounds, Told
+
+MOST_DIFFERENCES = 3
+_MISSING = "nothing"
+
+
+class ReplayedRounds:
+    """Answers an optimiser's rounds: those that are over from the journal, the others by running.
+
+    Args:
+        rounds: what runs a round.
+        told: hears how every attempt that is made ended; nothing of those that were made before.
+        over: whether the run has ended; then it makes no further round.
+
+    Guarantees:
+        Nothing is sent, and nothing charged, for a round that is over; nor for any round once the
+        optimiser asks for something else than it asked for before.
+    """
+
+    def __init__(self, rounds: Rounds, told: Told, *, over: bool = False) -> None:
+        self._rounds, self._told, self._over = rounds, told, over
+        self._journal = rounds.journal
+
+    def __call__(
+        self,
+        number: int,
+        parameters: FloatVector,
+        *,
+        settings: Mapping[str, JsonValue],
+        cohort: tuple[str, ...],
+    ) -> RoundOutcome:
+        """How a round ended, with its update where it was opened.
+
+        Args:
+            number: from 1.
+            parameters: float64 (d,), the model that the optimiser sends.
+            settings: what the sites' training is told beyond the plan.
+            cohort: the sites to ask where the round is not over.
+
+        Raises:
+            ResumeError: not what this round was asked with before the coordinator was killed; or
+                a new round of a run that has ended.
+        """
+        asked = self._asked(parameters, settings)
+        before = self._journal.asked(number) if self._journal is not None else None
+        if before is not None:
+            self._require_same(number, before, asked)
+            outcome = self._again(number, parameters)
+            if outcome is not None:
+                return outcome
+        if self._over:
+            raise ResumeError(
+                f"run {self._rounds.job.run!r} has ended before round {number}; start a new run; "
+                "nothing was spent"
+            )
+        if self._journal is not None and before is None:
+            self._journal.asks(number, asked)
+        outcome = self._rounds.run(
+            number, parameters, self._told, cohort=cohort, settings=asked.settings
+        )
+        if self._journal is not None:
+            self._journal.ended(outcome)
+        return outcome
+
+    def _asked(self, parameters: FloatVector, settings: Mapping[str, JsonValue]) -> Asked:
+        job, model = self._rounds.job, np.ascontiguousarray(parameters, dtype="<f8")
+        digest = hashlib.sha256(model.data).hexdigest()
+        return Asked(job.plan.digest, job.key_id, digest, dict(settings))
+
+    def _again(self, number: int, parameters: FloatVector) -> RoundOutcome | None:
+        """A round that is over, as the journal has it."""
+        assert self._journal is not None
+        ended = self._journal.end_of(number)
+        if ended is None:
+            return None
+        if ended.close and self._journal.end_of(number + 1) is None:
+            # The sites may not have heard how the last finished round ended; they record it once.
+            cohort = ended.outcome.cohort
+            self._rounds.transport.post(dict.fromkeys(cohort, ended.close))
+        if ended.outcome.outcome != "opened":
+            return ended.outcome
+        job = self._rounds.job
+        return reread_round(job, parameters, ended=ended.outcome, answer=ended.answer)
+
+    def _require_same(self, number: int, before: Asked, now: Asked) -> None:
+        if before == now:
+            return
+        run = f"run {self._rounds.job.run!r} cannot be gone on with"
+        way_out = "start it as it was begun, or start a new run; nothing was spent"
+        if (before.plan_digest, before.key_id) != (now.plan_digest, now.key_id):
+            raise ResumeError(f"{run}: it was begun under another plan or key; {way_out}")
+        found = [f"{place}: {a} then, {b} now" for place, a, b in _different(before, now)]
+        if before.model_sha256 != now.model_sha256:
+            cause = "the initial model" if number == 1 else "strategy, its settings or its version"
+            found.append(
+                f"the model's values (SHA-256 {before.model_sha256[:16]}... then, "
+                f"{now.model_sha256[:16]}... now): another {cause}"
+            )
+        more = len(found) - MOST_DIFFERENCES
+        told = "; ".join(found[:MOST_DIFFERENCES]) + (f"; {more} more" if more > 0 else "")
+        raise ResumeError(f"{run}: round {number} is asked with something else. {told}. {way_out}")
+
+
+def _different(before: Asked, now: Asked) -> Iterator[tuple[str, str, str]]:
+    """Where two rounds' settings differ: the place, then and now."""
+    then, there = dict(_leaves(before.settings)), dict(_leaves(now.settings))
+    for place in sorted(then.keys() | there.keys()):
+        pair = then.get(place, _MISSING), there.get(place, _MISSING)
+        if pair[0] != pair[1]:
+            yield place, *pair
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every value in nested settings, under its dotted name."""
+    if isinstance(value, Mapping) and value.keys() == {"float"}:
+        yield place, repr(float.fromhex(value["float"]))  # as exact settings write floats
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{place}.{name}" if place else name)
+    else:
+        text = repr(value)
+        yield place, text if len(text) <= 80 else f"{text[:77]}..."

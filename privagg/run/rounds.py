@@ -1,0 +1,114 @@
+"""A run's rounds at its coordinator, each with its retries, taken up again where one was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pydantic import JsonValue
+
+from privagg.protocol.reopening import reopen_round
+from privagg.protocol.round import Job, RoundOutcome, run_round
+from privagg.protocol.transport import Transport
+from privagg.run.journal import Attempt, Journal
+from privagg.run.record import Record
+from privagg.run.results import FloatVector
+
+Told = Callable[[RoundOutcome], None]
+
+
+class Rounds:
+    """Makes one round after the other.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries messages to the parties.
+        record: what is written down of the run; says which attempts were told to have stopped.
+        journal: keeps how far a round is; None where nobody will go on with the run.
+        attempts: how many a round may take; each is charged again.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        transport: Transport,
+        record: Record,
+        *,
+        journal: Journal | None,
+        attempts: int,
+    ) -> None:
+        self.job, self.transport = job, transport
+        self._record, self.journal = record, journal
+        self._attempts = attempts
+
+    def run(
+        self,
+        number: int,
+        parameters: FloatVector,
+        told: Told,
+        *,
+        cohort: tuple[str, ...] | None = None,
+        settings: Mapping[str, JsonValue] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> RoundOutcome:
+        """One round with its retries.
+
+        Args:
+            number: from 1.
+            parameters: float64 (d,), the model that the sites start from.
+            told: hears how every attempt that is made here ended, before the next begins.
+            cohort, settings: as for `run_round`; an attempt that was under way keeps its cohort.
+            wanted: whether another attempt is, once one has stopped.
+
+        Returns:
+            How its last attempt ended; that of a killed coordinator which had recorded its end.
+
+        Raises:
+            PrivaggError: the killed coordinator had recorded that the sum was opened, and the key
+                holder does not give it again; nothing is told of it, and it can be asked later.
+        """
+        begun = self.journal.attempt(number - 1) if self.journal is not None else None
+        first = begun.attempt if begun is not None else 1
+        ended = self._record.end_of(number, first) if begun is not None else None
+        if begun is not None and ended is not None and ended.outcome == "stopped":
+            # It was signed and told that nothing was opened; to try again would contradict it.
+            if begun.request is not None or first >= self._attempts:
+                return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=ended.reason)
+            first, begun = first + 1, None
+        for attempt in range(first, self._attempts + 1):
+            outcome = self._attempt(number, attempt, parameters, begun, cohort, settings)
+            told(outcome)
+            if outcome.outcome == "opened" or outcome.opening_asked or not wanted():
+                break
+            begun = None
+        return outcome
+
+    def _attempt(
+        self,
+        number: int,
+        attempt: int,
+        parameters: FloatVector,
+        begun: Attempt | None,
+        cohort: tuple[str, ...] | None,
+        settings: Mapping[str, JsonValue] | None,
+    ) -> RoundOutcome:
+        """One attempt: fresh, or the one that was under way when the coordinator was killed."""
+        if begun is not None and begun.request is not None:
+            return reopen_round(
+                self.job,
+                self.transport,
+                parameters,
+                request=begun.request,
+                cohort=begun.cohort,
+                # Stopped for good was told apart before, so what is recorded is that it opened.
+                opened=self._record.end_of(number, attempt) is not None,
+            )
+        return run_round(
+            self.job,
+            self.transport,
+            parameters,
+            round_number=number,
+            attempt=attempt,
+            cohort=begun.cohort if begun is not None else cohort,
+            settings=settings,
+            journal=self.journal,
+        )

@@ -1,0 +1,226 @@
+"""A search over settings: every candidate an ordinary charged run, tied together before the first.
+
+The candidates follow from the configuration alone, and are written into every ledger before any of
+them is run. Each one is charged in full, so that what the search as a whole releases, to sites and
+coordinator too, who see every candidate's models, is covered by composition. The choice among them
+looks at the table declared public and nothing else, which is post-processing.
+
+Selecting from a random number of repetitions and charging only for that (Liu and Talwar 2019;
+Papernot and Steinke 2022, Theorems 2 and 6) is not offered: it holds against those who see nothing
+but the winner, and here every site and the coordinator see all candidates.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from privagg.audit.bundle import NAME as BUNDLE_NAME
+from privagg.audit.bundle import ReportBundle
+from privagg.config.schema import plain_settings, tuning_candidates
+from privagg.config.setup import Setup
+from privagg.errors import ConfigError, SearchError
+from privagg.party.budgets import beyond_all, project
+from privagg.party.ready import require_approvals, require_approved_data
+from privagg.privacy.randomness import Randomness
+from privagg.protocol.names import COORDINATOR
+from privagg.protocol.statements import StatementStore
+from privagg.report import write_report
+from privagg.run.local import Run
+from privagg.run.results import RunResult
+
+LOWER_IS_BETTER = frozenset({"loss"})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of the grid.
+
+    Attributes:
+        run: the identifier that its run will have.
+        settings: dotted key of the configuration -> value.
+        setup: with these settings.
+        result: of its run; None before.
+    """
+
+    run: str
+    settings: Mapping[str, Any]
+    setup: Setup
+    result: RunResult | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search left behind.
+
+    Attributes:
+        name: of the search, as the ledgers record it.
+        metric: what was compared, on the public table.
+        candidates: all of them, in the order of the grid.
+        best: the selected one; model, report and bundle in the output folder are its own.
+    """
+
+    name: str
+    metric: str
+    candidates: tuple[Candidate, ...]
+    best: Candidate
+
+
+OnCandidate = Callable[[Candidate], None]
+
+
+class Search:
+    """A search as configured; making it checks every candidate and every budget, spends nothing.
+
+    Args:
+        setup: with a `[tuning]` section and a table declared public.
+        randomness: source of sampling and noise for every run.
+
+    Raises:
+        ConfigError: no grid, no public table, or a candidate's settings cannot be used.
+        ApprovalError: an owner has not approved every candidate.
+        DataError: nor the records that lie at its site now.
+        BudgetExceededError: a budget is too small for all candidates together.
+    """
+
+    def __init__(self, setup: Setup, randomness: Randomness) -> None:
+        tuning = setup.config.tuning
+        if tuning is None:
+            raise ConfigError("there is nothing to search: give a [tuning] section with its grid")
+        if setup.public_records is None:
+            raise ConfigError(
+                "a search compares candidates on a table declared public; give [evaluation] one "
+                "(a figure on private data would have to be charged)"
+            )
+        for site in setup.config.sites:
+            setup.records_of(site)
+        self.setup = setup
+        self.metric = tuning.metric
+        self.name = f"{setup.config.federation.name}-search-{secrets.token_hex(6)}"
+        self._randomness = randomness
+        self.candidates = [
+            Candidate(f"{self.name}-{number}", settings, setup.with_config(config))
+            for number, (settings, config) in enumerate(tuning_candidates(setup.config), start=1)
+        ]
+        for candidate in self.candidates:
+            require_approvals(candidate.setup)
+            require_approved_data(candidate.setup)
+            candidate.setup.rehearse()  # refuses a model before any candidate is charged
+        if randomness.secure:
+            self._check_budgets()
+
+    def _check_budgets(self) -> None:
+        for name in self.setup.plan.names:
+            plans = (candidate.setup.plan for candidate in self.candidates)
+            total = reduce(add, (plan.total_committed(name) for plan in plans))
+            before, after, budget, fits = project(self.setup, name, total)
+            if not fits:
+                raise beyond_all(len(self.candidates), name, before, after, budget)
+
+    def drive(self, on_candidate: OnCandidate | None = None) -> SearchResult:
+        """Write the search down, run every candidate, select by the public table's metric.
+
+        Raises:
+            SearchError: no candidate finished; everything charged stays charged.
+        """
+        self._record()
+        done: list[Candidate] = []
+        for candidate in self.candidates:
+            run = Run(candidate.setup, self._randomness, candidate.run)
+            done.append(replace(candidate, result=self._set_aside(run.drive(None))))
+            if on_candidate is not None:
+                on_candidate(done[-1])
+        best = self._select(done)
+        self._release(best)
+        return SearchResult(self.name, self.metric, tuple(done), best)
+
+    def _record(self) -> None:
+        """Into every ledger, before the first run, so that no run can be left out afterwards."""
+        entry = {
+            "name": self.name,
+            "runs": [candidate.run for candidate in self.candidates],
+            "method": "composition",
+            "who": COORDINATOR,
+            "facts": {
+                "metric": self.metric,
+                "candidates": [
+                    {"run": candidate.run, "settings": plain_settings(candidate.settings)}
+                    for candidate in self.candidates
+                ],
+            },
+        }
+        for party in (COORDINATOR, *self.setup.plan.names):
+            self.setup.open_ledger(party).record("tuning", entry)
+
+    def _set_aside(self, result: RunResult) -> RunResult:
+        """Move a candidate's files out of the way of the next one's."""
+        folder = self.setup.output / "candidates" / result.run
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("model", "report_json", "report_html", "bundle"):
+            path: Path | None = getattr(result, name)
+            if path is not None:
+                setattr(result, name, path.replace(folder / path.name))
+        return result
+
+    def _select(self, done: list[Candidate]) -> Candidate:
+        """The best by the metric; of equals, the first in the grid."""
+        fit = [
+            candidate
+            for candidate in done
+            if candidate.result is not None
+            and candidate.result.outcome == "finished"
+            and self.metric in candidate.result.metrics
+        ]
+        if not fit:
+            raise SearchError(
+                f"no candidate finished with a value of {self.metric!r}; what was charged stays"
+            )
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        return max(fit, key=lambda candidate: sign * self._value(candidate))
+
+    def _value(self, candidate: Candidate) -> float:
+        assert candidate.result is not None
+        return candidate.result.metrics[self.metric]
+
+    def _release(self, best: Candidate) -> None:
+        """Record the choice; write the winner's report and bundle with the whole search in it."""
+        result, output = best.result, self.setup.output
+        assert result is not None
+        assert result.model is not None
+        coordinator = self.setup.open_ledger(COORDINATOR)
+        coordinator.record(
+            "released",
+            {
+                "what": "selected settings",
+                "who": COORDINATOR,
+                "facts": {
+                    "search": self.name,
+                    "selected_run": best.run,
+                    "settings": plain_settings(best.settings),
+                    "metric": {self.metric: self._value(best)},
+                },
+            },
+        )
+        sites = {name: self.setup.open_ledger(name) for name in self.setup.plan.names}
+        result.model = Path(shutil.copyfile(result.model, output / result.model.name))
+        result.report_json, result.report_html = write_report(
+            output,
+            run=best.run,
+            coordinator=coordinator,
+            sites=sites,
+            accountant=self.setup.accountant,
+        )
+        evidence = ReportBundle.make(
+            result.report_json.read_bytes(),
+            {COORDINATOR: coordinator, **sites},
+            self.setup.identity(COORDINATOR),
+            StatementStore.beside(output).of(best.run),
+        )
+        result.bundle = output / BUNDLE_NAME
+        evidence.write(result.bundle)

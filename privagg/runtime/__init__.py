@@ -1,1 +1,0 @@
-"""Who carries the messages between the parties."""

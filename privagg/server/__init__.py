@@ -1,1 +1,0 @@
-"""The aggregator and the coordinator's steps; ciphertext and public parameters only."""

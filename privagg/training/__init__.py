@@ -1,0 +1,1 @@
+"""What happens to records: read as declared, turned into gradients, evaluated where public."""

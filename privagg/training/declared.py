@@ -1,0 +1,111 @@
+"""What is agreed on model, local training and records, in words: nothing is loaded or trained here.
+
+A configuration is made of these. The rooms that train on them import torch and pandas, which takes
+seconds; this file imports neither, so that a typo is told at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from privagg.training.features import TableSchema
+
+
+class ModelSpec(BaseModel):
+    """Which model is trained; public, and the same for every site.
+
+    Args:
+        kind: `logistic`, `mlp`, `cnn`, or `package.module:factory`, a function or class of your
+            own that returns a `torch.nn.Module`. It is called with `input_shape` and `classes`
+            where it takes arguments of these names, and with `options`.
+        hidden: widths of the hidden layers of `mlp`.
+        channels: output channels of the two convolutions of `cnn`, multiples of 4.
+        options: further keyword arguments of your own factory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = "logistic"
+    hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
+    channels: tuple[int, int] = (8, 16)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class ClientRule(BaseModel):
+    """How a site trains between two rounds; public, the same for every site.
+
+    Args:
+        learning_rate: of the local steps. The distributed plan takes no local step.
+        prox_mu: μ of FedProx: adds μ·(w − w_round) to every local gradient (Li et al. 2020).
+        steps: local steps of a client-level round.
+        epochs: instead of `steps`: passes over as many records as the site declared.
+        batch_size: records of one client-level step.
+        physical_batch: rows of a per-record forward pass; a speed setting.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    steps: int | None = Field(default=None, ge=1, le=10**6)
+    epochs: int | None = Field(default=None, ge=1, le=10**6)
+    batch_size: int = Field(default=32, ge=1)
+    physical_batch: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give `steps` or `epochs`, not both")
+        return self
+
+    def step_count(self, declared_records: int) -> int:
+        """Local steps of a client-level round, from public numbers only."""
+        if self.steps is not None:
+            return self.steps
+        return (self.epochs or 1) * math.ceil(declared_records / self.batch_size)
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Tables, CSV or Parquet.
+
+    Args:
+        schema: features with public ranges or categories, and the target.
+    """
+
+    schema: TableSchema
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Image sets in `.npy` files.
+
+    Args:
+        shape: public (C, H, W) of one image as the model takes it.
+        value_range: public darkest and brightest value of a pixel.
+        classes: public number of classes.
+    """
+
+    shape: tuple[int, int, int]
+    value_range: tuple[float, float]
+    classes: int
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Map-style torch data sets, each made by a factory without arguments.
+
+    Args:
+        shape: public shape of one record's input.
+        classes: public number of classes; a record of another class is left out.
+    """
+
+    shape: tuple[int, ...]
+    classes: int | None = None
+
+
+Source = TableSource | ImageSource | DatasetSource

@@ -1,0 +1,348 @@
+"""Sums of clipped per-record gradients, as integers. The only file that knows Opacus.
+
+Opacus supplies per-record gradients by hooks; sampling, clipping in exact arithmetic, noise and
+the normaliser are ours. A record's gradient bits depend on its row in a physical batch, so a row
+must not follow from how many others were sampled: the sampled records lie in random slots of a
+public number of batches, which all run, empty slots filled with synthetic rows
+(`proofs/sensitivity.md`). That bits do not depend on *which* others lie beside a record is an
+assumption about torch's kernels and the model's layers; `rehearsal` tests it on the model and
+machine at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+
+from privagg.encoding.grid import Grid
+from privagg.errors import ConfigError, ModelError
+from privagg.privacy.randomness import ByteStream
+from privagg.training.data import Records
+from privagg.training.draws import place_records
+from privagg.training.models import (
+    ParameterLayout,
+    Vector,
+    per_record_loss,
+    set_parameters,
+)
+from privagg.training.torch_state import layer_randomness
+
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+_OWNERS_LOG = logging.getLogger(__name__)
+"""Stays on the site's machine."""
+
+
+class DpSgd:
+    """Per-record gradients of one model over one site's records, clipped and summed as integers.
+
+    Made once and used every round: hooking a model costs more than a small batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        records: Records,
+        grid: Grid,
+        *,
+        physical_batch: int = 64,
+        batches: int | None = None,
+        loss: LossFunction = per_record_loss,
+    ) -> None:
+        """Hooks the model; it must not be trained elsewhere from now on.
+
+        Args:
+            model: a model that `models.build_model` made or `models.require_separable` accepted.
+            records: the site's own records.
+            grid: clips each record's gradient to the plan's norm and puts it on the grid.
+            physical_batch: public number of rows of every forward pass, a speed setting.
+            batches: public number of forward passes of a step, as `slot_batches` has it from the
+                plan. None makes room for all records: a private number, for tests alone.
+            loss: `(logits (B, k), classes (B,)) -> (B,)`, each record's loss from its row alone.
+
+        Raises:
+            ConfigError: physical_batch or batches is not positive.
+            ModelError: Opacus has no per-record gradients for a layer, or a layer draws.
+        """
+        if physical_batch < 1:
+            raise ConfigError(f"physical_batch must be at least 1, got {physical_batch}")
+        if batches is None:
+            batches = max(1, math.ceil(len(records) / physical_batch))
+        if batches < 1:
+            raise ConfigError(f"batches must be at least 1, got {batches}")
+        self.batches = batches
+        self.layout = ParameterLayout.of(model)
+        self._records = records
+        self.input_shape = records.input_shape
+        self._grid = grid
+        self.physical_batch = physical_batch
+        self._loss = loss
+        self._model = model
+        model.train()
+        _require_no_draws(model, records.input_shape)
+        _leave_inputs_alone(model)
+        self._computable = self._find_computable()
+        self._hooked = _hook(model)
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+
+    @property
+    def model(self) -> nn.Module:
+        """The hooked model; whoever changes its parameters puts them back."""
+        return self._model
+
+    @property
+    def dimension(self) -> int:
+        """Number of trainable values, d."""
+        return self.layout.dimension
+
+    @property
+    def record_count(self) -> int:
+        """Number of records. Private: it sizes nothing that leaves the site."""
+        return len(self._records)
+
+    @property
+    def slot_count(self) -> int:
+        """Rows of all batches of a step together; public."""
+        return self.batches * self.physical_batch
+
+    def gradient_sum(self, parameters: Vector, mask: Mask, slots: ByteStream) -> Integers:
+        """The sum over sampled records of their clipped gradients, in grid units.
+
+        Args:
+            parameters: float64 `(d,)`, public or already protected; used as float32.
+            mask: bool `(n,)`, which records were sampled.
+            slots: secret; the sampled records are placed in random slots by it.
+
+        Returns:
+            int64 `(d,)`, within the grid's contribution bound. With the other records in the same
+            slots, adding or removing one changes it by at most the grid's sensitivity in L2, given
+            that a record's gradient does not depend on who is beside it. A record whose gradient is
+            not finite, or cannot be computed (a token that an embedding lacks), contributes zero
+            and stops nobody: a round that fails in the presence of one record would show that
+            record. No record gives zeros.
+
+        Raises:
+            ModelError: the parameters have another length.
+            ConfigError: the mask has another length than there are records.
+        """
+        if mask.shape != (len(self._records),):
+            raise ConfigError(f"mask {mask.shape} does not fit {len(self._records)} records")
+        placed = place_records(slots, np.flatnonzero(mask), self.slot_count)
+        return self.slotted_sum(parameters, placed)
+
+    def slotted_sum(self, parameters: Vector, records_at: npt.NDArray[np.int64]) -> Integers:
+        """`gradient_sum` of records whose slots are given; every batch runs, also without records.
+
+        Args:
+            parameters: float64 `(d,)`, public or already protected; used as float32.
+            records_at: int64 `(slot_count,)`, the record in each slot, -1 where there is none.
+
+        Raises:
+            ModelError: the parameters have another length.
+            ConfigError: there are more or fewer slots.
+        """
+        if records_at.shape != (self.slot_count,):
+            raise ConfigError(f"{records_at.shape} places do not fill {self.slot_count} slots")
+        set_parameters(self._model, parameters)
+        total = np.zeros(self.dimension, dtype=np.int64)
+        for batch in records_at.reshape(self.batches, self.physical_batch):
+            total += self._grid.sum_records(self._rows_or_zeros(batch))
+        return self._grid.clamp(total)
+
+    def per_record_gradients(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Gradients of one physical batch at the current parameters, each in its record's row.
+
+        Args:
+            records_at: int64 `(physical_batch,)`, the record in each row, -1 where there is none.
+
+        Returns:
+            float32 `(physical_batch, d)`, zeros in rows without a record and in rows of records
+            that the model cannot take; others may hold values that are not finite. Private.
+        """
+        taken = records_at >= 0
+        taken[taken] = self._computable[records_at[taken]]
+        x = torch.zeros((self.physical_batch, *self.input_shape))
+        y = torch.zeros(self.physical_batch, dtype=torch.int64)
+        rows = torch.from_numpy(np.flatnonzero(taken))
+        x[rows], y[rows] = self._records.gather(records_at[taken])
+        gradients = self.batch_gradients(x, y)
+        gradients[~taken] = 0.0
+        return gradients
+
+    def _rows_or_zeros(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """One batch; where it fails, each record alone in its own row: only who fails counts zero.
+
+        What fails whatever the parameters are was left out when the trainer was made, so that this
+        is for models that take a record at some parameters and not at others.
+        """
+        try:
+            return self.per_record_gradients(records_at)
+        except MemoryError:  # says nothing about a record
+            raise
+        except Exception as error:
+            _OWNERS_LOG.warning("a batch is computed record by record: %s", error)
+        gradients = np.zeros((self.physical_batch, self.dimension), dtype=np.float32)
+        for row, record in enumerate(records_at):
+            alone = np.full_like(records_at, -1)
+            alone[row] = record
+            try:
+                gradients[row] = self.per_record_gradients(alone)[row]
+            except MemoryError:
+                raise
+            except Exception as error:
+                _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
+        return gradients
+
+    def _find_computable(self) -> Mask:
+        """Which records the model takes, bool `(n,)`: asked before any round, so it costs none."""
+        found = np.ones(len(self._records), dtype=np.bool_)
+        waiting = [
+            np.arange(start, min(start + self.physical_batch, len(found)))
+            for start in range(0, len(found), self.physical_batch)
+        ]
+        while waiting:
+            indices = waiting.pop()
+            try:
+                x, y = self._records.gather(indices)
+                with torch.no_grad():
+                    self._loss(self._model(x), y)
+            except MemoryError:
+                raise
+            except Exception as error:
+                if len(indices) > 1:
+                    waiting += np.array_split(indices, 2)
+                    continue
+                _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
+                found[indices] = False
+        return found
+
+    def batch_gradients(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Gradients of one batch of any records at the current parameters, as training gets them.
+
+        Args:
+            x: float32 `(m, *input_shape)`.
+            y: int64 `(m,)`.
+
+        Returns:
+            float32 `(m, d)`; rows may hold values that are not finite.
+
+        Raises:
+            ModelError: a layer gave another number of rows than there are records.
+        """
+        try:
+            # A sum, so that no record's gradient is divided by how many there are.
+            with _quiet_hooks():
+                torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
+            rows = [self._rows_of(parameter, len(x)) for parameter in self._trainable]
+            return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
+        finally:
+            self._forget_batch()
+
+    def own_gradient(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
+        """One record's gradient by autograd alone, no record beside it and no hook: float32 `(d,)`.
+
+        Args:
+            x: float32 `(1, *input_shape)`.
+            y: int64 `(1,)`.
+        """
+        self._hooked.disable_hooks()
+        try:
+            with _quiet_hooks():
+                loss = self._loss(self._model(x), y).sum()
+                found = torch.autograd.grad(loss, self._trainable, allow_unused=True)
+        finally:
+            self._hooked.enable_hooks()
+        parts = [
+            torch.zeros(parameter.numel()) if gradient is None else gradient.reshape(-1)
+            for parameter, gradient in zip(self._trainable, found, strict=True)
+        ]
+        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
+
+    def _forget_batch(self) -> None:
+        """Leaves nothing behind that Opacus would add to the next batch, also after a failure."""
+        for parameter in self._trainable:
+            parameter.grad = None
+            vars(parameter).update(grad_sample=None, _forward_counter=0)
+            vars(parameter).pop("_current_grad_sample", None)
+        for layer in self._model.modules():
+            layer.__dict__.pop("activations", None)
+            layer.__dict__.pop("max_batch_len", None)
+
+    def _rows_of(self, parameter: nn.Parameter, count: int) -> torch.Tensor:
+        rows = getattr(parameter, "grad_sample", None)
+        if rows is None:  # the parameter takes no part in the loss
+            return torch.zeros(count, parameter.numel())
+        if isinstance(rows, list):
+            if any(len(part) != count for part in rows):
+                rows = rows[0]
+            else:
+                rows = torch.stack(rows).sum(dim=0)
+        if len(rows) != count:
+            name = next(n for n, p in self._model.named_parameters() if p is parameter)
+            raise ModelError(
+                f"parameter {name!r} got {len(rows)} gradients for {count} records, so its layer "
+                "does not see one record in each place of axis 0"
+            )
+        return torch.as_tensor(rows).detach().reshape(count, -1)
+
+
+def _require_no_draws(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Refuses a model that takes numbers from torch's generator in a forward pass.
+
+    What a record would get depends on its place in the batch, so on who else was sampled; the
+    usual coupling argument needs ideal coins, and torch's generator is seeded with 32 bits.
+    """
+    with layer_randomness(0), torch.no_grad():
+        before = torch.default_generator.get_state()
+        model(torch.zeros(2, *input_shape))
+        drew = not torch.equal(before, torch.default_generator.get_state())
+    if drew:
+        named = [f"{path!r} ({type(x).__name__})" for path, x in model.named_modules() if _draws(x)]
+        raise ModelError(
+            f"the model draws random numbers in training: {', '.join(named) or 'in its forward'}; "
+            "for record-level privacy set its dropout to 0 (clipping and noise regularise "
+            "already), or train at client level"
+        )
+
+
+def _draws(layer: nn.Module) -> bool:
+    return "Dropout" in type(layer).__name__ or isinstance(layer, nn.RReLU | nn.FractionalMaxPool2d)
+
+
+def _leave_inputs_alone(model: nn.Module) -> None:
+    """Makes in-place layers return a new tensor: the same values, and hooks cannot see others."""
+    for layer in model.modules():
+        if getattr(layer, "inplace", False) is True:
+            layer.inplace = False  # type: ignore[assignment]
+
+
+def _hook(model: nn.Module) -> GradSampleModule:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hooked = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
+    except Exception as error:  # Opacus raises several kinds, some of its own
+        raise ModelError(
+            f"Opacus has no per-record gradients for this model: {error}; replace the layer by one "
+            "that Opacus supports (opacus.layers has recurrent and attention layers)"
+        ) from error
+    return hooked
+
+
+@contextlib.contextmanager
+def _quiet_hooks() -> Iterator[None]:
+    """Silences torch's remark that inputs need no gradient, which is how training is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield

@@ -1,0 +1,172 @@
+"""What an owner should know about a table before it takes part; for the owner's eyes only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from privagg.training.csvfile import BROKEN_LINES
+from privagg.training.features import (
+    CategoricalFeature,
+    NumericFeature,
+    TableSchema,
+    equals_category,
+    numeric_values,
+)
+
+MOST_CATEGORIES_TOLD = 12
+MOST_LINES_TOLD = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about a column that the declaration does not lead to expect.
+
+    Args:
+        column: name of the column, or `""` for the whole table.
+        severity: `error` where taking part makes no sense, `warning` where it works but loses
+            something, `note` for a plain fact.
+        message: what was found and what can be done.
+        count: number of records concerned.
+    """
+
+    column: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+    count: int
+
+
+def check_table(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
+    """Compares a table with its declaration, for its owner.
+
+    The result depends on the records, so it must stay with their owner: it is never sent, and a
+    round never asks for it.
+
+    Args:
+        schema: the public declaration.
+        frame: the table as read, n records.
+
+    Returns:
+        The findings, whole table first, then by column; errors say that no round should use it.
+
+    Raises:
+        DataError: a declared column is missing.
+    """
+    schema.require_columns(frame)
+    findings = _check_whole(schema, frame)
+    for feature in schema.features:
+        column = frame[feature.name]
+        if isinstance(feature, NumericFeature):
+            findings += _check_numeric(feature, column)
+        else:
+            findings += _check_categorical(feature, column)
+    return findings + _check_target(schema, frame)
+
+
+def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
+    kept = int(schema.usable(frame).sum())
+    dropped = len(frame) - kept
+    findings = [Finding("", "note", f"{kept} of {len(frame)} records are usable", kept)]
+    if kept == 0:
+        return [Finding("", "error", "no record is usable; see the other findings", len(frame))]
+    if broken := frame.attrs.get(BROKEN_LINES):
+        findings.append(Finding("", "warning", _told(broken), len(broken)))
+    if dropped:
+        lacking = "without a class" + (" or a declared value" if schema.drop_missing else "")
+        text = _count(dropped, f"record {lacking} is left out", f"records {lacking} are left out")
+        findings.append(Finding("", "warning", text, dropped))
+    return findings
+
+
+def _told(broken: list[int]) -> str:
+    shown = ", ".join(map(str, broken[:MOST_LINES_TOLD]))
+    more = " ..." if len(broken) > MOST_LINES_TOLD else ""
+    lines = _count(len(broken), f"line ({shown}) is", f"lines ({shown}{more}) are")
+    return (
+        f"{lines} no record that can be read: more cells than the header, a quotation mark that "
+        "is not closed on its line (a cell cannot go on over lines), no UTF-8, or too long"
+    )
+
+
+def _check_numeric(feature: NumericFeature, column: pd.Series) -> list[Finding]:
+    name, findings = feature.name, []
+    raw, values = numeric_values(column), feature.read(column)
+    blank = int(column.isna().sum())
+    unreadable = int(np.isnan(raw).sum()) - blank
+    if unreadable:
+        example = column[np.isnan(raw) & ~column.isna().to_numpy(dtype=bool)].iloc[0]
+        severity: Literal["error", "warning"] = (
+            "error" if unreadable + blank == len(column) else "warning"
+        )
+        advice = (
+            "write decimal points in place of commas"
+            if re.fullmatch(r"\s*-?\d+,\d+\s*", str(example))
+            else "declare `categories` if the column holds a choice"
+        )
+        message = (
+            f"{_count(unreadable, 'cell is no number', 'cells are not numbers')} (for example "
+            f"{example!r}; counted as missing); {advice}"
+        )
+        findings.append(Finding(name, severity, message, unreadable))
+    if blank:
+        text = _count(blank, "cell is missing", "cells are missing")
+        findings.append(Finding(name, "note", text, blank))
+    low, high = feature.range
+    below, above = int((values < low).sum()), int((values > high).sum())
+    outside = below + above
+    if outside:
+        clamp = _count(outside, "value lies", "values lie")
+        message = f"{clamp} outside the public range [{low:g}, {high:g}] (clamped)"
+        if max(below, above) == int((~np.isnan(values)).sum()):  # they all clamp to one value
+            message += " and none inside it: the column says nothing here; check range and unit"
+        findings.append(Finding(name, "warning", message, outside))
+    return findings
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _check_categorical(feature: CategoricalFeature, column: pd.Series) -> list[Finding]:
+    blank = column.isna().to_numpy(dtype=bool)
+    known = np.any([equals_category(column, c) for c in feature.categories], axis=0)
+    findings = []
+    if blank.any():
+        count = int(blank.sum())
+        text = _count(count, "cell is missing", "cells are missing")
+        findings.append(Finding(feature.name, "note", text, count))
+    strange = ~known & ~blank
+    if strange.any():
+        count = int(strange.sum())
+        message = (
+            f"{_count(count, 'cell holds', 'cells hold')} a value that is not declared (for "
+            f"example {column[strange].iloc[0]!r}; encoded as zero); declared are "
+            f"{', '.join(map(repr, feature.categories[:MOST_CATEGORIES_TOLD]))}"
+            f"{' ...' if len(feature.categories) > MOST_CATEGORIES_TOLD else ''}"
+        )
+        severity: Literal["error", "warning"] = "warning" if known.any() else "error"
+        findings.append(Finding(feature.name, severity, message, count))
+    return findings
+
+
+def _check_target(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
+    target = schema.target
+    labels = target.encode(frame[target.name])
+    findings = []
+    strange = int(((labels < 0) & ~frame[target.name].isna().to_numpy(dtype=bool)).sum())
+    if strange:
+        cells = _count(strange, "cell holds", "cells hold")
+        message = f"{cells} no declared class (left out)"
+        findings.append(Finding(target.name, "warning", message, strange))
+    present = np.unique(labels[labels >= 0])
+    if len(present) == 1:
+        message = (
+            f"all records have class {int(present[0])}; the site can take part, but check the rule "
+            "of the target"
+        )
+        findings.append(Finding(target.name, "warning", message, int((labels >= 0).sum())))
+    return findings

@@ -1,0 +1,393 @@
+"""Models that can be trained with per-record gradients, and their parameters as one vector."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from privagg.errors import ConfigError, ModelError
+from privagg.training.declared import ModelSpec
+from privagg.training.factories import ApprovedCode, look_at
+from privagg.training.torch_state import layer_randomness
+
+Vector = npt.NDArray[np.float64]
+
+
+def build_model(
+    spec: ModelSpec | str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    seed: int = 0,
+    code: ApprovedCode | None = None,
+) -> nn.Module:
+    """Builds a model whose initial parameters follow from a public seed.
+
+    Args:
+        spec: the model, or its `kind` alone.
+        input_shape: shape of one record's input.
+        classes: number of classes; 2 gives one logit in the built-in models.
+        seed: public seed of the initial parameters. The logistic model starts at zero.
+        code: what may be imported for a factory; None only where the caller wrote `spec` itself,
+            and so decides that its module runs.
+
+    Returns:
+        A float32 model on the CPU that maps `(B, *input_shape)` to `(B, 1)` or `(B, classes)`,
+        in which no layer mixes records.
+
+    Raises:
+        ApprovalError: its factory is not among `code`; nothing was imported.
+        ModelError: the model cannot be built, mixes records, or has another output.
+    """
+    spec = ModelSpec(kind=spec) if isinstance(spec, str) else spec
+    try:
+        with layer_randomness(seed):
+            model = _built(spec, input_shape, classes, code)
+            require_separable(model, input_shape, classes)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ModelError(
+            f"this machine's memory has no room for the model {spec.kind!r} with inputs of shape "
+            f"{input_shape}; make it smaller (hidden = {list(spec.hidden)}, channels = "
+            f"{list(spec.channels)}, options = {dict(spec.options)})"
+        ) from error
+    return model
+
+
+def _built(
+    spec: ModelSpec, input_shape: tuple[int, ...], classes: int, code: ApprovedCode | None
+) -> nn.Module:
+    outputs = 1 if classes == 2 else classes
+    if spec.kind == "logistic":
+        return _logistic(input_shape, outputs)
+    if spec.kind == "mlp":
+        return _mlp(input_shape, spec.hidden, outputs)
+    if spec.kind == "cnn":
+        return _cnn(input_shape, spec.channels, outputs)
+    if ":" in spec.kind:
+        return _from_factory(spec, input_shape, classes, code)
+    raise ModelError(
+        f"unknown model {spec.kind!r}; use 'logistic', 'mlp', 'cnn' or 'package.module:factory'"
+    )
+
+
+def _logistic(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    linear = nn.Linear(math.prod(input_shape), outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def _mlp(input_shape: tuple[int, ...], hidden: tuple[int, ...], outputs: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def _cnn(input_shape: tuple[int, ...], channels: tuple[int, int], outputs: int) -> nn.Module:
+    if len(input_shape) != 3 or min(input_shape[1:]) < 4:
+        raise ModelError(
+            f"'cnn' takes images (C, H, W) of at least 4x4 pixels, got {input_shape}; use 'mlp'"
+        )
+    if any(width % 4 for width in channels):
+        raise ModelError(f"channels of 'cnn' must be multiples of 4 (GroupNorm), got {channels}")
+    first, second = channels
+    # Tanh and GroupNorm: bounded activations train better under clipping than ReLU and BatchNorm
+    # (Papernot et al. 2021), and neither looks across records.
+    features = nn.Sequential(
+        nn.Conv2d(input_shape[0], first, 3, padding=1),
+        nn.GroupNorm(4, first),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.GroupNorm(4, second),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+    width = second * (input_shape[1] // 4) * (input_shape[2] // 4)
+    return nn.Sequential(*features, nn.Linear(width, outputs))
+
+
+def _from_factory(
+    spec: ModelSpec, input_shape: tuple[int, ...], classes: int, code: ApprovedCode | None
+) -> nn.Module:
+    try:
+        allowed = ApprovedCode.of(look_at(spec.kind)) if code is None else code
+        factory: Callable[..., Any] = allowed.load(spec.kind)
+        accepted = inspect.signature(factory).parameters
+    except ConfigError as error:
+        raise ModelError(f"model {spec.kind!r} cannot be imported: {error}") from error
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"model {spec.kind!r} cannot be imported ({error}); it must read "
+            "'package.module:factory' and be importable from where privagg runs"
+        ) from error
+    offered = {"input_shape": input_shape, "classes": classes}
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    facts = {key: value for key, value in offered.items() if key in accepted or open_ended}
+    try:
+        model = factory(**{**facts, **spec.options})
+    except Exception as error:  # a stranger's code may raise anything; name whose it was
+        raise ModelError(f"model factory {spec.kind!r} failed: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec.kind!r} returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+    """Refuses a model in which one record's output depends on another record.
+
+    Layers known to mix records are refused by name. Whatever is left is probed with synthetic
+    records in a training step's forward pass, at the model's parameters moved a little, as zeros
+    would hide a dependence: no output may have a gradient with respect to another record's input,
+    none may differ in a bit when other records lie beside it, and no buffer may change. Layers that
+    draw from torch's generator draw the same every time. Evidence, not a proof.
+
+    Args:
+        model: as it will train; its parameters and mode are put back.
+        input_shape: shape of one record's input.
+        classes: number of classes.
+
+    Raises:
+        ModelError: a layer mixes records, the output has another shape than `(B, 1)` or
+            `(B, classes)`, or nothing can be trained.
+    """
+    for path, layer in model.named_modules():
+        _require_known_separable(path or type(layer).__name__, layer)
+    _require_trainable(model)
+    was_training, parameters = model.training, get_parameters(model)
+    model.train()
+    try:
+        set_parameters(model, parameters + 0.1 * np.sin(1.3 * np.arange(1, len(parameters) + 1)))
+        _probe(model, input_shape, classes)
+    finally:
+        set_parameters(model, parameters)
+        model.train(was_training)
+
+
+def _probe(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    # Values spread over (0, 1), different in every record; as whole numbers they are index 0, which
+    # every embedding has. Synthetic, so nothing leaks.
+    steps = torch.arange(1, 3 * math.prod(input_shape) + 1, dtype=torch.float32)
+    x = (0.49 * torch.sin(1.7 * steps) + 0.5).reshape(3, *input_shape)
+    leaf = x.clone().requires_grad_(True)
+    try:
+        output = _forward(model, leaf)
+    except Exception as error:
+        raise ModelError(
+            f"the model does not take inputs of shape (B, {', '.join(map(str, input_shape))}): "
+            f"{error}"
+        ) from error
+    allowed = {(3, classes)} | ({(3, 1)} if classes == 2 else set())
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) not in allowed:
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ModelError(
+            f"the model's output for 3 records is {shape}; expected logits {sorted(allowed)}"
+        )
+    _require_gradient_apart(output, leaf)
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            raise ModelError(
+                f"buffer {name!r} changes in a forward pass, so the model keeps statistics over "
+                "records; use a layer without running statistics, such as GroupNorm"
+            )
+    _require_output_apart(model, x)
+
+
+def _forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with layer_randomness(0):  # dropout's masks stay, so that only the records differ
+        return cast(torch.Tensor, model(x))
+
+
+def _require_output_apart(model: nn.Module, x: torch.Tensor) -> None:
+    """Compares outputs, for a dependence without a gradient: no_grad, detach, counts, signs."""
+    whole = (x > 0.5).to(x.dtype)  # tells records apart where inputs are indices
+    kinds = [x, whole]
+    for kind in (torch.zeros_like(x), -x, 1000.0 * x):
+        try:
+            _forward(model, kind)
+        except Exception:  # an index that an embedding lacks, for instance: not an input then
+            continue
+        kinds.append(kind)
+    for record, own in itertools.product(range(len(x)), kinds):
+        expected = None
+        for companions in (*kinds, x.flip(0), whole.flip(0)):
+            batch = companions.clone()
+            batch[record] = own[record]
+            try:
+                output = _forward(model, batch)[record].detach()
+            except Exception as error:
+                raise ModelError(
+                    "the model takes batches of each of two kinds of records and fails on both "
+                    f"together ({error}), so it looks across records; it must treat each by itself"
+                ) from error
+            expected = output if expected is None else expected
+            # Same place and batch size, hence the same kernels: equal but for a NaN's bits.
+            if not torch.allclose(output, expected, rtol=0.0, atol=0.0, equal_nan=True):
+                raise ModelError(
+                    "one record's output depends on another record's input, without a gradient "
+                    "to show it, so no bound on one record's influence holds; look for means, "
+                    "maxima or counts over the batch axis under torch.no_grad or detach, for "
+                    "state kept between passes, and for draws from another generator than torch's"
+                )
+
+
+def _require_known_separable(path: str, layer: nn.Module) -> None:
+    kind = type(layer).__name__
+    if isinstance(layer, _NormBase) and (
+        "InstanceNorm" not in kind or getattr(layer, "track_running_stats", False)
+    ):
+        raise ModelError(
+            f"layer {path!r} is {kind}, which mixes records, so no bound on one record's "
+            "influence holds; use torch.nn.GroupNorm(groups, channels), or LayerNorm, instead"
+        )
+    if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
+        raise ModelError(
+            f"layer {path!r} is {kind}, whose shape is not known yet; use the layer that states "
+            "its input size"
+        )
+
+
+def _require_trainable(model: nn.Module) -> None:
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise ModelError("the model has no trainable parameter")
+    for name, parameter in trainable:
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            raise ModelError(
+                f"parameter {name!r} is {parameter.dtype} on {parameter.device}; privagg trains "
+                "float32 models on the CPU"
+            )
+
+
+def _require_gradient_apart(output: torch.Tensor, x: torch.Tensor) -> None:
+    for record in range(len(x)):
+        (gradient,) = torch.autograd.grad(
+            output[record].sum(), x, retain_graph=True, allow_unused=True
+        )
+        if gradient is None:
+            continue
+        others = [other for other in range(len(x)) if other != record]
+        if bool((gradient[others] != 0).any()):
+            raise ModelError(
+                "one record's output depends on another record's input, so no bound on one "
+                "record's influence holds; look for attention or normalisation over the batch "
+                "axis (batch_first=False, for instance)"
+            )
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """How a model's trainable parameters lie in one vector: by name order of the module tree.
+
+    Args:
+        names: parameter names.
+        shapes: their shapes.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ParameterLayout:
+        """The layout of a model's trainable parameters."""
+        trainable = [(n, tuple(p.shape)) for n, p in model.named_parameters() if p.requires_grad]
+        return cls(tuple(n for n, _ in trainable), tuple(s for _, s in trainable))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of values of each parameter."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def dimension(self) -> int:
+        """Number of trainable values, d."""
+        return sum(self.sizes)
+
+    def to_tensors(self, vector: Vector) -> dict[str, npt.NDArray[np.float32]]:
+        """The vector `(d,)` as named float32 arrays, for a model file.
+
+        Raises:
+            ModelError: the vector has another length.
+        """
+        self.require_length(vector)
+        parts = np.split(np.asarray(vector, np.float32), np.cumsum(self.sizes)[:-1])
+        named = zip(self.names, parts, self.shapes, strict=True)
+        return {name: part.reshape(shape) for name, part, shape in named}
+
+    def from_tensors(self, tensors: Mapping[str, npt.ArrayLike]) -> Vector:
+        """The vector `(d,)` from named arrays; the inverse of `to_tensors` on float32 values.
+
+        Raises:
+            ModelError: a parameter is missing or has another shape.
+        """
+        parts = []
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if name not in tensors or np.shape(tensors[name]) != shape:
+                raise ModelError(
+                    f"the model file holds no parameter {name!r} of shape {shape}; it has: "
+                    f"{', '.join(sorted(tensors))}"
+                )
+            parts.append(np.asarray(tensors[name], np.float64).reshape(-1))
+        return np.concatenate(parts)
+
+    def require_length(self, vector: Vector) -> None:
+        """Raises ModelError where the vector is not of this model's length."""
+        if vector.shape != (self.dimension,):
+            raise ModelError(
+                f"a vector of shape {vector.shape} is no set of parameters of this model, which "
+                f"has {self.dimension}"
+            )
+
+
+def get_parameters(model: nn.Module) -> Vector:
+    """The trainable parameters as one float64 vector `(d,)`, in the order of the layout."""
+    parts = [p.detach().numpy().reshape(-1) for p in model.parameters() if p.requires_grad]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def set_parameters(model: nn.Module, vector: Vector) -> None:
+    """Writes one vector `(d,)` into the trainable parameters, rounded to float32.
+
+    Raises:
+        ModelError: the vector has another length.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    sizes = [p.numel() for p in trainable]
+    if vector.shape != (sum(sizes),):
+        ParameterLayout.of(model).require_length(vector)
+    values = torch.from_numpy(np.asarray(vector, dtype=np.float32))
+    parts = torch.split(values, sizes)
+    with torch.no_grad():
+        for parameter, part in zip(trainable, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+
+def per_record_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The loss of each record, float32 `(B,)`: logistic for one logit, cross-entropy for several.
+
+    Args:
+        logits: float32 `(B, 1)` or `(B, k)`.
+        classes: int64 `(B,)`.
+    """
+    if logits.shape[1] == 1:
+        return nn.functional.binary_cross_entropy_with_logits(
+            logits[:, 0], classes.to(logits.dtype), reduction="none"
+        )
+    return nn.functional.cross_entropy(logits, classes, reduction="none")

@@ -1,0 +1,195 @@
+"""Configuration files: exact numbers in, one clear message out."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from privagg import Federation
+from privagg.config.schema import load_config
+from privagg.errors import ConfigError
+
+GOOD = """
+[federation]
+name = "demo"
+
+[privacy]
+mode = "record-distributed"
+epsilon = 1.1000000000000000000001
+delta = 1e-5
+
+[training]
+model = "logistic"
+rounds = 5
+sampling_rate = 0.1
+
+[training.optimizer]
+kind = "adam"
+learning_rate = 0.5
+
+[secure]
+scheme = "ckks"
+custody = "authority"
+
+[data]
+target = { name = "sick", positive = "== 1" }
+
+[[data.features]]
+name = "age"
+range = [18, 100]
+
+[[data.features]]
+name = "sex"
+categories = ["f", "m"]
+
+[[sites]]
+name = "north"
+data = "north.csv"
+records = 100
+
+[[sites]]
+name = "south"
+data = "south.parquet"
+records = 50
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(text)
+    return path
+
+
+def test_decimals_keep_every_digit(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, GOOD))
+    assert config.privacy.epsilon == Decimal("1.1000000000000000000001")
+    assert config.privacy.delta == Decimal("0.00001")
+    assert config.training.sampling_rate == Decimal("0.1")
+    assert config.training.model.kind == "logistic"
+    assert config.data.shape == (3,)
+    assert config.data.classes == 2
+    assert config.privacy.budget == config.privacy.epsilon
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("rounds = 5", "rounds = 5\nround = 6", "training.round"),
+        ("rounds = 5", "", "training.rounds"),
+        ("epsilon = 1.1000000000000000000001", 'epsilon = "lots"', "privacy.epsilon"),
+        ("epsilon = 1.1000000000000000000001", "epsilon = -1", "privacy.epsilon"),
+        ("delta = 1e-5", "delta = nan", "privacy.delta"),
+        ('mode = "record-distributed"', 'mode = "magic"', "privacy.mode"),
+        ('custody = "authority"', "", "secure.custody"),
+        ("records = 50", "records = 0", "sites[south].records"),
+        ('name = "south"', 'name = "../south"', "sites[#2].name"),
+        ("range = [18, 100]", "range = [100, 18]", "age"),
+        ('kind = "adam"', 'kind = "adamantium"', "training.optimizer.kind"),
+        ("[federation]", "[federation", "not valid TOML"),
+        ("[federation]", "[telemetry]\nsend = true\n\n[federation]", "telemetry"),
+    ],
+)
+def test_one_clear_message(tmp_path: Path, old: str, new: str, named: str) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert named in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("sampling_rate", "sample_rate", "'training.sample_rate'; did you mean 'sampling_rate'?"),
+        ("[secure]", "[secrue]", "'secrue'; did you mean 'secure'?"),
+        ("range = [18", "rnge = [18", "'data.features[age].rnge'; did you mean 'range'?"),
+        ("delta = 1e-5", "delta = 1e-5\nlearning_rate = 1", "belongs in [training.optimizer]"),
+        ("delta = 1e-5", "delta = 1e-5\nzzz = 1", "'privacy.zzz'; remove it or correct"),
+        ("range = [18, 100]", "", "'data.features[age].range' is missing"),
+        ("range = [18, 100]", "range = [100, 18]", "'data.features[age]': range of 'age' must"),
+        ('name = "south"', 'name = "Süd"', "letters (no umlauts), digits"),
+    ],
+)
+def test_a_fault_is_told_in_the_words_of_the_file_and_with_what_was_meant(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="privagg init"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError):
+        load_config(tmp_path)
+
+
+APP = """
+[federation]
+name = "app"
+
+[privacy]
+mode = "client"
+epsilon = 8
+delta = 1e-5
+
+[training]
+rounds = 5
+
+[secure]
+scheme = "bfv"
+custody = "authority"
+
+[data]
+kind = "app"
+parameters = 14
+
+[[sites]]
+name = "north"
+records = 100
+
+[[sites]]
+name = "south"
+records = 50
+weight = 2
+"""
+
+
+def test_a_flower_apps_federation_has_a_plan_and_neither_data_nor_model(tmp_path: Path) -> None:
+    federation = Federation.from_toml(write(tmp_path, APP))
+    assert federation.plan.dimension == 14
+    assert federation.plan.unit.value == "site"
+    assert federation.plan.recipe["model"] == {"kind": "Flower app"}
+    assert "learning_rate" not in federation.plan.canonical_json
+    for refused in (federation.setup.fresh_model, federation.run):
+        with pytest.raises(ConfigError, match="Flower"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "expected"),
+    [
+        ('mode = "client"', 'mode = "record-local"', "no records"),
+        ('kind = "app"', 'kind = "app"\nfeatures = []', "features"),
+        ("rounds = 5", 'rounds = 5\nmodel = "logistic"', "training.model"),
+        ("rounds = 5", "rounds = 5\nproximal_mu = 0.1", "training.proximal_mu"),
+        ("records = 100", 'records = 100\ndata = "north.csv"', "read by the app"),
+        ("parameters = 14", "parameters = 0", "parameters"),
+    ],
+)
+def test_what_a_flower_app_has_in_its_own_place_is_not_configured_here(
+    tmp_path: Path, line: str, instead: str, expected: str
+) -> None:
+    path = write(tmp_path, APP.replace(line, instead))
+    with pytest.raises(ConfigError, match=expected):
+        load_config(path)
+
+
+def test_without_an_app_a_site_names_its_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs `data`"):
+        load_config(write(tmp_path, GOOD.replace('data = "north.csv"\n', "")))

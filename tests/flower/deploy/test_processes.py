@@ -1,0 +1,145 @@
+"""Parts: command lines say what was agreed; what cannot work is refused before it starts."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from privagg.errors import (
+    CertificateError,
+    ConfigError,
+    DeploymentError,
+    MissingDependencyError,
+    PortInUseError,
+)
+from privagg.flower.deploy import processes as parts
+from privagg.flower.deploy.join import COORDINATOR, join
+from privagg.flower.deploy.processes import check_port, folder_at, parts_of
+from privagg.party import certificates
+from tests.flower.deploy.conftest import AGREEMENT, Parties
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def joined(parties: Parties) -> Parties:
+    for name, folder in parties.folders.items():
+        listen = "127.0.0.1" if name == COORDINATOR else None
+        join(folder, AGREEMENT, list(parties.cards.values()), listen=listen, port=_free_port())
+    return parties
+
+
+def _value(command: tuple[str, ...], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+def test_the_coordinators_parts(joined: Parties) -> None:
+    folder = joined.folders[COORDINATOR]
+    superlink, apps = parts_of(folder)
+    assert superlink.command[3] == "superlink"
+    assert "--enable-supernode-auth" in superlink.command
+    assert "--disable-runtime-dependency-installation" in superlink.command
+    assert _value(superlink.command, "--isolation") == "process"
+    assert _value(superlink.command, "--ssl-certfile") == str(folder.server_certificate)
+    assert superlink.last
+    assert not apps.last
+    assert "--insecure" not in superlink.command + apps.command
+    for part in (superlink, apps):
+        assert _value(part.command, "--superexec-auth-secret-file") == str(folder.app_secret)
+
+
+def test_a_nodes_parts(joined: Parties) -> None:
+    folder = joined.folders["north"]
+    resident, node, apps = parts_of(folder)
+    assert resident.command[-1] == "privagg.flower.resident"
+    assert _value(node.command, "--superlink") == "superlink.example.org:9443"
+    assert _value(node.command, "--root-certificates") == str(folder.authority)
+    assert _value(node.command, "--auth-supernode-private-key") == str(folder.node_key)
+    assert _value(node.command, "--isolation") == "process"
+    assert _value(node.command, "--host") == "127.0.0.1"
+    assert "--insecure" not in node.command
+    assert _value(apps.command, "--runtime-api-address").startswith("127.0.0.1:")
+
+
+def test_no_two_parties_share_a_secret(joined: Parties) -> None:
+    secrets = {folder.app_secret.read_bytes() for folder in joined.folders.values()}
+    assert len(secrets) == len(joined.folders)
+    assert min(map(len, secrets)) == 64
+
+
+def test_nothing_is_reported_fetched_or_inherited(
+    joined: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
+    monkeypatch.setenv("FLWR_OIDC_ENABLED", "1")
+    for folder in joined.folders.values():
+        for part in parts_of(folder):
+            flower = {k: v for k, v in part.environment.items() if k.startswith("FLWR_")}
+            assert flower == {
+                "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_DISABLE_UPDATE_CHECK": "1",
+                "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+                "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": parts.TASK_POLL_SECONDS,
+                "FLWR_HOME": str(folder.home),
+            }
+
+
+def test_flower_finds_one_program_and_refusals(joined: Parties) -> None:
+    folder = joined.folders["north"]
+    environment = dict(parts_of(folder)[0].environment)
+    assert environment["PATH"].split(os.pathsep)[0] == str(folder.programs)
+    assert {path.name for path in folder.programs.iterdir()} == {
+        f"flwr-{kind}" for kind in parts.APP_KINDS
+    }
+    assert "part clientapp" in (folder.programs / "flwr-clientapp").read_text()
+    for kind in set(parts.APP_KINDS) - {"clientapp"}:
+        path = folder.programs / f"flwr-{kind}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        done = subprocess.run([path, "--token", "x"], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "refused" in done.stderr
+
+
+def test_what_has_not_joined_does_not_start(parties: Parties, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="privagg deploy join"):
+        parts_of(parties.folders["north"])
+    with pytest.raises(ConfigError, match=r"party\.toml is missing"):
+        folder_at(tmp_path / "nobody")
+
+
+def test_a_port_in_use_is_named(joined: Parties) -> None:
+    folder = joined.folders["north"]
+    port = folder.settings().port
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(PortInUseError, match=str(port)):
+        parts_of(folder)
+    parts_of(folder)  # and free again
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(DeploymentError, match="cannot listen on 192.0.2.1"):
+        check_port("192.0.2.1", 9092)
+
+
+def test_an_expired_certificate_starts_nothing(
+    joined: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=certificates.SERVER_DAYS)
+    monkeypatch.setattr(certificates, "_now", lambda: later)
+    with pytest.raises(CertificateError, match=r"expired.*privagg deploy renew"):
+        parts_of(joined.folders[COORDINATOR])
+
+
+def test_without_flower_nothing_starts(joined: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"privagg\[flower\]"):
+        parts_of(joined.folders["north"])
