@@ -279,7 +279,7 @@ def test_a_contradiction_is_not_forgiven_where_the_honest_history_goes_on(
     statements = tuple(ends.statement(name, **changes) for name, changes in lie.items())
     assert "ledger of 'east'" in refused(simulation, ends.close(contributions=statements))
     proof = east.consistency_proof(shown.size)
-    own.keep_checkpoint(shown.origin, east.checkpoint(), verifier=east.verifier, proof=proof)
+    own.keeper.keep(shown.origin, east.checkpoint(), verifier=east.verifier, proof=proof)
     assert own.keeper.heads([shown.origin]) == {shown.origin: (len(east),)}
     assert len(east) > shown.size
     assert set(own.distrusted()) == {"east"}
@@ -290,7 +290,7 @@ def test_a_proof_that_a_site_could_not_ask_for_costs_no_trust(tmp_path: Path) ->
     simulation = Simulation(tmp_path, kind=ClientPlan, cohort_size=3)
     own, east = simulation.ledgers["north"], simulation.ledgers["east"]
     kept = Checkpoint.parse(east.checkpoint())
-    own.keep_checkpoint(kept.origin, east.checkpoint(), verifier=east.verifier)
+    own.keeper.keep(kept.origin, east.checkpoint(), verifier=east.verifier)
     ends = Ends(simulation, NAMES[1:])
     assert "a consistency proof from" in refused(simulation, ends.close())
     assert own.distrusted() == {}

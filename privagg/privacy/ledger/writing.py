@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -195,21 +195,6 @@ class LedgerWriting(LedgerReading):
     def keeper(self) -> CheckpointKeeper:
         """Keeps other ledgers' checkpoints in this ledger's database, beside its own entries."""
         return CheckpointKeeper(self._store)
-
-    def keep_checkpoint(
-        self,
-        origin: str,
-        note: str,
-        *,
-        verifier: Verifier | str,
-        proof: Sequence[bytes] | None = None,
-    ) -> Checkpoint:
-        """Keep another ledger's checkpoint; see `CheckpointKeeper.keep`."""
-        return self.keeper.keep(origin, note, verifier=verifier, proof=proof)
-
-    def kept_checkpoint(self, origin: str) -> str | None:
-        """The largest checkpoint kept of another ledger, None where none is kept."""
-        return self.keeper.latest(origin)
 
     def distrust(self, owner: str, reason: str, *, unproved: Checkpoint | None = None) -> None:
         """Remember that another's ledger contradicted what is kept of it here, or kept silent.

@@ -231,7 +231,7 @@ def test_a_ledger_of_schema_1_is_brought_up_to_date(path: Path) -> None:
     assert ledger.spent(RECORDS).charges == 3
     assert ledger.stored_upload("run", 1, 0) == b"upload 1"
     # What is new in schemas 2 and 3 works, and is protected.
-    assert ledger.kept_checkpoint("privagg.ledger/peer") is None
+    assert ledger.keeper.latest("privagg.ledger/peer") is None
     assert ledger.keeper.heads(["privagg.ledger/peer"]) == {}
     assert ledger.charge(request_for(3)).epsilon_before == ledger.history(RECORDS)[2].epsilon_after
     ledger.close()

@@ -223,9 +223,9 @@ def test_more_ledgers_than_one_statement_takes_are_found(
 
 
 def test_a_ledger_keeps_its_peers_checkpoints_itself(ledger: Ledger, peer: Ledger) -> None:
-    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(3), verifier=OWN)
-    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=OWN, proof=peer.consistency_proof(3))
-    assert ledger.kept_checkpoint(ORIGIN) == peer.checkpoint()
+    ledger.keeper.keep(ORIGIN, peer.checkpoint(3), verifier=OWN)
+    ledger.keeper.keep(ORIGIN, peer.checkpoint(), verifier=OWN, proof=peer.consistency_proof(3))
+    assert ledger.keeper.latest(ORIGIN) == peer.checkpoint()
     assert len(ledger) == 2
 
 

@@ -53,8 +53,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = fill(folder / "ledger.db")
     peer = fill(folder / "peer.db", key=OTHER_KEY, rounds=1)
     other, proof = Verifier.of(ORIGIN, OTHER_KEY), peer.consistency_proof(2)
-    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(2), verifier=other)
-    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=other, proof=proof)
+    ledger.keeper.keep(ORIGIN, peer.checkpoint(2), verifier=other)
+    ledger.keeper.keep(ORIGIN, peer.checkpoint(), verifier=other, proof=proof)
     ledger.close()
     with closing(sqlite3.connect(folder / "ledger.db")) as connection:
         connection.execute("VACUUM INTO ?", (str(folder / "copy.db"),))

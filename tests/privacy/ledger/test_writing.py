@@ -21,5 +21,5 @@ def test_a_contradiction_is_never_forgiven_and_its_first_reason_stays(folder: Pa
     ledger.distrust("peer", "rolled back")
     assert ledger.distrusted() == {"peer": "forked"}
     peer.record("released", {"what": "model", "who": "peer", "facts": {}})
-    ledger.keep_checkpoint(ORIGIN, peer.checkpoint(), verifier=OWN)
+    ledger.keeper.keep(ORIGIN, peer.checkpoint(), verifier=OWN)
     assert ledger.distrusted() == {"peer": "forked"}  # what ends a missing proof's ends not this
