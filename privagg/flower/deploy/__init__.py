@@ -1,1 +1,6 @@
-"""A federation across machines: what it takes to join one and to start its processes."""
+"""How does a federation come to run on several machines? Folders first, then processes.
+
+Read `join` first: how a party gets its folder and comes to believe the others. `folder` names the
+places of Flower's part in it, `processes` the command lines, `supervisor` starts and watches them,
+`superlink` asks the SuperLink; `trial` is all of it on one machine.
+"""
