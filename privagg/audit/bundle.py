@@ -27,13 +27,13 @@ from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
 from privagg.identity.keys import Identity
 from privagg.privacy.ledger import Bundle
 from privagg.protocol.messages import Statement
+from privagg.protocol.names import COORDINATOR
 from privagg.report.model import Report, json_schema
 
 NAME = "bundle.privagg.zip"
 README, ATTESTATION, REPORT, SCHEMA = (
     "README.txt", "attestation.intoto.json", "report.json", "schema.json",
 )  # fmt: skip
-COORDINATOR = "coordinator"
 _LEDGER = re.compile(r"ledgers/([A-Za-z0-9][A-Za-z0-9_.-]{0,63})\.jsonl")
 
 TEXT = """\

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from privagg.audit.bundle import COORDINATOR
 from privagg.audit.claims import Findings
 from privagg.audit.planned import SECURE_GENERATORS
 from privagg.audit.replayed import ReplayedLedger
@@ -31,6 +30,7 @@ from privagg.privacy.ledger.payloads import (
 from privagg.privacy.plan import Plan
 from privagg.protocol.frames import read_statement
 from privagg.protocol.messages import Header, KeyStatement, Opening, Statement, Upload
+from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport
 
@@ -279,7 +279,7 @@ class SignedRun:
             )  # fmt: skip
         elif scheme.protects:
             findings.attested(
-                KEY, stated, by="coordinator",
+                KEY, stated, by=COORDINATOR,
                 settle="the key holder's signed statement of its key and parameters",
             )  # fmt: skip
         for site in self.plan.names:
@@ -322,7 +322,7 @@ class SignedRun:
                            compared=8 * signed)  # fmt: skip
         if signed < stated:
             findings.attested(
-                subject, f"{stated - signed} of {stated} without a statement", by="coordinator",
+                subject, f"{stated - signed} of {stated} without a statement", by=COORDINATOR,
                 settle=f"the statements that {who} signed",
             )  # fmt: skip
 

@@ -12,7 +12,6 @@ from typing import Any
 from privagg.audit import bare
 from privagg.audit.approved import attest_approval
 from privagg.audit.bundle import (
-    COORDINATOR,
     PUBLISHED_BEFORE,
     ReportBundle,
     fixed_files,
@@ -34,6 +33,7 @@ from privagg.audit.times import check_generated, check_times
 from privagg.audit.untrusted import check_numbers
 from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.privacy.plan import Plan, load_plan
+from privagg.protocol.names import COORDINATOR
 from privagg.report.build import build_report
 from privagg.report.model import Report
 from privagg.report.sentences import distinct_assumptions, summarise, unprotected

@@ -21,9 +21,9 @@ def facts_of(folder: FlowerFolder, run: int | None) -> dict[str, Any]:
         DeploymentError: the SuperLink cannot be reached (coordinator), or does not know the run.
     """
     from privagg.flower.deploy import superlink as control
-    from privagg.flower.deploy.join import COORDINATOR
     from privagg.flower.deploy.processes import check_certificate
     from privagg.party.certificates import days_left, read_certificate
+    from privagg.protocol.names import COORDINATOR
 
     name, settings = folder.party.party().name, folder.settings()
     authority = read_certificate(folder.authority.read_bytes())

@@ -49,9 +49,10 @@ def bundle(
       privagg bundle out
     """
     from privagg.audit import Brought, ReportBundle, Verdict, verify_bundle
-    from privagg.audit.bundle import COORDINATOR, NAME, read_bounded
+    from privagg.audit.bundle import NAME, read_bounded
     from privagg.identity.keys import Identity
     from privagg.privacy.ledger import Ledger
+    from privagg.protocol.names import COORDINATOR
     from privagg.protocol.statements import StatementStore
     from privagg.report.model import Report
 

@@ -24,6 +24,7 @@ from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.programs.optimizers import OptimizerSpec
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.training.declared import ClientRule, ModelSpec
 
 TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
@@ -245,7 +246,7 @@ class TuningSection(Section):
         return self
 
 
-class Attestation(Section):
+class AttestationSection(Section):
     """A statement of a named person, repeated in the report as theirs.
 
     Args:
@@ -284,7 +285,7 @@ class Config(Section):
     sites: tuple[SiteSection, ...] = Field(min_length=1)
     evaluation: EvaluationSection | None = None
     tuning: TuningSection | None = None
-    attestations: tuple[Attestation, ...] = ()
+    attestations: tuple[AttestationSection, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -296,7 +297,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [site.name for site in self.sites]
-        reserved = sorted({"coordinator", "key-holder"} & set(names))
+        reserved = sorted({COORDINATOR, KEY_HOLDER} & set(names))
         if reserved:
             raise ValueError(f"a site cannot be called {reserved[0]!r}; that name is a party's")
         if {"requirement", "self"} & set(self.secure.options):

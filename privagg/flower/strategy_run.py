@@ -34,10 +34,10 @@ from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal
 from privagg.run.local import new_run_id
 from privagg.run.open import job_in
-from privagg.run.record import Record
+from privagg.run.record import RunRecorder
 from privagg.run.replay import ReplayedRounds
 from privagg.run.results import RoundReport, RunResult
-from privagg.run.rounds import Rounds
+from privagg.run.rounds import RoundRunner
 from privagg.training.saving import tensor_bytes, write_model
 
 
@@ -66,7 +66,7 @@ class StrategyRun:
                 f"there is no run {resume!r} of a strategy to resume in {folder.output}"
             )
         ledger = self.setup.open_ledger_at(folder.ledger, self.identity)
-        self._record = Record(ledger, self.name, StatementStore.beside(self.output))
+        self._record = RunRecorder(ledger, self.name, StatementStore.beside(self.output))
         self._committed = CommittedSpending(self.setup.plan, self.setup.accountant, secure=True)
         self._result = RunResult(self.name, "finished", "", np.empty(0))
         self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,7 +104,9 @@ class StrategyRun:
     def rounds(self, transport: Transport) -> ReplayedRounds:
         """What answers the strategy."""
         attempts = self.setup.config.training.retries + 1
-        rounds = Rounds(self.job, transport, self._record, journal=self._journal, attempts=attempts)
+        rounds = RoundRunner(
+            self.job, transport, self._record, journal=self._journal, attempts=attempts
+        )
         return ReplayedRounds(rounds, self._note, over=self._record.ever("run-finished"))
 
     def _note(self, outcome: RoundOutcome) -> None:

@@ -21,9 +21,9 @@ from privagg.protocol.transport import Transport
 from privagg.run.committed import CommittedSpending
 from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal, Progress
-from privagg.run.record import Record
+from privagg.run.record import RunRecorder
 from privagg.run.results import FloatVector, RoundReport, RunResult
-from privagg.run.rounds import Rounds
+from privagg.run.rounds import RoundRunner
 from privagg.training.evaluate import evaluate
 from privagg.training.models import get_parameters
 from privagg.training.saving import save_model
@@ -77,7 +77,7 @@ class Coordinator:
         self.transport = transport
         self.output = output
         self.journal = journal
-        self.record = Record(ledger, job.run, StatementStore.beside(output))
+        self.record = RunRecorder(ledger, job.run, StatementStore.beside(output))
         self.optimizer: ServerOptimizer = make_optimizer(setup.config.training.optimizer)
         self._last: RoundOutcome | None = None
         self._generator = generator
@@ -170,7 +170,7 @@ class Coordinator:
             report = self._settle(result, outcome)
             self._tell(result, report, on_round)
 
-        rounds = Rounds(
+        rounds = RoundRunner(
             self.job,
             self.transport,
             self.record,

@@ -67,7 +67,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class UnfinishedAttempt:
     """An attempt that was under way.
 
     Args:
@@ -179,7 +179,7 @@ class Journal:
 
         return self._read(self._state, read)
 
-    def attempt(self, after: int) -> Attempt | None:
+    def attempt(self, after: int) -> UnfinishedAttempt | None:
         """The attempt that was under way after round `after`; None where there was none.
 
         Raises:
@@ -192,7 +192,9 @@ class Journal:
             if facts["round"] != after + 1:
                 return None
             request = self._request.read_bytes() if self._request.exists() else None
-            return Attempt(facts["round"], facts["attempt"], tuple(facts["cohort"]), request)
+            return UnfinishedAttempt(
+                facts["round"], facts["attempt"], tuple(facts["cohort"]), request
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"the journal {self._attempt} cannot be used: {error}") from error
 

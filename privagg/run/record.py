@@ -19,8 +19,8 @@ from privagg.protocol.statements import StatementStore
 from privagg.run.results import RoundReport, RunResult
 
 
-class Record:
-    """The record of one run.
+class RunRecorder:
+    """Writes the record of one run.
 
     Args:
         ledger: the coordinator's.

@@ -20,7 +20,7 @@ from privagg.protocol.reopening import reread_round
 from privagg.protocol.round import RoundOutcome
 from privagg.run.journal import Asked
 from privagg.run.results import FloatVector
-from privagg.run.rounds import Rounds, Told
+from privagg.run.rounds import RoundRunner, Told
 
 MOST_DIFFERENCES = 3
 _MISSING = "nothing"
@@ -39,7 +39,7 @@ class ReplayedRounds:
         optimiser asks for something else than it asked for before.
     """
 
-    def __init__(self, rounds: Rounds, told: Told, *, over: bool = False) -> None:
+    def __init__(self, rounds: RoundRunner, told: Told, *, over: bool = False) -> None:
         self._rounds, self._told, self._over = rounds, told, over
         self._journal = rounds.journal
 

@@ -9,14 +9,14 @@ from pydantic import JsonValue
 from privagg.protocol.reopening import reopen_round
 from privagg.protocol.round import Job, RoundOutcome, run_round
 from privagg.protocol.transport import Transport
-from privagg.run.journal import Attempt, Journal
-from privagg.run.record import Record
+from privagg.run.journal import Journal, UnfinishedAttempt
+from privagg.run.record import RunRecorder
 from privagg.run.results import FloatVector
 
 Told = Callable[[RoundOutcome], None]
 
 
-class Rounds:
+class RoundRunner:
     """Makes one round after the other.
 
     Args:
@@ -31,7 +31,7 @@ class Rounds:
         self,
         job: Job,
         transport: Transport,
-        record: Record,
+        record: RunRecorder,
         *,
         journal: Journal | None,
         attempts: int,
@@ -87,7 +87,7 @@ class Rounds:
         number: int,
         attempt: int,
         parameters: FloatVector,
-        begun: Attempt | None,
+        begun: UnfinishedAttempt | None,
         cohort: tuple[str, ...] | None,
         settings: Mapping[str, JsonValue] | None,
     ) -> RoundOutcome:

@@ -20,12 +20,12 @@ from flwr.supernode.runtime import run_clientapp
 from privagg.errors import AppRefusedError, ConfigError, ProtocolError
 from privagg.flower.bridge import gate, guard
 from privagg.flower.bridge.transport import bound_pulls
-from privagg.flower.deploy.join import KEY_HOLDER
 from privagg.flower.deploy.processes import environment_of
 from privagg.flower.resident import MAX_FRAME_BYTES, resident_handler, serve
 from privagg.identity.keys import Identity
 from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation
+from privagg.protocol.names import KEY_HOLDER
 from tests.flower.deploy.conftest import Parties, parties  # noqa: F401
 from tests.flower.heart import make_deployment, write_federation
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from privagg.cli.app import app
 from privagg.errors import DeploymentError, LedgerTamperedError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR, card_of, join
+from privagg.flower.deploy.join import card_of, join
 from privagg.identity.keys import Identity
 from privagg.party.cards import Card
 from privagg.party.rotations import new_keys
@@ -19,6 +19,7 @@ from privagg.privacy.ledger import Bundle, CheckpointKeeper, Ledger
 from privagg.privacy.ledger.checkpoint import Checkpoint
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from privagg.privacy.ledger.notes import Note
+from privagg.protocol.names import COORDINATOR
 from tests.flower.deploy.conftest import AGREEMENT, Parties, parties  # noqa: F401
 
 WHY = ("--who", "Dr. Ito", "--why", "an administrator left")

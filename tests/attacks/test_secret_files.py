@@ -10,11 +10,12 @@ import pytest
 
 from privagg.errors import ConfigError, PrivaggError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR, card_of, join, renew
+from privagg.flower.deploy.join import card_of, join, renew
 from privagg.flower.deploy.processes import parts_of
 from privagg.identity.owner import make_owner_key, read_owner_key
 from privagg.identity.secretfile import read_private, require_private
 from privagg.party.certificates import SERVER_DAYS
+from privagg.protocol.names import COORDINATOR
 from privagg.training.known import KnownRecords
 from tests.flower.deploy.conftest import AGREEMENT, Parties, parties  # noqa: F401
 from tests.simulator import Simulation

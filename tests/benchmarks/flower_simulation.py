@@ -145,16 +145,16 @@ def answers(folder: Path, job: Any, transport: Any, told: Any) -> Any:
     from privagg.privacy.ledger import Ledger
     from privagg.protocol.statements import StatementStore
     from privagg.run.journal import Journal
-    from privagg.run.record import Record
+    from privagg.run.record import RunRecorder
     from privagg.run.replay import ReplayedRounds
-    from privagg.run.rounds import Rounds
+    from privagg.run.rounds import RoundRunner
 
     path = folder / "record.sqlite"
     ledger = Ledger.create(path, COORDINATOR, signing_key=job.identity.key)
     journal = Journal(folder)
     journal.keep_for_replay()
-    record = Record(ledger, job.run, StatementStore.beside(folder))
-    rounds = Rounds(job, transport, record, journal=journal, attempts=1)
+    record = RunRecorder(ledger, job.run, StatementStore.beside(folder))
+    rounds = RoundRunner(job, transport, record, journal=journal, attempts=1)
     return ReplayedRounds(rounds, told)
 
 

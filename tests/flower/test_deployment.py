@@ -33,7 +33,6 @@ from privagg.audit.verify import Brought, verify_file
 from privagg.durable import write_new
 from privagg.flower.bridge.transport import Patience
 from privagg.flower.deploy import processes as parts
-from privagg.flower.deploy.join import COORDINATOR
 from privagg.flower.deploy.supervisor import Running, Supervisor
 from privagg.flower.deploy.trial import Trial, up
 from privagg.flower.lead import RESULT_NAME, ROUNDS_NAME, read_lines
@@ -44,6 +43,7 @@ from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.frames import read_message
 from privagg.protocol.messages import RoundStart
+from privagg.protocol.names import COORDINATOR
 from privagg.protocol.transport import Reply, Transport
 from privagg.run.local import Run
 from tests.approvals import approved

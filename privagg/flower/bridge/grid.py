@@ -35,7 +35,7 @@ from privagg.protocol.round import Job, RoundOutcome
 Release = Callable[[Mapping[str, NDArray[Any]]], None]
 
 
-class Rounds(Protocol):
+class RoundSource(Protocol):
     """What runs a round, or knows how it ended; see `privagg.run.replay.ReplayedRounds`."""
 
     def __call__(
@@ -72,7 +72,7 @@ class PrivateGrid(Grid):
         grid: Grid,
         job: Job,
         transport: FlowerTransport,
-        rounds: Rounds,
+        rounds: RoundSource,
         *,
         weighted_by_key: str = "num-examples",
         evaluation: Literal["dropped", "public"] = "dropped",

@@ -30,12 +30,12 @@ from privagg.party.certificates import (
 )
 from privagg.party.folder import PartyFile, PartyFolder, PinsFile
 from privagg.party.node_keys import make_node_key, public_line
+from privagg.protocol.names import COORDINATOR
 
 if TYPE_CHECKING:  # with them comes torch, which what starts the parts must not wait for
     from privagg.config.schema import Config
     from privagg.privacy.plan import Plan
 
-COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """The coordinator's own processes reach the SuperLink under these."""
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from privagg.durable import write_whole
 from privagg.errors import DeploymentError, MissingDependencyError, PortInUseError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR
 from privagg.party.cards import split_address
 from privagg.party.certificates import days_left, read_certificate, verify_server
 from privagg.party.folder import PartyFolder
+from privagg.protocol.names import COORDINATOR
 
 MODULE = "privagg.flower.bridge.part"
 RESIDENT = "privagg.flower.resident"

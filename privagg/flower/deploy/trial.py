@@ -17,11 +17,12 @@ from pathlib import Path
 
 from privagg.errors import ConfigError, DeploymentError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR, Agreement, card_of, join, make_party
+from privagg.flower.deploy.join import Agreement, card_of, join, make_party
 from privagg.flower.deploy.processes import check_certificate, folder_at, parts_of
 from privagg.flower.deploy.superlink import register
 from privagg.flower.deploy.supervisor import Supervisor, only_one, wait_for_superlink
 from privagg.party.cards import Card
+from privagg.protocol.names import COORDINATOR
 
 START_SECONDS = 90.0
 RENEWAL_DAYS = 21

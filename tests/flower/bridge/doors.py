@@ -31,10 +31,10 @@ from privagg.protocol.site import Pins
 from privagg.protocol.statements import StatementStore
 from privagg.run.journal import Journal
 from privagg.run.keying import key_of_run
-from privagg.run.record import Record
+from privagg.run.record import RunRecorder
 from privagg.run.replay import ReplayedRounds
 from privagg.run.results import RoundReport
-from privagg.run.rounds import Rounds, Told
+from privagg.run.rounds import RoundRunner, Told
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from tests.approvals import FOR_EVER, approve_plan
@@ -240,13 +240,15 @@ class Doors:
             opener=OPENER,
             watch=CheckpointWatch(CheckpointKeeper.open(self.folder / "kept.sqlite"), self.roster),
         )
-        record = Record(self.coordinators_ledger(), job.run, StatementStore.beside(self.folder))
+        record = RunRecorder(
+            self.coordinators_ledger(), job.run, StatementStore.beside(self.folder)
+        )
 
         def note(outcome: RoundOutcome) -> None:
             record.keep(outcome.statements)
             record.round(RoundReport(outcome.summary(), {}, {}, 0.0))
 
-        rounds = Rounds(job, wrap(transport), record, journal=journal, attempts=attempts)
+        rounds = RoundRunner(job, wrap(transport), record, journal=journal, attempts=attempts)
         answers = ReplayedRounds(rounds, told or note, over=over)
         grid = PrivateGrid(self.grid, job, transport, answers, **options)
         assert set(grid.get_node_ids()) == {self.nodes[name] for name in NAMES}

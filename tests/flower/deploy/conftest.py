@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR, KEY_HOLDER, Agreement, card_of, make_party
+from privagg.flower.deploy.join import Agreement, card_of, make_party
 from privagg.party.cards import Card
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 
 AGREEMENT = Agreement(
     federation="trial",

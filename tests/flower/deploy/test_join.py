@@ -10,8 +10,6 @@ import pytest
 from privagg.errors import ConfigError, DeploymentError, UnknownPartyError
 from privagg.flower.deploy.folder import add_approved
 from privagg.flower.deploy.join import (
-    COORDINATOR,
-    KEY_HOLDER,
     join,
     make_party,
     registered_line,
@@ -19,6 +17,7 @@ from privagg.flower.deploy.join import (
 )
 from privagg.party.certificates import days_left, read_certificate, verify_server
 from privagg.party.node_keys import make_node_key, public_line
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from tests.flower.deploy.conftest import AGREEMENT, SUPERLINK, Parties, make
 
 SECRETS = (

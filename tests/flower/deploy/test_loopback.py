@@ -18,7 +18,7 @@ from privagg.durable import write_new
 from privagg.errors import DeploymentError, PortInUseError
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR, Agreement, card_of, join, make_party
+from privagg.flower.deploy.join import Agreement, card_of, join, make_party
 from privagg.flower.deploy.processes import parts_of
 from privagg.flower.deploy.supervisor import Supervisor, only_one, wait_for_superlink
 from privagg.flower.deploy.trial import Trial
@@ -26,6 +26,7 @@ from privagg.party.cards import split_address
 from privagg.party.certificates import make_authority
 from privagg.party.folder import PartyFolder
 from privagg.party.node_keys import make_node_key
+from privagg.protocol.names import COORDINATOR
 
 SECONDS = 120.0
 AGREEMENT = Agreement("loopback", "1" * 64, "2" * 64, ("north",), "north")

@@ -19,9 +19,10 @@ from privagg.errors import (
     PortInUseError,
 )
 from privagg.flower.deploy import processes as parts
-from privagg.flower.deploy.join import COORDINATOR, join
+from privagg.flower.deploy.join import join
 from privagg.flower.deploy.processes import check_port, folder_at, parts_of
 from privagg.party import certificates
+from privagg.protocol.names import COORDINATOR
 from tests.flower.deploy.conftest import AGREEMENT, Parties
 
 

@@ -12,9 +12,10 @@ import pytest
 from privagg.errors import DeploymentError
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.join import COORDINATOR, KEY_HOLDER, join
+from privagg.flower.deploy.join import join
 from privagg.flower.deploy.superlink import follow, node_ids, online, register, submit
 from privagg.party.node_keys import make_node_key, public_line
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from tests.flower.deploy.conftest import AGREEMENT, Parties
 
 
