@@ -31,8 +31,8 @@ from privagg.party.cards import Card
 from privagg.party.certificates import make_authority, read_certificate
 from privagg.party.folder import PartyFile, PartyFolder, PinsFile
 from privagg.privacy.accountants import CertifiedAccountant
-from privagg.privacy.ledger.bundle import Bundle
 from privagg.privacy.ledger.checkpoint import Checkpoint
+from privagg.privacy.ledger.copies import Bundle
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.plan import load_plan
 from privagg.protocol.frames import Message, parse_header, read_message, read_statement

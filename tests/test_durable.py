@@ -12,7 +12,7 @@ import pytest
 from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError
 from privagg.identity.keys import Identity
-from privagg.privacy.ledger.bundle import write_new as write_bundle
+from privagg.privacy.ledger.copies import write_new as write_bundle
 from privagg.privacy.ledger.store import Store
 
 WRITERS: dict[str, Callable[[Path], object]] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
 from privagg.privacy.ledger import BudgetKey
-from privagg.privacy.ledger.payloads import OwnerKeyChanged
+from privagg.privacy.ledger.entries import OwnerKeyChanged
 from privagg.privacy.plan import Plan
 from privagg.report.approvals import approvals_of
 

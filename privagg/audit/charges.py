@@ -19,7 +19,7 @@ from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.ledger.composition import compose, event_to_json
-from privagg.privacy.ledger.payloads import Charge, Realised
+from privagg.privacy.ledger.entries import Charge, Realised
 from privagg.privacy.plan import Plan
 from privagg.report.figures import delta_text, epsilon_text
 

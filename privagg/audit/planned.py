@@ -9,7 +9,7 @@ from typing import Any
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import Charged, ReplayedLedger
 from privagg.privacy.ledger import BudgetKey
-from privagg.privacy.ledger.payloads import Consumed, UploadStored
+from privagg.privacy.ledger.entries import Consumed, UploadStored
 from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.report.accounting import AttemptId

@@ -16,7 +16,7 @@ from privagg.errors import LedgerTamperedError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Entry, Replay, Spending, Verifier
-from privagg.privacy.ledger.payloads import Charge
+from privagg.privacy.ledger.entries import Charge
 
 
 @dataclass(frozen=True)

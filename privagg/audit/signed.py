@@ -19,7 +19,7 @@ from privagg.digest import json_digest
 from privagg.errors import VerificationError
 from privagg.identity.keys import Roster
 from privagg.privacy.ledger import BudgetKey, Checkpoint
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Aborted,
     Charge,
     OfAttempt,

@@ -17,8 +17,8 @@ from privagg.errors import DeploymentError, LedgerTamperedError
 from privagg.party.cards import Card
 from privagg.party.folder import PartyFolder
 from privagg.privacy.ledger import Bundle, CheckpointKeeper, Entry, Replay, Verifier
+from privagg.privacy.ledger.entries import KeyRotated
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
-from privagg.privacy.ledger.payloads import KeyRotated
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from privagg.errors import LedgerError, UnknownPartyError
 from privagg.identity.keys import Roster
+from privagg.privacy.ledger.checkpoint import Verifier
 from privagg.privacy.ledger.keeper import CheckpointKeeper, Shown
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
-from privagg.privacy.ledger.notes import Verifier
 from privagg.protocol.messages import Upload
 
 MAX_RUNS = 64

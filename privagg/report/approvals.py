@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from privagg.privacy.ledger import Approval, BudgetKey, Entry, Verifier
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Charge,
     Created,
     KeyRotated,

@@ -20,7 +20,7 @@ from privagg.errors import LedgerError, validation_faults
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import PldAccountant, RdpAccountant, default_accountant
 from privagg.privacy.ledger import BudgetKey, Entry
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Aborted,
     Charge,
     Realised,

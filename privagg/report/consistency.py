@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from privagg.errors import LedgerError
 from privagg.privacy.ledger import Entry
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Aborted,
     Charge,
     Payload,

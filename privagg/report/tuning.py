@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from privagg.privacy.ledger.composition import compose
-from privagg.privacy.ledger.payloads import Charge, Tuning
+from privagg.privacy.ledger.entries import Charge, Tuning
 from privagg.report.accounting import NOTHING, Bounds, repeated
 from privagg.report.model import TuningCost, TuningSearch
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from privagg.config.setup import Setup
 from privagg.privacy.ledger import Ledger
-from privagg.privacy.ledger.payloads import Payload, Released, RoundEnded
+from privagg.privacy.ledger.entries import Payload, Released, RoundEnded
 from privagg.protocol.messages import Statement
 from privagg.protocol.names import COORDINATOR
 from privagg.protocol.round import Job

@@ -25,8 +25,8 @@ from privagg.federation import Federation
 from privagg.party.approving import Job, Place, Terms, check_place
 from privagg.party.folder_approvals import approve_in_folders
 from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
+from privagg.privacy.ledger.entries import Charge, payload_of
 from privagg.privacy.ledger.log import read_account
-from privagg.privacy.ledger.payloads import Charge, payload_of
 from privagg.protocol.frames import read_message
 from privagg.protocol.messages import Refusal
 from privagg.training.factories import ApprovedCode, look_at

@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 from privagg import Federation
 from privagg.errors import ModelError
-from privagg.privacy.ledger.payloads import Charge
+from privagg.privacy.ledger.entries import Charge
 from privagg.training.models import get_parameters, per_record_loss
 from tests.approvals import approved
 from tests.attacks.test_layout import S, contribution, made, site_records

@@ -16,9 +16,8 @@ from privagg.identity.keys import Identity
 from privagg.party.cards import Card
 from privagg.party.rotations import new_keys
 from privagg.privacy.ledger import Bundle, CheckpointKeeper, Ledger
-from privagg.privacy.ledger.checkpoint import Checkpoint
+from privagg.privacy.ledger.checkpoint import Checkpoint, Note
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
-from privagg.privacy.ledger.notes import Note
 from privagg.protocol.names import COORDINATOR
 from tests.flower.deploy.conftest import AGREEMENT, Parties, parties  # noqa: F401
 

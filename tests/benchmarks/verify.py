@@ -22,10 +22,9 @@ from privagg.audit.replayed import ReplayedLedger
 from privagg.identity.keys import Identity
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger import Bundle, Checkpoint, Entry
-from privagg.privacy.ledger.entries import timestamp
+from privagg.privacy.ledger.checkpoint import Verifier
+from privagg.privacy.ledger.entries import BudgetKey, Payload, payload_of, timestamp
 from privagg.privacy.ledger.merkle import Frontier, leaf_hash
-from privagg.privacy.ledger.notes import Verifier
-from privagg.privacy.ledger.payloads import BudgetKey, Payload, payload_of
 from privagg.privacy.ledger.state import Account, State
 from privagg.privacy.plan import DistributedPlan
 from privagg.privacy.randomness import SystemRandomness

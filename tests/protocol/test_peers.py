@@ -20,13 +20,13 @@ def east() -> Identity:
 
 
 @pytest.fixture
-def ledger(folder: Path, east: Identity) -> Ledger:
-    return create(folder / "east.db", owner="east", key=east.key)
+def ledger(tmp_path: Path, east: Identity) -> Ledger:
+    return create(tmp_path / "east.db", owner="east", key=east.key)
 
 
 @pytest.fixture
-def memory(folder: Path, east: Identity) -> PeerCheckpoints:
-    return PeerCheckpoints(CheckpointKeeper.open(folder / "kept.db"), Roster.of(east))
+def memory(tmp_path: Path, east: Identity) -> PeerCheckpoints:
+    return PeerCheckpoints(CheckpointKeeper.open(tmp_path / "kept.db"), Roster.of(east))
 
 
 def grow(ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from privagg.errors import KeyMismatchError, WrongRoundError
 from privagg.privacy.ledger import Checkpoint
-from privagg.privacy.ledger.payloads import Charge
+from privagg.privacy.ledger.entries import Charge
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.frames import Message, read_message

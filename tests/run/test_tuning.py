@@ -13,7 +13,7 @@ from privagg.audit import Brought, Verdict, verify_file
 from privagg.errors import BudgetExceededError, ConfigError, SearchError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.composition import compose
-from privagg.privacy.ledger.payloads import Tuning
+from privagg.privacy.ledger.entries import Tuning
 from privagg.report import Report
 from privagg.run.tuning import Candidate, SearchResult
 from privagg.training.datasets import write_breast_cancer

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.errors import ApprovalError
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Approval,
     BudgetKey,
     OwnerKeyChanged,

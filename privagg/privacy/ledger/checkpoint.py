@@ -1,37 +1,231 @@
-"""Checkpoints: a log's size and root hash as a signed note, and the witnesses' cosignatures.
+"""Signed notes, and checkpoints in them: a log's size and root hash under its owner's signature.
 
-Whoever keeps a checkpoint can later demand that the log still contains what it contained then; a
-log that cannot prove it was rolled back or rewritten.
+A note is a text, an empty line, and one signature line for each key. Whoever keeps a checkpoint can
+later demand that the log still contains what it contained then; a log that cannot prove it was
+rolled back or rewritten.
 
-Source: C2SP tlog-checkpoint (c2sp.org/tlog-checkpoint@v1.0.0) and tlog-cosignature, Ed25519.
+Source: C2SP signed-note (c2sp.org/signed-note@v1.0.0), signature type 0x01, Ed25519 (RFC 8032), and
+C2SP tlog-checkpoint (c2sp.org/tlog-checkpoint@v1.0.0).
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
+import hashlib
 import re
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from privagg.errors import LedgerTamperedError
+from privagg.errors import LedgerError, LedgerTamperedError
+from privagg.identity.keys import check_public_key, verify_signature
 from privagg.privacy.ledger import merkle
-from privagg.privacy.ledger.notes import (
-    COSIGNATURE,
-    Note,
-    Signature,
-    Verifier,
-    check_key_name,
-    decode_base64,
-)
+
+ED25519 = 0x01
+
+MAX_NOTE_BYTES = 1 << 16
+MAX_SIGNATURES = 64
+_KEY_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,240}")
+_FORBIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+_DASH = "\N{EM DASH} "
+
+
+def check_key_name(name: str) -> str:
+    """`name` itself where a note may carry it: no white space, plus sign or control character.
+
+    Raises:
+        LedgerError: it may not.
+    """
+    if not _KEY_NAME.fullmatch(name):
+        raise LedgerError(
+            f"{name!r} cannot name a signing key: use 1 to 240 characters "
+            "without white space, plus sign or control characters"
+        )
+    return name
+
+
+def decode_base64(text: str, *, what: str) -> bytes:
+    """The bytes of standard Base64 in its only canonical spelling.
+
+    Raises:
+        LedgerTamperedError: another alphabet, missing padding, or stray bits in the last digit.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise LedgerTamperedError(f"{what} is not Base64: {error}") from error
+    if base64.b64encode(data).decode("ascii") != text:
+        raise LedgerTamperedError(f"{what} is not in canonical Base64")
+    return data
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """An Ed25519 public key under a name, as signature type 0x01 of a note uses it.
+
+    Attributes:
+        name: the key's name.
+        public_key: 32 bytes, RFC 8032.
+    """
+
+    name: str
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        check_key_name(self.name)
+        if len(self.public_key) != 32:
+            raise LedgerError(f"key {self.name!r} is not an Ed25519 public key of 32 bytes")
+        try:
+            check_public_key(self.public_key)
+        except ValueError as error:
+            raise LedgerError(f"key {self.name!r} cannot be used: {error}") from error
+
+    @classmethod
+    def of(cls, name: str, key: Ed25519PrivateKey | Ed25519PublicKey) -> Verifier:
+        """The verifier of signatures made by `key` under `name`."""
+        public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+        raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return cls(name, raw)
+
+    @classmethod
+    def parse(cls, text: str) -> Verifier:
+        """The verifier written as `<name>+<key id in hex>+<base64 of type and key>`.
+
+        Raises:
+            LedgerError: not of that form, or the key id does not belong to the key.
+        """
+        pieces = text.split("+", 2)
+        if len(pieces) != 3:
+            raise LedgerError(f"{text!r} is not a verifier key of the form name+id+key")
+        try:
+            material = decode_base64(pieces[2], what=f"the key of {pieces[0]!r}")
+        except LedgerTamperedError as error:
+            raise LedgerError(str(error)) from error
+        if material[:1] != bytes([ED25519]):
+            raise LedgerError(f"verifier key {pieces[0]!r} is not of signature type 1, Ed25519")
+        verifier = cls(pieces[0], material[1:])
+        if verifier.key_id.hex() != pieces[1]:
+            raise LedgerError(f"verifier key {pieces[0]!r}: key id {pieces[1]} is not its key's")
+        return verifier
+
+    def encode(self) -> str:
+        """The key as one word of text, as `parse` reads it."""
+        material = bytes([ED25519]) + self.public_key
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(material).decode('ascii')}"
+
+    @property
+    def key_id(self) -> bytes:
+        """First four bytes of SHA-256(name || newline || signature type || key)."""
+        prefix = self.name.encode() + b"\n" + bytes([ED25519])
+        return hashlib.sha256(prefix + self.public_key).digest()[:4]
+
+    def verify(self, signature: bytes, message: bytes) -> None:
+        """Check a raw Ed25519 signature.
+
+        Raises:
+            LedgerTamperedError: it does not verify.
+        """
+        try:
+            verify_signature(self.public_key, message, signature)
+        except InvalidSignature as error:
+            raise LedgerTamperedError(
+                f"the signature by key {self.name!r} ({self.key_id.hex()}) does not verify"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature line: which key, and the bytes behind the key id."""
+
+    name: str
+    key_id: bytes
+    data: bytes
+
+    def line(self) -> str:
+        """The line as it stands in a note, with its newline."""
+        encoded = base64.b64encode(self.key_id + self.data).decode("ascii")
+        return f"{_DASH}{self.name} {encoded}\n"
+
+    def is_by(self, verifier: Verifier) -> bool:
+        """True where name and key id are the verifier's; says nothing about validity."""
+        return self.name == verifier.name and self.key_id == verifier.key_id
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text with its signatures, none of them checked yet.
+
+    Attributes:
+        text: ends in a newline; may contain empty lines.
+        signatures: in the order of the note.
+    """
+
+    text: str
+    signatures: tuple[Signature, ...] = ()
+
+    @classmethod
+    def parse(cls, note: str) -> Note:
+        """Split a signed note into its text and signature lines.
+
+        Raises:
+            LedgerTamperedError: not of the form of a signed note.
+        """
+        if len(note.encode("utf-8", "surrogatepass")) > MAX_NOTE_BYTES:
+            raise LedgerTamperedError(f"a signed note has at most {MAX_NOTE_BYTES} bytes")
+        if _FORBIDDEN.search(note):
+            raise LedgerTamperedError("a signed note holds a control character or no valid UTF-8")
+        text, gap, tail = note.rpartition("\n\n")
+        if not gap or not text or not tail.endswith("\n"):
+            raise LedgerTamperedError("a signed note needs a text, an empty line and signatures")
+        lines = tail[:-1].split("\n")
+        if len(lines) > MAX_SIGNATURES:
+            raise LedgerTamperedError(f"a signed note has at most {MAX_SIGNATURES} signatures")
+        return cls(text + "\n", tuple(_parse_signature(line) for line in lines))
+
+    def render(self) -> str:
+        """The signed note; `parse` reads it back."""
+        return f"{self.text}\n" + "".join(signature.line() for signature in self.signatures)
+
+    def signed_by(self, name: str, key: Ed25519PrivateKey) -> Note:
+        """This note with one more signature, of type Ed25519, over the text."""
+        verifier = Verifier.of(name, key)
+        signature = Signature(name, verifier.key_id, key.sign(self.text.encode()))
+        return Note(self.text, (*self.signatures, signature))
+
+    def require(self, verifiers: Iterable[Verifier]) -> None:
+        """Check that every one of these keys signed the text; unknown signatures are ignored.
+
+        Raises:
+            LedgerTamperedError: a signature is missing or does not verify.
+        """
+        for verifier in verifiers:
+            own = [signature for signature in self.signatures if signature.is_by(verifier)]
+            if not own:
+                raise LedgerTamperedError(
+                    f"no signature by key {verifier.name!r} ({verifier.key_id.hex()}) on the note"
+                )
+            for signature in own:
+                verifier.verify(signature.data, self.text.encode())
+
+
+def _parse_signature(line: str) -> Signature:
+    name, gap, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not gap or not _KEY_NAME.fullmatch(name):
+        raise LedgerTamperedError(f"{line[:80]!r} is not a signature line of a signed note")
+    data = decode_base64(encoded, what=f"the signature by {name!r}")
+    if len(data) < 5:
+        raise LedgerTamperedError(f"the signature by {name!r} has only {len(data)} bytes")
+    return Signature(name, data[:4], data[4:])
+
 
 LARGEST_SIZE = (1 << 53) - 1
 """Entries that a checkpoint may cover: every JSON reader and every database holds the number."""
 
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
-_TIMESTAMP_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -112,46 +306,3 @@ def require_extends(old: Checkpoint, new: Checkpoint, proof: Sequence[bytes]) ->
         )
     if 0 < old.size < new.size:
         merkle.verify_consistency(old.size, new.size, proof, old.root, new.root)
-
-
-def _cosigned_message(body: str, timestamp_s: int) -> bytes:
-    return f"cosignature/v1\ntime {timestamp_s}\n{body}".encode()
-
-
-def cosign(text: str, name: str, key: Ed25519PrivateKey, *, timestamp_s: int) -> str:
-    """Add a witness's cosignature to a checkpoint whose consistency the witness has checked.
-
-    Args:
-        text: the signed checkpoint.
-        name: the witness's key name.
-        key: the witness's own key, used for nothing else.
-        timestamp_s: POSIX time of the check, in seconds.
-    """
-    note = Note.parse(text)
-    verifier = witness_verifier(name, key)
-    stamped = struct.pack(">Q", timestamp_s) + key.sign(_cosigned_message(note.text, timestamp_s))
-    signature = Signature(name, verifier.key_id, stamped)
-    return Note(note.text, (*note.signatures, signature)).render()
-
-
-def witness_verifier(name: str, key: Ed25519PrivateKey) -> Verifier:
-    """The verifier of `key`'s cosignatures under `name`."""
-    return Verifier(check_key_name(name), Verifier.of(name, key).public_key, COSIGNATURE)
-
-
-def open_cosignature(text: str, witness: Verifier) -> int:
-    """When `witness` cosigned this checkpoint: its POSIX time in seconds.
-
-    Raises:
-        LedgerTamperedError: the witness did not cosign, or its signature does not verify.
-    """
-    note = Note.parse(text)
-    for signature in note.signatures:
-        if witness.signature_type == COSIGNATURE and signature.is_by(witness):
-            if len(signature.data) != _TIMESTAMP_BYTES + 64:
-                raise LedgerTamperedError(f"the cosignature by {witness.name!r} has a wrong length")
-            (timestamp_s,) = struct.unpack(">Q", signature.data[:_TIMESTAMP_BYTES])
-            message = _cosigned_message(note.text, timestamp_s)
-            witness.verify(signature.data[_TIMESTAMP_BYTES:], message)
-            return int(timestamp_s)
-    raise LedgerTamperedError(f"the checkpoint is not cosigned by {witness.name!r}")

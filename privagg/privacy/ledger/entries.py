@@ -1,4 +1,7 @@
-"""One entry of the log, and its one canonical byte string.
+"""Entries of the log: the closed set of their kinds, and an entry's one canonical byte string.
+
+An entry describes and never interprets: it holds the event, the budget and the figures as they
+stood, so that a stranger can replay the rules on them.
 
 Entries written during a round carry only the day, since the time at which training ended depends
 on private data and is itself a release; entries about budgets and keys carry the second.
@@ -6,13 +9,531 @@ on private data and is itself a release; entries about budgets and keys carry th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Literal, Self
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from privagg.errors import LedgerError, LedgerTamperedError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from privagg.errors import LedgerError, LedgerTamperedError, validation_faults
+from privagg.privacy.events import DpEvent, ExactDecimal, require_writable
 from privagg.privacy.ledger import canonical, merkle
-from privagg.privacy.ledger.payloads import Payload, payload_of
+from privagg.privacy.ledger.composition import event_to_json
+from privagg.privacy.plan import Plan
+
+_MAX_ESCAPED_NAME = 512
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
+
+
+def _printable(text: str) -> str:
+    if not _PRINTABLE.fullmatch(text):
+        raise ValueError("control characters cannot be recorded")
+    return text
+
+
+def _short(text: str) -> str:
+    # Names stand in database indices, whose rows have some 2,700 bytes for three of them. In ASCII
+    # only quotes and backslashes are escaped, to at most twice their length.
+    if not text.isascii() and len(canonical.dumps(text)) > _MAX_ESCAPED_NAME:
+        raise ValueError("too long once escaped; use a shorter name")
+    return text
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=240), AfterValidator(_printable), AfterValidator(_short)
+]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+Day = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(lambda d: str(date.fromisoformat(d)))
+]
+Natural = Annotated[int, Field(ge=0, lt=1 << 53)]
+Facts = Annotated[dict[str, Any], BeforeValidator(canonical.facts)]
+Exact = Annotated[
+    Decimal,
+    Field(ge=0, allow_inf_nan=True),
+    AfterValidator(require_writable),
+    PlainSerializer(canonical.plain_decimal, return_type=str),
+]
+Delta = Annotated[ExactDecimal, Field(gt=0, lt=1)]
+Event = Annotated[DpEvent, PlainSerializer(event_to_json)]
+
+
+class BudgetKey(NamedTuple):
+    """What a budget belongs to: a data set under its public name, and the unit it protects."""
+
+    dataset: str
+    unit: str
+
+    @classmethod
+    def of(cls, plan: Plan, site: str) -> Self:
+        """Whose budget a site's contributions under a plan are charged to."""
+        return cls(plan.site(site).dataset, plan.unit.value)
+
+
+def attempt_subject(run: str, round_: int, attempt: int) -> str:
+    """How one attempt at a round is named in the log."""
+    return canonical.dumps([run, round_, attempt]).decode("ascii")
+
+
+def run_subject(run: str) -> str:
+    """How a run is named in the log."""
+    return canonical.dumps([run]).decode("ascii")
+
+
+class Payload(BaseModel):
+    """An entry's contents. Subclasses are the closed set of kinds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="never")
+
+    kind: ClassVar[str]
+    of_round: ClassVar[bool] = False
+
+    @property
+    def subject(self) -> str | None:
+        """What there may be only one entry of this kind about; None where that is unlimited."""
+        return None
+
+    @property
+    def key(self) -> BudgetKey | None:
+        """The budget this entry concerns, if any."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The payload as canonical JSON values."""
+        value = self.model_dump(mode="json")
+        assert isinstance(value, dict)
+        return value
+
+
+class Created(Payload):
+    """The ledger begins. Always entry 0, and nowhere else."""
+
+    kind: ClassVar[str] = "created"
+
+    owner: Name
+    origin: Name
+    verifier: Name
+    software: Text
+    owner_key: Hex32 | Literal[""] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Payload.to_json`; a ledger that pins no owner's key is written as it always was."""
+        value = super().to_json()
+        if not self.owner_key:
+            del value["owner_key"]
+        return value
+
+
+class Code(BaseModel):
+    """A module that may be imported, by what its source files say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    module: Name
+    sha256: Hex32
+
+
+class OwnersAct(Payload):
+    """What the data's owner decided, signed with a key that no serving process holds."""
+
+    name: Name
+    who: Name
+    why: Text
+    owner_key: Hex32
+    signature: Hex64
+
+    def signed_bytes(self, origin: str) -> bytes:
+        """What the owner's key signs: the whole act, in the ledger that it stands in."""
+        value = self.to_json()
+        for name in ("signature", "old_signature"):
+            value.pop(name, None)
+        return canonical.dumps({"act": self.kind, "format": 1, "ledger": origin, "says": value})
+
+
+class Approval(OwnersAct):
+    """The owner lets plans use a data set and sets its budget, or lets code run, or both.
+
+    Args:
+        name: of this act, random.
+        who, why: the person, and the analyst or purpose.
+        until: last day, UTC.
+        job: `plan`; `tune`, whose candidates are all of `plans`; of a party whose records nobody
+            uses, `open`, to make keys and open sums for `plans`, or `code` alone.
+        plans: digests.
+        total: epsilon that all plans together cost a data set of which nothing was spent.
+        dataset, unit, epsilon, delta: the budget over all jobs; None where no records are used.
+        code: modules that may be imported for it.
+        acted_for: parties for whom one person acted at once, on one machine; else empty.
+        overlaps: why it is right that records count under two names; empty where none do.
+        runs: how many runs of these plans may be charged, all together; None: any number that the
+            budget has room for.
+    """
+
+    kind: ClassVar[str] = "approval"
+
+    until: Day
+    job: Literal["plan", "tune", "open", "code"]
+    plans: Annotated[tuple[Hex32, ...], Field(max_length=1000)]
+    total: Exact
+    dataset: Name | None
+    unit: Name | None
+    epsilon: Exact | None
+    delta: Delta | None
+    code: Annotated[tuple[Code, ...], Field(max_length=1000)]
+    acted_for: Annotated[tuple[Name, ...], Field(max_length=10000)]
+    overlaps: Text
+    runs: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Payload.to_json`; one without a number of runs is written as it always was."""
+        value = super().to_json()
+        if self.runs is None:
+            del value["runs"]
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        budget = (self.dataset, self.unit, self.epsilon, self.delta)
+        if (self.job == "code") == bool(self.plans):
+            raise ValueError("an approval names plans, one of code alone does not")
+        if self.job in ("open", "code") and any(part is not None for part in budget):
+            raise ValueError("an approval that uses no records names no budget")
+        if self.job in ("plan", "tune") and None in budget:
+            raise ValueError("an approval of plans names a data set and its budget")
+        return self
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    @property
+    def key(self) -> BudgetKey | None:
+        if self.dataset is None or self.unit is None:
+            return None
+        return BudgetKey(self.dataset, self.unit)
+
+    def covers(self, key: BudgetKey, plan_digest: str, day: str) -> bool:
+        """Whether a charge of this plan to this budget is approved on a day (`YYYY-MM-DD`)."""
+        return key == self.key and plan_digest in self.plans and day <= self.until
+
+    def has_room(self, used: Collection[str], run: str | None) -> bool:
+        """Whether a run (a fresh one where None) may be charged beside those that were."""
+        return self.runs is None or run in used or len(used) < self.runs
+
+
+class Withdrawal(OwnersAct):
+    """The owner takes an approval back; what was charged stays charged."""
+
+    kind: ClassVar[str] = "withdrawal"
+
+    approval: Name
+
+    @property
+    def subject(self) -> str:
+        return self.approval
+
+
+class OwnerKeyChanged(OwnersAct):
+    """The owner goes on with another key, which signs this; so does the old one, unless it is lost.
+
+    Args:
+        old_key: that the ledger pinned until now.
+        old_signature: by it, over the same bytes; empty where it is lost.
+        keeps: approvals in force stay so; never without the old key's signature.
+    """
+
+    kind: ClassVar[str] = "owner-key"
+
+    old_key: Hex32
+    old_signature: Hex64 | Literal[""]
+    keeps: bool
+
+    @model_validator(mode="after")
+    def _keeps_what_both_keys_sign(self) -> Self:
+        if self.keeps and not self.old_signature:
+            raise ValueError("without the old key no approval stays in force")
+        return self
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+
+class BudgetSet(Payload):
+    """A budget is set or changed; delta is the one at which its epsilon is counted."""
+
+    kind: ClassVar[str] = "budget"
+
+    dataset: Name
+    unit: Name
+    epsilon: Exact
+    delta: Delta
+    who: Name
+    why: Text
+
+    @property
+    def key(self) -> BudgetKey:
+        return BudgetKey(self.dataset, self.unit)
+
+
+class OfAttempt(Payload):
+    """Something about one attempt at one round of one run."""
+
+    of_round: ClassVar[bool] = True
+
+    run: Name
+    round: Natural
+    attempt: Natural
+
+    @property
+    def attempt_subject(self) -> str:
+        """Names the attempt."""
+        return attempt_subject(self.run, self.round, self.attempt)
+
+    @property
+    def subject(self) -> str:
+        return self.attempt_subject
+
+
+class OfCharge(OfAttempt):
+    """Something about one charge: an attempt, seen from one data set and unit."""
+
+    dataset: Name
+    unit: Name
+
+    @property
+    def key(self) -> BudgetKey:
+        return BudgetKey(self.dataset, self.unit)
+
+    @property
+    def subject(self) -> str:
+        parts = [self.run, self.round, self.attempt, self.dataset, self.unit]
+        return canonical.dumps(parts).decode("ascii")
+
+
+class ChargeRequest(OfCharge):
+    """What a site is about to release, charged before it trains.
+
+    Args:
+        run: name of the run; round, attempt: counted from 0; a retry with fresh sampling or noise
+            is a new attempt.
+        dataset: public name of the data set.
+        unit: what the guarantee hides (record, site, person).
+        event: the committed event: the least noise that the plan lets be opened.
+        plan_digest: digest of the plan, hexadecimal or prefixed by its algorithm.
+        facts: what was really planned (sampler, cohort, clip, noise owed, grid, scheme, custody,
+            generator, versions), recorded as it stands.
+    """
+
+    kind: ClassVar[str] = "charge"
+
+    event: Event
+    plan_digest: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class Charge(ChargeRequest):
+    """A charge as recorded: the request, and what it did to the budget."""
+
+    epsilon_before: Exact
+    epsilon_after: Exact
+    epsilon_budget: Exact
+    delta: Delta
+    accountant: Name
+    method: Text
+    certified: bool
+
+    def request(self) -> ChargeRequest:
+        """What was asked for, without what the ledger added."""
+        return ChargeRequest(**{name: getattr(self, name) for name in ChargeRequest.model_fields})
+
+
+class Consumed(OfCharge):
+    """A receipt was used: training on this charge has begun and cannot begin again."""
+
+    kind: ClassVar[str] = "consumed"
+
+    charge: Natural
+
+
+class UploadStored(OfAttempt):
+    """The upload's bytes were stored; a resend is these bytes and no others."""
+
+    kind: ClassVar[str] = "upload"
+
+    charge: Natural
+    sha256: Hex32
+    length_bytes: Natural
+
+
+class RunKeyTaken(Payload):
+    """The encryption key of a run, as its holder stated it: whoever keeps this takes no second.
+
+    Args:
+        run: whose key.
+        holder: the party that signed the statement.
+        key_id, parameters: SHA-256 that name the key and the scheme's parameters.
+        until: last day, UTC, on which the holder opens anything under it.
+        sha256, length_bytes: of the signed statement, the key in it included.
+    """
+
+    kind: ClassVar[str] = "run-key"
+
+    run: Name
+    holder: Name
+    key_id: Hex32
+    parameters: Hex32
+    until: Day
+    sha256: Hex32
+    length_bytes: Natural
+
+    @property
+    def subject(self) -> str:
+        return run_subject(self.run)
+
+
+class Realised(OfCharge):
+    """What really happened after opening; it is reported and never returns budget."""
+
+    kind: ClassVar[str] = "realised"
+
+    event: Event
+    attested_by: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class Aborted(OfAttempt):
+    """An attempt came to nothing; its charge stays."""
+
+    kind: ClassVar[str] = "aborted"
+
+    reason: Text
+    facts: Facts = Field(default_factory=dict)
+
+
+class Opened(OfAttempt):
+    """The sum of an attempt was opened."""
+
+    kind: ClassVar[str] = "opened"
+
+    facts: Facts = Field(default_factory=dict)
+
+
+class Released(Payload):
+    """Something left the federation: a model, a metric, a report."""
+
+    kind: ClassVar[str] = "released"
+
+    what: Text
+    who: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class Tuning(Payload):
+    """A search over hyperparameters: which runs belong to it, and how it is accounted for."""
+
+    kind: ClassVar[str] = "tuning"
+
+    name: Name
+    runs: tuple[Name, ...] = Field(min_length=1, max_length=4096)
+    method: Literal["composition"]
+    who: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class RunStarted(Payload):
+    """A coordinator begins a run: the plan, the parties, the scheme, as everybody pinned them."""
+
+    kind: ClassVar[str] = "run-started"
+
+    run: Name
+    facts: Facts = Field(default_factory=dict)
+
+
+class RoundEnded(OfAttempt):
+    """How an attempt at a round ended, as the coordinator saw it: opened, or stopped and why."""
+
+    kind: ClassVar[str] = "round"
+
+    outcome: Literal["opened", "stopped"]
+    reason: Text = ""
+    facts: Facts = Field(default_factory=dict)
+
+
+class RunFinished(Payload):
+    """A coordinator's run is over."""
+
+    kind: ClassVar[str] = "run-finished"
+
+    run: Name
+    outcome: Literal["finished", "stopped", "failed"]
+    reason: Text = ""
+
+
+class KeyRotated(Payload):
+    """The signing key changes; the checkpoint after this entry carries both keys' signatures."""
+
+    kind: ClassVar[str] = "key"
+
+    old_verifier: Name
+    new_verifier: Name
+    who: Name
+    why: Text
+
+
+class Restored(Payload):
+    """The ledger goes on from a copy; entries after this copy was made may be missing."""
+
+    kind: ClassVar[str] = "restored"
+
+    who: Name
+    why: Text
+
+
+KINDS: dict[str, type[Payload]] = {
+    cls.kind: cls
+    for cls in (
+        Created, Approval, Withdrawal, OwnerKeyChanged, BudgetSet, RunKeyTaken, Charge, Consumed,
+        UploadStored,
+        Realised, Aborted, Opened, Released, Tuning, RunStarted, RoundEnded, RunFinished,
+        KeyRotated, Restored,
+    )
+}  # fmt: skip
+
+RECORDABLE = frozenset(
+    {"realised", "aborted", "opened", "released", "tuning", "run-started", "round", "run-finished"}
+)
+"""The kinds that `Ledger.record` takes; all others follow from a rule of their own."""
+
+
+def payload_of(kind: str, values: Mapping[str, Any]) -> Payload:
+    """The payload of this kind with these values.
+
+    Raises:
+        LedgerError: unknown kind, missing or unknown field, value out of range.
+    """
+    model = KINDS.get(kind)
+    if model is None:
+        raise LedgerError(f"unknown kind of entry {kind!r}; known are {', '.join(sorted(KINDS))}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise LedgerError(f"not a {kind!r} entry: {validation_faults(error)}") from error
+
 
 ENTRY_VERSION: Literal[1] = 1
 

@@ -16,8 +16,7 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import schema
-from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint, require_extends
-from privagg.privacy.ledger.notes import Verifier
+from privagg.privacy.ledger.checkpoint import Checkpoint, Verifier, open_checkpoint, require_extends
 from privagg.privacy.ledger.store import Location, Store
 
 _Item = TypeVar("_Item")

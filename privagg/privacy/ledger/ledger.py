@@ -7,46 +7,100 @@ totals are all durable, or nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, delete, func, insert, select
 
-from privagg.errors import BudgetExceededError, LedgerError
-from privagg.privacy.accountant import Accountant
+from privagg.errors import (
+    ApprovalError,
+    BudgetExceededError,
+    KeyMismatchError,
+    LedgerError,
+    LedgerTamperedError,
+    ReceiptError,
+)
+from privagg.privacy.accountant import Accountant, EpsilonBound
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.events import DpEvent
-from privagg.privacy.ledger import copying, log, schema
+from privagg.privacy.ledger import canonical, copies, log, schema
 from privagg.privacy.ledger.approvals import approved
+from privagg.privacy.ledger.checkpoint import Checkpoint, Verifier, check_key_name
 from privagg.privacy.ledger.composition import compose, is_beyond
-from privagg.privacy.ledger.copying import require_empty
-from privagg.privacy.ledger.entries import Entry
-from privagg.privacy.ledger.merkle import Frontier
-from privagg.privacy.ledger.migrations import bring_up_to_date
-from privagg.privacy.ledger.notes import Verifier, check_key_name
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.copies import Bundle
+from privagg.privacy.ledger.entries import (
+    RECORDABLE,
+    Aborted,
+    Approval,
     BudgetKey,
     BudgetSet,
     Charge,
     ChargeRequest,
+    Consumed,
     Created,
+    Entry,
     KeyRotated,
+    OwnersAct,
+    Payload,
+    Realised,
+    RunKeyTaken,
+    UploadStored,
+    attempt_subject,
     payload_of,
+    run_subject,
 )
+from privagg.privacy.ledger.keeper import CheckpointKeeper
+from privagg.privacy.ledger.log import Filed
+from privagg.privacy.ledger.merkle import Frontier
 from privagg.privacy.ledger.receipt import Receipt
+from privagg.privacy.ledger.replay import missing_rules, replay_database
 from privagg.privacy.ledger.state import Account, State
-from privagg.privacy.ledger.store import Location, Store
-from privagg.privacy.ledger.writing import LedgerWriting, system_clock
-
-if TYPE_CHECKING:
-    pass
+from privagg.privacy.ledger.store import Location, Store, bring_up_to_date
 
 ORIGIN_PREFIX = "privagg.ledger/"
 SOFTWARE = "privagg ledger, entry format 1"
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What was spent of one budget.
+
+    Attributes:
+        key: data set and unit.
+        event: composition of all committed events.
+        epsilon: upper bound at `delta`.
+        epsilon_budget, delta: the budget now.
+        charges: how many rounds (attempts) were charged.
+    """
+
+    key: BudgetKey
+    event: DpEvent
+    epsilon: EpsilonBound
+    epsilon_budget: Decimal
+    delta: Decimal
+    charges: int
+
+
+@dataclass(frozen=True)
+class ChargePoint:
+    """One charge in a budget's history, for a plot of epsilon against rounds."""
+
+    index: int
+    run: str
+    round: int
+    attempt: int
+    epsilon_after: Decimal
+    epsilon_budget: Decimal
+    delta: Decimal
 
 
 @dataclass(frozen=True)
@@ -70,13 +124,54 @@ class Projection:
     certified: bool
 
 
-class Ledger(LedgerWriting):
+class Ledger:
     """A ledger opened for reading, and for writing where its signing key was given.
 
     Guarantees: a charge that would exceed its budget is refused before anything is written, also
     among concurrent writers; a kill at any instant neither loses a charge nor doubles one; entries
     are never changed or removed. A damaged or edited ledger stops with `LedgerTamperedError`.
+
+    What is charged is the event with the least noise that may be opened. What really happened is
+    recorded beside it (`record`) and never returns budget, nor does a round that failed.
+
+    A round, in the order that the ledger enforces:
+
+    >>> ledger = Ledger.create(folder / "site.db", "clinic", signing_key=key)
+    >>> scans = BudgetKey("scans", "record")
+    >>> entry = ledger.set_budget(scans, Decimal(8), Decimal("1e-6"), who="owner", why="study 7")
+    >>> ledger.project(scans, event).fits  # nothing is written
+    True
+    >>> request = ChargeRequest(
+    ...     run="run-1", round=1, attempt=1, dataset="scans", unit="record", event=event,
+    ...     plan_digest="ab" * 32,
+    ... )
+    >>> receipt = ledger.charge(request)  # refused where the budget does not allow it
+    >>> receipt == ledger.charge(request)  # the same again costs nothing
+    True
+    >>> entry = ledger.consume(receipt)  # once: now the site trains
+    >>> entry = ledger.store_upload(receipt, b"ciphertext")  # a resend is these bytes
+    >>> ledger.spent(scans).charges
+    1
+    >>> ledger.verify()  # the whole log, replayed; and what only others could tell
+    ['completeness of history not verifiable: no checkpoint kept by another party was given']
+    >>> ledger.close()
     """
+
+    def __init__(
+        self,
+        store: Store,
+        pinned: Verifier | None,
+        signing_key: Ed25519PrivateKey | None,
+        accountant: Accountant,
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        self._store = store
+        self._pinned = pinned
+        self._key = signing_key
+        self._clock = clock or _system_clock
+        self._accountant = accountant
+        self._bound = lru_cache(maxsize=256)(accountant.epsilon)
+        self._filed = Filed()
 
     @classmethod
     def create(
@@ -108,9 +203,9 @@ class Ledger(LedgerWriting):
         verifier = Verifier.of(check_key_name(origin), signing_key)
         store = Store(location, read_only=False)
         store.make_file()
-        now = (clock or system_clock)()
+        now = (clock or _system_clock)()
         with store.write(lock_tree=False) as connection:
-            require_empty(connection, store.where)
+            copies.require_empty(connection, store.where)
             schema.install(connection)
             facts = {
                 "owner": owner,
@@ -194,13 +289,48 @@ class Ledger(LedgerWriting):
             LedgerError: the source cannot be read, the location holds a ledger, another key.
             LedgerTamperedError: the source does not verify, or is older than a checkpoint.
         """
-        copying.restore(source, location, signing_key, checkpoints)
+        copies.restore(source, location, signing_key, checkpoints)
         ledger = cls.open(location, signing_key=signing_key, accountant=accountant, clock=clock)
         with ledger._writing() as (connection, head):
             ledger._append(connection, head, payload_of("restored", {"who": who, "why": why}))
         return ledger
 
-    # --- budgets ---------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Give back every connection to the database."""
+        self._store.close()
+
+    # --- who and what -----------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> str:
+        """Whose ledger."""
+        with self._store.read() as connection:
+            return self._head(connection).owner
+
+    @property
+    def verifier(self) -> Verifier:
+        """The public key that signs the ledger now, under the log's origin as its name."""
+        with self._store.read() as connection:
+            return Verifier.parse(self._head(connection).state.owner_verifier)
+
+    @property
+    def origin(self) -> str:
+        """The log's own name, which owner's acts are signed for."""
+        with self._store.read() as connection:
+            return self._head(connection).state.origin
+
+    @property
+    def owner_key(self) -> str:
+        """Hex of the key that owner's acts are signed with; empty where none is pinned."""
+        with self._store.read() as connection:
+            return self._head(connection).state.owner_key
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        with self._store.read() as connection:
+            return self._head(connection).size
+
+    # --- budgets ----------------------------------------------------------------------------------
 
     def set_budget(
         self, key: BudgetKey, epsilon: Decimal, delta: Decimal, *, who: str, why: str
@@ -229,6 +359,11 @@ class Ledger(LedgerWriting):
             account = log.read_account(connection, head, change.key)
             return self._append(connection, head, change, account=account).entry
 
+    def keys(self) -> list[BudgetKey]:
+        """Every data set and unit that has a budget, sorted."""
+        with self._store.read() as connection:
+            return sorted(self._head(connection).state.digests)
+
     def project(self, key: BudgetKey, event: DpEvent) -> Projection:
         """What charging `event` would do; writes nothing.
 
@@ -253,7 +388,130 @@ class Ledger(LedgerWriting):
             certified=after.certified,
         )
 
-    # --- a round ---------------------------------------------------------------------------------
+    def spent(self, key: BudgetKey) -> Spending:
+        """What the committed events of `key` cost so far.
+
+        Raises:
+            LedgerError: no budget was ever set for it.
+        """
+        with self._store.read() as connection:
+            head = self._head(connection)
+            account = log.read_account(connection, head, key)
+        if account is None:
+            raise LedgerError(f"no budget was set for data set {key.dataset!r}, unit {key.unit!r}")
+        epsilon = self._bound(account.total, account.delta)
+        return Spending(
+            key, account.total, epsilon, account.epsilon_budget, account.delta, account.charges
+        )
+
+    def _spent(self, account: Account) -> EpsilonBound:
+        """Epsilon before the next charge: as recorded where it is still the same question."""
+        if account.epsilon_spent is not None and (
+            account.charges == 0 or account.accountant == self._accountant.name
+        ):
+            return EpsilonBound(account.epsilon_spent, None, "as recorded", certified=False)
+        return self._bound(account.total, account.delta)
+
+    def history(self, key: BudgetKey) -> list[ChargePoint]:
+        """Every charge to `key` in order, with epsilon as it stood after it."""
+        charges = [
+            (entry.index, entry.payload)
+            for entry in self._entries_of(key, Charge.kind)
+            if isinstance(entry.payload, Charge)
+        ]
+        return [
+            ChargePoint(
+                index, c.run, c.round, c.attempt, c.epsilon_after, c.epsilon_budget, c.delta
+            )
+            for index, c in charges
+        ]
+
+    def _entries_of(self, key: BudgetKey, kind: str) -> list[Entry]:
+        table = schema.entries
+        query = (
+            select(table.c.idx, table.c.body)
+            .where(table.c.account == log.account_column(key), table.c.kind == kind)
+            .order_by(table.c.idx)
+        )
+        with self._store.read() as connection:
+            self._head(connection)
+            return [
+                Entry.parse(row.body.encode(), what=f"entry {row.idx}")
+                for row in connection.execute(query)
+            ]
+
+    # --- what the owner decided -------------------------------------------------------------------
+
+    def decide(self, act: OwnersAct) -> Entry:
+        """Record an owner's act: from now on it holds.
+
+        Raises:
+            LedgerError: it is signed by another key than the owner's, was recorded before, is over
+                already, or withdraws what is not in force; nothing was written.
+        """
+        with self._writing() as (connection, head):
+            earlier = log.find_entry(connection, head, self._filed, act.kind, str(act.subject))
+            if earlier is not None:
+                raise LedgerError(f"this {act.kind} was recorded before; make a new one")
+            key = act.key
+            account = None if key is None else log.read_account(connection, head, key)
+            try:
+                return self._append(connection, head, act, account=account).entry
+            except LedgerTamperedError as error:
+                raise LedgerError(f"the owner's act is refused: {error}") from error
+
+    def approvals(self, day: str | None = None) -> tuple[Approval, ...]:
+        """The approvals in force on a day (`YYYY-MM-DD`), today by default; oldest first."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+        day = day or self._day(head)
+        return tuple(a for a in head.state.approvals if a.until >= day)
+
+    def require_approval(
+        self, key: BudgetKey, plan_digest: str, run: str | None = None
+    ) -> Approval:
+        """The approval under which a run of a plan, or a fresh one, may use a data set today.
+
+        Raises:
+            ApprovalError: there is none, or it is over, withdrawn or used up.
+        """
+        with self._store.read() as connection:
+            head = self._head(connection)
+        return approved(head.state, head.owner, key, plan_digest, self._day(head), run)
+
+    def _require_approved(self, head: log.Head, request: ChargeRequest) -> None:
+        if head.state.owner_key:
+            plan, day = request.plan_digest, self._day(head)
+            approved(head.state, head.owner, request.key, plan, day, request.run)
+
+    def approved_until(self, plan_digest: str) -> str:
+        """The last day (`YYYY-MM-DD`) on which an approval in force names a plan.
+
+        Raises:
+            ApprovalError: none does today.
+        """
+        days = [a.until for a in self.approvals() if plan_digest in a.plans]
+        if not days:
+            raise ApprovalError(
+                f"the owner of {self.owner!r} has not approved plan {plan_digest[:16]}..., or only "
+                "until a day that is over; nothing is opened for it. The owner approves with: "
+                "privagg approve"
+            )
+        return max(days)
+
+    def today(self) -> str:
+        """The day, UTC, `YYYY-MM-DD`, that approvals are held against."""
+        with self._store.read() as connection:
+            return self._day(self._head(connection))
+
+    def _day(self, head: log.Head) -> str:
+        """Today; but no day before that of the last entry, whatever a clock says by now."""
+        return max(self._today(), head.day)
+
+    def _today(self) -> str:
+        return self._clock().astimezone(UTC).strftime("%Y-%m-%d")
+
+    # --- a round, from its charge on --------------------------------------------------------------
 
     def charge(self, request: ChargeRequest) -> Receipt:
         """Charge one attempt at one round, before anything is released.
@@ -304,11 +562,6 @@ class Ledger(LedgerWriting):
                 path=tuple(step.hex() for step in added.path),
             )
 
-    def _require_approved(self, head: log.Head, request: ChargeRequest) -> None:
-        if head.state.owner_key:
-            plan, day = request.plan_digest, self._day(head)
-            approved(head.state, head.owner, request.key, plan, day, request.run)
-
     def _warm_up(self, request: ChargeRequest) -> None:
         """Bound epsilon before the write lock is taken, so that other writers need not wait.
 
@@ -321,7 +574,311 @@ class Ledger(LedgerWriting):
         if account is not None:
             self._projection(account, request.event)
 
-    # --- keys ------------------------------------------------------------------------------------
+    def consume(self, receipt: Receipt) -> Entry:
+        """Use a receipt up, durably: whoever trains calls this first.
+
+        Raises:
+            ReceiptError: forged, of another ledger, already used, or of an aborted attempt.
+        """
+        with self._writing() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            used = log.find_entry(connection, head, self._filed, Consumed.kind, charge.subject)
+            if used is not None:
+                raise ReceiptError(
+                    f"the receipt for run {charge.run!r} round {charge.round} attempt "
+                    f"{charge.attempt} was used before (entry {used.index}); "
+                    "training again needs a new attempt and a new charge"
+                )
+            attempt = charge.attempt_subject
+            if log.find_entry(connection, head, self._filed, Aborted.kind, attempt) is not None:
+                raise ReceiptError(
+                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
+                )
+            consumed = Consumed(**_charge_fields(charge), charge=receipt.index)
+            return self._append(connection, head, consumed).entry
+
+    def store_upload(self, receipt: Receipt, data: bytes) -> Entry:
+        """Keep an upload's bytes, so that a resend is these bytes; the digest goes into the log.
+
+        Storing the same bytes again changes nothing.
+
+        Raises:
+            ReceiptError: the receipt is not genuine or was not used for training.
+            LedgerError: other bytes are stored for this attempt.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        with self._writing() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            if log.find_entry(connection, head, self._filed, Consumed.kind, charge.subject) is None:
+                raise ReceiptError("an upload needs a receipt that was used for training")
+            subject = charge.attempt_subject
+            earlier = log.find_entry(connection, head, self._filed, UploadStored.kind, subject)
+            if earlier is not None:
+                stored = earlier.payload
+                if isinstance(stored, UploadStored) and stored.sha256 == sha256:
+                    return earlier
+                raise LedgerError(
+                    f"run {charge.run!r} round {charge.round} attempt {charge.attempt} has an "
+                    "upload already; other bytes would be a second release on one charge"
+                )
+            connection.execute(
+                insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
+            )
+            upload = UploadStored(
+                run=charge.run, round=charge.round, attempt=charge.attempt,
+                charge=receipt.index, sha256=sha256, length_bytes=len(data),
+            )  # fmt: skip
+            return self._append(connection, head, upload).entry
+
+    def stored_upload(self, run: str, round_: int, attempt: int) -> bytes | None:
+        """The upload's bytes as stored for an attempt, None where there are none.
+
+        Raises:
+            LedgerTamperedError: they are not those whose digest stands in the log.
+        """
+        subject = attempt_subject(run, round_, attempt)
+        with self._store.read() as connection:
+            head = self._head(connection)
+            data = connection.execute(
+                select(schema.uploads.c.data).where(schema.uploads.c.subject == subject)
+            ).scalar_one_or_none()
+            if data is None:
+                return None
+            entry = log.find_entry(connection, head, self._filed, UploadStored.kind, subject)
+        stored = bytes(data)
+        if (
+            entry is None
+            or not isinstance(entry.payload, UploadStored)
+            or entry.payload.sha256 != hashlib.sha256(stored).hexdigest()
+        ):
+            raise LedgerTamperedError(f"the stored upload {subject} is not the one that was logged")
+        return stored
+
+    def has_upload(self, run: str, round_: int, attempt: int) -> bool:
+        """Whether an upload is stored for an attempt; the bytes, which may be many, stay unread.
+
+        Raises:
+            LedgerTamperedError: one is stored that was never logged.
+        """
+        subject = attempt_subject(run, round_, attempt)
+        with self._store.read() as connection:
+            head = self._head(connection)
+            if not log.is_stored(connection, subject):
+                return False
+            if log.find_entry(connection, head, self._filed, UploadStored.kind, subject) is None:
+                raise LedgerTamperedError(f"the stored upload {subject} was never logged")
+        return True
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> Entry:
+        """Append what happened: `realised`, `aborted`, `opened`, `released` or `tuning`.
+
+        None of these returns budget. Where there is one such entry for each attempt, recording the
+        same again changes nothing.
+
+        Raises:
+            LedgerError: another kind, wrong fields, contradicts what is recorded, or `realised`
+                without a charge.
+        """
+        if kind not in RECORDABLE:
+            raise LedgerError(
+                f"cannot record {kind!r}; these can be: {', '.join(sorted(RECORDABLE))}"
+            )
+        entry = payload_of(kind, payload)
+        subject = entry.subject
+        with self._writing() as (connection, head):
+            if subject is not None:
+                earlier = log.find_entry(connection, head, self._filed, kind, subject)
+                if earlier is not None and earlier.payload.to_json() == entry.to_json():
+                    return earlier
+                if earlier is not None:
+                    raise LedgerError(
+                        f"entry {earlier.index} records {kind!r} for {subject} with other contents"
+                    )
+            if isinstance(entry, Realised):
+                assert subject is not None
+                if log.find_entry(connection, head, self._filed, Charge.kind, subject) is None:
+                    raise LedgerError(f"nothing was charged for {subject}; charge comes first")
+            return self._append(connection, head, entry).entry
+
+    def was_charged(self, run: str) -> bool:
+        """Whether anything of a run is filed as charged; no proof, so no charge may rest on it."""
+        table, prefix = schema.entries, canonical.dumps([run]).decode("ascii")[:-1] + ","
+        # Not LIKE: SQLite's does not tell capital letters from small ones, and runs do.
+        same = func.substr(table.c.subject, 1, len(prefix)) == prefix
+        query = select(table.c.idx).where(table.c.kind == Charge.kind, same)
+        with self._store.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def entry_about(self, kind: str, subject: Sequence[str | int]) -> Entry | None:
+        """The entry of this kind about (run, round, attempt[, dataset, unit]), if there is one."""
+        name = canonical.dumps(list(subject)).decode("ascii")
+        with self._store.read() as connection:
+            return log.find_entry(connection, self._head(connection), self._filed, kind, name)
+
+    def recorded(self, kind: str, subject: Sequence[str | int]) -> bool:
+        """Whether there is an `entry_about` that."""
+        return self.entry_about(kind, subject) is not None
+
+    def _genuine(self, connection: Connection, head: log.Head, receipt: Receipt) -> Charge:
+        """The charge behind a receipt that this ledger gave out.
+
+        Raises:
+            ReceiptError: it gave out no such receipt.
+        """
+        charge = receipt.charge
+        stored = log.find_entry(connection, head, self._filed, Charge.kind, charge.subject)
+        if stored is None or log.receipt_for(connection, head, stored) != receipt:
+            raise ReceiptError(
+                f"the receipt for run {charge.run!r} round {charge.round} attempt "
+                f"{charge.attempt} was not given out by the ledger of {head.owner}"
+            )
+        return charge
+
+    # --- a run: its key, and the bytes kept until it is over --------------------------------------
+
+    def take_run_key(self, taken: RunKeyTaken, statement: bytes) -> Entry:
+        """Take the one key of a run, durably; the statement of it is kept until the run is over.
+
+        Taking the same again changes nothing, but that its bytes are kept where they were not.
+
+        Raises:
+            KeyMismatchError: the run has another key; the message names both.
+        """
+        with self._writing() as (connection, head):
+            subject, table = taken.subject, schema.uploads
+            entry = log.find_entry(connection, head, self._filed, taken.kind, subject)
+            if entry is not None and entry.payload != taken:
+                earlier = entry.payload
+                assert isinstance(earlier, RunKeyTaken)
+                raise KeyMismatchError(
+                    f"run {taken.run!r} has key {earlier.key_id[:16]}... by entry {entry.index} of "
+                    f"this ledger; a second statement, of {taken.key_id[:16]}..., is refused"
+                )
+            if not log.is_stored(connection, subject):
+                connection.execute(
+                    insert(table).values(subject=subject, run=taken.run, data=statement)
+                )
+            return entry or self._append(connection, head, taken).entry
+
+    def run_key(self, run: str) -> RunKeyTaken | None:
+        """The one key of a run that this ledger took, None where it took none."""
+        entry = self.entry_about(RunKeyTaken.kind, (run,))
+        taken = None if entry is None else entry.payload
+        return taken if isinstance(taken, RunKeyTaken) else None
+
+    def stored_run_key(self, run: str) -> bytes | None:
+        """The statement of a run's key as it came, None where it is not kept (any more).
+
+        Raises:
+            LedgerTamperedError: it is not the one whose digest stands in the log.
+        """
+        taken, table = self.run_key(run), schema.uploads.c
+        with self._store.read() as connection:
+            query = select(table.data).where(table.subject == run_subject(run))
+            data = connection.execute(query).scalar_one_or_none()
+        if data is None:
+            return None
+        stored = bytes(data)
+        if taken is None or taken.sha256 != hashlib.sha256(stored).hexdigest():
+            raise LedgerTamperedError(
+                f"the stored key of run {run!r} is not the one that was taken"
+            )
+        return stored
+
+    def forget_uploads(self, run: str) -> int:
+        """Free the bytes stored for a finished run; their digests stay in the log.
+
+        Returns:
+            How many uploads (and statements of a key) were removed.
+        """
+        with self._writing() as (connection, _):
+            found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))
+            return found.rowcount
+
+    # --- the log and its proofs -------------------------------------------------------------------
+
+    def entries(self, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """The entries start … stop - 1, all by default."""
+        table = schema.entries
+        query = select(table.c.idx, table.c.body).where(table.c.idx >= start).order_by(table.c.idx)
+        if stop is not None:
+            query = query.where(table.c.idx < stop)
+        with self._store.read() as connection:
+            return [
+                Entry.parse(row.body.encode(), what=f"entry {row.idx}")
+                for row in connection.execute(query)
+            ]
+
+    def checkpoint(self, size: int | None = None) -> str:
+        """The signed checkpoint of the log as it is, or as it was at `size` entries."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            if size is None or size == head.size:
+                return head.note
+            if not 0 < size < head.size:
+                raise LedgerError(f"there is no checkpoint of size {size} in {head.size} entries")
+            return log.read_note(connection, size)
+
+    def root(self) -> bytes:
+        """The Merkle tree head over all entries, 32 bytes."""
+        with self._store.read() as connection:
+            return self._head(connection).frontier.root()
+
+    def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
+        """Proof that entry `index` is in the tree of `size` entries (all by default)."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            return log.inclusion_path(connection, index, _within(head.size, size))
+
+    def consistency_proof(self, old: int, new: int | None = None) -> list[bytes]:
+        """Proof that the tree of `new` entries (all by default) extends that of `old`."""
+        with self._store.read() as connection:
+            head = self._head(connection)
+            return log.consistency_path(connection, old, _within(head.size, new))
+
+    # --- other ledgers ----------------------------------------------------------------------------
+
+    @property
+    def keeper(self) -> CheckpointKeeper:
+        """Keeps other ledgers' checkpoints in this ledger's database, beside its own entries."""
+        return CheckpointKeeper(self._store)
+
+    def distrust(self, owner: str, reason: str, *, unproved: Checkpoint | None = None) -> None:
+        """Remember that another's ledger contradicted what is kept of it here, or kept silent.
+
+        Args:
+            owner: of the other ledger.
+            reason: how it did.
+            unproved: what it showed without the proof that this extends the kept checkpoint. The
+                distrust then ends with the proof, that is once a checkpoint is kept that extends
+                this one, which is to be kept, and those kept now; None for a contradiction, which
+                never ends.
+        """
+        name = schema.DISTRUST + hashlib.sha256(owner.encode()).hexdigest()[:32]
+        said: dict[str, str | int] = {"owner": owner, "reason": reason[:2048]}
+        if unproved is not None:
+            kept = self.keeper.sizes([unproved.origin]).get(unproved.origin, 0)
+            said |= {"origin": unproved.origin, "beyond": max(unproved.size, kept)}
+        with self._writing() as (connection, _):
+            before = schema.read_meta(connection).get(name)
+            if before is None or "beyond" in json.loads(before):
+                schema.write_meta(connection, name, canonical.dumps(said).decode("ascii"))
+
+    def distrusted(self) -> dict[str, str]:
+        """Owner of a ledger that is not trusted (any more, or for now) -> why."""
+        with self._store.read() as connection:
+            rows = schema.read_meta(connection)
+        said = [
+            json.loads(value) for name, value in rows.items() if name.startswith(schema.DISTRUST)
+        ]
+        heads = self.keeper.heads(each["origin"] for each in said if "beyond" in each)
+        return {
+            each["owner"]: each["reason"]
+            for each in said
+            if "beyond" not in each or min(heads.get(each["origin"], (0,))) <= each["beyond"]
+        }
+
+    # --- keys -------------------------------------------------------------------------------------
 
     def rotate_key(self, new_key: Ed25519PrivateKey, *, who: str, why: str) -> Entry:
         """Change the signing key; the checkpoint after this entry is signed by both.
@@ -349,6 +906,86 @@ class Ledger(LedgerWriting):
         self._key, self._pinned = new_key, new
         return added.entry
 
+    # --- verification and copies ------------------------------------------------------------------
+
+    def verify(self, checkpoint: str | None = None) -> list[str]:
+        """Replay the whole ledger: rules, totals, tree, signatures, uploads and every epsilon.
+
+        Args:
+            checkpoint: one of this ledger's checkpoints kept by another party; only with it can a
+                rollback of the whole ledger be found.
+
+        Returns:
+            What could not be verified; empty where everything was.
+
+        Raises:
+            LedgerTamperedError: names the first thing that does not fit.
+        """
+        with self._store.read() as connection:
+            replayed = replay_database(connection)
+            missing = missing_rules(connection)
+        return [
+            *missing,
+            *replayed.check_key(self._pinned),
+            *replayed.check_history(checkpoint),
+            *replayed.check_epsilon(self._accountant),
+        ]
+
+    def bundle(self) -> Bundle:
+        """The ledger as others may verify it: entries and checkpoints, no stored uploads."""
+        bodies, notes = schema.entries.c, schema.checkpoints.c
+        with self._store.read() as connection:
+            self._head(connection)
+            return Bundle(
+                tuple(
+                    row.body.encode()
+                    for row in connection.execute(select(bodies.body).order_by(bodies.idx))
+                ),
+                tuple(
+                    row.note for row in connection.execute(select(notes.note).order_by(notes.size))
+                ),
+            )
+
+    def export(self, path: Path) -> None:
+        """Write `bundle` to a new file.
+
+        Raises:
+            LedgerError: there is a file already, or it cannot be written.
+        """
+        self.bundle().write(path)
+
+    def backup(self, path: Path) -> None:
+        """Copy the ledger, but for the stored uploads of rounds, to a new SQLite file.
+
+        Raises:
+            LedgerError: there is a file already, or it cannot be written.
+        """
+        copies.back_up(self._store, path)
+
+    # --- transactions -----------------------------------------------------------------------------
+
+    def _head(self, connection: Connection) -> log.Head:
+        return log.load_head(connection, self._pinned)
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Connection, log.Head]]:
+        with self._store.write() as connection:
+            yield connection, self._head(connection)
+
+    def _append(
+        self,
+        connection: Connection,
+        head: log.Head,
+        payload: Payload,
+        *,
+        account: Account | None = None,
+    ) -> log.Appended:
+        """Append an entry; `account` is the stored one where the payload changes a budget."""
+        assert self._key is not None
+        return log.append(
+            connection, head, payload, keys=(self._key,), now=self._clock(), account=account
+        )
+
 
 def _required(account: Account | None, key: BudgetKey) -> Account:
     if account is None:
@@ -369,3 +1006,20 @@ def _refusal(request: ChargeRequest, projection: Projection) -> str:
 
 def _same(one: ChargeRequest, other: ChargeRequest) -> bool:
     return one.to_json() == other.to_json()
+
+
+def _within(size: int, wanted: int | None) -> int:
+    if wanted is None:
+        return size
+    if not 0 <= wanted <= size:
+        raise LedgerError(f"the log has {size} entries, not {wanted}")
+    return wanted
+
+
+def _system_clock() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def _charge_fields(charge: Charge) -> dict[str, Any]:
+    return {name: getattr(charge, name) for name in ("run", "round", "attempt", "dataset", "unit")}

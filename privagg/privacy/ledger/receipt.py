@@ -7,7 +7,6 @@ other.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Self
 
@@ -15,11 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privagg.errors import LedgerTamperedError, ReceiptError, validation_faults
 from privagg.privacy.ledger import canonical, merkle
-from privagg.privacy.ledger.checkpoint import Checkpoint, open_checkpoint
-from privagg.privacy.ledger.composition import event_digest
-from privagg.privacy.ledger.entries import Entry
-from privagg.privacy.ledger.notes import Verifier
-from privagg.privacy.ledger.payloads import BudgetKey, Charge, Hex32, Name
+from privagg.privacy.ledger.checkpoint import Checkpoint, Verifier, open_checkpoint
+from privagg.privacy.ledger.entries import Charge, Entry, Hex32, Name
 
 MAX_RECEIPT_BYTES = 1 << 21
 
@@ -69,56 +65,6 @@ class Receipt(BaseModel):
     def entry_hash(self) -> str:
         """RFC 6962 leaf hash of the charge's entry, hexadecimal."""
         return self._entry.hash().hex()
-
-    @property
-    def run(self) -> str:
-        """The charged run."""
-        return self.charge.run
-
-    @property
-    def round(self) -> int:
-        """The charged round."""
-        return self.charge.round
-
-    @property
-    def attempt(self) -> int:
-        """The charged attempt at the round."""
-        return self.charge.attempt
-
-    @property
-    def dataset(self) -> str:
-        """The charged data set's public name."""
-        return self.charge.dataset
-
-    @property
-    def unit(self) -> str:
-        """The privacy unit."""
-        return self.charge.unit
-
-    @property
-    def key(self) -> BudgetKey:
-        """The budget that was charged."""
-        return self.charge.key
-
-    @property
-    def event_digest(self) -> str:
-        """SHA-256 of the committed event's canonical bytes, hexadecimal."""
-        return event_digest(self.charge.event)
-
-    @property
-    def plan_digest(self) -> str:
-        """The plan that the event came from."""
-        return self.charge.plan_digest
-
-    @property
-    def epsilon_before(self) -> Decimal:
-        """Upper bound of epsilon at the budget's delta before this charge."""
-        return self.charge.epsilon_before
-
-    @property
-    def epsilon_after(self) -> Decimal:
-        """Upper bound of epsilon at the budget's delta with this charge."""
-        return self.charge.epsilon_after
 
     def to_json(self) -> str:
         """The receipt as canonical JSON text."""

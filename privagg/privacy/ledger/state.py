@@ -20,13 +20,13 @@ from privagg.identity.keys import verify_signature
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import compose, event_to_json, is_beyond
-from privagg.privacy.ledger.entries import Entry
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Approval,
     BudgetKey,
     BudgetSet,
     Charge,
     Created,
+    Entry,
     KeyRotated,
     OwnerKeyChanged,
     OwnersAct,

@@ -1,9 +1,9 @@
-"""Signed notes, checkpoints and cosignatures against vectors of others.
+"""Signed notes and checkpoints against vectors of others.
 
 The notes of `PeterNeumann` and `EnochRoot` and their keys are those of Go's documentation
 (golang.org/x/mod/sumdb/note, examples of Sign and Open); `example.com/foo` is the example of the
-C2SP signed-note specification; `example.com/behind-the-sofa` that of C2SP tlog-checkpoint and
-tlog-cosignature, published without its keys.
+C2SP signed-note specification; `example.com/behind-the-sofa` that of C2SP tlog-checkpoint, with a
+witness's cosignature beside the log's, published without its keys.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import merkle
 from privagg.privacy.ledger.checkpoint import (
     Checkpoint,
-    cosign,
+    Note,
+    Verifier,
     open_checkpoint,
-    open_cosignature,
     require_extends,
-    witness_verifier,
 )
-from privagg.privacy.ledger.notes import Note, Verifier
 
 NEUMANN_SECRET = "AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
 NEUMANN_VERIFIER = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -166,28 +164,6 @@ def test_arbitrary_text_gives_a_named_error_or_a_note(text: str) -> None:
         assert Note.parse(text).render() == text
     except LedgerTamperedError:
         return
-
-
-def test_a_witness_adds_its_cosignature() -> None:
-    checkpoint = Checkpoint(ORIGIN, 7, bytes(32))
-    witness_key = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
-    witness = witness_verifier("witness.example.org", witness_key)
-    text = cosign(checkpoint.sign(KEY), "witness.example.org", witness_key, timestamp_s=1679315147)
-    assert open_checkpoint(text, OWN) == checkpoint
-    assert open_cosignature(text, witness) == 1679315147
-    # The message that is signed, spelled out as the specification has it.
-    message = f"cosignature/v1\ntime 1679315147\n{checkpoint.body()}".encode()
-    assert Note.parse(text).signatures[-1].data[8:] == witness_key.sign(message)
-    assert Verifier.parse(witness.encode()) == witness
-    for other in (
-        witness_verifier("witness.example.org", KEY),
-        Verifier.of("witness.example.org", witness_key),
-    ):
-        with pytest.raises(LedgerTamperedError, match="not cosigned"):
-            open_cosignature(text, other)
-    later = text.replace(text.split(" ")[-1], "")
-    with pytest.raises(LedgerTamperedError):
-        open_cosignature(later, witness)
 
 
 def test_a_log_may_grow_but_neither_shrink_nor_fork_nor_change_its_name() -> None:

@@ -102,7 +102,7 @@ def test_a_backup_is_the_whole_log(used: Ledger, folder: Path) -> None:
     with pytest.raises(ReceiptError, match="used before"):
         copy.consume(used.charge(request_for(1)))
     following = copy.charge(request_for(2))
-    assert following.epsilon_before == used.spent(RECORDS).epsilon.upper
+    assert following.charge.epsilon_before == used.spent(RECORDS).epsilon.upper
 
 
 def test_a_bundle_restores_all_but_the_uploads(used: Ledger, folder: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_bundle_restores_all_but_the_uploads(used: Ledger, folder: Path) -> No
     assert copy.verify(used.checkpoint()) == []
     assert copy.stored_upload("run", 0, 0) is None
     assert copy.charge(request_for(0)) == used.charge(request_for(0))
-    assert copy.charge(request_for(2)).epsilon_before == used.spent(RECORDS).epsilon.upper
+    assert copy.charge(request_for(2)).charge.epsilon_before == used.spent(RECORDS).epsilon.upper
 
 
 def test_going_on_from_an_old_copy_is_found_by_whoever_kept_a_checkpoint(
@@ -233,7 +233,10 @@ def test_a_ledger_of_schema_1_is_brought_up_to_date(path: Path) -> None:
     # What is new in schemas 2 and 3 works, and is protected.
     assert ledger.keeper.latest("privagg.ledger/peer") is None
     assert ledger.keeper.heads(["privagg.ledger/peer"]) == {}
-    assert ledger.charge(request_for(3)).epsilon_before == ledger.history(RECORDS)[2].epsilon_after
+    assert (
+        ledger.charge(request_for(3)).charge.epsilon_before
+        == ledger.history(RECORDS)[2].epsilon_after
+    )
     ledger.close()
     with closing(sqlite3.connect(path)) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}

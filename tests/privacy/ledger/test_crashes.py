@@ -226,4 +226,4 @@ def test_a_locked_ledger_says_so_and_spends_nothing(
     with holder.write(), pytest.raises(LedgerError, match="locked"):
         other.charge(request_for(0))
     assert other.spent(RECORDS).charges == 0
-    assert other.charge(request_for(0)).epsilon_before == 0
+    assert other.charge(request_for(0)).charge.epsilon_before == 0

@@ -14,8 +14,7 @@ from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.events import DpEvent, Mechanism, Term
 from privagg.privacy.ledger import canonical
 from privagg.privacy.ledger.composition import compose, event_digest, event_to_json
-from privagg.privacy.ledger.entries import Entry, timestamp
-from privagg.privacy.ledger.payloads import KINDS, BudgetSet, payload_of
+from privagg.privacy.ledger.entries import KINDS, BudgetSet, Entry, payload_of, timestamp
 from tests.privacy.ledger.conftest import clock, request_for
 
 EXACT = Context(prec=1000, traps=[Inexact])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import stat
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,6 +15,8 @@ from privagg.privacy.accountant import EpsilonBound
 from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.ledger import BudgetKey, Ledger, Receipt
+from privagg.privacy.ledger import ledger as module
+from privagg.privacy.ledger.entries import Realised
 from tests.privacy.ledger.conftest import (
     DELTA,
     EVENT,
@@ -78,9 +81,12 @@ def test_without_a_key_it_can_only_be_read(ledger: Ledger, location: Path | str)
 def test_a_charge_spends_what_was_projected(ledger: Ledger) -> None:
     projection = ledger.project(RECORDS, EVENT)
     receipt = ledger.charge(request_for(0))
-    assert (receipt.epsilon_before, receipt.epsilon_after) == (0, projection.epsilon_after)
+    assert (receipt.charge.epsilon_before, receipt.charge.epsilon_after) == (
+        0,
+        projection.epsilon_after,
+    )
     spending = ledger.spent(RECORDS)
-    assert spending.epsilon.upper == receipt.epsilon_after
+    assert spending.epsilon.upper == receipt.charge.epsilon_after
     assert spending.event == EVENT
     assert spending.charges == 1
 
@@ -89,7 +95,7 @@ def test_charges_add_up_as_one_composition(ledger: Ledger) -> None:
     for round_ in range(5):
         receipt = ledger.charge(request_for(round_))
     expected = RdpAccountant().epsilon(EVENT.repeated(5), DELTA).upper
-    assert receipt.epsilon_after == expected
+    assert receipt.charge.epsilon_after == expected
     assert [point.round for point in ledger.history(RECORDS)] == list(range(5))
     assert ledger.history(RECORDS)[-1].epsilon_after == expected
 
@@ -118,7 +124,7 @@ def test_a_charge_beyond_the_budget_writes_nothing(ledger: Ledger) -> None:
     with pytest.raises(BudgetExceededError, match="above the budget 8"):
         ledger.charge(request_for(0, event=EVENT.repeated(10**6)))
     assert ledger.checkpoint() == before
-    assert ledger.charge(request_for(0)).epsilon_before == 0
+    assert ledger.charge(request_for(0)).charge.epsilon_before == 0
 
 
 def test_a_data_set_without_a_budget_is_refused(ledger: Ledger) -> None:
@@ -133,19 +139,19 @@ def test_budgets_are_apart_by_data_set_and_unit_but_not_by_run(ledger: Ledger) -
     ledger.set_budget(people, Decimal(8), DELTA, who="officer", why="approved")
     first = ledger.charge(request_for(0, run="one"))
     second = ledger.charge(request_for(0, run="two"))
-    assert second.epsilon_before == first.epsilon_after
-    assert ledger.charge(request_for(0, run="one", key=people)).epsilon_before == 0
+    assert second.charge.epsilon_before == first.charge.epsilon_after
+    assert ledger.charge(request_for(0, run="one", key=people)).charge.epsilon_before == 0
     assert ledger.keys() == [people, RECORDS]
 
 
 def test_a_budget_lowered_below_what_is_spent_blocks_and_is_recorded(ledger: Ledger) -> None:
-    spent = ledger.charge(request_for(0)).epsilon_after
+    spent = ledger.charge(request_for(0)).charge.epsilon_after
     ledger.set_budget(RECORDS, spent / 2, DELTA, who="officer", why="second thoughts")
     with pytest.raises(BudgetExceededError):
         ledger.charge(request_for(1))
     assert ledger.spent(RECORDS).epsilon.upper == spent
     ledger.set_budget(RECORDS, spent * 2, DELTA, who="board", why="appeal")
-    assert ledger.charge(request_for(1)).epsilon_before == spent
+    assert ledger.charge(request_for(1)).charge.epsilon_before == spent
     changes = [e.payload.to_json() for e in ledger.entries() if e.kind == "budget"]
     assert [change["why"] for change in changes] == ["approved", "second thoughts", "appeal"]
 
@@ -156,8 +162,8 @@ def test_a_changed_delta_counts_all_of_the_past_anew(ledger: Ledger) -> None:
     ledger.set_budget(RECORDS, Decimal(8), delta, who="officer", why="stricter")
     receipt = ledger.charge(request_for(1))
     accountant = RdpAccountant()
-    assert receipt.epsilon_before == accountant.epsilon(EVENT, delta).upper
-    assert receipt.epsilon_after == accountant.epsilon(EVENT.repeated(2), delta).upper
+    assert receipt.charge.epsilon_before == accountant.epsilon(EVENT, delta).upper
+    assert receipt.charge.epsilon_after == accountant.epsilon(EVENT.repeated(2), delta).upper
 
 
 def test_no_privacy_needs_an_explicitly_infinite_budget(ledger: Ledger) -> None:
@@ -165,8 +171,8 @@ def test_no_privacy_needs_an_explicitly_infinite_budget(ledger: Ledger) -> None:
     with pytest.raises(BudgetExceededError, match="Infinity"):
         ledger.charge(request_for(0, event=bare))
     ledger.set_budget(RECORDS, INFINITY, DELTA, who="officer", why="test data")
-    assert ledger.charge(request_for(0, event=bare)).epsilon_after == INFINITY
-    assert ledger.charge(request_for(1)).epsilon_before == INFINITY
+    assert ledger.charge(request_for(0, event=bare)).charge.epsilon_after == INFINITY
+    assert ledger.charge(request_for(1)).charge.epsilon_before == INFINITY
 
 
 @pytest.mark.parametrize(
@@ -253,7 +259,10 @@ def test_an_aborted_attempt_stays_charged_and_cannot_train(ledger: Ledger) -> No
     with pytest.raises(ReceiptError, match="aborted"):
         ledger.consume(receipt)
     assert ledger.spent(RECORDS).charges == 1
-    assert ledger.charge(request_for(0, attempt=1)).epsilon_before == receipt.epsilon_after
+    assert (
+        ledger.charge(request_for(0, attempt=1)).charge.epsilon_before
+        == receipt.charge.epsilon_after
+    )
 
 
 def test_a_resend_is_the_stored_bytes(ledger: Ledger, again: Callable[[], Ledger]) -> None:
@@ -295,8 +304,9 @@ def test_what_was_realised_returns_no_budget(ledger: Ledger) -> None:
     }
     entry = ledger.record("realised", values)
     assert ledger.record("realised", values) == entry
-    assert ledger.spent(RECORDS).epsilon.upper == receipt.epsilon_after
-    assert ledger.realised(RECORDS) == better
+    assert ledger.spent(RECORDS).epsilon.upper == receipt.charge.epsilon_after
+    assert isinstance(entry.payload, Realised)
+    assert entry.payload.event == better
     with pytest.raises(LedgerError, match="other contents"):
         ledger.record("realised", {**values, "attested_by": "somebody else"})
     with pytest.raises(LedgerError, match="charge comes first"):
@@ -339,3 +349,10 @@ def test_a_run_is_charged_under_its_own_name_only(ledger: Ledger) -> None:
     assert ledger.was_charged("Run_1")
     for other in ("run_1", "RUN_1", "Run", "Run-1", "%", 'Run_1",0'):
         assert not ledger.was_charged(other), other
+
+
+def test_the_example_of_a_ledger_runs(tmp_path: Path) -> None:
+    names = {"folder": tmp_path, "key": KEY, "event": EVENT}
+    found = doctest.testmod(module, extraglobs=names)
+    assert found.attempted > 10
+    assert found.failed == 0

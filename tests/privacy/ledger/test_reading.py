@@ -54,5 +54,5 @@ def test_another_accountant_counts_all_of_the_past_anew(path: Path) -> None:
     ledger.close()
     other = Ledger.open(path, signing_key=KEY, accountant=Stricter())
     receipt = other.charge(request_for(1))
-    assert receipt.epsilon_before == Stricter().epsilon(EVENT, DELTA).upper
-    assert receipt.epsilon_after == Stricter().epsilon(EVENT.repeated(2), DELTA).upper
+    assert receipt.charge.epsilon_before == Stricter().epsilon(EVENT, DELTA).upper
+    assert receipt.charge.epsilon_after == Stricter().epsilon(EVENT.repeated(2), DELTA).upper

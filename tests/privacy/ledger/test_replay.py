@@ -10,16 +10,17 @@ import pytest
 from privagg.errors import LedgerTamperedError
 from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.ledger import Ledger
-from privagg.privacy.ledger.entries import Entry, timestamp
-from privagg.privacy.ledger.payloads import (
+from privagg.privacy.ledger.entries import (
     Charge,
     Consumed,
     Created,
+    Entry,
     KeyRotated,
     Payload,
     Realised,
     UploadStored,
     payload_of,
+    timestamp,
 )
 from privagg.privacy.ledger.replay import Replay
 from tests.privacy.ledger.conftest import DELTA, KEY, RECORDS, clock, request_for
@@ -35,7 +36,11 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ...]:
     ledger.set_budget(RECORDS, Decimal(8), DELTA, who="officer", why="approved")
     ledger.consume(ledger.charge(request_for(0)))
     aborted = ledger.charge(request_for(1))
-    place = {"run": aborted.run, "round": aborted.round, "attempt": aborted.attempt}
+    place = {
+        "run": aborted.charge.run,
+        "round": aborted.charge.round,
+        "attempt": aborted.charge.attempt,
+    }
     ledger.record("aborted", {**place, "reason": "nobody answered"})
     ledger.charge(request_for(2))
     return ledger.bundle().bodies

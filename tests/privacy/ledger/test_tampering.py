@@ -20,7 +20,7 @@ from privagg.privacy.accountants import CertifiedAccountant, RdpAccountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Bundle, Ledger, Verifier
 from privagg.privacy.ledger.checkpoint import Checkpoint
-from privagg.privacy.ledger.payloads import payload_of
+from privagg.privacy.ledger.entries import payload_of
 from privagg.privacy.ledger.replay import HISTORY_UNVERIFIABLE, KEY_UNVERIFIABLE
 from privagg.privacy.ledger.schema import APPEND_ONLY, WRITE_ONCE
 from tests.privacy.ledger.conftest import DELTA, KEY, OTHER_KEY, RECORDS, clock, request_for
