@@ -25,7 +25,7 @@ from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
 from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
-from privagg.protocol.key_holder import KeyHolder, OpeningRule
+from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms, RunKey
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.round import Job, RoundOutcome, run_round
@@ -220,21 +220,13 @@ class Simulation:
         return Site(**facts)
 
     def make_key_holder(self) -> KeyHolder:
-        rule = OpeningRule(
-            plan_digest=self.plan.digest,
-            names=self.plan.names,
-            minimum_survivors=self.plan.minimum_survivors,
-            addends=self.plan.addends,
-            rounds=self.plan.rounds,
-            strict=self.plan.strict,
-        )
         return KeyHolder(
+            self.plan,
             identity=self.identities["key-holder"],
             key_generator=self.watched,
             parameters=self.parameters,
             until=lambda: self.until,
             today=lambda: self.day,
-            rule=rule,
             roster=self.roster,
             aggregator="coordinator",
             store=self.folder / "openings.sqlite",

@@ -8,7 +8,7 @@ from pathlib import Path
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.plan import Plan
-from privagg.protocol.key_holder import KeyHolder, OpeningRule
+from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.names import COORDINATOR
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.secure.opening import key_generator
@@ -36,20 +36,12 @@ def make_key_holder(
             ledgers that it keeps lie beside it.
     """
     kept = CheckpointKeeper.open(store.with_name(f"{store.stem}-checkpoints.sqlite"))
-    rule = OpeningRule(
-        plan_digest=plan.digest,
-        names=plan.names,
-        minimum_survivors=plan.minimum_survivors,
-        addends=plan.addends,
-        rounds=plan.rounds,
-        strict=plan.strict,
-    )
     return KeyHolder(
+        plan,
         identity=identity,
         key_generator=key_generator(parameters.scheme),
         parameters=parameters,
         until=until,
-        rule=rule,
         roster=roster,
         aggregator=COORDINATOR,
         store=store,

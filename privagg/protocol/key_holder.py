@@ -1,16 +1,16 @@
 """The key holder: a message handler that opens one cohort a round, and remembers that it did.
 
-It trusts its own configuration only: the pinned identity keys, the plan's digest and the opening
-rule. An opening request names its contributors with their signed statements. A round is bound to
-one request durably *before* anything is decrypted, so that it is no oracle that can be asked twice;
-the answer is stored before it is sent. The same request gets the stored bytes again, any other
-request for the same round is refused, also after a restart, whatever became of the first.
+It trusts its own configuration only: the pinned identity keys and the plan. An opening request
+names its contributors with their signed statements. A round is bound to one request durably
+*before* anything is decrypted, so that it is no oracle that can be asked twice; the answer is
+stored before it is sent. The same request gets the stored bytes again, any other request for the
+same round is refused, also after a restart, whatever became of the first.
 
 The key of a run is made here when it is first asked for, stated under this party's signature, and
 erased with the last planned round's result, or when the owner's approval ends or is withdrawn.
 
-The request carries the key part of every upload (`keyparts`), and a sum with another is refused: an
-aggregator can shift what is opened by numbers that it knows, and no more. In strict mode the
+The request carries the key part of every upload (`key_parts`), and a sum with another is refused:
+an aggregator can shift what is opened by numbers that it knows, and no more. In strict mode the
 request carries the uploads, and the key holder adds them again whole.
 """
 
@@ -21,10 +21,8 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from privagg.errors import (
     ApprovalError,
@@ -37,6 +35,7 @@ from privagg.errors import (
 )
 from privagg.identity.keys import Identity, Roster
 from privagg.identity.secretfile import require_private
+from privagg.privacy.plan import Plan
 from privagg.protocol import key_store as keystore
 from privagg.protocol.frames import Message, read_message, read_statement
 from privagg.protocol.key_parts import require_key_parts, split_key_parts
@@ -54,6 +53,7 @@ from privagg.protocol.messages import (
     Upload,
     refusal_text,
 )
+from privagg.protocol.peers import PeerCheckpoints
 from privagg.secure.contributors import contributors_of
 from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.scheme import Buffer, Parameters
@@ -81,54 +81,17 @@ DOES_NOT_OPEN = (
 )
 
 
-@dataclass(frozen=True)
-class OpeningRule:
-    """What the plan asks of an opening, in the key holder's own configuration.
-
-    Args:
-        plan_digest: SHA-256 (hex) of the plan.
-        names: committed roster, in the order of the contributor bitmap.
-        minimum_survivors: fewer contributions are never opened.
-        addends: more contributions are never opened.
-        rounds: rounds of the plan; a higher round number is refused.
-        strict: whether the uploads must come along to be added again.
-    """
-
-    plan_digest: str
-    names: tuple[str, ...]
-    minimum_survivors: int
-    addends: int
-    rounds: int
-    strict: bool
-
-
-class CheckpointMemory(Protocol):
-    """What the key holder remembers of the sites' ledgers; this room knows no ledger itself."""
-
-    def tell(self, run: str, sites: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Site -> entries under each kept checkpoint that its next upload must extend."""
-        ...
-
-    def require(self, uploads: Sequence[Upload]) -> None:
-        """Keep the checkpoints of verified uploads.
-
-        Raises:
-            LedgerError: one does not extend what is kept; the message names the site.
-        """
-        ...
-
-
 class KeyHolder:
-    """Makes a key a run, and opens sums under it by one rule. Bytes in, bytes out; state in a file.
+    """Makes a key a run, and opens sums under it by one plan. Bytes in, bytes out; state in a file.
 
     Args:
+        plan: the agreed plan; what may be opened follows from it.
         identity: signs the answers.
         key_generator: makes and reads the scheme's secret keys.
         parameters: the scheme's, chosen for the plan before any key exists.
         until: last day, UTC (`YYYY-MM-DD`), on which this party's owner lets it open for the plan;
             raises `ApprovalError` where the owner does not. No key outlives the day that it gave
             when the key was made.
-        rule: what may be opened.
         roster: pinned identity keys of the sites and of the aggregator.
         aggregator: the only party whose requests are considered.
         store: SQLite file of keys and of what was opened; created with mode 0600 where absent.
@@ -138,16 +101,16 @@ class KeyHolder:
 
     def __init__(
         self,
+        plan: Plan,
         *,
         identity: Identity,
         key_generator: KeyGenerator,
         parameters: Parameters,
         until: Callable[[], str],
-        rule: OpeningRule,
         roster: Roster,
         aggregator: str,
         store: Path,
-        checkpoints: CheckpointMemory,
+        checkpoints: PeerCheckpoints,
         today: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%d"),
     ) -> None:
         self.identity = identity
@@ -155,7 +118,7 @@ class KeyHolder:
         self._parameters = parameters
         self._until = until
         self._today = today
-        self._rule = rule
+        self._plan = plan
         self._roster = roster
         self._aggregator = aggregator
         self._store = store
@@ -178,7 +141,7 @@ class KeyHolder:
         try:
             self._until()
         except ApprovalError:
-            ended += self._keys.erase_unapproved(self._rule.plan_digest)
+            ended += self._keys.erase_unapproved(self._plan.digest)
         if ended:
             self._loaded = None
 
@@ -217,7 +180,7 @@ class KeyHolder:
             plan_digest=header.plan_digest,
             nonce=header.nonce,
             problem=self._problem(header.run),
-            kept_sizes=self._checkpoints.tell(header.run, self._rule.names),
+            kept_sizes=self._checkpoints.tell(header.run, self._plan.names),
         )
         return Message.sign(self.identity, presence).to_bytes()
 
@@ -234,8 +197,8 @@ class KeyHolder:
     def _require_aggregator(self, header: Challenge | KeyRequest) -> None:
         if header.sender != self._aggregator:
             raise OpeningRefusedError(f"{header.sender!r} is not the aggregator pinned here")
-        if header.plan_digest != self._rule.plan_digest:
-            raise _other_plan(header.plan_digest, self._rule)
+        if header.plan_digest != self._plan.digest:
+            raise _other_plan(header.plan_digest, self._plan)
 
     def _state_key(self, header: KeyRequest) -> bytes:
         """State the key of a run, made now if this is the first time that it is asked for.
@@ -324,7 +287,7 @@ class KeyHolder:
         uploads = self._check_contributions(header, key)
         contributors = tuple(upload.sender for upload in uploads)
         tensor, rest = self._check_tensor(header, message.payload, contributors, key)
-        if self._rule.strict:
+        if self._plan.strict:
             self._add_again(header, rest, tensor, key)
         else:
             self._check_key_parts(uploads, rest, tensor, key)
@@ -347,21 +310,21 @@ class KeyHolder:
             key_id=header.key_id,
             request_sha256=request_sha256,
             contributors=contributors,
-            kept_sizes=self._checkpoints.tell(header.run, self._rule.names),
+            kept_sizes=self._checkpoints.tell(header.run, self._plan.names),
         )
         answer = Message.sign(self.identity, opening, share).to_bytes()
         return self._remember(header, request_sha256, answer)
 
     def _check_plan(self, header: OpenRequest) -> None:
-        rule = self._rule
-        if header.plan_digest != rule.plan_digest:
-            raise _other_plan(header.plan_digest, rule)
-        if header.round > rule.rounds:
-            raise WrongRoundError(f"round {header.round} is beyond the plan's {rule.rounds}")
+        plan = self._plan
+        if header.plan_digest != plan.digest:
+            raise _other_plan(header.plan_digest, plan)
+        if header.round > plan.rounds:
+            raise WrongRoundError(f"round {header.round} is beyond the plan's {plan.rounds}")
 
     def _check_contributions(self, header: OpenRequest, key: DecryptionKey) -> list[Upload]:
-        """What was contributed, every signature verified; order and number as the rule says."""
-        rule, held = self._rule, key.encryption_key.key_id
+        """What was contributed, every signature verified; order and number as the plan says."""
+        plan, held = self._plan, key.encryption_key.key_id
         if header.key_id != held:
             raise KeyMismatchError(
                 f"the request is for key {header.key_id[:16]}..., that of run {header.run} is "
@@ -382,16 +345,16 @@ class KeyHolder:
                 raise KeyMismatchError(f"{upload.sender!r} encrypted under another key")
             uploads.append(upload)
         names = [upload.sender for upload in uploads]
-        expected = [name for name in rule.names if name in set(names)]
+        expected = [name for name in plan.names if name in set(names)]
         if names != expected:
             raise OpeningRefusedError(
                 "contributions must name different sites of the plan in roster order, got "
                 f"{', '.join(names) or 'none'}"
             )
-        if not rule.minimum_survivors <= len(names) <= rule.addends:
+        if not plan.minimum_survivors <= len(names) <= plan.addends:
             raise OpeningRefusedError(
-                f"{len(names)} contributions; the plan opens {rule.minimum_survivors} to "
-                f"{rule.addends} together"
+                f"{len(names)} contributions; the plan opens {plan.minimum_survivors} to "
+                f"{plan.addends} together"
             )
         return uploads
 
@@ -405,7 +368,7 @@ class KeyHolder:
         """The sum, and what follows it in the payload."""
         view = memoryview(payload)
         parameters = key.encryption_key.parameters
-        parts = 0 if self._rule.strict else len(contributors) * parameters.key_part_bytes
+        parts = 0 if self._plan.strict else len(contributors) * parameters.key_part_bytes
         if header.tensor_bytes + parts + sum(header.upload_bytes) != len(view):
             raise OpeningRefusedError(
                 f"the request's sizes do not add up to its payload of {len(view)} bytes: a sum of "
@@ -419,7 +382,7 @@ class KeyHolder:
             raise KeyMismatchError(f"the sum is labelled with key {tensor.key_id[:16]}...")
         if tensor.parameters_fingerprint != parameters.fingerprint:
             raise KeyMismatchError("the sum is labelled with other parameters")
-        if contributors_of(tensor, self._rule.names) != contributors:
+        if contributors_of(tensor, self._plan.names) != contributors:
             raise OpeningRefusedError(
                 "the sum's contributor set differs from the signed contributions"
             )
@@ -522,7 +485,7 @@ class KeyHolder:
                 "UPDATE opening SET answer = ? WHERE run = ? AND round = ? AND answer IS NULL",
                 (answer, header.run, header.round),
             )
-            if header.round == self._rule.rounds:
+            if header.round == self._plan.rounds:
                 keystore.erase(database, header.run, "with the result of its last round")
                 self._loaded = None
             database.execute("COMMIT")
@@ -532,10 +495,10 @@ class KeyHolder:
         return stored
 
 
-def _other_plan(digest: str, rule: OpeningRule) -> WrongRoundError:
+def _other_plan(digest: str, plan: Plan) -> WrongRoundError:
     return WrongRoundError(
         f"the request is for plan {digest[:16]}..., this key holder opens under "
-        f"{rule.plan_digest[:16]}... only"
+        f"{plan.digest[:16]}... only"
     )
 
 

@@ -38,7 +38,7 @@ from privagg.programs.optimizers import make_optimizer
 from privagg.programs.training import make_learner
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.in_memory import LocalTransport
-from privagg.protocol.key_holder import KeyHolder, OpeningRule
+from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.round import Job, run_round
 from privagg.protocol.site import Site
@@ -205,20 +205,12 @@ class Replay:
         return CheckpointKeeper.open(self._folder / run / f"{party}-checkpoints.sqlite")
 
     def _make_key_holder(self, run: str) -> KeyHolder:
-        plan = self.plan
         return KeyHolder(
+            self.plan,
             identity=self._identities[KEY_HOLDER],
             key_generator=key_generator(self.plan.scheme),
             parameters=self.federation.parameters,
             until=lambda: FOR_EVER,
-            rule=OpeningRule(
-                plan_digest=plan.digest,
-                names=plan.names,
-                minimum_survivors=plan.minimum_survivors,
-                addends=plan.addends,
-                rounds=plan.rounds,
-                strict=plan.strict,
-            ),
             roster=self._roster,
             aggregator=COORDINATOR,
             store=self._folder / "openings.sqlite",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,7 +157,10 @@ def test_each_lie_is_refused_for_what_it_is(asked: Requests, lie: Any, reason: s
 
 def test_more_contributions_than_a_round_has_are_never_opened(asked: Requests) -> None:
     holder = asked.simulation.make_key_holder()
-    holder._rule = replace(holder._rule, addends=3)
+    plan = asked.simulation.plan
+    asks = ("digest", "names", "minimum_survivors", "rounds", "strict")
+    fewer = SimpleNamespace(**{name: getattr(plan, name) for name in asks}, addends=3)
+    holder._plan = fewer
     assert "opens 3 to 3 together" in refused(asked.simulation, asked.request(), holder)
 
 

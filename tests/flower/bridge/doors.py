@@ -23,7 +23,7 @@ from privagg.privacy.plan import ClientPlan, SiteTerms
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.in_memory import LocalTransport
-from privagg.protocol.key_holder import KeyHolder, OpeningRule
+from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.round import Job, RoundOutcome
@@ -172,20 +172,12 @@ class Doors:
         )
 
     def key_holder(self) -> KeyHolder:
-        rule = OpeningRule(
-            plan_digest=self.plan.digest,
-            names=self.plan.names,
-            minimum_survivors=self.plan.minimum_survivors,
-            addends=self.plan.addends,
-            rounds=self.plan.rounds,
-            strict=self.plan.strict,
-        )
         return KeyHolder(
+            self.plan,
             identity=self.identities[OPENER],
             key_generator=key_generator(self.plan.scheme),
             parameters=self.parameters,
             until=lambda: self.until,
-            rule=rule,
             roster=self.roster,
             aggregator="coordinator",
             store=self.folder / "openings.sqlite",
