@@ -10,7 +10,7 @@ from types import MappingProxyType
 from privagg.durable import write_whole
 from privagg.errors import ConfigError
 from privagg.privacy.accountant import Accountant
-from privagg.report.annexes import ANNEXES, markdown
+from privagg.report.annexes import ANNEXES, render_annex
 from privagg.report.build import build_report
 from privagg.report.model import Report
 from privagg.report.registry import registry_yaml
@@ -36,7 +36,7 @@ def _pdf(report: Report) -> bytes:
 
 
 def _annex(name: str) -> Callable[[Report], str]:
-    return lambda report: markdown(ANNEXES[name](report), report)
+    return lambda report: render_annex(name, report)
 
 
 FORMATS: Mapping[str, tuple[str, Callable[[Report], str | bytes]]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""An annex is headings over lines, and a line is one of three: a fact, a statement, a blank.
+"""What stands under an annex's headings: lines of three kinds, a fact, a statement, a blank.
 
 A fact names the places in `report.json` that it is read from. A statement is a named person's,
 repeated as given. A blank says what a person has to fill in. There is no fourth kind.
@@ -52,38 +52,6 @@ class Blank:
 Line = Fact | Said | Blank
 
 
-@dataclass(frozen=True)
-class Section:
-    """A heading with its lines.
-
-    Attributes:
-        title: the heading.
-        lines: what stands under it.
-        level: 2, or 3 for a heading within one.
-    """
-
-    title: str
-    lines: tuple[Line, ...] = ()
-    level: int = 2
-
-
-@dataclass(frozen=True)
-class Annex:
-    """The recorded facts of one run under somebody's headings.
-
-    Attributes:
-        name: as in `annex-NAME.md`.
-        title: the first heading.
-        source: the publication whose headings these are.
-        sections: in the publication's order.
-    """
-
-    name: str
-    title: str
-    source: str
-    sections: tuple[Section, ...]
-
-
 def asked(report: Report, *places: str) -> tuple[Line, ...]:
     """What people said about these questions, and a blank for each that nobody answered."""
     lines: list[Line] = []
@@ -93,11 +61,10 @@ def asked(report: Report, *places: str) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def other_statements(report: Report) -> Section:
+def further(report: Report) -> tuple[Line, ...]:
     """The statements that answer none of the questions."""
     said = tuple(_said(a) for a in unplaced(report))
-    none = (Fact("No further statement of a person is recorded.", ("/attestations",)),)
-    return Section("Further statements of named people", said or none)
+    return said or (Fact("No further statement of a person is recorded.", ("/attestations",)),)
 
 
 def _said(attestation: Attestation) -> Said:
@@ -109,23 +76,9 @@ def plain(text: str) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(clean(text).split()))
 
 
-def markdown(annex: Annex, report: Report) -> str:
-    """The annex as Markdown."""
-    blocks = [
-        f"# {plain(annex.title)}",
-        f"Federation {plain(report.federation)}, run {plain(report.run)}.",
-        f"Headings: {annex.source}.",
-        "Every line below is one of three. A fact carries the place in `report.json` that it is "
-        "read from; `privagg verify` recomputes that report from the ledgers. A statement carries "
-        "the name of the person who made it; it is repeated as given and was not checked. A box "
-        "☐ is to be filled by a person. This annex arranges records; it makes no statement about "
-        "the law and takes no decision.",
-    ]
-    for section in annex.sections:
-        blocks.append(f"{'#' * section.level} {plain(section.title)}")
-        if section.lines:
-            blocks.append("\n".join(_line(line) for line in section.lines))
-    return "\n\n".join(blocks) + "\n"
+def bullets(lines: Sequence[Line]) -> str:
+    """Lines as a list in Markdown; empty where there are none."""
+    return "\n".join(_line(line) for line in lines)
 
 
 def _line(line: Line) -> str:
