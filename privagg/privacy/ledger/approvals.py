@@ -85,6 +85,14 @@ def approved(
 ) -> Approval:
     """The approval that covers a plan's charge by a run, or a fresh one, to a budget on a day.
 
+    Args:
+        state: of the ledger, authenticated.
+        owner: whose ledger; named in a refusal.
+        key: data set and unit.
+        plan_digest: SHA-256 (hex) of the plan.
+        day: `YYYY-MM-DD`, UTC.
+        run: None asks for a run that was not begun.
+
     Raises:
         ApprovalError: none does; the text says only what is public.
     """

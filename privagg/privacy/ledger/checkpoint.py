@@ -291,6 +291,10 @@ def open_checkpoint(text: str, *verifiers: Verifier) -> Checkpoint:
 def require_extends(old: Checkpoint, new: Checkpoint, proof: Sequence[bytes]) -> None:
     """Check that `new` is the same log as `old`, only longer (or the very same).
 
+    Args:
+        old, new: checkpoints whose signatures hold.
+        proof: RFC 6962 consistency proof, hashes of 32 bytes; needed where the sizes differ.
+
     Raises:
         LedgerTamperedError: another log, fewer entries (a rollback), or another history (a fork).
     """

@@ -227,7 +227,13 @@ class Approval(OwnersAct):
         return BudgetKey(self.dataset, self.unit)
 
     def covers(self, key: BudgetKey, plan_digest: str, day: str) -> bool:
-        """Whether a charge of this plan to this budget is approved on a day (`YYYY-MM-DD`)."""
+        """Whether a charge of this plan to this budget is approved on a day (`YYYY-MM-DD`).
+
+        Args:
+            key: data set and unit.
+            plan_digest: SHA-256 (hex) of the plan.
+            day: of the charge, UTC.
+        """
         return key == self.key and plan_digest in self.plans and day <= self.until
 
     def has_room(self, used: Collection[str], run: str | None) -> bool:

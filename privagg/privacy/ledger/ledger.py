@@ -340,6 +340,12 @@ class Ledger:
         A budget lowered below what is spent is recorded and refuses every further charge. Only
         `Decimal("Infinity")` allows releases without any guarantee.
 
+        Args:
+            key: data set and unit.
+            epsilon: the budget, at least 0.
+            delta: in (0, 1); epsilon is counted at it.
+            who, why: recorded.
+
         Raises:
             LedgerError: a value out of range, or an owner's key is pinned: then only an approval
                 sets a budget.
@@ -471,6 +477,11 @@ class Ledger:
         self, key: BudgetKey, plan_digest: str, run: str | None = None
     ) -> Approval:
         """The approval under which a run of a plan, or a fresh one, may use a data set today.
+
+        Args:
+            key: data set and unit.
+            plan_digest: SHA-256 (hex) of the plan.
+            run: None asks for a run that was not begun.
 
         Raises:
             ApprovalError: there is none, or it is over, withdrawn or used up.
@@ -633,6 +644,9 @@ class Ledger:
     def stored_upload(self, run: str, round_: int, attempt: int) -> bytes | None:
         """The upload's bytes as stored for an attempt, None where there are none.
 
+        Args:
+            run, round_, attempt: which attempt at which round.
+
         Raises:
             LedgerTamperedError: they are not those whose digest stands in the log.
         """
@@ -656,6 +670,9 @@ class Ledger:
 
     def has_upload(self, run: str, round_: int, attempt: int) -> bool:
         """Whether an upload is stored for an attempt; the bytes, which may be many, stay unread.
+
+        Args:
+            run, round_, attempt: which attempt at which round.
 
         Raises:
             LedgerTamperedError: one is stored that was never logged.
@@ -885,6 +902,10 @@ class Ledger:
 
         Store the new key durably before calling this: afterwards the ledger opens with no other.
         Every other process that has the ledger open must open it anew with the new key.
+
+        Args:
+            new_key: signs every later checkpoint.
+            who, why: recorded.
 
         Raises:
             LedgerError: the new key is the present one.

@@ -317,6 +317,11 @@ def account_column(key: BudgetKey) -> str:
 def read_account(connection: Connection, head: Head, key: BudgetKey) -> Account | None:
     """The stored account, once it has the digest that the log commits to.
 
+    Args:
+        connection: inside the transaction that `head` was loaded in.
+        head: authenticated by `load_head`.
+        key: data set and unit.
+
     Raises:
         LedgerTamperedError: it has another.
     """
@@ -350,6 +355,13 @@ def find_entry(
 ) -> Entry | None:
     """The one entry of this kind about `subject`; None where the signed log is known to have none.
 
+    Args:
+        connection: inside the transaction that `head` was loaded in.
+        head: authenticated by `load_head`.
+        filed: what this process has read of the log by now.
+        kind: one of `entries.KINDS`.
+        subject: canonical JSON, as the payload itself names it.
+
     Raises:
         LedgerTamperedError: what is stored is not what the owner signed.
     """
@@ -370,7 +382,13 @@ def is_stored(connection: Connection, subject: str) -> bool:
 
 
 def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:
-    """The receipt of a stored charge, the same bytes each time."""
+    """The receipt of a stored charge, the same bytes each time.
+
+    Args:
+        connection: inside the transaction that `head` was loaded in.
+        head: authenticated by `load_head`.
+        entry: the charge, as `find_entry` proved it.
+    """
     size = entry.index + 1
     path = inclusion_path(connection, entry.index, size)
     note = read_note(connection, size)
@@ -387,6 +405,11 @@ def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:
 def inclusion_path(connection: Connection, index: int, size: int) -> list[bytes]:
     """Proof that entry `index` is in the tree of `size` entries, from the stored nodes.
 
+    Args:
+        connection: inside a transaction.
+        index: of the entry, from 0.
+        size: how many entries the tree has.
+
     Raises:
         LedgerError: there is no such entry.
         LedgerTamperedError: the stored tree lacks a node.
@@ -396,6 +419,10 @@ def inclusion_path(connection: Connection, index: int, size: int) -> list[bytes]
 
 def consistency_path(connection: Connection, old: int, new: int) -> list[bytes]:
     """Proof that the tree of `new` entries extends that of `old`, from the stored nodes.
+
+    Args:
+        connection: inside a transaction.
+        old, new: numbers of entries.
 
     Raises:
         LedgerError: not 0 < old <= new.

@@ -113,6 +113,11 @@ def _subtree(start: int, stop: int, node: Callable[[Node], bytes]) -> bytes:
 def inclusion_proof(index: int, size: int, node: Callable[[Node], bytes]) -> list[bytes]:
     """PATH(index, D[size]), RFC 6962 section 2.1.1, leaf's sibling first.
 
+    Args:
+        index: of the leaf, from 0.
+        size: how many leaves the tree has.
+        node: the root of a complete subtree, 32 bytes.
+
     Raises:
         LedgerError: there is no leaf `index` in a tree of `size` leaves.
     """
@@ -133,6 +138,10 @@ def inclusion_proof(index: int, size: int, node: Callable[[Node], bytes]) -> lis
 
 def consistency_proof(old: int, new: int, node: Callable[[Node], bytes]) -> list[bytes]:
     """PROOF(old, D[new]), RFC 6962 section 2.1.2.
+
+    Args:
+        old, new: numbers of leaves.
+        node: the root of a complete subtree, 32 bytes.
 
     Raises:
         LedgerError: not 0 < old <= new (the empty tree is consistent with every tree).
@@ -159,6 +168,11 @@ def verify_inclusion(
 ) -> None:
     """Check that `leaf` (a leaf hash) stands at `index` in the tree of `size` leaves under `root`.
 
+    Args:
+        leaf, root: 32 bytes each.
+        index, size: place from 0, and number of leaves.
+        path: of `inclusion_proof`; from anybody, not believed.
+
     Raises:
         LedgerTamperedError: the proof does not lead from the leaf to the root.
     """
@@ -184,6 +198,11 @@ def verify_consistency(
     old_size: int, new_size: int, path: Sequence[bytes], old_root: bytes, new_root: bytes
 ) -> None:
     """Check that the tree under `new_root` only appends to the tree under `old_root`.
+
+    Args:
+        old_size, new_size: numbers of leaves.
+        path: of `consistency_proof`; from anybody, not believed.
+        old_root, new_root: 32 bytes each.
 
     Raises:
         LedgerTamperedError: the proof does not show that; history was rewritten, or it is no proof.

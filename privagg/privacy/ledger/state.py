@@ -154,7 +154,14 @@ class State:
     def covering(
         self, key: BudgetKey, plan_digest: str, day: str, run: str | None
     ) -> Approval | None:
-        """The approval under which a run, or a fresh one, may be charged to a budget on a day."""
+        """The approval under which a run, or a fresh one, may be charged to a budget on a day.
+
+        Args:
+            key: data set and unit.
+            plan_digest: SHA-256 (hex) of the plan.
+            day: `YYYY-MM-DD`, UTC.
+            run: None asks for a run that was not begun.
+        """
         found = (
             a for a in reversed(self.approvals)
             if a.covers(key, plan_digest, day) and a.has_room(self.used.get(a.name, ()), run)
@@ -314,6 +321,11 @@ def _check_one(act: OwnersAct, key: str, signature: str, origin: str, index: int
 
 def replay(entry: Entry, state: State, accounts: dict[BudgetKey, Account]) -> State:
     """Apply a stored entry to `state` and `accounts` (in place) and hold it against its digest.
+
+    Args:
+        entry: as parsed, its place not checked yet.
+        state: after the entries before it.
+        accounts: every budget as it stood there; changed in place.
 
     Raises:
         LedgerTamperedError: the entry cannot stand here, or its state digest is another.
