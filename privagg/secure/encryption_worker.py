@@ -6,25 +6,22 @@ import json
 import os
 import struct
 import sys
+from multiprocessing.connection import Connection
 
 from privagg.secure.registry import scheme
-from privagg.secure.workers import RangedKey, read_frame, write_frame
+from privagg.secure.workers import RangedKey
 
 
-def serve() -> None:
-    """Answer the parent until it closes the pipe."""
-    source = sys.stdin.buffer
-    # Whatever a library prints must not end up in the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+def serve(parent: Connection) -> None:
+    """Answer the parent until it closes the connection."""
     key: RangedKey | None = None
     while True:
         try:
-            name = read_frame(source)
+            name = parent.recv_bytes()
         except EOFError:
             return
         if name:
-            facts, data = json.loads(read_frame(source)), read_frame(source)
+            facts, data = json.loads(parent.recv_bytes()), parent.recv_bytes()
             found = scheme(name.decode())
             loaded = found.load_encryption_key(found.load_parameters(facts), data)
             if not isinstance(loaded, RangedKey):
@@ -32,10 +29,10 @@ def serve() -> None:
             key = loaded
         if key is None:
             raise SystemExit("asked to encrypt before any key was given")
-        first, last = struct.unpack("<QQ", read_frame(source))
-        write_frame(answers, key.encrypt_range(first, last, read_frame(source)))
-        answers.flush()
+        first, last = struct.unpack("<QQ", parent.recv_bytes())
+        parent.send_bytes(key.encrypt_range(first, last, parent.recv_bytes()))
 
 
 if __name__ == "__main__":
-    serve()
+    os.dup2(2, 1)  # whatever a library prints must not end up in what the parent prints
+    serve(Connection(int(sys.argv[1])))

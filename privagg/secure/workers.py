@@ -1,10 +1,10 @@
 """Encryption over processes: SEAL holds Python's global lock, so threads would gain nothing.
 
 One place decides how many processes encrypt, and keeps the helpers alive between rounds. A helper
-is a plain child process (`privagg.secure.encryption_worker`) spoken to over its pipes: it neither
-forks this process nor imports the user's script again, so it works below torch, in a notebook and
-without `if __name__ == "__main__"`. A helper that dies costs time, never the result: this process
-then encrypts its part itself.
+is a plain child process (`privagg.secure.encryption_worker`) spoken to over a socket pair: it
+neither forks this process nor imports the user's script again, so it works below torch, in a
+notebook and without `if __name__ == "__main__"`. A helper that dies costs time, never the result:
+this process then encrypts its part itself.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import IO
 
 from privagg.secure.scheme import Buffer, EncryptionKey
 from privagg.threads import available_cpus
 
 ENVIRONMENT = "PRIVAGG_PROCESSES"
 MIN_RESIDUES_A_PROCESS = 8 << 20  # about a second of encryption; a helper takes two to start
-
-_FRAME = struct.Struct("<Q")
 
 
 class WorkerLostError(Exception):
@@ -114,69 +112,44 @@ class _Helper:
         path = root if not inherited else os.pathsep.join((root, inherited))
         self._lock = threading.Lock()
         self._ready_for = ""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "privagg.secure.encryption_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, ENVIRONMENT: "1"},
-        )
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "privagg.secure.encryption_worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path, ENVIRONMENT: "1"},
+            )
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
     def encrypt(self, key: RangedKey, first: int, last: int, units: Buffer) -> bytes:
-        sink, source = self._process.stdin, self._process.stdout
-        if sink is None or source is None:
-            raise WorkerLostError
         with self._lock:
             try:
                 if self._ready_for != key.key_id:
                     facts = json.dumps(key.parameters.to_dict()).encode()
-                    for frame in (key.parameters.scheme.encode(), facts, key.to_bytes()):
-                        write_frame(sink, frame)
+                    for part in (key.parameters.scheme.encode(), facts, key.to_bytes()):
+                        self._connection.send_bytes(part)
                     self._ready_for = key.key_id
                 else:
-                    write_frame(sink, b"")
-                write_frame(sink, struct.pack("<QQ", first, last))
-                write_frame(sink, units)
-                sink.flush()
-                return read_frame(source)
+                    self._connection.send_bytes(b"")
+                self._connection.send_bytes(struct.pack("<QQ", first, last))
+                self._connection.send_bytes(units)
+                return self._connection.recv_bytes()
             except (OSError, ValueError, EOFError) as error:
                 self.close()
                 raise WorkerLostError from error
 
     def close(self) -> None:
-        """End the process; it ends by itself when its input does."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        """End the process; it ends by itself when its connection does."""
+        self._connection.close()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-
-def write_frame(file: IO[bytes], data: Buffer) -> None:
-    """Write a length and that many bytes."""
-    view = memoryview(data).cast("B")
-    file.write(_FRAME.pack(view.nbytes))
-    file.write(view)
-
-
-def read_frame(file: IO[bytes]) -> bytes:
-    """Read what `write_frame` wrote; EOFError where the other side has gone."""
-    head = file.read(_FRAME.size)
-    if len(head) < _FRAME.size:
-        raise EOFError
-    (size,) = _FRAME.unpack(head)
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
 
 
 _pool: list[_Helper] = []
@@ -188,7 +161,7 @@ def _helpers(count: int) -> list[_Helper]:
     with _pool_lock:
         for lost in [helper for helper in _pool if not helper.alive]:
             _pool.remove(lost)
-            lost.close()  # its pipes are open still
+            lost.close()  # its connection is open still
         with contextlib.suppress(OSError):
             while len(_pool) < count:
                 _pool.append(_Helper())
@@ -204,5 +177,5 @@ def close_helpers() -> None:
 
 atexit.register(close_helpers)
 if hasattr(os, "register_at_fork"):
-    # A forked child shares the pipes; two processes on one pipe would mix their messages up.
+    # A forked child shares the connections; two processes on one would mix their messages up.
     os.register_at_fork(after_in_child=_pool.clear)

@@ -65,8 +65,7 @@ def test_payloads_from_several_processes_open_exactly(
     helper._process.wait()
     assert opened() == VALUES.tolist()  # with a new one
     assert workers._pool != [helper]
-    assert helper._process.stdin.closed  # nothing of the lost one stays open
-    assert helper._process.stdout.closed
+    assert helper._connection.closed  # nothing of the lost one stays open
 
 
 def test_a_machine_that_starts_no_processes_encrypts_here(monkeypatch: pytest.MonkeyPatch) -> None:
