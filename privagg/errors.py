@@ -48,7 +48,7 @@ class ModelError(ConfigError):
 
 
 class ResumeError(ConfigError):
-    """A run that was begun cannot be gone on with as it is started now."""
+    """A run that was begun cannot be resumed as it is started now."""
 
 
 class DataError(PrivaggError):

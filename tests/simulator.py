@@ -153,7 +153,7 @@ class Simulation:
         self.begin("run-1")
 
     def begin(self, run: str) -> None:
-        """Begin a run, or go on with it: what the coordinator knows now is what it kept durably.
+        """Begin a run, or resume it: what the coordinator knows now is what it kept durably.
 
         Every site takes the run's key at once, so that a story may speak to one alone.
         """

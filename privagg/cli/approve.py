@@ -322,28 +322,28 @@ def _in_folders(
 ) -> None:
     """Approve in parties' own folders; several only where one person tries all of it out."""
     from privagg.party.approving import Job, withdraw
-    from privagg.party.folder_approvals import FolderPlace, approve_in_folders, ledger_for
+    from privagg.party.folder_approvals import OwnedFolder, approve_in_folders, ledger_for
 
-    places = [
-        FolderPlace(folder := PartyFolder(root), _key_at(owner_key or folder.owner_key))
+    folders = [
+        OwnedFolder(folder := PartyFolder(root), _key_at(owner_key or folder.owner_key))
         for root in roots
     ]
     if taking_back:
-        for place in places:
+        for owned in folders:
             count = withdraw(
-                ledger_for(place), place.owner, who=words.who, why=words.why or "withdrawn"
+                ledger_for(owned), owned.owner, who=words.who, why=words.why or "withdrawn"
             )
-            console.console().print(f"{place.name}: {count} withdrawn", markup=False)
+            console.console().print(f"{owned.name}: {count} withdrawn", markup=False)
         return
-    setups = [place.setup() for place in places]
+    setups = [owned.setup() for owned in folders]
     code = code_to_trust(setups[0], words.yes)
     if code:
         setups = [setup.trusting(code) for setup in setups]
-    sites = [place.name for place in places if place.name in setups[0].plan.names]
+    sites = [owned.name for owned in folders if owned.name in setups[0].plan.names]
     _show(setups[0], Job.of(setups[0]), sites, words)
     _confirm("approve this?", words.yes)
     done = approve_in_folders(
-        list(zip(places, setups, strict=True)),
+        list(zip(folders, setups, strict=True)),
         who=words.who, why=_purpose(setups[0], words), until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee, overlaps=words.overlaps,
         runs=words.runs,

@@ -389,11 +389,11 @@ def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
     """Record the trust in code in the ledgers of the new folders, under their owners' keys."""
     from privagg.cli.approve import login, passphrase_for
     from privagg.identity.owner import read_owner_key
-    from privagg.party.folder_approvals import FolderPlace, trust_at_first
+    from privagg.party.folder_approvals import OwnedFolder, trust_at_first
 
     for folder in folders:
         owner = read_owner_key(folder.owner_key, passphrase_for(folder.owner_key))
-        trust_at_first(FolderPlace(folder, owner), federation.setup, who=login())
+        trust_at_first(OwnedFolder(folder, owner), federation.setup, who=login())
 
 
 def _new_passphrase(root: Path) -> str | None:

@@ -1,6 +1,6 @@
 """What a plan says about one round's integers, as the encodings that do it, at every party alike.
 
-Mask and rotation follow by a hash from a digest of the plan, the round's place and its model: all
+Mask and rotation follow by a hash from a digest of the plan, the round's id and its model: all
 of it public, agreed or sent to everybody, and fixed before any record is read. The plan's
 sensitivity holds for every mask and rotation, so none of this is secret, and whoever could steer it
 (a coordinator names the run) gains nothing but the loss of its own accuracy.
@@ -18,24 +18,24 @@ from privagg.encoding.transforms import Rotation, Transform, random_mask, top_ma
 from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import public_stream
 
-Place = tuple[str, int, int]
+RoundId = tuple[str, int, int]
 """(run, round, attempt)."""
 
 
-def round_seed(plan: Plan, place: Place) -> bytes:
-    """The round's public seed: 32 bytes from what the plan computes and the place, by SHA-256.
+def round_seed(plan: Plan, round_id: RoundId) -> bytes:
+    """The round's public seed: 32 bytes from what the plan computes and the round's id, by SHA-256.
 
     How the sum is added and opened is left out, so every scheme gives the same model.
     """
-    return public_stream(bytes.fromhex(plan.computation_digest), "compression", *place).bytes(32)
+    return public_stream(bytes.fromhex(plan.computation_digest), "compression", *round_id).bytes(32)
 
 
-def transform_of(plan: Plan, place: Place, released: Floats) -> Transform:
+def transform_of(plan: Plan, round_id: RoundId, released: Floats) -> Transform:
     """The round's mask and rotation.
 
     Args:
         plan: the agreed plan.
-        place: (run, round, attempt); a new attempt has a mask of its own.
+        round_id: (run, round, attempt); a new attempt has a mask of its own.
         released: float64 (d,), the model that the round starts from, as every site got it.
 
     Raises:
@@ -44,7 +44,7 @@ def transform_of(plan: Plan, place: Place, released: Floats) -> Transform:
     terms, mask, rotation = plan.compression, None, None
     if terms is None:
         return Transform(plan.dimension)
-    seed = round_seed(plan, place)
+    seed = round_seed(plan, round_id)
     if terms.kept is not None and terms.mask == "top-k":
         mask = top_mask(released, terms.kept, seed=seed)
     elif terms.kept is not None:
@@ -54,26 +54,28 @@ def transform_of(plan: Plan, place: Place, released: Floats) -> Transform:
     return Transform(plan.dimension, mask, rotation)
 
 
-def update_encoding(plan: ClientPlan, site: str, place: Place, released: Floats) -> UpdateEncoding:
+def update_encoding(
+    plan: ClientPlan, site: str, round_id: RoundId, released: Floats
+) -> UpdateEncoding:
     """How a client's update becomes integers in this round.
 
     Args:
         plan: the agreed plan.
         site: whose clamp applies.
-        place: (run, round, attempt).
+        round_id: (run, round, attempt).
         released: float64 (d,), the model that the round starts from.
 
     Raises:
         EncodingError: `released` does not fit the plan, or the plan's numbers are outside the
             grid's proved range.
     """
-    transform = transform_of(plan, place, released)
+    transform = transform_of(plan, round_id, released)
     return UpdateEncoding(Grid(*plan.update_terms(site)), transform, plan.rounding)
 
 
 def decode_sum(
     plan: Plan,
-    place: Place,
+    round_id: RoundId,
     released: Floats,
     total: Integers,
     contributors: Sequence[str],
@@ -81,7 +83,7 @@ def decode_sum(
     """Opened integers -> the mean in model units, as the direction that the server steps along.
 
     Args:
-        plan, place, released: as `transform_of`.
+        plan, round_id, released: as `transform_of`.
         total: int64 (n,), the opened sum.
         contributors: whose uploads are in it.
 
@@ -92,4 +94,4 @@ def decode_sum(
         EncodingError: the sum does not fit the plan.
     """
     values = np.asarray(total.astype(np.float64) * float(plan.step_per_grid(contributors)))
-    return transform_of(plan, place, released).undo(values)
+    return transform_of(plan, round_id, released).undo(values)

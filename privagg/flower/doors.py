@@ -119,14 +119,14 @@ def private_grid(
 ) -> Iterator[PrivateGrid]:
     """A `PrivateGrid` for one run, which is recorded, and reported when the block ends.
 
-    A run whose process died goes on under its name: the strategy starts anew, from the same initial
-    model, and what it asked for before is answered from the run's journal, asking no site and
-    spending nothing; then the round that was under way goes on. The journal keeps each round's
+    A run whose process died is resumed under its name: the strategy starts anew, from the same
+    initial model, and what it asked for before is answered from the run's journal, asking no site
+    and spending nothing; then the round that was under way goes on. The journal keeps each round's
     opened sum (3 to 4 bytes a parameter) until somebody removes the run's folder.
 
     Args:
         grid: Flower's own.
-        resume: a run to go on with; a fresh one where it is None or empty.
+        resume: identifier of a run to resume; a fresh one where it is None or empty.
         folder: the coordinator's; by default the one that the environment names.
         weighted_by_key, evaluation: as for `PrivateGrid`.
         patience: how long rounds wait for answers.

@@ -1,4 +1,4 @@
-"""The coordinator's side of a distributed run: meet the parties, drive the rounds, tell of them.
+"""The coordinator's side of a distributed run: meet the parties, drive the rounds, report them.
 
     out/<run>/rounds.jsonl   a line for each attempt at a round, as it ends
     out/<run>/driving        held by the process that drives the run
@@ -62,13 +62,13 @@ def lead(
             check_presence(open_federation(folder), problems)
             coordinator = open_coordinator(folder, transport, run, generator=generator)
             for party, sizes in (kept or {}).items():
-                coordinator.job.watch.hear(party, sizes)
-            result = coordinator.drive(lambda report: tell_round(output, report))
+                coordinator.job.watch.record_kept_sizes(party, sizes)
+            result = coordinator.drive(lambda report: report_round(output, report))
         except PrivaggError as error:
             facts = {"run": run, "outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
-            tell_result(output, facts)
+            report_result(output, facts)
             raise
-        tell_result(output, result_facts(result))
+        report_result(output, result_facts(result))
     return result
 
 
@@ -114,7 +114,7 @@ def parties_of(setup: Setup) -> tuple[str, ...]:
 
 
 def round_facts(report: RoundReport) -> dict[str, Any]:
-    """What is told of an attempt at a round; public facts only."""
+    """What is reported of an attempt at a round; public facts only."""
     return {
         **outcome_facts(report.outcome),
         "metrics": dict(report.metrics),
@@ -134,7 +134,7 @@ def report_of(facts: Mapping[str, Any]) -> RoundReport:
 
 
 def result_facts(result: RunResult) -> dict[str, Any]:
-    """What is told of a run that has ended."""
+    """What is reported of a run that has ended."""
     paths = {
         name: None if path is None else str(path.resolve())
         for name, path in (
@@ -155,7 +155,7 @@ def result_facts(result: RunResult) -> dict[str, Any]:
 
 
 def read_lines(path: Path, seen: int) -> list[dict[str, Any]]:
-    """The rounds told so far, without the first `seen`; a line under way is left for later."""
+    """The rounds reported so far, without the first `seen`; a line under way is left for later."""
     if not path.exists():
         return []
     whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
@@ -170,7 +170,7 @@ def missing_text(missing: Collection[str]) -> str:
     )
 
 
-def tell_round(output: Path, report: RoundReport) -> None:
+def report_round(output: Path, report: RoundReport) -> None:
     line = json.dumps(round_facts(report), sort_keys=True) + "\n"
     with (output / ROUNDS_NAME).open("a", encoding="utf-8") as file:
         file.write(line)
@@ -178,5 +178,5 @@ def tell_round(output: Path, report: RoundReport) -> None:
         os.fsync(file.fileno())
 
 
-def tell_result(output: Path, facts: dict[str, Any]) -> None:
+def report_result(output: Path, facts: dict[str, Any]) -> None:
     write_whole(output / RESULT_NAME, json.dumps(facts, sort_keys=True, indent=2).encode())

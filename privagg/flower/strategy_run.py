@@ -1,4 +1,4 @@
-"""A run that a Flower strategy drives: begun or gone on with, recorded, and reported at its end.
+"""A run that a Flower strategy drives: begun or resumed, recorded, and reported at its end.
 
 It leaves the same files as a run of ours (`privagg.flower.lead`), and one ending.
 """
@@ -17,9 +17,9 @@ from privagg.flower.bridge.grid import say
 from privagg.flower.lead import (
     RESULT_NAME,
     missing_text,
+    report_result,
+    report_round,
     result_facts,
-    tell_result,
-    tell_round,
 )
 from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation
@@ -46,7 +46,7 @@ class StrategyRun:
 
     Args:
         folder: the coordinator's.
-        resume: a run to go on with; a fresh one where it is None or empty.
+        resume: identifier of a run to resume; a fresh one where it is None or empty.
 
     Raises:
         ConfigError: the folder is incomplete or contradicts its pins.
@@ -78,7 +78,7 @@ class StrategyRun:
         return self._job
 
     def begin(self, transport: Transport) -> None:
-        """Get the run's key, and write down that the run begins, or goes on.
+        """Get the run's key, and write down that the run begins, or is resumed.
 
         Raises:
             As `job_in`; nothing was spent.
@@ -92,9 +92,9 @@ class StrategyRun:
         resumed = self._journal.for_replay
         self._journal.keep_for_replay()
         if resumed:
-            say(f"run {self.name} goes on; rounds that are over are told from its journal")
+            say(f"run {self.name} is resumed; rounds that are over are read from its journal")
         else:
-            say(f"run {self.name}; if this process dies, go on with resume={self.name!r}")
+            say(f"run {self.name}; if this process dies, resume it with resume={self.name!r}")
         if resumed:
             for place, cohort in self._record.cohorts():
                 self._committed.asked(place, cohort)
@@ -114,7 +114,7 @@ class StrategyRun:
         report = RoundReport(outcome.summary(), {}, {}, encrypt_seconds=0.0, committed=committed)
         self._record.keep(outcome.statements)
         self._record.round(report)
-        tell_round(self.output, report)
+        report_round(self.output, report)
         came, asked = len(outcome.survivors), len(outcome.cohort)
         end = f"{came} of {asked} sites" if outcome.outcome == "opened" else outcome.reason
         spent = epsilon_text(max(committed.values()))
@@ -144,10 +144,10 @@ class StrategyRun:
         self._record.released(self._result, digest)
 
     def failed(self, error: BaseException) -> None:
-        """The strategy or the app raised; the run has not ended, somebody may go on with it."""
+        """The strategy or the app raised; the run has not ended, somebody may resume it."""
         text = f": {error}" if isinstance(error, PrivaggError) else ""
         reason = f"{type(error).__name__}{text}"
-        tell_result(self.output, {"run": self.name, "outcome": "failed", "reason": reason})
+        report_result(self.output, {"run": self.name, "outcome": "failed", "reason": reason})
 
     def end(self, outcomes: Sequence[RoundOutcome], transport: Transport) -> None:
         """Close the record, ask for the ledgers, and write the report once all are there."""
@@ -170,10 +170,10 @@ class StrategyRun:
                 sites=ledgers,
                 accountant=accountant,
             )
-        tell_result(self.output, result_facts(result))
-        self._tell_end(result)
+        report_result(self.output, result_facts(result))
+        self._report_end(result)
 
-    def _tell_end(self, result: RunResult) -> None:
+    def _report_end(self, result: RunResult) -> None:
         if result.missing:
             say(missing_text(result.missing))
         else:

@@ -1,6 +1,6 @@
 """A run submitted to a deployment's SuperLink and followed to its end, from the coordinator.
 
-Flower hears which of our apps to start and learns nothing else. How the run ended is read from
+Flower is told which of our apps to start, and nothing else. How the run ended is read from
 what the coordinator wrote down; Flower's own word counts only where it says that the app died.
 """
 
@@ -87,13 +87,13 @@ class Submitted:
         folder: the coordinator's.
         run: our identifier.
         flower_run: Flower's number.
-        told: attempts that were told before, where a run is resumed.
+        reported: attempts that were reported before, where a run is resumed.
     """
 
     folder: FlowerFolder
     run: str
     flower_run: int
-    told: int = 0
+    reported: int = 0
 
 
 def submit_run(
@@ -107,7 +107,7 @@ def submit_run(
 
     Args:
         folder: the coordinator's, whose SuperLink is running.
-        resume: a run to go on with; a fresh one by default.
+        resume: identifier of a run to resume; a fresh one by default.
         patience: how long the coordinator waits for the parties.
         apps: which apps to name; ours by default.
 
@@ -119,7 +119,7 @@ def submit_run(
         raise ConfigError(f"there is no run {resume!r} to resume in {folder.party.output}")
     run = resume or new_run_id(open_federation(folder.party))
     (folder.party.run_folder(run) / RESULT_NAME).unlink(missing_ok=True)
-    told = len(read_lines(folder.party.run_folder(run) / ROUNDS_NAME, 0))
+    reported = len(read_lines(folder.party.run_folder(run) / ROUNDS_NAME, 0))
     waits = patience or Patience()
     settings: dict[str, str | int | float] = {
         "run": run,
@@ -128,7 +128,7 @@ def submit_run(
     }
     with tempfile.TemporaryDirectory(prefix="privagg-app-") as place:
         number = submit(folder, write_app(Path(place) / "app", apps), settings)
-    return Submitted(folder, run, number, told)
+    return Submitted(folder, run, number, reported)
 
 
 def follow_run(
@@ -137,18 +137,18 @@ def follow_run(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Wait until a run has ended, telling each round; how it ended, as the coordinator wrote it.
+    """Wait until a run has ended, reporting each round; how it ended, as the coordinator wrote it.
 
     Args:
         submitted: the run.
-        on_round: hears the facts of each attempt at a round.
+        on_round: called with the facts of each attempt at a round.
         sleep: lets seconds pass.
 
     Raises:
         DeploymentError: Flower says that the run is over, but the coordinator wrote no result.
     """
     output = submitted.folder.party.run_folder(submitted.run)
-    seen, polls, over = submitted.told, 0, ""
+    seen, polls, over = submitted.reported, 0, ""
     while True:
         for facts in read_lines(output / ROUNDS_NAME, seen):
             seen += 1
@@ -160,7 +160,7 @@ def follow_run(
         if over:
             raise DeploymentError(
                 f"Flower ended run {submitted.flower_run} ({over}) and the coordinator wrote no "
-                f"result; see {submitted.folder.logs}. Go on with: --resume {submitted.run}"
+                f"result; see {submitted.folder.logs}. Resume with: --resume {submitted.run}"
             )
         polls += 1
         if polls % STATUS_POLLS == 0:

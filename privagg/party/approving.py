@@ -94,7 +94,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Place:
+class Approver:
     """One owner's ledger, key and memory of records.
 
     Args:
@@ -112,12 +112,12 @@ class Place:
     tags: Tags | None
 
 
-def check_place(setup: Setup, place: Place, job: Job, terms: Terms) -> None:
+def check_approval(setup: Setup, approver: Approver, job: Job, terms: Terms) -> None:
     """Refuse what an owner would not approve if it saw it; nothing is written.
 
     Args:
         setup: gives accountant and privacy settings.
-        place: the owner's ledger, key and memory of records.
+        approver: the owner's ledger, key and memory of records.
         job: what is to be approved.
         terms: on which terms.
 
@@ -129,40 +129,41 @@ def check_place(setup: Setup, place: Place, job: Job, terms: Terms) -> None:
     budget, delta = _budget(setup, terms)
     if not budget.is_finite() and not terms.without_guarantee:
         raise ApprovalError(
-            f"a budget of {budget} for {place.site!r} promises nothing to anybody; name a finite "
-            "one (--budget), or say that none is meant (--without-guarantee). Nothing was spent"
+            f"a budget of {budget} for {approver.site!r} promises nothing to anybody; name a "
+            "finite one (--budget), or say that none is meant (--without-guarantee). Nothing was "
+            "spent"
         )
     if not terms.overlaps:
-        _require_new_names(place, job.key(place.site))
+        _require_new_names(approver, job.key(approver.site))
     spent, before = DpEvent(), Decimal(0)
-    if job.key(place.site) in set(place.ledger.keys()):
-        spent = place.ledger.spent(job.key(place.site)).event
+    if job.key(approver.site) in set(approver.ledger.keys()):
+        spent = approver.ledger.spent(job.key(approver.site)).event
         before = setup.accountant.epsilon(spent, delta).upper
-    after = setup.accountant.epsilon(spent + job.event(place.site), delta).upper
+    after = setup.accountant.epsilon(spent + job.event(approver.site), delta).upper
     if after > budget:
         if job.kind == "tune":
-            raise beyond_all(len(job.plans), place.site, before, after, budget)
-        raise beyond_budget(setup, place.site, before, after, budget)
+            raise beyond_all(len(job.plans), approver.site, before, after, budget)
+        raise beyond_budget(setup, approver.site, before, after, budget)
 
 
-def _require_new_names(place: Place, key: BudgetKey) -> None:
-    others = sorted(k.unit for k in place.ledger.keys() if k.dataset == key.dataset)  # noqa: SIM118
+def _require_new_names(approver: Approver, key: BudgetKey) -> None:
+    others = sorted(k.unit for k in approver.ledger.keys() if k.dataset == key.dataset)  # noqa: SIM118
     if others and key.unit not in others:
         raise ApprovalError(
             f"data set {key.dataset!r} has a budget for the unit {', '.join(others)} and none for "
             f"{key.unit!r}; a release for one unit says something about the other too. If a second "
             'budget is right, say why: --overlap-known "..."; nothing was spent'
         )
-    if place.tags is None and place.ledger.keys() and key not in place.ledger.keys():  # noqa: SIM118
-        known = ", ".join(sorted(k.dataset for k in place.ledger.keys()))  # noqa: SIM118
+    if approver.tags is None and approver.ledger.keys() and key not in approver.ledger.keys():  # noqa: SIM118
+        known = ", ".join(sorted(k.dataset for k in approver.ledger.keys()))  # noqa: SIM118
         raise ApprovalError(
-            f"data set {key.dataset!r} of {place.site!r} is new beside {known}, and privagg does "
-            "not see whether its records are others. If they are, or a second budget is right, "
-            'say why: --overlap-known "..."; nothing was spent'
+            f"data set {key.dataset!r} of {approver.site!r} is new beside {known}, and privagg "
+            "does not see whether its records are others. If they are, or a second budget is "
+            'right, say why: --overlap-known "..."; nothing was spent'
         )
-    found = place.known.recognise(key.dataset, place.tags or frozenset())
+    found = approver.known.recognise(key.dataset, approver.tags or frozenset())
     if found.elsewhere:
-        raise _known_elsewhere(place.site, key, found)
+        raise _known_elsewhere(approver.site, key, found)
 
 
 def _known_elsewhere(site: str, key: BudgetKey, found: Recognised) -> ApprovalError:
@@ -208,34 +209,34 @@ def require_approved_records(
         )
 
 
-def approve_place(
-    setup: Setup, place: Place, job: Job, terms: Terms, acted_for: Sequence[str] = ()
+def approve_records(
+    setup: Setup, approver: Approver, job: Job, terms: Terms, acted_for: Sequence[str] = ()
 ) -> Approval:
-    """Write one owner's approval into its ledger, once `check_place` has nothing against it.
+    """Write one owner's approval into its ledger, once `check_approval` has nothing against it.
 
     Args:
         setup: whose accountant and configuration.
-        place: the owner's.
+        approver: the owner's.
         job: what is approved.
         terms: how.
         acted_for: all sites, where one person acts for several at once.
 
     Raises:
-        ApprovalError, BudgetExceededError: as `check_place`.
+        ApprovalError, BudgetExceededError: as `check_approval`.
         LedgerError: the owner's key is not the one that the ledger pins.
     """
-    check_place(setup, place, job, terms)
+    check_approval(setup, approver, job, terms)
     epsilon, delta = _budget(setup, terms)
-    key = job.key(place.site)
+    key = job.key(approver.site)
     act = sign_approval(
-        place.owner,
-        place.ledger.origin,
+        approver.owner,
+        approver.ledger.origin,
         who=terms.who,
         why=terms.why,
         until=terms.until,
         job=job.kind,
         plans=list(job.digests),
-        total=setup.accountant.epsilon(job.event(place.site), delta).upper,
+        total=setup.accountant.epsilon(job.event(approver.site), delta).upper,
         dataset=key.dataset,
         unit=key.unit,
         epsilon=epsilon,
@@ -245,11 +246,13 @@ def approve_place(
         overlaps=terms.overlaps,
         runs=terms.runs,
     )
-    if place.tags is not None:
-        found = place.known.remember(key.dataset, place.tags, overlapping=bool(terms.overlaps))
+    if approver.tags is not None:
+        found = approver.known.remember(
+            key.dataset, approver.tags, overlapping=bool(terms.overlaps)
+        )
         if found.elsewhere and not terms.overlaps:
-            raise _known_elsewhere(place.site, key, found)
-    place.ledger.decide(act)
+            raise _known_elsewhere(approver.site, key, found)
+    approver.ledger.decide(act)
     return act
 
 
@@ -268,17 +271,17 @@ def approve_here(
         The approval of each site.
 
     Raises:
-        ApprovalError, BudgetExceededError, LedgerError: as `approve_place`; nothing was written
+        ApprovalError, BudgetExceededError, LedgerError: as `approve_records`; nothing was written
             where a check of any site fails.
         ConfigError: a file or key cannot be read.
     """
     names = tuple(sites or (site.name for site in setup.config.sites))
     job = Job.of(setup)
-    places = [_place(setup, name, owner) for name in names]
-    for place in places:
-        check_place(setup, place, job, terms)
+    approvers = [_approver_of(setup, name, owner) for name in names]
+    for approver in approvers:
+        check_approval(setup, approver, job, terms)
     together = _decided_here(setup, names, job)
-    return {place.site: approve_place(setup, place, job, terms, together) for place in places}
+    return {a.site: approve_records(setup, a, job, terms, together) for a in approvers}
 
 
 def _decided_here(setup: Setup, names: Sequence[str], job: Job) -> tuple[str, ...]:
@@ -292,7 +295,7 @@ def _decided_here(setup: Setup, names: Sequence[str], job: Job) -> tuple[str, ..
     return found if len(found) > 1 else ()
 
 
-def _place(setup: Setup, site: str, given: Ed25519PrivateKey | None) -> Place:
+def _approver_of(setup: Setup, site: str, given: Ed25519PrivateKey | None) -> Approver:
     section, path = setup.section(site), setup.ledger_path(site)
     kept = setup.owner_key_path(site)
     owner = given or (read_owner_key(kept) if kept.exists() else make_owner_key(kept))
@@ -305,7 +308,7 @@ def _place(setup: Setup, site: str, given: Ed25519PrivateKey | None) -> Place:
             owner_key=public_hex(owner),
         ).close()
     known = memory_beside(path)
-    return Place(site, setup.open_ledger(site), owner, known, setup.tags_of(section, known))
+    return Approver(site, setup.open_ledger(site), owner, known, setup.tags_of(section, known))
 
 
 def approve_code(

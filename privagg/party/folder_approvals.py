@@ -14,13 +14,13 @@ from privagg.config.setup import Setup
 from privagg.errors import ConfigError
 from privagg.party.approving import (
     APPROVED_DAYS,
+    Approver,
     Job,
-    Place,
     Terms,
     approve_code,
     approve_opening,
-    approve_place,
-    check_place,
+    approve_records,
+    check_approval,
     memory_beside,
 )
 from privagg.party.folder import PartyFolder
@@ -31,7 +31,7 @@ from privagg.training.known import Tags
 
 
 @dataclass(frozen=True)
-class FolderPlace:
+class OwnedFolder:
     """A party's folder and its owner's key.
 
     Args:
@@ -52,18 +52,18 @@ class FolderPlace:
         return open_federation(self.folder)
 
 
-def ledger_for(place: FolderPlace) -> Ledger:
+def ledger_for(owned: OwnedFolder) -> Ledger:
     """The party's ledger, made with the owner's key pinned where there is none yet."""
-    identity, path = place.folder.identity(), place.folder.ledger
+    identity, path = owned.folder.identity(), owned.folder.ledger
     if path.exists():
         return Ledger.open(path, signing_key=identity.key)
     return Ledger.create(
-        path, identity.name, signing_key=identity.key, owner_key=public_hex(place.owner)
+        path, identity.name, signing_key=identity.key, owner_key=public_hex(owned.owner)
     )
 
 
 def approve_in_folders(
-    places: Sequence[tuple[FolderPlace, Setup]],
+    folders: Sequence[tuple[OwnedFolder, Setup]],
     *,
     who: str,
     why: str,
@@ -77,7 +77,7 @@ def approve_in_folders(
     that it opens; at the coordinator the code alone.
 
     Args:
-        places: folders, with the federation of each; several only where one person acts for all.
+        folders: of the parties, each with its setup; several only where one person acts for all.
         who, why, until, budget, without_guarantee, overlaps, runs: as for `Federation.approve`.
 
     Returns:
@@ -90,47 +90,47 @@ def approve_in_folders(
     last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
     terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps, runs)
     sites = {
-        place.name: (_site_place(place, setup), setup, Job.of(setup))
-        for place, setup in places
-        if place.name in setup.plan.names
+        owned.name: (_approver_in(owned, setup), setup, Job.of(setup))
+        for owned, setup in folders
+        if owned.name in setup.plan.names
     }
     if runs is not None and not sites:
         raise ConfigError(
-            f"a number of runs counts what sites charge, and {places[0][0].name!r} charges "
+            f"a number of runs counts what sites charge, and {folders[0][0].name!r} charges "
             "nothing; leave out --runs: the sites' owners say how many runs there are"
         )
     for site, setup, job in sites.values():
-        check_place(setup, site, job, terms)
+        check_approval(setup, site, job, terms)
     together = tuple(sites) if len(sites) > 1 else ()
     acts = {
-        name: approve_place(setup, site, job, terms, together)
+        name: approve_records(setup, site, job, terms, together)
         for name, (site, setup, job) in sites.items()
     }
-    for place, setup in places:
-        if place.name in sites:
+    for owned, setup in folders:
+        if owned.name in sites:
             continue
-        if place.name == setup.opener:
-            ledger, job = ledger_for(place), Job.of(setup)
-            acts[place.name] = approve_opening(ledger, place.owner, job, terms)
+        if owned.name == setup.opener:
+            ledger, job = ledger_for(owned), Job.of(setup)
+            acts[owned.name] = approve_opening(ledger, owned.owner, job, terms)
         elif code := setup.factories():
-            acts[place.name] = approve_code(ledger_for(place), place.owner, code, terms)
+            acts[owned.name] = approve_code(ledger_for(owned), owned.owner, code, terms)
     return acts
 
 
-def _site_place(place: FolderPlace, setup: Setup) -> Place:
+def _approver_in(owned: OwnedFolder, setup: Setup) -> Approver:
     tags: Tags | None = None
     if not isinstance(setup.config.data, AppData):
-        tags = tags_in(place.folder, setup, records_in(place.folder, setup, place.name))
-    return Place(
-        place.name, ledger_for(place), place.owner, memory_beside(place.folder.ledger), tags
+        tags = tags_in(owned.folder, setup, records_in(owned.folder, setup, owned.name))
+    return Approver(
+        owned.name, ledger_for(owned), owned.owner, memory_beside(owned.folder.ledger), tags
     )
 
 
-def trust_at_first(place: FolderPlace, setup: Setup, *, who: str) -> None:
+def trust_at_first(owned: OwnedFolder, setup: Setup, *, who: str) -> None:
     """Record the code that its owner let run before there was a folder to write it down in.
 
     Args:
-        place: the folder and its owner's key.
+        owned: the folder and its owner's key.
         setup: names the code.
         who: the person who decides.
 
@@ -139,4 +139,4 @@ def trust_at_first(place: FolderPlace, setup: Setup, *, who: str) -> None:
     """
     last = datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
     terms = Terms(who, "the configuration names it", last.isoformat())
-    approve_code(ledger_for(place), place.owner, setup.factories(), terms)
+    approve_code(ledger_for(owned), owned.owner, setup.factories(), terms)

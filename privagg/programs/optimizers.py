@@ -186,7 +186,7 @@ class ServerOptimizer(ABC):
         return moved
 
     def state(self) -> State:
-        """Everything needed to go on later, exact and safe for JSON."""
+        """Everything needed to resume later, exact and safe for JSON."""
         average = None if self._average is None else _pack(self._average)
         return {
             "kind": self.spec.kind,

@@ -39,7 +39,7 @@ from privagg.training.dpsgd import (
     Integers,
     LossFunction,
 )
-from privagg.training.draws import Draws, Place, noised_update
+from privagg.training.draws import Draws, RoundId, noised_update
 from privagg.training.models import (
     ParameterLayout,
     Vector,
@@ -57,13 +57,15 @@ _OWNERS_LOG = logging.getLogger(__name__)
 class PlannedLearner(Protocol):
     """A site's part in a round under its plan."""
 
-    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+    def contribution(
+        self, parameters: Vector, randomness: Randomness, round_id: RoundId
+    ) -> Integers:
         """The site's integers of a round, noise included, int64 `(n,)`.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of sampling and noise.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
         """
 
 
@@ -104,27 +106,29 @@ class DistributedLearner:
         self._trainer = _trainer(plan, site, model, records, rule, loss)
         self.records_apart = tested or require_records_apart(self._trainer)
 
-    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+    def contribution(
+        self, parameters: Vector, randomness: Randomness, round_id: RoundId
+    ) -> Integers:
         """The noised sum of clipped per-record gradients.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of sampling and noise.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
 
         Returns:
             int64 `(n,)` in grid units, the coordinates that the plan sends in this round. Each
             record takes part with probability `sampling_rate` and changes the sum by at most
             `sensitivity_grid` in L2; no record at all is still noise.
         """
-        draw = Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, round_id, self._terms.name, self._plan)
         with deterministic_torch():
             total = self._trainer.gradient_sum(
                 parameters,
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
                 draw.slots(),
             )
-        mask = transform_of(self._plan, place, parameters).mask
+        mask = transform_of(self._plan, round_id, parameters).mask
         sent = total if mask is None else mask.apply(total)
         return np.asarray(sent + draw.noise(self._plan.upload_dimension))
 
@@ -168,24 +172,26 @@ class LocalLearner:
         self._upload_grid = Grid(*plan.update_terms(site))
         self._rounding = plan.compression.rounding if plan.compression else Rounding.NEAREST
 
-    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+    def contribution(
+        self, parameters: Vector, randomness: Randomness, round_id: RoundId
+    ) -> Integers:
         """The weighted update on the upload's grid; a post-processing of the noised steps.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of sampling and noise.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
 
         Returns:
             int64 `(n,)`, at most weight·`update_levels` in every coordinate.
         """
-        delta = self.delta(parameters, randomness, place)
-        values = transform_of(self._plan, place, parameters).apply(delta)
-        coins = Draws(randomness, place, self._terms.name, self._plan).coins()
+        delta = self.delta(parameters, randomness, round_id)
+        values = transform_of(self._plan, round_id, parameters).apply(delta)
+        coins = Draws(randomness, round_id, self._terms.name, self._plan).coins()
         integers = encode_released(self._upload_grid, values, self._rounding, coins)
         return np.asarray(integers * self._terms.weight)
 
-    def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
+    def delta(self, parameters: Vector, randomness: Randomness, round_id: RoundId) -> Vector:
         """The change of the parameters over the round's local steps, float64 `(d,)`.
 
         Each step's release is the noised integer gradient sum; all else is computed from it, the
@@ -194,12 +200,12 @@ class LocalLearner:
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of sampling and noise.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
         """
         unit = Fraction(self._plan.clip_norm_l2) / self._plan.sensitivity_grid
         scale = float(unit / self._plan.step_divisor(self._terms))
         local = parameters.astype(np.float64)
-        draw = Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, round_id, self._terms.name, self._plan)
         with deterministic_torch(), np.errstate(over="ignore", invalid="ignore"):
             for step in range(self._plan.local_steps):
                 total = self._trainer.gradient_sum(
@@ -248,22 +254,24 @@ class ClientLearner:
         self._records, self._rule, self._loss = records, rule, loss
         Grid(*plan.update_terms(site))  # refuses unusable numbers now, not in the first round
 
-    def contribution(self, parameters: Vector, randomness: Randomness, place: Place) -> Integers:
+    def contribution(
+        self, parameters: Vector, randomness: Randomness, round_id: RoundId
+    ) -> Integers:
         """The weighted, clipped, noised update.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of batches, rounding and noise.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
 
         Returns:
             int64 `(n,)` in grid units. Replacing all of the site's records by none changes it by
             at most weight·`sensitivity_grid` in L2. An update that is not finite, or that these
             records make impossible to compute, counts as zero: a refusal would depend on them.
         """
-        draw = Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, round_id, self._terms.name, self._plan)
         try:
-            update = self.delta(parameters, randomness, place)
+            update = self.delta(parameters, randomness, round_id)
         except (PrivaggError, MemoryError):  # says nothing about a record
             raise
         except Exception as error:
@@ -271,18 +279,18 @@ class ClientLearner:
             update = np.zeros(self._plan.dimension)
         return noised_update(self._plan, update, draw, released=parameters)
 
-    def delta(self, parameters: Vector, randomness: Randomness, place: Place) -> Vector:
+    def delta(self, parameters: Vector, randomness: Randomness, round_id: RoundId) -> Vector:
         """The change of the parameters over the local steps, float64 `(d,)`. Private.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of batches and of layers that draw.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
         """
         start = parameters.astype(np.float32).astype(np.float64)
         if len(self._records) == 0:
             return np.zeros_like(start)
-        draw = Draws(randomness, place, self._terms.name, self._plan)
+        draw = Draws(randomness, round_id, self._terms.name, self._plan)
         set_parameters(self._model, parameters)
         self._model.train()
         anchors = [p.detach().clone() for p in self._model.parameters() if p.requires_grad]

@@ -67,7 +67,7 @@ class RoundTerms:
     aggregators: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def round_id(self) -> tuple[str, int, int]:
         """(run, round, attempt)."""
         return self.run, self.round, self.attempt
 
@@ -277,7 +277,7 @@ class Aggregator:
 
     def _require_place(self, header: Header, sender: str) -> None:
         terms = self.terms
-        if header.place != terms.place or header.plan_digest != terms.plan_digest:
+        if header.round_id != terms.round_id or header.plan_digest != terms.plan_digest:
             raise WrongRoundError(
                 f"{sender!r} answered for run {header.run}, round {header.round}, attempt "
                 f"{header.attempt}, plan {header.plan_digest[:16]}...; this is run {terms.run}, "
@@ -294,8 +294,8 @@ class Aggregator:
             named = set(contributors_of(tensor, self.terms.names))
         except PrivaggError as error:
             raise _named(error, sender) from error
-        expected_place = (*self.terms.place, self.terms.key_id)
-        if (tensor.run, tensor.round, tensor.attempt, tensor.key_id) != expected_place:
+        expected_round = (*self.terms.round_id, self.terms.key_id)
+        if (tensor.run, tensor.round, tensor.attempt, tensor.key_id) != expected_round:
             raise WrongRoundError(
                 f"the tensor inside the upload of {sender!r} is labelled with another round or "
                 "key than the upload that carries it"

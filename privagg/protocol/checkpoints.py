@@ -1,7 +1,7 @@
 """The coordinator's memory of every site's ledger, and what it knows of the others' memories.
 
 A round's start asks each site to prove that its ledger extends what anybody keeps of it; so the
-coordinator hears, once a run and with each answer, what key holder and sites keep.
+coordinator is sent, once a run and with each answer, what key holder and sites keep.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CheckpointWatch:
 
     def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
         self._own = PeerCheckpoints(keeper, roster)
-        self._heard: dict[str, dict[str, tuple[int, ...]]] = {}
+        self._reported: dict[str, dict[str, tuple[int, ...]]] = {}
 
     def kept_sizes(self, sites: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """What the next upload of each site must extend; absent where nothing is kept."""
@@ -35,24 +35,24 @@ class CheckpointWatch:
         """The kept checkpoints of a site's ledger that any later state of it must hold."""
         return self._own.notes(site)
 
-    def unheard(self, parties: Iterable[str]) -> tuple[str, ...]:
+    def unreported(self, parties: Iterable[str]) -> tuple[str, ...]:
         """The parties that have not yet said what they keep."""
-        return tuple(dict.fromkeys(party for party in parties if party not in self._heard))
+        return tuple(dict.fromkeys(party for party in parties if party not in self._reported))
 
-    def hear(self, party: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    def record_kept_sizes(self, party: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
         """Note what a party keeps, as it says itself or as follows from what it was sent."""
-        self._heard.setdefault(party, {}).update(sizes)
+        self._reported.setdefault(party, {}).update(sizes)
 
     def doubt(self, party: str) -> None:
         """Forget what a party keeps, so that it is asked anew before the next round."""
-        self._heard.pop(party, None)
+        self._reported.pop(party, None)
 
     def relayed(self, parties: Iterable[str], survivors: Sequence[str]) -> None:
         """Assume that parties keep what they are being sent, until they say what they keep."""
         sizes = self.kept_sizes(survivors)
         for party in parties:
-            if party in self._heard:
-                self.hear(party, sizes)
+            if party in self._reported:
+                self.record_kept_sizes(party, sizes)
 
     def asked(self, cohort: Sequence[str], opener: str) -> dict[str, tuple[int, ...]]:
         """Site -> every size that its next upload has to prove to extend.
@@ -61,7 +61,7 @@ class CheckpointWatch:
         or thousands of clients would ask for more proofs than an upload holds.
         """
         keepers = [self.kept_sizes(cohort)]
-        keepers += [self._heard.get(party, {}) for party in (opener, *cohort)]
+        keepers += [self._reported.get(party, {}) for party in (opener, *cohort)]
         asked = {site: _fair_share([sizes.get(site, ()) for sizes in keepers]) for site in cohort}
         return {site: sizes for site, sizes in asked.items() if sizes}
 

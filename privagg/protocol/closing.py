@@ -54,9 +54,9 @@ class Closing:
         self._secure = secure
         self._peers = PeerCheckpoints(ledger.keeper, pins.roster)
 
-    def tell(self, run: str) -> dict[str, tuple[int, ...]]:
+    def report_kept_sizes(self, run: str) -> dict[str, tuple[int, ...]]:
         """Site -> entries under each kept checkpoint of its ledger that the next must extend."""
-        return self._peers.tell(run, self._plan.names)
+        return self._peers.report_kept_sizes(run, self._plan.names)
 
     def require_asked(self, start: RoundStart) -> None:
         """Refuse a round with a site whose history was rewritten, or that is not asked for proofs.
@@ -72,9 +72,9 @@ class Closing:
                 raise LedgerTamperedError(
                     f"{self._name!r} takes part in no round with {site!r}: {distrusted[site]}"
                 )
-        told = self._peers.told(start.run, start.cohort)
+        reported = self._peers.reported(start.run, start.cohort)
         for site in start.cohort:
-            unasked = set(told.get(site, ())) - set(start.kept_sizes.get(site, ()))
+            unasked = set(reported.get(site, ())) - set(start.kept_sizes.get(site, ()))
             if site != self._name and unasked:
                 raise CohortError(
                     f"the round does not ask {site!r} to prove that its ledger extends the "
@@ -94,7 +94,7 @@ class Closing:
                 not trusted any more, or until it is.
         """
         place = {"run": close.run, "round": close.round, "attempt": close.attempt}
-        charged = self._ledger.has_upload(*close.place)
+        charged = self._ledger.has_upload(*close.round_id)
         if close.outcome == "stopped":
             if not charged or self._ledger.recorded("realised", self._subject(close)):
                 raise CohortError("there is no open attempt of this site that could have stopped")
@@ -112,7 +112,7 @@ class Closing:
 
         Its free text stands as a quotation, not in the entry's own words: the site signs those.
         """
-        if self._ledger.entry_about("aborted", close.place) is not None:
+        if self._ledger.entry_about("aborted", close.round_id) is not None:
             return
         facts = {"claimed_by": close.sender, "claim": close.reason[:MAX_CLAIM]}
         self._ledger.record("aborted", {**place, "reason": STOPPED_BY_CLAIM, "facts": facts})
@@ -122,7 +122,7 @@ class Closing:
         if close.opening is None:
             raise CohortError("a round cannot have been opened without its key holder's statement")
         opening = read_statement(close.opening, self._pins.roster)
-        if not isinstance(opening, Opening) or opening.place != close.place:
+        if not isinstance(opening, Opening) or opening.round_id != close.round_id:
             raise SignatureError("the opening's statement is for another round")
         # Of a run that it took no part in, a site may have no key; then it has no share in the sum.
         taken = self._ledger.run_key(close.run)
@@ -166,14 +166,14 @@ class Closing:
         uploads = []
         for statement in close.contributions:
             upload = read_statement(statement, self._pins.roster)
-            if not isinstance(upload, Upload) or upload.place != close.place:
+            if not isinstance(upload, Upload) or upload.round_id != close.round_id:
                 raise CohortError("a contribution's statement is not an upload of this round")
             uploads.append(upload)
         if tuple(upload.sender for upload in uploads) != close.survivors:
             raise CohortError("the close does not hold the signed statement of every survivor")
         others = [upload for upload in uploads if upload.sender != self._name]
-        told = self._peers.told(close.run, close.survivors)
-        problems: dict[str, PrivaggError] = {**self._peers.keep(others, told)}
+        reported = self._peers.reported(close.run, close.survivors)
+        problems: dict[str, PrivaggError] = {**self._peers.keep(others, reported)}
         silent = [
             upload
             for upload in others
@@ -182,7 +182,7 @@ class Closing:
             and not isinstance(problems[upload.sender], LedgerTamperedError)
         ]
         # This site had asked for the proof. It may be hidden, or the upload be one stored before
-        # the question, which a coordinator that goes on has sent again: either way nothing more is
+        # the question, which a coordinator that resumes has sent again: either way nothing more is
         # contributed beside that ledger until a proof comes, and that has to cover this one too.
         self._peers.keep_unproved(silent)
         unproved = {upload.sender: Checkpoint.parse(upload.checkpoint) for upload in silent}
@@ -193,4 +193,4 @@ class Closing:
             raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
 
     def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
-        return (*close.place, *BudgetKey.of(self._plan, self._name))
+        return (*close.round_id, *BudgetKey.of(self._plan, self._name))

@@ -146,7 +146,7 @@ class KeyHolder:
             self._loaded = None
 
     def erase(self, run: str) -> None:
-        """Erase the key of a run that nobody will go on with."""
+        """Erase the key of a run that nobody will resume."""
         with closing(self._connect()) as database:
             keystore.erase(database, run, "when the run ended")
         self._loaded = None
@@ -180,7 +180,7 @@ class KeyHolder:
             plan_digest=header.plan_digest,
             nonce=header.nonce,
             problem=self._problem(header.run),
-            kept_sizes=self._checkpoints.tell(header.run, self._plan.names),
+            kept_sizes=self._checkpoints.report_kept_sizes(header.run, self._plan.names),
         )
         return Message.sign(self.identity, presence).to_bytes()
 
@@ -310,7 +310,7 @@ class KeyHolder:
             key_id=header.key_id,
             request_sha256=request_sha256,
             contributors=contributors,
-            kept_sizes=self._checkpoints.tell(header.run, self._plan.names),
+            kept_sizes=self._checkpoints.report_kept_sizes(header.run, self._plan.names),
         )
         answer = Message.sign(self.identity, opening, share).to_bytes()
         return self._remember(header, request_sha256, answer)
@@ -335,7 +335,7 @@ class KeyHolder:
             upload = read_statement(statement, self._roster)
             if not isinstance(upload, Upload):
                 raise OpeningRefusedError(f"a {type(upload).__name__} is not a contribution")
-            if upload.place != header.place or upload.plan_digest != header.plan_digest:
+            if upload.round_id != header.round_id or upload.plan_digest != header.plan_digest:
                 raise WrongRoundError(
                     f"the contribution of {upload.sender!r} is signed for run {upload.run}, round "
                     f"{upload.round}, attempt {upload.attempt}; the request is for run "
@@ -376,7 +376,7 @@ class KeyHolder:
                 f"{sum(header.upload_bytes)}"
             )
         tensor = EncryptedTensor.from_bytes(view[: header.tensor_bytes], max_bytes=len(view))
-        if (tensor.run, tensor.round, tensor.attempt) != header.place:
+        if (tensor.run, tensor.round, tensor.attempt) != header.round_id:
             raise WrongRoundError("the sum is labelled with another run, round or attempt")
         if tensor.key_id != header.key_id:
             raise KeyMismatchError(f"the sum is labelled with key {tensor.key_id[:16]}...")

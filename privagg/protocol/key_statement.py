@@ -122,7 +122,7 @@ class KeyTerms:
         return RunKey(message.to_bytes(), message.statement, key, header.until)
 
     def _check_place(self, header: KeyStatement, run: str) -> None:
-        if header.place != (run, FIRST, FIRST) or header.plan_digest != self.plan_digest:
+        if header.round_id != (run, FIRST, FIRST) or header.plan_digest != self.plan_digest:
             raise WrongRoundError(
                 f"the key that came is stated for run {header.run}, plan "
                 f"{header.plan_digest[:16]}...; this is run {run}, plan {self.plan_digest[:16]}..."

@@ -44,7 +44,7 @@ class Header(BaseModel):
     plan_digest: Hex64
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def round_id(self) -> tuple[str, int, int]:
         """(run, round, attempt)."""
         return self.run, self.round, self.attempt
 
@@ -103,7 +103,7 @@ class RoundStart(Header):
         cohort: sites asked, in roster order.
         kept_sizes: site -> sizes of its ledger under the checkpoints that coordinator, key holder
             and other sites keep; its upload has to prove that the ledger still extends each.
-        settings: what the round's training is to be told beyond the plan, such as the settings
+        settings: settings of the round's training beyond the plan, such as the settings
             that an optimiser changes from round to round; public, and no part of the guarantee.
     """
 

@@ -35,7 +35,7 @@ class PeerCheckpoints:
     def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
         self._keeper = keeper
         self._roster = roster
-        self._told: dict[str, Kept] = {}
+        self._reported: dict[str, Kept] = {}
 
     def kept_sizes(self, sites: Iterable[str]) -> Kept:
         """What the next upload of each site must extend; absent where nothing is kept."""
@@ -47,16 +47,16 @@ class PeerCheckpoints:
         """The kept checkpoints of a site's ledger that any later state of it must hold."""
         return self._keeper.notes(ORIGIN_PREFIX + site)
 
-    def tell(self, run: str, sites: Iterable[str]) -> Kept:
+    def report_kept_sizes(self, run: str, sites: Iterable[str]) -> Kept:
         """`kept_sizes`, as what the next uploads of this run must prove to extend."""
-        while len(self._told) >= MAX_RUNS and run not in self._told:
-            self._told.pop(next(iter(self._told)))
-        self._told[run] = self.kept_sizes(sites)
-        return dict(self._told[run])
+        while len(self._reported) >= MAX_RUNS and run not in self._reported:
+            self._reported.pop(next(iter(self._reported)))
+        self._reported[run] = self.kept_sizes(sites)
+        return dict(self._reported[run])
 
-    def told(self, run: str, sites: Sequence[str]) -> Kept:
+    def reported(self, run: str, sites: Sequence[str]) -> Kept:
         """What was told last in this run; after a restart, what is kept now."""
-        return self._told[run] if run in self._told else self.kept_sizes(sites)
+        return self._reported[run] if run in self._reported else self.kept_sizes(sites)
 
     def keep(
         self, uploads: Sequence[Upload], since: Mapping[str, tuple[int, ...]]
@@ -92,8 +92,8 @@ class PeerCheckpoints:
             LedgerError, LedgerTamperedError: see `keep`.
         """
         sites = [upload.sender for upload in uploads]
-        told = self.told(uploads[0].run, sites) if uploads else {}
-        for site, error in self.keep(uploads, told).items():
+        reported = self.reported(uploads[0].run, sites) if uploads else {}
+        for site, error in self.keep(uploads, reported).items():
             raise type(error)(f"the ledger of {site!r}: {error}")
 
     def _shown(self, upload: Upload, since: tuple[int, ...] | None) -> Shown:

@@ -1,4 +1,4 @@
-"""A round gone on with by a coordinator that was killed: its opening asked before, or answered."""
+"""A round resumed by a coordinator that was killed: its opening asked before, or answered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def reopen_round(
     cohort: tuple[str, ...],
     opened: bool = False,
 ) -> RoundOutcome:
-    """Go on with a round whose opening was asked before the coordinator was killed.
+    """Resume a round whose opening was asked before the coordinator was killed.
 
     The key holder opens one cohort a round, so this very request is all that can be asked. It has
     the stored answer, where it got the request, and answers now where it did not.
@@ -87,7 +87,7 @@ def reread_round(
     if (
         not isinstance(header, Opening)
         or header.sender != job.opener
-        or header.place != (job.run, ended.round, ended.attempt)
+        or header.round_id != (job.run, ended.round, ended.attempt)
         or header.plan_digest != job.plan.digest
         or header.contributors != ended.survivors
     ):

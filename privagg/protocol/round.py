@@ -194,7 +194,7 @@ class RoundOutcome:
 
 
 class RoundJournal(Protocol):
-    """Where a coordinator durably notes how far it is, so that a killed one can go on."""
+    """Where a coordinator durably notes how far it is, so that a killed one can resume."""
 
     def begun(self, result: RoundOutcome) -> None:
         """The cohort is about to be asked; sites that answered resend the same stored bytes."""
@@ -225,8 +225,8 @@ def run_round(
         round_number: from 1.
         attempt: from 1; a new attempt is charged again by every site.
         cohort: sites to ask, in roster order and as many as the plan asks; drawn where not given.
-        settings: what the sites' training is told beyond the plan; public.
-        journal: notes how far the round is; None where nobody will go on with it.
+        settings: settings of the sites' training beyond the plan; public.
+        journal: notes how far the round is; None where nobody will resume it.
 
     Returns:
         The outcome; a round that the plan's rule stops is an outcome, not an error.
@@ -282,20 +282,20 @@ def _hand_out_key(job: Job, transport: Transport, result: RoundOutcome) -> None:
 
 
 def _call_the_roll(job: Job, transport: Transport, result: RoundOutcome) -> None:
-    """Hear, once a run, which checkpoints of the sites' ledgers key holder and sites keep."""
-    parties = job.watch.unheard((*result.cohort, job.opener))
+    """Ask, once a run, which checkpoints of the sites' ledgers key holder and sites keep."""
+    parties = job.watch.unreported((*result.cohort, job.opener))
     if not parties:
         return
     header = Challenge(**job.heading(result), nonce=secrets.token_hex(32))
     frame = Message.sign(job.identity, header).to_bytes()
     result.exchanges += 1
     for party in parties:
-        job.watch.hear(party, {})
+        job.watch.record_kept_sizes(party, {})
     for reply in transport.exchange(dict.fromkeys(parties, frame)):
-        _hear(job, reply, header.nonce)
+        _record_kept_sizes(job, reply, header.nonce)
 
 
-def _hear(job: Job, reply: Reply, nonce: str = "") -> None:
+def _record_kept_sizes(job: Job, reply: Reply, nonce: str = "") -> None:
     """Note what a party says that it keeps, in answer to a challenge or to what was posted."""
     for frame in (*reply.posted, reply.data or b""):
         try:
@@ -305,9 +305,9 @@ def _hear(job: Job, reply: Reply, nonce: str = "") -> None:
         if (header.sender, header.run) != (reply.party, job.run):
             continue
         if isinstance(header, Acknowledgement):
-            job.watch.hear(reply.party, header.kept_sizes)
+            job.watch.record_kept_sizes(reply.party, header.kept_sizes)
         if isinstance(header, Presence) and header.nonce == nonce:
-            job.watch.hear(reply.party, header.kept_sizes)
+            job.watch.record_kept_sizes(reply.party, header.kept_sizes)
 
 
 def open_round(
@@ -352,8 +352,8 @@ def take_opening(
         result: gets update, survivors and outcome.
     """
     total = job.scheme.combine(job.parameters, [bytes(message.payload)], len(contributors))
-    place = (job.run, result.round, result.attempt)
-    result.update = decode_sum(job.plan, place, parameters, total, contributors)
+    round_id = (job.run, result.round, result.attempt)
+    result.update = decode_sum(job.plan, round_id, parameters, total, contributors)
     result.survivors, result.outcome = contributors, "opened"
     return message.statement
 
@@ -382,7 +382,7 @@ def _fold_replies(state: _RoundState, replies: Sequence[Reply]) -> None:
     job, result = state.job, state.result
     came: list[tuple[str, bytes]] = []
     for reply in replies:
-        _hear(job, replace(reply, data=None))
+        _record_kept_sizes(job, replace(reply, data=None))
         if reply.data is None:
             result.refuse(reply.party, reply.problem)
             continue
@@ -470,12 +470,12 @@ def _ask_opening(
     if (
         not isinstance(header, Opening)
         or header.sender != job.opener
-        or header.place != (job.run, result.round, result.attempt)
+        or header.round_id != (job.run, result.round, result.attempt)
         or header.contributors != contributors
         or header.request_sha256 != hashlib.sha256(frame).hexdigest()
     ):
         raise OpeningRefusedError(f"{job.opener!r} answered another request than the one asked")
-    job.watch.hear(job.opener, header.kept_sizes)
+    job.watch.record_kept_sizes(job.opener, header.kept_sizes)
     result.answer = answers[0]
     return message
 

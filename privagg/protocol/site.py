@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privagg.digest import tree_digest
+from privagg.encoding.planned import RoundId
 from privagg.errors import (
     ApprovalError,
     BudgetExceededError,
@@ -68,21 +69,20 @@ from privagg.secure.wire import EncryptedTensor
 
 IntVector = NDArray[np.int64]
 FloatVector = NDArray[np.float64]
-Place = tuple[str, int, int]
 
 
 class Learner(Protocol):
     """Turns a model into this site's integer contribution under the plan."""
 
     def contribution(
-        self, parameters: FloatVector, randomness: Randomness, place: Place
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
     ) -> IntVector:
         """Train, clip, put on the grid, weigh and add this site's noise.
 
         Args:
             parameters: float64 (d,), the round's model.
             randomness: source of sampling and noise.
-            place: (run, round, attempt), labels for the streams.
+            round_id: (run, round, attempt), labels for the streams.
 
         Returns:
             int64 (n,), n = `plan.upload_dimension`, all within the plan's upload bound.
@@ -95,7 +95,7 @@ class Pins:
     """What a site believes without being told: its own configuration.
 
     Args:
-        roster: identity keys of everybody it hears from.
+        roster: identity keys of everybody that it gets messages from.
         coordinator: the only party that may start and close rounds.
         plan_digest: the only plan it takes part in.
         opener: the only party whose word counts on the key of a run and on what was opened.
@@ -230,12 +230,12 @@ class Site:
             **self._reply_to(header),
             nonce=header.nonce,
             problem=self._problem(header),
-            kept_sizes=self._closing.tell(header.run),
+            kept_sizes=self._closing.report_kept_sizes(header.run),
         )
         return Message.sign(self.identity, presence).to_bytes()
 
     def _problem(self, header: Challenge) -> str:
-        # A job that goes on, or whose ledgers alone are still asked for, is in the budget already.
+        # A job that is resumed, or asks for ledgers alone, is in the budget already.
         if header.round > 1 or not self._randomness.secure or self.ledger.was_charged(header.run):
             return ""
         return budget_problem(self.ledger, self._plan, self.identity.name, header.run)
@@ -248,7 +248,7 @@ class Site:
         return Message.sign(self.identity, facts, export).to_bytes()
 
     def _acknowledge(self, header: Header) -> bytes:
-        facts = self._reply_to(header) | {"kept_sizes": self._closing.tell(header.run)}
+        facts = self._reply_to(header) | {"kept_sizes": self._closing.report_kept_sizes(header.run)}
         return Message.sign(self.identity, Acknowledgement(**facts)).to_bytes()
 
     def _take_key(self, message: Message) -> bytes:
@@ -265,7 +265,7 @@ class Site:
     def _take_part(self, header: RoundStart, message: Message) -> bytes:
         key = self._check_start(header)
         parameters = self._read_model(message)
-        stored = self.ledger.stored_upload(*header.place)
+        stored = self.ledger.stored_upload(*header.round_id)
         if stored is not None:
             return stored
         receipt = self.ledger.charge(self._charge_request(header, key))
@@ -278,7 +278,7 @@ class Site:
     def _train(self, parameters: FloatVector, header: RoundStart) -> IntVector:
         """Whatever goes wrong in training may depend on records, so none of it leaves the site."""
         try:
-            return self._learner.contribution(parameters, self._randomness, header.place)
+            return self._learner.contribution(parameters, self._randomness, header.round_id)
         except PrivaggError:
             raise
         except Exception as error:

@@ -57,7 +57,7 @@ class Coordinator:
         output: folder for model, report and bundle.
         generator: name of the sites' source of randomness.
         observed: what can be read about the sites here.
-        journal: keeps how far the run is; None where nobody will go on with it.
+        journal: keeps how far the run is; None where nobody will resume it.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Coordinator:
                     break
                 self._note(result, number)
         except PrivaggError as error:
-            if self.journal is None:  # else the run has not ended: somebody may go on with it
+            if self.journal is None:  # else the run has not ended: somebody may resume it
                 self.record.finish("failed", type(error).__name__)
             raise
 
@@ -163,10 +163,10 @@ class Coordinator:
         self.journal.finished(progress)
 
     def _one_round(self, result: RunResult, number: int, on_round: OnRound | None) -> RoundReport:
-        """One round with its retries; each attempt is charged, recorded and told."""
+        """One round with its retries; each attempt is charged, recorded and reported."""
         made = len(result.rounds)
 
-        def told(outcome: RoundOutcome) -> None:
+        def on_outcome(outcome: RoundOutcome) -> None:
             report = self._settle(result, outcome)
             self._tell(result, report, on_round)
 
@@ -178,21 +178,21 @@ class Coordinator:
             attempts=self.setup.config.training.retries + 1,
         )
         self._last = rounds.run(
-            number, result.parameters, told, wanted=lambda: result.outcome != "stopped"
+            number, result.parameters, on_outcome, wanted=lambda: result.outcome != "stopped"
         )
-        if len(result.rounds) == made:  # a killed coordinator had made, recorded and told it
+        if len(result.rounds) == made:  # a killed coordinator had made, recorded and reported it
             summary = self._last.summary()
             report = RoundReport(summary, {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0)
             result.rounds.append(report)
         return result.rounds[-1]
 
     def _tell(self, result: RunResult, report: RoundReport, on_round: OnRound | None) -> None:
-        """Tell an attempt; who interrupts here, between two rounds, keeps what was paid for."""
+        """Report an attempt; who interrupts here, between two rounds, keeps what was paid for."""
         try:
             if on_round is not None:
                 on_round(report)
         except KeyboardInterrupt:
-            if self.journal is not None:  # the run has not ended: somebody may go on with it
+            if self.journal is not None:  # the run has not ended: somebody may resume it
                 raise
             result.outcome, result.reason = "stopped", "interrupted by whoever ran it"
 

@@ -1,4 +1,4 @@
-"""How far a run is, kept so that a killed coordinator goes on: model, optimiser, round, request.
+"""How far a run is, kept so that a killed coordinator can resume: model, optimiser, round, request.
 
     state.json      after each finished round: its number, the model, the optimiser's state
     attempt.json    the attempt under way: round, attempt, cohort
@@ -43,14 +43,14 @@ class Progress:
     """A finished round, and what the next one starts from.
 
     Args:
-        plan_digest, key_id: of the run; another plan or key cannot go on with it.
+        plan_digest, key_id: of the run; another plan or key cannot resume it.
         round: the last finished round.
         parameters: float64 (d,), the model after it.
         optimizer: state of the server optimiser after it.
         metrics: figures on the public table.
         close, cohort: what tells the round's sites how it ended; posted again where a killed
-            coordinator goes on, as it may not have been sent. A site records it once.
-        over: how the run ended, empty while it goes on; then only the ledgers are asked for.
+            coordinator resumes, as it may not have been sent. A site records it once.
+        over: how the run ended, empty while it lasts; then only the ledgers are asked for.
         reason: why it stopped.
     """
 
@@ -89,7 +89,7 @@ class Asked:
     Args:
         plan_digest, key_id: of the run.
         model_sha256: SHA-256 (hex) of the model, float64 little-endian.
-        settings: what the sites' training is told beyond the plan.
+        settings: settings of the sites' training beyond the plan.
     """
 
     plan_digest: str
@@ -206,7 +206,7 @@ class Journal:
         return self._rounds.is_dir()
 
     def keep_for_replay(self) -> None:
-        """Begin such a run, or go on with it."""
+        """Begin such a run, or resume it."""
         self._rounds.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def asks(self, number: int, asked: Asked) -> None:

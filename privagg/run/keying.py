@@ -31,7 +31,7 @@ def key_of_run(
         run: identifier of the run.
         identity: the coordinator's own.
         transport: carries the request to the key holder.
-        journal: of the run, where it may be gone on with: keeps the statement, and has it already
+        journal: of the run, where it may be resumed: keeps the statement, and has it already
             where the run is.
         over: no round is left to be asked for; then nobody is asked for a key that is kept.
 

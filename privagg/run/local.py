@@ -1,7 +1,7 @@
 """A run in this process: every party made here, with messages that only the calling makes local.
 
 Every party has its own identity and ledger, and they exchange the very bytes that a network would
-carry. The run's key is erased with the run, however it ends: nobody goes on with one.
+carry. The run's key is erased with the run, however it ends: nobody resumes one.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class RunRecorder:
         return self._kept.of(self._run)
 
     def round(self, report: RoundReport) -> None:
-        """How an attempt at a round ended; written once, also where a coordinator goes on."""
+        """How an attempt at a round ended; written once, also where a coordinator resumes."""
         outcome = report.outcome
         if self.ledger.recorded("round", (self._run, outcome.round, outcome.attempt)):
             return

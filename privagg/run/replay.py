@@ -1,4 +1,4 @@
-"""The rounds of an optimiser that is not ours, told again what it heard before a kill.
+"""The rounds of an optimiser that is not ours, answered again as they were before a kill.
 
 What Flower's strategies remember (moments, momentum, counters) is theirs, and no checkpoint of ours
 holds it. So a strategy starts again from its first round, and as long as it asks for just what it
@@ -20,7 +20,7 @@ from privagg.protocol.reopening import reread_round
 from privagg.protocol.round import RoundOutcome
 from privagg.run.journal import Asked
 from privagg.run.results import FloatVector
-from privagg.run.rounds import RoundRunner, Told
+from privagg.run.rounds import OnOutcome, RoundRunner
 
 MOST_DIFFERENCES = 3
 _MISSING = "nothing"
@@ -31,7 +31,7 @@ class ReplayedRounds:
 
     Args:
         rounds: what runs a round.
-        told: hears how every attempt that is made ended; nothing of those that were made before.
+        on_outcome: called with how every attempt that is made ended; not for those made before.
         over: whether the run has ended; then it makes no further round.
 
     Guarantees:
@@ -39,8 +39,8 @@ class ReplayedRounds:
         optimiser asks for something else than it asked for before.
     """
 
-    def __init__(self, rounds: RoundRunner, told: Told, *, over: bool = False) -> None:
-        self._rounds, self._told, self._over = rounds, told, over
+    def __init__(self, rounds: RoundRunner, on_outcome: OnOutcome, *, over: bool = False) -> None:
+        self._rounds, self._on_outcome, self._over = rounds, on_outcome, over
         self._journal = rounds.journal
 
     def __call__(
@@ -56,7 +56,7 @@ class ReplayedRounds:
         Args:
             number: from 1.
             parameters: float64 (d,), the model that the optimiser sends.
-            settings: what the sites' training is told beyond the plan.
+            settings: settings of the sites' training beyond the plan.
             cohort: the sites to ask where the round is not over.
 
         Raises:
@@ -78,7 +78,7 @@ class ReplayedRounds:
         if self._journal is not None and before is None:
             self._journal.asks(number, asked)
         outcome = self._rounds.run(
-            number, parameters, self._told, cohort=cohort, settings=asked.settings
+            number, parameters, self._on_outcome, cohort=cohort, settings=asked.settings
         )
         if self._journal is not None:
             self._journal.ended(outcome)
@@ -107,7 +107,7 @@ class ReplayedRounds:
     def _require_same(self, number: int, before: Asked, now: Asked) -> None:
         if before == now:
             return
-        run = f"run {self._rounds.job.run!r} cannot be gone on with"
+        run = f"run {self._rounds.job.run!r} cannot be resumed"
         way_out = "start it as it was begun, or start a new run; nothing was spent"
         if (before.plan_digest, before.key_id) != (now.plan_digest, now.key_id):
             raise ResumeError(f"{run}: it was begun under another plan or key; {way_out}")
@@ -119,8 +119,10 @@ class ReplayedRounds:
                 f"{now.model_sha256[:16]}... now): another {cause}"
             )
         more = len(found) - MOST_DIFFERENCES
-        told = "; ".join(found[:MOST_DIFFERENCES]) + (f"; {more} more" if more > 0 else "")
-        raise ResumeError(f"{run}: round {number} is asked with something else. {told}. {way_out}")
+        differences = "; ".join(found[:MOST_DIFFERENCES]) + (f"; {more} more" if more > 0 else "")
+        raise ResumeError(
+            f"{run}: round {number} is asked with something else. {differences}. {way_out}"
+        )
 
 
 def _different(before: Asked, now: Asked) -> Iterator[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and what it leaves behind."""
+"""What a run reports while it lasts, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FloatVector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What a caller hears after each round.
+    """What a caller is given after each round.
 
     Attributes:
         outcome: how the round ended, in summary: a run that kept every update would grow by one
@@ -27,7 +27,7 @@ class RoundReport:
         epsilon: site -> (spent so far over all jobs, budget), as its ledger says; empty where the
             ledgers lie on other machines.
         encrypt_seconds: wall-clock seconds all sites together took to encrypt; 0 where they are on
-            other machines, which do not tell.
+            other machines, which do not say.
         committed: where `epsilon` is empty: site -> epsilon that this run alone has charged by its
             plan, at most; see `CommittedSpending`.
     """

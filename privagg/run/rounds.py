@@ -13,7 +13,7 @@ from privagg.run.journal import Journal, UnfinishedAttempt
 from privagg.run.record import RunRecorder
 from privagg.run.results import FloatVector
 
-Told = Callable[[RoundOutcome], None]
+OnOutcome = Callable[[RoundOutcome], None]
 
 
 class RoundRunner:
@@ -22,8 +22,8 @@ class RoundRunner:
     Args:
         job: what the coordinator holds.
         transport: carries messages to the parties.
-        record: what is written down of the run; says which attempts were told to have stopped.
-        journal: keeps how far a round is; None where nobody will go on with the run.
+        record: what is written down of the run; says which attempts were reported as stopped.
+        journal: keeps how far a round is; None where nobody will resume the run.
         attempts: how many a round may take; each is charged again.
     """
 
@@ -44,7 +44,7 @@ class RoundRunner:
         self,
         number: int,
         parameters: FloatVector,
-        told: Told,
+        on_outcome: OnOutcome,
         *,
         cohort: tuple[str, ...] | None = None,
         settings: Mapping[str, JsonValue] | None = None,
@@ -55,7 +55,7 @@ class RoundRunner:
         Args:
             number: from 1.
             parameters: float64 (d,), the model that the sites start from.
-            told: hears how every attempt that is made here ended, before the next begins.
+            on_outcome: called with how every attempt made here ended, before the next begins.
             cohort, settings: as for `run_round`; an attempt that was under way keeps its cohort.
             wanted: whether another attempt is, once one has stopped.
 
@@ -64,19 +64,19 @@ class RoundRunner:
 
         Raises:
             PrivaggError: the killed coordinator had recorded that the sum was opened, and the key
-                holder does not give it again; nothing is told of it, and it can be asked later.
+                holder does not give it again; nothing is reported of it, and it can be asked later.
         """
         begun = self.journal.attempt(number - 1) if self.journal is not None else None
         first = begun.attempt if begun is not None else 1
         ended = self._record.end_of(number, first) if begun is not None else None
         if begun is not None and ended is not None and ended.outcome == "stopped":
-            # It was signed and told that nothing was opened; to try again would contradict it.
+            # It was signed and reported that nothing was opened; to try again would contradict it.
             if begun.request is not None or first >= self._attempts:
                 return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=ended.reason)
             first, begun = first + 1, None
         for attempt in range(first, self._attempts + 1):
             outcome = self._attempt(number, attempt, parameters, begun, cohort, settings)
-            told(outcome)
+            on_outcome(outcome)
             if outcome.outcome == "opened" or outcome.opening_asked or not wanted():
                 break
             begun = None
@@ -99,7 +99,7 @@ class RoundRunner:
                 parameters,
                 request=begun.request,
                 cohort=begun.cohort,
-                # Stopped for good was told apart before, so what is recorded is that it opened.
+                # What stopped for good ended above, so what is recorded is that it opened.
                 opened=self._record.end_of(number, attempt) is not None,
             )
         return run_round(

@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from privagg.encoding.planned import Place as Place
+from privagg.encoding.planned import RoundId as RoundId
 from privagg.encoding.planned import update_encoding
 from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import ByteStream, Randomness, poisson_sample
@@ -26,14 +26,14 @@ class Draws:
 
     Args:
         randomness: the site's own source.
-        place: (run, round, attempt).
+        round_id: (run, round, attempt).
         site: whose contribution it is.
         plan: gives the noise.
     """
 
-    def __init__(self, randomness: Randomness, place: Place, site: str, plan: Plan) -> None:
-        self.site, self.place = site, place
-        self._randomness, self._labels, self._plan = randomness, (*place, site), plan
+    def __init__(self, randomness: Randomness, round_id: RoundId, site: str, plan: Plan) -> None:
+        self.site, self.round_id = site, round_id
+        self._randomness, self._labels, self._plan = randomness, (*round_id, site), plan
 
     def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
         """Which of the records take part in this step.
@@ -132,7 +132,7 @@ def noised_update(plan: ClientPlan, update: Vector, draws: Draws, *, released: V
     Raises:
         EncodingError: the plan's numbers are outside the grid's proved range.
     """
-    encoding = update_encoding(plan, draws.site, draws.place, released)
+    encoding = update_encoding(plan, draws.site, draws.round_id, released)
     weighted = encoding.encode(update, draws.coins())
     weighted *= plan.site(draws.site).weight
     noised = draws.noise(plan.upload_dimension)

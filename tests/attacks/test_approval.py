@@ -22,7 +22,7 @@ from privagg.audit.untrusted import check_numbers
 from privagg.cli.training import check, write_demo
 from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
 from privagg.federation import Federation
-from privagg.party.approving import Job, Place, Terms, check_place
+from privagg.party.approving import Approver, Job, Terms, check_approval
 from privagg.party.folder_approvals import approve_in_folders
 from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.entries import Charge, payload_of
@@ -250,11 +250,11 @@ def test_records_that_privagg_does_not_see_get_no_second_budget_unasked(tmp_path
     """Behind a Flower app a data set is known by its name alone, which the shared file gives."""
     ledger = Simulation(tmp_path).ledgers["north"]
     setup = Federation.from_toml(demo(tmp_path)).setup
-    place = Place("riverside", ledger, OWNER, KnownRecords(tmp_path / "x.records"), None)
+    place = Approver("riverside", ledger, OWNER, KnownRecords(tmp_path / "x.records"), None)
     terms = Terms("Dr. Ito", "study", "9999-12-31")
     with pytest.raises(ApprovalError, match="'riverside' of 'riverside' is new beside north"):
-        check_place(setup, place, Job.of(setup), terms)
-    check_place(setup, place, Job.of(setup), replace(terms, overlaps="other people"))
+        check_approval(setup, place, Job.of(setup), terms)
+    check_approval(setup, place, Job.of(setup), replace(terms, overlaps="other people"))
 
 
 def test_only_the_owners_key_decides_and_only_for_its_own_ledger(tmp_path: Path) -> None:

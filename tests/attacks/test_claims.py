@@ -151,9 +151,9 @@ def test_made_up_checkpoints_evict_no_honest_partys(tmp_path: Path, liars: int) 
     names = [f"site-{number}" for number in range(liars + 1)]
     for place, name in enumerate(names[1:]):
         start = 1000 + place * MAX_BRANCHES
-        watch.hear(name, {"site-0": tuple(range(start, start + MAX_BRANCHES))})
-    watch.hear("honest", {"site-0": (17,)})
-    watch.hear("key-holder", {"site-0": (11,)})
+        watch.record_kept_sizes(name, {"site-0": tuple(range(start, start + MAX_BRANCHES))})
+    watch.record_kept_sizes("honest", {"site-0": (17,)})
+    watch.record_kept_sizes("key-holder", {"site-0": (11,)})
     asked = watch.asked((*names, "honest"), "key-holder")["site-0"]
     assert {17, 11} <= set(asked)
     assert len(asked) <= MAX_PROOFS
@@ -171,9 +171,9 @@ def test_an_honest_party_always_has_one_of_its_own_asked(
 ) -> None:
     kept = tmp_path_factory.mktemp("kept") / "kept.db"
     watch = CheckpointWatch(CheckpointKeeper.open(kept), Roster({}))
-    watch.hear("honest", {NAMES[0]: tuple(sorted(honest))})
+    watch.record_kept_sizes("honest", {NAMES[0]: tuple(sorted(honest))})
     for place, sizes in enumerate(lies):
-        watch.hear(f"liar-{place}", {NAMES[0]: tuple(sorted(sizes))})
+        watch.record_kept_sizes(f"liar-{place}", {NAMES[0]: tuple(sorted(sizes))})
     cohort = (NAMES[0], "honest", *(f"liar-{place}" for place in range(len(lies))))
     asked = watch.asked(cohort, "key-holder")[NAMES[0]]
     assert honest & set(asked)

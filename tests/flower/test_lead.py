@@ -15,7 +15,7 @@ from privagg.errors import CohortError, ConfigError
 from privagg.flower.bridge.inprocess import Faults
 from privagg.identity.owner import read_owner_key
 from privagg.party.approving import withdraw
-from privagg.party.folder_approvals import FolderPlace, ledger_for
+from privagg.party.folder_approvals import OwnedFolder, ledger_for
 from privagg.party.open import open_party
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
@@ -161,7 +161,7 @@ def test_nothing_starts_without_enough_sites_or_the_key_holder(world: World) -> 
 
 def test_nothing_starts_where_the_key_holders_owner_does_not_approve(world: World) -> None:
     folder = world.trial.parties["key-holder"].party
-    place = FolderPlace(folder, read_owner_key(folder.owner_key))
+    place = OwnedFolder(folder, read_owner_key(folder.owner_key))
     assert withdraw(ledger_for(place), place.owner, who="tester", why="a test") == 1
     with pytest.raises(CohortError, match="'key-holder' has not approved plan"):
         world.lead()

@@ -1,4 +1,4 @@
-"""A killed or failed coordinator goes on: what it has signed already is not contradicted."""
+"""A killed or failed coordinator is resumed: what it has signed already is not contradicted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def killed_once_told(monkeypatch: pytest.MonkeyPatch, ended: tuple[int, int]) ->
         if (report.outcome.round, report.outcome.attempt) == ended:
             raise Killed
 
-    monkeypatch.setattr(leading, "tell_round", tell)
+    monkeypatch.setattr(leading, "report_round", tell)
 
 
 def test_an_attempt_recorded_as_stopped_is_not_made_again(
@@ -76,7 +76,7 @@ def test_an_attempt_recorded_as_stopped_is_not_made_again(
             raise Killed
         switch["down"] = report.outcome.round == 1
 
-    monkeypatch.setattr(leading, "tell_round", goes_down)
+    monkeypatch.setattr(leading, "report_round", goes_down)
     with pytest.raises(Killed):
         retrying.lead()
     monkeypatch.undo()
@@ -140,7 +140,7 @@ class Failing:
 def test_a_round_recorded_as_opened_is_not_told_to_have_stopped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its key holder does not answer the coordinator that goes on: it will, later."""
+    """Its key holder does not answer the coordinator that resumes: it will, later."""
     killed_once_told(monkeypatch, (1, 1))
     with pytest.raises(Killed):
         world.lead()

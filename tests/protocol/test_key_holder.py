@@ -272,8 +272,8 @@ class RacingMemory:
     def __init__(self, memory: Any, happening: Any) -> None:
         self.memory, self.happening = memory, happening
 
-    def tell(self, run: str, sites: Sequence[str]) -> dict[str, int]:
-        told: dict[str, int] = self.memory.tell(run, sites)
+    def report_kept_sizes(self, run: str, sites: Sequence[str]) -> dict[str, int]:
+        told: dict[str, int] = self.memory.report_kept_sizes(run, sites)
         return told
 
     def require(self, uploads: Sequence[Upload]) -> None:

@@ -57,10 +57,10 @@ def test_what_the_oldest_of_many_runs_was_told_is_forgotten_alone(
 ) -> None:
     """Forgotten, it is as after a restart: what is kept now has to be extended."""
     for number in range(peers.MAX_RUNS):
-        assert memory.tell(f"run-{number}", ["east"]) == {}
-    memory.tell("run-1", ["east"])  # one of them goes on, and costs none of the others
+        assert memory.report_kept_sizes(f"run-{number}", ["east"]) == {}
+    memory.report_kept_sizes("run-1", ["east"])  # one of them goes on, and costs none of the others
     memory.keep([upload(ledger)], {})
-    assert memory.told("run-0", ["east"]) == {}
-    memory.tell("one more", ["east"])
-    assert memory.told("run-0", ["east"]) == {"east": (1,)}
-    assert memory.told("run-1", ["east"]) == {}
+    assert memory.reported("run-0", ["east"]) == {}
+    memory.report_kept_sizes("one more", ["east"])
+    assert memory.reported("run-0", ["east"]) == {"east": (1,)}
+    assert memory.reported("run-1", ["east"]) == {}

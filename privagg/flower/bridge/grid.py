@@ -243,7 +243,9 @@ class PrivateGrid(Grid):
             self._transport.meet(sorted(parties))
         if away or not self._met:  # whoever was met when the run's key was asked for said it then
             for name, said in directory.presences.items():
-                self._job.watch.hear(name, said.kept_sizes)  # saves the first round its roll call
+                self._job.watch.record_kept_sizes(
+                    name, said.kept_sizes
+                )  # saves the first round its roll call
         for name, presence in directory.presences.items():
             if presence.problem and not self.outcomes:
                 raise CohortError(f"{name!r} cannot take part in the whole job: {presence.problem}")
@@ -275,7 +277,7 @@ class PrivateGrid(Grid):
 
 
 def say(text: str) -> None:
-    """Tell whoever follows the coordinator's log."""
+    """Report to whoever follows the coordinator's log."""
     log(INFO, "privagg: %s", text)
 
 

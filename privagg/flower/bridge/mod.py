@@ -42,7 +42,7 @@ from privagg.protocol.messages import RoundStart, refusal_text
 from privagg.protocol.site import Learner, Pins, Site
 from privagg.protocol.transport import Handler, answer_frames
 from privagg.secure.scheme import Parameters, Scheme
-from privagg.training.draws import Draws, Place, noised_update
+from privagg.training.draws import Draws, RoundId, noised_update
 
 FAILED = "this client failed; the node's own log says why"
 """All that is said of an error that could depend on private data."""
@@ -95,14 +95,14 @@ class AppLearner:
         self._seat, self._request, self._train = seat, request, train
 
     def contribution(
-        self, parameters: NDArray[np.float64], randomness: Randomness, place: Place
+        self, parameters: NDArray[np.float64], randomness: Randomness, round_id: RoundId
     ) -> NDArray[np.int64]:
         """The app's update, clipped on the grid, weighted, noised. See `Learner.contribution`.
 
         Args:
             parameters: float64 `(d,)`, the round's model.
             randomness: source of rounding and noise.
-            place: (run, round, attempt).
+            round_id: (run, round, attempt).
 
         Returns:
             int64 `(n,)` in grid units.
@@ -116,7 +116,7 @@ class AppLearner:
         except Exception as error:
             log(ERROR, "privagg: the app did not train", exc_info=error)  # for its owner alone
             raise
-        draws = Draws(randomness, place, self._seat.identity.name, self._seat.plan)
+        draws = Draws(randomness, round_id, self._seat.identity.name, self._seat.plan)
         return noised_update(self._seat.plan, update, draws, released=parameters)
 
 
@@ -203,7 +203,7 @@ class _NoLearner:
     """Trains nothing: for messages that ask for no training."""
 
     def contribution(
-        self, parameters: NDArray[np.float64], randomness: Randomness, place: Place
+        self, parameters: NDArray[np.float64], randomness: Randomness, round_id: RoundId
     ) -> NDArray[np.int64]:
         raise MessageError("this message asks for no training")
 

@@ -2,8 +2,9 @@
 
 Flower knows when a message expires; it does not know when a round does. Each exchange has its own
 deadline here. An answer that comes after it, a second answer to one request and an answer from
-another node than the one asked are refused and told by name. Whatever goes wrong with one party's
-answer, down to bytes that Flower itself cannot read, is that party's silence and nobody else's.
+another node than the one asked are refused and reported by name. Whatever goes wrong with one
+party's answer, down to bytes that Flower itself cannot read, is that party's silence and nobody
+else's.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def follow(
     Args:
         folder: the coordinator's.
         run_id: Flower's number of the run.
-        on_change: hears every new status.
+        on_change: called with every new status.
     """
     before = ""
     while True:

@@ -1,9 +1,9 @@
 """Starts a party's parts, watches them, and stops them in order.
 
-A part that ends by itself is started again after a pause that grows; the reason is told in plain
-words from the end of its log. A node whose SuperLink is not there, or does not accept it yet, is
-not an error: it keeps trying, because institutions do not start at the same minute. Any other part
-that does not come up is one.
+A part that ends by itself is started again after a pause that grows; the reason is reported in
+plain words from the end of its log. A node whose SuperLink is not there, or does not accept it yet,
+is not an error: it keeps trying, because institutions do not start at the same minute. Any other
+part that does not come up is one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUICK_SECONDS, MOST_QUICK_ENDS = 20.0, 4
 TAIL_BYTES = 4096
 READY = "is ready"
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 _REASONS = (
     (
@@ -59,7 +59,7 @@ class Running:
         offset: where in its log this start begins.
         quick_ends: starts in a row that came to nothing.
         due: when to start it again, where it has ended.
-        told: what was last told of it; the same is not told again.
+        reported: what was last reported of it; the same is not reported again.
     """
 
     part: Part
@@ -68,7 +68,7 @@ class Running:
     offset: int
     quick_ends: int = 0
     due: float | None = None
-    told: str = ""
+    reported: str = ""
 
     @property
     def output(self) -> str:
@@ -105,10 +105,10 @@ class Supervisor:
     """The running parts of one or several parties.
 
     Args:
-        tell: hears what happens, in one line each.
+        report: called with one line for each thing that happens.
     """
 
-    tell: Tell
+    report: Report
     running: list[Running] = field(default_factory=list)
 
     def start(self, parts: Sequence[Part]) -> None:
@@ -141,20 +141,20 @@ class Supervisor:
         """
         for place, running in enumerate(self.running):
             if running.process.poll() is None:
-                if running.part.ready and running.told != READY and running.ready:
-                    running.told = READY
-                    self.tell(f"{running.part.title} {READY}")
+                if running.part.ready and running.reported != READY and running.ready:
+                    running.reported = READY
+                    self.report(f"{running.part.title} {READY}")
                 continue
             if running.due is None:
                 self._ended(running)
             elif time.monotonic() >= running.due:
                 again = _start(running.part)
-                again.quick_ends, again.told = running.quick_ends, running.told
+                again.quick_ends, again.reported = running.quick_ends, running.reported
                 self.running[place] = again
 
     def _ended(self, running: Running) -> None:
         lasted = time.monotonic() - running.started >= QUICK_SECONDS
-        worked = running.told == READY if running.part.ready else lasted
+        worked = running.reported == READY if running.part.ready else lasted
         running.quick_ends = 1 if worked else running.quick_ends + 1
         if not running.part.patient and running.quick_ends >= MOST_QUICK_ENDS:
             raise DeploymentError(
@@ -164,9 +164,9 @@ class Supervisor:
         pause = min(2.0 ** (running.quick_ends - 1), LONGEST_PAUSE_SECONDS)
         running.due = time.monotonic() + pause
         reason = running.reason
-        if reason != running.told:
-            running.told = reason
-            self.tell(f"{running.part.title} ended: {reason}; it keeps trying")
+        if reason != running.reported:
+            running.reported = reason
+            self.report(f"{running.part.title} ended: {reason}; it keeps trying")
 
     def run(self) -> None:
         """Watch until this process is asked to stop (Ctrl-C, or SIGTERM)."""

@@ -101,19 +101,19 @@ def _free_ports(count: int) -> list[int]:
 
 @contextmanager
 def up(
-    trial: Trial, tell: Callable[[str], None], *, seconds: float = START_SECONDS
+    trial: Trial, report: Callable[[str], None], *, seconds: float = START_SECONDS
 ) -> Iterator[Supervisor]:
     """Start a trial's parts, wait until all work, and stop them at the end.
 
     Args:
         trial: whose.
-        tell: hears what happens.
+        report: called with one line for each thing that happens.
         seconds: how long each stage may take.
 
     Raises:
         DeploymentError: a part cannot be started, or runs already.
     """
-    supervisor = Supervisor(tell)
+    supervisor = Supervisor(report)
     with ExitStack() as stack:
         for folder in trial.parties.values():
             stack.enter_context(only_one(folder))
@@ -127,12 +127,12 @@ def up(
         for name in nodes:
             supervisor.start(parts[name])
         supervisor.wait_ready(seconds)
-        tell(f"ready: the SuperLink and {len(nodes)} nodes ({', '.join(nodes)})")
+        report(f"ready: the SuperLink and {len(nodes)} nodes ({', '.join(nodes)})")
         yield supervisor
 
 
 def start_party(
-    folder: FlowerFolder, tell: Callable[[str], None], *, seconds: float = START_SECONDS
+    folder: FlowerFolder, report: Callable[[str], None], *, seconds: float = START_SECONDS
 ) -> None:
     """Start one party's parts on its machine and watch them until asked to stop.
 
@@ -141,7 +141,7 @@ def start_party(
 
     Args:
         folder: the party's.
-        tell: called with one line for each thing that happens.
+        report: called with one line for each thing that happens.
         seconds: how long to wait for the SuperLink.
 
     Raises:
@@ -150,16 +150,16 @@ def start_party(
     """
     name = folder.party.party().name
     with only_one(folder), ExitStack() as stack:
-        supervisor = Supervisor(tell)
+        supervisor = Supervisor(report)
         stack.callback(supervisor.stop)
         supervisor.start(parts_of(folder))
         if name == COORDINATOR:
             wait_for_superlink(folder, supervisor, seconds)
             if (left := check_certificate(folder)) < RENEWAL_DAYS:
                 root = folder.party.root
-                tell(f"the certificate expires in {left} days: privagg deploy renew {root}")
+                report(f"the certificate expires in {left} days: privagg deploy renew {root}")
             nodes = register(folder)
-            tell(f"the SuperLink answers; registered: {', '.join(nodes)}")
+            report(f"the SuperLink answers; registered: {', '.join(nodes)}")
         else:
-            tell(f"{name} connects to {folder.settings().superlink}")
+            report(f"{name} connects to {folder.settings().superlink}")
         supervisor.run()

@@ -34,7 +34,7 @@ from privagg.run.keying import key_of_run
 from privagg.run.record import RunRecorder
 from privagg.run.replay import ReplayedRounds
 from privagg.run.results import RoundReport
-from privagg.run.rounds import RoundRunner, Told
+from privagg.run.rounds import OnOutcome, RoundRunner
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from tests.approvals import FOR_EVER, approve_plan
@@ -208,7 +208,7 @@ class Doors:
     def private_grid(
         self,
         *,
-        told: Told | None = None,
+        on_outcome: OnOutcome | None = None,
         journal: Journal | None = None,
         attempts: int = 1,
         over: bool = False,
@@ -241,7 +241,7 @@ class Doors:
             record.round(RoundReport(outcome.summary(), {}, {}, 0.0))
 
         rounds = RoundRunner(job, wrap(transport), record, journal=journal, attempts=attempts)
-        answers = ReplayedRounds(rounds, told or note, over=over)
+        answers = ReplayedRounds(rounds, on_outcome or note, over=over)
         grid = PrivateGrid(self.grid, job, transport, answers, **options)
         assert set(grid.get_node_ids()) == {self.nodes[name] for name in NAMES}
         return grid

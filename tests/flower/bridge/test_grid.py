@@ -43,7 +43,7 @@ def train_messages(doors: Doors, content: RecordDict | None = None) -> list[Mess
 def test_a_strategy_gets_the_opened_noised_mean(tmp_path: Path, scheme_name: str) -> None:
     doors = Doors(tmp_path, scheme_name=scheme_name, noise_multiplier=1, rounds=1)
     heard: list[RoundOutcome] = []
-    grid = doors.private_grid(told=heard.append)
+    grid = doors.private_grid(on_outcome=heard.append)
     result = strategy().start(grid, initial_arrays(), num_rounds=1)
     (outcome,) = heard
     assert outcome.outcome == "opened", outcome.reason

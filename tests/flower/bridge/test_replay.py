@@ -1,4 +1,4 @@
-"""A strategy whose coordinator was killed goes on: the same model, and nothing is charged twice."""
+"""A strategy resumes after its coordinator was killed: the same model, and no charge twice."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_what_is_not_the_run_that_was_begun_is_refused_and_costs_nothing(
     assert "nothing was spent" in str(refused.value)
     assert world.messages == messages
     assert [world.charges(site) for site in NAMES] == charges
-    assert len(world.train(world.opened())) == 2  # as it was begun, it still goes on
+    assert len(world.train(world.opened())) == 2  # as it was begun, it can still be resumed
 
 
 def test_another_plan_or_key_is_not_gone_on_with(world: World, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Network:
     def meet(self, parties: tuple[str, ...] = PARTIES) -> dict[str, str]:
         problems = self.transport.meet(parties)
         for party, presence in self.transport.directory.presences.items():
-            self.simulation.watch.hear(party, presence.kept_sizes)
+            self.simulation.watch.record_kept_sizes(party, presence.kept_sizes)
         return problems
 
     def round(self, number: int = 1) -> RoundOutcome:
