@@ -113,7 +113,7 @@ def _batches(setup: Setup) -> list[dict[str, Any]] | None:
 def _compression(setup: Setup) -> dict[str, Any] | None:
     """What compression sends, says and saves; None where the configuration has none."""
     from privagg.config.plan import uncompressed
-    from privagg.report.compressing import compression_text
+    from privagg.report.plan_text import compression_text
 
     plan = setup.plan
     if plan.compression is None:

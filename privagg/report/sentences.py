@@ -12,9 +12,9 @@ from decimal import Decimal
 from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
 from privagg.report.approvals import approval_text
-from privagg.report.compressing import compression_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
 from privagg.report.model import ObserverRow, RecordsApart, Report, SiteReport
+from privagg.report.plan_text import compression_text
 
 MOST_SITES_ONE_BY_ONE = 4
 LARGEST_TELLING_FACTOR = 1000

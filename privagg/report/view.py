@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from privagg.privacy.plan import TrainingPlan, load_plan
-from privagg.report.compressing import compression_text
+from privagg.privacy.plan import TrainingPlan
 from privagg.report.figures import (
     count_text,
     delta_text,
@@ -19,6 +18,7 @@ from privagg.report.figures import (
     relative_text,
 )
 from privagg.report.model import AccountantFigure, ObserverRow, Report, SiteReport
+from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import share_of_budget, worst_row
 
 OBSERVERS = {
@@ -382,15 +382,16 @@ def accountant_name(name: str) -> str:
 
 def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
     """(label, value) for the plan's scalar settings: `PLAN_LABELS`, then what its mode adds."""
-    plan = load_plan(report.plan)
+    plan = readable_plan(report)
     known = {*PLAN_LABELS, *TrainingPlan.model_fields}
-    own = {k: k.replace("_", " ").capitalize() for k in type(plan).model_fields if k not in known}
+    fields = type(plan).model_fields if plan is not None else ()
+    own = {k: k.replace("_", " ").capitalize() for k in fields if k not in known}
     rows = tuple(
         (label, _plain_value(report.plan[key]))
         for key, label in (PLAN_LABELS | own).items()
         if key in report.plan
     )
-    compressed = compression_text(plan)
+    compressed = compression_text(plan) if plan is not None else ""
     return (*rows, ("Uploads", compressed)) if compressed else rows
 
 

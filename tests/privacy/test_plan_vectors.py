@@ -14,7 +14,7 @@ from privagg.config.plan import build_plan
 from privagg.config.schema import parse_config
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.plan import load_plan
-from privagg.report.compressing import compression_text
+from privagg.report.plan_text import compression_text
 
 FROZEN: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "plans.json").read_text(encoding="utf-8")

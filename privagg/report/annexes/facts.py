@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
 from privagg.report.annexes.lines import Fact
-from privagg.report.compressing import compression_text
 from privagg.report.figures import (
     byte_text,
     count_text,
@@ -17,6 +15,7 @@ from privagg.report.figures import (
     lower_text,
 )
 from privagg.report.model import BoundedEvent, Report, SiteReport
+from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import OBSERVER_PHRASE, UNIT_PHRASE, kept_apart
 
 MOST_SITES = 12
@@ -171,12 +170,13 @@ def unprotected(report: Report) -> tuple[Fact, ...]:
 def mechanism(report: Report) -> tuple[Fact, ...]:
     """How a round is made private: by the plan, and by the events that were charged."""
     plan = report.plan
-    agreed = load_plan(plan)
+    agreed = readable_plan(report)
+    sent = agreed.contribution_plainly if agreed is not None else "a clipped, noised contribution"
     facts = [
         Fact(
-            f"By the plan (mode {plan.get('mode')}) each institution sends "
-            f"{agreed.contribution_plainly}, clipped to an L2 norm of {plan.get('clip_norm_l2')}, "
-            f"with a noise multiplier of {plan.get('noise_multiplier')}.",
+            f"By the plan (mode {plan.get('mode')}) each institution sends {sent}, clipped to an "
+            f"L2 norm of {plan.get('clip_norm_l2')}, with a noise multiplier of "
+            f"{plan.get('noise_multiplier')}.",
             ("/plan/mode", "/plan/clip_norm_l2", "/plan/noise_multiplier"),
         ),
         Fact(
@@ -186,7 +186,7 @@ def mechanism(report: Report) -> tuple[Fact, ...]:
         ),
         Fact(f"Noise and samples were drawn from: {report.generator}.", ("/generator",)),
     ]
-    if compressed := compression_text(agreed):
+    if agreed is not None and (compressed := compression_text(agreed)):
         facts.insert(2, Fact(compressed, ("/plan/compression", "/plan/dimension")))
     for indices, site in alike(report, "committed"):
         terms = [

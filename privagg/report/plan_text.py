@@ -1,15 +1,29 @@
-"""What a plan's compression does, in sentences that follow from the plan alone."""
+"""What a report can say of its plan: whether it is one, and what its compression does."""
 
 from __future__ import annotations
 
-from privagg.privacy.plan import Compression, Rounding, TrainingPlan
+from privagg.errors import PlanError
+from privagg.privacy.plan import Compression, Rounding, TrainingPlan, load_plan
 from privagg.report.figures import count_text
+from privagg.report.model import Report
 
 ROUNDING_PHRASE = {
     Rounding.TRUNCATE: "truncated towards zero",
     Rounding.NEAREST: "rounded to the nearest grid point",
     Rounding.STOCHASTIC: "rounded at random (right on average)",
 }
+
+
+def readable_plan(report: Report) -> TrainingPlan | None:
+    """The plan of a report; None where its facts are none that this version understands.
+
+    Whoever made a report may have written anything there, and it is shown all the same: whether it
+    is true is for `verify` to say.
+    """
+    try:
+        return load_plan(report.plan)
+    except PlanError:
+        return None
 
 
 def compression_text(plan: TrainingPlan) -> str:

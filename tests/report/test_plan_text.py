@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from privagg.privacy.plan import LocalPlan
-from privagg.report.compressing import compression_text
+from privagg.report.plan_text import compression_text
 from tests.privacy.test_compression import LOCAL, compressed
 from tests.privacy.test_plan import client, distributed
 
