@@ -304,31 +304,31 @@ class Ledger:
     @property
     def owner(self) -> str:
         """Whose ledger."""
-        with self._store.read() as connection:
-            return self._head(connection).owner
+        with self._reading() as (_, head):
+            return head.owner
 
     @property
     def verifier(self) -> Verifier:
         """The public key that signs the ledger now, under the log's origin as its name."""
-        with self._store.read() as connection:
-            return Verifier.parse(self._head(connection).state.owner_verifier)
+        with self._reading() as (_, head):
+            return Verifier.parse(head.state.owner_verifier)
 
     @property
     def origin(self) -> str:
         """The log's own name, which owner's acts are signed for."""
-        with self._store.read() as connection:
-            return self._head(connection).state.origin
+        with self._reading() as (_, head):
+            return head.state.origin
 
     @property
     def owner_key(self) -> str:
         """Hex of the key that owner's acts are signed with; empty where none is pinned."""
-        with self._store.read() as connection:
-            return self._head(connection).state.owner_key
+        with self._reading() as (_, head):
+            return head.state.owner_key
 
     def __len__(self) -> int:
         """Number of entries."""
-        with self._store.read() as connection:
-            return self._head(connection).size
+        with self._reading() as (_, head):
+            return head.size
 
     # --- budgets ----------------------------------------------------------------------------------
 
@@ -367,8 +367,8 @@ class Ledger:
 
     def keys(self) -> list[BudgetKey]:
         """Every data set and unit that has a budget, sorted."""
-        with self._store.read() as connection:
-            return sorted(self._head(connection).state.digests)
+        with self._reading() as (_, head):
+            return sorted(head.state.digests)
 
     def project(self, key: BudgetKey, event: DpEvent) -> Projection:
         """What charging `event` would do; writes nothing.
@@ -377,8 +377,7 @@ class Ledger:
             BudgetExceededError: no budget was set for `key`.
             UnknownEventError, CertificationError: the accountant cannot bound the event.
         """
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             account = log.read_account(connection, head, key)
         return self._projection(_required(account, key), event)
 
@@ -400,8 +399,7 @@ class Ledger:
         Raises:
             LedgerError: no budget was ever set for it.
         """
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             account = log.read_account(connection, head, key)
         if account is None:
             raise LedgerError(f"no budget was set for data set {key.dataset!r}, unit {key.unit!r}")
@@ -439,8 +437,7 @@ class Ledger:
             .where(table.c.account == log.account_column(key), table.c.kind == kind)
             .order_by(table.c.idx)
         )
-        with self._store.read() as connection:
-            self._head(connection)
+        with self._reading() as (connection, _):
             return [
                 Entry.parse(row.body.encode(), what=f"entry {row.idx}")
                 for row in connection.execute(query)
@@ -456,7 +453,7 @@ class Ledger:
                 already, or withdraws what is not in force; nothing was written.
         """
         with self._writing() as (connection, head):
-            earlier = log.find_entry(connection, head, self._filed, act.kind, str(act.subject))
+            earlier = self._find(connection, head, act.kind, str(act.subject))
             if earlier is not None:
                 raise LedgerError(f"this {act.kind} was recorded before; make a new one")
             key = act.key
@@ -468,9 +465,8 @@ class Ledger:
 
     def approvals(self, day: str | None = None) -> tuple[Approval, ...]:
         """The approvals in force on a day (`YYYY-MM-DD`), today by default; oldest first."""
-        with self._store.read() as connection:
-            head = self._head(connection)
-        day = day or self._day(head)
+        with self._reading() as (_, head):
+            day = day or self._day(head)
         return tuple(a for a in head.state.approvals if a.until >= day)
 
     def require_approval(
@@ -486,9 +482,8 @@ class Ledger:
         Raises:
             ApprovalError: there is none, or it is over, withdrawn or used up.
         """
-        with self._store.read() as connection:
-            head = self._head(connection)
-        return approved(head.state, head.owner, key, plan_digest, self._day(head), run)
+        with self._reading() as (_, head):
+            return approved(head.state, head.owner, key, plan_digest, self._day(head), run)
 
     def _require_approved(self, head: log.Head, request: ChargeRequest) -> None:
         if head.state.owner_key:
@@ -512,8 +507,8 @@ class Ledger:
 
     def today(self) -> str:
         """The day, UTC, `YYYY-MM-DD`, that approvals are held against."""
-        with self._store.read() as connection:
-            return self._day(self._head(connection))
+        with self._reading() as (_, head):
+            return self._day(head)
 
     def _day(self, head: log.Head) -> str:
         """Today; but no day before that of the last entry, whatever a clock says by now."""
@@ -540,7 +535,7 @@ class Ledger:
         """
         self._warm_up(request)
         with self._writing() as (connection, head):
-            earlier = log.find_entry(connection, head, self._filed, Charge.kind, request.subject)
+            earlier = self._find(connection, head, Charge.kind, request.subject)
             if earlier is not None:
                 charge = earlier.payload
                 if not isinstance(charge, Charge) or not _same(charge.request(), request):
@@ -593,7 +588,7 @@ class Ledger:
         """
         with self._writing() as (connection, head):
             charge = self._genuine(connection, head, receipt)
-            used = log.find_entry(connection, head, self._filed, Consumed.kind, charge.subject)
+            used = self._find(connection, head, Consumed.kind, charge.subject)
             if used is not None:
                 raise ReceiptError(
                     f"the receipt for run {charge.run!r} round {charge.round} attempt "
@@ -601,7 +596,7 @@ class Ledger:
                     "training again needs a new attempt and a new charge"
                 )
             attempt = charge.attempt_subject
-            if log.find_entry(connection, head, self._filed, Aborted.kind, attempt) is not None:
+            if self._find(connection, head, Aborted.kind, attempt) is not None:
                 raise ReceiptError(
                     f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
                 )
@@ -620,10 +615,10 @@ class Ledger:
         sha256 = hashlib.sha256(data).hexdigest()
         with self._writing() as (connection, head):
             charge = self._genuine(connection, head, receipt)
-            if log.find_entry(connection, head, self._filed, Consumed.kind, charge.subject) is None:
+            if self._find(connection, head, Consumed.kind, charge.subject) is None:
                 raise ReceiptError("an upload needs a receipt that was used for training")
             subject = charge.attempt_subject
-            earlier = log.find_entry(connection, head, self._filed, UploadStored.kind, subject)
+            earlier = self._find(connection, head, UploadStored.kind, subject)
             if earlier is not None:
                 stored = earlier.payload
                 if isinstance(stored, UploadStored) and stored.sha256 == sha256:
@@ -651,14 +646,13 @@ class Ledger:
             LedgerTamperedError: they are not those whose digest stands in the log.
         """
         subject = attempt_subject(run, round_, attempt)
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             data = connection.execute(
                 select(schema.uploads.c.data).where(schema.uploads.c.subject == subject)
             ).scalar_one_or_none()
             if data is None:
                 return None
-            entry = log.find_entry(connection, head, self._filed, UploadStored.kind, subject)
+            entry = self._find(connection, head, UploadStored.kind, subject)
         stored = bytes(data)
         if (
             entry is None
@@ -678,11 +672,10 @@ class Ledger:
             LedgerTamperedError: one is stored that was never logged.
         """
         subject = attempt_subject(run, round_, attempt)
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             if not log.is_stored(connection, subject):
                 return False
-            if log.find_entry(connection, head, self._filed, UploadStored.kind, subject) is None:
+            if self._find(connection, head, UploadStored.kind, subject) is None:
                 raise LedgerTamperedError(f"the stored upload {subject} was never logged")
         return True
 
@@ -704,7 +697,7 @@ class Ledger:
         subject = entry.subject
         with self._writing() as (connection, head):
             if subject is not None:
-                earlier = log.find_entry(connection, head, self._filed, kind, subject)
+                earlier = self._find(connection, head, kind, subject)
                 if earlier is not None and earlier.payload.to_json() == entry.to_json():
                     return earlier
                 if earlier is not None:
@@ -713,7 +706,7 @@ class Ledger:
                     )
             if isinstance(entry, Realised):
                 assert subject is not None
-                if log.find_entry(connection, head, self._filed, Charge.kind, subject) is None:
+                if self._find(connection, head, Charge.kind, subject) is None:
                     raise LedgerError(f"nothing was charged for {subject}; charge comes first")
             return self._append(connection, head, entry).entry
 
@@ -729,8 +722,8 @@ class Ledger:
     def entry_about(self, kind: str, subject: Sequence[str | int]) -> Entry | None:
         """The entry of this kind about (run, round, attempt[, dataset, unit]), if there is one."""
         name = canonical.dumps(list(subject)).decode("ascii")
-        with self._store.read() as connection:
-            return log.find_entry(connection, self._head(connection), self._filed, kind, name)
+        with self._reading() as (connection, head):
+            return self._find(connection, head, kind, name)
 
     def recorded(self, kind: str, subject: Sequence[str | int]) -> bool:
         """Whether there is an `entry_about` that."""
@@ -743,7 +736,7 @@ class Ledger:
             ReceiptError: it gave out no such receipt.
         """
         charge = receipt.charge
-        stored = log.find_entry(connection, head, self._filed, Charge.kind, charge.subject)
+        stored = self._find(connection, head, Charge.kind, charge.subject)
         if stored is None or log.receipt_for(connection, head, stored) != receipt:
             raise ReceiptError(
                 f"the receipt for run {charge.run!r} round {charge.round} attempt "
@@ -763,7 +756,7 @@ class Ledger:
         """
         with self._writing() as (connection, head):
             subject, table = taken.subject, schema.uploads
-            entry = log.find_entry(connection, head, self._filed, taken.kind, subject)
+            entry = self._find(connection, head, taken.kind, subject)
             if entry is not None and entry.payload != taken:
                 earlier = entry.payload
                 assert isinstance(earlier, RunKeyTaken)
@@ -828,8 +821,7 @@ class Ledger:
 
     def checkpoint(self, size: int | None = None) -> str:
         """The signed checkpoint of the log as it is, or as it was at `size` entries."""
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             if size is None or size == head.size:
                 return head.note
             if not 0 < size < head.size:
@@ -838,19 +830,17 @@ class Ledger:
 
     def root(self) -> bytes:
         """The Merkle tree head over all entries, 32 bytes."""
-        with self._store.read() as connection:
-            return self._head(connection).frontier.root()
+        with self._reading() as (_, head):
+            return head.frontier.root()
 
     def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
         """Proof that entry `index` is in the tree of `size` entries (all by default)."""
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             return log.inclusion_path(connection, index, _within(head.size, size))
 
     def consistency_proof(self, old: int, new: int | None = None) -> list[bytes]:
         """Proof that the tree of `new` entries (all by default) extends that of `old`."""
-        with self._store.read() as connection:
-            head = self._head(connection)
+        with self._reading() as (connection, head):
             return log.consistency_path(connection, old, _within(head.size, new))
 
     # --- other ledgers ----------------------------------------------------------------------------
@@ -955,8 +945,7 @@ class Ledger:
     def bundle(self) -> Bundle:
         """The ledger as others may verify it: entries and checkpoints, no stored uploads."""
         bodies, notes = schema.entries.c, schema.checkpoints.c
-        with self._store.read() as connection:
-            self._head(connection)
+        with self._reading() as (connection, _):
             return Bundle(
                 tuple(
                     row.body.encode()
@@ -985,13 +974,23 @@ class Ledger:
 
     # --- transactions -----------------------------------------------------------------------------
 
-    def _head(self, connection: Connection) -> log.Head:
-        return log.load_head(connection, self._pinned)
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Connection, log.Head]]:
+        """One snapshot with its authenticated end."""
+        with self._store.read() as connection:
+            yield connection, log.load_head(connection, self._pinned)
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, log.Head]]:
+        """A transaction that holds the write lock, with the authenticated end."""
         with self._store.write() as connection:
-            yield connection, self._head(connection)
+            yield connection, log.load_head(connection, self._pinned)
+
+    def _find(
+        self, connection: Connection, head: log.Head, kind: str, subject: str
+    ) -> Entry | None:
+        """The one entry of this kind about `subject`, proved; None only where there is none."""
+        return log.find_entry(connection, head, self._filed, kind, subject)
 
     def _append(
         self,
