@@ -19,12 +19,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 3
-ROOMS = (
-    "audit", "cli", "encoding", "kernels", "privacy.certified", "privacy.plan", "report",
-    "secure",
-)  # fmt: skip
-"""Rooms of privagg that are held to it, each with the rooms inside it."""
-
 _BLOCK = re.compile(r"^(Args|Attributes):$")
 _ELSEWHERE = re.compile(r"See `[A-Za-z]+\.[a-z_]+`")
 _NAMES = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*):(?: |$)")
@@ -177,14 +171,12 @@ def definitions() -> list[Documented]:
     return list(House(ROOT, "privagg").definitions())
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_parameters_are_documented(definitions: list[Documented], room: str) -> None:
+def test_parameters_are_documented(definitions: list[Documented]) -> None:
     """Whoever calls a function with many parameters need not read its body."""
-    inside = [d for d in definitions if re.match(rf"privagg\.{room}[.:]", d.where)]
-    assert inside, f"there is no room {room}"
+    assert len(definitions) > 1000, "most of privagg was not looked at"
     silent = [
         f"{d.where}: {', '.join(d.missing)}"
-        for d in inside
+        for d in definitions
         if len(d.parameters) >= MANY and d.missing
     ]
     assert not silent, "an Args: or Attributes: line is missing for\n" + "\n".join(silent)

@@ -274,7 +274,20 @@ _TRAINS = {
 
 
 class Config(Section):
-    """A whole configuration file."""
+    """A whole configuration file.
+
+    Args:
+        federation: names and the output folder.
+        privacy: what is protected, how, and within which budget.
+        training: rounds, model and optimiser.
+        secure: the aggregation scheme and who can open.
+        compression: how uploads are made smaller; not at all by default.
+        data: what the sites' records are.
+        sites: at least one, each with its own name.
+        evaluation: the table declared public; none by default.
+        tuning: a search over settings; none by default.
+        attestations: statements of named people, repeated in reports.
+    """
 
     federation: FederationSection
     privacy: PrivacySection

@@ -63,7 +63,7 @@ def job_in(
 
     Args:
         folder: the coordinator's own.
-        federation: as it pinned it.
+        setup: as it pinned it.
         run: the run's identifier.
         transport: carries messages to the parties.
         journal: the run's.

@@ -107,7 +107,13 @@ def _left_over(delta: Decimal, distance: Decimal, epsilon: Decimal) -> Decimal:
 
 
 def without_mechanism(event: DpEvent, delta: Decimal, method: str) -> EpsilonBound:
-    """Nothing ideal ran: epsilon 0 where 2 * distance fits into delta."""
+    """Nothing ideal ran: epsilon 0 where 2 * distance fits into delta.
+
+    Args:
+        event: without terms; its distance counts all the same.
+        delta: in (0, 1).
+        method: name of the method, for the bound.
+    """
     fits = UP.multiply(event.distance, 2) <= delta
     upper = Decimal(0) if fits else INFINITE
     return EpsilonBound(upper, Decimal(0) if fits else None, method, certified=True)

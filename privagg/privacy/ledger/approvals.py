@@ -38,7 +38,16 @@ def sign_approval(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Approva
 
 
 def sign_withdrawal(owner: Ed25519PrivateKey, origin: str, **says: Any) -> Withdrawal:
-    """A withdrawal of an approval; as `sign_approval`."""
+    """A withdrawal of an approval.
+
+    Args:
+        owner: the owner's key.
+        origin: of the ledger that it will stand in.
+        says: the fields of `Withdrawal` other than name, key and signature.
+
+    Raises:
+        LedgerError: a field is missing or out of range.
+    """
     return _signed(Withdrawal, owner, origin, says)
 
 

@@ -139,7 +139,13 @@ class Verifier:
 
 @dataclass(frozen=True)
 class Signature:
-    """One signature line: which key, and the bytes behind the key id."""
+    """One signature line: which key, and the bytes behind the key id.
+
+    Attributes:
+        name: of the key.
+        key_id: 4 bytes of its hash.
+        data: the signature itself.
+    """
 
     name: str
     key_id: bytes

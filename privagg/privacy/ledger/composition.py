@@ -17,6 +17,11 @@ _CONTEXT = Context(prec=400, rounding=ROUND_CEILING)
 def compose(total: DpEvent, event: DpEvent, *more: DpEvent) -> DpEvent:
     """The composition of events in canonical order, its distance never rounded down.
 
+    Args:
+        total: the composition so far.
+        event: what is added.
+        more: further ones.
+
     Raises:
         LedgerError: the events hold under different neighbouring relations.
     """

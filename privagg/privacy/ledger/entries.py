@@ -85,7 +85,13 @@ class BudgetKey(NamedTuple):
 
 
 def attempt_subject(run: str, round_: int, attempt: int) -> str:
-    """How one attempt at a round is named in the log."""
+    """How one attempt at a round is named in the log.
+
+    Args:
+        run: the run's name.
+        round_: number of the round.
+        attempt: number of the attempt.
+    """
     return canonical.dumps([run, round_, attempt]).decode("ascii")
 
 
@@ -120,7 +126,15 @@ class Payload(BaseModel):
 
 
 class Created(Payload):
-    """The ledger begins. Always entry 0, and nowhere else."""
+    """The ledger begins. Always entry 0, and nowhere else.
+
+    Args:
+        owner: name of the party whose ledger it is.
+        origin: first line of every checkpoint; names the log.
+        verifier: the key that signs the log, in the form of a note's verifier.
+        software: what made the ledger.
+        owner_key: that acts of the data's owner are signed with; empty where none is pinned.
+    """
 
     kind: ClassVar[str] = "created"
 
@@ -148,7 +162,15 @@ class Code(BaseModel):
 
 
 class OwnersAct(Payload):
-    """What the data's owner decided, signed with a key that no serving process holds."""
+    """What the data's owner decided, signed with a key that no serving process holds.
+
+    Args:
+        name: of this act, random.
+        who: the person.
+        why: the reason.
+        owner_key: the public key that signed, 64 hex digits.
+        signature: over `signed_bytes`, 128 hex digits.
+    """
 
     name: Name
     who: Name
@@ -280,7 +302,16 @@ class OwnerKeyChanged(OwnersAct):
 
 
 class BudgetSet(Payload):
-    """A budget is set or changed; delta is the one at which its epsilon is counted."""
+    """A budget is set or changed; delta is the one at which its epsilon is counted.
+
+    Args:
+        dataset: public name of the data set.
+        unit: what the guarantee hides.
+        epsilon: the most that may ever be spent; infinity sets no limit.
+        delta: in (0, 1).
+        who: the person.
+        why: the reason.
+    """
 
     kind: ClassVar[str] = "budget"
 
@@ -297,7 +328,13 @@ class BudgetSet(Payload):
 
 
 class OfAttempt(Payload):
-    """Something about one attempt at one round of one run."""
+    """Something about one attempt at one round of one run.
+
+    Args:
+        run: the run's name.
+        round: number of the round.
+        attempt: number of the attempt.
+    """
 
     of_round: ClassVar[bool] = True
 
@@ -353,7 +390,17 @@ class ChargeRequest(OfCharge):
 
 
 class Charge(ChargeRequest):
-    """A charge as recorded: the request, and what it did to the budget."""
+    """A charge as recorded: the request, and what it did to the budget.
+
+    Args:
+        epsilon_before: spent by then, at `delta`.
+        epsilon_after: spent with this charge, at `delta`.
+        epsilon_budget: the budget that it was held against.
+        delta: the budget's.
+        accountant: whose figures these are.
+        method: how the figure after this charge was bounded.
+        certified: whether that is proved.
+    """
 
     epsilon_before: Exact
     epsilon_after: Exact
@@ -377,7 +424,13 @@ class Consumed(OfCharge):
 
 
 class UploadStored(OfAttempt):
-    """The upload's bytes were stored; a resend is these bytes and no others."""
+    """The upload's bytes were stored; a resend is these bytes and no others.
+
+    Args:
+        charge: index of the entry that charged it.
+        sha256: of the bytes.
+        length_bytes: how many.
+    """
 
     kind: ClassVar[str] = "upload"
 
@@ -413,7 +466,13 @@ class RunKeyTaken(Payload):
 
 
 class Realised(OfCharge):
-    """What really happened after opening; it is reported and never returns budget."""
+    """What really happened after opening; it is reported and never returns budget.
+
+    Args:
+        event: what the opened sum shows, by the plan, of those who survived.
+        attested_by: the party that signed what was opened.
+        facts: the survivors, and what else was recorded of it.
+    """
 
     kind: ClassVar[str] = "realised"
 
@@ -440,7 +499,13 @@ class Opened(OfAttempt):
 
 
 class Released(Payload):
-    """Something left the federation: a model, a metric, a report."""
+    """Something left the federation: a model, a metric, a report.
+
+    Args:
+        what: in words.
+        who: the party or person that released it.
+        facts: recorded as they stand.
+    """
 
     kind: ClassVar[str] = "released"
 
@@ -450,7 +515,14 @@ class Released(Payload):
 
 
 class Tuning(Payload):
-    """A search over hyperparameters: which runs belong to it, and how it is accounted for."""
+    """A search over hyperparameters: which runs belong to it, and how it is accounted for.
+
+    Args:
+        name: the search's.
+        runs: that belong to it.
+        who: the person or party that recorded it.
+        facts: recorded as they stand.
+    """
 
     kind: ClassVar[str] = "tuning"
 
@@ -471,7 +543,13 @@ class RunStarted(Payload):
 
 
 class RoundEnded(OfAttempt):
-    """How an attempt at a round ended, as the coordinator saw it: opened, or stopped and why."""
+    """How an attempt at a round ended, as the coordinator saw it: opened, or stopped and why.
+
+    Args:
+        outcome: `stopped` where no sum was opened.
+        reason: why it was stopped.
+        facts: cohort, survivors and what else is public of it.
+    """
 
     kind: ClassVar[str] = "round"
 
@@ -481,7 +559,13 @@ class RoundEnded(OfAttempt):
 
 
 class RunFinished(Payload):
-    """A coordinator's run is over."""
+    """A coordinator's run is over.
+
+    Args:
+        run: the run's name.
+        outcome: how it ended.
+        reason: why it did not finish.
+    """
 
     kind: ClassVar[str] = "run-finished"
 
@@ -491,7 +575,14 @@ class RunFinished(Payload):
 
 
 class KeyRotated(Payload):
-    """The signing key changes; the checkpoint after this entry carries both keys' signatures."""
+    """The signing key changes; the checkpoint after this entry carries both keys' signatures.
+
+    Args:
+        old_verifier: the key that signed until now, in the form of a note's verifier.
+        new_verifier: the one from now on.
+        who: the person.
+        why: the reason.
+    """
 
     kind: ClassVar[str] = "key"
 

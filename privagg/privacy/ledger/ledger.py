@@ -92,7 +92,17 @@ class Spending:
 
 @dataclass(frozen=True)
 class ChargePoint:
-    """One charge in a budget's history, for a plot of epsilon against rounds."""
+    """One charge in a budget's history, for a plot of epsilon against rounds.
+
+    Attributes:
+        index: of the ledger's entry.
+        run: the run that was charged.
+        round: number of the round.
+        attempt: number of the attempt.
+        epsilon_after: spent with this charge, at `delta`.
+        epsilon_budget: the budget that it was held against.
+        delta: the budget's.
+    """
 
     index: int
     run: str
@@ -113,6 +123,7 @@ class Projection:
         delta: the budget's delta.
         fits: True where the charge would be taken.
         method: how epsilon_after was bounded.
+        certified: whether that bound is proved.
     """
 
     epsilon_before: Decimal
@@ -165,6 +176,16 @@ class Ledger:
         accountant: Accountant,
         clock: Callable[[], datetime] | None,
     ) -> None:
+        """A handle on what is stored; `create`, `open` and `restore` make one.
+
+        Args:
+            store: the database.
+            pinned: the key that must have signed the log; None takes the one that the ledger names
+                itself.
+            signing_key: signs new entries; None opens for reading.
+            accountant: bounds what is spent.
+            clock: gives the time of new entries; the system's by default.
+        """
         self._store = store
         self._pinned = pinned
         self._key = signing_key
@@ -284,6 +305,8 @@ class Ledger:
             who, why: recorded.
             checkpoints: the latest that each other party keeps of this ledger; none where the
                 ledger never met another party.
+            accountant: bounds what is spent; the certified one by default.
+            clock: gives the time of new entries; the system's by default.
 
         Raises:
             LedgerError: the source cannot be read, the location holds a ledger, another key.

@@ -173,7 +173,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Appended:
-    """A new entry, the checkpoint signed over it, and its inclusion proof under that."""
+    """A new entry, the checkpoint signed over it, and its inclusion proof under that.
+
+    Attributes:
+        entry: as it stands in the log.
+        note: the signed checkpoint.
+        path: hashes of the inclusion proof, 32 bytes each.
+    """
 
     entry: Entry
     note: str
@@ -289,7 +295,13 @@ def append(
 
 
 def write_entry(connection: Connection, entry: Entry, body: bytes) -> None:
-    """Insert an entry's row."""
+    """Insert an entry's row.
+
+    Args:
+        connection: inside a transaction.
+        entry: the next of the log.
+        body: its canonical bytes.
+    """
     key = entry.payload.key
     row = {
         "idx": entry.index,
@@ -346,7 +358,13 @@ def peek_account(connection: Connection, key: BudgetKey) -> Account | None:
 
 
 def is_filed(connection: Connection, kind: str, subject: str) -> bool:
-    """True where an entry of this kind is filed about `subject`; whether rightly is not checked."""
+    """True where an entry of this kind is filed about `subject`; whether rightly is not checked.
+
+    Args:
+        connection: inside a transaction.
+        kind: of the entry.
+        subject: what it is about.
+    """
     return connection.execute(_FILED, {"kind": kind, "subject": subject}).first() is not None
 
 
@@ -493,7 +511,13 @@ def _digests(connection: Connection) -> dict[BudgetKey, str]:
 
 
 def write_account(connection: Connection, account: Account, *, new: bool) -> None:
-    """Insert or update an account's row."""
+    """Insert or update an account's row.
+
+    Args:
+        connection: inside a transaction.
+        account: with its new total.
+        new: insert a row instead of updating one.
+    """
     value = account.to_json()
     row = {
         **account.key._asdict(),

@@ -113,6 +113,7 @@ class State:
 
     Attributes:
         size: how many entries were applied.
+        origin: first line of every checkpoint; empty before entry 0.
         owner_verifier: the verifier key that signs the log now, encoded; empty before entry 0.
         digests: SHA-256 of each account's canonical bytes.
         owner_key: hex of the key that owner's acts are signed with; empty where none is pinned,
