@@ -121,7 +121,12 @@ class Mechanism(BaseModel):
 
 
 class Term(BaseModel):
-    """A mechanism run `count` times."""
+    """A mechanism run `count` times.
+
+    Args:
+        mechanism: what runs.
+        count: 1 to 10^12.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,6 +136,10 @@ class Term(BaseModel):
 
 class DpEvent(BaseModel):
     """A composition of mechanisms on one privacy unit, adaptively chosen.
+
+    An event describes and an accountant interprets. Events are stored and signed, so that what one
+    means never changes: a new mechanism is a new kind, which an accountant without a proof for it
+    refuses, and no field is read in another way than when it was written.
 
     Args:
         terms: the mechanisms with their counts, each mechanism once, in canonical order.

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from privagg.cli.verify import print_verification
 from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.identity.keys import Identity
 from privagg.privacy.ledger import Bundle, Checkpoint, Ledger
-from privagg.privacy.ledger.merkle import leaf_hash, root_of
+from privagg.privacy.ledger.merkle import Frontier, leaf_hash
 from tests.audit.conftest import Evidence, bundle_of, failures
 from tests.report.worlds import World, distributed
 
@@ -181,11 +182,13 @@ def test_an_entry_edited_with_everything_signed_anew_is_found(evidence: Evidence
     entry["payload"]["epsilon_after"] = "0.001"
     bodies[place] = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
     key = evidence.world.identities["leuven"].key
+    trees = accumulate(
+        bodies, lambda tree, body: tree.append(leaf_hash(body))[0], initial=Frontier()
+    )
     notes = tuple(
-        Checkpoint(
-            "privagg.ledger/leuven", n, root_of(leaf_hash(body) for body in bodies[:n])
-        ).sign(key)
-        for n in range(1, len(bodies) + 1)
+        Checkpoint("privagg.ledger/leuven", tree.size, tree.root()).sign(key)
+        for tree in trees
+        if tree.size
     )
     forged = b"".join(Bundle(tuple(bodies), notes).to_bytes())
     made = evidence.verify(evidence.resigned({EXPORT: forged}))

@@ -73,6 +73,8 @@ def fold_distance(
     Returns:
         An epsilon with epsilon_at(delta - (1 + e^epsilon) * distance) <= epsilon, checked by
         evaluation; `Infinity` where there is none.
+
+    Source: proofs/certified-epsilon.md, section '10. A sampler at distance τ'.
     """
     if distance == 0:
         return epsilon_at(delta)
@@ -110,9 +112,12 @@ def without_mechanism(event: DpEvent, delta: Decimal, method: str) -> EpsilonBou
     """Nothing ideal ran: epsilon 0 where 2 * distance fits into delta.
 
     Args:
-        event: without terms; its distance counts all the same.
+        event: without terms; its distance alone counts.
         delta: in (0, 1).
-        method: name of the method, for the bound.
+        method: how the bound was found, in words fit for a report.
+
+    Returns:
+        0 on both ends, or infinity and no lower end.
     """
     fits = UP.multiply(event.distance, 2) <= delta
     upper = Decimal(0) if fits else INFINITE

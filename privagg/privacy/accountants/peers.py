@@ -114,6 +114,13 @@ class PldAccountant:
 
     Its figure can lie below the proven epsilon at small delta (noise of the Fourier transform), so
     it is a peer to compare with and never the figure that a budget is held against by default.
+
+    Args:
+        value_discretization_interval: width of a step of the privacy loss, in units of epsilon.
+
+    Source: A. Koskela, J. Jalko, A. Honkela, "Computing Tight Differential Privacy Guarantees Using
+        FFT", AISTATS 2020; V. Doroshenko, B. Ghazi, P. Kamath, R. Kumar, P. Manurangsi, "Connect
+        the Dots: Tighter Discrete Approximations of Privacy Loss Distributions", PoPETs 2022.
     """
 
     name = "pld"

@@ -32,6 +32,8 @@ class CertifiedAccountant:
     A composition that grows round by round, as a ledger's does, is followed on its contours, so
     that a further round of a known mechanism costs milliseconds. One object may be used by several
     threads; they take turns.
+
+    Source: proofs/certified-epsilon.md, which proves the bound and names the papers behind it.
     """
 
     name = "certified"

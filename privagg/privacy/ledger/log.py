@@ -362,8 +362,8 @@ def is_filed(connection: Connection, kind: str, subject: str) -> bool:
 
     Args:
         connection: inside a transaction.
-        kind: of the entry.
-        subject: what it is about.
+        kind: one of `entries.KINDS`.
+        subject: canonical JSON, as the payload itself names it.
     """
     return connection.execute(_FILED, {"kind": kind, "subject": subject}).first() is not None
 

@@ -11,7 +11,7 @@ Source: RFC 6962, section 2.1; the checking algorithms are those of RFC 9162, se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from privagg.errors import LedgerError, LedgerTamperedError
@@ -85,14 +85,6 @@ class Frontier:
         """The frontier of a tree of `size` leaves from `to_bytes`."""
         pieces = range(0, len(data), HASH_BYTES)
         return cls(size, tuple(data[i : i + HASH_BYTES] for i in pieces))
-
-
-def root_of(leaf_hashes: Iterable[bytes]) -> bytes:
-    """Merkle tree head over a sequence of leaf hashes."""
-    frontier = Frontier()
-    for leaf in leaf_hashes:
-        frontier, _ = frontier.append(leaf)
-    return frontier.root()
 
 
 def _split(size: int) -> int:

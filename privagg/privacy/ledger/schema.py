@@ -139,9 +139,9 @@ def write_meta(connection: Connection, name: str, value: str) -> None:
     """Set one of the ledger's own facts.
 
     Args:
-        connection: inside a transaction.
-        name: of the fact.
-        value: in place of what stood there.
+        connection: inside a write transaction.
+        name: at most 64 characters.
+        value: replaces what stood there.
     """
     connection.execute(delete(meta).where(meta.c.name == name))
     connection.execute(insert(meta).values(name=name, value=value))
