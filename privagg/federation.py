@@ -48,6 +48,13 @@ from privagg.training.saving import load_model
 class Federation:
     """Institutions that train one model together, all on this machine.
 
+    A whole job, once a configuration file is written (`privagg init` writes one)::
+
+        federation = Federation.from_toml("my.toml")
+        federation.approve(who="Dr. Ito", why="study 7")  # the owners' act
+        result = federation.run()
+        result.report_json  # what it cost each data set, and against whom that holds
+
     Args:
         config: the checked configuration.
         base: folder that relative paths in it start from.
