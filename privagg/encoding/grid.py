@@ -22,10 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import EncodingError
-
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 LARGEST_SENSITIVITY_GRID = 2**31
 """Up to here a sum of two squares fits 64 bits, which the exact norm check needs."""
@@ -75,7 +73,7 @@ class Grid:
         """s = S / C, grid units in one unit of the clipped quantity; exact."""
         return Fraction(self.sensitivity_grid) / Fraction(self.clip_norm_l2)
 
-    def quantise_records(self, contributions: NDArray[Any], /) -> Integers:
+    def quantise_records(self, contributions: NDArray[Any], /) -> IntVector:
         """Clip every record's contribution to C and truncate it to the grid.
 
         Args:
@@ -96,7 +94,7 @@ class Grid:
             quantised[part] = self._quantise_block(rows[part])
         return quantised
 
-    def sum_records(self, contributions: NDArray[Any], /) -> Integers:
+    def sum_records(self, contributions: NDArray[Any], /) -> IntVector:
         """The column sums of `quantise_records`, in memory that does not grow with B.
 
         Sums of several physical batches add up exactly; `clamp` their total, once, at the end.
@@ -116,7 +114,7 @@ class Grid:
             total += self._quantise_block(rows[part]).sum(axis=0)
         return total
 
-    def quantise_update(self, update: NDArray[Any], /) -> Integers:
+    def quantise_update(self, update: NDArray[Any], /) -> IntVector:
         """Clip one whole update to C and truncate it to the grid, by the rule of records.
 
         Args:
@@ -128,10 +126,10 @@ class Grid:
         Raises:
             EncodingError: wrong dtype or number of axes.
         """
-        row: Integers = self.quantise_records(np.asarray(update)[np.newaxis])[0]
+        row: IntVector = self.quantise_records(np.asarray(update)[np.newaxis])[0]
         return row
 
-    def scaled_records(self, contributions: NDArray[Any], /) -> Floats:
+    def scaled_records(self, contributions: NDArray[Any], /) -> FloatVector:
         """Clip every row to C and bring it to the grid's scale, without rounding.
 
         Args:
@@ -148,7 +146,7 @@ class Grid:
         scaled *= self._factors(scaled)[:, np.newaxis]
         return scaled
 
-    def clamp(self, total: Integers, /) -> Integers:
+    def clamp(self, total: IntVector, /) -> IntVector:
         """Bring every coordinate of a noiseless sum into +-contribution_bound.
 
         Clamping moves no two inputs apart, so the sensitivity stays what it was.
@@ -158,7 +156,7 @@ class Grid:
         """
         return np.asarray(np.clip(total, -self.contribution_bound, self.contribution_bound))
 
-    def round_public(self, update: NDArray[Any], /) -> Integers:
+    def round_public(self, update: NDArray[Any], /) -> IntVector:
         """Round an update that is private already (local noise) to the nearest grid point.
 
         Args:
@@ -178,7 +176,7 @@ class Grid:
         finite = np.nan_to_num(scaled, nan=0.0, posinf=limit, neginf=-limit)
         return self.clamp(np.clip(finite, -limit, limit).astype(np.int64))
 
-    def decode(self, total: Integers, divisor: float | Fraction | int = 1) -> Floats:
+    def decode(self, total: IntVector, divisor: float | Fraction | int = 1) -> FloatVector:
         """An opened sum in model units, divided by a public number.
 
         Args:
@@ -195,7 +193,7 @@ class Grid:
             raise EncodingError(f"the divisor must be finite and positive, got {divisor}")
         return np.asarray(total.astype(np.float64) * float(1 / (self.scale * Fraction(divisor))))
 
-    def _quantise_block(self, block: NDArray[Any]) -> Integers:
+    def _quantise_block(self, block: NDArray[Any]) -> IntVector:
         """`quantise_records` on a block of rows that fits the caches."""
         scaled = self.scaled_records(block)
         integers = self._truncate(scaled)
@@ -211,7 +209,7 @@ class Grid:
         integers[too_long] = 0  # never reached; the bound must not rest on what floats do
         return integers
 
-    def _factors(self, rows: Floats) -> Floats:
+    def _factors(self, rows: FloatVector) -> FloatVector:
         """What each row is multiplied by to be clipped and on the grid; sets bad rows to zero."""
         norms = _norms(rows)
         clipped = norms > float(self.clip_norm_l2)
@@ -226,14 +224,14 @@ class Grid:
         np.divide(float(self.sensitivity_grid), norms, out=factors, where=clipped)
         return factors
 
-    def _truncate(self, scaled: Floats) -> Integers:
+    def _truncate(self, scaled: FloatVector) -> IntVector:
         """Towards zero, and no further out than S, so that squares are exact whatever came in."""
         with np.errstate(invalid="ignore"):
-            integers: Integers = scaled.astype(np.int64)
+            integers: IntVector = scaled.astype(np.int64)
         return np.clip(integers, -self.sensitivity_grid, self.sensitivity_grid, out=integers)
 
 
-def capped_square_sums(integers: Integers, limit: int) -> NDArray[np.uint64]:
+def capped_square_sums(integers: IntVector, limit: int) -> NDArray[np.uint64]:
     """Each row's sum of squares where it is at most `limit`, else some number above `limit`.
 
     Exact: partial sums are cut at limit + 1, so no step leaves 64 bits.
@@ -246,10 +244,10 @@ def capped_square_sums(integers: Integers, limit: int) -> NDArray[np.uint64]:
     return _fold_columns(squares, cap=np.uint64(limit + 1))
 
 
-def _norms(rows: Floats) -> Floats:
+def _norms(rows: FloatVector) -> FloatVector:
     """The float L2 norm of every row; infinite or NaN where a square is."""
     with np.errstate(over="ignore", invalid="ignore"):
-        norms: Floats = np.sqrt(_fold_columns(rows * rows))
+        norms: FloatVector = np.sqrt(_fold_columns(rows * rows))
     return norms
 
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CapacityError
-
-IntVector = NDArray[np.int64]
 
 MAX_WORD_BITS = 62  # words and their sums stay within int64
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from privagg.encoding.grid import Floats, Grid, Integers
+from privagg.encoding.grid import Grid
 from privagg.encoding.quantize import UpdateEncoding
 from privagg.encoding.transforms import Rotation, Transform, random_mask, top_mask
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import public_stream
 
@@ -30,7 +31,7 @@ def round_seed(plan: Plan, round_id: RoundId) -> bytes:
     return public_stream(bytes.fromhex(plan.computation_digest), "compression", *round_id).bytes(32)
 
 
-def transform_of(plan: Plan, round_id: RoundId, released: Floats) -> Transform:
+def transform_of(plan: Plan, round_id: RoundId, released: FloatVector) -> Transform:
     """The round's mask and rotation.
 
     Args:
@@ -55,7 +56,7 @@ def transform_of(plan: Plan, round_id: RoundId, released: Floats) -> Transform:
 
 
 def update_encoding(
-    plan: ClientPlan, site: str, round_id: RoundId, released: Floats
+    plan: ClientPlan, site: str, round_id: RoundId, released: FloatVector
 ) -> UpdateEncoding:
     """How a client's update becomes integers in this round.
 
@@ -76,10 +77,10 @@ def update_encoding(
 def decode_sum(
     plan: Plan,
     round_id: RoundId,
-    released: Floats,
-    total: Integers,
+    released: FloatVector,
+    total: IntVector,
     contributors: Sequence[str],
-) -> Floats:
+) -> FloatVector:
     """Opened integers -> the mean in model units, as the direction that the server steps along.
 
     Args:

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privagg.encoding.grid import Floats, Grid, Integers, capped_square_sums
+from privagg.encoding.grid import Grid, capped_square_sums
 from privagg.encoding.transforms import Transform
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import EncodingError
 from privagg.privacy.plan.compression import (
     LARGEST_CLIP_NORM_GRID,
@@ -75,7 +76,7 @@ class UpdateEncoding:
         steps, n = self.grid.sensitivity_grid, self.transform.encoded_dimension
         return rounded_sensitivity(self.rounding, steps, n)
 
-    def encode(self, update: NDArray[Any], stream: ByteStream) -> Integers:
+    def encode(self, update: NDArray[Any], stream: ByteStream) -> IntVector:
         """Put one unit's whole update on the grid.
 
         Args:
@@ -91,13 +92,13 @@ class UpdateEncoding:
         """
         return self.grid.clamp(self._round(self.transform.apply(update), stream))
 
-    def _round(self, values: Floats, stream: ByteStream) -> Integers:
+    def _round(self, values: FloatVector, stream: ByteStream) -> IntVector:
         """Clip, scale and round within the norm; the last resort is truncation, which always is."""
         if self.rounding is Rounding.TRUNCATE:
             return self.grid.quantise_update(values)
         scaled = self.grid.scaled_records(values[np.newaxis])[0]
         if self.rounding is Rounding.NEAREST:
-            rounded: Integers = np.rint(scaled).astype(np.int64)
+            rounded: IntVector = np.rint(scaled).astype(np.int64)
             if self._within(rounded):
                 return rounded
         if self.rounding is Rounding.STOCHASTIC:
@@ -107,7 +108,7 @@ class UpdateEncoding:
                     return rounded
         return self.grid.quantise_update(values)
 
-    def _within(self, rounded: Integers) -> bool:
+    def _within(self, rounded: IntVector) -> bool:
         """Whether the sum of squares is at most M, exactly."""
         limit = self.norm_squared_bound
         if max(int(rounded.max()), -int(rounded.min())) > 2**31:
@@ -117,7 +118,7 @@ class UpdateEncoding:
 
 def encode_released(
     grid: Grid, update: NDArray[Any], rounding: Rounding, stream: ByteStream
-) -> Integers:
+) -> IntVector:
     """Put an update on the grid that is private already (local noise): no sensitivity at stake.
 
     Args:
@@ -141,7 +142,7 @@ def encode_released(
     return grid.clamp(stochastic_round(np.clip(finite, -bound, bound), stream))
 
 
-def stochastic_round(scaled: Floats, stream: ByteStream) -> Integers:
+def stochastic_round(scaled: FloatVector, stream: ByteStream) -> IntVector:
     """Round away from zero with the probability of the fraction, else towards it.
 
     Args:
@@ -156,5 +157,5 @@ def stochastic_round(scaled: Floats, stream: ByteStream) -> Integers:
     # Exact: taking the whole part off a positive float rounds nothing (off a negative one it may).
     threshold = ((magnitude - whole) * 2.0**64).astype(np.uint64)
     rounded = whole.astype(np.int64) + (stream.uint64(len(scaled)) < threshold)
-    signed: Integers = np.where(scaled < 0, -rounded, rounded)
+    signed: IntVector = np.where(scaled < 0, -rounded, rounded)
     return signed

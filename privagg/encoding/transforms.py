@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import EncodingError
 from privagg.privacy.randomness import public_stream
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,18 @@ class Rotation:
         """n, the smallest power of two that is at least `dimension`."""
         return 1 << (self.dimension - 1).bit_length()
 
-    def apply(self, values: Floats) -> Floats:
+    def apply(self, values: FloatVector) -> FloatVector:
         """Rotate float64 (dimension,) to float64 (n,)."""
         padded = np.zeros(self.encoded_dimension)
         padded[: self.dimension] = values
         return hadamard(padded * self._signs())
 
-    def undo(self, values: Floats) -> Floats:
+    def undo(self, values: FloatVector) -> FloatVector:
         """Rotate float64 (n,) back to float64 (dimension,)."""
-        turned: Floats = hadamard(values) * self._signs()
+        turned: FloatVector = hadamard(values) * self._signs()
         return turned[: self.dimension]
 
-    def _signs(self) -> Floats:
+    def _signs(self) -> FloatVector:
         """The n signs of D."""
         n = self.encoded_dimension
         raw = public_stream(self.seed, "rotation").bytes(-(-n // 8))
@@ -67,13 +66,13 @@ class Rotation:
         return 1.0 - 2.0 * bits.astype(np.float64)
 
 
-def hadamard(values: Floats) -> Floats:
+def hadamard(values: FloatVector) -> FloatVector:
     """The Walsh-Hadamard transform over sqrt(n), its own inverse; n additions a power of two.
 
     Args:
         values: float64, shape (n,), n a power of two.
     """
-    result: Floats = np.array(values, dtype=np.float64)
+    result: FloatVector = np.array(values, dtype=np.float64)
     n = len(result)
     half = 1
     while half < n:
@@ -111,7 +110,7 @@ class Mask:
 
     dimension: int
     indices: NDArray[np.int64]
-    factors: Floats
+    factors: FloatVector
 
     def __post_init__(self) -> None:
         kept = self.indices
@@ -133,7 +132,7 @@ class Mask:
         """The kept coordinates of floats or integers, (d,) to (k,)."""
         return np.asarray(values[self.indices])
 
-    def undo(self, values: Floats) -> Floats:
+    def undo(self, values: FloatVector) -> FloatVector:
         """Kept coordinates in their places, zeros elsewhere, float64 (d,)."""
         whole = np.zeros(self.dimension)
         whole[self.indices] = values * self.factors
@@ -156,7 +155,7 @@ def random_mask(dimension: int, kept: int, *, seed: bytes) -> Mask:
     return Mask(dimension, _smallest(keys, kept), np.full(kept, dimension / kept))
 
 
-def top_mask(released: Floats, kept: int, *, seed: bytes) -> Mask:
+def top_mask(released: FloatVector, kept: int, *, seed: bytes) -> Mask:
     """The largest coordinates of something already released, and some of the others.
 
     The k - k // 2 largest are always kept (factor 1). The rest are k // 2 of the other coordinates,
@@ -186,7 +185,7 @@ def top_mask(released: Floats, kept: int, *, seed: bytes) -> Mask:
     return Mask(dimension, indices, factors[indices])
 
 
-def _smallest(keys: NDArray[np.uint64] | Floats, count: int) -> NDArray[np.int64]:
+def _smallest(keys: NDArray[np.uint64] | FloatVector, count: int) -> NDArray[np.int64]:
     """Ascending indices of the `count` smallest keys, ties by index."""
     limit = np.partition(keys, count - 1)[count - 1]
     below = np.flatnonzero(keys < limit)
@@ -234,7 +233,7 @@ class Transform:
         """n, coordinates after mask and rotation."""
         return self.rotation.encoded_dimension if self.rotation else self._kept
 
-    def apply(self, update: NDArray[Any]) -> Floats:
+    def apply(self, update: NDArray[Any]) -> FloatVector:
         """An update's values as they go on the grid: float64 (d,) to (n,).
 
         Not finite where a value is not, or overflows in a rotation.
@@ -246,7 +245,7 @@ class Transform:
             raise EncodingError(
                 f"an update must have shape ({self.dimension},), got {np.shape(update)}"
             )
-        values: Floats = np.asarray(update, dtype=np.float64)
+        values: FloatVector = np.asarray(update, dtype=np.float64)
         if self.mask:
             values = self.mask.apply(values)
         if self.rotation:
@@ -255,7 +254,7 @@ class Transform:
                 values = self.rotation.apply(values)
         return values
 
-    def undo(self, values: Floats) -> Floats:
+    def undo(self, values: FloatVector) -> FloatVector:
         """Values of an opened sum as an update: float64 (n,) to (d,).
 
         Raises:

@@ -13,12 +13,11 @@ from abc import ABC, abstractmethod
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
 
-Vector = npt.NDArray[np.float64]
 State = dict[str, JsonValue]
 
 Fraction01 = Annotated[float, Field(ge=0, lt=1)]
@@ -127,11 +126,11 @@ class OptimizerSpec(BaseModel):
         return 0.0 if self.kind == "rmsprop" or self.bias_correction else self.tau**2
 
 
-def _pack(vector: Vector) -> str:
+def _pack(vector: FloatVector) -> str:
     return base64.b64encode(vector.astype("<f8").tobytes()).decode("ascii")
 
 
-def _unpack(text: JsonValue, name: str) -> Vector:
+def _unpack(text: JsonValue, name: str) -> FloatVector:
     try:
         raw = base64.b64decode(str(text), validate=True)
         return np.frombuffer(raw, dtype="<f8").astype(np.float64)
@@ -148,16 +147,16 @@ class ServerOptimizer(ABC):
         """Takes the public settings; the state starts empty."""
         self.spec = spec
         self.steps = 0
-        self._slots: dict[str, Vector] = {}
-        self._average: Vector | None = None
+        self._slots: dict[str, FloatVector] = {}
+        self._average: FloatVector | None = None
         self._averaged = 0
 
     @property
-    def average(self) -> Vector | None:
+    def average(self) -> FloatVector | None:
         """The tail average of the parameters so far, float64 `(d,)`; None before it starts."""
         return None if self._average is None else self._average.copy()
 
-    def step(self, parameters: Vector, update: Vector) -> Vector:
+    def step(self, parameters: FloatVector, update: FloatVector) -> FloatVector:
         """The parameters of the next round.
 
         Args:
@@ -224,20 +223,20 @@ class ServerOptimizer(ABC):
         self.steps, self._averaged, self._slots, self._average = steps, averaged, vectors, average
 
     @abstractmethod
-    def _direction(self, update: Vector) -> Vector:
+    def _direction(self, update: FloatVector) -> FloatVector:
         """The step at learning rate 1; advances the slots."""
 
-    def _fresh(self, dimension: int) -> dict[str, Vector]:
+    def _fresh(self, dimension: int) -> dict[str, FloatVector]:
         start = {"square": self.spec.start_square}
         return {name: np.full(dimension, start.get(name, 0.0)) for name in self._slot_names}
 
-    def _project(self, parameters: Vector) -> Vector:
+    def _project(self, parameters: FloatVector) -> FloatVector:
         radius = self.spec.radius_l2
         if radius is None or (norm := float(np.linalg.norm(parameters))) <= radius:
             return parameters
         return np.asarray(parameters * (radius / norm))
 
-    def _fold_average(self, parameters: Vector) -> None:
+    def _fold_average(self, parameters: FloatVector) -> None:
         if self.spec.average_from is None or self.steps < self.spec.average_from:
             return
         self._averaged += 1
@@ -248,7 +247,7 @@ class ServerOptimizer(ABC):
 class Sgd(ServerOptimizer):
     """x + η·update. On mean deltas FedAvg, on minus mean gradients FedSGD (McMahan et al. 2017)."""
 
-    def _direction(self, update: Vector) -> Vector:
+    def _direction(self, update: FloatVector) -> FloatVector:
         return update
 
 
@@ -260,7 +259,7 @@ class Momentum(ServerOptimizer):
 
     _slot_names = ("buffer",)
 
-    def _direction(self, update: Vector) -> Vector:
+    def _direction(self, update: FloatVector) -> FloatVector:
         decay = 0.9 if self.spec.momentum is None else self.spec.momentum
         buffer = self._slots["buffer"] = decay * self._slots["buffer"] + update
         return np.asarray(update + decay * buffer) if self.spec.nesterov else buffer
@@ -275,7 +274,7 @@ class _Adaptive(ServerOptimizer):
     _slot_names = ("mean", "square")
     _default_beta1 = 0.9
 
-    def _direction(self, update: Vector) -> Vector:
+    def _direction(self, update: FloatVector) -> FloatVector:
         beta1 = self._default_beta1 if self.spec.beta1 is None else self.spec.beta1
         mean = self._slots["mean"] = beta1 * self._slots["mean"] + (1.0 - beta1) * update
         square = self._slots["square"] = self._next_square(self._slots["square"], update**2)
@@ -285,7 +284,7 @@ class _Adaptive(ServerOptimizer):
         return np.asarray(mean / (np.sqrt(square) + self.spec.tau))
 
     @abstractmethod
-    def _next_square(self, square: Vector, new: Vector) -> Vector:
+    def _next_square(self, square: FloatVector, new: FloatVector) -> FloatVector:
         """The accumulator of squares after this round's square."""
 
 
@@ -294,21 +293,21 @@ class Adagrad(_Adaptive):
 
     _default_beta1 = 0.0
 
-    def _next_square(self, square: Vector, new: Vector) -> Vector:
+    def _next_square(self, square: FloatVector, new: FloatVector) -> FloatVector:
         return square + new
 
 
 class Adam(_Adaptive):
     """v ← β2·v + (1−β2)·update²: FedAdam (Reddi et al. 2021, Algorithm 2)."""
 
-    def _next_square(self, square: Vector, new: Vector) -> Vector:
+    def _next_square(self, square: FloatVector, new: FloatVector) -> FloatVector:
         return self.spec.beta2 * square + (1.0 - self.spec.beta2) * new
 
 
 class Yogi(_Adaptive):
     """v ← v − (1−β2)·update²·sign(v − update²): FedYogi (Reddi et al. 2021, Algorithm 2)."""
 
-    def _next_square(self, square: Vector, new: Vector) -> Vector:
+    def _next_square(self, square: FloatVector, new: FloatVector) -> FloatVector:
         return np.asarray(square - (1.0 - self.spec.beta2) * new * np.sign(square - new))
 
 
@@ -317,7 +316,7 @@ class RmsProp(ServerOptimizer):
 
     _slot_names = ("buffer", "square")
 
-    def _direction(self, update: Vector) -> Vector:
+    def _direction(self, update: FloatVector) -> FloatVector:
         square = self.spec.beta2 * self._slots["square"] + (1.0 - self.spec.beta2) * update**2
         scaled = update / (np.sqrt(square) + self.spec.tau)
         buffer = (self.spec.momentum or 0.0) * self._slots["buffer"] + scaled

@@ -22,6 +22,7 @@ from torch import nn
 from privagg.encoding.grid import Grid
 from privagg.encoding.planned import transform_of
 from privagg.encoding.quantize import encode_released
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import ConfigError, DataError, PlanError, PrivaggError
 from privagg.privacy.plan import (
     ClientPlan,
@@ -34,19 +35,9 @@ from privagg.privacy.plan import (
 from privagg.privacy.randomness import Randomness
 from privagg.training.data import Records
 from privagg.training.declared import ClientRule
-from privagg.training.dpsgd import (
-    DpSgd,
-    Integers,
-    LossFunction,
-)
+from privagg.training.dpsgd import DpSgd, LossFunction
 from privagg.training.draws import Draws, RoundId, noised_update
-from privagg.training.models import (
-    ParameterLayout,
-    Vector,
-    get_parameters,
-    per_record_loss,
-    set_parameters,
-)
+from privagg.training.models import ParameterLayout, get_parameters, per_record_loss, set_parameters
 from privagg.training.rehearsal import RecordsApart, require_records_apart
 from privagg.training.torch_state import deterministic_torch, layer_randomness
 
@@ -58,8 +49,8 @@ class PlannedLearner(Protocol):
     """A site's part in a round under its plan."""
 
     def contribution(
-        self, parameters: Vector, randomness: Randomness, round_id: RoundId
-    ) -> Integers:
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> IntVector:
         """The site's integers of a round, noise included, int64 `(n,)`.
 
         Args:
@@ -107,8 +98,8 @@ class DistributedLearner:
         self.records_apart = tested or require_records_apart(self._trainer)
 
     def contribution(
-        self, parameters: Vector, randomness: Randomness, round_id: RoundId
-    ) -> Integers:
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> IntVector:
         """The noised sum of clipped per-record gradients.
 
         Args:
@@ -173,8 +164,8 @@ class LocalLearner:
         self._rounding = plan.compression.rounding if plan.compression else Rounding.NEAREST
 
     def contribution(
-        self, parameters: Vector, randomness: Randomness, round_id: RoundId
-    ) -> Integers:
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> IntVector:
         """The weighted update on the upload's grid; a post-processing of the noised steps.
 
         Args:
@@ -191,7 +182,9 @@ class LocalLearner:
         integers = encode_released(self._upload_grid, values, self._rounding, coins)
         return np.asarray(integers * self._terms.weight)
 
-    def delta(self, parameters: Vector, randomness: Randomness, round_id: RoundId) -> Vector:
+    def delta(
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> FloatVector:
         """The change of the parameters over the round's local steps, float64 `(d,)`.
 
         Each step's release is the noised integer gradient sum; all else is computed from it, the
@@ -255,8 +248,8 @@ class ClientLearner:
         Grid(*plan.update_terms(site))  # refuses unusable numbers now, not in the first round
 
     def contribution(
-        self, parameters: Vector, randomness: Randomness, round_id: RoundId
-    ) -> Integers:
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> IntVector:
         """The weighted, clipped, noised update.
 
         Args:
@@ -279,7 +272,9 @@ class ClientLearner:
             update = np.zeros(self._plan.dimension)
         return noised_update(self._plan, update, draw, released=parameters)
 
-    def delta(self, parameters: Vector, randomness: Randomness, round_id: RoundId) -> Vector:
+    def delta(
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> FloatVector:
         """The change of the parameters over the local steps, float64 `(d,)`. Private.
 
         Args:

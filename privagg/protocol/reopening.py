@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import MessageError, PrivaggError
 from privagg.identity.keys import Roster
 from privagg.protocol.frames import read_message, read_statement
 from privagg.protocol.messages import Opening, OpenRequest, Statement
 from privagg.protocol.round import (
-    FloatVector,
     Job,
     RoundOutcome,
     close_round,

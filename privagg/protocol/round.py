@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import KeyErasedError, OpeningRefusedError, PrivaggError, SchemeError
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.plan import Plan
@@ -40,8 +40,6 @@ from privagg.protocol.messages import (
 )
 from privagg.protocol.transport import Reply, Transport
 from privagg.secure.scheme import Parameters, Phase, Scheme
-
-FloatVector = NDArray[np.float64]
 
 OPENING_TRIES = 3
 """How often one and the same opening request is sent when no answer comes."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from privagg.digest import tree_digest
 from privagg.encoding.planned import RoundId
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import (
     ApprovalError,
     BudgetExceededError,
@@ -66,9 +66,6 @@ from privagg.protocol.run_keys import RunKeys
 from privagg.secure.contributors import bitmap_of
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.secure.wire import EncryptedTensor
-
-IntVector = NDArray[np.int64]
-FloatVector = NDArray[np.float64]
 
 
 class Learner(Protocol):

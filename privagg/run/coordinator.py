@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from privagg.config.setup import Setup
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
@@ -22,7 +23,7 @@ from privagg.run.committed import CommittedSpending
 from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal, Progress
 from privagg.run.record import RunRecorder
-from privagg.run.results import FloatVector, RoundReport, RunResult
+from privagg.run.results import RoundReport, RunResult
 from privagg.run.rounds import RoundRunner
 from privagg.training.evaluate import evaluate
 from privagg.training.models import get_parameters

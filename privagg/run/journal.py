@@ -29,9 +29,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from privagg.durable import write_whole
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
 from privagg.protocol.round import RoundOutcome
-from privagg.run.results import FloatVector, outcome_facts, outcome_of
+from privagg.run.results import outcome_facts, outcome_of
 
 VERSION = 1
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ResumeError
 from privagg.protocol.reopening import reread_round
 from privagg.protocol.round import RoundOutcome
 from privagg.run.journal import Asked
-from privagg.run.results import FloatVector
 from privagg.run.rounds import OnOutcome, RoundRunner
 
 MOST_DIFFERENCES = 3

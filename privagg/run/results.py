@@ -8,12 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from privagg.encoding.vectors import FloatVector
 from privagg.protocol.round import RoundOutcome
-
-FloatVector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

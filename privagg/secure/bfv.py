@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CiphertextError, ParameterError
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import Words
@@ -49,7 +50,7 @@ from privagg.secure.rns import (
     security_level,
     tail_factor,
 )
-from privagg.secure.scheme import Buffer, IntVector, Requirement
+from privagg.secure.scheme import Buffer, Requirement
 
 GUARD_BITS = 2  # honest sums decrypt to zeros here; a sum under another key seldom does
 _DIGIT_BITS = 59  # SEAL's plain modulus has at most 60 bits, so 2^59 is its largest power of two

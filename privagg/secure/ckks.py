@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from privagg.encoding.packing import Packing
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CapacityError, CiphertextError, ParameterError
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import Words
@@ -37,7 +38,7 @@ from privagg.secure.lattice import (
     ring_degrees,
 )
 from privagg.secure.rns import RnsChain, find_chain, security_level
-from privagg.secure.scheme import Buffer, IntVector, Requirement
+from privagg.secure.scheme import Buffer, Requirement
 
 _OPTIONS: Mapping[str, Any] = {"ring_degree": None, "smudging_bits": 0, "packed": True}
 _PACKING = {"per_word", "limbs", "limb_bits"}

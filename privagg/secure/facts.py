@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CapacityError, CiphertextError, ParameterError
-from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement
+from privagg.secure.scheme import Buffer, Parameters, Requirement
 
 Own = TypeVar("Own", bound=Parameters)
 

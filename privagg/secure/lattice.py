@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CiphertextError, KeyMismatchError, ParameterError
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.residues import ResidueSum, Words, pack_residues, unpack_residues
@@ -28,13 +29,7 @@ from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold, describe
 from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.rns import RING_DEGREES, RnsChain, security_level
-from privagg.secure.scheme import (
-    Buffer,
-    IntVector,
-    Parameters,
-    Requirement,
-    Scheme,
-)
+from privagg.secure.scheme import Buffer, Parameters, Requirement, Scheme
 from privagg.secure.workers import RangedKey, encryption_processes, over_processes
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import MissingDependencyError, ParameterError
 from privagg.secure import facts as fact
 from privagg.secure.paillier_parameters import (
@@ -24,7 +25,7 @@ from privagg.secure.paillier_parameters import (
     PaillierParameters,
     parameters_from_dict,
 )
-from privagg.secure.scheme import Buffer, IntVector, Parameters, Requirement, Scheme
+from privagg.secure.scheme import Buffer, Parameters, Requirement, Scheme
 
 if TYPE_CHECKING:
     from privagg.secure.paillier_keys import PaillierDecryptionKey, PaillierEncryptionKey

@@ -28,13 +28,14 @@ from typing import Any
 import gmpy2
 import numpy as np
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CiphertextError, KeyMismatchError
 from privagg.kernels.fixed_base import FixedBase, best_window_bits
 from privagg.secure import facts as fact
 from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.paillier_parameters import PaillierParameters
 from privagg.secure.paillier_primes import prime_pair, random_below
-from privagg.secure.scheme import Buffer, EncryptionKey, IntVector, Parameters
+from privagg.secure.scheme import Buffer, EncryptionKey, Parameters
 from privagg.threads import available_cpus, run_split
 
 _PUBLIC_MAGIC = b"PPK1"

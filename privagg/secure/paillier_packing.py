@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CiphertextError
-from privagg.secure.scheme import IntVector
 
 MAX_SLOT_BITS = 64
 GUARD_BITS = 2

@@ -7,20 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CiphertextError, ParameterError
 from privagg.kernels.counters import CounterSum
 from privagg.kernels.running_sum import Fault
 from privagg.secure import facts as fact
 from privagg.secure.folding import KernelFold
 from privagg.secure.opening import DecryptionKey, KeyGenerator
-from privagg.secure.scheme import (
-    Buffer,
-    EncryptionKey,
-    IntVector,
-    Parameters,
-    Requirement,
-    Scheme,
-)
+from privagg.secure.scheme import Buffer, EncryptionKey, Parameters, Requirement, Scheme
 
 _KEY_BYTES = 16
 

@@ -27,13 +27,10 @@ from enum import Enum
 from functools import cached_property
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from privagg.digest import json_digest
+from privagg.encoding.vectors import IntVector
 from privagg.errors import PrivaggError
 
-IntVector = NDArray[np.int64]
 Buffer = bytes | bytearray | memoryview
 
 

@@ -24,19 +24,14 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from privagg.encoding.grid import Grid
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import ConfigError, ModelError
 from privagg.privacy.randomness import ByteStream
 from privagg.training.data import Records
 from privagg.training.draws import place_records
-from privagg.training.models import (
-    ParameterLayout,
-    Vector,
-    per_record_loss,
-    set_parameters,
-)
+from privagg.training.models import ParameterLayout, per_record_loss, set_parameters
 from privagg.training.torch_state import layer_randomness
 
-Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -116,7 +111,7 @@ class DpSgd:
         """Rows of all batches of a step together; public."""
         return self.batches * self.physical_batch
 
-    def gradient_sum(self, parameters: Vector, mask: Mask, slots: ByteStream) -> Integers:
+    def gradient_sum(self, parameters: FloatVector, mask: Mask, slots: ByteStream) -> IntVector:
         """The sum over sampled records of their clipped gradients, in grid units.
 
         Args:
@@ -141,7 +136,7 @@ class DpSgd:
         placed = place_records(slots, np.flatnonzero(mask), self.slot_count)
         return self.slotted_sum(parameters, placed)
 
-    def slotted_sum(self, parameters: Vector, records_at: npt.NDArray[np.int64]) -> Integers:
+    def slotted_sum(self, parameters: FloatVector, records_at: npt.NDArray[np.int64]) -> IntVector:
         """`gradient_sum` of records whose slots are given; every batch runs, also without records.
 
         Args:

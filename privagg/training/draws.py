@@ -14,11 +14,9 @@ import numpy.typing as npt
 
 from privagg.encoding.planned import RoundId as RoundId
 from privagg.encoding.planned import update_encoding
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import ByteStream, Randomness, poisson_sample
-
-Integers = npt.NDArray[np.int64]
-Vector = npt.NDArray[np.float64]
 
 
 class Draws:
@@ -53,7 +51,7 @@ class Draws:
         """What this step's sampled records are placed by; as secret as the sample."""
         return self._randomness.stream("slots", *self._labels, step)
 
-    def noise(self, count: int, step: int = 0) -> Integers:
+    def noise(self, count: int, step: int = 0) -> IntVector:
         """This step's integer noise as the plan has it, int64 `(count,)`."""
         if self._plan.noise is None:
             return np.zeros(count, dtype=np.int64)
@@ -115,7 +113,9 @@ def _permutation(stream: ByteStream, count: int) -> npt.NDArray[np.int64]:
             return order
 
 
-def noised_update(plan: ClientPlan, update: Vector, draws: Draws, *, released: Vector) -> Integers:
+def noised_update(
+    plan: ClientPlan, update: FloatVector, draws: Draws, *, released: FloatVector
+) -> IntVector:
     """A client's whole update, compressed and clipped on the grid, weighted, with its noise share.
 
     Args:

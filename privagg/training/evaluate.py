@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import DataError, PrivacyError
 from privagg.training.data import Records
-from privagg.training.models import Vector, per_record_loss, set_parameters
+from privagg.training.models import per_record_loss, set_parameters
 from privagg.training.torch_state import deterministic_torch
 
 _BLOCK = 1024
@@ -35,7 +36,7 @@ class Metrics:
     auc: float | None
 
 
-def predict_logits(model: nn.Module, parameters: Vector, x: torch.Tensor) -> torch.Tensor:
+def predict_logits(model: nn.Module, parameters: FloatVector, x: torch.Tensor) -> torch.Tensor:
     """The model's logits; no layer draws.
 
     Args:
@@ -56,7 +57,7 @@ def predict_logits(model: nn.Module, parameters: Vector, x: torch.Tensor) -> tor
         model.train(was_training)
 
 
-def evaluate(model: nn.Module, parameters: Vector, records: Records) -> Metrics:
+def evaluate(model: nn.Module, parameters: FloatVector, records: Records) -> Metrics:
     """Accuracy, loss and AUC on public records.
 
     Args:

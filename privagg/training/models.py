@@ -15,12 +15,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, ModelError
 from privagg.training.declared import ModelSpec
 from privagg.training.factories import ApprovedCode, look_at
 from privagg.training.torch_state import layer_randomness
-
-Vector = npt.NDArray[np.float64]
 
 
 def build_model(
@@ -320,7 +319,7 @@ class ParameterLayout:
         """Number of trainable values, d."""
         return sum(self.sizes)
 
-    def to_tensors(self, vector: Vector) -> dict[str, npt.NDArray[np.float32]]:
+    def to_tensors(self, vector: FloatVector) -> dict[str, npt.NDArray[np.float32]]:
         """The vector `(d,)` as named float32 arrays, for a model file.
 
         Raises:
@@ -331,7 +330,7 @@ class ParameterLayout:
         named = zip(self.names, parts, self.shapes, strict=True)
         return {name: part.reshape(shape) for name, part, shape in named}
 
-    def from_tensors(self, tensors: Mapping[str, npt.ArrayLike]) -> Vector:
+    def from_tensors(self, tensors: Mapping[str, npt.ArrayLike]) -> FloatVector:
         """The vector `(d,)` from named arrays; the inverse of `to_tensors` on float32 values.
 
         Raises:
@@ -347,7 +346,7 @@ class ParameterLayout:
             parts.append(np.asarray(tensors[name], np.float64).reshape(-1))
         return np.concatenate(parts)
 
-    def require_length(self, vector: Vector) -> None:
+    def require_length(self, vector: FloatVector) -> None:
         """Raises ModelError where the vector is not of this model's length."""
         if vector.shape != (self.dimension,):
             raise ModelError(
@@ -356,13 +355,13 @@ class ParameterLayout:
             )
 
 
-def get_parameters(model: nn.Module) -> Vector:
+def get_parameters(model: nn.Module) -> FloatVector:
     """The trainable parameters as one float64 vector `(d,)`, in the order of the layout."""
     parts = [p.detach().numpy().reshape(-1) for p in model.parameters() if p.requires_grad]
     return np.concatenate(parts).astype(np.float64)
 
 
-def set_parameters(model: nn.Module, vector: Vector) -> None:
+def set_parameters(model: nn.Module, vector: FloatVector) -> None:
     """Writes one vector `(d,)` into the trainable parameters, rounded to float32.
 
     Raises:

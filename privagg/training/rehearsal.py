@@ -26,10 +26,11 @@ import torch
 from torch import nn
 
 from privagg.encoding.grid import Grid
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ModelError
 from privagg.training.data import TensorRecords
 from privagg.training.dpsgd import DpSgd
-from privagg.training.models import Vector, get_parameters, set_parameters
+from privagg.training.models import get_parameters, set_parameters
 from privagg.training.torch_state import deterministic_torch, layer_randomness
 
 Row = npt.NDArray[np.float32]
@@ -301,7 +302,7 @@ def _norm(values: npt.NDArray[Any]) -> float:
     return float(np.linalg.norm(values.astype(np.float64)))
 
 
-def _moved(parameters: Vector) -> Iterator[Vector]:
+def _moved(parameters: FloatVector) -> Iterator[FloatVector]:
     """Parameters a little and far from the initial ones, at which zeros could hide a dependence."""
     yield parameters + 0.1 * np.sin(1.3 * np.arange(1, len(parameters) + 1))
     yield parameters + 0.3 * np.random.default_rng(1).standard_normal(len(parameters))

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 from torch import nn
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
-from privagg.training.models import ParameterLayout, Vector, set_parameters
+from privagg.training.models import ParameterLayout, set_parameters
 
 
 def save_model(
-    model: nn.Module, parameters: Vector, path: Path, metadata: Mapping[str, str] | None = None
+    model: nn.Module, parameters: FloatVector, path: Path, metadata: Mapping[str, str] | None = None
 ) -> str:
     """Write the trained parameters as safetensors, whole or not at all.
 

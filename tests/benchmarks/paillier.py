@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from phe import paillier as phe
 
+from privagg.encoding.vectors import IntVector
 from privagg.secure.paillier import PaillierScheme, to_phe_private
 from privagg.secure.paillier_keys import PaillierDecryptionKey, PaillierKeyGenerator
 from privagg.secure.paillier_parameters import rated_security
-from privagg.secure.scheme import IntVector, Requirement
+from privagg.secure.scheme import Requirement
 from privagg.threads import available_cpus
 from tests.benchmarks.tables import show, write_json
 from tests.benchmarks.timing import medians, metered

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.progress import track
 
 from privagg import Federation
+from privagg.encoding.vectors import FloatVector
 from privagg.identity.keys import Identity, Roster
 from privagg.party.make import make_pins, make_terms
 from privagg.privacy.accountant import Accountant
@@ -49,7 +49,6 @@ from tests.approvals import FOR_EVER, approve_plan
 
 COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 
-FloatVector = NDArray[np.float64]
 Watcher = tuple[str, int]
 """An observer's name and how many sites collude with it."""
 

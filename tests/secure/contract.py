@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import (
     CapacityError,
     CiphertextError,
@@ -25,7 +26,7 @@ from privagg.errors import (
 )
 from privagg.secure.opening import DecryptionKey, KeyGenerator, key_generator
 from privagg.secure.registry import scheme as find_scheme
-from privagg.secure.scheme import IntVector, Parameters, Requirement, Scheme
+from privagg.secure.scheme import Parameters, Requirement, Scheme
 
 REQUIREMENTS = {
     "one small value": Requirement(1, upload_bound=1, sum_bound=2, addends=2),

@@ -16,19 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import CapacityError, CiphertextError, KeyMismatchError
 from privagg.secure import facts as fact
 from privagg.secure import opening, registry
 from privagg.secure.opening import DecryptionKey, KeyGenerator
-from privagg.secure.scheme import (
-    Buffer,
-    EncryptionKey,
-    Fold,
-    IntVector,
-    Parameters,
-    Requirement,
-    Scheme,
-)
+from privagg.secure.scheme import Buffer, EncryptionKey, Fold, Parameters, Requirement, Scheme
 from tests.secure.contract import SchemeContract
 from tests.simulator import NAMES, Simulation
 

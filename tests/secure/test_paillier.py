@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from phe import paillier as phe
 
+from privagg.encoding.vectors import IntVector
 from privagg.errors import (
     CapacityError,
     CiphertextError,
@@ -34,7 +35,7 @@ from privagg.secure.paillier_keys import (
 )
 from privagg.secure.paillier_parameters import PaillierParameters, rated_security
 from privagg.secure.paillier_primes import blum_prime, prime_pair
-from privagg.secure.scheme import IntVector, Requirement
+from privagg.secure.scheme import Requirement
 
 SCHEME, KEYS = PaillierScheme(), PaillierKeyGenerator()
 # 22-bit sums in slots of 24 bits: 85 values in a 2048-bit plaintext.

@@ -19,9 +19,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Recor
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import DataError, EncodingError, MessageError
-
-Vector = NDArray[np.float64]
 
 FLOATS = ("float16", "float32", "float64")
 """Types of arrays that can be averaged; each of their values is a float64 exactly."""
@@ -69,7 +68,7 @@ class ArrayLayout:
         """d, values in all arrays together."""
         return sum(math.prod(shape) for _, _, shape in self.entries)
 
-    def vector(self, arrays: ArrayRecord) -> Vector:
+    def vector(self, arrays: ArrayRecord) -> FloatVector:
         """All values, float64 `(d,)`; exact.
 
         Args:
@@ -85,7 +84,7 @@ class ArrayLayout:
         parts = [_numpy(arrays[name]).ravel() for name, _, _ in self.entries]
         return np.concatenate([np.empty(0), *parts])
 
-    def arrays(self, vector: Vector) -> ArrayRecord:
+    def arrays(self, vector: FloatVector) -> ArrayRecord:
         """The vector as named arrays, each rounded to its own type.
 
         Args:
@@ -99,7 +98,7 @@ class ArrayLayout:
             made[name] = Array(values.reshape(shape))
         return made
 
-    def rounded(self, vector: Vector) -> Vector:
+    def rounded(self, vector: FloatVector) -> FloatVector:
         """What `vector` reads from `arrays(vector)`, without writing them: float64 `(d,)`.
 
         Raises:
@@ -107,7 +106,7 @@ class ArrayLayout:
         """
         return np.concatenate([np.empty(0), *self._parts(vector)])
 
-    def _parts(self, vector: Vector) -> Iterator[NDArray[Any]]:
+    def _parts(self, vector: FloatVector) -> Iterator[NDArray[Any]]:
         """The vector's values array by array, each rounded to its own type."""
         if vector.shape != (self.dimension,):
             raise EncodingError(f"{vector.shape} values for arrays of {self.dimension}")
@@ -218,7 +217,7 @@ class TrainRequest:
             )
         return cls(facts.arrays, layout, configs)
 
-    def content(self, parameters: Vector) -> RecordDict:
+    def content(self, parameters: FloatVector) -> RecordDict:
         """What the client's own app is handed, as the strategy made it.
 
         Args:
@@ -226,7 +225,7 @@ class TrainRequest:
         """
         return RecordDict({self.arrays_key: self.layout.arrays(parameters), **self.configs})
 
-    def update(self, parameters: Vector, answer: RecordDict) -> Vector:
+    def update(self, parameters: FloatVector, answer: RecordDict) -> FloatVector:
         """What the client's app changed, float64 `(d,)`; private.
 
         Args:

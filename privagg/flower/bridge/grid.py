@@ -27,8 +27,9 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import CohortError, ConfigError, EncodingError
-from privagg.flower.bridge.arrays import TrainRequest, Vector, named_values
+from privagg.flower.bridge.arrays import TrainRequest, named_values
 from privagg.flower.bridge.transport import FlowerTransport
 from privagg.protocol.round import Job, RoundOutcome
 
@@ -41,7 +42,7 @@ class RoundSource(Protocol):
     def __call__(
         self,
         number: int,
-        parameters: Vector,
+        parameters: FloatVector,
         *,
         settings: Mapping[str, JsonValue],
         cohort: tuple[str, ...],
