@@ -15,6 +15,7 @@ the very bytes that a network would carry. A distributed runtime drives the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -122,6 +123,12 @@ class Federation:
     def parameters(self) -> Parameters:
         """The scheme's parameters for this plan (before any key exists)."""
         return self.setup.parameters
+
+    def with_config(self, config: Config) -> Self:
+        """The same data and ledgers under another configuration; records are not read again."""
+        other = copy(self)
+        other.setup = self.setup.with_config(config)
+        return other
 
     # --- the owners' act ------------------------------------------------------------------------
 

@@ -400,8 +400,8 @@ def _records_apart(site: str, charges: Sequence[Charge]) -> tuple[RecordsApart, 
         return tuple(dict.fromkeys(RecordsApart.model_validate(facts) for facts in stated))
     except ValidationError as error:
         raise LedgerError(
-            f"a charge of {site!r} does not say how records were found to be apart, but "
-            f"{validation_faults(error, whole='records_apart')}"
+            f"a charge of {site!r} does not say how records were found to be apart "
+            f"(records_apart): {validation_faults(error, whole='records_apart')}"
         ) from error
 
 

@@ -68,7 +68,7 @@ def test_a_hundredth_of_new_records_asks_the_owner_again_and_fewer_do_not(tmp_pa
     approved(Federation.from_toml(path))
     two, three = (pd.concat([whole, others_like(table, count)]) for count in (2, 3))
     two.to_csv(table, index=False)  # 2 of 222
-    Federation.from_toml(path).require_approved_records()
+    Federation.from_toml(path).check_ready()
     three.to_csv(table, index=False)  # 3 of 223
     with pytest.raises(DataError, match="1% of the records"):
         Federation.from_toml(path).run()
@@ -106,7 +106,7 @@ def test_of_two_names_approved_at_the_same_time_one_is_told_of_the_other(
     monkeypatch.setattr(approving, "sign_approval", in_between)
     with pytest.raises(ApprovalError, match="count already under 'riverside'"):
         second.approve(who="Dr. Ito", why="study 2")
-    ledger = Ledger.open(first.ledger_path("riverside"))
+    ledger = Ledger.open(first.setup.ledger_path("riverside"))
     assert [key.dataset for key in ledger.keys()] == ["riverside"]  # noqa: SIM118
 
 
