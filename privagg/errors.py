@@ -214,6 +214,73 @@ class UnreadableBundleError(VerificationError):
 
 # --- words for what a model's checking found -----------------------------------------------------
 
+_WHOLE_NUMBER = "should be a whole number, such as 20"
+_NUMBER = "should be a number with a decimal point, such as 0.2 or 1e-5"
+_YES_OR_NO = "should be true or false, without quotation marks"
+_SECTION = "should be a section or table of `key = value`"
+_LIST = "should be a list in square brackets, such as [1, 2]"
+_BYTES = "should be bytes"
+_DAY = "should be a day and time, such as 2026-12-31T12:00:00Z"
+
+WORDS = {
+    "bool_parsing": _YES_OR_NO,
+    "bool_type": _YES_OR_NO,
+    "bytes_too_long": "should have at most {max_length} bytes",
+    "bytes_too_short": "should have at least {min_length} bytes",
+    "bytes_type": _BYTES,
+    "bytes_invalid_encoding": _BYTES,
+    "datetime_from_date_parsing": _DAY,
+    "datetime_object_invalid": _DAY,
+    "datetime_parsing": _DAY,
+    "datetime_type": _DAY,
+    "decimal_max_digits": "should have at most {max_digits} digits",
+    "decimal_max_places": "should have at most {decimal_places} digits after the point",
+    "decimal_parsing": _NUMBER,
+    "decimal_type": _NUMBER,
+    "decimal_whole_digits": "should have at most {whole_digits} digits before the point",
+    "dict_type": _SECTION,
+    "enum": "should be {expected}",
+    "extra_forbidden": "is not known here; remove it or correct its spelling",
+    "finite_number": "should be finite, neither infinite nor `nan`",
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "greater_than": "should be greater than {gt}",
+    "greater_than_equal": "should be at least {ge}",
+    "int_from_float": _WHOLE_NUMBER,
+    "int_parsing": _WHOLE_NUMBER,
+    "int_parsing_size": "should be a whole number of fewer digits",
+    "int_type": _WHOLE_NUMBER,
+    "invalid-json-value": "should be text, a number, true, false, a list or a table",
+    "invalid_key": "has a key that is no text",
+    "is_instance_of": "should be of the type {class}",
+    "iterable_type": _LIST,
+    "json_invalid": "is not JSON: {error}",
+    "json_type": "should be JSON",
+    "less_than": "should be less than {lt}",
+    "less_than_equal": "should be at most {le}",
+    "list_type": _LIST,
+    "literal_error": "should be {expected}",
+    "mapping_type": _SECTION,
+    "missing": "is missing; add it",
+    "model_attributes_type": _SECTION,
+    "model_type": _SECTION,
+    "none_required": "should be left out",
+    "recursion_loop": "contains itself",
+    "recursion_depth_exceeded": "is nested too deeply",
+    "string_pattern_mismatch": "does not have the form that is asked for, {pattern}",
+    "string_too_long": "should have at most {max_length} characters",
+    "string_too_short": "should have at least {min_length} characters",
+    "string_type": "should be text, in quotation marks",
+    "string_unicode": "should be text in UTF-8",
+    "timezone_aware": "should name its time zone, such as Z",
+    "too_long": "should have at most {max_length} entries, not {actual_length}",
+    "too_short": "should have at least {min_length} entries, not {actual_length}",
+    "tuple_type": _LIST,
+    "union_tag_invalid": "should have {discriminator} among {expected_tags}",
+    "union_tag_not_found": "lacks {discriminator}, which says what kind of thing it is",
+}
+"""What is wrong by pydantic's name of the fault, with what its context fills in."""
+
 
 def validation_faults(
     error: ValidationError, *, whole: str = "value", most: int = 3, values: bool = True
@@ -226,7 +293,7 @@ def validation_faults(
         most: so many faults are said, of the others how many they are.
         values: False where an input may be secret, or is too strange to be repeated.
     """
-    faults = error.errors(include_url=False, include_context=False, include_input=values)
+    faults = error.errors(include_url=False, include_input=values)
     said = "; ".join(_fault(fault, whole) for fault in faults[:most])
     return said + (f" (and {len(faults) - most} more)" if len(faults) > most else "")
 
@@ -234,12 +301,31 @@ def validation_faults(
 def fault_text(fault: ErrorDetails) -> str:
     """One fault without its place: what was wrong, and the value shortened where it is a plain one.
 
-    A mapping or list is not repeated: the text names the value in it that is wrong.
+    The words are privagg's own, whichever library found the fault. A mapping or list is not
+    repeated: the text names the value in it that is wrong.
     """
-    text = fault["msg"].removeprefix("Value error, ")
-    if "input" not in fault or isinstance(fault["input"], Mapping | list | tuple):
+    text = fault_words(fault)
+    given = fault.get("ctx", {}).get("tag", fault.get("input"))
+    if "input" not in fault or isinstance(given, Mapping | list | tuple):
         return text
-    return f"{text} (got {str(fault['input'])[:LONGEST_VALUE]!r})"
+    return f"{text} (got {_as_given(given)})"
+
+
+def fault_words(fault: ErrorDetails) -> str:
+    """What was wrong, without place and value."""
+    if fault["type"] in ("value_error", "assertion_error"):
+        return fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    context = dict(fault.get("ctx", {}))
+    if context.get("expected") in ("True", "False"):
+        context["expected"] = context["expected"].lower()  # as files spell it
+    return WORDS.get(fault["type"], "cannot be used here").format_map(context)
+
+
+def _as_given(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)[:LONGEST_VALUE]
+    return repr(text) if isinstance(value, str) or not text.isprintable() else text
 
 
 def _fault(fault: ErrorDetails, whole: str) -> str:

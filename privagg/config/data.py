@@ -5,9 +5,10 @@ A Flower app of one's own reads its data itself; of it only the model's size is 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NoReturn
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from privagg.errors import ConfigError
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
@@ -18,6 +19,16 @@ class Section(BaseModel):
     """A section of the file: unknown keys are errors, so that a typo never becomes a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: Any) -> Any:
+        """`rounds = true` would read as 1."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            kinds = cls.model_fields[key].annotation if key in cls.model_fields else None
+            if isinstance(value, bool) and {int, float, Decimal} & {kinds, *get_args(kinds)}:
+                raise ValueError(f"{key} should be a number, not true or false")
+        return values
 
 
 class TableData(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
@@ -9,14 +10,15 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from privagg.errors import fault_text
+from privagg.errors import fault_text, fault_words
 
 MOST_FAULTS = 5
 
-_PLAINER = {
-    "string_pattern_mismatch": "a name takes letters (no umlauts), digits, dots, dashes and "
-    "underscores, up to 64 of them, and begins with a letter or digit",
-}
+_NAME = (
+    "a name takes letters (no umlauts), digits, dots, dashes and underscores, up to 64 of them, "
+    "and begins with a letter or digit"
+)
+_QUOTED = re.compile(r"'([^']*)'")
 
 
 def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -28,21 +30,41 @@ def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseM
         model: what the file was checked against; its keys are what spelling is compared with.
     """
     known = _sections(model)
-    faults = error.errors(include_url=False)
-    return "; ".join(_fault(fault, values, known) for fault in faults[:MOST_FAULTS])
+    by_place: dict[str, list[ErrorDetails]] = {}
+    sections: dict[str, str] = {}
+    for fault in error.errors(include_url=False):
+        section, entry = _as_written(fault["loc"], values, missing=fault["type"] == "missing")
+        place = entry or "the file"
+        by_place.setdefault(place, []).append(fault)
+        sections[place] = section
+    told = list(by_place.items())[:MOST_FAULTS]
+    return "; ".join(_told(place, faults, sections[place], known) for place, faults in told)
 
 
-def _fault(
-    fault: ErrorDetails, values: Mapping[str, Any], known: Mapping[str, frozenset[str]]
+def _told(
+    place: str, faults: Sequence[ErrorDetails], section: str, known: Mapping[str, frozenset[str]]
 ) -> str:
-    section, entry = _as_written(fault["loc"], values, missing=fault["type"] == "missing")
-    place = entry or "the file"
+    """What is wrong at one place; several faults there are the kinds that it could have been."""
+    fault = faults[0]
     if fault["type"] == "extra_forbidden":
         return f"unknown key {place!r}; {_advice(section, str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"{place!r} is missing; add it"
-    fault["msg"] = _PLAINER.get(fault["type"], fault["msg"])
-    return f"{place!r}: {fault_text(fault)}"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{place!r}: {_NAME} (got {fault['input']!r})"
+    others = dict.fromkeys(fault_words(one).removeprefix("should be ") for one in faults[1:])
+    text = fault_text(fault)
+    kinds = ", or ".join([fault_words(fault), *others])
+    return f"{place!r}: {text.replace(fault_words(fault), kinds, 1)}{_meant(fault)}"
+
+
+def _meant(fault: ErrorDetails) -> str:
+    """Which of the choices was probably meant."""
+    given = fault.get("ctx", {}).get("tag", fault["input"])
+    listed = fault.get("ctx", {}).get("expected_tags", fault.get("ctx", {}).get("expected", ""))
+    choices = _QUOTED.findall(str(listed))
+    near = get_close_matches(given.lower(), choices, n=1) if isinstance(given, str) else []
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _as_written(

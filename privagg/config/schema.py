@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
+from difflib import get_close_matches
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -25,6 +26,7 @@ from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
+from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
 
 TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
@@ -49,8 +51,15 @@ class FederationSection(Section):
 
 def _known_mode(mode: str) -> str:
     if mode not in mode_names():
-        raise ValueError(f"should be one of {', '.join(mode_names())}")
+        near = get_close_matches(mode.lower(), mode_names(), n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"should be one of {', '.join(mode_names())}{meant}")
     return mode
+
+
+def _installed_scheme(name: str) -> str:
+    """The installed scheme of that name, however its letters are written."""
+    return next((one for one in scheme_names() if one.lower() == name.lower()), name)
 
 
 class PrivacySection(Section):
@@ -141,7 +150,8 @@ class SecureSection(Section):
     """How contributions are added unread.
 
     Args:
-        scheme: `ckks`, `bfv`, `paillier`, `plaintext` (unsafe), or an installed third party's.
+        scheme: `ckks`, `bfv`, `paillier`, `plaintext` (unsafe), or an installed third party's;
+            in capital or small letters.
         custody: who can open the sum; `authority` or `sites`. There is no default: choose.
         opener: custody `sites`: the site that answers opening requests; defaults to the first.
         strict: the key holder adds the signed uploads again before it opens.
@@ -149,7 +159,7 @@ class SecureSection(Section):
         options: further settings of the scheme, such as `modulus_bits` for Paillier.
     """
 
-    scheme: str = "ckks"
+    scheme: Annotated[str, AfterValidator(_installed_scheme)] = "ckks"
     custody: Custody
     opener: str | None = None
     strict: bool = False
@@ -355,7 +365,7 @@ def load_config(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}; `privagg init {path}` writes one") from error
     except OSError as error:

@@ -111,6 +111,16 @@ def test_one_clear_message(tmp_path: Path, old: str, new: str, named: str) -> No
         ("range = [18, 100]", "", "'data.features[age].range' is missing"),
         ("range = [18, 100]", "range = [100, 18]", "'data.features[age]': range of 'age' must"),
         ('name = "south"', 'name = "Süd"', "letters (no umlauts), digits"),
+        ("rounds = 5", 'rounds = "ten"', "'training.rounds': should be a whole number"),
+        ("rounds = 5", "rounds = true", "rounds should be a number, not true or false"),
+        (
+            'kind = "adam"',
+            'kind = "Adam"',
+            "'yogi' or 'rmsprop' (got 'Adam'); did you mean 'adam'?",
+        ),
+        ('= "record-distributed"', '= "distributed"', "did you mean 'record-distributed'?"),
+        ("[data]", '[data]\nkind = "tabel"', "(got 'tabel'); did you mean 'table'?"),
+        ('positive = "== 1"', "positive = {}", "text, in quotation marks, or a whole number"),
     ],
 )
 def test_a_fault_is_told_in_the_words_of_the_file_and_with_what_was_meant(
@@ -120,6 +130,15 @@ def test_a_fault_is_told_in_the_words_of_the_file_and_with_what_was_meant(
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, GOOD.replace(old, new, 1)))
     assert said in str(caught.value)
+
+
+def test_a_byte_order_mark_and_capital_letters_of_a_scheme_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    text = GOOD.replace('"ckks"', '"CKKS"').replace("\n", "\r\n")
+    path.write_text(text, encoding="utf-8-sig", newline="")
+    config = load_config(path)
+    assert config.secure.scheme == "ckks"
+    assert config == load_config(write(tmp_path, GOOD))
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
