@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,8 @@ from privagg.config.schema import Config, load_config, parse_config
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError
 from privagg.identity.owner import read_owner_key
-from privagg.party.approving import APPROVED_DAYS, Terms, approve_here, withdraw
+from privagg.party.approving import Terms, approve_here, last_day, withdraw
+from privagg.party.open import code_here, decided_folder
 from privagg.party.ready import require_ready
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
@@ -89,7 +90,7 @@ class Federation:
             source=source,
             accountant=accountant or default_accountant(),
             pinned=plan,
-            allowed=code,
+            allowed=lambda: code_here(self.setup) if code is None else code,
             given=dict(records or {}),
             given_public=public_records,
         )
@@ -160,7 +161,7 @@ class Federation:
             overlaps: why it is right that records count under two names; by default they may not.
             runs: how many runs of the job's plans, all together; by default any number that the
                 budget has room for until the last day.
-            owner: the owner's key, where it is not kept in the output folder.
+            owner: the owner's key, where it is not kept in the sites' folders.
 
         Returns:
             The approval of each site.
@@ -170,8 +171,7 @@ class Federation:
             BudgetExceededError: a budget has no room for the whole job.
             ConfigError: a file or key cannot be read.
         """
-        last = until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)
-        terms = Terms(who, why, last.isoformat(), budget, without_guarantee, overlaps, runs)
+        terms = Terms(who, why, last_day(until), budget, without_guarantee, overlaps, runs)
         self.trust(self.setup.factories())
         return approve_here(self.setup, terms, sites, owner)
 
@@ -190,14 +190,12 @@ class Federation:
         Returns:
             How many there were.
         """
-        setup = self.setup
+        names = sites or [site.name for site in self.config.sites]
+        folders = [decided_folder(self.setup, name) for name in names]
         return sum(
-            withdraw(
-                setup.open_ledger(name), read_owner_key(setup.owner_key_path(name)),
-                who=who, why=why,
-            )
-            for name in sites or [site.name for site in setup.config.sites]
-        )  # fmt: skip
+            withdraw(folder, read_owner_key(folder.owner_key), who=who, why=why)
+            for folder in folders
+        )
 
     # --- the run --------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privagg.federation import Federation
 from privagg.flower.deploy.trial import Trial
 from privagg.identity.owner import read_owner_key
-from privagg.party.folder_approvals import OwnedFolder, approve_in_folders
+from privagg.party.approving import Approver, Terms, approve, last_day
+from privagg.party.open import open_federation
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval
 
 OWNER = Ed25519PrivateKey.from_private_bytes(b"an owner's key, for tests alone.")
@@ -30,14 +31,9 @@ def approved(federation: _Made, sites: Sequence[str] | None = None) -> _Made:
 
 def approved_trial(trial: Trial) -> Trial:
     """A trial, its plan approved in every site's folder with whatever budget is configured."""
-    folders = [
-        OwnedFolder(folder.party, read_owner_key(folder.party.owner_key))
-        for folder in trial.parties.values()
-    ]
-    approve_in_folders(
-        [(owned, owned.setup()) for owned in folders],
-        who="tester", why="a test", without_guarantee=True, overlaps="a test",
-    )  # fmt: skip
+    folders = [folder.party for folder in trial.parties.values()]
+    terms = Terms("tester", "a test", last_day(), without_guarantee=True, overlaps="a test")
+    approve([Approver(f, read_owner_key(f.owner_key), open_federation(f)) for f in folders], terms)
     return trial
 
 

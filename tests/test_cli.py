@@ -473,18 +473,18 @@ def test_a_run_leaves_model_ledgers_and_reports(trained: Path) -> None:
     assert made.outcome == "finished"
     assert len(made.rounds) == 2
     assert "</html>" in (trained / "report.html").read_text()
-    assert len(list((trained / "ledgers").glob("*.sqlite"))) == 4
+    assert len(list((trained / "parties").glob("*/ledger.sqlite"))) == 4
 
 
 @pytest.mark.parametrize(
-    "keeper", ["checkpoints.sqlite", "keyholder/key-holder-checkpoints.sqlite",
-               "ledgers/lakeview.sqlite"],
+    "keeper", ["coordinator/checkpoints.sqlite", "key-holder/openings-checkpoints.sqlite",
+               "lakeview/ledger.sqlite"],
 )  # fmt: skip
 def test_everybody_keeps_checkpoints_that_an_auditor_can_use(
     trained: Path, tmp_path: Path, keeper: str
 ) -> None:
     note = tmp_path / "riverside.checkpoint"
-    note.write_text(call("ledger", "kept", trained / keeper, "--site", "riverside").out)
+    note.write_text(call("ledger", "kept", trained / "parties" / keeper, "--site", "riverside").out)
     answer = call("verify", trained / "bundle.privagg.zip", "--checkpoint", note, "--json")
     assert answer.code == 0
     claims = [c for c in answer.json["claims"] if c["section"] == "riverside"]
@@ -530,7 +530,7 @@ def test_tune_charges_every_candidate_and_names_the_selected_one(tmp_path: Path)
         {"training.optimizer.learning_rate": "0.5"}, {"training.optimizer.learning_rate": "2"},
     ]  # fmt: skip
     assert last["selected"] == max(candidates, key=lambda c: float(c["metrics"]["auc"]))
-    ledger = Ledger.open(tmp_path / "ledgers" / "riverside.sqlite")
+    ledger = Ledger.open(tmp_path / "parties" / "riverside" / "ledger.sqlite")
     assert ledger.spent(ledger.keys()[0]).charges == 2
     refused = call("tune", _quick(tmp_path / "other"))
     assert refused.code == 2
@@ -538,7 +538,7 @@ def test_tune_charges_every_candidate_and_names_the_selected_one(tmp_path: Path)
 
 
 def test_ledger_show_agrees_with_the_ledger(trained: Path) -> None:
-    path = trained / "ledgers" / "riverside.sqlite"
+    path = trained / "parties" / "riverside" / "ledger.sqlite"
     facts = call("ledger", "show", path, "--json").json
     ledger = Ledger.open(path)
     budget = facts["budgets"][0]
@@ -556,7 +556,7 @@ def test_ledger_show_agrees_with_the_ledger(trained: Path) -> None:
 def test_ledger_verify_needs_a_kept_checkpoint_to_speak_about_the_past(
     trained: Path, tmp_path: Path
 ) -> None:
-    path = trained / "ledgers" / "hillcrest.sqlite"
+    path = trained / "parties" / "hillcrest" / "ledger.sqlite"
     kept = tmp_path / "kept.checkpoint"
     kept.write_text(call("ledger", "checkpoint", path).out)
     without = call("ledger", "verify", path)
@@ -565,7 +565,9 @@ def test_ledger_verify_needs_a_kept_checkpoint_to_speak_about_the_past(
     with_it = call("ledger", "verify", path, "--checkpoint", kept)
     assert with_it.code == 0
     assert "completeness of history not verifiable" not in with_it.out
-    other = call("ledger", "verify", trained / "ledgers" / "lakeview.sqlite", "--checkpoint", kept)
+    other = call(
+        "ledger", "verify", trained / "parties" / "lakeview" / "ledger.sqlite", "--checkpoint", kept
+    )
     assert other.code == 2
 
 
@@ -575,12 +577,12 @@ def test_approve_changes_the_budget_and_says_who(tmp_path: Path) -> None:
              "--why", "vote 12", "--until", "2999-12-31")  # fmt: skip
     assert "not approved" in call(*words).err  # nobody answers
     assert call(*words, "--yes").code == 0
-    opened = Ledger.open(tmp_path / "ledgers" / "riverside.sqlite")
+    opened = Ledger.open(tmp_path / "parties" / "riverside" / "ledger.sqlite")
     assert opened.spent(opened.keys()[0]).epsilon_budget == 7
     (approval,) = opened.approvals()
     assert (approval.who, approval.why, approval.until) == ("Dr. Ito", "vote 12", "2999-12-31")
     assert approval.acted_for == ()
-    assert not (tmp_path / "ledgers" / "lakeview.sqlite").exists()
+    assert not (tmp_path / "parties" / "lakeview" / "ledger.sqlite").exists()
     assert call("run", path).code == 2  # the others have not approved
 
 
@@ -599,7 +601,7 @@ def test_report_is_made_again_from_the_ledgers(trained: Path, tmp_path: Path) ->
 def test_report_refuses_what_holds_no_run(trained: Path, tmp_path: Path) -> None:
     empty = call("report", tmp_path)
     assert empty.code == 2
-    assert "coordinator.sqlite" in empty.err
+    assert "parties/coordinator/ledger.sqlite" in empty.err
     unknown = call("report", trained, "--run", "other")
     assert unknown.code == 2
     assert "knows no run 'other'" in unknown.err

@@ -17,6 +17,7 @@ from privagg import Federation
 from privagg.audit import Brought, Methods, verify_file, verify_report
 from privagg.cli.planview import describe
 from privagg.encoding.planned import transform_of
+from privagg.party.open import ledger_here
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
@@ -122,7 +123,7 @@ def test_a_calibrated_job_is_charged_reported_and_verified(
     result = job.run()
     plan = job.plan
     assert (plan.dimension, plan.upload_dimension, plan.sensitivity_grid) == (31, 16, 128)
-    spending = job.setup.open_ledger("riverside").spent(BudgetKey("riverside", "site"))
+    spending = ledger_here(job.setup, "riverside").spent(BudgetKey("riverside", "site"))
     assert Decimal("1.999") < spending.epsilon.upper <= 2
     (term,) = spending.event.terms
     assert plan.noise is not None

@@ -15,6 +15,7 @@ import pytest
 
 from privagg import Federation, Ledger, RunResult
 from privagg.config.schema import load_config
+from privagg.party.open import ledger_here
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan
 from tests.approvals import approved
 
@@ -58,7 +59,7 @@ def assert_whole(federation: Federation, result: RunResult) -> None:
     assert np.abs(result.parameters).max() > 0
     assert 0 < result.metrics["accuracy"] <= 1
     for name in plan.names:
-        with_key = federation.setup.open_ledger(name)
+        with_key = ledger_here(federation.setup, name)
         assert isinstance(with_key, Ledger)
         spent = with_key.spent(federation.setup.budget_key(name)).epsilon.upper
         planned = federation.setup.accountant.epsilon(plan.total_committed(name), plan.delta).upper
@@ -139,7 +140,7 @@ def test_people_as_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert isinstance(federation.plan, ClientPlan)
     assert federation.plan.unit.value == "person"
     assert "finished" in capsys.readouterr().out
-    spent = federation.setup.open_ledger("person-005").spent(
+    spent = ledger_here(federation.setup, "person-005").spent(
         federation.setup.budget_key("person-005")
     )
     assert Decimal(0) < spent.epsilon.upper <= 8

@@ -25,6 +25,8 @@ from privagg.errors import (
     PlanError,
     SchemeError,
 )
+from privagg.party.local import local_folder
+from privagg.party.open import ledger_here
 from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.secure.plaintext import PlaintextScheme
@@ -100,7 +102,7 @@ def test_every_mode_trains_charges_and_reports(
     assert ("the records beside it was tested at" in page) is (apart is not None)
     for site in report["sites"]:
         assert site["records_apart"] == ([apart.facts()] if apart else [])
-        ledger = made.setup.open_ledger(site["name"])
+        ledger = ledger_here(made.setup, site["name"])
         spending = ledger.spent(BudgetKey(site["dataset"], plan.unit.value))
         assert spending.event.terms == plan.total_committed(site["name"]).terms
         assert Decimal(site["epsilon_after_run"]) == spending.epsilon.upper
@@ -128,7 +130,7 @@ def test_all_schemes_give_the_same_model_bytes(tables: dict[str, Path], tmp_path
         assert result.outcome == "finished", result.reason
         assert result.model is not None
         models[scheme] = result.model.read_bytes()
-        spent = made.setup.open_ledger("riverside").spent(BudgetKey("riverside", "record"))
+        spent = ledger_here(made.setup, "riverside").spent(BudgetKey("riverside", "record"))
         assert not spent.epsilon.upper.is_finite()
     assert len(set(models.values())) == 1
 
@@ -140,7 +142,7 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     made_metrics = made.run().metrics
     lacking = tmp_path / "lacking.csv"
     lacking.write_text("mean texture\n1\n")
-    before = made.setup.open_ledger("riverside").checkpoint()
+    before = ledger_here(made.setup, "riverside").checkpoint()
     again = federation(tables, tmp_path)
     assert again.setup.public_records is not None
     chances = again.predict(tables["public"])
@@ -156,7 +158,7 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     assert "of which earlier runs spent" in said
     assert "As good as nothing is left of it. Have the owner of the data approve" in said
     assert "privagg approve CONFIG --site riverside --budget NEW" in said
-    assert again.setup.open_ledger("riverside").checkpoint() == before
+    assert ledger_here(again.setup, "riverside").checkpoint() == before
 
 
 def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
@@ -165,7 +167,7 @@ def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(
     made = federation(tables, tmp_path, privacy={"budget_epsilon": "0.1"})
     with pytest.raises(BudgetExceededError, match="beyond its budget"):
         approved(made)
-    assert made.setup.open_ledger("lakeview").keys() == []
+    assert not local_folder(made.setup.output, "lakeview").ledger.exists()
     with pytest.raises(ApprovalError, match="nothing was spent"):
         made.run()
 
@@ -174,10 +176,11 @@ def test_a_run_that_cannot_begin_leaves_no_key_behind(
     tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = ready(tables, tmp_path)
-    monkeypatch.setattr("privagg.run.local.CheckpointWatch", _fail)
+    monkeypatch.setattr("privagg.run.open.CheckpointWatch", _fail)
     with pytest.raises(OSError, match="no space left"):
         made.run(run_id="stillborn")
-    with closing(sqlite3.connect(made.setup.opening_store(made.setup.opener))) as database:
+    openings = local_folder(made.setup.output, made.setup.opener).openings
+    with closing(sqlite3.connect(openings)) as database:
         rows = database.execute("SELECT run, secret FROM run_key").fetchall()
     assert rows == [("stillborn", None)]
 
@@ -262,7 +265,7 @@ def test_a_scheme_whose_phases_no_round_drives_is_refused_before_anything_is_mad
     with pytest.raises(SchemeError, match="'plaintext' declares the phases upload, recovery, open"):
         federation(tables, tmp_path).run()
     assert not list(tmp_path.rglob("openings*"))  # not even a key was made
-    paths = [made.setup.ledger_path(site) for site in made.setup.plan.names]
+    paths = [local_folder(made.setup.output, site).ledger for site in made.setup.plan.names]
     entries = [entry.kind for path in paths for entry in Ledger.open(path).entries()]
     assert entries
     assert "charge" not in entries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -213,7 +213,7 @@ def _key_at(path: Path) -> Ed25519PrivateKey:
 def _here(
     federation: Federation, names: tuple[str, ...], words: _Words, owner_key: Path | None
 ) -> None:
-    """Approve for sites whose ledgers lie in the configuration's own output folder."""
+    """Approve for sites of a local run, whose folders lie in its output folder."""
     from privagg.party.approving import Job
 
     key = None if owner_key is None else _key_at(owner_key)
@@ -321,33 +321,32 @@ def _in_folders(
     roots: list[Path], words: _Words, owner_key: Path | None, taking_back: bool
 ) -> None:
     """Approve in parties' own folders; several only where one person tries all of it out."""
-    from privagg.party.approving import Job, withdraw
-    from privagg.party.folder_approvals import OwnedFolder, approve_in_folders, ledger_for
+    from privagg.party import approving
+    from privagg.party.approving import Approver, Job, Terms, last_day, withdraw
+    from privagg.party.open import open_federation as pinned
 
-    folders = [
-        OwnedFolder(folder := PartyFolder(root), _key_at(owner_key or folder.owner_key))
-        for root in roots
-    ]
+    folders = [PartyFolder(root) for root in roots]
+    keys = [_key_at(owner_key or folder.owner_key) for folder in folders]
+    owned = list(zip(folders, keys, strict=True))
     if taking_back:
-        for owned in folders:
-            count = withdraw(
-                ledger_for(owned), owned.owner, who=words.who, why=words.why or "withdrawn"
-            )
-            console.console().print(f"{owned.name}: {count} withdrawn", markup=False)
+        for folder, key in owned:
+            count = withdraw(folder, key, who=words.who, why=words.why or "withdrawn")
+            console.console().print(f"{folder.party().name}: {count} withdrawn", markup=False)
         return
-    setups = [owned.setup() for owned in folders]
-    code = code_to_trust(setups[0], words.yes)
+    approvers = [Approver(folder, key, pinned(folder)) for folder, key in owned]
+    setup = approvers[0].setup
+    code = code_to_trust(setup, words.yes)
     if code:
-        setups = [setup.trusting(code) for setup in setups]
-    sites = [owned.name for owned in folders if owned.name in setups[0].plan.names]
-    _show(setups[0], Job.of(setups[0]), sites, words)
+        approvers = [replace(each, setup=each.setup.trusting(code)) for each in approvers]
+        setup = approvers[0].setup
+    sites = [approver.name for approver in approvers if approver.name in setup.plan.names]
+    _show(setup, Job.of(setup), sites, words)
     _confirm("approve this?", words.yes)
-    done = approve_in_folders(
-        list(zip(folders, setups, strict=True)),
-        who=words.who, why=_purpose(setups[0], words), until=words.until,
-        budget=words.budget, without_guarantee=words.without_guarantee, overlaps=words.overlaps,
-        runs=words.runs,
+    terms = Terms(
+        words.who, _purpose(setup, words), last_day(words.until), words.budget,
+        words.without_guarantee, words.overlaps, words.runs,
     )  # fmt: skip
+    done = approving.approve(approvers, terms)
     console.console().print(
         f"approved for {', '.join(done) or 'nobody: these parties need no approval'}; nothing was "
         "spent", markup=False, soft_wrap=True,

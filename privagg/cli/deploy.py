@@ -389,11 +389,13 @@ def _write_trust(folders: list[PartyFolder], federation: Federation) -> None:
     """Record the trust in code in the ledgers of the new folders, under their owners' keys."""
     from privagg.cli.approve import login, passphrase_for
     from privagg.identity.owner import read_owner_key
-    from privagg.party.folder_approvals import OwnedFolder, trust_at_first
+    from privagg.party.approving import Approver, Terms, approve_code, last_day
 
+    terms = Terms(login(), "the configuration names it", last_day())
     for folder in folders:
         owner = read_owner_key(folder.owner_key, passphrase_for(folder.owner_key))
-        trust_at_first(OwnedFolder(folder, owner), federation.setup, who=login())
+        approver = Approver(folder, owner, federation.setup)
+        approve_code(approver, federation.setup.factories(), terms)
 
 
 def _new_passphrase(root: Path) -> str | None:

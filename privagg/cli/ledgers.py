@@ -34,7 +34,7 @@ def show(
 
     [bold]Example[/bold]
 
-      privagg ledger show out/ledgers/riverside.sqlite --last 5
+      privagg ledger show out/parties/riverside/ledger.sqlite --last 5
     """
     opened = _open(ledger)
     if as_json:
@@ -132,7 +132,7 @@ def checkpoint(ledger: Location) -> None:
 
     [bold]Example[/bold]
 
-      privagg ledger checkpoint out/ledgers/riverside.sqlite > kept.checkpoint
+      privagg ledger checkpoint out/parties/riverside/ledger.sqlite > kept.checkpoint
     """
     typer.echo(_open(ledger).checkpoint(), nl=False)
 
@@ -143,7 +143,8 @@ def kept(
         str,
         typer.Argument(
             metavar="STORE",
-            help="Who kept: a site's ledger, or checkpoints.sqlite of coordinator or key holder.",
+            help="Who kept: a site's ledger, the coordinator's checkpoints.sqlite, or the key "
+            "holder's openings-checkpoints.sqlite.",
         ),
     ],
     site: Annotated[
@@ -159,9 +160,9 @@ def kept(
 
     [bold]Examples[/bold]
 
-      privagg ledger kept out/checkpoints.sqlite
+      privagg ledger kept out/parties/coordinator/checkpoints.sqlite
 
-      privagg ledger kept out/ledgers/lakeview.sqlite --site riverside > riverside.checkpoint
+      privagg ledger kept out/parties/lakeview/ledger.sqlite --site riverside > riverside.checkpoint
 
       privagg verify out/bundle.privagg.zip --checkpoint riverside.checkpoint
     """
@@ -207,7 +208,7 @@ def verify(
 
     [bold]Example[/bold]
 
-      privagg ledger verify out/ledgers/riverside.sqlite --checkpoint kept.checkpoint
+      privagg ledger verify out/parties/riverside/ledger.sqlite --checkpoint kept.checkpoint
     """
     opened = _open(ledger)
     remarks = opened.verify(None if kept is None else _read_checkpoint(kept))
@@ -233,7 +234,7 @@ def backup(
 
     [bold]Example[/bold]
 
-      privagg ledger backup out/ledgers/riverside.sqlite riverside-2027-03-01.backup
+      privagg ledger backup out/parties/riverside/ledger.sqlite riverside-2027-03-01.backup
     """
     opened = _open(ledger)
     opened.backup(target)
@@ -281,9 +282,9 @@ def restore(
 
     [bold]Example[/bold]
 
-      privagg ledger restore riverside.backup out/ledgers/riverside.sqlite
-      --key out/keys/riverside.pem --checkpoint from-lakeview --checkpoint from-coordinator
-      --who "Dr. Ito" --why "disk failed"
+      privagg ledger restore riverside.backup out/parties/riverside/ledger.sqlite
+      --key out/parties/riverside/identity.pem --who "Dr. Ito" --why "disk failed"
+      --checkpoint from-lakeview --checkpoint from-coordinator
     """
     from privagg.privacy.ledger import Ledger
 
@@ -300,6 +301,28 @@ def restore(
         f"{len(opened)} entries of {opened.owner}, held against {len(notes)} kept checkpoints",
         markup=False,
     )
+
+
+@app.command()
+def adopt(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A local run's output folder.")],
+) -> None:
+    """Carry what earlier versions kept under an output folder over into the parties' own folders.
+
+    Ledgers, keys, memories, openings and checkpoints move from OUT/ledgers, OUT/keys, OUT/owners
+    and OUT/keyholder to OUT/parties/NAME/. Until then nothing is run or reported there. After a
+    power loss, type it again.
+
+    [bold]Example[/bold]
+
+      privagg ledger adopt out
+    """
+    from privagg.party.local import adopt as carry_over
+
+    moved = carry_over(folder)
+    for path in moved:
+        console.console().print(str(path), markup=False, soft_wrap=True)
+    console.note(f"{len(moved)} files carried over" if moved else "nothing to carry over")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.config.setup import Setup
 from privagg.errors import PrivaggError
-from privagg.party.budgets import beyond_budget
+from privagg.party.ready import beyond_budget
 from privagg.privacy.events import plain_decimal
 from privagg.privacy.unit import Unit
 
@@ -178,11 +178,12 @@ def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
 
 def _budgets(setup: Setup) -> list[dict[str, Any]]:
     """What the job would do to each data set's budget. Opens ledgers for reading, creates none."""
+    from privagg.party.local import local_folder
     from privagg.privacy.ledger import BudgetKey, Ledger
 
     plan, privacy, found = setup.plan, setup.config.privacy, []
     for site in plan.sites:
-        key, path = BudgetKey.of(plan, site.name), setup.ledger_path(site.name)
+        key, path = BudgetKey.of(plan, site.name), local_folder(setup.output, site.name).ledger
         total, before, budget = plan.total_committed(site.name), Decimal(0), privacy.budget
         after = None
         if path.exists():

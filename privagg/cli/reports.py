@@ -112,16 +112,15 @@ def _from_json(path: Path) -> Report:
 
 
 def _from_ledgers(folder: Path, run: str | None) -> Report:
-    from privagg.privacy.ledger import Ledger
+    from privagg.party.local import local_ledgers
     from privagg.report import build_report, runs_of
 
-    files = {path.stem: path for path in sorted((folder / "ledgers").glob("*.sqlite"))}
-    if "coordinator" not in files:
+    opened = local_ledgers(folder)
+    if "coordinator" not in opened:
         raise ConfigError(
-            f"{folder} holds no ledgers/coordinator.sqlite; name the output folder of a federation "
-            "(`federation.output` in its configuration), or a report.json"
+            f"{folder} holds no parties/coordinator/ledger.sqlite; name the output folder of a "
+            "federation (`federation.output` in its configuration), or a report.json"
         )
-    opened = {name: Ledger.open(path) for name, path in files.items()}
     coordinator = opened.pop("coordinator")
     runs = runs_of(coordinator)
     if not runs:

@@ -309,8 +309,8 @@ def _print_result(result: RunResult) -> None:
         if path is not None
     ]  # fmt: skip
     if result.ledgers:
-        folder = next(iter(result.ledgers.values())).parent
-        pairs.append(("ledgers", f"{folder}/ ({len(result.ledgers)} files)"))
+        places = next(iter(result.ledgers.values())).parent.parent
+        pairs.append(("ledgers", f"{places}/*/ledger.sqlite ({len(result.ledgers)} parties)"))
     width = max(len(label) for label, _ in pairs)
     for label, value in pairs:
         out.print(Text(f"{label.ljust(width)}  ", style="dim").append(value, style="not dim"),

@@ -51,23 +51,21 @@ def bundle(
     from privagg.audit import Brought, ReportBundle, Verdict, verify_bundle
     from privagg.audit.bundle import NAME, read_bounded
     from privagg.identity.keys import Identity
-    from privagg.privacy.ledger import Ledger
+    from privagg.party.local import local_folder, local_ledgers
     from privagg.protocol.names import COORDINATOR
     from privagg.protocol.statements import StatementStore
     from privagg.report.model import Report
 
-    key = folder / "keys" / f"{COORDINATOR}.pem"
+    key = local_folder(folder, COORDINATOR).identity_key
     if not key.is_file():
         raise ConfigError(
             f"there is no {key}; a bundle is made in a federation's output folder and signed by "
             "its coordinator"
         )
-    files = {path.stem: path for path in sorted((folder / "ledgers").glob("*.sqlite"))}
-    opened = {name: Ledger.open(path) for name, path in files.items()}
     report = read_bounded(folder / "report.json")
     made = ReportBundle.make(
         report,
-        opened,
+        local_ledgers(folder),
         Identity.load_or_create(COORDINATOR, key),
         StatementStore.beside(folder).of(Report.from_json(report).run) or None,
     )

@@ -6,7 +6,7 @@ one, or a party's folder. It changes nothing and spends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +17,18 @@ from privagg.config.data import AppData, DatasetData
 from privagg.config.plan import build_plan, requirement_of
 from privagg.config.schema import Config, SiteSection
 from privagg.errors import ApprovalError, ConfigError
-from privagg.identity.keys import Identity
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
-from privagg.privacy.ledger import BudgetKey, Ledger
+from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Custody, Unit
-from privagg.protocol.names import COORDINATOR, KEY_HOLDER
+from privagg.protocol.names import KEY_HOLDER
 from privagg.protocol.round import require_driven
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.training.data import Records, read_declared
 from privagg.training.declared import TableSource
-from privagg.training.factories import ApprovedCode, Factory, code_approved_in, look_at
+from privagg.training.factories import ApprovedCode, Factory, look_at
 from privagg.training.inspection import Finding, check_table
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
@@ -47,8 +46,8 @@ class Setup:
         source: the file that it was read from, for advice on what to type.
         accountant: whose epsilon calibrates the noise and guards the budgets.
         pinned: the plan that was agreed on; derived anew where it is None.
-        allowed: what may be imported for factories that the configuration names; what approvals
-            in force in ledgers here name where it is None.
+        allowed: says what may be imported for factories that the configuration names; asked each
+            time, because an approval ends. Nothing by default.
         given: site -> records, in place of the files named in the configuration.
         given_public: the table declared public, in place of the file.
 
@@ -61,7 +60,7 @@ class Setup:
     source: Path | None = None
     accountant: Accountant = field(default_factory=default_accountant)
     pinned: TrainingPlan | None = None
-    allowed: ApprovedCode | None = None
+    allowed: Callable[[], ApprovedCode] = ApprovedCode
     given: Mapping[str, Records] = field(default_factory=dict)
     given_public: Records | None = None
     _read: dict[str, Records] = field(default_factory=dict, repr=False)
@@ -75,7 +74,8 @@ class Setup:
 
     def trusting(self, code: Iterable[Factory]) -> Setup:
         """The same, with code that may be imported besides, as the caller decides."""
-        return replace(self, allowed=self.code | ApprovedCode.of(*code))
+        allowed = self.code | ApprovedCode.of(*code)
+        return replace(self, allowed=lambda: allowed)
 
     def with_config(self, config: Config) -> Setup:
         """The same data and ledgers under another configuration."""
@@ -90,14 +90,8 @@ class Setup:
 
     @property
     def code(self) -> ApprovedCode:
-        """What may be imported: what was given, or what approvals in force in ledgers here name."""
-        if self.allowed is not None:
-            return self.allowed
-        found = ApprovedCode()
-        for name in (COORDINATOR, *(site.name for site in self.config.sites)):
-            if self.ledger_path(name).exists():
-                found |= code_approved_in(Ledger.open(self.ledger_path(name)))
-        return found
+        """What may be imported now."""
+        return self.allowed()
 
     def factories(self) -> tuple[Factory, ...]:
         """The code that the configuration names, looked at without importing anything.
@@ -278,48 +272,12 @@ class Setup:
             findings.append(Finding("", severity, text, abs(count - site.records)))
         return findings
 
-    # --- where the parties of this machine keep what is theirs ----------------------------------
+    # --- what it leaves behind ------------------------------------------------------------------
 
     @property
     def output(self) -> Path:
-        """Folder of models, ledgers and reports."""
+        """Folder of models and reports; in a local run, of its parties' folders too."""
         return self.base / self.config.federation.output
-
-    def ledger_path(self, party: str) -> Path:
-        """Where a party's ledger lies."""
-        return self.output / "ledgers" / f"{party}.sqlite"
-
-    def opening_store(self, party: str) -> Path:
-        """Where the party that opens keeps what it opened."""
-        return self.output / "keyholder" / f"{party}.sqlite"
-
-    def owner_key_path(self, party: str) -> Path:
-        """Where the key lies that its owner signs approvals with, on this one machine."""
-        return self.output / "owners" / f"{party}.pem"
-
-    def identity(self, party: str) -> Identity:
-        """A party's identity key, made where it does not exist yet."""
-        return Identity.load_or_create(party, self.output / "keys" / f"{party}.pem")
-
-    def open_ledger(self, party: str) -> Ledger:
-        """A party's ledger; the coordinator's is made where it does not exist yet.
-
-        Raises:
-            ApprovalError: a site has no ledger: its owner has approved nothing.
-        """
-        if party != COORDINATOR and not self.ledger_path(party).exists():
-            raise self.unapproved(party, "it has no ledger yet")
-        return self.open_ledger_at(self.ledger_path(party), self.identity(party))
-
-    def open_ledger_at(self, path: Path, identity: Identity) -> Ledger:
-        """The ledger of a party at a place of its own, created where it does not exist yet."""
-        party = identity.name
-        if path.exists():
-            return Ledger.open(path, signing_key=identity.key, accountant=self.accountant)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Ledger.create(
-            path, owner=party, signing_key=identity.key, accountant=self.accountant
-        )
 
     def unapproved(self, party: str, why: str) -> ApprovalError:
         """The refusal of a job that an owner has not approved, with what to type."""

@@ -22,17 +22,16 @@ from privagg.errors import ConfigError
 from privagg.flower.apps import POLL_SECONDS
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.grid import PrivateGrid
-from privagg.flower.bridge.mod import PrivateUpdates, Seat
+from privagg.flower.bridge.mod import PrivateUpdates
 from privagg.flower.bridge.transport import FlowerTransport, Patience
 from privagg.flower.lead import alone
 from privagg.flower.resident import folder_of_this_process
 from privagg.flower.strategy_run import StrategyRun
 from privagg.party.folder import PartyFolder
-from privagg.party.make import make_pins
-from privagg.party.open import open_federation, open_party, opener_in
+from privagg.party.open import open_federation, open_key_holder, open_party, open_seat
 from privagg.privacy.plan import ClientPlan
-from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.names import KEY_HOLDER
+from privagg.protocol.site import Seat
 from privagg.protocol.transport import Handler
 
 FOLDER_KEY, DATA_KEY = "party-folder", "data"
@@ -51,7 +50,7 @@ def private_updates(
         evaluation, answer_after_seconds: as for `PrivateUpdates`.
     """
     return PrivateUpdates(
-        lambda context: open_seat(_folder_at(context)),
+        lambda context: open_node(_folder_at(context)),
         evaluation=evaluation,
         answer_after_seconds=answer_after_seconds,
     )
@@ -82,7 +81,7 @@ def data_of(context: Any) -> Path:
     return folder.root / own
 
 
-def open_seat(folder: PartyFolder) -> Seat | Handler:
+def open_node(folder: PartyFolder) -> Seat | Handler:
     """A site's seat, or the key holder's handler.
 
     Args:
@@ -91,20 +90,13 @@ def open_seat(folder: PartyFolder) -> Seat | Handler:
     Raises:
         ConfigError: as `open_party`; or the plan is not one for clients.
     """
-    setup, identity = open_federation(folder), folder.identity()
-    if identity.name == KEY_HOLDER:
+    name = folder.party().name
+    if name == KEY_HOLDER:
         return open_party(folder)
-    plan, roster = ClientPlan.require(setup.plan), folder.pins().pinned_roster
-    return Seat(
-        identity=identity,
-        pins=make_pins(setup, roster),
-        plan=plan,
-        scheme=setup.scheme,
-        parameters=setup.parameters,
-        ledger=setup.open_ledger_at(folder.ledger, identity),
-        randomness=SystemRandomness(),
-        key_holder=opener_in(folder, setup) if identity.name == setup.opener else None,
-    )
+    setup, roster = open_federation(folder), folder.pins().pinned_roster
+    ClientPlan.require(setup.plan)
+    opener = open_key_holder(setup, folder, roster) if name == setup.opener else None
+    return open_seat(setup, folder, roster, key_holder=opener)
 
 
 @contextmanager

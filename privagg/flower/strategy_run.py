@@ -22,7 +22,7 @@ from privagg.flower.lead import (
     result_facts,
 )
 from privagg.party.folder import PartyFolder
-from privagg.party.open import open_federation
+from privagg.party.open import open_federation, open_ledger
 from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.round import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
@@ -33,7 +33,7 @@ from privagg.run.coordinator import MODEL_NAME
 from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal
 from privagg.run.local import new_run_id
-from privagg.run.open import job_in
+from privagg.run.open import open_job
 from privagg.run.record import RunRecorder
 from privagg.run.replay import ReplayedRounds
 from privagg.run.results import RoundReport, RunResult
@@ -65,8 +65,8 @@ class StrategyRun:
             raise ResumeError(
                 f"there is no run {resume!r} of a strategy to resume in {folder.output}"
             )
-        ledger = self.setup.open_ledger_at(folder.ledger, self.identity)
-        self._record = RunRecorder(ledger, self.name, StatementStore.beside(self.output))
+        statements = StatementStore.beside(self.output)
+        self._record = RunRecorder(open_ledger(self.setup, folder), self.name, statements)
         self._committed = CommittedSpending(self.setup.plan, self.setup.accountant, secure=True)
         self._result = RunResult(self.name, "finished", "", np.empty(0))
         self.output.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,10 +81,10 @@ class StrategyRun:
         """Get the run's key, and write down that the run begins, or is resumed.
 
         Raises:
-            As `job_in`; nothing was spent.
+            As `open_job`; nothing was spent.
         """
-        self._job = job_in(
-            self._folder, self.setup, self.name, transport, self._journal,
+        self._job = open_job(
+            self.setup, self._folder, self.roster, self.name, transport, self._journal,
             over=self._record.ever("run-finished"),
         )  # fmt: skip
         self._record.keep([self._job.key.statement])

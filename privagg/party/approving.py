@@ -9,28 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
-from pathlib import Path
 from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.config.schema import tuning_candidates
 from privagg.config.setup import Setup
-from privagg.errors import ApprovalError, DataError
+from privagg.errors import ApprovalError, ConfigError
 from privagg.identity.owner import make_owner_key, read_owner_key
-from privagg.party.budgets import beyond_all, beyond_budget
+from privagg.party.folder import PartyFolder
+from privagg.party.local import local_folder
+from privagg.party.open import make_local, open_ledger, overlaps_text
+from privagg.party.ready import beyond_all, beyond_budget
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.approvals import public_hex
 from privagg.privacy.plan import TrainingPlan
 from privagg.training.factories import Factory
-from privagg.training.known import RECOGNISED_SHARE, KnownRecords, Overlap, Recognised, Tags
+from privagg.training.known import KnownRecords, Recognised, Tags
 
 APPROVED_DAYS = 90
 """How long an approval lasts where its owner says nothing else."""
+
+
+def last_day(until: date | None = None) -> str:
+    """The last day (UTC) of an approval that is written now, `YYYY-MM-DD`."""
+    return (until or datetime.now(UTC).date() + timedelta(days=APPROVED_DAYS)).isoformat()
 
 
 @dataclass(frozen=True)
@@ -95,29 +103,145 @@ class Job:
 
 @dataclass(frozen=True)
 class Approver:
-    """One owner's ledger, key and memory of records.
+    """Where an owner decides: a party's folder, with the owner's key and the federation.
 
     Args:
-        site: whose.
-        ledger: its ledger, open for writing.
+        folder: the party's own.
         owner: the owner's key.
-        known: the memory of records.
-        tags: its records as that memory sees them; None where privagg does not.
+        setup: the job, as this party knows it.
     """
 
-    site: str
-    ledger: Ledger
+    folder: PartyFolder
     owner: Ed25519PrivateKey
-    known: KnownRecords
-    tags: Tags | None
+    setup: Setup
+
+    @cached_property
+    def name(self) -> str:
+        """Whose folder."""
+        return self.folder.party().name
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The party's, open for writing; where there is none yet, made with the owner's key pinned.
+
+        Raises:
+            LedgerError: it cannot be used.
+        """
+        if not self.folder.ledger.exists():
+            Ledger.create(
+                self.folder.ledger,
+                self.name,
+                signing_key=self.folder.identity().key,
+                owner_key=public_hex(self.owner),
+            ).close()
+        return open_ledger(self.setup, self.folder)
+
+    @property
+    def known(self) -> KnownRecords:
+        """The owner's memory of records."""
+        return KnownRecords(self.folder.known_records)
+
+    @cached_property
+    def tags(self) -> Tags | None:
+        """The site's records as that memory sees them; None where privagg does not.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: they cannot be read as declared.
+        """
+        return self.setup.tags_of(self.setup.section(self.name), self.known)
 
 
-def check_approval(setup: Setup, approver: Approver, job: Job, terms: Terms) -> None:
-    """Refuse what an owner would not approve if it saw it; nothing is written.
+def approve(
+    approvers: Sequence[Approver],
+    terms: Terms,
+    job: Job | None = None,
+    beside: Iterable[PartyFolder] = (),
+) -> dict[str, Approval]:
+    """Approve a job in each folder: at a site the use of its records, at a key holder that it
+    opens; at the coordinator the code alone.
 
     Args:
-        setup: gives accountant and privacy settings.
-        approver: the owner's ledger, key and memory of records.
+        approvers: the parties'; several only where one person acts for all of them.
+        terms: the same for all; each site's approval says for whom else this person acts.
+        job: the same for all, where it is known already; by default each one's own.
+        beside: other sites' folders on this machine, for which the same may be decided already.
+
+    Returns:
+        The approval of each party that has something to approve.
+
+    Raises:
+        ApprovalError, BudgetExceededError: as `check_approval`, of any site; nothing was written.
+        LedgerError: an owner's key is not the one that the ledger pins.
+        ConfigError: a number of runs, and no site is among the parties; a file cannot be read.
+    """
+    sites = [approver for approver in approvers if approver.name in approver.setup.plan.names]
+    if terms.runs is not None and not sites:
+        raise ConfigError(
+            f"a number of runs counts what sites charge, and {approvers[0].name!r} charges "
+            "nothing; leave out --runs: the sites' owners say how many runs there are"
+        )
+    jobs = {approver.name: job or Job.of(approver.setup) for approver in approvers}
+    for approver in sites:
+        check_approval(approver, jobs[approver.name], terms)
+    names = {approver.name for approver in sites}
+    if job is not None:
+        names |= {folder.party().name for folder in beside if _decided(folder, job)}
+    acts = {}
+    for approver in sites:
+        together = [name for name in approver.setup.plan.names if name in names]
+        acted_for = together if len(together) > 1 else []
+        acts[approver.name] = _approve_records(approver, jobs[approver.name], terms, acted_for)
+    for approver in approvers:
+        if approver in sites:
+            continue
+        if approver.name == approver.setup.opener:
+            acts[approver.name] = approve_opening(approver, jobs[approver.name], terms)
+        elif code := approver.setup.factories():
+            acts[approver.name] = approve_code(approver, code, terms)
+    return acts
+
+
+def approve_here(
+    setup: Setup, terms: Terms, sites: Sequence[str] | None, owner: Ed25519PrivateKey | None
+) -> dict[str, Approval]:
+    """Approve a configured job for sites of a local run: one person acts for them.
+
+    Args:
+        setup: the job.
+        terms: the same for all of these sites.
+        sites: all where it is None.
+        owner: the owner's key, where it is not kept in the sites' folders.
+
+    Returns:
+        The approval of each site.
+
+    Raises:
+        As `approve`; ConfigError also where there is no such site.
+    """
+    names = [setup.section(name).name for name in sites or setup.plan.names]
+    job, approvers = Job.of(setup), []  # before any folder is made
+    for name in names:
+        folder = make_local(setup, name)
+        kept = folder.owner_key
+        key = owner or (read_owner_key(kept) if kept.exists() else make_owner_key(kept))
+        approvers.append(Approver(folder, key, setup))
+    beside = [local_folder(setup.output, name) for name in setup.plan.names]
+    return approve(approvers, terms, job, beside)
+
+
+def _decided(folder: PartyFolder, job: Job) -> bool:
+    """Whether a plan of the job is approved in a folder."""
+    if not folder.ledger.exists():
+        return False
+    held, digests = Ledger.open(folder.ledger).approvals(), set(job.digests)
+    return any(digests & set(approval.plans) for approval in held)
+
+
+def check_approval(approver: Approver, job: Job, terms: Terms) -> None:
+    """Refuse what a site's owner would not approve if it saw it; nothing is written.
+
+    Args:
+        approver: the site's.
         job: what is to be approved.
         terms: on which terms.
 
@@ -126,24 +250,25 @@ def check_approval(setup: Setup, approver: Approver, job: Job, terms: Terms) -> 
             elsewhere already.
         BudgetExceededError: the budget has no room for the whole job.
     """
+    setup, key = approver.setup, job.key(approver.name)
     budget, delta = _budget(setup, terms)
     if not budget.is_finite() and not terms.without_guarantee:
         raise ApprovalError(
-            f"a budget of {budget} for {approver.site!r} promises nothing to anybody; name a "
+            f"a budget of {budget} for {approver.name!r} promises nothing to anybody; name a "
             "finite one (--budget), or say that none is meant (--without-guarantee). Nothing was "
             "spent"
         )
     if not terms.overlaps:
-        _require_new_names(approver, job.key(approver.site))
+        _require_new_names(approver, key)
     spent, before = DpEvent(), Decimal(0)
-    if job.key(approver.site) in set(approver.ledger.keys()):
-        spent = approver.ledger.spent(job.key(approver.site)).event
+    if key in set(approver.ledger.keys()):
+        spent = approver.ledger.spent(key).event
         before = setup.accountant.epsilon(spent, delta).upper
-    after = setup.accountant.epsilon(spent + job.event(approver.site), delta).upper
+    after = setup.accountant.epsilon(spent + job.event(approver.name), delta).upper
     if after > budget:
         if job.kind == "tune":
-            raise beyond_all(len(job.plans), approver.site, before, after, budget)
-        raise beyond_budget(setup, approver.site, before, after, budget)
+            raise beyond_all(len(job.plans), approver.name, before, after, budget)
+        raise beyond_budget(setup, approver.name, before, after, budget)
 
 
 def _require_new_names(approver: Approver, key: BudgetKey) -> None:
@@ -157,77 +282,29 @@ def _require_new_names(approver: Approver, key: BudgetKey) -> None:
     if approver.tags is None and approver.ledger.keys() and key not in approver.ledger.keys():  # noqa: SIM118
         known = ", ".join(sorted(k.dataset for k in approver.ledger.keys()))  # noqa: SIM118
         raise ApprovalError(
-            f"data set {key.dataset!r} of {approver.site!r} is new beside {known}, and privagg "
+            f"data set {key.dataset!r} of {approver.name!r} is new beside {known}, and privagg "
             "does not see whether its records are others. If they are, or a second budget is "
             'right, say why: --overlap-known "..."; nothing was spent'
         )
     found = approver.known.recognise(key.dataset, approver.tags or frozenset())
     if found.elsewhere:
-        raise _known_elsewhere(approver.site, key, found)
+        raise _known_elsewhere(approver.name, key, found)
 
 
 def _known_elsewhere(site: str, key: BudgetKey, found: Recognised) -> ApprovalError:
     return ApprovalError(
         f"records of data set {key.dataset!r} of {site!r} count already under "
-        f"{_told(found.elsewhere)}, each with a budget of its own, so that what is known of a "
-        "person would add up unseen. Have the configuration call it by that name (dataset = ...), "
-        'or say why a second budget is right: --overlap-known "..."; nothing was spent'
+        f"{overlaps_text(found.elsewhere)}, each with a budget of its own, so that what is known "
+        "of a person would add up unseen. Have the configuration call it by that name (dataset = "
+        '...), or say why a second budget is right: --overlap-known "..."; nothing was spent'
     )
 
 
-def _told(found: Iterable[Overlap]) -> str:
-    return ", ".join(f"{each.dataset!r} ({each.share:.0%} of the smaller)" for each in found)
-
-
-def require_approved_records(
-    known: KnownRecords, tags: Tags, approval: Approval, site: str
-) -> None:
-    """Refuse records that an approval was not given for; before anything is charged under it.
-
-    Args:
-        known: the owner's memory.
-        tags: of the records that would be trained on.
-        approval: that covers the plan.
-        site: whose records.
-
-    Raises:
-        DataError: a hundredth of them or more were not there when their data set was approved, or
-            count under another name. For the owner's eyes: nobody else is told why.
-    """
-    dataset = str(approval.dataset)
-    found = known.recognise(dataset, tags)
-    advice = "Nothing was spent; look at the data, then decide again: privagg approve"
-    if found.elsewhere and not approval.overlaps:
-        raise DataError(
-            f"records of data set {dataset!r} of {site!r} count already under "
-            f"{_told(found.elsewhere)}, and were not there when the data set was approved. {advice}"
-        )
-    if found.strange >= RECOGNISED_SHARE:
-        raise DataError(
-            f"{found.strange:.0%} of the records that lie at {site!r} were not there when its "
-            f"owner approved data set {dataset!r}; the approval is not for them. {advice}"
-        )
-
-
-def approve_records(
-    setup: Setup, approver: Approver, job: Job, terms: Terms, acted_for: Sequence[str] = ()
-) -> Approval:
-    """Write one owner's approval into its ledger, once `check_approval` has nothing against it.
-
-    Args:
-        setup: whose accountant and configuration.
-        approver: the owner's.
-        job: what is approved.
-        terms: how.
-        acted_for: all sites, where one person acts for several at once.
-
-    Raises:
-        ApprovalError, BudgetExceededError: as `check_approval`.
-        LedgerError: the owner's key is not the one that the ledger pins.
-    """
-    check_approval(setup, approver, job, terms)
-    epsilon, delta = _budget(setup, terms)
-    key = job.key(approver.site)
+def _approve_records(approver: Approver, job: Job, terms: Terms, acted_for: list[str]) -> Approval:
+    """Write a site's owner's approval, once `check_approval` has nothing against it."""
+    check_approval(approver, job, terms)
+    epsilon, delta = _budget(approver.setup, terms)
+    key = job.key(approver.name)
     act = sign_approval(
         approver.owner,
         approver.ledger.origin,
@@ -236,135 +313,71 @@ def approve_records(
         until=terms.until,
         job=job.kind,
         plans=list(job.digests),
-        total=setup.accountant.epsilon(job.event(approver.site), delta).upper,
+        total=approver.setup.accountant.epsilon(job.event(approver.name), delta).upper,
         dataset=key.dataset,
         unit=key.unit,
         epsilon=epsilon,
         delta=delta,
         code=code_facts(job.code),
-        acted_for=list(acted_for),
+        acted_for=acted_for,
         overlaps=terms.overlaps,
         runs=terms.runs,
     )
     if approver.tags is not None:
-        found = approver.known.remember(
-            key.dataset, approver.tags, overlapping=bool(terms.overlaps)
-        )
+        overlapping = bool(terms.overlaps)
+        found = approver.known.remember(key.dataset, approver.tags, overlapping=overlapping)
         if found.elsewhere and not terms.overlaps:
-            raise _known_elsewhere(approver.site, key, found)
+            raise _known_elsewhere(approver.name, key, found)
     approver.ledger.decide(act)
     return act
 
 
-def approve_here(
-    setup: Setup, terms: Terms, sites: Sequence[str] | None, owner: Ed25519PrivateKey | None
-) -> dict[str, Approval]:
-    """Approve a configured job for sites whose ledgers lie in its own output folder.
-
-    Args:
-        setup: the job.
-        terms: the same for all of these sites: one person acts for them, and each approval says so.
-        sites: all where it is None.
-        owner: the owner's key, where it is not kept beside the ledgers.
-
-    Returns:
-        The approval of each site.
-
-    Raises:
-        ApprovalError, BudgetExceededError, LedgerError: as `approve_records`; nothing was written
-            where a check of any site fails.
-        ConfigError: a file or key cannot be read.
-    """
-    names = tuple(sites or (site.name for site in setup.config.sites))
-    job = Job.of(setup)
-    approvers = [_approver_of(setup, name, owner) for name in names]
-    for approver in approvers:
-        check_approval(setup, approver, job, terms)
-    together = _decided_here(setup, names, job)
-    return {a.site: approve_records(setup, a, job, terms, together) for a in approvers}
-
-
-def _decided_here(setup: Setup, names: Sequence[str], job: Job) -> tuple[str, ...]:
-    """Everybody for whom the job is decided on this machine, now or before; empty for one."""
-    here = {*names}
-    for name in setup.plan.names:
-        if setup.ledger_path(name).exists():
-            held = Ledger.open(setup.ledger_path(name)).approvals()
-            here |= {name for approval in held if set(approval.plans) & set(job.digests)}
-    found = tuple(name for name in setup.plan.names if name in here)
-    return found if len(found) > 1 else ()
-
-
-def _approver_of(setup: Setup, site: str, given: Ed25519PrivateKey | None) -> Approver:
-    section, path = setup.section(site), setup.ledger_path(site)
-    kept = setup.owner_key_path(site)
-    owner = given or (read_owner_key(kept) if kept.exists() else make_owner_key(kept))
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Ledger.create(
-            path,
-            owner=site,
-            signing_key=setup.identity(site).key,
-            owner_key=public_hex(owner),
-        ).close()
-    known = memory_beside(path)
-    return Approver(site, setup.open_ledger(site), owner, known, setup.tags_of(section, known))
-
-
-def approve_code(
-    ledger: Ledger, owner: Ed25519PrivateKey, code: Iterable[Factory], terms: Terms
-) -> Approval:
+def approve_code(approver: Approver, code: Iterable[Factory], terms: Terms) -> Approval:
     """Write an approval of code alone: of a party whose records nobody uses, or of a site whose
     plan cannot be known before its model is built.
 
     Args:
-        ledger: the party's, open for writing.
-        owner: the owner's key.
+        approver: the party's.
         code: factories that may be imported.
         terms: who, why and until when.
 
     Raises:
         LedgerError: the owner's key is not the one that the ledger pins.
     """
-    return _approve_without_records(ledger, owner, code, terms, ())
+    return _approve_without_records(approver, code, terms, ())
 
 
-def approve_opening(ledger: Ledger, owner: Ed25519PrivateKey, job: Job, terms: Terms) -> Approval:
+def approve_opening(approver: Approver, job: Job, terms: Terms) -> Approval:
     """Write a key holder's approval: until it ends, it makes keys and opens sums for these plans.
 
     Args:
-        ledger: the key holder's, open for writing.
-        owner: the owner's key.
+        approver: the key holder's.
         job: the plans, and the code that they need.
         terms: who, why and until when.
 
     Raises:
         LedgerError: the owner's key is not the one that the ledger pins.
     """
-    return _approve_without_records(ledger, owner, job.code, terms, job.digests)
+    return _approve_without_records(approver, job.code, terms, job.digests)
 
 
 def _approve_without_records(
-    ledger: Ledger,
-    owner: Ed25519PrivateKey,
-    code: Iterable[Factory],
-    terms: Terms,
-    plans: Sequence[str],
+    approver: Approver, code: Iterable[Factory], terms: Terms, plans: Sequence[str]
 ) -> Approval:
     act = sign_approval(
-        owner, ledger.origin, who=terms.who, why=terms.why, until=terms.until,
+        approver.owner, approver.ledger.origin, who=terms.who, why=terms.why, until=terms.until,
         job="open" if plans else "code", plans=list(plans), total=Decimal(0), dataset=None,
         unit=None, epsilon=None, delta=None, code=code_facts(code), acted_for=[], overlaps="",
     )  # fmt: skip
-    ledger.decide(act)
+    approver.ledger.decide(act)
     return act
 
 
-def withdraw(ledger: Ledger, owner: Ed25519PrivateKey, *, who: str, why: str) -> int:
+def withdraw(folder: PartyFolder, owner: Ed25519PrivateKey, *, who: str, why: str) -> int:
     """Withdraw every approval in force; what was charged stays charged.
 
     Args:
-        ledger: open for writing.
+        folder: the party's.
         owner: the owner's key.
         who: the person who acts.
         why: the reason, for the ledger.
@@ -372,6 +385,9 @@ def withdraw(ledger: Ledger, owner: Ed25519PrivateKey, *, who: str, why: str) ->
     Returns:
         How many there were.
     """
+    if not folder.ledger.exists():
+        return 0
+    ledger = Ledger.open(folder.ledger, signing_key=folder.identity().key)
     held = ledger.approvals()
     for approval in held:
         act = sign_withdrawal(owner, ledger.origin, who=who, why=why, approval=approval.name)
@@ -388,8 +404,3 @@ def code_facts(code: Iterable[Factory]) -> list[dict[str, Any]]:
 def _budget(setup: Setup, terms: Terms) -> tuple[Decimal, Decimal]:
     privacy = setup.config.privacy
     return terms.epsilon or privacy.budget, privacy.delta
-
-
-def memory_beside(ledger: Path) -> KnownRecords:
-    """The memory of records that belongs to a ledger's file."""
-    return KnownRecords(ledger.with_suffix(".records"))

@@ -11,13 +11,17 @@
       ledger.records     a site's own: keyed hashes of its records, to recognise them (0600)
       openings.sqlite    secret: opener only (0600): what was opened, for good; and the key of each
                          run, until it is erased
-      checkpoints.sqlite checkpoints of the other parties' ledgers that it keeps
+      checkpoints.sqlite coordinator only: checkpoints of the sites' ledgers that it keeps
+      openings-checkpoints.sqlite   the same of whoever opens; a site keeps others' in its ledger
       out/               coordinator only: models, reports, bundles, a folder for each run
       flower/            what Flower's parts of this party need: FLWR_HOME, node key, certificates
 
 A folder of this kind is the only argument that starts a party. Its files are written whole or not
 at all; secrets can be read by their owner only. How pins get to a party is the institutions'
 business (a call, a signed letter): whoever writes `pins.toml` decides whom it believes.
+
+A local run keeps the same folder for each of its parties (`privagg.party.local`). One person acts
+for all of them there: they have no pins, and models and reports lie beside them.
 """
 
 from __future__ import annotations
@@ -124,14 +128,24 @@ class PartyFolder:
         return self.root / "ledger.sqlite"
 
     @property
+    def known_records(self) -> Path:
+        """Secret: the owner's memory of records, which recognises them under another name."""
+        return self.root / "ledger.records"
+
+    @property
     def openings(self) -> Path:
         """Secret of the party that opens: the keys of runs, and what it has opened."""
         return self.root / "openings.sqlite"
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints of the others' ledgers that this party keeps."""
+        """Checkpoints of the sites' ledgers that the coordinator keeps."""
         return self.root / "checkpoints.sqlite"
+
+    @property
+    def opener_checkpoints(self) -> Path:
+        """Checkpoints of the sites' ledgers that the party that opens keeps."""
+        return self.root / "openings-checkpoints.sqlite"
 
     @property
     def output(self) -> Path:
@@ -151,17 +165,21 @@ class PartyFolder:
     def create(cls, root: Path, party: PartyFile) -> Self:
         """Make the folder (mode 0700) with its `party.toml` and a fresh identity key.
 
+        What is there already is kept.
+
         Raises:
             ConfigError: it cannot be written, or belongs to another party already.
         """
         made = cls(root)
-        if made.party_file.exists() and (held := made.party()) != party:
+        if not made.party_file.exists():
+            try:
+                root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"cannot make the folder {root}: {error.strerror}") from error
+            said = party.model_dump(exclude_none=True, exclude_unset=True)
+            write_whole(made.party_file, toml_text(said).encode())
+        elif (held := made.party()) != party:
             raise ConfigError(f"{root} is the folder of {held.name!r} already; choose another")
-        try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the folder {root}: {error.strerror}") from error
-        write_whole(made.party_file, toml_text(party.model_dump(exclude_none=True)).encode())
         made.identity()
         return made
 

@@ -1,7 +1,14 @@
-"""A party opened from its folder: the same parts as in one process, with nobody else's secrets.
+"""The one way to open a party: from its folder.
 
-What the party believes comes from its own `pins.toml`. The configuration and the plan in the folder
-have to match those pins, or nothing is opened.
+    setup, roster = open_federation(folder), folder.pins().pinned_roster   # on its own machine
+    open_ledger(setup, folder)               # any party's ledger, for writing
+    open_key_holder(setup, folder, roster)   # makes the runs' keys and opens under them
+    open_site(setup, folder, roster)         # trains: open_seat, and what trains
+    open_party(folder)                       # what a process that serves a folder answers with
+
+On a machine of its own a party believes its own `pins.toml`: configuration and plan have to match
+those pins, or nothing is opened. In a local run one person acts for all; the configuration is the
+one that was read, and the roster is made from the identities in the folders.
 """
 
 from __future__ import annotations
@@ -9,26 +16,30 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 
-from privagg.config.schema import load_config
+from privagg.config.data import DatasetData
+from privagg.config.schema import Config, load_config
 from privagg.config.setup import Setup
 from privagg.durable import write_whole
-from privagg.errors import ApprovalError, ConfigError, PlanError
-from privagg.party.approving import memory_beside, require_approved_records
-from privagg.party.folder import PartyFolder, PinsFile
-from privagg.party.make import make_opener, make_site
-from privagg.privacy.ledger import Approval, Ledger
+from privagg.errors import ApprovalError, ConfigError, DataError, PlanError
+from privagg.identity.keys import Roster
+from privagg.party.folder import PartyFile, PartyFolder, PinsFile
+from privagg.party.local import local_folder
+from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import TrainingPlan, load_plan
 from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.programs.training import make_learner
 from privagg.protocol.key_holder import KeyHolder
-from privagg.protocol.names import KEY_HOLDER
+from privagg.protocol.key_statement import KeyTerms
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
+from privagg.protocol.peers import PeerCheckpoints
+from privagg.protocol.site import Pins, Seat, Site
 from privagg.protocol.transport import Handler
-from privagg.training.data import Records
+from privagg.secure.opening import key_generator
 from privagg.training.factories import ApprovedCode, code_approved_in
-from privagg.training.known import Tags, record_bytes
-from privagg.training.loading import load_records
+from privagg.training.known import RECOGNISED_SHARE, KnownRecords, Overlap
 
 PLAN_NAME = "plan.json"
 """The pinned plan, kept so that its noise need not be calibrated for every message."""
@@ -40,7 +51,7 @@ ERASING_SECONDS = 600.0
 def open_party(
     folder: PartyFolder, randomness: Randomness | None = None, *, stays: bool = False
 ) -> Handler:
-    """The handler of a site or of the key holder.
+    """The handler of a site or of the key holder, as its folder pins the federation.
 
     Args:
         folder: the party's own.
@@ -51,25 +62,15 @@ def open_party(
         ConfigError: the folder is incomplete, or its parts contradict its pins.
         DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
-    name = folder.party().name
-    setup = open_federation(folder)
-    if name == KEY_HOLDER:
-        return opener_in(folder, setup, stays=stays).handle
-    if name not in setup.plan.names:
+    name, setup = folder.party().name, open_federation(folder)
+    if name not in (setup.opener, *setup.plan.names):
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
-    identity, opens = folder.identity(), name == setup.opener
-    site = make_site(
-        setup,
-        identity=identity,
-        roster=folder.pins().pinned_roster,
-        ledger=setup.open_ledger_at(folder.ledger, identity),
-        records=(records := records_in(folder, setup, name)),
-        randomness=randomness or SystemRandomness(),
-        key_holder=opener_in(folder, setup, stays=stays) if opens else None,
-        recognise=recogniser_in(folder, setup, records),
-    )
-    site.require_approved_records()
-    return site.handle
+    roster, opener = folder.pins().pinned_roster, None
+    if name == setup.opener:
+        opener = open_key_holder(setup, folder, roster, stays=stays)
+        if name == KEY_HOLDER:
+            return opener.handle
+    return open_site(setup, folder, roster, randomness=randomness, key_holder=opener).handle
 
 
 def open_federation(folder: PartyFolder) -> Setup:
@@ -80,26 +81,34 @@ def open_federation(folder: PartyFolder) -> Setup:
             plan.
     """
     folder.require_pinned_configuration()
-    path, pins = folder.federation_file, folder.pins()
-    config, base = load_config(path), path.resolve().parent
-    code, kept = code_in(folder), _kept_plan(folder, pins)
-    if kept is not None:
-        return Setup(config, base, source=path, pinned=kept, allowed=code)
-    setup = Setup(config, base, source=path, allowed=code)
+    path, pins, code = folder.federation_file, folder.pins(), code_in(folder)
+    setup = Setup(
+        _with_own_data(load_config(path), folder),
+        path.resolve().parent,
+        source=path,
+        pinned=_kept_plan(folder, pins),
+        allowed=lambda: code,
+    )
     if setup.plan.digest != pins.plan_digest:
         raise ConfigError(
             f"{path} stands for plan {setup.plan.digest[:16]}..., pinned is "
             f"{pins.plan_digest[:16]}...; get the configuration that was agreed on"
         )
-    write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
+    if setup.pinned is None:
+        write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
     return setup
 
 
-def code_in(folder: PartyFolder) -> ApprovedCode:
-    """What the approvals in force in a party's own ledger let be imported."""
-    if not folder.ledger.exists():
-        return ApprovedCode()
-    return code_approved_in(Ledger.open(folder.ledger))
+def _with_own_data(config: Config, folder: PartyFolder) -> Config:
+    """The configuration, a site's data lying where its own folder says, if it says so."""
+    party = folder.party()
+    if party.data is None:
+        return config
+    own = {"data": party.data, "labels": party.labels}
+    if not isinstance(config.data, DatasetData):  # of a data set it is a factory, else paths
+        own = {key: path and str(folder.root.resolve() / path) for key, path in own.items()}
+    sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
+    return config.model_copy(update={"sites": tuple(sites)})
 
 
 def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
@@ -111,32 +120,140 @@ def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
     return plan if plan.digest == pins.plan_digest else None
 
 
-def opener_in(folder: PartyFolder, setup: Setup, *, stays: bool = False) -> KeyHolder:
-    """The part of a party that makes the runs' keys and opens, as long as its owner approves.
+def code_in(*folders: PartyFolder) -> ApprovedCode:
+    """What the approvals in force in parties' own ledgers let be imported."""
+    found = ApprovedCode()
+    for folder in folders:
+        if folder.ledger.exists():
+            found |= code_approved_in(Ledger.open(folder.ledger))
+    return found
+
+
+def code_here(setup: Setup) -> ApprovedCode:
+    """What the approvals in force in a local run's ledgers let be imported."""
+    names = (COORDINATOR, *(site.name for site in setup.config.sites))
+    return code_in(*(local_folder(setup.output, name) for name in names))
+
+
+# --- what every party has ------------------------------------------------------------------------
+
+
+def make_local(setup: Setup, party: str) -> PartyFolder:
+    """A party's folder in a local run, with its identity key; made where it is not there yet.
+
+    Raises:
+        ConfigError: it cannot be written.
+        LedgerError: as `local_folder`.
+    """
+    return PartyFolder.create(local_folder(setup.output, party).root, PartyFile(name=party))
+
+
+def open_ledger(setup: Setup, folder: PartyFolder) -> Ledger:
+    """A party's ledger, for writing; made where it does not exist yet.
 
     Args:
-        folder, setup, stays: as for `open_party`.
+        setup: whose accountant guards the budgets.
+        folder: the party's own.
     """
+    identity, accountant = folder.identity(), setup.accountant
+    if folder.ledger.exists():
+        return Ledger.open(folder.ledger, signing_key=identity.key, accountant=accountant)
+    return Ledger.create(
+        folder.ledger, identity.name, signing_key=identity.key, accountant=accountant
+    )
 
-    def until() -> str:
-        if not folder.ledger.exists():
-            raise ApprovalError(
-                f"the owner of {folder.party().name!r} has approved nothing; the owner approves "
-                "with: privagg approve"
-            )
-        with closing(Ledger.open(folder.ledger)) as ledger:
-            return ledger.approved_until(setup.plan.digest)
 
-    holder = make_opener(
-        setup,
+def ledger_here(setup: Setup, party: str) -> Ledger:
+    """A party's ledger in a local run; the coordinator's is made where it does not exist yet.
+
+    Args:
+        setup: what is run.
+        party: whose.
+
+    Raises:
+        ApprovalError: a site has no ledger: its owner has approved nothing.
+        LedgerError: as `local_folder`.
+    """
+    made = make_local if party == COORDINATOR else decided_folder
+    return open_ledger(setup, made(setup, party))
+
+
+def decided_folder(setup: Setup, site: str) -> PartyFolder:
+    """The folder of a site of a local run whose owner has decided something.
+
+    Raises:
+        ApprovalError: it has no ledger.
+        LedgerError: as `local_folder`.
+    """
+    folder = local_folder(setup.output, site)
+    if not folder.ledger.exists():
+        raise setup.unapproved(site, "it has no ledger yet")
+    return folder
+
+
+def key_terms(setup: Setup, roster: Roster) -> KeyTerms:
+    """What a statement of a run's key is held against.
+
+    Args:
+        setup: the agreed configuration and its plan.
+        roster: identity keys that are pinned.
+    """
+    return KeyTerms(
+        roster=roster,
+        coordinator=COORDINATOR,
+        opener=setup.opener,
+        plan_digest=setup.plan.digest,
+        scheme=setup.scheme,
+        parameters=setup.parameters,
+    )
+
+
+# --- whoever opens -------------------------------------------------------------------------------
+
+
+def open_key_holder(
+    setup: Setup,
+    folder: PartyFolder,
+    roster: Roster,
+    *,
+    until: Callable[[], str] | None = None,
+    stays: bool = False,
+) -> KeyHolder:
+    """The part of a party that makes the runs' keys and opens under them.
+
+    Args:
+        setup: the agreed configuration and its plan.
+        folder: the party's own.
+        roster: identity keys that it pins.
+        until: as for `KeyHolder`; by default as long as the approval in its own ledger says.
+        stays: this process does, and looks for keys whose day is over.
+    """
+    parameters = setup.parameters
+    kept = CheckpointKeeper.open(folder.opener_checkpoints)
+    holder = KeyHolder(
+        setup.plan,
         identity=folder.identity(),
-        roster=folder.pins().pinned_roster,
-        until=until,
+        key_generator=key_generator(parameters.scheme),
+        parameters=parameters,
+        until=until or (lambda: _approved_until(folder, setup.plan.digest)),
+        roster=roster,
+        aggregator=COORDINATOR,
         store=folder.openings,
+        checkpoints=PeerCheckpoints(kept, roster),
     )
     if stays:
         threading.Thread(target=_erase_as_days_end, args=(holder,), daemon=True).start()
     return holder
+
+
+def _approved_until(folder: PartyFolder, plan_digest: str) -> str:
+    if not folder.ledger.exists():
+        raise ApprovalError(
+            f"the owner of {folder.party().name!r} has approved nothing; the owner approves "
+            "with: privagg approve"
+        )
+    with closing(Ledger.open(folder.ledger)) as ledger:
+        return ledger.approved_until(plan_digest)
 
 
 def _erase_as_days_end(holder: KeyHolder) -> None:
@@ -148,57 +265,118 @@ def _erase_as_days_end(holder: KeyHolder) -> None:
         time.sleep(ERASING_SECONDS)
 
 
-def records_in(folder: PartyFolder, setup: Setup, name: str) -> Records:
-    """The site's own data: where its folder says, else where the configuration says.
+# --- a site --------------------------------------------------------------------------------------
+
+
+def open_seat(
+    setup: Setup,
+    folder: PartyFolder,
+    roster: Roster,
+    *,
+    randomness: Randomness | None = None,
+    key_holder: KeyHolder | None = None,
+) -> Seat:
+    """A site's place in the federation: all that it has but what trains.
 
     Args:
+        setup: the agreed configuration and its plan.
         folder: the site's own.
-        setup: as the folder pins it.
-        name: the site's.
-
-    Raises:
-        ApprovalError: a factory makes them, and no approval names it.
-        ConfigError, DataError: they cannot be read as declared.
+        roster: identity keys that it pins.
+        randomness: source of its sampling and noise; the operating system's by default.
+        key_holder: under custody `sites`, at the site that opens.
     """
-    party = folder.party()
-    if party.data is None:
-        section = next(site for site in setup.config.sites if site.name == name)
-        return setup.records_of(section)
-    return load_records(
-        setup.config.data.source, folder.root, party.data, party.labels, code=setup.code
+    return Seat(
+        identity=folder.identity(),
+        pins=Pins(
+            roster=roster,
+            coordinator=COORDINATOR,
+            plan_digest=setup.plan.digest,
+            opener=setup.opener,
+        ),
+        plan=setup.plan,
+        scheme=setup.scheme,
+        parameters=setup.parameters,
+        ledger=open_ledger(setup, folder),
+        randomness=randomness or SystemRandomness(),
+        key_holder=key_holder,
     )
 
 
-def tags_in(folder: PartyFolder, setup: Setup, records: Records) -> Tags:
-    """A site's records as its owner's memory, which lies beside its ledger, sees them.
+def open_site(
+    setup: Setup,
+    folder: PartyFolder,
+    roster: Roster,
+    *,
+    randomness: Randomness | None = None,
+    key_holder: KeyHolder | None = None,
+) -> Site:
+    """One site, with its own data and a model of its own; all start from the same public seed.
 
     Args:
-        folder: the site's own.
-        setup: as the folder pins it.
-        records: read from the site's data.
+        setup, folder, roster, randomness, key_holder: as for `open_seat`.
 
     Raises:
-        ConfigError, DataError: they cannot be read as declared.
+        ApprovalError: a factory makes its records, and no approval names it.
+        ConfigError, DataError: they cannot be read as declared, or its owner approved other ones.
+        ModelError: the model does not keep records apart.
     """
-    party, base = folder.party(), folder.root
-    data = party.data
-    if data is None:
-        section = next(site for site in setup.config.sites if site.name == party.name)
-        base, data = setup.base, section.data
-    source = setup.config.data.source
-    return memory_beside(folder.ledger).tags(record_bytes(source, base, data, records))
+    plan, name, apart = setup.plan, folder.party().name, setup.rehearse()
+    learner = make_learner(
+        plan,
+        name,
+        model=setup.fresh_model(),
+        records=setup.records_of(setup.section(name)),
+        rule=setup.config.training.client_rule,
+        tested=apart,
+    )
+    site = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder).site(
+        learner,
+        records_apart=apart.facts() if apart else None,
+        recognise=recogniser_in(folder, setup),
+    )
+    site.require_approved_records()
+    return site
 
 
-def recogniser_in(
-    folder: PartyFolder, setup: Setup, records: Records
-) -> Callable[[Approval], None]:
-    """Refuses an approval that was given for other records than these, as they were read now.
+def recogniser_in(folder: PartyFolder, setup: Setup) -> Callable[[Approval], None] | None:
+    """Refuses an approval that was given for other records than the site's, as they are read now.
 
     Args:
         folder: the site's own.
-        setup: as the folder pins it.
-        records: read from the site's data.
+        setup: says where its records lie.
+
+    Returns:
+        What raises DataError where a hundredth of them or more were not there when their data set
+        was approved, or count under another name. For the owner's eyes: nobody else is told why.
+        None where privagg sees no records.
+
+    Raises:
+        ApprovalError, ConfigError, DataError: the records cannot be read.
     """
-    name, known = folder.party().name, memory_beside(folder.ledger)
-    tags = tags_in(folder, setup, records)
-    return lambda approval: require_approved_records(known, tags, approval, name)
+    name, known = folder.party().name, KnownRecords(folder.known_records)
+    tags = setup.tags_of(setup.section(name), known)
+    if tags is None:
+        return None
+    advice = "Nothing was spent; look at the data, then decide again: privagg approve"
+
+    def recognise(approval: Approval) -> None:
+        dataset = str(approval.dataset)
+        found = known.recognise(dataset, tags)
+        if found.elsewhere and not approval.overlaps:
+            raise DataError(
+                f"records of data set {dataset!r} of {name!r} count already under "
+                f"{overlaps_text(found.elsewhere)}, and were not there when the data set was "
+                f"approved. {advice}"
+            )
+        if found.strange >= RECOGNISED_SHARE:
+            raise DataError(
+                f"{found.strange:.0%} of the records that lie at {name!r} were not there when its "
+                f"owner approved data set {dataset!r}; the approval is not for them. {advice}"
+            )
+
+    return recognise
+
+
+def overlaps_text(found: Iterable[Overlap]) -> str:
+    """The other names under which records count, each with its share."""
+    return ", ".join(f"{each.dataset!r} ({each.share:.0%} of the smaller)" for each in found)

@@ -1,16 +1,24 @@
-"""What must hold before a run costs anything: files that can be read, owners who agree, room."""
+"""What must hold before a local run costs anything: files, owners' approvals, room in the budgets.
+
+Looks and refuses; spends and writes nothing.
+"""
 
 from __future__ import annotations
 
+from decimal import Decimal
+from shlex import quote
+
 from privagg.config.setup import Setup
-from privagg.errors import ApprovalError
-from privagg.party.approving import memory_beside, require_approved_records
-from privagg.party.budgets import require_room
+from privagg.errors import ApprovalError, BudgetExceededError
+from privagg.party.local import local_folder
+from privagg.party.open import decided_folder, ledger_here, recogniser_in
+from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Ledger
+from privagg.report.figures import lower_text
 
 
 def require_ready(setup: Setup) -> None:
-    """Everything that can be refused before a run costs anything: files, approvals, budgets.
+    """Everything that can be refused before a run costs anything.
 
     Raises:
         ConfigError, DataError: a file cannot be read as declared.
@@ -18,28 +26,41 @@ def require_ready(setup: Setup) -> None:
         DataError: nor the records that lie at its site now.
         BudgetExceededError: a budget is too small for the whole job.
     """
-    for site in setup.config.sites:
-        setup.records_of(site)
-    _ = setup.public_records
+    require_data(setup)
     require_approvals(setup)
     require_approved_data(setup)
     require_room(setup)
 
 
-def require_approvals(setup: Setup) -> None:
+def require_data(setup: Setup) -> None:
+    """Read every file that the configuration names.
+
+    Raises:
+        ConfigError, DataError: one cannot be read as declared.
+    """
+    for site in setup.config.sites:
+        setup.records_of(site)
+    _ = setup.public_records
+
+
+def require_approvals(setup: Setup) -> str:
     """Refuse to go on unless every site's owner has approved this plan.
+
+    Returns:
+        The last day (`YYYY-MM-DD`) on which all of them do.
 
     Raises:
         ApprovalError: one has not; the text says what to type.
     """
+    days, digest = [], setup.plan.digest
     for name in setup.plan.names:
-        if not setup.ledger_path(name).exists():
-            raise setup.unapproved(name, "it has no ledger yet")
+        ledger = Ledger.open(decided_folder(setup, name).ledger)
         try:
-            ledger = Ledger.open(setup.ledger_path(name))
-            ledger.require_approval(setup.budget_key(name), setup.plan.digest)
+            ledger.require_approval(setup.budget_key(name), digest)
+            days.append(ledger.approved_until(digest))
         except ApprovalError as error:
             raise setup.unapproved(name, "none in force covers one more run of it") from error
+    return min(days)
 
 
 def require_approved_data(setup: Setup) -> None:
@@ -49,11 +70,100 @@ def require_approved_data(setup: Setup) -> None:
         ApprovalError: a plan is not approved.
         DataError: a site's records are others, or count under another data set's name.
     """
-    for section in setup.config.sites:
-        path = setup.ledger_path(section.name)
-        known = memory_beside(path)
-        tags = setup.tags_of(section, known)
-        if tags is not None:
-            key = setup.budget_key(section.name)
-            approval = Ledger.open(path).require_approval(key, setup.plan.digest)
-            require_approved_records(known, tags, approval, section.name)
+    for name in setup.plan.names:
+        folder = decided_folder(setup, name)
+        recognise = recogniser_in(folder, setup)
+        if recognise is not None:
+            key = setup.budget_key(name)
+            recognise(Ledger.open(folder.ledger).require_approval(key, setup.plan.digest))
+
+
+def require_room(setup: Setup) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
+    """What the whole job would do to every data set's budget.
+
+    Returns:
+        Site -> (epsilon spent before, epsilon after the whole job, budget).
+
+    Raises:
+        BudgetExceededError: a budget is too small for the whole job.
+    """
+    found = {}
+    for name in setup.plan.names:
+        before, after, budget, fits = project(setup, name, setup.plan.total_committed(name))
+        found[name] = (before, after, budget)
+        if not fits:
+            raise beyond_budget(setup, name, before, after, budget)
+    return found
+
+
+def project(setup: Setup, site: str, event: DpEvent) -> tuple[Decimal, Decimal, Decimal, bool]:
+    """What charging `event` would do to a site's budget: epsilon before, after, budget, fits.
+
+    A ledger that does not exist yet is not made for this.
+
+    Args:
+        setup: gives accountant and privacy settings.
+        site: whose budget.
+        event: what would be charged on top.
+    """
+    if not local_folder(setup.output, site).ledger.exists():
+        privacy = setup.config.privacy
+        after = setup.accountant.epsilon(event, privacy.delta).upper
+        return Decimal(0), after, privacy.budget, after <= privacy.budget
+    projection = ledger_here(setup, site).project(setup.budget_key(site), event)
+    return (
+        projection.epsilon_before,
+        projection.epsilon_after,
+        projection.epsilon_budget,
+        projection.fits,
+    )
+
+
+def beyond_budget(
+    setup: Setup, site: str, before: Decimal, after: Decimal, budget: Decimal
+) -> BudgetExceededError:
+    """The refusal of a job that a site's budget has no room for, with the ways out.
+
+    Args:
+        setup: gives plan and privacy settings, and the file for advice.
+        site: whose budget is too small.
+        before: epsilon spent so far.
+        after: epsilon with the whole job.
+        budget: epsilon of the budget.
+    """
+    key, privacy = setup.budget_key(site), setup.config.privacy
+    spent = "" if before == 0 else f", of which earlier runs spent {before:f}"
+    if privacy.noise_multiplier is not None:
+        way = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier, or have"
+    elif before < budget * Decimal("0.99"):  # what rounding left over has room for no job
+        left = lower_text(budget - before)
+        way = f"Set privacy.epsilon to what is left, {left} or a little less, or have"
+    else:
+        way = "As good as nothing is left of it. Have"
+    path = quote(str(setup.source)) if setup.source else "CONFIG"
+    return BudgetExceededError(
+        f"{setup.plan.rounds} rounds would bring data set {key.dataset!r} of {site!r} to "
+        f"epsilon {after:f}{spent}, beyond its budget of {budget:f}; nothing was spent. "
+        f"{way} the owner of the data approve a larger budget: privagg approve "
+        f"{path} --site {quote(site)} --budget NEW"
+    )
+
+
+def beyond_all(
+    candidates: int, site: str, before: Decimal, after: Decimal, budget: Decimal
+) -> BudgetExceededError:
+    """The refusal of a search that a site's budget has no room for, with the ways out.
+
+    Args:
+        candidates: how many.
+        site: whose budget is too small.
+        before: epsilon spent so far.
+        after: epsilon with all candidates.
+        budget: epsilon of the budget.
+    """
+    return BudgetExceededError(
+        f"{candidates} candidates, each charged in full, would bring {site!r} from epsilon "
+        f"{before} to {after}, beyond its budget of {budget}; nothing was spent. privacy.epsilon "
+        "is what one candidate may cost: lower it, shorten the grid, or agree with the owners on a "
+        "larger budget (privacy.budget_epsilon, or `privagg approve --budget`)"
+    )

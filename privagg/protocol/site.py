@@ -37,7 +37,7 @@ from privagg.errors import (
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.ledger import Approval, BudgetKey, ChargeRequest, Ledger, Receipt
-from privagg.privacy.plan import Plan
+from privagg.privacy.plan import Plan, TrainingPlan
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.closing import Closing
 from privagg.protocol.frames import Message, read_message
@@ -102,6 +102,38 @@ class Pins:
     coordinator: str
     opener: str
     plan_digest: str
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A site's place in a federation: all that makes a `Site` but what trains.
+
+    Args:
+        identity, pins, plan, scheme, parameters, ledger, randomness, key_holder: as for `Site`.
+    """
+
+    identity: Identity
+    pins: Pins
+    plan: TrainingPlan
+    scheme: Scheme
+    parameters: Parameters
+    ledger: Ledger
+    randomness: Randomness
+    key_holder: KeyHolder | None = None
+
+    def site(
+        self,
+        learner: Learner,
+        *,
+        records_apart: Mapping[str, Any] | None = None,
+        recognise: Callable[[Approval], None] | None = None,
+    ) -> Site:
+        """The site, with what trains.
+
+        Args:
+            learner, records_apart, recognise: as for `Site`.
+        """
+        return Site(**vars(self), learner=learner, records_apart=records_apart, recognise=recognise)
 
 
 class Site:

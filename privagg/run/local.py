@@ -1,7 +1,7 @@
-"""A run in this process: every party made here, with messages that only the calling makes local.
+"""A run in this process: every party opened here, with messages that only the calling makes local.
 
-Every party has its own identity and ledger, and they exchange the very bytes that a network would
-carry. The run's key is erased with the run, however it ends: nobody resumes one.
+Every party has its own folder, identity and ledger, and they exchange the very bytes that a network
+would carry. The run's key is erased with the run, however it ends: nobody resumes one.
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ from decimal import Decimal
 from privagg.config.setup import Setup
 from privagg.errors import LedgerError
 from privagg.identity.keys import Roster
-from privagg.party.budgets import require_room
-from privagg.party.make import make_opener, make_site, make_terms
-from privagg.party.ready import require_approvals, require_approved_data
-from privagg.privacy.ledger import CheckpointKeeper
+from privagg.party.open import make_local, open_key_holder, open_ledger, open_site
+from privagg.party.ready import require_approvals, require_data, require_room
 from privagg.privacy.randomness import Randomness
-from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.in_memory import LocalTransport
-from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
-from privagg.protocol.round import Job
 from privagg.protocol.site import Site
-from privagg.protocol.transport import Handler
 from privagg.run.coordinator import Coordinator, Observed, OnRound
-from privagg.run.keying import key_of_run
+from privagg.run.open import open_job
 from privagg.run.results import RunResult
-from privagg.training.data import Records
 
 
 class Run:
@@ -44,20 +37,18 @@ class Run:
         self.setup = setup
         self.plan = plan = setup.plan
         self.run_id = run_id or new_run_id(setup)
-        records = {site.name: setup.records_of(site) for site in setup.config.sites}
-        require_approvals(setup)
-        require_approved_data(setup)
+        require_data(setup)
+        until = require_approvals(setup)
         if randomness.secure:
             require_room(setup)
-        self.ledgers = {name: setup.open_ledger(name) for name in plan.names}
-        self.identities = {
-            name: setup.identity(name) for name in (COORDINATOR, KEY_HOLDER, *plan.names)
-        }
-        self.roster = Roster.of(*self.identities.values())
-        self._key_holder = self._make_key_holder()
-        self.sites = self._make_sites(records, randomness)
+        names = (COORDINATOR, KEY_HOLDER, *plan.names)
+        self.folders = {name: make_local(setup, name) for name in names}
+        self.roster = Roster.of(*(folder.identity() for folder in self.folders.values()))
+        opener = self.folders[setup.opener]  # opens for as long as every site's owner approves
+        self._key_holder = open_key_holder(setup, opener, self.roster, until=lambda: until)
+        self.sites = {name: self._open_site(name, randomness) for name in plan.names}
         try:
-            self.coordinator = self._make_coordinator(randomness)
+            self.coordinator = self._open_coordinator(randomness)
         except BaseException:
             self._key_holder.erase(self.run_id)  # made for a run that does not begin
             raise
@@ -75,80 +66,37 @@ class Run:
         if result.missing:
             name, problem = next(iter(result.missing.items()))
             raise LedgerError(f"no report can be written without the ledger of {name!r}: {problem}")
-        result.ledgers = {
-            name: self.setup.ledger_path(name) for name in (COORDINATOR, *self.plan.names)
-        }
+        result.ledgers = {name: self.folders[name].ledger for name in (COORDINATOR, *self.sites)}
         return result
 
-    def _make_coordinator(self, randomness: Randomness) -> Coordinator:
-        setup, transport = self.setup, LocalTransport(self._handlers())
+    def _open_coordinator(self, randomness: Randomness) -> Coordinator:
+        setup, folder = self.setup, self.folders[COORDINATOR]
+        opener = {setup.opener: self._key_holder.handle}
+        sites = {name: site.handle for name, site in self.sites.items()}
+        transport = LocalTransport(opener | sites)
         return Coordinator(
             setup,
-            job=self._job(transport),
+            job=open_job(setup, folder, self.roster, self.run_id, transport),
             transport=transport,
-            ledger=setup.open_ledger(COORDINATOR),
+            ledger=open_ledger(setup, folder),
             output=setup.output,
             generator=randomness.name,
             observed=Observed(self._epsilon, self._encrypt_seconds),
         )
 
-    def _job(self, transport: LocalTransport) -> Job:
-        setup, identity = self.setup, self.identities[COORDINATOR]
-        key, gone = key_of_run(make_terms(setup, self.roster), self.run_id, identity, transport)
-        return Job(
-            run=self.run_id,
-            plan=self.plan,
-            scheme=setup.scheme,
-            key=key,
-            key_gone=gone,
-            identity=identity,
-            roster=self.roster,
-            opener=setup.opener,
-            watch=CheckpointWatch(
-                CheckpointKeeper.open(setup.output / "checkpoints.sqlite"), self.roster
-            ),
+    def _open_site(self, name: str, randomness: Randomness) -> Site:
+        opener = self._key_holder if name == self.setup.opener else None
+        return open_site(
+            self.setup, self.folders[name], self.roster, randomness=randomness, key_holder=opener
         )
-
-    def _make_key_holder(self) -> KeyHolder:
-        """On one machine whoever opens does so for as long as every site's owner approves."""
-        opener, digest = self.setup.opener, self.plan.digest
-        until = min(ledger.approved_until(digest) for ledger in self.ledgers.values())
-        return make_opener(
-            self.setup,
-            identity=self.identities[opener],
-            roster=self.roster,
-            until=lambda: until,
-            store=self.setup.opening_store(opener),
-        )
-
-    def _make_sites(
-        self, records: Mapping[str, Records], randomness: Randomness
-    ) -> dict[str, Site]:
-        setup = self.setup
-        return {
-            name: make_site(
-                setup,
-                identity=self.identities[name],
-                roster=self.roster,
-                ledger=self.ledgers[name],
-                records=records[name],
-                randomness=randomness,
-                key_holder=self._key_holder if name == setup.opener else None,
-            )
-            for name in self.plan.names
-        }
-
-    def _handlers(self) -> dict[str, Handler]:
-        handlers: dict[str, Handler] = {name: site.handle for name, site in self.sites.items()}
-        return {self.setup.opener: self._key_holder.handle, **handlers}
 
     def _encrypt_seconds(self, sites: Mapping[str, int]) -> float:
         return sum(self.sites[name].encrypt_seconds for name in sites)
 
     def _epsilon(self) -> dict[str, tuple[Decimal, Decimal]]:
         found = {}
-        for name, ledger in self.ledgers.items():
-            spending = ledger.spent(self.setup.budget_key(name))
+        for name, site in self.sites.items():
+            spending = site.ledger.spent(self.setup.budget_key(name))
             found[name] = (spending.epsilon.upper, spending.epsilon_budget)
         return found
 

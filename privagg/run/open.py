@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError
+from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFolder
-from privagg.party.make import make_terms
-from privagg.party.open import open_federation
+from privagg.party.open import key_terms, open_federation, open_ledger
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
@@ -33,40 +33,42 @@ def open_coordinator(
         ConfigError: as `open_party`, or the folder is another party's.
         As `key_of_run`.
     """
-    setup, output = open_federation(folder), folder.run_folder(run)
+    setup, roster = open_federation(folder), folder.pins().pinned_roster
+    output = folder.run_folder(run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(output)
     done = journal.progress()
     over = done is not None and bool(done.over)
-    job = job_in(folder, setup, run, transport, journal, over=over)
     return Coordinator(
         setup,
-        job=job,
+        job=open_job(setup, folder, roster, run, transport, journal, over=over),
         transport=transport,
-        ledger=setup.open_ledger_at(folder.ledger, job.identity),
+        ledger=open_ledger(setup, folder),
         output=output,
         generator=generator or SystemRandomness().name,
         journal=journal,
     )
 
 
-def job_in(
-    folder: PartyFolder,
+def open_job(
     setup: Setup,
+    folder: PartyFolder,
+    roster: Roster,
     run: str,
     transport: Transport,
-    journal: Journal,
+    journal: Journal | None = None,
     *,
-    over: bool,
+    over: bool = False,
 ) -> Job:
-    """What the coordinator holds for one run, from its own folder and the key holder's statement.
+    """What the coordinator holds for one run: what is its own, and the key holder's statement.
 
     Args:
+        setup: the agreed configuration and its plan.
         folder: the coordinator's own.
-        setup: as it pinned it.
+        roster: identity keys that it pins.
         run: the run's identifier.
         transport: carries messages to the parties.
-        journal: the run's.
+        journal: the run's; None where nobody will go on with it.
         over: whether no round is left to be asked for.
 
     Raises:
@@ -78,8 +80,7 @@ def job_in(
         raise ConfigError(
             f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
         )
-    roster = folder.pins().pinned_roster
-    key, gone = key_of_run(make_terms(setup, roster), run, identity, transport, journal, over=over)
+    key, gone = key_of_run(key_terms(setup, roster), run, identity, transport, journal, over=over)
     return Job(
         run=run,
         plan=setup.plan,

@@ -26,8 +26,14 @@ from privagg.audit.bundle import ReportBundle
 from privagg.config.schema import plain_settings, tuning_candidates
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError, SearchError
-from privagg.party.budgets import beyond_all, project
-from privagg.party.ready import require_approvals, require_approved_data
+from privagg.party.open import ledger_here, make_local
+from privagg.party.ready import (
+    beyond_all,
+    project,
+    require_approvals,
+    require_approved_data,
+    require_data,
+)
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.names import COORDINATOR
 from privagg.protocol.statements import StatementStore
@@ -98,8 +104,7 @@ class Search:
                 "a search compares candidates on a table declared public; give [evaluation] one "
                 "(a figure on private data would have to be charged)"
             )
-        for site in setup.config.sites:
-            setup.records_of(site)
+        require_data(setup)
         self.setup = setup
         self.metric = tuning.metric
         self.name = f"{setup.config.federation.name}-search-{secrets.token_hex(6)}"
@@ -156,7 +161,7 @@ class Search:
             },
         }
         for party in (COORDINATOR, *self.setup.plan.names):
-            self.setup.open_ledger(party).record("tuning", entry)
+            ledger_here(self.setup, party).record("tuning", entry)
 
     def _set_aside(self, result: RunResult) -> RunResult:
         """Move a candidate's files out of the way of the next one's."""
@@ -193,7 +198,7 @@ class Search:
         result, output = best.result, self.setup.output
         assert result is not None
         assert result.model is not None
-        coordinator = self.setup.open_ledger(COORDINATOR)
+        coordinator = ledger_here(self.setup, COORDINATOR)
         coordinator.record(
             "released",
             {
@@ -207,7 +212,7 @@ class Search:
                 },
             },
         )
-        sites = {name: self.setup.open_ledger(name) for name in self.setup.plan.names}
+        sites = {name: ledger_here(self.setup, name) for name in self.setup.plan.names}
         result.model = Path(shutil.copyfile(result.model, output / result.model.name))
         result.report_json, result.report_html = write_report(
             output,
@@ -219,7 +224,7 @@ class Search:
         evidence = ReportBundle.make(
             result.report_json.read_bytes(),
             {COORDINATOR: coordinator, **sites},
-            self.setup.identity(COORDINATOR),
+            make_local(self.setup, COORDINATOR).identity(),
             StatementStore.beside(output).of(best.run),
         )
         result.bundle = output / BUNDLE_NAME

@@ -22,8 +22,8 @@ from privagg.audit.untrusted import check_numbers
 from privagg.cli.training import check, write_demo
 from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
 from privagg.federation import Federation
-from privagg.party.approving import Approver, Job, Terms, check_approval
-from privagg.party.folder_approvals import approve_in_folders
+from privagg.party.approving import Job, Terms, approve, check_approval, last_day
+from privagg.party.open import ledger_here, make_local
 from privagg.privacy.ledger import BudgetKey, Ledger, Replay, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.entries import Charge, payload_of
 from privagg.privacy.ledger.log import read_account
@@ -69,7 +69,7 @@ def test_a_run_sets_no_budget_by_itself(tmp_path: Path) -> None:
     federation = Federation.from_toml(demo(tmp_path))
     with pytest.raises(ApprovalError, match="privagg approve .*breast-cancer.toml --all-sites"):
         federation.run()
-    assert not (tmp_path / "ledgers").exists()
+    assert not (tmp_path / "parties").exists()
 
 
 def test_another_name_for_the_same_table_gets_no_fresh_budget(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_another_name_for_the_same_table_gets_no_fresh_budget(tmp_path: Path) ->
         federation.approve(who="Dr. Ito", why="study 2")
     with pytest.raises(ApprovalError, match="nothing was spent"):
         federation.run()
-    ledger = Ledger.open(tmp_path / "ledgers" / "riverside.sqlite")
+    ledger = Ledger.open(tmp_path / "parties" / "riverside" / "ledger.sqlite")
     assert [key.dataset for key in ledger.keys()] == ["riverside"]  # noqa: SIM118
     acts = federation.approve(who="Dr. Ito", why="study 2", overlaps="agreed with the board")
     assert acts["riverside"].overlaps == "agreed with the board"
@@ -177,11 +177,12 @@ def test_a_number_of_runs_is_kept_to_by_the_command_line_and_in_copies(tmp_path:
     federation.run()
     with pytest.raises(ApprovalError, match="covers one more run"):
         federation.run()
-    ledger = federation.setup.open_ledger("riverside")
+    ledger = ledger_here(federation.setup, "riverside")
+    identity = make_local(federation.setup, "riverside").identity()
     ledger.backup(tmp_path / "copy")
     again = Ledger.restore(
         tmp_path / "copy", tmp_path / "again.sqlite",
-        signing_key=federation.setup.identity("riverside").key, who="x", why="x", checkpoints=[],
+        signing_key=identity.key, who="x", why="x", checkpoints=[],
     )  # fmt: skip
     for held in (ledger, again):
         with pytest.raises(ApprovalError, match="was for 1 run,"):
@@ -191,9 +192,9 @@ def test_a_number_of_runs_is_kept_to_by_the_command_line_and_in_copies(tmp_path:
 def test_a_key_holders_approval_pretends_to_no_number_of_runs(tmp_path: Path) -> None:
     """It charges nothing, so nothing would be counted; the page said a number all the same."""
     federation = Federation.from_toml(demo(tmp_path))
-    place: Any = SimpleNamespace(name="key-holder")
+    holder: Any = SimpleNamespace(name="key-holder", setup=federation.setup)
     with pytest.raises(ConfigError, match="'key-holder' charges nothing; leave out --runs"):
-        approve_in_folders([(place, federation)], who="Dr. Ito", why="study", runs=2)
+        approve([holder], Terms("Dr. Ito", "study", last_day(), runs=2))
 
 
 class Clock:
@@ -250,11 +251,14 @@ def test_records_that_privagg_does_not_see_get_no_second_budget_unasked(tmp_path
     """Behind a Flower app a data set is known by its name alone, which the shared file gives."""
     ledger = Simulation(tmp_path).ledgers["north"]
     setup = Federation.from_toml(demo(tmp_path)).setup
-    place = Approver("riverside", ledger, OWNER, KnownRecords(tmp_path / "x.records"), None)
+    known = KnownRecords(tmp_path / "x.records")
+    owner: Any = SimpleNamespace(
+        name="riverside", ledger=ledger, known=known, tags=None, setup=setup
+    )
     terms = Terms("Dr. Ito", "study", "9999-12-31")
     with pytest.raises(ApprovalError, match="'riverside' of 'riverside' is new beside north"):
-        check_approval(setup, place, Job.of(setup), terms)
-    check_approval(setup, place, Job.of(setup), replace(terms, overlaps="other people"))
+        check_approval(owner, Job.of(setup), terms)
+    check_approval(owner, Job.of(setup), replace(terms, overlaps="other people"))
 
 
 def test_only_the_owners_key_decides_and_only_for_its_own_ledger(tmp_path: Path) -> None:

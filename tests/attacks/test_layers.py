@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 from privagg import Federation
 from privagg.errors import ModelError
+from privagg.party.open import ledger_here
 from privagg.privacy.ledger.entries import Charge
 from privagg.training.models import get_parameters, per_record_loss
 from tests.approvals import approved
@@ -90,7 +91,7 @@ def test_a_gru_is_refused_at_the_command_line_before_any_charge(
     assert "opacus.layers.DPGRU" in said
     federation = Federation.from_toml(path)
     for name in NAMES:
-        entries = federation.setup.open_ledger(name).entries()
+        entries = ledger_here(federation.setup, name).entries()
         assert not [entry for entry in entries if isinstance(entry.payload, Charge)]
 
 

@@ -14,8 +14,8 @@ from privagg.errors import ApprovalError, DataError
 from privagg.federation import Federation
 from privagg.party import approving
 from privagg.party.folder import PartyFolder
-from privagg.party.open import open_party
-from privagg.privacy.ledger import Approval, Ledger, sign_approval
+from privagg.party.open import ledger_here, open_party
+from privagg.privacy.ledger import Approval, sign_approval
 from privagg.protocol.frames import read_message
 from privagg.protocol.messages import Refusal
 from privagg.training.data import load_images
@@ -36,7 +36,7 @@ def table_of(path: Path, site: str) -> Path:
 
 def charges(path: Path, site: str) -> int:
     """How often a site was charged, for whatever."""
-    entries = Ledger.open(Federation.from_toml(path).setup.ledger_path(site)).entries()
+    entries = ledger_here(Federation.from_toml(path).setup, site).entries()
     return sum(entry.kind == "charge" for entry in entries)
 
 
@@ -106,7 +106,7 @@ def test_of_two_names_approved_at_the_same_time_one_is_told_of_the_other(
     monkeypatch.setattr(approving, "sign_approval", in_between)
     with pytest.raises(ApprovalError, match="count already under 'riverside'"):
         second.approve(who="Dr. Ito", why="study 2")
-    ledger = Ledger.open(first.setup.ledger_path("riverside"))
+    ledger = ledger_here(first.setup, "riverside")
     assert [key.dataset for key in ledger.keys()] == ["riverside"]  # noqa: SIM118
 
 

@@ -130,14 +130,14 @@ def test_bundling_signs_only_what_follows_from_the_ledgers(
     for name, ledger in {
         "coordinator": evidence.world.coordinator, **evidence.world.sites
     }.items():  # fmt: skip
-        (out / "ledgers").mkdir(parents=True, exist_ok=True)
-        ledger.backup(out / "ledgers" / f"{name}.sqlite")
+        (out / "parties" / name).mkdir(parents=True)
+        ledger.backup(out / "parties" / name / "ledger.sqlite")
     (out / "report.json").write_bytes(evidence.bundle.files["report.json"])
     StatementStore.beside(out).keep(evidence.world.statements)
     result = RUNNER.invoke(app, ["bundle", str(out)])
     assert isinstance(result.exception, ConfigError)
-    (out / "keys").mkdir()
-    evidence.world.identities["coordinator"]._store(out / "keys" / "coordinator.pem")
+    key = out / "parties" / "coordinator" / "identity.pem"
+    evidence.world.identities["coordinator"]._store(key)
     result = RUNNER.invoke(app, ["bundle", str(out)])
     assert result.exit_code == 0, result.exception
     assert (out / NAME).read_bytes() == evidence.bundle.to_bytes()

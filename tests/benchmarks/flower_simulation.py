@@ -78,20 +78,23 @@ def world(folder: Path) -> Any:
 
 def open_party(folder: Path, name: str) -> Any:
     """The seat of a client, or the key holder's handler."""
-    from privagg.flower.bridge.mod import Seat
     from privagg.identity.keys import Identity
-    from privagg.party.holding import make_key_holder
-    from privagg.privacy.ledger import BudgetKey, Ledger
+    from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
     from privagg.privacy.randomness import SystemRandomness
-    from privagg.protocol.site import Pins
+    from privagg.protocol.key_holder import KeyHolder
+    from privagg.protocol.peers import PeerCheckpoints
+    from privagg.protocol.site import Pins, Seat
+    from privagg.secure.opening import key_generator
     from tests.approvals import FOR_EVER, approve_plan
 
     plan, roster, scheme, parameters = world(folder)
     identity = Identity.load_or_create(name, folder / f"{name}.pem")
     if name == OPENER:
-        return make_key_holder(
-            plan, identity=identity, roster=roster, parameters=parameters,
-            until=lambda: FOR_EVER, store=folder / "openings.sqlite",
+        kept = CheckpointKeeper.open(folder / "openings-checkpoints.sqlite")
+        return KeyHolder(
+            plan, identity=identity, key_generator=key_generator(plan.scheme),
+            parameters=parameters, until=lambda: FOR_EVER, roster=roster, aggregator=COORDINATOR,
+            store=folder / "openings.sqlite", checkpoints=PeerCheckpoints(kept, roster),
         ).handle  # fmt: skip
     path = folder / f"{name}.sqlite"
     if path.exists():

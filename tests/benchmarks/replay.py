@@ -25,29 +25,23 @@ from rich.progress import track
 
 from privagg import Federation
 from privagg.encoding.vectors import FloatVector
-from privagg.identity.keys import Identity, Roster
-from privagg.party.make import make_pins, make_terms
+from privagg.identity.keys import Roster
+from privagg.party.folder import PartyFile, PartyFolder
+from privagg.party.open import open_key_holder, open_seat
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Guarantee, guarantee
-from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
 from privagg.privacy.plan import TrainingPlan
-from privagg.privacy.randomness import SystemRandomness
 from privagg.programs.optimizers import make_optimizer
 from privagg.programs.training import make_learner
-from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.in_memory import LocalTransport
-from privagg.protocol.key_holder import KeyHolder
-from privagg.protocol.peers import PeerCheckpoints
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.round import Job, run_round
 from privagg.protocol.site import Site
-from privagg.run.keying import key_of_run
-from privagg.secure.opening import key_generator
+from privagg.run.open import open_job
 from privagg.training.models import get_parameters
 from tests.approvals import FOR_EVER, approve_plan
-
-COORDINATOR, KEY_HOLDER = "coordinator", "key-holder"
 
 Watcher = tuple[str, int]
 """An observer's name and how many sites collude with it."""
@@ -83,9 +77,7 @@ class Replay:
         self.federation = federation
         self.plan: TrainingPlan = federation.plan
         self._folder = folder
-        parties = (COORDINATOR, KEY_HOLDER, *self.plan.names)
-        self._identities = {name: Identity.generate(name) for name in parties}
-        self._roster = Roster.of(*self._identities.values())
+        self._setup = federation.setup
         self._learners = {
             site.name: make_learner(
                 self.plan,
@@ -124,18 +116,28 @@ class Replay:
         return found
 
     def _draw(self, run: str) -> Draw:
-        ledgers = {name: self._fresh_ledger(name, run) for name in self.plan.names}
+        parties = (COORDINATOR, KEY_HOLDER, *self.plan.names)
+        folders = {
+            name: PartyFolder.create(self._folder / run / name, PartyFile(name=name))
+            for name in parties
+        }
+        roster = Roster.of(*(folder.identity() for folder in folders.values()))
+        sites = {name: self._open_site(folders[name], roster) for name in self.plan.names}
         try:
-            transport = LocalTransport(self._handlers(ledgers, run))
-            parameters, sent = self._train(self._job(run, transport), transport)
+            handlers = {name: site.handle for name, site in sites.items()}
+            setup, own = self._setup, folders[KEY_HOLDER]
+            opener = open_key_holder(setup, own, roster, until=lambda: FOR_EVER)
+            transport = LocalTransport({**handlers, KEY_HOLDER: opener.handle})
+            job = open_job(setup, folders[COORDINATOR], roster, run, transport)
+            parameters, sent = self._train(job, transport)
             spent = {
-                name: ledger.spent(self._budget_key(name)).epsilon.upper
-                for name, ledger in ledgers.items()
+                name: site.ledger.spent(self._setup.budget_key(name)).epsilon.upper
+                for name, site in sites.items()
             }
             return Draw(parameters, spent, sent)
         finally:
-            for ledger in ledgers.values():
-                ledger.close()
+            for site in sites.values():
+                site.ledger.close()
 
     def _train(self, job: Job, transport: LocalTransport) -> tuple[FloatVector, int]:
         """All rounds; every one must open with every site in it, or the row would not hold."""
@@ -150,71 +152,12 @@ class Replay:
             sent += sum(outcome.bytes_up.values())
         return parameters, sent
 
-    def _fresh_ledger(self, name: str, run: str) -> Ledger:
-        path = self._folder / run / f"{name}.sqlite"
-        accountant = self.federation.setup.accountant
-        key = self._identities[name].key
-        ledger = Ledger.create(path, name, signing_key=key, accountant=accountant)
-        privacy = self.federation.config.privacy
-        approve_plan(
-            ledger, self._budget_key(name), self.plan.digest, privacy.budget, privacy.delta
-        )
-        return ledger
-
-    def _budget_key(self, name: str) -> BudgetKey:
-        return BudgetKey(self.plan.site(name).dataset, self.plan.unit.value)
-
-    def _handlers(
-        self, ledgers: dict[str, Ledger], run: str
-    ) -> dict[str, Callable[[bytes], bytes]]:
-        sites: dict[str, Any] = {
-            name: Site(
-                identity=self._identities[name],
-                pins=make_pins(self.federation.setup, self._roster),
-                plan=self.plan,
-                learner=self._learners[name],
-                scheme=self.federation.setup.scheme,
-                parameters=self.federation.parameters,
-                ledger=ledgers[name],
-                randomness=SystemRandomness(),
-            )
-            for name in self.plan.names
-        }
-        handlers = {name: site.handle for name, site in sites.items()}
-        return {**handlers, KEY_HOLDER: self._make_key_holder(run).handle}
-
-    def _job(self, run: str, transport: LocalTransport) -> Job:
-        terms, identity = (
-            make_terms(self.federation.setup, self._roster),
-            self._identities[COORDINATOR],
-        )
-        key, _ = key_of_run(terms, run, identity, transport)
-        return Job(
-            run=run,
-            plan=self.plan,
-            scheme=self.federation.setup.scheme,
-            key=key,
-            identity=identity,
-            roster=self._roster,
-            opener=KEY_HOLDER,
-            watch=CheckpointWatch(self._checkpoints(run, COORDINATOR), self._roster),
-        )
-
-    def _checkpoints(self, run: str, party: str) -> CheckpointKeeper:
-        return CheckpointKeeper.open(self._folder / run / f"{party}-checkpoints.sqlite")
-
-    def _make_key_holder(self, run: str) -> KeyHolder:
-        return KeyHolder(
-            self.plan,
-            identity=self._identities[KEY_HOLDER],
-            key_generator=key_generator(self.plan.scheme),
-            parameters=self.federation.parameters,
-            until=lambda: FOR_EVER,
-            roster=self._roster,
-            aggregator=COORDINATOR,
-            store=self._folder / "openings.sqlite",
-            checkpoints=PeerCheckpoints(self._checkpoints(run, KEY_HOLDER), self._roster),
-        )
+    def _open_site(self, folder: PartyFolder, roster: Roster) -> Site:
+        seat, privacy = open_seat(self._setup, folder, roster), self._setup.config.privacy
+        name = seat.identity.name
+        key = self._setup.budget_key(name)
+        approve_plan(seat.ledger, key, self.plan.digest, privacy.budget, privacy.delta)
+        return seat.site(self._learners[name])
 
 
 def noise_against(

@@ -39,6 +39,7 @@ from privagg.flower.lead import RESULT_NAME, ROUNDS_NAME, read_lines
 from privagg.flower.submit import Apps, follow_run, submit_run
 from privagg.identity.keys import Roster
 from privagg.party.node_keys import make_node_key
+from privagg.party.open import ledger_here
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.frames import read_message
@@ -262,7 +263,7 @@ def check_against_one_process(
     for name in SITES:
         kinds = [entry.kind for entry in ledger_of(trial, name).entries()]
         assert kinds.count("charge") == len(charged[name]) >= 4, name  # none lost, none twice
-        assert story(ledger_of(trial, name)) == story(federation.setup.open_ledger(name)), name
+        assert story(ledger_of(trial, name)) == story(ledger_here(federation.setup, name)), name
 
 
 def _charged_rounds(ledger: Ledger) -> set[int]:

@@ -15,8 +15,7 @@ from privagg.errors import CohortError, ConfigError
 from privagg.flower.bridge.inprocess import Faults
 from privagg.identity.owner import read_owner_key
 from privagg.party.approving import withdraw
-from privagg.party.folder_approvals import OwnedFolder, ledger_for
-from privagg.party.open import open_party
+from privagg.party.open import ledger_here, open_party
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.transport import Handler
@@ -64,7 +63,7 @@ def test_the_same_model_and_ledgers_as_in_one_process(world: World, local: Local
     assert result.model.read_bytes() == local.model
     assert result.metrics == local.result.metrics
     for name in SITES:
-        assert story(ledger_of(world, name)) == story(local.federation.setup.open_ledger(name))
+        assert story(ledger_of(world, name)) == story(ledger_here(local.federation.setup, name))
     assert result.bundle is not None
     assert verify_file(result.bundle, Brought()).holds
 
@@ -161,8 +160,8 @@ def test_nothing_starts_without_enough_sites_or_the_key_holder(world: World) -> 
 
 def test_nothing_starts_where_the_key_holders_owner_does_not_approve(world: World) -> None:
     folder = world.trial.parties["key-holder"].party
-    place = OwnedFolder(folder, read_owner_key(folder.owner_key))
-    assert withdraw(ledger_for(place), place.owner, who="tester", why="a test") == 1
+    owner = read_owner_key(folder.owner_key)
+    assert withdraw(folder, owner, who="tester", why="a test") == 1
     with pytest.raises(CohortError, match="'key-holder' has not approved plan"):
         world.lead()
     assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 0

@@ -18,6 +18,7 @@ import pytest
 from privagg.audit import Brought, Methods, verify_file
 from privagg.cli.planview import describe
 from privagg.errors import ConfigError, PlanError
+from privagg.party.open import ledger_here
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.ledger import BudgetKey
@@ -117,7 +118,7 @@ def test_a_mode_added_from_outside_trains_charges_and_verifies(
     result = job.run()
     assert result.outcome == "finished", result.reason
     for name in plan.names:
-        spending = job.setup.open_ledger(name).spent(BudgetKey.of(plan, name))
+        spending = ledger_here(job.setup, name).spent(BudgetKey.of(plan, name))
         assert spending.event.terms == plan.committed_event(name).terms
     assert result.report_json is not None
     report = json.loads(result.report_json.read_text())

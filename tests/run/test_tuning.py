@@ -11,7 +11,8 @@ import pytest
 from privagg import Federation
 from privagg.audit import Brought, Verdict, verify_file
 from privagg.errors import BudgetExceededError, ConfigError, SearchError
-from privagg.privacy.ledger import Ledger
+from privagg.party.local import local_ledgers
+from privagg.party.open import ledger_here
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.entries import Tuning
 from privagg.report import Report
@@ -59,7 +60,7 @@ def test_every_candidate_is_charged_in_full(searched: Searched) -> None:
     plans = [candidate.setup.plan for candidate in result.candidates]
     assert len({plan.digest for plan in plans}) == 4
     for name in made.plan.names:
-        spent = made.setup.open_ledger(name).spent(made.setup.budget_key(name))
+        spent = ledger_here(made.setup, name).spent(made.setup.budget_key(name))
         first, *others = [plan.total_committed(name) for plan in plans]
         expected = compose(first, *others)
         assert spent.event == compose(type(expected)(), expected)
@@ -70,7 +71,7 @@ def test_every_candidate_is_charged_in_full(searched: Searched) -> None:
 def test_the_search_stands_in_every_ledger_before_its_first_charge(searched: Searched) -> None:
     made, result, _ = searched
     for party in ("coordinator", *made.plan.names):
-        entries = made.setup.open_ledger(party).entries()
+        entries = ledger_here(made.setup, party).entries()
         (place,) = [i for i, e in enumerate(entries) if isinstance(e.payload, Tuning)]
         told = entries[place].payload.to_json()
         assert told["runs"] == [candidate.run for candidate in result.candidates]
@@ -88,7 +89,7 @@ def test_the_best_on_the_public_table_is_selected_and_released(searched: Searche
     best = result.best.result
     assert best is not None
     assert best.model == made.setup.output / "model.safetensors"
-    chosen = made.setup.open_ledger("coordinator").entries()[-1].payload.to_json()
+    chosen = ledger_here(made.setup, "coordinator").entries()[-1].payload.to_json()
     assert chosen["facts"]["selected_run"] == result.best.run
     assert len(list((made.setup.output / "candidates").glob("*/report.json"))) == 4
 
@@ -116,9 +117,8 @@ def test_a_budget_too_small_for_all_candidates_spends_nothing(
 ) -> None:
     with pytest.raises(BudgetExceededError, match="4 candidates, each charged in full"):
         searching(tables, tmp_path, privacy={"budget_epsilon": "2.5"})
-    for ledger in (tmp_path / "out" / "ledgers").iterdir():
-        if ledger.suffix == ".sqlite":
-            assert [entry.kind for entry in Ledger.open(ledger).entries()] == ["created"]
+    for ledger in local_ledgers(tmp_path / "out").values():
+        assert [entry.kind for entry in ledger.entries()] == ["created"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_cannot_be_searched_is_refused_beforehand(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         searching(tables, tmp_path, **changes).tune()
-    assert not (tmp_path / "out" / "ledgers").exists()
+    assert not (tmp_path / "out" / "parties").exists()
 
 
 def test_a_search_needs_a_grid_and_a_public_table(tables: dict[str, Path], tmp_path: Path) -> None:
@@ -167,6 +167,6 @@ def test_a_search_in_which_nothing_finished_selects_nothing_and_stays_charged(
     with pytest.raises(SearchError, match="no candidate finished"):
         made.tune()
     name = made.plan.names[0]
-    assert made.setup.open_ledger(name).spent(made.setup.budget_key(name)).epsilon.upper > Decimal(
+    assert ledger_here(made.setup, name).spent(made.setup.budget_key(name)).epsilon.upper > Decimal(
         "0.1"
     )

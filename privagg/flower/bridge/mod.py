@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 from logging import ERROR
 from typing import Literal
 
@@ -32,54 +31,16 @@ from privagg.errors import DataError, MessageError, PrivaggError
 from privagg.flower.bridge.arrays import TrainRequest
 from privagg.flower.bridge.records import frames_to_records, records_to_frames
 from privagg.flower.bridge.transport import REFUSED
-from privagg.identity.keys import Identity
-from privagg.privacy.ledger import Ledger
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.frames import read_message
-from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.messages import RoundStart, refusal_text
-from privagg.protocol.site import Learner, Pins, Site
+from privagg.protocol.site import Learner, Seat
 from privagg.protocol.transport import Handler, answer_frames
-from privagg.secure.scheme import Parameters, Scheme
 from privagg.training.draws import Draws, RoundId, noised_update
 
 FAILED = "this client failed; the node's own log says why"
 """All that is said of an error that could depend on private data."""
-
-
-@dataclass(frozen=True)
-class Seat:
-    """A site's place in a federation: all that makes a `Site` but what trains.
-
-    Args:
-        identity, pins, plan, scheme, parameters, ledger, randomness, key_holder: as for `Site`; the
-            plan is one for whole clients, because privagg does not see the records that an app
-            trains on.
-    """
-
-    identity: Identity
-    pins: Pins
-    plan: ClientPlan
-    scheme: Scheme
-    parameters: Parameters
-    ledger: Ledger
-    randomness: Randomness
-    key_holder: KeyHolder | None = None
-
-    def site(self, learner: Learner) -> Site:
-        """The site, with what trains."""
-        return Site(
-            identity=self.identity,
-            pins=self.pins,
-            plan=self.plan,
-            learner=learner,
-            scheme=self.scheme,
-            parameters=self.parameters,
-            ledger=self.ledger,
-            randomness=self.randomness,
-            key_holder=self.key_holder,
-        )
 
 
 class AppLearner:
@@ -92,7 +53,8 @@ class AppLearner:
     """
 
     def __init__(self, seat: Seat, request: TrainRequest, train: Callable[[RecordDict], Message]):
-        self._seat, self._request, self._train = seat, request, train
+        self._name, self._plan = seat.identity.name, ClientPlan.require(seat.plan)
+        self._request, self._train = request, train
 
     def contribution(
         self, parameters: NDArray[np.float64], randomness: Randomness, round_id: RoundId
@@ -116,8 +78,8 @@ class AppLearner:
         except Exception as error:
             log(ERROR, "privagg: the app did not train", exc_info=error)  # for its owner alone
             raise
-        draws = Draws(randomness, round_id, self._seat.identity.name, self._seat.plan)
-        return noised_update(self._seat.plan, update, draws, released=parameters)
+        draws = Draws(randomness, round_id, self._name, self._plan)
+        return noised_update(self._plan, update, draws, released=parameters)
 
 
 class PrivateUpdates:
@@ -213,7 +175,8 @@ def _learner(
 ) -> Learner:
     if settings is None:
         return _NoLearner()
-    return AppLearner(seat, TrainRequest.read(settings, dimension=seat.plan.dimension), run)
+    dimension = ClientPlan.require(seat.plan).dimension
+    return AppLearner(seat, TrainRequest.read(settings, dimension=dimension), run)
 
 
 def _public_metrics(answer: Message) -> RecordDict:

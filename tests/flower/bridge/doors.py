@@ -15,7 +15,7 @@ from privagg.config.plan import requirement_of
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.grid import PrivateGrid
 from privagg.flower.bridge.inprocess import InProcessGrid
-from privagg.flower.bridge.mod import PrivateUpdates, Seat, _NoLearner
+from privagg.flower.bridge.mod import PrivateUpdates, _NoLearner
 from privagg.flower.bridge.transport import FlowerTransport, Patience
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
@@ -27,7 +27,7 @@ from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.round import Job, RoundOutcome
-from privagg.protocol.site import Pins
+from privagg.protocol.site import Pins, Seat
 from privagg.protocol.statements import StatementStore
 from privagg.run.journal import Journal
 from privagg.run.keying import key_of_run
