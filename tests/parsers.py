@@ -84,8 +84,8 @@ def _messages() -> dict[str, Parser]:
     )
     message = Message.sign(north, header, b"payload")
     tensor = EncryptedTensor(
-        scheme="bfv", parameters_fingerprint="ab" * 32, key_id="cd" * 32, length=4, packing="p",
-        run="r", round=1, attempt=1, contributors=contributor_bitmap([0], 3), roster_size=3,
+        scheme="bfv", parameters_fingerprint="ab" * 32, length=4, packing="p",
+        contributors=contributor_bitmap([0], 3), roster_size=3,
         payload=memoryview(bytes(32)),
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ DOCUMENTS = sorted(
         ROOT / "SECURITY.md",
         ROOT / "tests" / "vectors" / "README.md",
         *(ROOT / "examples").glob("*/README.md"),
+        *(ROOT / "privagg").rglob("README.md"),
         *(ROOT / "proofs").glob("*.md"),
     ]
 )

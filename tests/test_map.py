@@ -41,3 +41,13 @@ def test_every_room_stands_on_a_floor_and_there_are_few() -> None:
 def test_every_room_says_which_question_it_answers() -> None:
     for path in (ROOT / "privagg").glob("*/__init__.py"):
         assert path.read_text().startswith('"""'), path
+
+
+def test_the_path_of_a_new_reader_is_short_and_there() -> None:
+    """One round in at most eight files, named by README and by the room's own page."""
+    text = (ROOT / "README.md").read_text()
+    path = re.search(r"One round in eight files: (.*?)\n\n", text, re.DOTALL)
+    assert path is not None
+    files = re.findall(r"`([\w/]+\.(?:py|md))`", path[1])
+    assert 0 < len(files) <= 8
+    assert all((ROOT / "privagg" / file).is_file() for file in files), files

@@ -294,12 +294,6 @@ class Aggregator:
             named = set(contributors_of(tensor, self.terms.names))
         except PrivaggError as error:
             raise _named(error, sender) from error
-        expected_round = (*self.terms.round_id, self.terms.key_id)
-        if (tensor.run, tensor.round, tensor.attempt, tensor.key_id) != expected_round:
-            raise WrongRoundError(
-                f"the tensor inside the upload of {sender!r} is labelled with another round or "
-                "key than the upload that carries it"
-            )
         found = (tensor.scheme, tensor.parameters_fingerprint, tensor.length, tensor.packing)
         expected = (
             self._parameters.scheme,
@@ -325,12 +319,8 @@ class Aggregator:
         return EncryptedTensor(
             scheme=self._parameters.scheme,
             parameters_fingerprint=self._parameters.fingerprint,
-            key_id=self.terms.key_id,
             length=self.terms.dimension,
             packing=self._parameters.packing,
-            run=self.terms.run,
-            round=self.terms.round,
-            attempt=self.terms.attempt,
             contributors=bitmap_of(self.contributors, self.terms.names),
             roster_size=len(self.terms.names),
             payload=memoryview(self._fold.payload()),

@@ -24,7 +24,13 @@ from privagg.identity.keys import SIGNATURE_BYTES, Identity, Roster
 from privagg.protocol.messages import KINDS, Header, Statement
 
 MAGIC = b"PVAG"
-VERSION = 2  # 1 had the payload's SHA-256 in the place of its tree digest
+VERSION = 3
+"""Version 2 named run, round, attempt and key a second time, in the tensor that an upload carries;
+version 1 signed the payload's SHA-256 in the place of its tree digest."""
+
+SIGNED_VERSION = 2
+"""What a signature covers is as in version 2, so that statements made under it are verified."""
+
 _PREFIX = struct.Struct("<4sBBIQ")
 MAX_HEADER_BYTES = 16 * 2**20
 
@@ -149,14 +155,31 @@ def parse_header(kind: int, text: bytes) -> Header:
     return header
 
 
+def require_readable(frame: bytes) -> None:
+    """Refuse a stored frame that nobody would read any more.
+
+    Raises:
+        MessageError: it is of another version than this one.
+    """
+    _require_version(_PREFIX.unpack_from(frame)[1])
+
+
+def _require_version(version: int) -> None:
+    if version != VERSION:
+        made = "an earlier privagg made it" if version < VERSION else "a later privagg made it"
+        raise MessageError(
+            f"a message of version {version}, where this side speaks {VERSION}: {made}. Use one "
+            "version everywhere; a run that began under another one is resumed with that one"
+        )
+
+
 def _split(view: memoryview) -> tuple[int, bytes, memoryview, bytes]:
     if len(view) < _PREFIX.size + SIGNATURE_BYTES:
         raise MessageError(f"{len(view)} bytes are too few for a message; it was truncated")
     magic, version, kind, header_size, payload_size = _PREFIX.unpack_from(view)
     if magic != MAGIC:
         raise MessageError(f"a message starts with {MAGIC!r}, this one with {magic!r}")
-    if version != VERSION:
-        raise MessageError(f"message version {version} is unknown here; this side speaks {VERSION}")
+    _require_version(version)
     if header_size > MAX_HEADER_BYTES:
         raise MessageError(f"a header of {header_size} bytes exceeds {MAX_HEADER_BYTES}")
     expected = _PREFIX.size + header_size + payload_size + SIGNATURE_BYTES
@@ -172,4 +195,4 @@ def _split(view: memoryview) -> tuple[int, bytes, memoryview, bytes]:
 
 def _signed_bytes(kind: int, header: bytes, digest: str) -> bytes:
     """What a signature covers; the prefix separates it from every other use of the key."""
-    return b"privagg/message/%d/%d\0" % (VERSION, kind) + header + b"\0" + digest.encode()
+    return b"privagg/message/%d/%d\0" % (SIGNED_VERSION, kind) + header + b"\0" + digest.encode()

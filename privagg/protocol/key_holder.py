@@ -376,10 +376,6 @@ class KeyHolder:
                 f"{sum(header.upload_bytes)}"
             )
         tensor = EncryptedTensor.from_bytes(view[: header.tensor_bytes], max_bytes=len(view))
-        if (tensor.run, tensor.round, tensor.attempt) != header.round_id:
-            raise WrongRoundError("the sum is labelled with another run, round or attempt")
-        if tensor.key_id != header.key_id:
-            raise KeyMismatchError(f"the sum is labelled with key {tensor.key_id[:16]}...")
         if tensor.parameters_fingerprint != parameters.fingerprint:
             raise KeyMismatchError("the sum is labelled with other parameters")
         if contributors_of(tensor, self._plan.names) != contributors:

@@ -31,16 +31,23 @@ from privagg.errors import (
     MessageError,
     PrivaggError,
     ReceiptError,
+    SignatureError,
     UnknownPartyError,
     WrongRoundError,
 )
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.ledger import Approval, BudgetKey, ChargeRequest, Ledger, Receipt
+from privagg.privacy.ledger import (
+    Approval,
+    BudgetKey,
+    ChargeRequest,
+    Checkpoint,
+    Ledger,
+    Receipt,
+)
 from privagg.privacy.plan import Plan, TrainingPlan
 from privagg.privacy.randomness import Randomness
-from privagg.protocol.closing import Closing
-from privagg.protocol.frames import Message, read_message
+from privagg.protocol.frames import Message, read_message, read_statement, require_readable
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms, RunKey
 from privagg.protocol.messages import (
@@ -52,6 +59,7 @@ from privagg.protocol.messages import (
     KeyStatement,
     LedgerExport,
     LedgerRequest,
+    Opening,
     OpenRequest,
     Presence,
     Refusal,
@@ -61,11 +69,18 @@ from privagg.protocol.messages import (
     Upload,
     refusal_text,
 )
+from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.readiness import budget_problem
 from privagg.protocol.run_keys import RunKeys
 from privagg.secure.contributors import bitmap_of
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.secure.wire import EncryptedTensor
+
+STOPPED_BY_CLAIM = "the coordinator says that the round stopped"
+"""What a site's ledger says of it; nothing else is known to the site."""
+
+MAX_CLAIM = 256
+"""Characters of the coordinator's reason that a site's ledger quotes."""
 
 
 class Learner(Protocol):
@@ -296,6 +311,7 @@ class Site:
         parameters = self._read_model(message)
         stored = self.ledger.stored_upload(*header.round_id)
         if stored is not None:
+            require_readable(stored)
             return stored
         receipt = self.ledger.charge(self._charge_request(header, key))
         self.ledger.consume(receipt)
@@ -399,12 +415,8 @@ class Site:
         tensor = EncryptedTensor(
             scheme=key.parameters.scheme,
             parameters_fingerprint=key.parameters.fingerprint,
-            key_id=key.key_id,
             length=self._plan.upload_dimension,
             packing=key.parameters.packing,
-            run=header.run,
-            round=header.round,
-            attempt=header.attempt,
             contributors=bitmap_of((self.identity.name,), self._plan.names),
             roster_size=len(self._plan.names),
             payload=memoryview(payload),
@@ -444,6 +456,179 @@ class Site:
             "sender": self.identity.name,
             "plan_digest": self._pins.plan_digest,
         }
+
+
+class Closing:
+    """What a site does once a round is over: records it, and keeps the others' checkpoints.
+
+    Nothing recorded here gives budget back. With a peer whose ledger contradicts what this site
+    keeps of it, the site takes part in no further round; with one that left a proof out, in none
+    until the proof comes. Checkpoints are kept of rounds that the site took no part in, too.
+
+    Args:
+        name: the site's.
+        pins: what it believes.
+        plan: the plan whose digest it pinned.
+        ledger: its own; the peers' checkpoints are kept in its database.
+        secure: False where the randomness is a test's; the realised event is then infinite.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        pins: Pins,
+        plan: Plan,
+        ledger: Ledger,
+        secure: bool,
+    ) -> None:
+        self._name = name
+        self._pins = pins
+        self._plan = plan
+        self._ledger = ledger
+        self._secure = secure
+        self._peers = PeerCheckpoints(ledger.keeper, pins.roster)
+
+    def report_kept_sizes(self, run: str) -> dict[str, tuple[int, ...]]:
+        """Site -> entries under each kept checkpoint of its ledger that the next must extend."""
+        return self._peers.report_kept_sizes(run, self._plan.names)
+
+    def require_asked(self, start: RoundStart) -> None:
+        """Refuse a round with a site whose history was rewritten, or that is not asked for proofs.
+
+        Raises:
+            LedgerTamperedError: a site in the cohort showed a ledger that contradicts what is kept,
+                or has not proved that it does not.
+            CohortError: the round does not ask a site to extend what is kept of its ledger here.
+        """
+        distrusted = self._ledger.distrusted()
+        for site in start.cohort:
+            if site in distrusted:
+                raise LedgerTamperedError(
+                    f"{self._name!r} takes part in no round with {site!r}: {distrusted[site]}"
+                )
+        reported = self._peers.reported(start.run, start.cohort)
+        for site in start.cohort:
+            unasked = set(reported.get(site, ())) - set(start.kept_sizes.get(site, ()))
+            if site != self._name and unasked:
+                raise CohortError(
+                    f"the round does not ask {site!r} to prove that its ledger extends the "
+                    f"{min(unasked)} entries that {self._name!r} keeps a checkpoint of"
+                )
+
+    def record(self, close: RoundClose) -> None:
+        """Append the realised event, or the stop; then keep the survivors' checkpoints.
+
+        That a round stopped is the coordinator's claim, and is recorded as one. The key holder's
+        statement that it was opened overrides it, whichever comes first.
+
+        Raises:
+            CohortError, SignatureError: the close is not proved by the key holder's statement, or
+                lacks a survivor's; without the latter the realised event is recorded all the same.
+            LedgerTamperedError: a survivor's ledger was rewritten, or not proved not to be; it is
+                not trusted any more, or until it is.
+        """
+        place = {"run": close.run, "round": close.round, "attempt": close.attempt}
+        charged = self._ledger.has_upload(*close.round_id)
+        if close.outcome == "stopped":
+            if not charged or self._ledger.recorded("realised", self._subject(close)):
+                raise CohortError("there is no open attempt of this site that could have stopped")
+            self._record_stopped(close, place)
+            return
+        opener = self._check_opening(close)
+        if self._ledger.recorded("charge", self._subject(close)):
+            self._record_realised(close, opener, place)
+        elif self._name in close.survivors:
+            raise CohortError("the opened sum names this site, which was charged for none of it")
+        self._keep_checkpoints(close, took_part=charged)
+
+    def _record_stopped(self, close: RoundClose, place: dict[str, Any]) -> None:
+        """Note what the coordinator claims, once; later words of its about the same change nothing.
+
+        Its free text stands as a quotation, not in the entry's own words: the site signs those.
+        """
+        if self._ledger.entry_about("aborted", close.round_id) is not None:
+            return
+        facts = {"claimed_by": close.sender, "claim": close.reason[:MAX_CLAIM]}
+        self._ledger.record("aborted", {**place, "reason": STOPPED_BY_CLAIM, "facts": facts})
+
+    def _check_opening(self, close: RoundClose) -> str:
+        """Who opened, once its statement names exactly the survivors."""
+        if close.opening is None:
+            raise CohortError("a round cannot have been opened without its key holder's statement")
+        opening = read_statement(close.opening, self._pins.roster)
+        if not isinstance(opening, Opening) or opening.round_id != close.round_id:
+            raise SignatureError("the opening's statement is for another round")
+        # Of a run that it took no part in, a site may have no key; then it has no share in the sum.
+        taken = self._ledger.run_key(close.run)
+        if (
+            opening.sender != self._pins.opener
+            or opening.plan_digest != self._pins.plan_digest
+            or (taken is not None and opening.key_id != taken.key_id)
+        ):
+            raise SignatureError(
+                f"the statement of {opening.sender!r} is not one of {self._pins.opener!r} for "
+                "this plan and key"
+            )
+        in_order = self._plan.in_order(close.survivors)
+        if opening.contributors != close.survivors or close.survivors != in_order:
+            raise CohortError("the coordinator and the key holder name different contributors")
+        if not self._plan.is_quorum(in_order):
+            raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
+        return opening.sender
+
+    def _record_realised(self, close: RoundClose, opener: str, place: dict[str, Any]) -> None:
+        event = self._plan.realised_event(self._name, close.survivors)
+        if event.terms and not self._secure:
+            event = DpEvent.once(Mechanism(kind="non-private"))
+        self._ledger.record(
+            "realised",
+            {
+                **place,
+                **BudgetKey.of(self._plan, self._name)._asdict(),
+                "event": event,
+                "attested_by": opener,
+                "facts": {
+                    "survivors": list(close.survivors),
+                    "contributed": self._name in close.survivors,
+                    "noise_stddev_grid": self._plan.noise_stddev_text,
+                },
+            },
+        )
+
+    def _keep_checkpoints(self, close: RoundClose, *, took_part: bool) -> None:
+        """Keep what the other survivors signed of their ledgers in this very round."""
+        uploads = []
+        for statement in close.contributions:
+            upload = read_statement(statement, self._pins.roster)
+            if not isinstance(upload, Upload) or upload.round_id != close.round_id:
+                raise CohortError("a contribution's statement is not an upload of this round")
+            uploads.append(upload)
+        if tuple(upload.sender for upload in uploads) != close.survivors:
+            raise CohortError("the close does not hold the signed statement of every survivor")
+        others = [upload for upload in uploads if upload.sender != self._name]
+        reported = self._peers.reported(close.run, close.survivors)
+        problems: dict[str, PrivaggError] = {**self._peers.keep(others, reported)}
+        silent = [
+            upload
+            for upload in others
+            if took_part
+            and upload.sender in problems
+            and not isinstance(problems[upload.sender], LedgerTamperedError)
+        ]
+        # This site had asked for the proof. It may be hidden, or the upload be one stored before
+        # the question, which a coordinator that resumes has sent again: either way nothing more is
+        # contributed beside that ledger until a proof comes, and that has to cover this one too.
+        self._peers.keep_unproved(silent)
+        unproved = {upload.sender: Checkpoint.parse(upload.checkpoint) for upload in silent}
+        for site, error in problems.items():
+            if site in unproved or isinstance(error, LedgerTamperedError):
+                self._ledger.distrust(site, str(error), unproved=unproved.get(site))
+        for site, error in problems.items():
+            raise LedgerTamperedError(f"the ledger of {site!r}: {error}")
+
+    def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
+        return (*close.round_id, *BudgetKey.of(self._plan, self._name))
 
 
 def _require_agreed(name: str, pins: Pins, plan: Plan, parameters: Parameters) -> None:

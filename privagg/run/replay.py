@@ -17,8 +17,7 @@ from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ResumeError
-from privagg.protocol.reopening import reread_round
-from privagg.protocol.round import RoundOutcome
+from privagg.protocol.round import RoundOutcome, reread_round
 from privagg.run.journal import Asked
 from privagg.run.rounds import OnOutcome, RoundRunner
 

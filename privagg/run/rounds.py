@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector
-from privagg.protocol.reopening import reopen_round
-from privagg.protocol.round import Job, RoundOutcome, run_round
+from privagg.protocol.round import Job, RoundOutcome, reopen_round, run_round
 from privagg.protocol.transport import Transport
 from privagg.run.journal import Journal, UnfinishedAttempt
 from privagg.run.record import RunRecorder

@@ -1,8 +1,10 @@
 """An encrypted tensor on the wire: a fixed versioned header and a raw payload.
 
-Context and keys travel once and are only named here. Every value has exactly one byte string and
-every accepted byte string exactly one value: lengths are checked against the bytes at hand before
-anything is read, padding and unused bits must be zero, and nothing is allocated beyond the header.
+It says how the payload is to be read and who is in it. Which run, round, attempt and key it belongs
+to stands once, in the signed frame that carries it (`privagg.protocol.frames`); context and keys
+travel once. Every value has exactly one byte string and every accepted byte string exactly one
+value: lengths are checked against the bytes at hand before anything is read, padding and unused
+bits must be zero, and nothing is allocated beyond the header.
 """
 
 from __future__ import annotations
@@ -16,32 +18,27 @@ import numpy as np
 from privagg.errors import MessageError
 
 MAGIC = b"PAET"
-VERSION = 1
+VERSION = 2  # 1 named the run, round, attempt and key a second time
 MAX_ROSTER = 1 << 20
 MAX_TEXT_BYTES = 255
 _ALIGNMENT = 64  # the payload starts on a cache line of an aligned buffer
-_COUNTER_LIMIT = 1 << 32
 
-# magic, version, header bytes, payload bytes, length, round, attempt, roster size,
-# bytes of scheme, packing and run, one zero byte
-_FIXED = struct.Struct("<4sHIQQIIIBBBB")
+# magic, version, header bytes, payload bytes, length, roster size, bytes of scheme and of packing,
+# two zero bytes
+_FIXED = struct.Struct("<4sHIQQIBBH")
 _DIGEST_BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class EncryptedTensor:
-    """One payload of one whole model update, and everything needed to know where it belongs.
+    """One payload of one whole model update, and everything needed to read it.
 
     Args:
         scheme: registered name of the scheme.
         parameters_fingerprint: SHA-256 (hex) of the scheme's parameters.
-        key_id: SHA-256 (hex) that names the encryption key.
         length: d, coordinates of the vector inside.
         packing: how values sit in the payload, as the parameters state it.
-        run: identifier of the run.
-        round: number of the round, from 0 on.
-        attempt: number of the attempt at this round, from 0 on.
         contributors: bitmap over the committed roster, bit i % 8 of byte i // 8 for roster[i].
         roster_size: parties on the committed roster.
         payload: raw residues; a view, never a copy.
@@ -49,26 +46,18 @@ class EncryptedTensor:
 
     scheme: str
     parameters_fingerprint: str
-    key_id: str
     length: int
     packing: str
-    run: str
-    round: int
-    attempt: int
     contributors: bytes
     roster_size: int
     payload: memoryview
 
     def __post_init__(self) -> None:
-        for name in ("parameters_fingerprint", "key_id"):
-            if not _HEX.fullmatch(getattr(self, name)):
-                raise MessageError(f"{name} must be 64 lower-case hexadecimal digits")
+        if not _HEX.fullmatch(self.parameters_fingerprint):
+            raise MessageError("parameters_fingerprint must be 64 lower-case hexadecimal digits")
         if not 1 <= self.length < 1 << 63:
             raise MessageError(f"length must be at least 1, not {self.length}")
-        for name in ("round", "attempt"):
-            if not 0 <= getattr(self, name) < _COUNTER_LIMIT:
-                raise MessageError(f"{name} must lie in [0, 2^32), not {getattr(self, name)}")
-        for name in ("scheme", "packing", "run"):
+        for name in ("scheme", "packing"):
             if not 1 <= len(getattr(self, name).encode()) <= MAX_TEXT_BYTES:
                 raise MessageError(f"{name} must have 1 to {MAX_TEXT_BYTES} bytes of UTF-8")
         _check_bitmap(self.contributors, self.roster_size)
@@ -107,9 +96,7 @@ class EncryptedTensor:
             )
         if view.nbytes < _FIXED.size:
             raise MessageError(f"tensor ends within its header: {view.nbytes} bytes")
-        (magic, version, header, payload, length, round_, attempt, roster, *texts, zero) = (
-            _FIXED.unpack_from(view)
-        )
+        magic, version, header, payload, length, roster, *texts, zero = _FIXED.unpack_from(view)
         if magic != MAGIC or version != VERSION:
             raise MessageError(f"not an encrypted tensor of version {VERSION}")
         if not 1 <= roster <= MAX_ROSTER:
@@ -122,27 +109,23 @@ class EncryptedTensor:
             )
         at = _FIXED.size
         pieces: list[bytes] = []
-        for size in (_DIGEST_BYTES, _DIGEST_BYTES, _bitmap_bytes(roster), *texts):
+        for size in (_DIGEST_BYTES, _bitmap_bytes(roster), *texts):
             pieces.append(bytes(view[at : at + size]))
             at += size
         if zero or any(view[at:header]):
             raise MessageError("padding of the header is not zero")
         return cls(
-            scheme=_text(pieces[3], "scheme"),
+            scheme=_text(pieces[2], "scheme"),
             parameters_fingerprint=pieces[0].hex(),
-            key_id=pieces[1].hex(),
             length=length,
-            packing=_text(pieces[4], "packing"),
-            run=_text(pieces[5], "run"),
-            round=round_,
-            attempt=attempt,
-            contributors=pieces[2],
+            packing=_text(pieces[3], "packing"),
+            contributors=pieces[1],
             roster_size=roster,
             payload=view[header:],
         )
 
     def _header(self) -> bytes:
-        texts = [text.encode() for text in (self.scheme, self.packing, self.run)]
+        texts = [text.encode() for text in (self.scheme, self.packing)]
         size = _header_bytes(self.roster_size, [len(text) for text in texts])
         fixed = _FIXED.pack(
             MAGIC,
@@ -150,14 +133,12 @@ class EncryptedTensor:
             size,
             self.payload.nbytes,
             self.length,
-            self.round,
-            self.attempt,
             self.roster_size,
             *(len(text) for text in texts),
             0,
         )
-        digests = bytes.fromhex(self.parameters_fingerprint) + bytes.fromhex(self.key_id)
-        return (fixed + digests + self.contributors + b"".join(texts)).ljust(size, b"\0")
+        digest = bytes.fromhex(self.parameters_fingerprint)
+        return (fixed + digest + self.contributors + b"".join(texts)).ljust(size, b"\0")
 
 
 def contributor_bitmap(members: tuple[int, ...] | list[int], roster_size: int) -> bytes:
@@ -183,7 +164,7 @@ def _bitmap_bytes(roster_size: int) -> int:
 
 
 def _header_bytes(roster_size: int, texts: list[int]) -> int:
-    size = _FIXED.size + 2 * _DIGEST_BYTES + _bitmap_bytes(roster_size) + sum(texts)
+    size = _FIXED.size + _DIGEST_BYTES + _bitmap_bytes(roster_size) + sum(texts)
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -69,8 +69,8 @@ def privagg_jobs(
 
     def encrypt() -> bytes:
         return EncryptedTensor(
-            name, parameters.fingerprint, key.encryption_key.key_id, length, parameters.packing,
-            "bench", 1, 1, b"\x01", 1, memoryview(key.encryption_key.encrypt(values)),
+            name, parameters.fingerprint, length, parameters.packing,
+            b"\x01", 1, memoryview(key.encryption_key.encrypt(values)),
         ).to_bytes()  # fmt: skip
 
     data = encrypt()

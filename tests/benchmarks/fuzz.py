@@ -100,12 +100,8 @@ class Fuzzer:
         made = EncryptedTensor(
             scheme=self.scheme.name,
             parameters_fingerprint=self.parameters.fingerprint,
-            key_id=self.terms.key_id,
             length=40,
             packing=self.parameters.packing,
-            run=self.terms.run,
-            round=self.terms.round,
-            attempt=self.terms.attempt,
             contributors=contributor_bitmap([place], len(NAMES)),
             roster_size=len(NAMES),
             payload=memoryview(self.key.encryption_key.encrypt(self.values[place])),
@@ -205,7 +201,6 @@ class Fuzzer:
 
     def tensor_refielded(self) -> tuple[bytes, str]:
         changes: list[dict[str, Any]] = [
-            {"round": 4}, {"round": 2}, {"attempt": 2}, {"run": "run-8"}, {"key_id": "00" * 32},
             {"parameters_fingerprint": "00" * 32}, {"length": 41}, {"length": 2**62},
             {"scheme": "other"}, {"packing": "other"},
             {"contributors": b"\x0f"}, {"contributors": b"\x08"}, {"contributors": b"\x01"},

@@ -128,8 +128,7 @@ def upload_frames(
     frames, part = [], tree_digest(parameters.key_part(payload))
     for place, identity in enumerate(identities):
         tensor = EncryptedTensor(
-            parameters.scheme, parameters.fingerprint, terms.key_id, terms.dimension,
-            parameters.packing, terms.run, terms.round, terms.attempt,
+            parameters.scheme, parameters.fingerprint, terms.dimension, parameters.packing,
             contributor_bitmap([place], len(terms.names)), len(terms.names), memoryview(payload),
         ).to_bytes()  # fmt: skip
         header = Upload(

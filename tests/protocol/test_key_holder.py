@@ -73,11 +73,8 @@ class Requests:
         return data + bytes(view[self.header.tensor_bytes :])
 
     def other_round(self, **changes: object) -> bytes:
-        """Everybody signs the same other facts, and the sum is labelled with them too."""
-        labels = {k: v for k, v in changes.items() if k in ("run", "round", "attempt", "key_id")}
-        return self.request(
-            self.relabelled(**labels), contributions=self.statements(**changes), **changes
-        )
+        """Everybody signs the same other facts."""
+        return self.request(contributions=self.statements(**changes), **changes)
 
     def presence(self) -> Statement:
         """A site's signed word for this very round that is no contribution."""
@@ -140,10 +137,6 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requests]:
         ),
         (lambda r: r.request(tensor_bytes=r.header.tensor_bytes - 1), "cohort: .* do not add up"),
         (lambda r: r.request(bytes(r.honest.payload) + b"x"), "cohort: .* do not add up"),
-        (lambda r: r.request(r.relabelled(run="run-2")), "plan: the sum is labelled"),
-        (lambda r: r.request(r.relabelled(round=2)), "plan: the sum is labelled"),
-        (lambda r: r.request(r.relabelled(attempt=2)), "plan: the sum is labelled"),
-        (lambda r: r.request(r.relabelled(key_id=ELSEWHERE)), "key: the sum is labelled with key"),
         (
             lambda r: r.request(r.relabelled(parameters_fingerprint=ELSEWHERE)),
             "key: the sum is labelled with other parameters",

@@ -119,6 +119,19 @@ def test_sizes_that_no_proof_starts_from_cost_no_upload(simulation: Simulation) 
     assert [proof.since for proof in header.consistency] == [2]
 
 
+def test_an_upload_that_an_earlier_version_stored_is_refused_by_name(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would read it; its attempt stays charged, and charged once."""
+    site = simulation.sites["north"]
+    frame = site.handle(start_frame(simulation))
+    old = frame[:4] + b"\x02" + frame[5:]
+    monkeypatch.setattr(site.ledger, "stored_upload", lambda *_: old)
+    again = refused(simulation, start_frame(simulation))
+    assert "version 2, where this side speaks 3: an earlier privagg made it" in again
+    assert simulation.charges("north") == 1
+
+
 def test_reproducible_noise_is_charged_as_none(simulation: Simulation) -> None:
     site = simulation.site("north", randomness=DeterministicRandomness(b"seed"))
     header = read_message(site.handle(start_frame(simulation)), simulation.roster).header
