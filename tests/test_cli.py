@@ -461,7 +461,9 @@ def test_a_piped_run_has_a_line_a_round_and_no_control_codes(trained: Path) -> N
     text = (trained / "stdout.txt").read_text()
     assert "\x1b" not in text
     assert "\r" not in text
-    assert len(re.findall(r"(?m)^ +[12]/2 +3/3 +\d+\.\d% ", text)) == 2
+    assert len(re.findall(r"(?m)^ +[12]/2 +3/3 +\d+\.\d% +\d+\.\d% +[01]\.\d{3} ", text)) == 2
+    assert re.search(r"(?m)^on the public table: accuracy .*base rate 0\.\d+", text)
+    assert re.search(r"(?m)^recall: class 0 [\d.]+ \(\d+ records\), class 1 ", text)
     for name in ("riverside", "hillcrest", "lakeview", "encrypt", "report.html", "ledgers"):
         assert name in text
     assert not any(line.endswith(" ") for line in text.splitlines() if "/2" in line)

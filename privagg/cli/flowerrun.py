@@ -132,6 +132,7 @@ def _reporting(
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    from privagg.cli.live import result_lines
     from privagg.flower.lead import missing_text
 
     if as_json:
@@ -139,9 +140,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     out = console.console()
     out.print()
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
-    if metrics:
-        out.print(f"on the public table: {metrics}", markup=False, soft_wrap=True)
+    for line in result_lines(result.get("metrics", {})):
+        out.print(line, markup=False, soft_wrap=True)
     if result.get("report_json"):
         out.print(_spending(Path(result["report_json"])), markup=False, soft_wrap=True)
     if result["outcome"] != "finished":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from privagg.cli.console import note, print_json_line
-from privagg.report.figures import byte_text, epsilon_text, second_text
+from privagg.report.figures import byte_text, count_text, epsilon_text, second_text
+from privagg.training.measures import BASE_RATE, by_class, overall
 
 if TYPE_CHECKING:
     from privagg.run.results import RoundReport
 
 MOST_SITE_COLUMNS = 4
+_MEASURES = ("accuracy", "base rate", "AUC")
 
 
 class RoundLines:
@@ -62,7 +64,7 @@ class RoundLines:
     def header(self) -> None:
         """The columns' names."""
         self.out.print(Text(self._columns(
-            "round", "sites", "accuracy" if self.metric else "", self._site_names(), "sent",
+            "round", "sites", _MEASURES, self._site_names(), "sent",
             *(("encrypt",) if self.ledgers_here else ()), "add", "open",
         ), style="dim"), soft_wrap=True)  # fmt: skip
 
@@ -76,7 +78,7 @@ class RoundLines:
                 f"{outcome.round}/{self.rounds}",
                 f"{len(outcome.survivors) if opened else len(outcome.bytes_up)}"
                 f"/{len(outcome.cohort)}",
-                _metric(report) if self.metric else "",
+                _measured(report.metrics),
                 self._spending(report),
                 byte_text(sum(outcome.bytes_up.values())),
                 *((second_text(report.encrypt_seconds),) if self.ledgers_here else ()),
@@ -94,9 +96,10 @@ class RoundLines:
                                 style="yellow"), soft_wrap=True)  # fmt: skip
 
     def _columns(
-        self, number: str, sites: str, metric: str, spent: str, sent: str, *stages: str
-    ) -> str:
-        metric = f"{metric:>9}  " if self.metric else ""
+        self, number: str, sites: str, measured: tuple[str, str, str], spent: str, sent: str,
+        *stages: str,
+    ) -> str:  # fmt: skip
+        metric = "{:>8}  {:>9}  {:>5}  ".format(*measured) if self.metric else ""
         times = "".join(f"{stage:>9}" for stage in stages)
         return f"{number:>7}  {sites:>6}  {metric}{spent}  {sent:>8}{times}"
 
@@ -131,11 +134,26 @@ def _share(spent: Decimal, budget: Decimal) -> str:
     return f"{epsilon_text(spent)}/{epsilon_text(budget)}"
 
 
-def _metric(report: RoundReport) -> str:
-    value = report.metrics.get("accuracy")
-    if value is not None:
-        return f"{value:.1%}"
-    return "–" if not report.metrics else f"{next(iter(report.metrics.values())):.3f}"
+def _measured(metrics: Mapping[str, float]) -> tuple[str, str, str]:
+    """Accuracy, what guessing the largest class would reach, and AUC."""
+    shares = [f"{metrics[m]:.1%}" if m in metrics else "–" for m in ("accuracy", BASE_RATE)]
+    return shares[0], shares[1], f"{metrics['auc']:.3f}" if "auc" in metrics else "–"
+
+
+def result_lines(metrics: Mapping[str, float]) -> list[str]:
+    """A run's figures on the public table: those of the whole, then of each class; or nothing."""
+    found = overall(metrics)
+    if not found:
+        return []
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
+    lines = [f"on the public table: {figures}"]
+    if classes := by_class(metrics):
+        shares = ", ".join(
+            f"class {each.number} {each.recall:.4g} ({count_text(each.count, 'record')})"
+            for each in classes
+        )
+        lines.append(f"recall: {shares}")
+    return lines
 
 
 def json_lines(rounds: int) -> Callable[[RoundReport], None]:

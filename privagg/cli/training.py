@@ -291,11 +291,12 @@ def _train_live(federation: Federation) -> RunResult:
 
 
 def _print_result(result: RunResult) -> None:
+    from privagg.cli.live import result_lines
+
     out = console.console()
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     out.print()
-    if metrics:
-        out.print(Text(f"on the public table: {metrics}"))
+    for line in result_lines(result.metrics):
+        out.print(Text(line), soft_wrap=True)
     if result.outcome != "finished":
         out.print(Text(f"the run was {result.outcome}: {result.reason}", style="yellow"),
                   soft_wrap=True)  # fmt: skip

@@ -48,6 +48,7 @@ class Page:
         plan: (label, value) of the plan's settings.
         rounds: a row for each attempt at a round.
         measures: names of the metrics that the rows show.
+        classes: (class, public records, recall of the released model) where they are recorded.
         searches: the searches over hyperparameters.
     """
 
@@ -64,6 +65,7 @@ class Page:
     plan: tuple[tuple[str, str], ...]
     rounds: tuple[roundview.RoundRow, ...]
     measures: tuple[str, ...]
+    classes: tuple[tuple[str, str, str], ...]
     searches: tuple[SearchView, ...]
 
     @property
@@ -268,6 +270,7 @@ def arranged(report: Report) -> Page:
         plan=view.plan_rows(report),
         rounds=roundview.round_rows(report),
         measures=roundview.metric_names(report),
+        classes=roundview.class_rows(report),
         searches=tuple(_search(report, search) for search in report.tuning),
     )
 

@@ -20,6 +20,7 @@ from privagg.report.drawing import (
 )
 from privagg.report.figures import byte_unit, delta_text, epsilon_text, relative_text
 from privagg.report.model import RoundReport, SiteReport
+from privagg.training.measures import BASE_RATE
 
 MOST_POINTS = 240
 MOST_BARS = 60
@@ -128,7 +129,12 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
         end, value = series[-1]
         axes.plot([end], [value], "o", color=COLOURS["series-1"], markersize=5)
         values = [v for _, v in series]
-        low, high = min(values), max(values)
+        base = (opened[-1][1].metrics or {}).get(BASE_RATE) if measure == "accuracy" else None
+        if base is not None:
+            axes.axhline(base, color=COLOURS["muted"], linewidth=1, linestyle="--",
+                         label="base rate: always its largest class")  # fmt: skip
+        shown = values if base is None else [*values, base]
+        low, high = min(shown), max(shown)
         pad = max((high - low) * 0.2, 0.02)
         bottom, top = low - pad, min(high + pad, 1.0 + pad / 2)
         axes.set_ylim(bottom, top)
@@ -138,13 +144,15 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
                 stopped, [bottom] * len(stopped), "x", color=COLOURS["warn"], clip_on=False,
                 markersize=5.5, markeredgewidth=1.5, label="stopped: nothing was opened",
             )  # fmt: skip
-            axes.legend(loc="lower right")
+        if stopped or base is not None:
+            axes.legend(loc="best")
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1.0001 else "")
         axes.grid(axis="y")
         whole_numbers(axes.xaxis, 8)
         axes.set_xlabel("attempt at a round")
         best = f"{label} on {table} went from {values[0]:.1%} to {values[-1]:.1%}"
-        alt = f"{best} over {len(series)} opened rounds; {len(stopped)} were stopped."
+        beside = f", beside a base rate of {base:.1%}" if base is not None else ""
+        alt = f"{best}{beside} over {len(series)} opened rounds; {len(stopped)} were stopped."
         return finish(figure, "metric", f"{label} on the public table", alt)
 
 

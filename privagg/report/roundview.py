@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from privagg.report.figures import byte_text, count_text, joined, second_text
 from privagg.report.model import Report, RoundReport
+from privagg.training.measures import BASE_RATE, by_class
 
 MOST_ROUNDS = 120
 
@@ -61,10 +62,32 @@ def round_rows(report: Report) -> tuple[RoundRow, ...]:
 
 
 def metric_names(report: Report) -> tuple[str, ...]:
-    """Every metric some round has, `accuracy` and `auc` first; at most four."""
+    """Every metric some round has, the telling ones first; at most four."""
     names = {name for r in report.rounds for name in r.metrics or {}}
-    first = [name for name in ("accuracy", "auc") if name in names]
+    first = [name for name in ("accuracy", BASE_RATE, "auc") if name in names]
     return tuple((first + sorted(names - set(first)))[:4])
+
+
+def class_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
+    """(class, public records, recall) of the released model; none where it was not recorded."""
+    found = by_class(report.model.metrics) if report.model is not None else ()
+    names = _class_names(report)
+    return tuple(
+        (
+            names[each.number] if each.number < len(names) else f"class {each.number}",
+            count_text(each.count, "record"),
+            f"{each.recall:.3f}",
+        )
+        for each in found
+    )
+
+
+def _class_names(report: Report) -> tuple[str, ...]:
+    """The classes as the plan's recipe lists them, in order; nothing where it lists none."""
+    found: object = report.plan
+    for key in ("recipe", "data", "target", "classes"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:

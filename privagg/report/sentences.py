@@ -15,6 +15,7 @@ from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
 from privagg.report.model import ObserverRow, RecordsApart, Report, SiteReport
 from privagg.report.plan_text import compression_text
+from privagg.training.measures import BASE_RATE
 
 MOST_SITES_ONE_BY_ONE = 4
 LARGEST_TELLING_FACTOR = 1000
@@ -254,9 +255,14 @@ def _public_metric(report: Report) -> str:
     label = {"auc": "an AUC", "accuracy": "an accuracy"}.get(name, f"a value of {name}")
     table = report.public_table
     size = f" ({count_text(table.rows, 'row')})" if table.rows is not None else ""
+    guessed = (
+        f"; always naming its largest class would reach {metrics[BASE_RATE]:.3f}"
+        if name == "accuracy" and BASE_RATE in metrics
+        else ""
+    )
     return (
         f"On the table “{table.name}”{size}, which was declared public, the model reached {label} "
-        f"of {metrics[name]:.3f}."
+        f"of {metrics[name]:.3f}{guessed}."
     )
 
 

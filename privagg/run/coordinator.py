@@ -25,7 +25,7 @@ from privagg.run.journal import Journal, Progress
 from privagg.run.record import RunRecorder
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.rounds import RoundRunner
-from privagg.training.evaluate import evaluate
+from privagg.training.evaluate import Metrics, evaluate
 from privagg.training.models import get_parameters
 from privagg.training.saving import save_model
 
@@ -201,7 +201,8 @@ class Coordinator:
         """Step along what was opened, look at the public table, record the attempt."""
         if outcome.update is not None:
             result.parameters = self.optimizer.step(result.parameters, outcome.update)
-            result.metrics = self._evaluate(self._released(result.parameters))
+            measured = self._evaluate(self._released(result.parameters))
+            result.metrics = measured.figures if measured is not None else {}
         report = RoundReport(
             outcome=outcome.summary(),
             metrics=dict(result.metrics) if outcome.update is not None else {},
@@ -219,18 +220,16 @@ class Coordinator:
         average = self.optimizer.average
         return parameters if average is None else average
 
-    def _evaluate(self, parameters: FloatVector) -> dict[str, float]:
+    def _evaluate(self, parameters: FloatVector) -> Metrics | None:
         public = self.setup.public_records
-        if public is None:
-            return {}
-        metrics = evaluate(self.setup.model, parameters, public)
-        found = {"accuracy": metrics.accuracy, "loss": metrics.loss, "auc": metrics.auc}
-        return {name: value for name, value in found.items() if value is not None}
+        return None if public is None else evaluate(self.setup.model, parameters, public)
 
     def _release(self, result: RunResult) -> None:
         """Save the model and close the record."""
         last = result.rounds[-1].outcome.round if result.rounds else self.job.plan.rounds
         result.parameters = self._released(result.parameters)
+        if result.metrics and (measured := self._evaluate(result.parameters)) is not None:
+            result.metrics = measured.all_figures
         result.model = self.output / MODEL_NAME
         digest = save_model(self.setup.model, result.parameters, result.model)
         self.record.released(result, digest)

@@ -12,6 +12,7 @@ from torch import nn
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import DataError, PrivacyError
 from privagg.training.data import Records
+from privagg.training.measures import BASE_RATE, ClassFigure, flat
 from privagg.training.models import per_record_loss, set_parameters
 from privagg.training.torch_state import deterministic_torch
 
@@ -28,12 +29,27 @@ class Metrics:
             logit).
         loss: mean loss.
         auc: area under the ROC curve for two classes; None for more, or where one class is absent.
+        base_rate: share of the largest class: the accuracy of always answering with it.
+        classes: every class of which there is a record.
     """
 
     count: int
     accuracy: float
     loss: float
     auc: float | None
+    base_rate: float
+    classes: tuple[ClassFigure, ...]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is recorded after a round; without an AUC where there is none."""
+        found = {"accuracy": self.accuracy, BASE_RATE: self.base_rate, "loss": self.loss}
+        return found if self.auc is None else {**found, "auc": self.auc}
+
+    @property
+    def all_figures(self) -> dict[str, float]:
+        """What is recorded with a released model: also each class by itself."""
+        return {**self.figures, **flat(self.classes)}
 
 
 def predict_logits(model: nn.Module, parameters: FloatVector, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +74,7 @@ def predict_logits(model: nn.Module, parameters: FloatVector, x: torch.Tensor) -
 
 
 def evaluate(model: nn.Module, parameters: FloatVector, records: Records) -> Metrics:
-    """Accuracy, loss and AUC on public records.
+    """Accuracy, loss and AUC on public records, beside what guessing would reach.
 
     Args:
         model: a model of its own, not one that a site trains with.
@@ -76,12 +92,23 @@ def evaluate(model: nn.Module, parameters: FloatVector, records: Records) -> Met
     logits = predict_logits(model, parameters, x)
     score = _score(logits)
     chosen = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).to(torch.int64)
+    right = (chosen == y).numpy()
+    classes = tuple(_of_class(int(number), y.numpy(), right) for number in np.unique(y.numpy()))
     return Metrics(
         count=len(records),
-        accuracy=float((chosen == y).to(torch.float64).mean()),
+        accuracy=float(right.mean()),
         loss=float(per_record_loss(logits, y).to(torch.float64).mean()),
         auc=None if score is None else roc_auc(score, y.numpy() == 1),
+        base_rate=max(each.count for each in classes) / len(records),
+        classes=classes,
     )
+
+
+def _of_class(
+    number: int, labels: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]
+) -> ClassFigure:
+    of_it = labels == number
+    return ClassFigure(number, int(of_it.sum()), float(right[of_it].mean()))
 
 
 def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float | None:

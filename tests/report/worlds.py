@@ -231,7 +231,11 @@ class World:
         if self.outcome == "finished":
             facts = {
                 "run": self.run, "model_file": "model.safetensors", "model_sha256": "ab" * 32,
-                "metrics": {"accuracy": 0.9561, "auc": 0.989},
+                "metrics": {
+                    "accuracy": 0.9561, "base_rate": 0.6274, "auc": 0.989,
+                    "class_0_records": 212.0, "class_0_recall": 0.9245,
+                    "class_1_records": 357.0, "class_1_recall": 0.9748,
+                },
             }  # fmt: skip
             self.coordinator.record("released", {"what": "model", "who": "c", "facts": facts})
         ending = {"run": self.run, "outcome": self.outcome, "reason": self.reason}
@@ -255,7 +259,9 @@ class World:
         facts = {
             "cohort": list(names), "survivors": survivors,
             "refusals": [{"site": n, "message": "no answer within 30 s"} for n in missing],
-            "metrics": None if stopped else {"accuracy": float(learning), "loss": 0.3},
+            "metrics": None
+            if stopped
+            else {"accuracy": float(learning), "base_rate": 0.6274, "loss": 0.3},
             "bytes_up": {n: len(f"{n} {number}") for n in names if n not in missing},
             "bytes_down": dict.fromkeys(names, 812), "seconds": seconds, "exchanges": 3,
         }  # fmt: skip

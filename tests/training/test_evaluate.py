@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import recall_score, roc_auc_score
 
 from privagg.errors import DataError, PrivacyError
 from privagg.training.data import TensorRecords
 from privagg.training.evaluate import evaluate, predict_logits, roc_auc
+from privagg.training.measures import MOST_CLASSES, ClassFigure, by_class, flat, overall
 from privagg.training.models import build_model
 
 X = np.array([[2.0], [1.0], [-1.0], [-3.0]])
@@ -26,6 +28,8 @@ def test_binary_figures_by_hand() -> None:
     assert found.accuracy == 0.5
     assert found.loss == pytest.approx(expected, rel=1e-6)
     assert found.auc == 0.5  # 2 beats both negatives, -3 beats none
+    assert found.base_rate == 0.5
+    assert set(found.figures) == {"accuracy", "base_rate", "loss", "auc"}
 
 
 def test_multiclass_figures() -> None:
@@ -34,6 +38,33 @@ def test_multiclass_figures() -> None:
     found = evaluate(build_model("logistic", (3,), 3), weights, records)
     assert found.accuracy == pytest.approx(2 / 3)
     assert found.auc is None
+    assert found.base_rate == pytest.approx(2 / 3)
+    assert found.classes == (ClassFigure(0, 1, 1.0), ClassFigure(1, 2, 0.5))  # none of class 2
+    assert by_class(found.all_figures) == found.classes
+    assert overall(found.all_figures) == found.figures
+    assert "auc" not in found.figures
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(0, 2**31))
+def test_figures_of_classes_agree_with_scikit_learn(labels: list[int], seed: int) -> None:
+    x = np.random.default_rng(seed).normal(size=(len(labels), 4))
+    weights = np.concatenate([np.eye(4).reshape(-1), np.zeros(4)])
+    records = TensorRecords.of(x, labels, public=True)
+    found = evaluate(build_model("logistic", (4,), 4), weights, records)
+    chosen = x.astype(np.float32).argmax(axis=1)
+    present = sorted(set(labels))
+    recalls = recall_score(labels, chosen, labels=present, average=None, zero_division=0.0)
+    assert [each.recall for each in found.classes] == pytest.approx(list(recalls))
+    guess = DummyClassifier(strategy="most_frequent").fit(x, labels)
+    assert found.base_rate == pytest.approx(guess.score(x, labels))
+
+
+def test_more_classes_than_are_recorded_leave_the_whole_alone() -> None:
+    classes = tuple(ClassFigure(n, 1, 1.0) for n in range(MOST_CLASSES + 1))
+    assert flat(classes) == {}
+    assert len(flat(classes[:-1])) == 2 * MOST_CLASSES
+    assert by_class({"class_3_recall": 0.5, "accuracy": 0.5}) == ()  # a record with half of it
 
 
 def test_private_records_are_refused() -> None:

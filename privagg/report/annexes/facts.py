@@ -17,6 +17,7 @@ from privagg.report.figures import (
 from privagg.report.model import BoundedEvent, Report, SiteReport
 from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import OBSERVER_PHRASE, UNIT_PHRASE, kept_apart
+from privagg.training.measures import overall
 
 MOST_SITES = 12
 MOST_COLUMNS_NAMED = 12
@@ -256,7 +257,8 @@ def quality(report: Report) -> tuple[Fact, ...]:
     """The model's figures on the public table, or that there are none."""
     if report.public_table is None or report.model is None or not report.model.metrics:
         return (Fact("No figure on a public table is recorded for a released model.", ("/model",)),)
-    figures = joined([f"{name} {value:.3f}" for name, value in report.model.metrics.items()])
+    whole = overall(report.model.metrics)
+    figures = joined([f"{name.replace('_', ' ')} {value:.3f}" for name, value in whole.items()])
     return (
         Fact(
             f"On the table “{report.public_table.name}”, which was declared public, the released "
