@@ -286,6 +286,18 @@ def test_missing_column_and_unreadable_file_spend_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_public_table_of_one_class_is_refused_before_anything_is_spent(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    """Accuracy on it was 1 for a model that had learned nothing."""
+    values = config(tables)
+    values["data"]["target"] = {"name": "malignant", "positive": "== yes"}
+    with pytest.raises(ConfigError, match="all 119 usable records of the public table have one"):
+        approved(Federation.from_dict(values, base=tmp_path)).run()
+    ledgers = (tmp_path / "out" / "ledgers").glob("*.sqlite")
+    assert not any(entry.kind == "charge" for p in ledgers for entry in Ledger.open(p).entries())
+
+
 def test_custody_has_no_default(tables: dict[str, Path]) -> None:
     values = config(tables)
     del values["secure"]["custody"]

@@ -86,7 +86,8 @@ def check(
         out = console.console()
         print_plan(out, facts)
         for name, found in findings.items():
-            console.heading(out, f"Data of {name} (for its owner only)")
+            private = " (for its owner only)" if name in federation.plan.names else ""
+            console.heading(out, f"Data of {name}{private}")
             for finding in found:
                 out.print(_finding_line(finding), soft_wrap=True)
             if not found:
@@ -138,8 +139,10 @@ def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[s
         for section in federation.config.sites
         if only in (None, section.name)
     }
-    if only is None:
-        _ = federation.setup.public_records  # read now, so that a bad file is named now
+    evaluation = federation.config.evaluation
+    if only is None and evaluation is not None:
+        public = federation.setup.inspect_public()  # read now, so that a bad file is named now
+        found[f"{evaluation.name}, declared public"] = [asdict(finding) for finding in public]
     return found
 
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from privagg.errors import ConfigError
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
@@ -68,42 +75,56 @@ class TableData(Section):
         return self.table_schema.class_count
 
 
-class ImageData(Section):
-    """Image sets in `.npy` files.
+class LabelledData(Section):
+    """Records whose labels are whole numbers.
+
+    Args:
+        classes: number of classes.
+        first_label: label of the first class; labels are first_label ... first_label + classes - 1.
+    """
+
+    classes: int = Field(ge=2)
+    first_label: int = Field(default=0, ge=0, le=10**6)
+
+    @model_serializer(mode="wrap")
+    def _usual_label_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans pin what a configuration says: labels from 0 are what was meant without a word."""
+        facts: dict[str, Any] = dump(self)
+        return facts if self.first_label else {k: facts[k] for k in facts if k != "first_label"}
+
+
+class ImageData(LabelledData):
+    """Image sets in `.npy` files; classes and labels as `LabelledData` has them.
 
     Args:
         shape: (channels, height, width) as the model takes it.
         value_range: darkest and brightest value a pixel can have.
-        classes: number of classes; labels are 0 ... classes - 1.
     """
 
     kind: Literal["images"]
     shape: tuple[int, int, int]
     value_range: tuple[float, float]
-    classes: int = Field(ge=2)
 
     @property
     def source(self) -> ImageSource:
         """How the sites' files are read."""
-        return ImageSource(self.shape, self.value_range, self.classes)
+        return ImageSource(self.shape, self.value_range, self.classes, self.first_label)
 
 
-class DatasetData(Section):
+class DatasetData(LabelledData):
     """torch data sets: each site's `data` is a `package.module:factory` that returns one.
 
     Args:
         shape: shape of one record's input.
-        classes: number of classes.
     """
 
     kind: Literal["dataset"]
     shape: tuple[int, ...]
-    classes: int = Field(ge=2)
 
     @property
     def source(self) -> DatasetSource:
         """How the sites' data sets are made."""
-        return DatasetSource(self.shape, self.classes)
+        return DatasetSource(self.shape, self.classes, self.first_label)
 
 
 class AppData(Section):

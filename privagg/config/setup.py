@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from privagg.config.data import AppData, DatasetData
 from privagg.config.plan import build_plan, requirement_of
-from privagg.config.schema import Config, SiteSection
+from privagg.config.schema import Config, EvaluationSection, SiteSection
 from privagg.errors import ApprovalError, ConfigError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
@@ -26,10 +28,22 @@ from privagg.protocol.names import KEY_HOLDER
 from privagg.protocol.round import require_driven
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
-from privagg.training.data import Records, read_declared
-from privagg.training.declared import TableSource
+from privagg.training.data import (
+    DatasetRecords,
+    Records,
+    class_numbers,
+    read_array,
+    read_declared,
+)
+from privagg.training.declared import ImageSource, TableSource
 from privagg.training.factories import ApprovedCode, Factory, look_at
-from privagg.training.inspection import Finding, check_table
+from privagg.training.inspection import (
+    Finding,
+    check_count,
+    check_items,
+    check_labels,
+    check_table,
+)
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
 from privagg.training.models import build_model, get_parameters
@@ -242,14 +256,37 @@ class Setup:
 
     @cached_property
     def public_records(self) -> Records | None:
-        """The table declared public, or None where the configuration names none."""
+        """The table declared public, or None where the configuration names none.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: as `records_of`, or its classes show that figures
+                on it would mislead.
+        """
         evaluation = self.config.evaluation
         if self.given_public is not None or evaluation is None:
             return self.given_public
-        return load_records(
+        records = load_records(
             self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True,
             code=self.code,
         )  # fmt: skip
+        self._require_classes(evaluation, records)
+        return records
+
+    def _require_classes(self, evaluation: EvaluationSection, records: Records) -> None:
+        """Refuse a table whose figures would mislead; it is public, so its records may decide."""
+        what = f"evaluation.data {evaluation.data}"
+        source = self.config.data.source
+        if isinstance(source, ImageSource):
+            labels = read_array(self.base / (evaluation.labels or ""))
+            for found in check_labels(labels, source.classes, source.first_label):
+                if found.severity == "error":
+                    raise ConfigError(f"{what}: {found.message}")
+        if len(np.unique(class_numbers(records))) < 2:
+            raise ConfigError(
+                f"{what}: all {len(records)} usable records of the public table have one class, so "
+                "that any model would seem right; check the rule of the target (`positive`, "
+                "`classes`, `first_label`), or use a table with several classes"
+            )
 
     def inspect(self, site: SiteSection) -> list[Finding]:
         """What the owner of a site's data should know before it takes part; for their eyes only.
@@ -257,20 +294,37 @@ class Setup:
         Raises:
             ConfigError, DataError: the data cannot be read as declared.
         """
-        findings: list[Finding] = []
         if isinstance(self.config.data, AppData):
-            return findings
+            return []
+        records = self.records_of(site)
+        found = [] if site.name in self.given else self._inspect_files(site, records)
+        return found + check_count(len(records), site.records, self.plan)
+
+    def inspect_public(self) -> list[Finding]:
+        """The same of the table declared public; no count is declared of it.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: as `public_records`.
+        """
+        records, section = self.public_records, self.config.evaluation
+        if records is None or section is None or self.given_public is not None:
+            return []
+        return self._inspect_files(section, records)
+
+    def _inspect_files(
+        self, section: SiteSection | EvaluationSection, records: Records
+    ) -> list[Finding]:
         source = self.config.data.source
-        if isinstance(source, TableSource) and site.name not in self.given:
-            findings = check_table(
-                source.schema, read_declared(self.base / site.data, source.schema)
+        if isinstance(source, TableSource):
+            return check_table(
+                source.schema, read_declared(self.base / section.data, source.schema)
             )
-        count = len(self.records_of(site))
-        if count != site.records:
-            severity: Literal["warning", "note"] = "warning" if count > site.records else "note"
-            text = f"{count} usable records, {site.records} declared; averages use the declaration"
-            findings.append(Finding("", severity, text, abs(count - site.records)))
-        return findings
+        if isinstance(source, ImageSource):
+            labels = read_array(self.base / (section.labels or ""))
+            return check_labels(labels, source.classes, source.first_label)
+        if isinstance(records, DatasetRecords):
+            return check_items(records.left_out, class_numbers(records), source)
+        return []
 
     # --- what it leaves behind ------------------------------------------------------------------
 

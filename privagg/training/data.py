@@ -127,6 +127,7 @@ class DatasetRecords:
         *,
         input_shape: tuple[int, ...] | None = None,
         classes: int | None = None,
+        first_label: int = 0,
         public: bool = False,
     ) -> None:
         """Reads every item of the data set.
@@ -137,7 +138,8 @@ class DatasetRecords:
                 State it wherever it is declared: without it the first usable item's shape is taken,
                 and that one record decides which others fit.
             classes: public number of classes; items of another class drop out. None takes any
-                class number from 0.
+                class number from the first.
+            first_label: public label of the first class.
             public: True only where the owner declared the records public.
 
         Raises:
@@ -155,7 +157,7 @@ class DatasetRecords:
         shape, inputs = input_shape, torch.empty(0)
         numbers: list[int] = []
         for index in range(length):
-            item = _read_item(dataset, index, shape, classes)
+            item = _read_item(dataset, index, shape, classes, first_label)
             if item is None:
                 continue
             if not numbers:
@@ -195,7 +197,11 @@ class DatasetRecords:
 
 
 def _read_item(
-    dataset: Dataset[Any], index: int, shape: tuple[int, ...] | None, classes: int | None
+    dataset: Dataset[Any],
+    index: int,
+    shape: tuple[int, ...] | None,
+    classes: int | None,
+    first_label: int,
 ) -> tuple[torch.Tensor, int] | None:
     """One item as a float32 input and a class number, or None where it is not usable."""
     try:
@@ -205,12 +211,17 @@ def _read_item(
         value, label = item
         x = torch.as_tensor(value).detach().to("cpu", torch.float32)
         x = x.reshape(1) if x.dim() == 0 else x
-        number = int(label)
+        number = int(label) - first_label
         fits = (shape is None or tuple(x.shape) == shape) and x.layout == torch.strided
-        known = 0 <= number < (classes or 2**63) and bool(number == label)
+        known = 0 <= number < (classes or 2**63) and bool(number + first_label == label)
         return (x, number) if fits and known else None
     except Exception:  # a stranger's code may raise anything, and its text may be about the record
         return None
+
+
+def class_numbers(records: Records) -> npt.NDArray[np.int64]:
+    """Class numbers of all records, int64 `(n,)`. Private where the records are."""
+    return np.asarray(records.gather(np.arange(len(records)))[1].numpy())
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
@@ -274,6 +285,7 @@ def load_images(
     value_range: tuple[float, float],
     shape: tuple[int, ...],
     classes: int,
+    first_label: int = 0,
     public: bool = False,
 ) -> TensorRecords:
     """Reads an image set from two `.npy` files and scales it from its public range to [0, 1].
@@ -281,11 +293,12 @@ def load_images(
     Args:
         images: array `(n, ...)` of numbers; `(n, H, W)`, `(n, C, H, W)`, `(n, H, W, C)` or
             flat `(n, C·H·W)`.
-        labels: array `(n,)` of class numbers.
+        labels: array `(n,)` of class numbers, counted from `first_label`.
         value_range: darkest and brightest value a pixel can have, from public knowledge, such as
             (0, 255); values outside clamp, values that are no number become 0.
         shape: public shape `(C, H, W)` of one image as the model takes it.
         classes: public number of classes; a record whose label is none of them drops out.
+        first_label: public label of the first class.
         public: True only where the owner declares the images public.
 
     Raises:
@@ -303,8 +316,9 @@ def load_images(
         )
     scaled = (_as_channels_first(pixels, shape, images).astype(np.float32) - low) / (high - low)
     scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
-    kept = np.isin(classes_read, np.arange(classes))
-    return TensorRecords.of(scaled[kept], classes_read[kept].astype(np.int64), public=public)
+    kept = np.isin(classes_read, np.arange(first_label, first_label + classes))
+    numbers = classes_read[kept].astype(np.int64) - first_label
+    return TensorRecords.of(scaled[kept], numbers, public=public)
 
 
 def _as_channels_first(

@@ -88,11 +88,13 @@ class ImageSource:
         shape: public (C, H, W) of one image as the model takes it.
         value_range: public darkest and brightest value of a pixel.
         classes: public number of classes.
+        first_label: public label of the first class; the others follow it.
     """
 
     shape: tuple[int, int, int]
     value_range: tuple[float, float]
     classes: int
+    first_label: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,12 @@ class DatasetSource:
     Args:
         shape: public shape of one record's input.
         classes: public number of classes; a record of another class is left out.
+        first_label: public label of the first class; the others follow it.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
+    first_label: int = 0
 
 
 Source = TableSource | ImageSource | DatasetSource

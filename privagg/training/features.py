@@ -47,12 +47,16 @@ def _log1p(values: npt.NDArray[np.float64] | np.float64) -> Any:
     return np.asarray(_log1p_each(values), dtype=np.float64)
 
 
+TRUTH = {"true": 1.0, "false": 0.0}
+"""The numbers that a boolean's text, in whatever letters, stands for in every file."""
+
+
 def _as_number(value: object) -> float | None:
-    """The finite number that a value or its text stands for, or None."""
+    """The finite number that a value or its text stands for, or None; true is 1 and false 0."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        return None
+        return TRUTH.get(value.strip().lower()) if isinstance(value, str) else None
     return number if math.isfinite(number) else None
 
 
@@ -69,20 +73,32 @@ def numeric_values(column: pd.Series) -> FloatArray:
     return np.array([np.nan if number is None else number for number in numbers], np.float64)
 
 
-def equals_category(column: pd.Series, category: Category) -> BoolArray:
-    """Where a cell equals a declared category, as a number if that reads as one, else as text.
+def equal_categories(column: pd.Series, categories: Sequence[Category]) -> list[BoolArray]:
+    """Where a cell equals each of the declared categories.
 
-    Comparing numbers as numbers keeps `1` and `1.0` the same category, whichever of the two a
-    file or a column with gaps happens to show.
+    A category that reads as a number is compared as one, so that `1`, `1.0` and `True` are one
+    category, whichever of them a file or a column with gaps happens to show. Others are texts,
+    without outer blanks; `Yes` is `yes` unless two of the declared ones differ in nothing else.
     """
+    texts = [str(category).strip() for category in categories if _as_number(category) is None]
+    exact = len({text.casefold() for text in texts}) < len(texts)
+    return [_equals(column, category, exact=exact) for category in categories]
+
+
+def _equals(column: pd.Series, category: Category, *, exact: bool) -> BoolArray:
     number = _as_number(category)
     if number is not None:
         return np.asarray(numeric_values(column) == number, dtype=np.bool_)
+
+    def as_compared(value: object) -> str:
+        text = str(value).strip()
+        return text if exact else text.casefold()
+
     # Cell by cell: a whole column of dates is spelt with hours as soon as one of them has some.
-    text = str(category).strip()
+    text = as_compared(category)
     present = ~column.isna().to_numpy(dtype=np.bool_)
     same = [
-        there and str(cell).strip() == text for there, cell in zip(present, column, strict=True)
+        there and as_compared(cell) == text for there, cell in zip(present, column, strict=True)
     ]
     return np.array(same, dtype=np.bool_)
 
@@ -174,7 +190,8 @@ class CategoricalFeature(BaseModel):
     Args:
         name: the column.
         categories: the values, in the order of the encoded columns; numbers match as numbers
-            (`1`, `1.0` and `"1"` are one category), everything else as text without outer blanks.
+            (`1`, `1.0`, `"1"` and `True` are one category), everything else as text without outer
+            blanks, in capital or small letters unless two categories differ in nothing else.
         drop_first: leaves out the first category's column, so that it encodes as all zero.
         scale: what a category's own column holds, in place of 1; see `NumericFeature.scale`.
     """
@@ -205,7 +222,7 @@ class CategoricalFeature(BaseModel):
 
     def encode(self, column: pd.Series) -> FloatArray:
         """The encoded columns, float64 `(n, len(columns))`, zeros and `scale`."""
-        hot = [equals_category(column, category) for category in self.encoded_categories]
+        hot = equal_categories(column, self.categories)[1 if self.drop_first else 0 :]
         return np.asarray(self.scale * np.column_stack(hot).astype(np.float64))
 
 
@@ -214,7 +231,7 @@ class Target(BaseModel):
 
     Args:
         name: the column.
-        kind: `binary` or `multiclass`.
+        kind: `binary` or `multiclass`; by default what the number of `classes` says.
         positive: for `binary`: a rule such as `">0"`, `"==yes"`, `"!=0"`, or the value(s) that
             count as positive. A cell that the rule can be applied to is 0 or 1.
         classes: for `multiclass`: the values in the order of the class numbers. For `binary`
@@ -228,6 +245,14 @@ class Target(BaseModel):
     positive: Category | tuple[Category, ...] | None = None
     classes: tuple[Category, ...] | None = None
 
+    @after_model(mode="before")
+    @classmethod
+    def _kind_of_classes(cls, values: Any) -> Any:
+        classes = values.get("classes") if isinstance(values, Mapping) else None
+        if isinstance(classes, list | tuple) and len(classes) > 2:
+            return {"kind": "multiclass", **values}
+        return values
+
     @after_model(mode="after")
     def _consistent(self) -> Self:
         if self.kind == "multiclass":
@@ -239,10 +264,14 @@ class Target(BaseModel):
         elif (self.positive is None) == (self.classes is None):
             raise ValueError(
                 f"binary target {self.name!r} takes either `positive` (a rule such as '>0', or the "
-                "positive values) or `classes` (negative value, positive value)"
+                "positive values) or `classes` (negative value, positive value); for several "
+                "classes list them all: classes = ['mild', 'moderate', 'severe']"
             )
         elif self.classes is not None and len(self.classes) != 2:
-            raise ValueError(f"binary target {self.name!r} takes 2 classes, got {self.classes}")
+            raise ValueError(
+                f"binary target {self.name!r} takes 2 classes, got {self.classes}; with more than "
+                "two write kind = 'multiclass' or leave `kind` out"
+            )
         if self.classes is not None:
             _require_distinct(self.classes, f"classes of {self.name!r}")
         self._ordering_rule()
@@ -257,8 +286,8 @@ class Target(BaseModel):
         """The class numbers, int64 `(n,)`; -1 where the cell is missing or no class at all."""
         if self.classes is not None:
             labels = np.full(len(column), -1, dtype=np.int64)
-            for number, value in enumerate(self.classes):
-                labels[equals_category(column, value)] = number
+            for number, equal in enumerate(equal_categories(column, self.classes)):
+                labels[equal] = number
             return labels
         present = ~column.isna().to_numpy(dtype=np.bool_)
         rule = self._ordering_rule()
@@ -273,11 +302,11 @@ class Target(BaseModel):
 
     def _equality(self, column: pd.Series) -> BoolArray:
         if isinstance(self.positive, str) and (rule := _RULE.match(self.positive)):
-            found = equals_category(column, rule[2])
+            (found,) = equal_categories(column, (rule[2],))
             return ~found if rule[1] == "!=" else found
         values = self.positive if isinstance(self.positive, tuple) else (self.positive,)
-        matches = [equals_category(column, value) for value in values if value is not None]
-        return np.asarray(np.any(matches, axis=0), dtype=np.bool_)
+        given = [value for value in values if value is not None]
+        return np.asarray(np.any(equal_categories(column, given), axis=0), dtype=np.bool_)
 
     def _ordering_rule(self) -> tuple[str, float] | None:
         if not isinstance(self.positive, str):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.unit import Unit
 from privagg.training.csvfile import BROKEN_LINES
+from privagg.training.declared import DatasetSource
 from privagg.training.features import (
     CategoricalFeature,
     NumericFeature,
     TableSchema,
-    equals_category,
+    equal_categories,
     numeric_values,
 )
 
@@ -133,7 +137,7 @@ def _count(number: int, one: str, several: str) -> str:
 
 def _check_categorical(feature: CategoricalFeature, column: pd.Series) -> list[Finding]:
     blank = column.isna().to_numpy(dtype=bool)
-    known = np.any([equals_category(column, c) for c in feature.categories], axis=0)
+    known = np.any(equal_categories(column, feature.categories), axis=0)
     findings = []
     if blank.any():
         count = int(blank.sum())
@@ -162,11 +166,107 @@ def _check_target(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
         cells = _count(strange, "cell holds", "cells hold")
         message = f"{cells} no declared class (left out)"
         findings.append(Finding(target.name, "warning", message, strange))
-    present = np.unique(labels[labels >= 0])
-    if len(present) == 1:
+    example = frame[target.name].dropna().iloc[:1].tolist()
+    return findings + _check_classes(labels[labels >= 0], target.name, example)
+
+
+def _check_classes(
+    numbers: npt.NDArray[np.int64], column: str, example: list[object]
+) -> list[Finding]:
+    """Whether all records are of one class, which a site may be but a rule hardly means."""
+    present = np.unique(numbers)
+    if len(present) != 1:
+        return []
+    cells = f" (a cell is {example[0]!r})" if example else ""
+    message = (
+        f"all records have class {int(present[0])}{cells}; the site can take part, but check the "
+        "rule of the target"
+    )
+    return [Finding(column, "warning", message, len(numbers))]
+
+
+def check_labels(labels: npt.NDArray[Any], classes: int, first_label: int) -> list[Finding]:
+    """Compares labels that are numbers with their declaration, for their owner.
+
+    Args:
+        labels: as read, `(n,)`.
+        classes, first_label: public number of classes, and the label of the first.
+
+    Returns:
+        The findings; for the owner's eyes only, as those of `check_table`.
+    """
+    last = first_label + classes - 1
+    known = np.isin(labels, np.arange(first_label, last + 1))
+    numbers = labels[known].astype(np.int64) - first_label
+    findings = _check_classes(numbers, "labels", [])
+    strange = int((~known).sum())
+    if not strange:
+        return findings
+    message = (
+        f"{_count(strange, 'label is', 'labels are')} none of {first_label} to {last} (for example "
+        f"{labels[~known][0]!s}) and left out"
+    )
+    severity: Literal["error", "warning"] = "warning"
+    if not (labels == first_label).any() and (labels == last + 1).any():
+        severity = "error"
+        message += f", and no label is {first_label}: {_next_label(first_label)}"
+    elif not known.any():
+        severity = "error"
+        message += "; correct `classes` and `first_label` in [data], or the file"
+    return [Finding("labels", severity, message, strange), *findings]
+
+
+def _next_label(first: int) -> str:
+    return f"if they count from {first + 1}, declare first_label = {first + 1} in [data]"
+
+
+def check_items(
+    left_out: int, numbers: npt.NDArray[np.int64], source: DatasetSource
+) -> list[Finding]:
+    """What the owner of a torch data set should know of its items; for their eyes only.
+
+    Args:
+        left_out: items that are not usable.
+        numbers: class numbers of the others, `(n,)`.
+        source: the public declaration.
+    """
+    findings = _check_classes(numbers, "", [])
+    if left_out:
+        last = "" if source.classes is None else f" to {source.first_label + source.classes - 1}"
         message = (
-            f"all records have class {int(present[0])}; the site can take part, but check the rule "
-            "of the target"
+            f"{_count(left_out, 'item is', 'items are')} left out: no (input, class) pair, another "
+            f"shape than {source.shape}, or a class that is none of {source.first_label}{last}"
         )
-        findings.append(Finding(target.name, "warning", message, int((labels >= 0).sum())))
+        if not (numbers == 0).any():
+            message += f"; none has class {source.first_label}: {_next_label(source.first_label)}"
+        findings.append(Finding("", "warning", message, left_out))
     return findings
+
+
+def check_count(count: int, declared: int, plan: TrainingPlan) -> list[Finding]:
+    """What a count of usable records other than the declared one does; for the owner's eyes only.
+
+    Args:
+        count: usable records.
+        declared: as the configuration has it, public.
+        plan: whose averages divide by it, or do not.
+    """
+    told = f"{_count(count, 'usable record', 'usable records')}, {declared} declared"
+    if count == declared:
+        return []
+    if plan.unit is not Unit.RECORD:
+        text = f"{told}: no average divides by it here, a site counts by its weight"
+        return [Finding("", "note", text, abs(count - declared))]
+    if count > declared:
+        text = (
+            f"{told}: such a site takes part in nothing, as ε holds for at most so many records; "
+            "declare at least as many as there are, or offer fewer"
+        )
+        return [Finding("", "error", text, count - declared)]
+    text = (
+        f"{told}: averages divide by the declared number, so this site's part comes out "
+        f"{count / declared:.2f} times as long as it should, as if {declared - count} more records "
+        "were here and pulled nowhere. The number is public: agree on one near the count, not below"
+    )
+    severity: Literal["warning", "note"] = "note" if 10 * count >= 9 * declared else "warning"
+    return [Finding("", severity, text, declared - count)]

@@ -7,8 +7,8 @@ whether they are those that were approved. Key and hashes stay in one file that 
 read; without the key the hashes of guessed records cannot be computed.
 
 A record is recognised whatever columns the configuration declares, in whatever order and whatever
-way numbers are spelled, and an image under whatever range, shape and label. Records that were
-altered, or exported with other columns, are not.
+way numbers, booleans and letters are spelled, and an image under whatever range, shape and label.
+Records that were altered, or exported with other columns, are not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import pandas as pd
 from privagg.errors import DataError
 from privagg.identity.secretfile import require_private
 from privagg.training.data import Records, read_array, read_frame
-from privagg.training.declared import ImageSource, Source, TableSource
+from privagg.training.declared import DatasetSource, ImageSource, Source, TableSource
+from privagg.training.features import TRUTH
 
 Tags = frozenset[bytes]
 """Keyed hashes of a data set's records, each once."""
@@ -171,11 +172,13 @@ def record_bytes(source: Source, base: Path, data: str, records: Records) -> Ite
         return rows_as_bytes(read_frame(base / data))
     if data and isinstance(source, ImageSource):
         return _images_as_bytes(base / data)
-    return _tensors_as_bytes(records)
+    first_label = source.first_label if isinstance(source, DatasetSource) else 0
+    return _tensors_as_bytes(records, first_label)
 
 
 def rows_as_bytes(frame: pd.DataFrame) -> list[bytes]:
-    """Each row of a table: all its cells under their columns' names, numbers by their values.
+    """Each row of a table: all its cells under their columns' names, numbers by their values and
+    texts without regard to capital letters, as they are encoded.
 
     A row's bytes depend on that row and on the columns' names alone; a row without any value is
     empty.
@@ -189,7 +192,10 @@ def rows_as_bytes(frame: pd.DataFrame) -> list[bytes]:
         values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         numbers[:, place] = values + 0.0  # one spelling of zero
         for row in np.flatnonzero(np.isnan(values) & ~column.isna().to_numpy()):
-            if text := str(column.iat[row]).strip():
+            text = str(column.iat[row]).strip().casefold()
+            if text in TRUTH:
+                numbers[row, place] = TRUTH[text]
+            elif text:
                 texts[row].append(f"{name}:{text}")
     said = np.count_nonzero(~np.isnan(numbers), axis=1)
     numbers[np.isnan(numbers)] = np.nan  # one spelling of "no number"
@@ -208,8 +214,9 @@ def _images_as_bytes(path: Path) -> Iterator[bytes]:
             yield one.tobytes()
 
 
-def _tensors_as_bytes(records: Records) -> Iterator[bytes]:
+def _tensors_as_bytes(records: Records, first_label: int) -> Iterator[bytes]:
+    """Each record by its input and its label as it lies there, whichever the first class is."""
     for start in range(0, len(records), _BATCH):
         x, y = records.gather(np.arange(start, min(start + _BATCH, len(records))))
         for one, number in zip(x.numpy(), y.tolist(), strict=True):
-            yield one.tobytes() + str(number).encode()
+            yield one.tobytes() + str(number + first_label).encode()

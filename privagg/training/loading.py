@@ -46,10 +46,15 @@ def load_records(
             value_range=source.value_range,
             shape=source.shape,
             classes=source.classes,
+            first_label=source.first_label,
             public=public,
         )
     return DatasetRecords(
-        _make_dataset(data, code), input_shape=source.shape, classes=source.classes, public=public
+        _make_dataset(data, code),
+        input_shape=source.shape,
+        classes=source.classes,
+        first_label=source.first_label,
+        public=public,
     )
 
 

@@ -53,6 +53,8 @@ def test_one_open_quotation_mark_no_longer_swallows_ten_thousand_records(tmp_pat
 @example(line=b"," * (MAX_LINE_BYTES + 5), place=2)
 @example(line=b'"' * MAX_LINE_BYTES, place=2)
 @example(line=b"nan,inf,1e999,-0.0", place=40)
+@example(line=b"True,FALSE,A,true", place=1)
+@example(line=b"yes,no,B,Yes", place=0)
 def test_whatever_bytes_one_line_holds_the_others_are_the_same_to_the_bit(
     tmp_path_factory: pytest.TempPathFactory, ending: str, line: bytes, place: int
 ) -> None:

@@ -157,6 +157,14 @@ def test_a_rows_bytes_are_its_own(tmp_path: Path) -> None:
     assert rows_as_bytes(spelled)[2] == rows_as_bytes(numbers)[2]
 
 
+def test_a_record_whose_booleans_and_letters_are_spelt_anew_is_the_same_record() -> None:
+    """They are encoded alike, so they would be the same record on a fresh budget."""
+    spelt = [[True, "Yes"], ["TRUE", "yes "], [1, "YES"], ["false", "yes"]]
+    first, *others, no = (rows_as_bytes(pd.DataFrame([row], columns=["a", "b"])) for row in spelt)
+    assert all(other == first for other in others)
+    assert no != first
+
+
 def test_a_deployed_site_does_not_serve_on_other_records(tmp_path: Path) -> None:
     config = write_federation(tmp_path, rounds=3, scheme="plaintext")
     trial = make_deployment(config, tmp_path / "parties")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from privagg import Federation
-from privagg.config.schema import load_config
+from privagg.config.schema import load_config, parse_config
 from privagg.errors import ConfigError
 
 GOOD = """
@@ -207,6 +208,40 @@ def test_what_a_flower_app_has_in_its_own_place_is_not_configured_here(
     path = write(tmp_path, APP.replace(line, instead))
     with pytest.raises(ConfigError, match=expected):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "digest"),
+    [
+        (
+            {"kind": "images", "shape": [1, 2, 2], "value_range": [0, 1], "classes": 3},
+            "7635a15e0009313d6750e16f454c81939cc71b953aa075671d08318eecd8fb0e",
+        ),
+        (
+            {"kind": "dataset", "shape": [4], "classes": 3},
+            "28812cdc59f24c3917b37024bb9cc8a072298a6fb71a62871951330e37310d36",
+        ),
+    ],
+)
+def test_plans_pin_where_labels_begin_only_where_they_do_not_begin_at_zero(
+    data: dict[str, Any], digest: str
+) -> None:
+    def plan_digest(**more: int) -> str:
+        sites = [
+            {"name": name, "data": "a.npy", "labels": "l.npy", "records": 50} for name in ("a", "b")
+        ]
+        values = {
+            "federation": {"name": "x"},
+            "privacy": {"epsilon": "2", "delta": "1e-5"},
+            "training": {"rounds": 2},
+            "secure": {"custody": "authority", "scheme": "plaintext"},
+            "sites": sites,
+            "data": {**data, **more},
+        }
+        return Federation(parse_config(values), base=Path()).plan.digest
+
+    assert plan_digest() == plan_digest(first_label=0) == digest
+    assert plan_digest(first_label=1) != digest
 
 
 def test_without_an_app_a_site_names_its_data(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Reading tables, image sets and torch data sets."""
 
 import gzip
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,13 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from privagg.errors import ConfigError, DataError
+from privagg.privacy.plan import ClientPlan, DistributedPlan, SiteTerms
 from privagg.training.csvfile import MISSING
 from privagg.training.data import (
     DatasetRecords,
     Records,
     TensorRecords,
+    class_numbers,
     load_images,
     load_table,
     read_frame,
@@ -33,8 +37,15 @@ from privagg.training.datasets import (
 )
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
 from privagg.training.features import CategoricalFeature, NumericFeature, TableSchema, Target
+from privagg.training.inspection import check_count, check_items, check_labels
 from privagg.training.loading import load_records
 
+PUBLIC: dict[str, Any] = {
+    "clip_norm_l2": Decimal(1),
+    "delta": Decimal("1e-5"),
+    "scheme": "plaintext",
+    "custody": "authority",
+}
 SCHEMA = TableSchema(
     features=(
         NumericFeature(name="v", range=(0, 10)),
@@ -169,6 +180,48 @@ def test_pixels_clamp_and_strange_labels_drop_out(tmp_path: Path) -> None:
     records = load_images(*paths, value_range=(0, 255), shape=(1, 1, 2), classes=2)
     np.testing.assert_array_equal(records.x.numpy().reshape(2, 2), [[0, 1], [0, 1]])
     assert records.y.tolist() == [0, 1]
+
+
+def test_labels_that_count_from_one_are_mapped_by_declaration(tmp_path: Path) -> None:
+    paths = save_images(tmp_path, np.zeros((4, 1, 2)), np.array([1, 2, 3, 0], dtype=np.uint8))
+    facts: dict[str, Any] = {"value_range": (0, 1), "shape": (1, 1, 2), "classes": 3}
+    assert load_images(*paths, **facts, first_label=1).y.tolist() == [0, 1, 2]
+    assert load_images(*paths, **facts).y.tolist() == [1, 2, 0]
+    dataset = TensorDataset(torch.zeros(4, 2), torch.tensor([1, 2, 3, 0]))
+    read = DatasetRecords(dataset, input_shape=(2,), classes=3, first_label=1)
+    assert class_numbers(read).tolist() == [0, 1, 2]
+    assert read.left_out == 1
+
+
+def test_an_owner_is_told_of_labels_that_count_from_one() -> None:
+    (found,) = check_labels(np.array([1, 2, 3, 3]), 3, 0)
+    assert (found.severity, found.count) == ("error", 2)
+    assert "2 labels are none of 0 to 2 (for example 3)" in found.message
+    assert "declare first_label = 1" in found.message
+    assert check_labels(np.array([1, 2, 3, 3]), 3, 1) == []
+    (found,) = check_labels(np.array([0, 1, 2, 7]), 3, 0)
+    assert (found.severity, found.count) == ("warning", 1)
+    (found, _) = check_items(1, np.array([1, 1]), DatasetSource((2,), 2))[::-1]
+    assert "first_label = 1" in found.message
+
+
+def test_a_wrong_count_is_told_by_what_it_does_to_averages() -> None:
+    sites = (SiteTerms(name="a", records=100), SiteTerms(name="b", records=100))
+    terms: dict[str, Any] = {
+        "sites": sites,
+        "dimension": 3,
+        "rounds": 2,
+        "noise_multiplier": Decimal(2),
+    }
+    per_record = DistributedPlan(**PUBLIC, **terms, sampling_rate=Decimal("0.5"))
+    assert check_count(100, 100, per_record) == []
+    (few,) = check_count(60, 100, per_record)
+    assert few.severity == "warning"
+    assert "0.60 times as long as it should, as if 40 more records were here" in few.message
+    assert check_count(99, 100, per_record)[0].severity == "note"
+    assert check_count(101, 100, per_record)[0].severity == "error"
+    (client,) = check_count(60, 100, ClientPlan(**PUBLIC, **terms))
+    assert (client.severity, "counts by its weight" in client.message) == ("note", True)
 
 
 def test_colour_images_with_channels_last(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """The encoding is a function of one record and public facts."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from privagg.errors import DataError
+from privagg.training.data import load_table
 from privagg.training.features import (
     CategoricalFeature,
     NumericFeature,
@@ -101,8 +104,10 @@ def test_numeric_categories_match_as_numbers(cell: object) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    mine=st.sampled_from(["1", "2.0", "x", None, "4"]),
-    others=st.lists(st.sampled_from(["1", "2", "9", "x", None, "nan", "1e999"]), max_size=6),
+    mine=st.sampled_from(["1", "2.0", "x", None, "4", "TRUE", "F"]),
+    others=st.lists(
+        st.sampled_from(["1", "2", "9", "x", None, "nan", "1e999", "True", "f"]), max_size=6
+    ),
 )
 def test_a_records_row_does_not_depend_on_other_records(mine: object, others: list[object]) -> None:
     cells = [mine, *others]
@@ -178,10 +183,53 @@ def test_records_with_gaps_drop_out_one_by_one_where_declared() -> None:
         (Target(name="t", positive=("yes", "maybe")), ["yes", "no", "maybe"], [1, 0, 1]),
         (Target(name="t", classes=("benign", "malignant")), ["malignant", "benign"], [1, 0]),
         (Target(name="t", kind="multiclass", classes=(5, "b", 7)), ["b", "7.0", "5"], [1, 2, 0]),
+        (Target(name="t", positive=True), ["True", "FALSE", "true", "1", "0"], [1, 0, 1, 1, 0]),
+        (Target(name="t", positive="== True"), ["TRUE", "False", True, 0], [1, 0, 1, 0]),
+        (Target(name="t", positive=">0"), ["True", "False"], [1, 0]),
+        (Target(name="t", classes=(False, True)), ["true", "false", "1.0", "?"], [1, 0, 1, -1]),
+        (Target(name="t", positive="== yes"), ["Yes", "no", " YES "], [1, 0, 1]),
+        (Target(name="t", positive="!= No"), ["Yes", "no", "NO"], [1, 0, 0]),
+        (Target(name="t", classes=("m", "M")), ["m", "M"], [0, 1]),
     ],
 )
 def test_target_rules(target: Target, cells: list[object], expected: list[int]) -> None:
     assert target.encode(pd.Series(cells, dtype=object)).tolist() == expected
+
+
+def test_a_boolean_is_one_thing_in_csv_in_parquet_and_as_a_number(tmp_path: Path) -> None:
+    flag = NumericFeature(name="flag", range=(0, 1))
+    schema = TableSchema(
+        features=(flag, CategoricalFeature(name="kind", categories=(True, False))),
+        target=Target(name="ill", positive=True),
+    )
+    pd.DataFrame({name: [True, False] for name in ("flag", "kind", "ill")}).to_parquet(
+        tmp_path / "t.parquet"
+    )
+    read = []
+    for number, (yes, no) in enumerate((("True", "False"), ("TRUE", "false"), ("1", "0.0"))):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(f"flag,kind,ill\n{yes},{yes},{yes}\n{no},{no},{no}\n")
+        read.append(load_table(path, schema))
+    for records in read:
+        assert records.x.tolist() == [[1, 1, 0], [-1, 0, 1]]
+        assert records.y.tolist() == [1, 0]
+    assert torch.equal(load_table(tmp_path / "t.parquet", schema).x, read[0].x)
+
+
+def test_capital_letters_count_only_where_the_declaration_tells_categories_apart_by_them() -> None:
+    cells = pd.Series(["Former", "former", "NO"], dtype=object)
+    same = CategoricalFeature(name="s", categories=("no", "former"))
+    assert same.encode(cells).tolist() == [[0, 1], [0, 1], [1, 0]]
+    apart = CategoricalFeature(name="s", categories=("no", "former", "Former"), drop_first=True)
+    assert apart.encode(cells).tolist() == [[0, 1], [1, 0], [0, 0]]
+
+
+def test_more_than_two_classes_are_a_multiclass_target() -> None:
+    target = Target(name="t", classes=("mild", "moderate", "severe"))
+    assert (target.kind, target.class_count) == ("multiclass", 3)
+    assert target == Target(name="t", kind="multiclass", classes=("mild", "moderate", "severe"))
+    with pytest.raises(ValidationError, match="kind = 'multiclass' or leave `kind` out"):
+        Target(name="t", kind="binary", classes=("mild", "moderate", "severe"))
 
 
 def test_records_without_a_class_drop_out() -> None:
