@@ -125,11 +125,11 @@ def test_a_budget_too_small_for_all_candidates_spends_nothing(
     ("changes", "words"),
     [
         ({"tuning": {"grid": {"privacy.epsilon": ["9"]}}}, "cannot be searched over"),
-        ({"tuning": {"grid": {"training.sampling_rate": []}}}, "at least 1 item"),
+        ({"tuning": {"grid": {"training.sampling_rate": []}}}, "at least 1 entr"),
         ({"tuning": {"grid": {"training.rounds": list(range(1, 1002))}}}, "1001 candidates"),
         ({"tuning": {"grid": GRID, "method": "repeat-and-select"}}, "composition"),
         ({"tuning": {"grid": {"training.nonsense": [1]}}}, "unknown key 'training.nonsense'"),
-        ({"tuning": {"grid": {"training.sampling_rate": ["2"]}}}, "less than or equal to 1"),
+        ({"tuning": {"grid": {"training.sampling_rate": ["2"]}}}, "at most 1"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_beforehand(
