@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,8 @@ from privagg.training.models import ParameterLayout, get_parameters, per_record_
 from privagg.training.rehearsal import RecordsApart, require_records_apart
 from privagg.training.torch_state import deterministic_torch, layer_randomness
 
+_Plan = TypeVar("_Plan", bound=RecordPlan)
+
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
 
@@ -60,15 +62,15 @@ class PlannedLearner(Protocol):
         """
 
 
-class DistributedLearner:
-    """Record level, distributed noise: one clipped gradient sum a round, plus a noise share.
+class _RecordLearner(Generic[_Plan]):
+    """What the two record-level learners share: a trainer on the plan's grid, records kept apart.
 
     Args:
         plan: what everybody agreed to.
         site: its name in the plan.
         model: its own instance; it belongs to the learner from now on.
         records: the site's own.
-        rule: gives the size of physical batches.
+        rule: size of physical batches; learning rate and proximal term of local steps.
         loss: each record's loss from its row alone.
         tested: what a test of this model, batch and loss found in this process; made where not
             given.
@@ -76,7 +78,7 @@ class DistributedLearner:
 
     def __init__(
         self,
-        plan: RecordPlan,
+        plan: _Plan,
         site: str,
         model: nn.Module,
         records: Records,
@@ -89,13 +91,32 @@ class DistributedLearner:
 
         Raises:
             ConfigError: the model has another number of parameters than the plan.
+            DataError: there are more records than the site declared.
             EncodingError: the plan's numbers are outside the grid's proved range.
             ModelError: there are no per-record gradients for the model, or records are not kept
                 apart.
+            PlanError: the plan is of version 1, which cannot be trained any more.
         """
-        self._plan, self._terms = plan, plan.site(site)
-        self._trainer = _trainer(plan, site, model, records, rule, loss)
+        _require_dimension(plan, ParameterLayout.of(model).dimension)
+        _require_slots(plan, site, records)
+        self._plan, self._terms, self._rule = plan, plan.site(site), rule
+        self._trainer = DpSgd(
+            model,
+            records,
+            Grid(*plan.gradient_terms(site)),
+            physical_batch=rule.physical_batch,
+            batches=plan.step_batches(site, rule.physical_batch),
+            loss=loss,
+        )
+        self._prepare()
         self.records_apart = tested or require_records_apart(self._trainer)
+
+    def _prepare(self) -> None:
+        """Refuse numbers that an upload could not use now, and not in the first round."""
+
+
+class DistributedLearner(_RecordLearner[RecordPlan]):
+    """Record level, distributed noise: one clipped gradient sum a round, plus a noise share."""
 
     def contribution(
         self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
@@ -124,44 +145,11 @@ class DistributedLearner:
         return np.asarray(sent + draw.noise(self._plan.upload_dimension))
 
 
-class LocalLearner:
-    """Record level, local noise: several DP-SGD steps a round, every one with all its noise.
+class LocalLearner(_RecordLearner[LocalPlan]):
+    """Record level, local noise: several DP-SGD steps a round, every one with all its noise."""
 
-    Args:
-        plan: what everybody agreed to.
-        site: its name in the plan.
-        model: its own instance; it belongs to the learner from now on.
-        records: the site's own.
-        rule: learning rate and proximal term of the local steps.
-        loss: each record's loss from its row alone.
-        tested: what a test of this model, batch and loss found in this process; made where not
-            given.
-    """
-
-    def __init__(
-        self,
-        plan: LocalPlan,
-        site: str,
-        model: nn.Module,
-        records: Records,
-        rule: ClientRule,
-        *,
-        loss: LossFunction = per_record_loss,
-        tested: RecordsApart | None = None,
-    ) -> None:
-        """Checks that plan, model and records fit each other.
-
-        Raises:
-            ConfigError: the model has another number of parameters than the plan.
-            EncodingError: the plan's numbers are outside the grid's proved range.
-            ModelError: there are no per-record gradients for the model, or records are not kept
-                apart.
-        """
-        self._plan, self._terms, self._rule = plan, plan.site(site), rule
-        self._trainer = _trainer(plan, site, model, records, rule, loss)
-        self.records_apart = tested or require_records_apart(self._trainer)
-        self._upload_grid = Grid(*plan.update_terms(site))
-        self._rounding = plan.compression.rounding if plan.compression else Rounding.NEAREST
+    def _prepare(self) -> None:
+        self._upload_grid = Grid(*self._plan.update_terms(self._terms.name))
 
     def contribution(
         self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
@@ -179,7 +167,9 @@ class LocalLearner:
         delta = self.delta(parameters, randomness, round_id)
         values = transform_of(self._plan, round_id, parameters).apply(delta)
         coins = Draws(randomness, round_id, self._terms.name, self._plan).coins()
-        integers = encode_released(self._upload_grid, values, self._rounding, coins)
+        compression = self._plan.compression
+        rounding = compression.rounding if compression else Rounding.NEAREST
+        integers = encode_released(self._upload_grid, values, rounding, coins)
         return np.asarray(integers * self._terms.weight)
 
     def delta(
@@ -349,26 +339,6 @@ def make_learner(
         raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
     learner = LEARNERS[type(plan)]
     return learner(plan, site, model, records, rule, loss=loss, tested=tested)
-
-
-def _trainer(
-    plan: RecordPlan,
-    site: str,
-    model: nn.Module,
-    records: Records,
-    rule: ClientRule,
-    loss: LossFunction,
-) -> DpSgd:
-    _require_dimension(plan, ParameterLayout.of(model).dimension)
-    _require_slots(plan, site, records)
-    return DpSgd(
-        model,
-        records,
-        Grid(*plan.gradient_terms(site)),
-        physical_batch=rule.physical_batch,
-        batches=plan.step_batches(site, rule.physical_batch),
-        loss=loss,
-    )
 
 
 def _require_slots(plan: RecordPlan, site: str, records: Records) -> None:
