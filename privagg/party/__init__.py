@@ -1,6 +1,6 @@
-"""What is one party on one machine, and how is it made or opened?
+"""What is one party on one machine, and how is it opened?
 
-Read `folder` first: what lies where, and what a party believes of the others. `make` turns a
-configuration and what is a party's own into a site or a key holder; `open` does that from a folder.
-`approving` is the owner's part, `budgets` and `ready` say whether a job may begin.
+Read `folder` first: what lies where, and what a party believes of the others; `local` says where a
+run in one process keeps its parties' folders. `open` is the one way from a folder to a site, a key
+holder or a ledger. `approving` is the owner's part, `ready` says whether a local job may begin.
 """

@@ -127,14 +127,7 @@ class Approver:
         Raises:
             LedgerError: it cannot be used.
         """
-        if not self.folder.ledger.exists():
-            Ledger.create(
-                self.folder.ledger,
-                self.name,
-                signing_key=self.folder.identity().key,
-                owner_key=public_hex(self.owner),
-            ).close()
-        return open_ledger(self.setup, self.folder)
+        return open_ledger(self.setup, self.folder, owner_key=public_hex(self.owner))
 
     @property
     def known(self) -> KnownRecords:

@@ -148,18 +148,23 @@ def make_local(setup: Setup, party: str) -> PartyFolder:
     return PartyFolder.create(local_folder(setup.output, party).root, PartyFile(name=party))
 
 
-def open_ledger(setup: Setup, folder: PartyFolder) -> Ledger:
+def open_ledger(setup: Setup, folder: PartyFolder, *, owner_key: str = "") -> Ledger:
     """A party's ledger, for writing; made where it does not exist yet.
 
     Args:
         setup: whose accountant guards the budgets.
         folder: the party's own.
+        owner_key: public key (hex) that a new ledger pins as its owner's; none where it is empty.
     """
     identity, accountant = folder.identity(), setup.accountant
     if folder.ledger.exists():
         return Ledger.open(folder.ledger, signing_key=identity.key, accountant=accountant)
     return Ledger.create(
-        folder.ledger, identity.name, signing_key=identity.key, accountant=accountant
+        folder.ledger,
+        identity.name,
+        signing_key=identity.key,
+        owner_key=owner_key,
+        accountant=accountant,
     )
 
 

@@ -128,5 +128,6 @@ def _verifier(party: str, key: str) -> Verifier:
 
 def _kept(folder: PartyFolder, origin: str) -> list[str]:
     """Checkpoints of a ledger that this party kept, in its own ledger or beside it."""
-    places = [place for place in (folder.checkpoints, folder.ledger) if place.exists()]
-    return [note for place in places for note in CheckpointKeeper.read(place).notes(origin)]
+    stores = (folder.checkpoints, folder.opener_checkpoints, folder.ledger)
+    held = [CheckpointKeeper.read(store) for store in stores if store.exists()]
+    return [note for keeper in held for note in keeper.notes(origin)]

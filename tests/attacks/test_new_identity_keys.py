@@ -106,7 +106,8 @@ def test_an_entry_that_the_new_key_alone_signed_is_no_rotation(
         new_keys(south.party, _cards(joined, card), [tmp_path / "alone.ledger"])
 
 
-def test_a_rotation_does_not_hide_a_history_that_was_rewritten(joined: Parties) -> None:
+@pytest.mark.parametrize("kept", ["checkpoints", "opener_checkpoints"])
+def test_a_rotation_does_not_hide_a_history_that_was_rewritten(joined: Parties, kept: str) -> None:
     """South kept a checkpoint of another history of north's, signed by the same old key."""
     north, south = joined.folders["north"], joined.folders["south"]
     origin = ORIGIN_PREFIX + "north"
@@ -116,7 +117,7 @@ def test_a_rotation_does_not_hide_a_history_that_was_rewritten(joined: Parties) 
     cards, export = _cards(joined, card_of(north, AGREEMENT)), _export(north, "n.ledger")
     (found,) = new_keys(south.party, cards, [export])
     assert found.kept == 0
-    CheckpointKeeper.open(south.party.checkpoints).keep(origin, other, verifier=verifier)
+    CheckpointKeeper.open(getattr(south.party, kept)).keep(origin, other, verifier=verifier)
     with pytest.raises(LedgerTamperedError, match="forked"):
         new_keys(south.party, cards, [export])
 
