@@ -626,6 +626,24 @@ def test_help_teaches_by_example(words: tuple[str, ...]) -> None:
     assert "[bold]" not in answer.out
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize(
+    "words", [(), ("run",), ("tune",), ("verify",), ("approve",), ("report",), ("deploy", "party")]
+)
+def test_help_breaks_its_lines_where_the_terminal_does(words: tuple[str, ...], width: int) -> None:
+    """Sentences were cut where the source's lines end, whatever the width."""
+    prose = call(*words, "--help", COLUMNS=str(width)).out.split("╭")[0]
+    paragraphs = [
+        [line.strip() for line in block.splitlines()]
+        for block in re.split(r"\n\s*\n", prose)
+        if not re.search("^  ", block, re.MULTILINE)  # examples
+    ]
+    assert len(paragraphs) > 2
+    for lines in paragraphs:
+        for line, following in itertools.pairwise(lines):
+            assert len(line) + 1 + len(following.split()[0]) > width - 2
+
+
 def test_the_version_is_the_packages() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert call("--version").out == f"privagg {project['project']['version']}\n"

@@ -292,7 +292,9 @@ def test_a_public_table_of_one_class_is_refused_before_anything_is_spent(
     """Accuracy on it was 1 for a model that had learned nothing."""
     values = config(tables)
     values["data"]["target"] = {"name": "malignant", "positive": "== yes"}
-    with pytest.raises(ConfigError, match="all 119 usable records of the public table have one"):
+    with pytest.raises(
+        ConfigError, match="of the public table's 119 usable records none has another"
+    ):
         approved(Federation.from_dict(values, base=tmp_path)).run()
     ledgers = (tmp_path / "out" / "ledgers").glob("*.sqlite")
     assert not any(entry.kind == "charge" for p in ledgers for entry in Ledger.open(p).entries())

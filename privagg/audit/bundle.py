@@ -191,7 +191,9 @@ def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
             size = os.fstat(file.fileno()).st_size
             data = file.read(min(size, most) + 1)
     except OSError as error:
-        raise UnreadableBundleError(f"cannot read {path}: {error.strerror}") from error
+        raise UnreadableBundleError(
+            f"cannot read {path}: {error.strerror}; correct the path"
+        ) from error
     if len(data) > most:
         raise UnreadableBundleError(f"{path} is larger than the {most} bytes that are read")
     return data

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from typing import Annotated
 
+import click
 import typer
 
 from privagg import __version__
@@ -40,6 +43,7 @@ trains; a report says what was spent, and against whom it holds.
   privagg verify out/bundle.privagg.zip
 
 Each verb explains itself: privagg run --help.
+
 Exit codes: 0 done, 1 unexpected or does not verify, 2 refused or stopped,
 3 a claim that `verify --require` names is not proved.
 """
@@ -91,10 +95,26 @@ def options(
     show_traceback(debug)
 
 
+def _let_paragraphs_flow(command: click.Command) -> None:
+    """Take the line ends of the source out of help texts; the terminal's width breaks their lines.
+
+    Indented lines, which are examples, and headings stand as they are.
+    """
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(
+        text if re.search(r"^( |\[)", text, re.MULTILINE) else text.replace("\n", " ")
+        for text in paragraphs
+    )
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _let_paragraphs_flow(inner)
+
+
 def main() -> None:
     """Run the command line; the entry point of the `privagg` script."""
+    command = typer.main.get_command(app)
+    _let_paragraphs_flow(command)
     try:
-        app()
+        command()
     except PrivaggError as error:
         sys.exit(fail(error))
     except Exception as error:

@@ -108,7 +108,7 @@ def _from_json(path: Path) -> Report:
     try:
         return Report.from_json(path.read_bytes())
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}; correct the path") from error
 
 
 def _from_ledgers(folder: Path, run: str | None) -> Report:

@@ -219,7 +219,9 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UnreadableBundleError(f"cannot read {path}: {error.strerror}") from error
+        raise UnreadableBundleError(
+            f"cannot read {path}: {error.strerror}; correct the path"
+        ) from error
 
 
 def _key(text: str) -> tuple[str, str]:

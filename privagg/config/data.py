@@ -6,18 +6,19 @@ A Flower app of one's own reads its data itself; of it only the model's size is 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, fault_words
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
 from privagg.training.features import Feature, TableSchema, Target
 
@@ -51,6 +52,14 @@ class TableData(Section):
     features: tuple[Feature, ...] = Field(min_length=1)
     target: Target
     drop_missing: bool = False
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Self:
+        try:
+            _ = self.table_schema
+        except ValidationError as error:
+            raise ValueError("; ".join(map(fault_words, error.errors()))) from error
+        return self
 
     @property
     def table_schema(self) -> TableSchema:

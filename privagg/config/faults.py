@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from privagg.errors import fault_text, fault_words
+from privagg.errors import LONGEST_VALUE, fault_text, fault_words
 
 MOST_FAULTS = 5
 
@@ -30,19 +30,16 @@ def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseM
         model: what the file was checked against; its keys are what spelling is compared with.
     """
     known = _sections(model)
-    by_place: dict[str, list[ErrorDetails]] = {}
-    sections: dict[str, str] = {}
+    by_place: dict[tuple[str, str], list[ErrorDetails]] = {}
     for fault in error.errors(include_url=False):
-        section, entry = _as_written(fault["loc"], values, missing=fault["type"] == "missing")
-        place = entry or "the file"
+        place = _as_written(fault["loc"], values, missing=fault["type"] == "missing")
         by_place.setdefault(place, []).append(fault)
-        sections[place] = section
     told = list(by_place.items())[:MOST_FAULTS]
-    return "; ".join(_told(place, faults, sections[place], known) for place, faults in told)
+    return "; ".join(_told(*place, faults, known) for place, faults in told)
 
 
 def _told(
-    place: str, faults: Sequence[ErrorDetails], section: str, known: Mapping[str, frozenset[str]]
+    section: str, place: str, faults: Sequence[ErrorDetails], known: Mapping[str, frozenset[str]]
 ) -> str:
     """What is wrong at one place; several faults there are the kinds that it could have been."""
     fault = faults[0]
@@ -51,11 +48,14 @@ def _told(
     if fault["type"] == "missing":
         return f"{place!r} is missing; add it"
     if fault["type"] == "string_pattern_mismatch":
-        return f"{place!r}: {_NAME} (got {fault['input']!r})"
+        return f"{place!r}: {_NAME} (got {fault['input'][:LONGEST_VALUE]!r})"
+    if fault["type"] in ("tuple_type", "list_type") and isinstance(fault["input"], Mapping):
+        return f"{place!r} should be a list; write [[{place}]] in double brackets, once for each"
     others = dict.fromkeys(fault_words(one).removeprefix("should be ") for one in faults[1:])
     text = fault_text(fault)
     kinds = ", or ".join([fault_words(fault), *others])
-    return f"{place!r}: {text.replace(fault_words(fault), kinds, 1)}{_meant(fault)}"
+    where = f"{place!r}: " if place else ""
+    return f"{where}{text.replace(fault_words(fault), kinds, 1)}{_meant(fault)}"
 
 
 def _meant(fault: ErrorDetails) -> str:
@@ -82,7 +82,7 @@ def _as_written(
     last = len(location) - 1
     for depth, part in enumerate(location):
         if isinstance(part, int):
-            here = here[part]
+            here = here[part] if part < len(here) else None  # one that should follow
             name = here.get("name") if isinstance(here, Mapping) else None
             own = depth < last and location[depth + 1] == "name"
             place[-1] += f"[{name}]" if isinstance(name, str) and not own else f"[#{part + 1}]"
@@ -97,6 +97,8 @@ def _as_written(
 
 def _advice(section: str, key: str, known: Mapping[str, frozenset[str]]) -> str:
     """What a key was probably meant to be: a near one here, or the same one in its own section."""
+    if key in known.get(section, ()):
+        return "it belongs to another `kind` of this section; remove it or change `kind`"
     near = get_close_matches(key, sorted(known.get(section, ())), n=1)
     if near:
         return f"did you mean {near[0]!r}?"

@@ -381,7 +381,10 @@ def load_config(path: str | Path) -> Config:
     try:
         values = tomllib.loads(text, parse_float=_exact)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits; nested as often
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}; in TOML texts stand in quotation marks, decimals "
+            "have a point, and a section comes once: compare what `privagg init` writes"
+        ) from error
     return parse_config(values, source=str(path))
 
 

@@ -283,9 +283,9 @@ class Setup:
                     raise ConfigError(f"{what}: {found.message}")
         if len(np.unique(class_numbers(records))) < 2:
             raise ConfigError(
-                f"{what}: all {len(records)} usable records of the public table have one class, so "
-                "that any model would seem right; check the rule of the target (`positive`, "
-                "`classes`, `first_label`), or use a table with several classes"
+                f"{what}: of the public table's {len(records)} usable records none has another "
+                "class than the rest, so that any model would seem right; check the rule of the "
+                "target (`positive`, `classes`, `first_label`), or use a table with several classes"
             )
 
     def inspect(self, site: SiteSection) -> list[Finding]:

@@ -175,7 +175,9 @@ class PartyFolder:
             try:
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(f"cannot make the folder {root}: {error.strerror}") from error
+                raise ConfigError(
+                    f"cannot make the folder {root}: {error.strerror}; choose another folder"
+                ) from error
             said = party.model_dump(exclude_none=True, exclude_unset=True)
             write_whole(made.party_file, toml_text(said).encode())
         elif (held := made.party()) != party:

@@ -246,7 +246,9 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     except DataError:
         raise
     except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
+        raise DataError(
+            f"{path} cannot be read as {path.suffix}: {error}; save it anew, or correct its ending"
+        ) from error
     raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
 
 

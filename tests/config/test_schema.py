@@ -121,6 +121,7 @@ def test_one_clear_message(tmp_path: Path, old: str, new: str, named: str) -> No
         ),
         ('= "record-distributed"', '= "distributed"', "did you mean 'record-distributed'?"),
         ("[data]", '[data]\nkind = "tabel"', "(got 'tabel'); did you mean 'table'?"),
+        ('name = "sex"', 'name = "age"', "features declared more than once: age"),
         ('positive = "== 1"', "positive = {}", "text, in quotation marks, or a whole number"),
     ],
 )

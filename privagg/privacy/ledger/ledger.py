@@ -269,7 +269,7 @@ class Ledger:
         store = Store(location, read_only=signing_key is None)
         store.require_file()
         if not store.has_schema():
-            raise LedgerError(f"there is no ledger at {store.where}; create one first")
+            raise LedgerError(f"there is no ledger at {store.where}; correct the path")
         bring_up_to_date(store)
         with store.read() as connection:
             facts = schema.read_meta(connection)

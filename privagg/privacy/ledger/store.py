@@ -91,7 +91,7 @@ class Store:
             LedgerError: no such file.
         """
         if self.path is not None and not self.path.is_file():
-            raise LedgerError(f"there is no ledger at {self.path}; create one first")
+            raise LedgerError(f"there is no ledger at {self.path}; correct the path")
 
     @contextmanager
     def write(self, *, lock_tree: bool = True) -> Iterator[Connection]:
@@ -143,7 +143,10 @@ class Store:
         except (OperationalError, SqlInterfaceError) as error:
             raise LedgerError(f"the ledger {self.where} cannot be used: {error.orig}") from error
         except DatabaseError as error:
-            raise LedgerTamperedError(f"the ledger {self.where}: {error.orig}") from error
+            raise LedgerTamperedError(
+                f"the ledger {self.where}: {error.orig}; name a ledger, or restore a copy "
+                "(privagg ledger restore)"
+            ) from error
         except UnicodeDecodeError as error:  # of SQLite's own words about a schema that is damaged
             raise LedgerTamperedError(f"the ledger {self.where} is damaged: {error}") from error
 
