@@ -9,6 +9,7 @@ from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
 from privagg.report.model import Report, SiteReport, TuningSearch
 from privagg.report.sentences import kept_apart
+from privagg.report.words import FirstWords, first_words
 
 METHODS = {"composition": "every run is charged in full, and the charges compose"}
 
@@ -40,7 +41,8 @@ class Page:
         bars: every site's spending against its budget.
         summary_bars: those of the sites that are plotted, for page 1.
         plotted: the sites that get a plot of their own.
-        headline: (who, epsilon, remark) against each kind of observer.
+        words: which epsilon applies when, and what the terms mean.
+        headline: (who, epsilon, factor on odds, remark) against each kind of observer.
         headline_delta: at which those figures hold.
         totals: (what, over the run, mean of a round) of time and traffic.
         comparisons: the accountants side by side.
@@ -57,7 +59,8 @@ class Page:
     bars: tuple[view.BudgetBar, ...]
     summary_bars: tuple[view.BudgetBar, ...]
     plotted: tuple[SiteReport, ...]
-    headline: tuple[tuple[str, str, str], ...]
+    words: FirstWords
+    headline: tuple[tuple[str, str, str, str], ...]
     headline_delta: str
     totals: tuple[tuple[str, str, str], ...]
     comparisons: tuple[view.ComparisonGroup, ...]
@@ -121,8 +124,15 @@ class Page:
         rows = f" ({count_text(table.rows, 'row')})" if table.rows is not None else ""
         return (
             f"Measured on the table “{table.name}”{rows}, which was declared public. Nothing was "
-            "measured on the institutions' own records. How long training took is not recorded, "
-            "because it depends on private records."
+            "measured on the institutions' own records."
+        )
+
+    @property
+    def cost_text(self) -> str:
+        """Says which times are known."""
+        return (
+            "Time that encryption, addition and opening took, as the coordinator recorded it. How "
+            "long training took is not recorded, because it depends on private records."
         )
 
     @property
@@ -262,6 +272,7 @@ def arranged(report: Report) -> Page:
         bars=bars,
         summary_bars=tuple(bar for bar in bars if bar.site in shown),
         plotted=plotted,
+        words=first_words(report),
         headline=view.headline_rows(report),
         headline_delta=delta_text(report.sites[0].committed.delta) if report.sites else "",
         totals=roundview.total_rows(report),

@@ -80,6 +80,7 @@ class _Drawn:
 
     page: Page
     spending: tuple[Plot, ...]
+    quality: tuple[Plot, ...]
     cost: tuple[Plot, ...]
     comparisons: tuple[tuple[view.ComparisonGroup, Plot | None], ...]
 
@@ -87,13 +88,13 @@ class _Drawn:
     def plots(self) -> tuple[Plot, ...]:
         """All of them."""
         compared = (plot for _, plot in self.comparisons if plot is not None)
-        return (*self.spending, *self.cost, *compared)
+        return (*self.spending, *self.quality, *self.cost, *compared)
 
 
 def _drawn(page: Page) -> _Drawn:
     report = page.report
+    quality = (plots.metric_plot(report.rounds, page.public_table),)
     cost = (
-        plots.metric_plot(report.rounds, page.public_table),
         plots.time_plot(report.rounds),
         plots.bytes_plot(report.rounds, [site.name for site in report.sites]),
     )
@@ -102,6 +103,7 @@ def _drawn(page: Page) -> _Drawn:
         spending=tuple(
             plots.epsilon_plot(site, report.run, i) for i, site in enumerate(page.plotted)
         ),
+        quality=tuple(plot for plot in quality if plot is not None),
         cost=tuple(plot for plot in cost if plot is not None),
         comparisons=tuple(
             (group, plots.accountant_plot(group.representative, i, view.ACCOUNTANTS))
@@ -147,6 +149,7 @@ def _context(drawn: _Drawn) -> Mapping[str, Any]:
         "report": report,
         "sites": tuple(zip(page.bars, report.sites, strict=True)),
         "spending_plots": drawn.spending,
+        "quality_plots": drawn.quality,
         "cost_plots": drawn.cost,
         "comparisons": drawn.comparisons,
         "group_limit": view.MOST_GROUPS,

@@ -62,9 +62,9 @@ def round_rows(report: Report) -> tuple[RoundRow, ...]:
 
 
 def metric_names(report: Report) -> tuple[str, ...]:
-    """Every metric some round has, the telling ones first; at most four."""
-    names = {name for r in report.rounds for name in r.metrics or {}}
-    first = [name for name in ("accuracy", BASE_RATE, "auc") if name in names]
+    """Metrics that change from round to round, `accuracy` and `auc` first; at most four."""
+    names = {name for r in report.rounds for name in r.metrics or {}} - {BASE_RATE}
+    first = [name for name in ("accuracy", "auc") if name in names]
     return tuple((first + sorted(names - set(first)))[:4])
 
 

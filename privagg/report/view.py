@@ -20,6 +20,7 @@ from privagg.report.figures import (
 from privagg.report.model import AccountantFigure, ObserverRow, Report, SiteReport
 from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import share_of_budget, worst_row
+from privagg.report.words import factor_text
 
 OBSERVERS = {
     "model-users": "Users of the model",
@@ -240,8 +241,8 @@ def closest_to_budget(report: Report) -> tuple[SiteReport, ...]:
     return tuple(site for site in report.sites if site.name in shown)
 
 
-def headline_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
-    """(who, epsilon, remark) for the first page: the weakest figure of any site against each."""
+def headline_rows(report: Report) -> tuple[tuple[str, str, str, str], ...]:
+    """(who, epsilon, factor on odds, remark): the weakest figure of any site against each."""
     wanted = (
         ("model-users", 0, "Users of the model", "see every opened sum"),
         ("sites", 1, "One other site", "subtracts its own share of the noise"),
@@ -255,7 +256,8 @@ def headline_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
         row = worst_row(report, observer, colluding)
         if row is not None:
             sees = re.sub(r"\b1 colluders\b", "1 colluder", row.sees)
-            found.append((who, epsilon_text(row.epsilon), remark or sees))
+            figures = epsilon_text(row.epsilon), factor_text(row.epsilon)
+            found.append((who, *figures, remark or sees))
     return tuple(found)
 
 

@@ -25,6 +25,7 @@ GetPdf = Callable[[str], bytes]
 NAMES = ["three-hospitals", "plaintext", "seven-sites", "infinite", "weighted"]
 MARGIN = 19 / 25.4 * 72
 A4 = (595.276, 841.89)
+LEAST_HEIGHT = 5.0  # points, of a word on the first two sheets
 
 HOSTILE = (
     '#import "@preview/x:1.0.0": * #eval("1") *b* _u_ @l <l> $x_1$ `r` // c \\ [x](http://y) '
@@ -126,8 +127,18 @@ def test_the_summary_fits_one_sheet(report: GetReport, pdf: GetPdf, name: str) -
         printed = pdf(name)
     sheets = poppler("pdftotext", printed).split("\f")
     assert "In plain words" in sheets[0]
-    assert "against keys you got elsewhere" in " ".join(sheets[0].split())
-    assert "Spending, round by round" in sheets[1]
+    assert "whose word it stays; not proved" in " ".join(sheets[0].split())
+    assert "What this does not protect" in sheets[1]
+    assert "against keys you got elsewhere" in " ".join(sheets[1].split())
+    assert name == "crowd" or min(_heights(printed)) > LEAST_HEIGHT
+
+
+def _heights(pdf: bytes) -> list[float]:
+    """How high each line of words stands on the first two sheets, in points."""
+    words = poppler("pdftotext", pdf, "-bbox", "-l", "2")
+    found = re.findall(r'yMin="([\d.]+)" xMax="[\d.]+" yMax="([\d.]+)">\w{4,}<', words)
+    assert len(found) > 100
+    return [float(bottom) - float(top) for top, bottom in found]
 
 
 def _off_the_sheet(pdf: bytes) -> list[str]:
