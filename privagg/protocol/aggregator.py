@@ -92,6 +92,17 @@ class _Checked:
 class Aggregator:
     """Folds one round's uploads in place.
 
+    What it takes, in any order; what it refuses changes nothing of the sum:
+
+    1. A frame that a party of the roster signed, of the sender that the transport names (where it
+       names one), no longer than a frame of this round can be.
+    2. `Upload`, of a site in the cohort, for this run, round, attempt, plan and key, one a site;
+       its ledger extends what is kept of it, and its key part is the one that it signed.
+    3. `PartialSum`, of a named aggregator, never in strict mode: every upload in it by rule 2, and
+       none that is in the sum already.
+    4. `Refusal`, of a site in the cohort, for this round: raised with its reason, nothing added.
+    5. `open_request` names whoever is in the sum by then.
+
     Beside the sum it keeps each upload's key part (half of a CKKS payload, more of a BFV one), or
     in strict mode its frame, because the key holder asks for them.
 

@@ -84,6 +84,19 @@ DOES_NOT_OPEN = (
 class KeyHolder:
     """Makes a key a run, and opens sums under it by one plan. Bytes in, bytes out; state in a file.
 
+    What it answers; everything else gets a signed `Refusal`. First of all, keys whose day is over,
+    and this plan's where no approval is in force, are erased:
+
+    1. All only from the pinned aggregator, for this plan.
+    2. `Challenge`, at any time: who this is, and whether a new run would get a key.
+    3. `KeyRequest`, for a run without a key: while an approval is in force, a key is made, stored
+       and stated. For a run with one: the same statement again, while an approval is in force.
+    4. `OpenRequest`, for a round that is bound to a request: the stored answer to that very
+       request or, where none was stored yet, as in 5; any other is refused, other attempts too.
+    5. `OpenRequest`, for a round that is not: signed uploads of the plan's sites under the run's
+       key, as many as the plan opens; the sum is theirs; no contributor's ledger was rewritten.
+       Then bind the round to it for good, open, store, answer.
+
     Args:
         plan: the agreed plan; what may be opened follows from it.
         identity: signs the answers.

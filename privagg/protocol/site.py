@@ -154,6 +154,23 @@ class Seat:
 class Site:
     """One institution in a federation.
 
+    What it answers, by what its ledger holds; everything else gets a signed `Refusal`:
+
+    1. `KeyStatement`, whoever brought it: the pinned holder signed it, the owner's approval covers
+       the plan, and the run has no other key. One key a run, for good.
+    2. All else only from the pinned coordinator, for the pinned plan; under custody `sites` its
+       `KeyRequest` and `OpenRequest` go to the key holder in this process, by that one's rules.
+    3. `Challenge`, at any time: who this is, and before round 1 whether the budget has room.
+    4. `RoundStart`, for an attempt without an upload: every refusal that public facts allow comes
+       first; then charge, train, encrypt, store, answer.
+    5. `RoundStart`, for an attempt whose upload is stored: the same checks, then the same bytes,
+       free. One whose receipt was used and that has none stored is spent, and refused.
+    6. `RoundClose` that says opened: with the key holder's statement of exactly these survivors and
+       what each of them signed, also where the site took no part. One that says stopped: only for
+       an open attempt of this site, recorded once, as the coordinator's claim. Neither gives budget
+       back.
+    7. `LedgerRequest`: the whole ledger; the run's stored uploads are forgotten.
+
     Args:
         identity: signs its uploads.
         pins: what it believes.

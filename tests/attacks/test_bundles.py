@@ -29,6 +29,7 @@ from tests.audit.conftest import Evidence, bundle_of, failures
 from tests.report.worlds import World, distributed
 
 OLD = Path("tests/vectors/bundle-649ed6a.privagg.zip")
+OF_VERSION_2 = Path("tests/vectors/bundle-10b6322.privagg.zip")
 LOOKS_AWAY = ("require_charged", "require_one_ending", "require_said_once")
 
 
@@ -471,6 +472,21 @@ def test_a_bundle_of_an_earlier_form_is_read_and_what_it_lacks_is_attested() -> 
     made = verify_file(OLD, Brought())
     assert made.holds
     assert "opened sums: signed by whom the custody names: 40 of 40" in _attested(made)
+
+
+def test_statements_of_frames_of_version_2_are_verified_as_they_were() -> None:
+    made = verify_file(OF_VERSION_2, Brought())
+    assert made.holds
+    found = {verdict: len(made.of(verdict)) for verdict in Verdict}
+    assert found == {
+        Verdict.PROVED: 94,
+        Verdict.ATTESTED: 15,
+        Verdict.UNDECIDED: 6,
+        Verdict.CONTRADICTED: 0,
+    }
+    proved = {(c.section, c.recomputed) for c in made.of(Verdict.PROVED)}
+    signers = [("run", "key-holder"), *((n, n) for n in ("riverside", "hillcrest", "lakeview"))]
+    assert proved >= {(section, f"4 signed by {signer}") for section, signer in signers}
 
 
 def test_an_honest_bundle_proves_every_opening_and_upload(evidence: Evidence) -> None:
