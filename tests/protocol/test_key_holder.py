@@ -39,11 +39,12 @@ ELSEWHERE = "ab" * 32
 class Requests:
     """One honest request, and what becomes of it when parts are changed and signed anew."""
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: Simulation, *, number: int = 1) -> None:
         self.simulation = simulation
-        self.frames = [simulation.sites[n].handle(start_frame(simulation)) for n in NAMES]
+        start = start_frame(simulation, round=number)
+        self.frames = [simulation.sites[n].handle(start) for n in NAMES]
         job = simulation.job
-        made = Aggregator(job.terms(1, 1, NAMES), job.parameters, simulation.roster)
+        made = Aggregator(job.terms(number, 1, NAMES), job.parameters, simulation.roster)
         for frame in self.frames:
             made.receive(frame)
         self.honest = made.open_request(simulation.identities["coordinator"])
@@ -178,6 +179,25 @@ def test_strict_mode_needs_every_upload_and_each_the_one_that_was_signed(tmp_pat
     assert "not the one its statement names" in refused(asked.simulation, changed)
     answer = asked.simulation.key_holder.handle(asked.request())
     assert isinstance(read_message(answer, asked.simulation.roster).header, Opening)
+
+
+@pytest.mark.parametrize(
+    ("strict", "reason"),
+    [
+        (False, "passed on a key part that 'north' did not sign"),
+        (True, "is not the one its statement names"),
+    ],
+)
+def test_a_sum_moved_under_another_rounds_request_is_refused(
+    tmp_path: Path, strict: bool, reason: str
+) -> None:
+    """Nothing in a sum says of which round it is: what its contributors signed does."""
+    simulation = Simulation(tmp_path, scheme_name="bfv", strict=strict)
+    first, second = (Requests(simulation, number=number) for number in (1, 2))
+    moved = second.request(bytes(first.honest.payload), upload_bytes=first.header.upload_bytes)
+    assert reason in refused(simulation, moved)
+    answer = simulation.key_holder.handle(second.request())
+    assert isinstance(read_message(answer, simulation.roster).header, Opening)
 
 
 # --- once, whatever happens -----------------------------------------------------------------------
