@@ -476,6 +476,7 @@ def _ask_opening(
         not isinstance(header, Opening)
         or header.sender != job.opener
         or header.round_id != (job.run, result.round, result.attempt)
+        or (header.plan_digest, header.key_id) != (job.plan.digest, job.key_id)
         or header.contributors != contributors
         or header.request_sha256 != hashlib.sha256(frame).hexdigest()
     ):
