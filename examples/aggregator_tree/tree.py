@@ -29,12 +29,8 @@ def upload(identity: Identity, values: np.ndarray, terms: RoundTerms, key: Encry
     tensor = EncryptedTensor(
         scheme=parameters.scheme,
         parameters_fingerprint=parameters.fingerprint,
-        key_id=key.key_id,
         length=LENGTH,
         packing=parameters.packing,
-        run=terms.run,
-        round=terms.round,
-        attempt=terms.attempt,
         contributors=contributor_bitmap([SITES.index(identity.name)], len(SITES)),
         roster_size=len(SITES),
         payload=memoryview(payload),

@@ -3,6 +3,8 @@
 An event describes; only an accountant interprets. The meaning of a stored event never changes, the
 set of kinds is closed, and every number is an exact decimal, so that two parties (or one party and
 an auditor ten years later) compute on the same value. Nothing in an event names code to import.
+Events are stored and signed, so they evolve in one way only: a new mechanism is a new kind, which an
+accountant without a proof for it refuses.
 """
 
 from __future__ import annotations
@@ -121,25 +123,18 @@ class Mechanism(BaseModel):
 
 
 class Term(BaseModel):
-    """A mechanism run `count` times.
-
-    Args:
-        mechanism: what runs.
-        count: 1 to 10^12.
-    """
+    """A mechanism run `count` times."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mechanism: Mechanism
+    """What runs."""
     count: int = Field(ge=1, le=10**12)
+    """How often."""
 
 
 class DpEvent(BaseModel):
     """A composition of mechanisms on one privacy unit, adaptively chosen.
-
-    An event describes and an accountant interprets. Events are stored and signed, so that what one
-    means never changes: a new mechanism is a new kind, which an accountant without a proof for it
-    refuses, and no field is read in another way than when it was written.
 
     Args:
         terms: the mechanisms with their counts, each mechanism once, in canonical order.
