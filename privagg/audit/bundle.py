@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from privagg.audit.attestation import InTotoAttestation, Predicate
 from privagg.audit.container import MAX_BYTES, pack, unpack
@@ -69,6 +69,34 @@ def fixed_files() -> dict[str, bytes]:
 @cache
 def _schema() -> bytes:
     return json.dumps(json_schema(), indent=2).encode() + b"\n"
+
+
+def is_published(name: str, data: bytes) -> bool:
+    """Whether a file is one of `fixed_files`; a schema may describe in other words what it demands.
+
+    Args:
+        name: the file's.
+        data: its bytes, of a bundle (untrusted).
+    """
+    if name != SCHEMA:
+        return data == fixed_files()[name]
+    try:
+        return bool(_demands(json.loads(data)) == _demands(json.loads(_schema())))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _demands(schema: Any) -> Any:
+    """A JSON schema without its descriptions."""
+    if isinstance(schema, list):
+        return [_demands(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _demands(value)
+        for key, value in schema.items()
+        if key != "description" or not isinstance(value, str)
+    }
 
 
 class Exporting(Protocol):

@@ -3,9 +3,10 @@
     OUT/parties/<party>/   as on a machine of its own, see `privagg.party.folder`
     OUT/                   what the coordinator makes: models, reports, bundles
 
-Before there were party folders, the same files lay by kind. Whoever finds them there reads nothing
-and spends nothing: beside a new, empty ledger a spent budget would look whole. `adopt` carries
-them over.
+Before there were party folders, the same files lay by kind. Whoever finds anything there, or cannot
+look, reads nothing and spends nothing: beside a new, empty ledger a spent budget would look whole.
+`adopt` carries them over, and leaves a file in the place of their folder: a program of before finds
+no room there for a ledger of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 
-from privagg.durable import sync_folder
+from privagg.durable import sync_folder, write_whole
 from privagg.errors import LedgerError
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.privacy.ledger import Ledger
@@ -34,7 +35,11 @@ _EARLIER = (
     ("ledgers/*.sqlite", "ledger.sqlite"),
 )
 """Earlier place -> name in the party's folder, in the order in which they are carried over: while
-one of the last two kinds is left, nothing is opened."""
+anything is left in one of these folders, nothing is opened."""
+
+_FOLDERS = ("ledgers", "keyholder", "owners", "keys")
+_GONE = "ledgers"
+_GONE_TEXT = b"The ledgers of this folder lie in parties/<party>/ledger.sqlite.\n"
 
 _SQLITE_BESIDE = ("-wal", "-shm", "-journal")
 
@@ -81,10 +86,13 @@ def adopt(output: Path) -> list[Path]:
         The new places, in the order of the moves; empty where there was nothing to carry over.
 
     Raises:
-        LedgerError: a file is in use, cannot be moved, or lies at its new place already.
+        LedgerError: a file is in use, cannot be moved, is a link, or lies at its new place
+            already; or something else lies there.
     """
-    moved = []
-    for old, new in _moves(output) if _earlier_ledgers(output) else ():
+    moved, lies = [], _earlier_files(output)
+    moves = _moves(output) if lies else []
+    _require_movable(output, lies, [old for old, _ in moves])
+    for old, new in moves:
         if new.exists():
             raise LedgerError(
                 f"{old} and {new} both exist, and neither is replaced: look with `privagg ledger "
@@ -101,26 +109,61 @@ def adopt(output: Path) -> list[Path]:
         except OSError as error:
             raise LedgerError(f"cannot move {old} to {new}: {error.strerror}") from error
         moved.append(new)
-    for name in {old.partition("/")[0] for old, _ in _EARLIER if "/" in old}:
-        with suppress(OSError):  # not there, or something else lies in it
+    for name in _FOLDERS:
+        with suppress(FileNotFoundError, NotADirectoryError):
             (output / name).rmdir()
+    if moved:
+        write_whole(output / _GONE, _GONE_TEXT)
     return moved
 
 
 def _require_adopted(output: Path) -> None:
-    found = _earlier_ledgers(output)
+    found = _earlier_files(output)
     if found:
+        shown = ", ".join(str(path.relative_to(output)) for path in found[:12])
         raise LedgerError(
-            f"ledgers lie in {output} where earlier versions kept them: "
-            f"{', '.join(str(path.relative_to(output)) for path in found)}. A party now keeps its "
-            f"files in {output / _PARTIES}/<party>/, where these budgets would appear unspent; "
+            f"ledgers lie in {output} where earlier versions kept them: {shown}. A party now keeps "
+            f"its files in {output / _PARTIES}/<party>/, where these budgets would appear unspent; "
             f"nothing was read or spent. Carry them over: privagg ledger adopt {quote(str(output))}"
         )
 
 
-def _earlier_ledgers(output: Path) -> list[Path]:
-    kinds = [pattern for pattern, _ in _EARLIER[-2:]]
-    return [path for pattern in reversed(kinds) for path in sorted(output.glob(pattern))]
+def _earlier_files(output: Path) -> list[Path]:
+    """Everything in the folders of the earlier layout.
+
+    Raises:
+        LedgerError: one cannot be looked into; a budget that nobody sees is no budget unspent.
+    """
+    found: list[Path] = []
+    for name in _FOLDERS:
+        try:
+            with os.scandir(output / name) as entries:
+                found += sorted(Path(entry.path) for entry in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise LedgerError(
+                f"cannot look into {output / name}, where earlier versions kept ledgers and keys: "
+                f"{error.strerror}; nothing was read or spent"
+            ) from error
+    return found
+
+
+def _require_movable(output: Path, lies: list[Path], known: list[Path]) -> None:
+    """Refuse links, which lead to what others may share, and what is none of ours."""
+    links = [p for p in (*(output / name for name in _FOLDERS), *lies, *known) if p.is_symlink()]
+    if links:
+        raise LedgerError(
+            f"{links[0]} is a link, and what it leads to may be another folder's too: where it is "
+            "not, put the file itself in its place, then try again; nothing was moved"
+        )
+    beside = {Path(f"{path}{end}") for path in known for end in _SQLITE_BESIDE}
+    strange = [path for path in lies if path not in {*known, *beside}]
+    if strange:
+        raise LedgerError(
+            f"{strange[0]} is no file that privagg made there, or lacks the ledger that it belongs "
+            "to; find out what it is and move it away, then try again; nothing was moved"
+        )
 
 
 def _moves(output: Path) -> list[tuple[Path, Path]]:
@@ -143,7 +186,9 @@ def _nobody_writes(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as database:
+        there = f"{path.resolve().as_uri()}?mode=rw"  # never made anew
+        connection = sqlite3.connect(there, timeout=0, isolation_level=None, uri=True)
+        with closing(connection) as database:
             database.execute("PRAGMA journal_mode=DELETE")  # what the write-ahead log holds, moves
             database.execute("BEGIN EXCLUSIVE")
             beside = [path.with_name(path.name + end) for end in _SQLITE_BESIDE]

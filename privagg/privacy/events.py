@@ -3,8 +3,8 @@
 An event describes; only an accountant interprets. The meaning of a stored event never changes, the
 set of kinds is closed, and every number is an exact decimal, so that two parties (or one party and
 an auditor ten years later) compute on the same value. Nothing in an event names code to import.
-Events are stored and signed, so they evolve in one way only: a new mechanism is a new kind, which an
-accountant without a proof for it refuses.
+Events are stored and signed, so they evolve in one way only: a new mechanism is a new kind, which
+an accountant without a proof for it refuses.
 """
 
 from __future__ import annotations

@@ -342,9 +342,12 @@ class Aggregator:
 
         Raises:
             CohortError: nothing was folded yet.
+            MessageError: strict mode, in which nobody takes a partial sum.
         """
         if not self._statements:
             raise CohortError("no contribution was folded; there is no partial sum to pass on")
+        if self.terms.strict:
+            raise MessageError("strict mode adds the uploads themselves; pass those on")
         header = PartialSum(
             **self._reply_as(identity),
             key_id=self.terms.key_id,

@@ -524,6 +524,8 @@ def reopen_round(
     parameters: FloatVector,
     *,
     request: bytes,
+    round_number: int,
+    attempt: int,
     cohort: tuple[str, ...],
     opened: bool = False,
 ) -> RoundOutcome:
@@ -537,19 +539,24 @@ def reopen_round(
         transport: carries the frames.
         parameters: float64 (d,), the model that the round started from.
         request: the opening request, as the journal kept it.
+        round_number, attempt: which attempt was under way; the request must be of it.
         cohort: the sites that were asked.
         opened: whether it is recorded that the sum was opened; then the round cannot have stopped,
             and a key holder that does not answer now is an error.
 
     Raises:
-        MessageError: the journal's request is not one of this coordinator's.
+        MessageError: the journal's request is not one of this coordinator's in this attempt.
         PrivaggError: `opened`, and the answer does not come or does not fit.
     """
     header = read_message(request, Roster.of(job.identity)).header
-    if not isinstance(header, OpenRequest) or header.run != job.run:
-        raise MessageError(f"the journal of run {job.run!r} holds another request than its own")
+    round_id = (job.run, round_number, attempt)
+    if not isinstance(header, OpenRequest) or header.round_id != round_id:
+        raise MessageError(
+            f"the journal of run {job.run!r} holds another request than that of round "
+            f"{round_number}, attempt {attempt}"
+        )
     senders = (read_statement(statement, job.roster).sender for statement in header.contributions)
-    result = RoundOutcome(header.round, header.attempt, cohort)
+    result = RoundOutcome(round_number, attempt, cohort)
     with result.timed("round"):
         opening: Statement | None = None
         try:

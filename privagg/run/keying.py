@@ -67,8 +67,8 @@ def _begun_with(kept: bytes, terms: KeyTerms, run: str) -> RunKey:
         return terms.read(kept, run)
     except PrivaggError as error:
         raise ResumeError(
-            f"run {run!r} was begun under another plan or key ({error}); start a new run; nothing "
-            "was spent"
+            f"run {run!r} cannot be resumed: the statement of its key that its journal keeps does "
+            f"not hold here ({error}). Nothing more was spent"
         ) from error
 
 

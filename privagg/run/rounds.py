@@ -97,6 +97,8 @@ class RoundRunner:
                 self.transport,
                 parameters,
                 request=begun.request,
+                round_number=number,
+                attempt=attempt,
                 cohort=begun.cohort,
                 # What stopped for good ended above, so what is recorded is that it opened.
                 opened=self._record.end_of(number, attempt) is not None,

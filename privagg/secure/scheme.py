@@ -102,7 +102,7 @@ class Parameters(ABC):
 
     @abstractmethod
     def explain(self) -> str:
-        """Why these parameters: modulus, headroom, security level, failure bound; plain text."""
+        """Why these parameters: modulus, headroom, security, failure bound, size; plain text."""
 
     @abstractmethod
     def fold(self) -> Fold:

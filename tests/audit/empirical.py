@@ -36,7 +36,7 @@ from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.training import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
-from privagg.training.draws import Draws, Place, noised_update
+from privagg.training.draws import Draws, RoundId, noised_update
 from privagg.training.models import build_model
 
 FALSE_ALARM = 1e-4
@@ -180,7 +180,7 @@ def _linear(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     return outputs[:, 0]
 
 
-def _in_sensitivities(plan: TrainingPlan, rule: ClientRule, place: Place, seen: Values) -> Values:
+def _in_sensitivities(plan: TrainingPlan, rule: ClientRule, place: RoundId, seen: Values) -> Values:
     """What was seen, as coordinates of a gradient in units of a record's sensitivity."""
     transform = transform_of(plan, place, np.zeros(plan.dimension))
     whole = transform.undo(seen)
@@ -202,7 +202,7 @@ def _by_half(values: Values) -> Trials:
 
 # --- client level ---------------------------------------------------------------------------------
 
-Contribution = Callable[[bool, DeterministicRandomness, Place], NDArray[np.int64]]
+Contribution = Callable[[bool, DeterministicRandomness, RoundId], NDArray[np.int64]]
 
 
 def client_trials(
@@ -222,7 +222,7 @@ def client_trials(
     """
     source, released = DeterministicRandomness(seed), np.zeros(plan.dimension)
 
-    def of_update(present: bool, randomness: DeterministicRandomness, place: Place) -> Any:
+    def of_update(present: bool, randomness: DeterministicRandomness, place: RoundId) -> Any:
         update = canary if present else np.zeros(plan.dimension)
         return noised_update(plan, update, Draws(randomness, place, "a", plan), released=released)
 
@@ -260,7 +260,7 @@ def client_learner(plan: ClientPlan) -> Contribution:
         for records in (_one_record(plan), _one_record(plan).take([]))
     )
 
-    def contribution(present: bool, randomness: DeterministicRandomness, place: Place) -> Any:
+    def contribution(present: bool, randomness: DeterministicRandomness, place: RoundId) -> Any:
         learner = with_record if present else without
         return learner.contribution(released, randomness, place)
 
@@ -277,5 +277,5 @@ def first_coordinate(dimension: int) -> Values:
     return SENT_FAR * np.eye(1, dimension)[0]
 
 
-def _places(runs: int) -> Iterator[Place]:
+def _places(runs: int) -> Iterator[RoundId]:
     return (("audit", number, 1) for number in range(1, runs + 1))

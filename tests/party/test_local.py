@@ -110,7 +110,10 @@ def test_what_is_carried_over_is_whole_and_nothing_is_left(spent: Path) -> None:
                 if name.endswith((".pem", ".records")):
                     held = before[str(place.relative_to(output))]
                     assert after[f"parties/{party}/{name}"] == held
-    assert not any((output / name).exists() for name in ("keys", "owners", "ledgers", "keyholder"))
+    assert not any((output / name).exists() for name in ("keys", "owners", "keyholder"))
+    assert "parties/<party>/ledger.sqlite" in (output / "ledgers").read_text()
+    with pytest.raises(FileExistsError):  # what an earlier version would do first
+        (output / "ledgers").mkdir(parents=True, exist_ok=True)
     assert CheckpointKeeper.read(local_folder(output, "key-holder").opener_checkpoints).all()
     assert CheckpointKeeper.read(local_folder(output, "coordinator").checkpoints).all()
     assert adopt(output) == []
@@ -182,6 +185,7 @@ def test_of_two_ledgers_neither_is_replaced(spent: Path) -> None:
     """Somebody ran an earlier version beside a new one: both hold charges."""
     adopt(spent.parent)
     new = local_folder(spent.parent, "riverside").ledger
+    (spent.parent / "ledgers").unlink()  # by hand: it is a file that says where they went
     (spent.parent / "ledgers").mkdir()
     Ledger.open(new).backup(spent.parent / "ledgers" / "riverside.sqlite")
     with pytest.raises(LedgerError, match="both exist, and neither is replaced"):
@@ -189,3 +193,45 @@ def test_of_two_ledgers_neither_is_replaced(spent: Path) -> None:
     with pytest.raises(LedgerError, match="nothing was read or spent"):
         Federation.from_toml(spent).run()
     assert Ledger.open(new).spent(MINE).charges == 2
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(
+    spent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def refused(path: object = ".") -> object:
+        if Path(str(path)).name == "ledgers":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refused)
+    for asked in (Federation.from_toml(spent).run, lambda: adopt(spent.parent)):
+        with pytest.raises(LedgerError, match="cannot look into .*ledgers"):
+            asked()
+
+
+@pytest.mark.parametrize("name", ["ledgers", "ledgers/riverside.sqlite", "keys"])
+def test_links_are_not_carried_over(spent: Path, name: str, tmp_path: Path) -> None:
+    """What a link leads to may be another output folder's too, whose budget would look unspent."""
+    place, elsewhere = spent.parent / name, tmp_path / "elsewhere"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    before = files_in(spent.parent)
+    with pytest.raises(LedgerError, match="is a link.*nothing was moved"):
+        adopt(spent.parent)
+    assert files_in(spent.parent) == before
+    with pytest.raises(LedgerError, match="nothing was read or spent"):
+        Federation.from_toml(spent).run()
+
+
+@pytest.mark.parametrize(
+    "left", ["ledgers/riverside.sqlite-wal", "ledgers/riverside.records", "ledgers/A.SQLITE"]
+)
+def test_whatever_is_left_in_the_earlier_folders_is_looked_at(spent: Path, left: str) -> None:
+    for name in ("ledgers", "keyholder", "owners", "keys"):
+        shutil.rmtree(spent.parent / name)
+    (spent.parent / left).parent.mkdir()
+    (spent.parent / left).write_bytes(b"something")
+    with pytest.raises(LedgerError, match="nothing was read or spent"):
+        Federation.from_toml(spent).check_ready()

@@ -134,6 +134,10 @@ def test_only_pinned_aggregators_and_never_in_strict_mode(plain: Simulation) -> 
         aggregator(plain).receive(forged.to_bytes())
     with pytest.raises(CohortError):
         aggregator(plain).partial_sum(LEFT)
+    strict = aggregator(plain, strict=True)
+    strict.receive(plain.sites["north"].handle(start_frame(plain)))
+    with pytest.raises(MessageError, match="strict mode adds the uploads themselves"):
+        strict.partial_sum(LEFT)
 
 
 def test_memory_is_that_of_one_model_whatever_the_cohort(plain: Simulation) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from privagg.errors import PrivaggError, SchemeError
+from privagg.errors import MessageError, PrivaggError, SchemeError
 from privagg.identity.keys import Identity
 from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Ledger
 from privagg.protocol.aggregator import Aggregator
@@ -29,7 +29,7 @@ from privagg.protocol.messages import (
     RoundStart,
     Upload,
 )
-from privagg.protocol.round import PHASES
+from privagg.protocol.round import PHASES, reopen_round
 from privagg.protocol.transport import Reply
 from privagg.secure.plaintext import PlaintextScheme
 from privagg.secure.scheme import Phase
@@ -325,6 +325,19 @@ def test_the_key_holder_opens_one_cohort_a_round_also_after_a_restart(
     refused = answer(simulation, part).header
     assert isinstance(refused, Refusal)
     assert "second cohort" in refused.message
+
+
+@pytest.mark.parametrize(("round_number", "attempt"), [(2, 1), (1, 2)])
+def test_another_rounds_request_in_the_journal_resumes_nothing(
+    simulation: Simulation, round_number: int, attempt: int
+) -> None:
+    """A file restored or altered: its stored answer would be stepped along a second time."""
+    request = request_of(simulation, NAMES).to_bytes()
+    with pytest.raises(MessageError, match="holds another request than that of round"):
+        reopen_round(
+            simulation.job, simulation.wire, np.zeros(DIMENSION), request=request,
+            round_number=round_number, attempt=attempt, cohort=NAMES,
+        )  # fmt: skip
 
 
 def test_requests_that_race_open_one_cohort(simulation: Simulation) -> None:

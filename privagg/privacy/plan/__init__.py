@@ -2,7 +2,8 @@
 
 `Plan` is what the rest of the house asks; `TrainingPlan` is the first family of plans, with one
 class for each of three ways to be private. Nothing outside this room asks which class a plan has,
-but the table of what trains under each.
+but the table of what trains under each, and a Flower app, which needs a plan for whole clients
+(`ClientPlan.require`).
 
 To add a way to be private (`tests/privacy/test_new_mode.py` does):
 
