@@ -359,5 +359,5 @@ def read_array(path: str | Path) -> npt.NDArray[Any]:
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"no file {path} (looked in {Path.cwd()}); correct the path")
+        raise ConfigError(f"no file {path.absolute()}; correct the path")
     return path
