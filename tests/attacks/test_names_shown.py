@@ -64,4 +64,4 @@ def test_a_page_stays_one_document_whatever_the_names(honest: Report) -> None:
     page = FORMATS["html"][1](_named(honest, "</body></html>]]><![CDATA[ &lol; \x00\x08\ufffe"))
     assert isinstance(page, str)
     body = ElementTree.fromstring(page[page.index("<body>") : page.rindex("</html>")])
-    assert body.findall("main/section")[-1].get("id") == "statements"
+    assert body.findall("main/section")[-1].get("id") == "cost"

@@ -158,7 +158,7 @@ def test_another_plan_or_key_is_not_gone_on_with(world: World, tmp_path: Path) -
     world.train(world.opened(), num_rounds=1)
     other = World(tmp_path / "other", rounds=ROUNDS + 1)
     shutil.copytree(world.run_folder, other.run_folder)
-    with pytest.raises(ResumeError, match="another plan or key"):
+    with pytest.raises(ResumeError, match="cannot be resumed: the statement of its key"):
         other.train(other.opened())
     assert not other.counting.trained
 
