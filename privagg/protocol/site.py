@@ -164,7 +164,9 @@ class Site:
     4. `RoundStart`, for an attempt without an upload: every refusal that public facts allow comes
        first; then charge, train, encrypt, store, answer.
     5. `RoundStart`, for an attempt whose upload is stored: the same checks, then the same bytes,
-       free. One whose receipt was used and that has none stored is spent, and refused.
+       free. One whose receipt was used and that has none stored: where this process was killed
+       meanwhile, training begins anew under that charge, as nothing of it has left; else (it
+       failed, the upload is forgotten, the ledger is a restored copy) it is spent, and refused.
     6. `RoundClose` that says opened: with the key holder's statement of exactly these survivors and
        what each of them signed, also where the site took no part. One that says stopped: only for
        an open attempt of this site, recorded once, as the coordinator's claim. Neither gives budget
@@ -331,9 +333,14 @@ class Site:
             require_readable(stored)
             return stored
         receipt = self.ledger.charge(self._charge_request(header, key))
-        self.ledger.consume(receipt)
-        values = self._train(parameters, header)
-        upload = self._encrypt(header, key, receipt, values)
+        if not self.ledger.cut_off(receipt):
+            self.ledger.consume(receipt)
+        try:
+            values = self._train(parameters, header)
+            upload = self._encrypt(header, key, receipt, values)
+        except Exception:
+            self.ledger.fail_training(receipt)
+            raise
         self.ledger.store_upload(receipt, upload)
         return upload
 

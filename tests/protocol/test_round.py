@@ -15,6 +15,7 @@ import pytest
 from privagg.errors import MessageError, PrivaggError, SchemeError
 from privagg.identity.keys import Identity
 from privagg.privacy.ledger import BudgetKey, Bundle, Checkpoint, Ledger
+from privagg.privacy.ledger.replay import HISTORY_UNVERIFIABLE
 from privagg.protocol.aggregator import Aggregator
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.messages import (
@@ -35,7 +36,7 @@ from privagg.secure.plaintext import PlaintextScheme
 from privagg.secure.scheme import Phase
 from privagg.secure.wire import EncryptedTensor
 from tests.faults import Killed
-from tests.simulator import DIMENSION, NAMES, Simulation, opened_rounds
+from tests.simulator import DIMENSION, NAMES, KnownLearner, Simulation, opened_rounds
 
 
 @pytest.fixture
@@ -190,21 +191,67 @@ def test_a_new_attempt_is_a_new_charge(simulation: Simulation) -> None:
     assert simulation.learners["north"].calls == 2
 
 
-def test_a_site_killed_between_charge_and_upload_never_trains_twice(
+class DyingLearner:
+    """Does not come to an end: the process is killed, or something in it fails."""
+
+    def __init__(self, end: BaseException) -> None:
+        self.end = end
+
+    def contribution(self, *_: object) -> np.ndarray:
+        raise self.end
+
+
+def test_a_site_killed_while_it_trained_trains_anew_under_the_same_charge(
     simulation: Simulation,
 ) -> None:
-    learner = simulation.learners["north"]
-
-    class DyingLearner:
-        def contribution(self, *_: object) -> np.ndarray:
-            raise Killed
-
+    dying = simulation.site("north", learner=DyingLearner(Killed()))
     with pytest.raises(Killed):
-        simulation.site("north", learner=DyingLearner()).handle(start_frame(simulation))
+        dying.handle(start_frame(simulation))
+    assert simulation.ledgers["north"].verify() == [HISTORY_UNVERIFIABLE]
+    first = simulation.sites["north"].handle(start_frame(simulation))
+    assert read_message(first, simulation.roster).header.kind == Upload.kind
+    assert simulation.sites["north"].handle(start_frame(simulation)) == first
+    kinds = [entry.kind for entry in simulation.ledgers["north"].entries()]
+    assert [kinds.count(kind) for kind in ("charge", "consumed", "upload")] == [1, 1, 1]
+    assert simulation.charges("north") == 1
+    assert simulation.learners["north"].calls == 1
+
+
+def test_what_is_trained_twice_leaves_once(simulation: Simulation) -> None:
+    """Two processes of one site, both asked: the second one's upload is neither stored nor sent."""
+    answers: list[bytes] = []
+
+    class Slow(KnownLearner):
+        def contribution(self, *arguments: Any) -> np.ndarray:
+            answers.append(simulation.sites["north"].handle(start_frame(simulation)))
+            return super().contribution(*arguments)
+
+    slow = simulation.site("north", learner=Slow(simulation.learners["north"].values + 1))
+    assert refusal(simulation, slow.handle(start_frame(simulation))).reason == "unavailable"
+    assert slow.handle(start_frame(simulation)) == answers[0]
+
+
+def test_an_attempt_is_spent_where_training_failed(simulation: Simulation) -> None:
+    failing = simulation.site("north", learner=DyingLearner(ValueError("a record's own fault")))
+    assert refusal(simulation, failing.handle(start_frame(simulation))).reason == "unavailable"
     answer = simulation.sites["north"].handle(start_frame(simulation))
     assert refusal(simulation, answer).reason == "spent-attempt"
-    assert learner.calls == 0
+    assert simulation.learners["north"].calls == 0
     assert simulation.charges("north") == 1
+
+
+def test_a_copy_restored_does_not_train_anew(simulation: Simulation) -> None:
+    """The ledger that it was copied from may have sent its upload since."""
+    dying = simulation.site("north", learner=DyingLearner(Killed()))
+    with pytest.raises(Killed):
+        dying.handle(start_frame(simulation))
+    copy = simulation.folder / "copy.sqlite"
+    simulation.ledgers["north"].backup(copy)
+    restored = Ledger.open(copy, signing_key=simulation.identities["north"].key)
+    simulation.wire.handlers["north"] = simulation.site("north", ledger=restored).handle
+    simulation.wire.post({"north": simulation.run_key.frame})
+    answer = simulation.wire.handlers["north"](start_frame(simulation))
+    assert refusal(simulation, answer).reason == "spent-attempt"
 
 
 def test_an_overspent_site_never_trains(tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ class Charge(ChargeRequest):
 
 
 class Consumed(OfCharge):
-    """A receipt was used: training on this charge has begun and cannot begin again."""
+    """A receipt was used: training on this charge has begun; see `Ledger.cut_off`."""
 
     kind: ClassVar[str] = "consumed"
 

@@ -623,8 +623,38 @@ class Ledger:
                 raise ReceiptError(
                     f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
                 )
+            connection.execute(
+                insert(schema.uploads).values(subject=charge.subject, run=charge.run, data=b"")
+            )
             consumed = Consumed(**_charge_fields(charge), charge=receipt.index)
             return self._append(connection, head, consumed).entry
+
+    def cut_off(self, receipt: Receipt) -> bool:
+        """Whether training under a used receipt was cut off, and may begin anew under this charge.
+
+        It may where training began in this very database, did not fail (`fail_training`), and no
+        upload was stored since: what the first one drew was stored nowhere and sent to nobody, and
+        whichever upload is stored first is the only one that ever leaves. A restored copy does not
+        know that of itself, and the answer is no; nor where the attempt was aborted.
+
+        Raises:
+            ReceiptError: the receipt is not genuine.
+        """
+        with self._reading() as (connection, head):
+            charge = self._genuine(connection, head, receipt)
+            ended = (UploadStored.kind, Aborted.kind)
+            return log.is_stored(connection, charge.subject) and not any(
+                self._find(connection, head, kind, charge.attempt_subject) for kind in ended
+            )
+
+    def fail_training(self, receipt: Receipt) -> None:
+        """Training under a receipt failed by itself, perhaps because of the records: never again.
+
+        Raises:
+            ReceiptError: the receipt is not genuine.
+        """
+        with self._writing() as (connection, head):
+            _end_training(connection, self._genuine(connection, head, receipt))
 
     def store_upload(self, receipt: Receipt, data: bytes) -> Entry:
         """Keep an upload's bytes, so that a resend is these bytes; the digest goes into the log.
@@ -650,6 +680,7 @@ class Ledger:
                     f"run {charge.run!r} round {charge.round} attempt {charge.attempt} has an "
                     "upload already; other bytes would be a second release on one charge"
                 )
+            _end_training(connection, charge)
             connection.execute(
                 insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
             )
@@ -822,7 +853,8 @@ class Ledger:
         """Free the bytes stored for a finished run; their digests stay in the log.
 
         Returns:
-            How many uploads (and statements of a key) were removed.
+            How many uploads (and statements of a key, and marks of training under way) were
+            removed.
         """
         with self._writing() as (connection, _):
             found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))
@@ -1062,6 +1094,11 @@ def _within(size: int, wanted: int | None) -> int:
 def _system_clock() -> datetime:
     """The present, in UTC."""
     return datetime.now(UTC)
+
+
+def _end_training(connection: Connection, charge: Charge) -> None:
+    """Forget that training on a charge is under way."""
+    connection.execute(delete(schema.uploads).where(schema.uploads.c.subject == charge.subject))
 
 
 def _charge_fields(charge: Charge) -> dict[str, Any]:

@@ -42,6 +42,7 @@ KEY_UNVERIFIABLE = (
 )
 # Two runs of an uncertified accountant agree to rounding; anything lower was made up.
 _UNCERTIFIED_TOLERANCE = Decimal("1e-6")
+_NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass
@@ -246,7 +247,7 @@ def replay_database(connection: Connection) -> Replay:
     table = schema.entries
     done = Replay()
     completed: dict[merkle.Node, bytes] = {}
-    uploads: dict[str, UploadStored | RunKeyTaken] = {}
+    uploads: dict[str, UploadStored | RunKeyTaken | Consumed] = {}
     before = done.frontier
     for row in connection.execute(select(table).order_by(table.c.idx)):
         before = done.frontier
@@ -254,7 +255,7 @@ def replay_database(connection: Connection) -> Replay:
         entry = done.add(body)
         _check_columns(entry, row.idx, row.kind, row.subject, row.account)
         completed.update(before.append(merkle.leaf_hash(body))[1])
-        if isinstance(entry.payload, UploadStored | RunKeyTaken):
+        if isinstance(entry.payload, UploadStored | RunKeyTaken | Consumed):
             uploads[entry.payload.subject] = entry.payload
     if not done.size:
         raise LedgerTamperedError("the ledger has no entries")
@@ -360,11 +361,15 @@ def _check_accounts(connection: Connection, done: Replay) -> None:
         raise LedgerTamperedError("the stored running totals do not fit the entries")
 
 
-def _check_uploads(connection: Connection, logged: dict[str, UploadStored | RunKeyTaken]) -> None:
+def _check_uploads(
+    connection: Connection, logged: dict[str, UploadStored | RunKeyTaken | Consumed]
+) -> None:
     for row in connection.execute(select(schema.uploads)):
         entry = logged.get(row.subject)
-        found = (row.run, hashlib.sha256(bytes(row.data)).hexdigest())
-        if entry is None or found != (entry.run, entry.sha256):
+        # Where training is under way nothing is stored yet, and the row is empty.
+        expected = _NOTHING if isinstance(entry, Consumed) else entry and entry.sha256
+        found = hashlib.sha256(bytes(row.data)).hexdigest()
+        if entry is None or (row.run, found) != (entry.run, expected):
             raise LedgerTamperedError(
                 f"the stored upload {row.subject} is not the one that was logged"
             )

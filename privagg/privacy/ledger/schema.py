@@ -3,7 +3,8 @@
 `entries` is the log; `nodes` and `checkpoints` follow from it and are kept so that proofs and
 receipts cost O(log n). `tree` and `accounts` are running totals, rewritten with each entry in the
 same transaction and committed to by it. `uploads` holds bytes whose digests stand in the log:
-stored uploads, and the statements of runs' keys.
+stored uploads, and the statements of runs' keys; and an empty row, named as the charge is, where
+training on a charge is under way.
 """
 
 from __future__ import annotations
