@@ -65,8 +65,8 @@ class BareReport:
         plan, terms = self.plan, self.plan.site(said.name)
         points = [point for point in said.history if point.run == self.report.run]
         private = said.committed.event.is_private
-        event = plan.committed_event(said.name) if private else NO_PRIVACY
-        committed = committed_guarantee(plan, said.name, [event] * len(points), self.bounds)
+        events = [self._event(said.name, point, private) for point in points]
+        committed = committed_guarantee(plan, said.name, events, self.bounds)
         attempts = [self._attempt(said.name, point, private) for point in points]
         changed = {
             "dataset": terms.dataset,
@@ -89,13 +89,18 @@ class BareReport:
 
     def _attempt(self, site: str, point: HistoryPoint, private: bool) -> ChargedAttempt:
         if point.outcome != "realised":  # nothing proves what was opened: the worst is counted
-            return ChargedAttempt(self.plan.minimum_survivors, private)
+            return ChargedAttempt(point.round, self.plan.minimum_survivors, private)
         survivors = next(
             r.survivors
             for r in self.report.rounds
             if (r.round, r.attempt) == (point.round, point.attempt)
         )
-        return ChargedAttempt(len(survivors) if site in survivors else 0, private)
+        opened = len(survivors) if site in survivors else 0
+        return ChargedAttempt(point.round, opened, private)
+
+    def _event(self, site: str, point: HistoryPoint, private: bool) -> DpEvent:
+        """What a charge of this run stands for."""
+        return self.plan.in_round(point.round).committed_event(site) if private else NO_PRIVACY
 
     def check_histories(self, findings: Findings) -> None:
         """Recompute epsilon after each charge where all charges are this run's."""
@@ -118,9 +123,8 @@ class BareReport:
         total, wrong = DpEvent(), None
         delta = said.budget.delta if said.budget else self.plan.delta
         private = said.committed.event.is_private
-        event = self.plan.committed_event(said.name) if private else NO_PRIVACY
         for point in said.history:
-            total = compose(total, event)
+            total = compose(total, self._event(said.name, point, private))
             bound = self.bounds.epsilon(total, delta)
             beyond = said.budget is not None and not point.epsilon_after <= said.budget.epsilon
             if not agrees(point.epsilon_after, bound) or beyond:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -232,14 +233,21 @@ def check_events(
     """
     key = BudgetKey.of(plan, site)
     charges = [c for c in ledger.charged if c.charge.run == run and c.charge.key == key]
-    committed = _spelled(plan.committed_event(site))
-    wrong = [
-        c.index
-        for c in charges
-        if (c.charge.event.is_private and _spelled(c.charge.event) != committed)
-        or c.charge.round > plan.rounds
-        or any(c.charge.facts.get(name, due) != due for name, due in plan.charge_facts.items())
-    ]
+
+    @cache
+    def due(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        planned = plan.in_round(number)
+        return _spelled(planned.committed_event(site)), planned.charge_facts
+
+    def is_due(charge: Charge) -> bool:
+        if charge.round > plan.rounds:
+            return False
+        event, facts = due(plan.first_like(charge.round))
+        return (not charge.event.is_private or _spelled(charge.event) == event) and all(
+            charge.facts.get(name, value) == value for name, value in facts.items()
+        )
+
+    wrong = [c.index for c in charges if not is_due(c.charge)]
     claimed = f"{len(charges)} charges of this run"
     note = f"entry {wrong[0]} charges what the plan does not say" if wrong else ""
     findings.check("charged: the plan's committed event", claimed, f"{len(charges) - len(wrong)} "
@@ -261,16 +269,22 @@ def _strange(
     realised: Sequence[tuple[int, Realised]], plan: Plan, site: str, opener: str | None
 ) -> list[int]:
     """The entries that record what the plan and the opener's statement cannot give."""
-    expected: dict[tuple[str, ...], Any] = {}
+
+    @cache
+    def due(number: int, survivors: tuple[str, ...]) -> dict[str, Any]:
+        return _spelled(plan.in_round(number).realised_event(site, survivors))
+
     found = []
     for index, payload in realised:
         survivors = tuple(payload.facts["survivors"])
-        if survivors not in expected:
-            expected[survivors] = _spelled(plan.realised_event(site, survivors))
         fits = (
-            plan.is_quorum(survivors)
+            payload.round <= plan.rounds
+            and plan.is_quorum(survivors)
             and payload.attested_by == opener
-            and (not payload.event.is_private or _spelled(payload.event) == expected[survivors])
+            and (
+                not payload.event.is_private
+                or _spelled(payload.event) == due(plan.first_like(payload.round), survivors)
+            )
         )
         if not fits:
             found.append(index)

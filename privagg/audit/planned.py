@@ -54,10 +54,13 @@ def _check_facts(
     rounds: Mapping[AttemptId, RoundReport],
 ) -> None:
     subject, claimed = "facts of charges: the plan's and the scheme's", f"{len(charges)} charges"
-    expected = _expected(plan, report)
     absent: dict[str, None] = {}
     for each in charges:
-        facts = each.charge.facts
+        if each.charge.round > plan.rounds:
+            note = f"entry {each.index} is of round {each.charge.round}"
+            findings.check(subject, claimed, f"rounds 1 to {plan.rounds}", False, note)
+            return
+        facts, expected = each.charge.facts, _expected(plan, report, each.charge.round)
         attempt = (each.charge.round, each.charge.attempt)
         wrong = [n for n, value in expected.items() if n in facts and facts[n] != value]
         if "cohort" in facts and not _cohort_fits(facts["cohort"], site, plan, rounds.get(attempt)):
@@ -76,7 +79,7 @@ def _check_facts(
             "facts that charges leave out", ", ".join(absent)[:200], by=site,
             settle="the site's signed uploads, or its charges made by a newer version",
         )  # fmt: skip
-    count = len(expected) + 2 - len(absent)
+    count = len(_expected(plan, report, 1)) + 2 - len(absent)
     findings.check(subject, claimed, f"{count} facts each as they follow", True,
                    compared=max(1, count * len(charges)))  # fmt: skip
     told = [c.charge.facts for c in charges]
@@ -87,9 +90,9 @@ def _check_facts(
     )  # fmt: skip
 
 
-def _expected(plan: Plan, report: Report) -> dict[str, Any]:
+def _expected(plan: Plan, report: Report, number: int) -> dict[str, Any]:
     return {
-        **plan.charge_facts,
+        **plan.in_round(number).charge_facts,
         "key_id": report.scheme.key_id,
         "security_bits": report.scheme.security_bits,
     }

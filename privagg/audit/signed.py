@@ -204,7 +204,7 @@ class SignedRun:
 
     def _check_noise(self, upload: Upload, charge: Charge) -> None:
         site, where = upload.sender, _where(upload)
-        planned = self.plan.noise_stddev_text
+        planned = self.plan.in_round(upload.round).noise_stddev_text
         if upload.noise_stddev_grid != planned:
             raise VerificationError(
                 f"{where}: the upload of {site!r} attests noise of {upload.noise_stddev_grid} grid "

@@ -147,15 +147,12 @@ def _by_round(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
     else:
         step = (plan.rounds - 1) / (MOST_ROUNDS_SHOWN - 1)
         shown = sorted({1 + round(i * step) for i in range(MOST_ROUNDS_SHOWN)})
-    return [
-        {
-            "round": number,
-            "epsilon": format(
-                bounds.epsilon(plan.total_committed(site, number), plan.delta).upper, "f"
-            ),
-        }
-        for number in shown
-    ]
+
+    def epsilon(number: int) -> str:
+        spent = plan.total_committed(site, range(1, number + 1))
+        return format(bounds.epsilon(spent, plan.delta).upper, "f")
+
+    return [{"round": number, "epsilon": epsilon(number)} for number in shown]
 
 
 def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
@@ -163,7 +160,8 @@ def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
     from privagg.report.accounting import ChargedAttempt, observer_matrix
 
     plan = setup.plan
-    attempts = [ChargedAttempt(plan.addends, private=True)] * plan.rounds
+    rounds = range(1, plan.rounds + 1)
+    attempts = [ChargedAttempt(number, plan.addends, private=True) for number in rounds]
     return [
         {
             "observer": row.observer,

@@ -42,17 +42,18 @@ def transform_of(plan: Plan, round_id: RoundId, released: FloatVector) -> Transf
     Raises:
         EncodingError: `released` does not fit the plan.
     """
-    terms, mask, rotation = plan.compression, None, None
+    planned, mask, rotation = plan.in_round(round_id[1]), None, None
+    terms, dimension = planned.compression, planned.dimension
     if terms is None:
-        return Transform(plan.dimension)
+        return Transform(dimension)
     seed = round_seed(plan, round_id)
     if terms.kept is not None and terms.mask == "top-k":
         mask = top_mask(released, terms.kept, seed=seed)
     elif terms.kept is not None:
-        mask = random_mask(plan.dimension, terms.kept, seed=seed)
+        mask = random_mask(dimension, terms.kept, seed=seed)
     if terms.rotation:
-        rotation = Rotation(terms.kept_of(plan.dimension), seed)
-    return Transform(plan.dimension, mask, rotation)
+        rotation = Rotation(terms.kept_of(dimension), seed)
+    return Transform(dimension, mask, rotation)
 
 
 def update_encoding(
@@ -94,5 +95,6 @@ def decode_sum(
     Raises:
         EncodingError: the sum does not fit the plan.
     """
-    values = np.asarray(total.astype(np.float64) * float(plan.step_per_grid(contributors)))
+    step = float(plan.in_round(round_id[1]).step_per_grid(contributors))
+    values = np.asarray(total.astype(np.float64) * step)
     return transform_of(plan, round_id, released).undo(values)

@@ -392,11 +392,12 @@ class Site:
             self._recognised.add(approval.name)
 
     def _read_model(self, message: Message) -> FloatVector:
-        expected = 8 * self._plan.dimension
+        dimension = self._plan.in_round(message.header.round).dimension
+        expected = 8 * dimension
         if len(message.payload) != expected:
             raise MessageError(
                 f"the model has {len(message.payload)} bytes; {expected} were expected "
-                f"({self._plan.dimension} float64)"
+                f"({dimension} float64)"
             )
         parameters = np.frombuffer(message.payload, dtype="<f8").astype(np.float64)
         if not np.isfinite(parameters).all():
@@ -405,7 +406,7 @@ class Site:
 
     def _charge_request(self, header: RoundStart, key: RunKey) -> ChargeRequest:
         plan = self._plan
-        event = plan.committed_event(self.identity.name)
+        event = plan.in_round(header.round).committed_event(self.identity.name)
         if not self._randomness.secure:
             event = DpEvent.once(Mechanism(kind="non-private"))
         return ChargeRequest(
@@ -421,7 +422,7 @@ class Site:
     def _facts(self, header: RoundStart, key: RunKey) -> dict[str, Any]:
         """What is about to be done, for whoever reads the ledger later; public facts only."""
         return {
-            **self._plan.charge_facts,
+            **self._plan.in_round(header.round).charge_facts,
             "cohort": list(header.cohort),
             "key_id": key.key_id,
             "security_bits": key.parameters.security_bits,
@@ -434,7 +435,7 @@ class Site:
     def _encrypt(
         self, header: RoundStart, key: RunKey, receipt: Receipt, values: IntVector
     ) -> bytes:
-        start = time.perf_counter()
+        start, planned = time.perf_counter(), self._plan.in_round(header.round)
         payload = key.key.encrypt(values)
         tensor = EncryptedTensor(
             scheme=key.parameters.scheme,
@@ -453,7 +454,7 @@ class Site:
             checkpoint=receipt.checkpoint,
             consistency=self._consistency(header, receipt),
             generator=self._randomness.name,
-            noise_stddev_grid=self._plan.noise_stddev_text,
+            noise_stddev_grid=planned.noise_stddev_text,
         )
         frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
         self.encrypt_seconds = time.perf_counter() - start
@@ -602,7 +603,8 @@ class Closing:
         return opening.sender
 
     def _record_realised(self, close: RoundClose, opener: str, place: dict[str, Any]) -> None:
-        event = self._plan.realised_event(self._name, close.survivors)
+        planned = self._plan.in_round(close.round)
+        event = planned.realised_event(self._name, close.survivors)
         if event.terms and not self._secure:
             event = DpEvent.once(Mechanism(kind="non-private"))
         self._ledger.record(
@@ -615,7 +617,7 @@ class Closing:
                 "facts": {
                     "survivors": list(close.survivors),
                     "contributed": self._name in close.survivors,
-                    "noise_stddev_grid": self._plan.noise_stddev_text,
+                    "noise_stddev_grid": planned.noise_stddev_text,
                 },
             },
         )

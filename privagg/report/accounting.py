@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from functools import cache
 
@@ -41,11 +41,13 @@ class ChargedAttempt:
     """One charged attempt at a round, as the site's ledger tells it.
 
     Attributes:
+        round: its number.
         survivors: contributions in the opened sum, this site's among them; 0 where no sum with
             this site's contribution was opened.
         private: False where the site recorded a release without any guarantee.
     """
 
+    round: int
     survivors: int
     private: bool
 
@@ -89,7 +91,7 @@ def committed_guarantee(
     """
     counted = Counter(events)
     event = compose(NOTHING, NOTHING, *(repeated(e, count) for e, count in counted.items()))
-    rows = plan.observers(site, plan.minimum_survivors)
+    rows = plan.in_round(1).observers(site, plan.minimum_survivors)
     row = row_against(rows, "sites" if plan.colluders else "model-users", plan.colluders)
     bound = bounds.epsilon(event, plan.delta)
     unsteered = () if counted.total() == plan.rounds else (UNSTEERED,)
@@ -128,22 +130,24 @@ def observer_matrix(
     """
 
     @cache
-    def rows_of(survivors: int) -> tuple[Observer, ...]:
-        return plan.observers(site, survivors)
+    def rows_of(number: int, survivors: int) -> tuple[Observer, ...]:
+        return plan.in_round(number).observers(site, survivors)
 
-    single = row_against(rows_of(1), "model-users", 0).event
-    counted = Counter(attempts)
-    as_planned = len(attempts) == plan.rounds and len(counted) == 1
+    counted = Counter(replace(each, round=plan.first_like(each.round)) for each in attempts)
+    as_planned = _as_planned(plan, counted)
     found = []
     # A row for each observer of a full round, and its like for every attempt with fewer survivors.
-    for full in rows_of(plan.addends):
+    for full in rows_of(1, plan.addends):
         events, assumptions = [], list(full.assumptions) if not attempts else []
         for attempt, count in counted.items():
-            seen = full
-            event = full.event if full.event == single else NOTHING
-            if attempt.survivors:
-                seen = row_against(rows_of(attempt.survivors), full.name, full.colluding_sites)
-                event = seen.event
+            seen = row_against(
+                rows_of(attempt.round, attempt.survivors or plan.addends),
+                full.name,
+                full.colluding_sites,
+            )
+            event = seen.event
+            if not attempt.survivors and event != _of_one_share(rows_of(attempt.round, 1)):
+                event = NOTHING
             if not attempt.private:
                 event = NO_PRIVACY
             events.append(repeated(event, count))
@@ -171,11 +175,24 @@ def observer_matrix(
     return tuple(found)
 
 
+def _as_planned(plan: Plan, counted: Counter[ChargedAttempt]) -> bool:
+    """Whether every round of the plan was charged once, and all ended alike."""
+    if counted.total() != plan.rounds:
+        return False
+    ended = {(attempt.survivors, attempt.private) for attempt in counted}
+    charged = Counter({attempt.round: count for attempt, count in counted.items()})
+    return len(ended) == 1 and charged == Counter(map(plan.first_like, range(1, plan.rounds + 1)))
+
+
+def _of_one_share(rows: Sequence[Observer]) -> DpEvent:
+    return row_against(rows, "model-users", 0).event
+
+
 def row_against(rows: Sequence[Observer], name: str, colluding_sites: int) -> Observer:
     """The row against `name` with k colluders, or with as many as there can be where k is more.
 
     Args:
-        rows: the observers of one round, as `plan.observers` gives them.
+        rows: the observers of one round, as `RoundPlan.observers` gives them.
         name: the observer's identifier.
         colluding_sites: k, at least 0.
     """

@@ -412,10 +412,11 @@ def _attempt(plan: Plan, site: str, charge: Charge, realised: Realised | None) -
     have been opened all the same, with the least noise that the plan allows.
     """
     if realised is None:
-        return ChargedAttempt(plan.minimum_survivors, charge.event.is_private)
+        return ChargedAttempt(charge.round, plan.minimum_survivors, charge.event.is_private)
     survivors = realised.facts["survivors"]
     opened = len(survivors) if site in survivors else 0
-    return ChargedAttempt(opened, charge.event.is_private and realised.event.is_private)
+    private = charge.event.is_private and realised.event.is_private
+    return ChargedAttempt(charge.round, opened, private)
 
 
 def _budget(ledger: LedgerView, story: SiteStory, of_run: Sequence[Charge]) -> Budget | None:

@@ -23,7 +23,7 @@ class CommittedSpending:
 
     def __init__(self, plan: Plan, accountant: Accountant, *, secure: bool) -> None:
         self._plan, self._secure = plan, secure
-        self._asked = dict.fromkeys(plan.names, 0)
+        self._asked: dict[str, list[int]] = {name: [] for name in plan.names}
         self._places: set[tuple[int, int]] = set()
         self._bound = lru_cache(maxsize=16)(accountant.epsilon)
 
@@ -32,7 +32,7 @@ class CommittedSpending:
         if place not in self._places:
             self._places.add(place)
             for site in cohort:
-                self._asked[site] += 1
+                self._asked[site].append(place[0])
 
     def after(self, outcome: RoundOutcome) -> dict[str, Decimal]:
         """What the run has cost each data set once this attempt is counted.
@@ -43,12 +43,12 @@ class CommittedSpending:
             own ledger only.
         """
         self.asked((outcome.round, outcome.attempt), outcome.cohort)
-        return {site: self._epsilon(site, count) for site, count in self._asked.items()}
+        return {site: self._epsilon(site, rounds) for site, rounds in self._asked.items()}
 
-    def _epsilon(self, site: str, attempts: int) -> Decimal:
-        if attempts == 0:
+    def _epsilon(self, site: str, rounds: list[int]) -> Decimal:
+        if not rounds:
             return Decimal(0)
         if not self._secure:
             return Decimal("Infinity")
-        event: DpEvent = self._plan.total_committed(site, attempts)
+        event: DpEvent = self._plan.total_committed(site, rounds)
         return self._bound(event, self._plan.delta).upper

@@ -31,7 +31,8 @@ class Draws:
 
     def __init__(self, randomness: Randomness, round_id: RoundId, site: str, plan: Plan) -> None:
         self.site, self.round_id = site, round_id
-        self._randomness, self._labels, self._plan = randomness, (*round_id, site), plan
+        self._randomness, self._labels = randomness, (*round_id, site)
+        self._noise = plan.in_round(round_id[1]).noise
 
     def mask(self, count: int, sampling_rate: Decimal, step: int = 0) -> npt.NDArray[np.bool_]:
         """Which of the records take part in this step.
@@ -53,10 +54,10 @@ class Draws:
 
     def noise(self, count: int, step: int = 0) -> IntVector:
         """This step's integer noise as the plan has it, int64 `(count,)`."""
-        if self._plan.noise is None:
+        if self._noise is None:
             return np.zeros(count, dtype=np.int64)
         stream = self._randomness.stream("noise", *self._labels, step)
-        return self._plan.noise.sample(stream, count)
+        return self._noise.sample(stream, count)
 
     def coins(self) -> ByteStream:
         """What stochastic rounding draws from; as secret as the noise."""

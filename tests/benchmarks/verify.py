@@ -86,8 +86,8 @@ def make(rounds: int, *, understated: Mapping[int, Decimal] | None = None) -> Re
     identities = {n: Identity.generate(n) for n in ("coordinator", "key-holder", *plan.names)}
     writers = {n: Writer(i) for n, i in identities.items() if n != "key-holder"}
     accountant = CertifiedAccountant()
-    epsilons = [accountant.epsilon(plan.total_committed("leuven", k + 1), plan.delta).upper
-                for k in range(rounds)]  # fmt: skip
+    totals = (plan.total_committed("leuven", range(1, k + 2)) for k in range(rounds))
+    epsilons = [accountant.epsilon(total, plan.delta).upper for total in totals]
     for place, value in (understated or {}).items():
         epsilons[place] = value
     coordinator = writers["coordinator"]

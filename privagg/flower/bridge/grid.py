@@ -170,11 +170,11 @@ class PrivateGrid(Grid):
                 f"the strategy asks for round {number}; the plan, and every site's budget, has "
                 f"{plan.rounds}"
             )
-        request = _one_request(messages)
-        if request.layout.dimension != plan.dimension:
+        request, planned = _one_request(messages), plan.in_round(number)
+        if request.layout.dimension != planned.dimension:
             raise ConfigError(
                 f"the strategy's model has {request.layout.dimension} values, the plan "
-                f"{plan.dimension}; agree on a plan for this model"
+                f"{planned.dimension}; agree on a plan for this model"
             )
         arrays = messages[0].content.array_records[request.arrays_key]
         parameters = request.layout.vector(arrays)
@@ -197,7 +197,7 @@ class PrivateGrid(Grid):
         moved = request.layout.arrays(parameters + outcome.update)
         facts = MetricRecord(
             {
-                self._weighted_by_key: float(plan.divisor(outcome.survivors)),
+                self._weighted_by_key: float(planned.divisor(outcome.survivors)),
                 "contributors": len(outcome.survivors),
             }
         )

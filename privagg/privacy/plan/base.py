@@ -46,6 +46,56 @@ class SiteTerms(BaseModel):
         return values
 
 
+class RoundPlan(Protocol):
+    """What a plan says of one round: what its sum means, its noise, its event, who sees what.
+
+    Rounds of one job may differ in all of these. Training's do not, so a `TrainingPlan` is the plan
+    of each of its rounds.
+    """
+
+    # --- what it starts from, and what the opened sum means --------------------------------------
+
+    @property
+    def dimension(self) -> int:
+        """d, float64 values in the public state that a round starts from."""
+
+    @property
+    def compression(self) -> Compression | None:
+        """Fewer or coarser integers in an upload; None where every coordinate is sent."""
+
+    def divisor(self, survivors: Sequence[str]) -> Fraction:
+        """Public number that makes a mean of the sum: the survivors' weights, or their records."""
+
+    def step_per_grid(self, survivors: Sequence[str]) -> Fraction:
+        """How far one grid unit of these survivors' sum moves the public state; exact."""
+
+    # --- noise, event and observers --------------------------------------------------------------
+
+    @property
+    def noise(self) -> IntegerGaussian | None:
+        """The integer noise a site adds (a share, or all of it); None where there is none."""
+
+    @property
+    def noise_stddev_text(self) -> str:
+        """The noise's standard deviation in grid units, exactly, as a decimal; `0` without."""
+
+    def committed_event(self, site: str) -> DpEvent:
+        """What one round charges `site`: the least noise that the plan lets be opened."""
+
+    def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
+        """What one round did to `site` against users of the result, given who survived.
+
+        Nothing where the site's contribution is not in the opened sum.
+        """
+
+    def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
+        """One round as each observer sees it, when `survivors` contributions were opened."""
+
+    @property
+    def charge_facts(self) -> dict[str, JsonValue]:
+        """What every charge states of the plan, for an auditor to hold against it."""
+
+
 class Plan(Protocol):
     """What the rest of the house asks of a plan, and no more.
 
@@ -111,35 +161,13 @@ class Plan(Protocol):
     def is_quorum(self, names: Sequence[str]) -> bool:
         """Whether these may be opened together: in roster order, neither too few nor too many."""
 
-    # --- a contribution's shape, and what the opened sum means -----------------------------------
+    def in_round(self, number: int) -> RoundPlan:
+        """What the plan says of round `number`, from 1 to `rounds`."""
 
-    @property
-    def dimension(self) -> int:
-        """d, float64 values in the public state that a round starts from."""
+    def first_like(self, number: int) -> int:
+        """The first round that is planned exactly as round `number` is."""
 
-    @property
-    def upload_dimension(self) -> int:
-        """n, integers in an upload."""
-
-    @property
-    def upload_bound(self) -> int:
-        """No coordinate of an upload lies beyond +- this; noise and weight included."""
-
-    @property
-    def sum_bound(self) -> int:
-        """No coordinate of the sum of a full cohort lies beyond +- this; below 2^62."""
-
-    @property
-    def compression(self) -> Compression | None:
-        """Fewer or coarser integers in an upload; None where every coordinate is sent."""
-
-    def divisor(self, survivors: Sequence[str]) -> Fraction:
-        """Public number that makes a mean of the sum: the survivors' weights, or their records."""
-
-    def step_per_grid(self, survivors: Sequence[str]) -> Fraction:
-        """How far one grid unit of these survivors' sum moves the public state; exact."""
-
-    # --- noise, event and observers --------------------------------------------------------------
+    # --- whose presence is hidden, and what the job costs ----------------------------------------
 
     @property
     def unit(self) -> Unit:
@@ -153,32 +181,25 @@ class Plan(Protocol):
     def colluders(self) -> int:
         """Sites that may pool what they know without weakening the committed event."""
 
-    @property
-    def noise(self) -> IntegerGaussian | None:
-        """The integer noise a site adds (a share, or all of it); None where there is none."""
+    def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
+        """Composition of the committed events of these rounds, each as often as it is named.
 
-    @property
-    def noise_stddev_text(self) -> str:
-        """The noise's standard deviation in grid units, exactly, as a decimal; `0` without."""
-
-    def committed_event(self, site: str) -> DpEvent:
-        """What one round charges `site`: the least noise that the plan lets be opened."""
-
-    def total_committed(self, site: str, rounds: int | None = None) -> DpEvent:
-        """Composition of the committed events of `rounds` rounds (default: the whole job)."""
-
-    def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
-        """What one round did to `site` against users of the result, given who survived.
-
-        Nothing where the site's contribution is not in the opened sum.
+        The whole job where none are given.
         """
 
-    def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
-        """One round as each observer sees it, when `survivors` contributions were opened."""
+    # --- a contribution's shape: of every round, as a scheme's parameters are chosen once ---------
 
     @property
-    def charge_facts(self) -> dict[str, JsonValue]:
-        """What every charge states of the plan, for an auditor to hold against it."""
+    def upload_dimension(self) -> int:
+        """n, integers in an upload; a round that needs fewer leaves the last ones 0."""
+
+    @property
+    def upload_bound(self) -> int:
+        """No coordinate of an upload lies beyond +- this; noise and weight included."""
+
+    @property
+    def sum_bound(self) -> int:
+        """No coordinate of the sum of a full cohort lies beyond +- this; below 2^62."""
 
     # --- how sums are added and opened -----------------------------------------------------------
 

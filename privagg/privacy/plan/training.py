@@ -361,9 +361,17 @@ class TrainingPlan(BaseModel, ABC):
         in_order = tuple(names) == self.in_order(names)
         return in_order and self.minimum_survivors <= len(names) <= self.addends
 
-    def total_committed(self, site: str, rounds: int | None = None) -> DpEvent:
+    def in_round(self, number: int) -> Self:
+        """See `Plan.in_round`: every round of a training job is planned alike."""
+        return self
+
+    def first_like(self, number: int) -> int:
+        """See `Plan.first_like`: round 1."""
+        return 1
+
+    def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
         """See `Plan.total_committed`."""
-        return self.committed_event(site).repeated(self.rounds if rounds is None else rounds)
+        return self.committed_event(site).repeated(self.rounds if rounds is None else len(rounds))
 
     def check_capacity(self) -> None:
         """Refuse a plan whose sum could leave the integers everybody computes with.
