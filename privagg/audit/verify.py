@@ -36,6 +36,7 @@ from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.privacy.plan import Plan, load_plan
 from privagg.protocol.names import COORDINATOR
 from privagg.report.build import build_report
+from privagg.report.language import ENGLISH, speaking
 from privagg.report.model import Report
 from privagg.report.sentences import distinct_assumptions, summarise, unprotected
 
@@ -72,6 +73,7 @@ def verify_file(path: Path, brought: Brought) -> Verification:
     return verify_report(data, brought)
 
 
+@speaking(ENGLISH)
 def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
     """Recompute everything in a bundle's report from the bundle's ledgers.
 
@@ -106,6 +108,7 @@ def verify_bundle(bundle: ReportBundle, brought: Brought) -> Verification:
     return Verification("bundle", report.run, report.federation, findings.ordered())
 
 
+@speaking(ENGLISH)
 def verify_report(data: bytes, brought: Brought) -> Verification:
     """Recompute what follows from a report alone, and say where that ends.
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from privagg.errors import PrivaggError
 
 PIPED_WIDTH = 140
+
+_PARTS = re.compile(
+    r"[(（“《]*[\u2e80-\ufaff\uff10-\uff5e][，。；：、！？）”》…]*|[^\s\u2e80-\uffee]+\s*|\s+|."
+)
+"""What a line is not broken inside of: one wide character with its marks, or a word."""
 
 _debug = False
 
@@ -79,18 +86,34 @@ def heading(out: Console, text: str) -> None:
     out.print(Text(text, style="bold"))
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns; between wide characters a line may end anywhere.
+
+    None begins with what closes a sentence or a bracket, nor ends with what opens one.
+    """
+    if cell_len(text) == len(text):
+        return textwrap.wrap(text, width)
+    lines, line = [], ""
+    for part in _PARTS.findall(text):
+        if line and cell_len(line + part.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += part if line else part.lstrip()
+    return [*lines, line.rstrip()] if line.strip() else lines
+
+
 def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     """Label and value side by side; values are text, whatever they contain."""
     pairs = list(pairs)
-    indent = max((len(label) for label, _ in pairs), default=0) + 3
+    indent = max((cell_len(label) for label, _ in pairs), default=0) + 3
     for label, value in pairs:
         lines = [
             part
             for line in value.splitlines() or [""]
-            for part in textwrap.wrap(line.strip(), max(out.width - indent, 30)) or [""]
+            for part in wrapped(line.strip(), max(out.width - indent, 30)) or [""]
         ]
         for number, line in enumerate(lines):
-            start = label.ljust(indent) if number == 0 else " " * indent
+            start = set_cell_size(label if number == 0 else "", indent)
             out.print(Text(start, style="dim").append(line, style="not dim"), soft_wrap=True)
 
 
@@ -106,11 +129,11 @@ def table(
         left: indices of columns.
     """
     made = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *made, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *made, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         return "   ".join(
-            cell.ljust(width) if number in left else cell.rjust(width)
+            set_cell_size(cell, width) if number in left else " " * (width - cell_len(cell)) + cell
             for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
 

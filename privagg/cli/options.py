@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from privagg.errors import ConfigError
 from privagg.privacy.events import DpEvent, Mechanism
+
+LanguageName = Annotated[
+    str,
+    typer.Option(
+        "--language",
+        envvar="PRIVAGG_LANGUAGE",
+        metavar="NAME",
+        help="For people: en, zh, … Errors, JSON and report.json are English.",
+    ),
+]
 
 
 def exact(text: Any) -> Decimal:

@@ -14,6 +14,7 @@ from privagg.config.setup import Setup
 from privagg.errors import PrivaggError
 from privagg.party.ready import beyond_budget
 from privagg.privacy.events import plain_decimal
+from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Unit
 
 MOST_ROUNDS_SHOWN = 12
@@ -210,52 +211,84 @@ def require_budgets(setup: Setup, facts: dict[str, Any]) -> None:
             raise beyond_budget(setup, budget["site"], *map(Decimal, figures))
 
 
-def print_plan(out: Console, facts: dict[str, Any]) -> None:
-    """The plan for a person."""
+def print_plan(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:
+    """The plan for a person, in the language that is spoken.
+
+    Args:
+        out: where it is printed.
+        facts: as `describe` gives them.
+        plan: the plan that they describe.
+    """
+    from privagg.report.language import say, told
+
     _print_settings(out, facts)
     _print_cost(out, facts)
     for remark in facts["remarks"]:
-        out.print(Text("warning  ", style="yellow").append(remark, style="default"), soft_wrap=True)
+        head = Text(f"{say('warning')}  ", style="yellow")
+        out.print(head.append(told(remark), style="default"), soft_wrap=True)
     _print_observers(out, facts)
-    _print_encryption(out, facts)
+    _print_encryption(out, facts, plan)
 
 
 def _print_settings(out: Console, facts: dict[str, Any]) -> None:
     from privagg.report.figures import count_text
+    from privagg.report.language import say, told
 
     sites = facts["sites"]
-    records = sum(site["records"] for site in sites)
-    noise = plain_decimal(Decimal(facts["noise_multiplier"]))
+    mode = say("{mode}, the unit is a {unit}", mode=facts["mode"], unit=say(facts["unit"]))
+    noise = say(
+        "{noise}  (each site adds {share} grid units; the sensitivity is {sensitivity})",
+        noise=plain_decimal(Decimal(facts["noise_multiplier"])),
+        share=f"{facts['noise_share_stddev_grid']:.1f}",
+        sensitivity=facts["sensitivity_grid"],
+    )
+    cohort = say(
+        "{n} sites with {n2} declared records; a round needs {n3} contributions",
+        n=facts["asked_in_a_round"],
+        n2=sum(site["records"] for site in sites),
+        n3=facts["minimum_survivors"],
+    )
+    allowed = say(
+        "{dropouts}, {colluders}",
+        dropouts=count_text(facts["dropouts"], "dropout"),
+        colluders=count_text(facts["colluders"], "colluding site"),
+    )
+    custody = say(
+        "{custody}: {plainly}", custody=facts["custody"], plainly=told(facts["custody_plainly"])
+    )
     pairs = [
-        ("way of being private", f"{facts['mode']}, the unit is a {facts['unit']}"),
-        ("noise multiplier", f"{noise}  (each site adds {facts['noise_share_stddev_grid']:.1f} "
-         f"grid units; the sensitivity is {facts['sensitivity_grid']})"),
-        ("rounds", f"{facts['rounds']}"),
-        ("model", count_text(facts["parameters"], "parameter")),
-        ("cohort", f"{facts['asked_in_a_round']} sites with {records} declared records; a round "
-         f"needs {facts['minimum_survivors']} contributions"),
-        ("allowed for", f"{count_text(facts['dropouts'], 'dropout')}, "
-         f"{count_text(facts['colluders'], 'colluding site')}"),
-        ("custody", f"{facts['custody']}: {facts['custody_plainly']}"),
-        ("plan digest", facts["plan_digest"]),
-    ]  # fmt: skip
+        (say("way of being private"), mode),
+        (say("noise multiplier"), noise),
+        (say("rounds"), f"{facts['rounds']}"),
+        (say("model"), count_text(facts["parameters"], "parameter")),
+        (say("cohort"), cohort),
+        (say("allowed for"), allowed),
+        (say("custody"), custody),
+        (say("plan digest"), facts["plan_digest"]),
+    ]
     if facts["sampling_rate"] is not None:
-        pairs.insert(2, ("sampling rate", facts["sampling_rate"]))
+        pairs.insert(2, (say("sampling rate"), facts["sampling_rate"]))
     if facts["batches"] is not None:
-        pairs.append(("rows of a step", _rows_text(facts["batches"])))
-    console.heading(out, f"Plan of {facts['federation']}")
+        pairs.append((say("rows of a step"), _rows_text(facts["batches"])))
+    console.heading(out, say("Plan of {federation}", federation=facts["federation"]))
     console.facts(out, pairs)
 
 
 def _rows_text(sites: list[dict[str, Any]]) -> str:
     """What hiding the sample's size costs: rows that always run over records expected in them."""
+    from privagg.report.language import say
+
     least, most = min(sites, key=_overhead), max(sites, key=_overhead)
     if most["overhead"] < 1.05:
-        return "one a sampled record, at every site; their number is public"
-    return (
-        f"{least['overhead']:.1f} to {most['overhead']:.1f} × the expected sample (most at "
-        f"{most['site']}: {most['rows']} in {most['batches']} batches), so that their number "
-        "tells nothing"
+        return say("one a sampled record, at every site; their number is public")
+    return say(
+        "{low} to {high} × the expected sample (most at {site}: {n} in {n2} batches), so that "
+        "their number tells nothing",
+        low=f"{least['overhead']:.1f}",
+        high=f"{most['overhead']:.1f}",
+        site=most["site"],
+        n=most["rows"],
+        n2=most["batches"],
     )
 
 
@@ -265,9 +298,10 @@ def _overhead(site: dict[str, Any]) -> float:
 
 def _print_cost(out: Console, facts: dict[str, Any]) -> None:
     from privagg.report.figures import delta_text, epsilon_text
+    from privagg.report.language import say
 
-    console.heading(out, f"ε charged after each planned round, at δ = "
-                         f"{delta_text(Decimal(facts['delta']))}")  # fmt: skip
+    delta = delta_text(Decimal(facts["delta"]))
+    console.heading(out, say("ε charged after each planned round, at δ = {delta}", delta=delta))
     rows = facts["epsilon_by_round"]
     last = Decimal(rows[-1]["epsilon"])
     lines = []
@@ -276,73 +310,96 @@ def _print_cost(out: Console, facts: dict[str, Any]) -> None:
         share = float(value / last) if last.is_finite() and last > 0 else 1.0
         bar = "━" * max(1, round(share * BAR_WIDTH))
         lines.append((str(row["round"]), epsilon_text(value, 4), bar))
-    console.table(out, ("round", "ε", ""), lines, left=(2,))
+    console.table(out, (say("round"), "ε", ""), lines, left=(2,))
     out.print()
     for budget in facts["budgets"]:
         before, after, limit = (
             epsilon_text(Decimal(budget[name]), 4)
             for name in ("epsilon_before", "epsilon_after", "epsilon_budget")
         )
-        line = f"{budget['site']}: spent {before} before, {after} after the job, budget {limit}"
-        if budget["fits"]:
-            out.print(Text(line), soft_wrap=True)
-        else:
-            out.print(Text(f"{line}: TOO SMALL", style="bold red"), soft_wrap=True)
+        line = say(
+            "{site}: spent {before} before, {after} after the job, budget {budget}"
+            if budget["fits"]
+            else "{site}: spent {before} before, {after} after the job, budget {budget}: TOO SMALL",
+            site=budget["site"],
+            before=before,
+            after=after,
+            budget=limit,
+        )
+        out.print(Text(line, style="" if budget["fits"] else "bold red"), soft_wrap=True)
 
 
 def _print_observers(out: Console, facts: dict[str, Any]) -> None:
     from privagg.report.figures import epsilon_text
+    from privagg.report.language import say
     from privagg.report.view import MOST_COLUMNS, OBSERVERS
 
-    console.heading(out, "Who could learn what: ε of the whole job, k sites pooling what they know")
+    console.heading(
+        out, say("Who could learn what: ε of the whole job, k sites pooling what they know")
+    )
     cells: dict[str, dict[int, str]] = {}
     for row in facts["observers"]:
-        label = OBSERVERS.get(row["observer"], row["observer"])
+        label = say(OBSERVERS.get(row["observer"], row["observer"]))
         cells.setdefault(label, {})[row["colluding_sites"]] = epsilon_text(
             Decimal(row["epsilon"]), 3
         )
     every = sorted({k for by_k in cells.values() for k in by_k})[:MOST_COLUMNS]
     console.table(
         out,
-        ("observer", *(f"k = {k}" for k in every)),
+        (say("observer"), *(f"k = {k}" for k in every)),
         [(label, *(by_k.get(k, "–") for k in every)) for label, by_k in cells.items()],
         left=(0,),
     )
 
 
-def _print_encryption(out: Console, facts: dict[str, Any]) -> None:
+def _print_encryption(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:
     from privagg.report.figures import byte_text
+    from privagg.report.language import say, told
+    from privagg.report.plan_text import compression_text
 
     scheme, room, compression = facts["scheme"], facts["room"], facts["compression"]
-    console.heading(out, "Encryption and room in the grid")
-    safety = (
-        f"{scheme['security_bits']}-bit security"
+    safety = say(
+        "{scheme}, {n}-bit security"
         if scheme["protects"]
-        else "UNSAFE: does not encrypt; for tests and comparisons"
+        else "{scheme}, UNSAFE: does not encrypt; for tests and comparisons",
+        scheme=scheme["name"],
+        n=scheme["security_bits"],
     )
-    smaller: tuple[tuple[str, str], ...] = ()
+    ciphertext = say(
+        "{upload} an upload, {round} a round, {job} for the job",
+        upload=byte_text(scheme["upload_bytes"]),
+        round=byte_text(scheme["round_bytes_up"]),
+        job=byte_text(scheme["job_bytes_up"]),
+    )
+    within = say(
+        "a sum stays within ±{bound} ({bits} of {most} bits)",
+        bound=room["sum_bound_grid"],
+        bits=room["sum_bits"],
+        most=room["largest_sum_bits"],
+    )
+    reach = say(
+        "can set any coordinate of a round's sum to ±{clips} clips, {l2} in L2; an honest {unit} "
+        "moves it by 1",
+        clips=f"{room['one_dishonest_site']['coordinate_clips']:,g}",
+        l2=f"{room['one_dishonest_site']['l2_clips']:,g}",
+        unit=say(facts["unit"]),
+    )
+    pairs = [
+        (say("scheme"), safety),
+        (say("parameters"), told(scheme["explanation"])),
+        (say("ciphertext"), ciphertext),
+        (say("room"), within),
+        (say("a dishonest site"), reach),
+    ]
     if compression is not None:
         without = compression["upload_bytes_without"]
-        plain = "its sums would not fit" if without is None else byte_text(without)
-        smaller = (
-            ("compression", compression["plainly"]),
-            ("saves", f"an upload takes {byte_text(compression['upload_bytes'])}, without "
-             f"compression {plain}"),
-        )  # fmt: skip
-    console.facts(
-        out,
-        (
-            ("scheme", f"{scheme['name']}, {safety}"),
-            ("parameters", scheme["explanation"]),
-            ("ciphertext", f"{byte_text(scheme['upload_bytes'])} an upload, "
-             f"{byte_text(scheme['round_bytes_up'])} a round, "
-             f"{byte_text(scheme['job_bytes_up'])} for the job"),
-            ("room", f"a sum stays within ±{room['sum_bound_grid']} "
-             f"({room['sum_bits']} of {room['largest_sum_bits']} bits)"),
-            ("a dishonest site", "can set any coordinate of a round's sum to "
-             f"±{room['one_dishonest_site']['coordinate_clips']:,g} clips, "
-             f"{room['one_dishonest_site']['l2_clips']:,g} in L2; an honest {facts['unit']} "
-             "moves it by 1"),
-            *smaller,
-        ),
-    )  # fmt: skip
+        saves = say(
+            "an upload takes {bytes}, without compression its sums would not fit"
+            if without is None
+            else "an upload takes {bytes}, without compression {plain}",
+            bytes=byte_text(compression["upload_bytes"]),
+            plain="" if without is None else byte_text(without),
+        )
+        pairs += [(say("compression"), compression_text(plan)), (say("saves"), saves)]
+    console.heading(out, say("Encryption and room in the grid"))
+    console.facts(out, pairs)

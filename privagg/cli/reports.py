@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from privagg.cli import console
+from privagg.cli.options import LanguageName
 from privagg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def report(
         list[Format] | None,
         typer.Option("--format", "-f", help="Form of the report; repeatable. Default: json, html."),
     ] = None,
+    language: LanguageName = "en",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the JSON report instead of writing files.")
     ] = False,
@@ -61,16 +63,21 @@ def report(
       privagg report out --run demo-3f9a --output reports
 
       privagg report out/report.json           the page again, from the JSON alone
+
+      privagg report out --language zh -f html -f pdf     report.zh.html, report.zh.pdf
     """
+    from privagg.report.language import speaking
+
     made = _from_json(source) if source.is_file() else _from_ledgers(source, run)
     if as_json:
         typer.echo(made.to_json(), nl=False)
         return
     folder = output or (source.parent if source.is_file() else source)
-    if formats:
-        _write_chosen(folder, made, formats)
-    else:
-        _write_usual(folder, made)
+    with speaking(language):
+        if formats:
+            _write_chosen(folder, made, formats)
+        else:
+            _write_usual(folder, made)
 
 
 def _write_chosen(folder: Path, made: Report, chosen: Sequence[Format]) -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from privagg.cli import console
+from privagg.cli.options import LanguageName
 from privagg.errors import ApprovalError, ConfigError, DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def check(
     site: Annotated[
         str | None, typer.Option(help="Look at this site's file only: run this where it lies.")
     ] = None,
+    language: LanguageName = "en",
     as_json: AsJson = False,
 ) -> None:
     """Validate a configuration and print the plan, before anyone trains. Spends nothing.
@@ -74,6 +76,7 @@ def check(
     """
     federation = open_federation(config)
     from privagg.cli.planview import describe, print_plan, require_budgets
+    from privagg.report.language import speaking
 
     _require_approved_code(federation)
     if site is not None and site not in federation.plan.names:
@@ -83,15 +86,9 @@ def check(
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
-        out = console.console()
-        print_plan(out, facts)
-        for name, found in findings.items():
-            private = " (for its owner only)" if name in federation.plan.names else ""
-            console.heading(out, f"Data of {name}{private}")
-            for finding in found:
-                out.print(_finding_line(finding), soft_wrap=True)
-            if not found:
-                out.print("fits its declaration")
+        with speaking(language):
+            print_plan(console.console(), facts, federation.plan)
+            _print_findings(findings, federation)
     wrong = [name for name, found in findings.items()
              if any(f["severity"] == "error" for f in found)]  # fmt: skip
     if wrong:
@@ -122,12 +119,23 @@ def _require_approved_code(federation: Federation) -> None:
         )
 
 
-def _finding_line(finding: dict[str, Any]) -> Text:
-    style = {"error": "bold red", "warning": "yellow"}.get(finding["severity"], "dim")
-    place = f"{finding['column']}: " if finding["column"] else ""
-    return Text(f"{finding['severity']:>7}  ", style=style).append(
-        f"{place}{finding['message']}", style="not bold default"
-    )
+def _print_findings(findings: dict[str, list[dict[str, Any]]], federation: Federation) -> None:
+    from privagg.report.language import say, told
+
+    out = console.console()
+    for name, found in findings.items():
+        private = name in federation.plan.names
+        heading = say("Data of {name} (for its owner only)" if private else "Data of {name}",
+                      name=name if private else told(name))  # fmt: skip
+        console.heading(out, heading)
+        for finding in found:
+            style = {"error": "bold red", "warning": "yellow"}.get(finding["severity"], "dim")
+            line = Text(f"{say(finding['severity']):>7}  ", style=style)
+            place = f"{finding['column']}: " if finding["column"] else ""
+            message = told(finding["message"])
+            out.print(line.append(f"{place}{message}", style="not bold default"), soft_wrap=True)
+        if not found:
+            out.print(say("fits its declaration"))
 
 
 def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[str, Any]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.progress import (
     BarColumn,
     Progress,
@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from privagg.cli import console
+from privagg.cli.options import LanguageName
 from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def verify(
             "decided.",
         ),
     ] = None,
+    language: LanguageName = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recompute every number of a report from the ledgers in its bundle.
@@ -138,6 +140,7 @@ def verify(
       privagg verify report.json               what a report alone allows
     """
     from privagg.audit import DEFAULT_WORK, Brought, Methods, Verdict, Work, verify_file
+    from privagg.report.language import speaking
 
     spending = Work(DEFAULT_WORK if work is None else work)
     brought = Brought(
@@ -153,7 +156,8 @@ def verify(
     if as_json:
         console.print_json(made.to_json())
     else:
-        print_verification(console.console(), made)
+        with speaking(language):
+            print_verification(console.console(), made)
     if not made.holds:
         raise typer.Exit(1)
     unproved = [c for name in wanted for c in made.named(name) if c.verdict is not Verdict.PROVED]
@@ -234,12 +238,17 @@ def _key(text: str) -> tuple[str, str]:
 def print_verification(out: Console, made: Verification) -> None:
     """The verdict, the table of decided claims, and what a reader would need for the others."""
     from privagg.audit import Verdict
+    from privagg.report.language import say
 
     _print_verdict(out, made)
-    what = "bundle" if made.kind == "bundle" else "report without its ledgers"
-    out.print(
-        Text(_plain(f"{made.federation}, run {made.run} ({what})"), style="bold"), soft_wrap=True
+    title = say(
+        "{federation}, run {run} (bundle)"
+        if made.kind == "bundle"
+        else "{federation}, run {run} (report without its ledgers)",
+        federation=made.federation,
+        run=made.run,
     )
+    out.print(Text(_plain(title), style="bold"), soft_wrap=True)
     decided = [c for c in made.claims if c.verdict in (Verdict.PROVED, Verdict.CONTRADICTED)]
     widths = _widths(made.claims, out.width)
     section = note = ""
@@ -247,23 +256,32 @@ def print_verification(out: Console, made: Verification) -> None:
         if claim.section != section:
             section = claim.section
             out.print()
-            title = Text(_cell(section, widths[0] + 16), style="bold")
-            title.append(f"{_cell('claimed', widths[1])}recomputed", style="not bold dim")
-            out.print(title, soft_wrap=True)
+            head = Text(_cell(_section(section), widths[0] + 16), style="bold")
+            columns = f"{_cell(say('claimed'), widths[1])}{say('recomputed')}"
+            out.print(head.append(columns, style="not bold dim"), soft_wrap=True)
             note = ""
         _print_claim(out, claim, widths, with_note=claim.note != note)
         note = claim.note
     _print_rest(
-        out, made.of(Verdict.ATTESTED), "Attested: somebody's word, and what would settle it"
+        out, made.of(Verdict.ATTESTED), say("Attested: somebody's word, and what would settle it")
     )
-    _print_rest(out, made.of(Verdict.UNDECIDED), "Not decided by this file, and what would")
+    _print_rest(out, made.of(Verdict.UNDECIDED), say("Not decided by this file, and what would"))
+
+
+def _section(name: str) -> str:
+    """A part of the evidence by name; parties have their own."""
+    from privagg.report.language import say
+
+    return say(name) if name in ("bundle", "report", "run") else name
 
 
 def _widths(claims: tuple[Claim, ...], total: int) -> tuple[int, int]:
     """Columns as wide as their contents, within what the terminal has."""
+    from privagg.report.language import told
+
     room = max((total - 16) // 3, 24)
-    subjects = max((len(claim.subject) for claim in claims), default=0)
-    values = max((len(claim.claimed) for claim in claims), default=0)
+    subjects = max((cell_len(told(claim.subject)) for claim in claims), default=0)
+    values = max((cell_len(told(claim.claimed)) for claim in claims), default=0)
     return min(subjects, max(room, WIDEST)) + 2, min(values, max(room, 36)) + 2
 
 
@@ -273,33 +291,34 @@ def _plain(text: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(_plain(text), max(width, 40)) or [""]
+    return console.wrapped(_plain(text), max(width, 40)) or [""]
 
 
 def _cell(text: str, width: int) -> str:
     text = _plain(text)
-    return (text if len(text) <= width - 2 else f"{text[: width - 3]}…").ljust(width)
+    if cell_len(text) > width - 2:
+        text = f"{chop_cells(text, width - 3)[0]}…"
+    return set_cell_size(text, width)
 
 
 def _print_claim(out: Console, claim: Claim, widths: tuple[int, int], *, with_note: bool) -> None:
     """One line; a remark that the line before carried already is not said again."""
     from privagg.audit import Verdict
+    from privagg.report.language import say, told
 
     proved = claim.verdict is Verdict.PROVED
-    line = Text(
-        f"  {'proved' if proved else 'CONTRADICTED':14}", style="green" if proved else "bold red"
-    )
+    verdict = set_cell_size(say("proved") if proved else say("CONTRADICTED"), 14)
+    line = Text(f"  {verdict}", style="green" if proved else "bold red")
     plain = "not bold default"
-    line.append(f"{_cell(claim.subject, widths[0])}", style=plain)
-    line.append(f"{_cell(claim.claimed, widths[1])}", style=plain)
+    line.append(_cell(told(claim.subject), widths[0]), style=plain)
+    line.append(_cell(told(claim.claimed), widths[1]), style=plain)
     same = proved and claim.claimed == claim.recomputed
-    line.append(
-        "the same" if same else _plain(claim.recomputed), style="not bold dim" if same else plain
-    )
+    recomputed = say("the same") if same else _plain(told(claim.recomputed))
+    line.append(recomputed, style="not bold dim" if same else plain)
     out.print(line, soft_wrap=True)
     if claim.note and with_note:
         style = "dim" if proved else "red"
-        for part in _wrapped(claim.note, out.width - 16):
+        for part in _wrapped(told(claim.note), out.width - 16):
             out.print(Text(f"{'':16}{part}", style=style), soft_wrap=True)
 
 
@@ -310,16 +329,31 @@ def _print_rest(out: Console, claims: tuple[Claim, ...], heading: str) -> None:
         grouped.setdefault((_whose(claim), claim.subject, claim.settle), []).append(claim)
     if grouped:
         console.heading(out, heading)
-    for (by, subject, settle), same in grouped.items():
-        parties = [c.section for c in same if c.section not in ("bundle", "run", "report")]
-        about = f" ({', '.join(parties)})" if parties else ""
-        whose = f", attested by {by}" if by else ""
-        said = {claim.claimed for claim in same}
-        what = f"{said.pop()}. To settle it: " if len(said) == 1 and by else ""
-        for number, part in enumerate(
-            _wrapped(f"{subject}{about}{whose}: {what}{settle}", out.width - 4)
-        ):
+    for same in grouped.values():
+        for number, part in enumerate(_wrapped(_rest(same), out.width - 4)):
             out.print(Text(("  - " if number == 0 else "    ") + part), soft_wrap=True)
+
+
+def _rest(same: list[Claim]) -> str:
+    """Claims about several parties that the evidence does not settle, in a sentence."""
+    from privagg.report.language import say, told
+
+    first, said = same[0], {claim.claimed for claim in same}
+    parties = [c.section for c in same if c.section not in ("bundle", "run", "report")]
+    subject = told(first.subject)
+    if parties:
+        subject = say("{subject} ({parties})", subject=subject, parties=say(", ").join(parties))
+    if not first.by:
+        return say("{subject}: {settle}", subject=subject, settle=told(first.settle))
+    return say(
+        "{subject}, attested by {by}: {claimed}. To settle it: {settle}"
+        if len(said) == 1
+        else "{subject}, attested by {by}: {settle}",
+        subject=subject,
+        by=told(_whose(first)),
+        claimed=told(first.claimed),
+        settle=told(first.settle),
+    )
 
 
 def _whose(claim: Claim) -> str:
@@ -329,18 +363,20 @@ def _whose(claim: Claim) -> str:
 def _print_verdict(out: Console, made: Verification) -> None:
     """The first line: whether anything is contradicted, and how much rests on somebody's word."""
     from privagg.audit import Verdict
+    from privagg.report.language import say
 
-    counts = {verdict: len(made.of(verdict)) for verdict in Verdict}
-    rest = (
-        f"{counts[Verdict.ATTESTED]} claims are attested, {counts[Verdict.UNDECIDED]} not decided"
+    failed = len(made.of(Verdict.CONTRADICTED))
+    head = say("CONTRADICTED") if failed else say("NOTHING CONTRADICTED")
+    line = say(
+        ": {failed} of {claims} claims; do not rely on this report. {attested} claims are "
+        "attested, {undecided} not decided."
+        if failed
+        else ": {values} values proved; {attested} claims are attested, {undecided} not decided.",
+        failed=failed,
+        claims=len(made.claims),
+        values=made.compared,
+        attested=len(made.of(Verdict.ATTESTED)),
+        undecided=len(made.of(Verdict.UNDECIDED)),
     )
-    failed = counts[Verdict.CONTRADICTED]
-    if failed:
-        head = Text("CONTRADICTED", style="bold red")
-        rest_of_line = (
-            f": {failed} of {len(made.claims)} claims; do not rely on this report. {rest}."
-        )
-    else:
-        head = Text("NOTHING CONTRADICTED", style="bold green")
-        rest_of_line = f": {made.compared} values proved; {rest}."
-    out.print(head.append(rest_of_line, style="not bold default"), soft_wrap=True)
+    text = Text(head, style="bold red" if failed else "bold green")
+    out.print(text.append(line, style="not bold default"), soft_wrap=True)

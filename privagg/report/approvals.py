@@ -17,6 +17,7 @@ from privagg.privacy.ledger.entries import (
     Withdrawal,
 )
 from privagg.report.figures import joined
+from privagg.report.language import say
 from privagg.report.model import OwnersApproval, SiteReport
 
 
@@ -102,21 +103,30 @@ def approval_text(sites: Sequence[SiteReport]) -> str:
     groups = together(sites)
     sentences = []
     for group in groups:
-        people = _people(site for site in sites if site.name in group)
-        whom = f"all {len(sites)} institutions" if len(group) == len(sites) else joined([*group])
+        whom = joined([*group])
+        if len(group) == len(sites):
+            whom = say("all {n} institutions", n=len(sites))
         sentences.append(
-            f"One person ({people}) approved the use of the data of {whom}; by the approvals, none "
-            "of them decided for itself."
+            say(
+                "One person ({people}) approved the use of the data of {whom}; by the approvals, "
+                "none of them decided for itself.",
+                people=_people(site for site in sites if site.name in group),
+                whom=whom,
+            )
         )
     apart = [site for site in given if not any(site.name in group for group in groups)]
     if apart:
-        said = joined([f"{site.name} ({_people([site])})" for site in apart], most=4)
-        who = "Each institution's owner" if len(apart) == len(sites) > 1 else "One owner each"
-        sentences.append(f"{who} approved the use of its own data: {said}.")
+        each = [say("{site} ({people})", site=s.name, people=_people([s])) for s in apart]
+        sentence = (
+            "Each institution's owner approved the use of its own data: {each}."
+            if len(apart) == len(sites) > 1
+            else "One owner each approved the use of its own data: {each}."
+        )
+        sentences.append(say(sentence, each=joined(each, most=4)))
     missing = [site.name for site in sites if not site.approvals]
     if missing:
-        sentences.append(f"No owner's approval is recorded for {joined(missing)}.")
-    return " ".join(sentences)
+        sentences.append(say("No owner's approval is recorded for {sites}.", sites=joined(missing)))
+    return say(" ").join(sentences)
 
 
 def _people(sites: Iterable[SiteReport]) -> str:

@@ -42,6 +42,7 @@ from privagg.report.accounting import (
 )
 from privagg.report.approvals import approvals_of
 from privagg.report.consistency import require_charged, require_one_ending, require_said_once
+from privagg.report.language import ENGLISH, speaking
 from privagg.report.model import (
     Attestation,
     Budget,
@@ -83,6 +84,7 @@ class RunRecord:
     finished: RunFinished | None = None
 
 
+@speaking(ENGLISH)
 def build_report(
     *,
     run: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from privagg.privacy.accountant import round_up
+from privagg.report.language import say
 
 
 def epsilon_text(value: Decimal, digits: int = 3) -> str:
@@ -59,7 +60,7 @@ def relative_text(value: Decimal, proven: Decimal) -> str:
         return ""
     per_cent = (value - proven) / proven * 100
     if per_cent == 0:
-        return "equal"
+        return say("equal")
     size = abs(per_cent)
     near = Decimal(f"{size:.2g}")
     digits = format(near, "f") if size >= Decimal("0.001") else power_text(near)
@@ -77,7 +78,7 @@ def byte_unit(largest: int) -> tuple[float, str]:
 def byte_text(count: int) -> str:
     """A number of bytes in decimal units, three significant digits."""
     divisor, unit = byte_unit(count)
-    return f"{count} bytes" if unit == "bytes" else f"{count / divisor:.3g} {unit}"
+    return say("{n} bytes", n=count) if divisor == 1 else f"{count / divisor:.3g} {unit}"
 
 
 def second_text(seconds: float) -> str:
@@ -89,7 +90,9 @@ def second_text(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 120:
+        return say("{n} min {n2} s", n=minutes, n2=rest)
+    return say("{n} h {n2} min", n=minutes // 60, n2=minutes % 60)
 
 
 def count_text(number: int, singular: str, plural: str | None = None) -> str:
@@ -100,13 +103,16 @@ def count_text(number: int, singular: str, plural: str | None = None) -> str:
         singular: the word for one.
         plural: the word for several; by default the singular with an s.
     """
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}".replace(",", " ")
+    noun = singular if number == 1 else plural or f"{singular}s"
+    return say(f"{{n}} {noun}", n=f"{number:,}".replace(",", " "))
 
 
 def joined(words: list[str], most: int = 6) -> str:
     """`A, B and C`; long lists end in `and 9 more`."""
+    between = say(", ")
     if len(words) > most:
-        return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
+        more = len(words) - most + 1
+        return say("{items} and {n} more", items=between.join(words[: most - 1]), n=more)
     if len(words) <= 1:
         return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+    return say("{items} and {last}", items=between.join(words[:-1]), last=words[-1])

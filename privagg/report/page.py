@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from privagg.report import roundview, view
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
-from privagg.report.model import Report, SiteReport, TuningSearch
-from privagg.report.sentences import kept_apart
+from privagg.report.language import say, told
+from privagg.report.model import OwnersApproval, Report, SiteReport, TuningSearch
+from privagg.report.sentences import kept_apart, table_text, told_summary, told_unprotected
 from privagg.report.words import FirstWords, first_words
 
 METHODS = {"composition": "every run is charged in full, and the charges compose"}
@@ -72,10 +73,55 @@ class Page:
     searches: tuple[SearchView, ...]
 
     @property
+    def title(self) -> str:
+        """The report in a line."""
+        report = self.report
+        return say(
+            "Privacy report: {federation}, run {run}", federation=report.federation, run=report.run
+        )
+
+    @property
+    def made(self) -> str:
+        """When the report was made."""
+        time = self.report.generated
+        return say(
+            "{day} {month} {year}, {time} UTC",
+            day=time.day,
+            month=say(time.strftime("%B")),
+            year=time.year,
+            time=time.strftime("%H:%M"),
+        )
+
+    @property
+    def weakest_text(self) -> str:
+        """Says which figures the first table holds."""
+        if not self.headline_delta:
+            return say("The weakest figure of any site, for what was really done.")
+        return say(
+            "The weakest figure of any site, for what was really done, at δ = {delta}.",
+            delta=self.headline_delta,
+        )
+
+    @property
     def public_table(self) -> str:
         """The public table's name in a sentence."""
         table = self.report.public_table
-        return table.name if table else "the public table"
+        return table.name if table else say("the public table")
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """The summary's sentences."""
+        return told_summary(self.report)
+
+    @property
+    def unprotected(self) -> tuple[str, ...]:
+        """What the run did not protect."""
+        return told_unprotected(self.report)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the guarantees rest on."""
+        return tuple(map(told, self.report.assumptions))
 
     @property
     def any_before(self) -> bool:
@@ -99,38 +145,38 @@ class Page:
     @property
     def spending_text(self) -> str:
         """Says how the plots of spending are to be read."""
-        unplotted = len(self.report.sites) - len(self.plotted)
-        more = (
-            f" Shown are the sites closest to their budgets; {unplotted} more stand in the table "
-            "of ledgers."
-            if unplotted
-            else ""
-        )
-        return (
+        text = say(
             "A round is charged before anybody trains, for the least noise that the plan allows "
             "to be opened. A stopped round stays charged; it is marked with a cross. ε is the "
-            f"total over everything ever charged to the data set.{more}"
+            "total over everything ever charged to the data set."
         )
+        unplotted = len(self.report.sites) - len(self.plotted)
+        if not unplotted:
+            return text
+        more = say(
+            "Shown are the sites closest to their budgets; {n} more stand in the table of ledgers.",
+            n=unplotted,
+        )
+        return say(" ").join((text, more))
 
     @property
     def quality_text(self) -> str:
         """Says on which records the model was measured, or why it was not."""
-        table = self.report.public_table
-        if table is None:
-            return (
+        if self.report.public_table is None:
+            return say(
                 "No table was declared public, so no quality is reported: a figure measured on "
                 "private records would itself have to be charged."
             )
-        rows = f" ({count_text(table.rows, 'row')})" if table.rows is not None else ""
-        return (
-            f"Measured on the table “{table.name}”{rows}, which was declared public. Nothing was "
-            "measured on the institutions' own records."
+        return say(
+            "Measured on the table {table}, which was declared public. Nothing was measured on "
+            "the institutions' own records.",
+            table=table_text(self.report.public_table),
         )
 
     @property
     def cost_text(self) -> str:
         """Says which times are known."""
-        return (
+        return say(
             "Time that encryption, addition and opening took, as the coordinator recorded it. How "
             "long training took is not recorded, because it depends on private records."
         )
@@ -138,7 +184,7 @@ class Page:
     @property
     def number_text(self) -> str:
         """Says what the accountants' figures mean."""
-        return (
+        return say(
             "The total charged in this run, by each accountant. A proven figure is an interval "
             "that certainly holds the true ε; the others are computed in floating point and may "
             "fall on either side."
@@ -147,50 +193,72 @@ class Page:
     @property
     def observers_text(self) -> str:
         """Says how the observer matrix is to be read."""
-        over = (
-            " ▲ marks a figure above the site's budget: the guarantee against that observer is "
-            "weaker than what the budget was charged with."
-            if self.any_over
-            else ""
-        )
-        infinite = " ∞ means that nothing is guaranteed." if self.any_infinite else ""
-        return (
-            "Each figure is the ε, for what was really done in this run, against one observer who "
-            "may pool what it knows with k other sites: they know their own noise and subtract "
-            "it. The darker a field, the more can be learned. Numbers in superscript are the "
-            f"assumptions a figure needs.{over}{infinite}"
-        )
+        texts = [
+            say(
+                "Each figure is the ε, for what was really done in this run, against one observer "
+                "who may pool what it knows with k other sites: they know their own noise and "
+                "subtract it. The darker a field, the more can be learned. Numbers in superscript "
+                "are the assumptions a figure needs."
+            )
+        ]
+        if self.any_over:
+            texts.append(
+                say(
+                    "▲ marks a figure above the site's budget: the guarantee against that observer "
+                    "is weaker than what the budget was charged with."
+                )
+            )
+        if self.any_infinite:
+            texts.append(say("∞ means that nothing is guaranteed."))
+        return say(" ").join(texts)
 
     @property
     def assumptions_text(self) -> str:
         """Says what the assumptions are for."""
-        return (
+        text = say(
             "A guarantee holds where its assumptions do. privagg cannot prove any of these; they "
-            f"have to be judged. {' '.join(kept_apart(self.report.sites))}".rstrip()
+            "have to be judged."
         )
+        return say(" ").join((text, *kept_apart(self.report.sites)))
 
     @property
     def rests_on(self) -> tuple[str, ...]:
         """The assumptions as sentences; the matrix says which figure needs which."""
-        return tuple(f"{text[:1].upper()}{text[1:]}." for text in self.report.assumptions)
+        return tuple(
+            say("{assumption}.", assumption=f"{text[:1].upper()}{text[1:]}")
+            for text in self.assumptions
+        )
 
     @property
     def words_of(self) -> tuple[str, ...]:
         """Which of the report's facts its bundle can prove, and whose word the others are."""
         table = self.report.public_table
-        measured = f"what was measured on “{table.name}”; " if table else ""
+        coordinator = (
+            say(
+                "The coordinator's word: what was measured on “{table}”; absences, sizes, times, "
+                "versions.",
+                table=table.name,
+            )
+            if table
+            else say("The coordinator's word: absences, sizes, times, versions.")
+        )
         return (
-            "The bundle can prove: whole and signed ledgers, budgets, every ε, charges as planned, "
-            "the run's key with its parameters, and who signed which upload and opening.",
-            f"The coordinator's word: {measured}absences, sizes, times, versions.",
-            "Each site's word: that it trained, clipped and added noise as it charged, and that "
-            "its owner approved.",
+            say(
+                "The bundle can prove: whole and signed ledgers, budgets, every ε, charges as "
+                "planned, the run's key with its parameters, and who signed which upload and "
+                "opening."
+            ),
+            coordinator,
+            say(
+                "Each site's word: that it trained, clipped and added noise as it charged, and "
+                "that its owner approved."
+            ),
         )
 
     @property
     def check_text(self) -> str:
         """Says what a reader can do to be sure of the figures."""
-        return (
+        return say(
             "This page is only as good as the ledgers it follows from. With the bundle that "
             "belongs to it, “privagg verify bundle.privagg.zip” gives each claim a verdict on any "
             "computer, without the data: proved, attested by a name, contradicted, or not decided. "
@@ -203,11 +271,11 @@ class Page:
     def tuning_text(self) -> str:
         """Says what the ledgers record about searches over hyperparameters."""
         if not self.searches:
-            return (
+            return say(
                 "The ledgers record no search over hyperparameters. Settings that were chosen by "
                 "looking at private records without a charge would not show here."
             )
-        return (
+        return say(
             "Trying settings on private records is itself a release, so every run of a search is "
             "charged in full. That this covers the choice among them rests on choosing by charged "
             "results or by public data only."
@@ -216,7 +284,7 @@ class Page:
     @property
     def ledgers_text(self) -> str:
         """Says what the checkpoints are good for."""
-        return (
+        return say(
             "Every figure above follows from these ledgers. A signed checkpoint fixes a ledger's "
             "whole history up to that entry: whoever keeps one can tell later whether anything "
             "before it was changed."
@@ -231,9 +299,7 @@ class Page:
                 approval.who,
                 approval.why,
                 approval.until,
-                approval.owner_key[:16]
-                + ("" if approval.own_key else ", which also serves")
-                + (", in place of a lost key" if approval.for_lost_key else ""),
+                _owners_key(approval),
             )
             for site in self.report.sites
             for approval in site.approvals
@@ -244,19 +310,20 @@ class Page:
         """Says what an approval is, and who gave these."""
         given = approval_text(self.report.sites)
         if not given:
-            return "No ledger records that an owner approved this use of its data."
-        return (
+            return say("No ledger records that an owner approved this use of its data.")
+        about = say(
             "A site takes part in what the owner of its data approved, and in nothing else; the "
             "act is signed with a key of the owner's own. That the key is the owner's is the "
-            f"site's word. {given}"
+            "site's word."
         )
+        return say(" ").join((about, given))
 
     @property
     def statements_text(self) -> str:
         """Introduces the statements, or says that there are none."""
         if not self.report.attestations:
-            return "Nobody made a statement in the configuration."
-        return (
+            return say("Nobody made a statement in the configuration.")
+        return say(
             "Repeated here as they were given in the configuration; privagg has not checked them."
         )
 
@@ -286,33 +353,52 @@ def arranged(report: Report) -> Page:
     )
 
 
+def _owners_key(approval: OwnersApproval) -> str:
+    sentences = {
+        (True, False): "{key}",
+        (False, False): "{key}, which also serves",
+        (True, True): "{key}, in place of a lost key",
+        (False, True): "{key}, which also serves, in place of a lost key",
+    }
+    return say(sentences[approval.own_key, approval.for_lost_key], key=approval.owner_key[:16])
+
+
 def _banners(report: Report) -> tuple[tuple[str, str], ...]:
     found = []
     if not report.scheme.protects:
-        found.append(
-            ("Nothing was encrypted.", f"The scheme {report.scheme.name} is for tests and "
-             "comparisons: whoever adds the contributions can read each of them.")
-        )  # fmt: skip
-    if any(site.epsilon_after_run.is_infinite() for site in report.sites):
-        found.append(
-            ("No guarantee.", "At least one round was run without noise, or with a generator made "
-             "for tests: ε is infinite.")
-        )  # fmt: skip
-    if report.outcome != "finished":
-        found.append(
-            (f"The run is {report.outcome}.", report.reason or "The ledger gives no reason.")
+        about = say(
+            "The scheme {scheme} is for tests and comparisons: whoever adds the contributions can "
+            "read each of them.",
+            scheme=report.scheme.name,
         )
+        found.append((say("Nothing was encrypted."), about))
+    if any(site.epsilon_after_run.is_infinite() for site in report.sites):
+        about = say(
+            "At least one round was run without noise, or with a generator made for tests: ε is "
+            "infinite."
+        )
+        found.append((say("No guarantee."), about))
+    if report.outcome != "finished":
+        head = say("The run is {outcome}.", outcome=say(report.outcome))
+        found.append((head, told(report.reason or "") or say("The ledger gives no reason.")))
     return tuple(found)
 
 
 def _search(report: Report, search: TuningSearch) -> SearchView:
-    among = "this run is one of them" if report.run in search.runs else "this run is not among them"
     return SearchView(
         name=search.name,
-        sentence=(
-            f"{count_text(len(search.runs), 'run')} ({joined(list(search.runs))}; {among}), "
-            f"recorded by {search.who} in the ledger of {joined(list(search.recorded_in))}. "
-            f"Accounted for by {search.method}: {METHODS[search.method]}."
+        sentence=say(
+            "{runs} ({names}; {among}), recorded by {who} in the ledger of {ledgers}. Accounted "
+            "for by {method}: {meaning}.",
+            runs=count_text(len(search.runs), "run"),
+            names=joined(list(search.runs)),
+            among=say("this run is one of them")
+            if report.run in search.runs
+            else say("this run is not among them"),
+            who=search.who,
+            ledgers=joined(list(search.recorded_in)),
+            method=search.method,
+            meaning=say(METHODS[search.method]),
         ),
         costs=tuple(
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from privagg.errors import PlanError
 from privagg.privacy.plan import Compression, Rounding, TrainingPlan, load_plan
 from privagg.report.figures import count_text
+from privagg.report.language import say, told
 from privagg.report.model import Report
 
 ROUNDING_PHRASE = {
@@ -34,25 +35,36 @@ def compression_text(plan: TrainingPlan) -> str:
     parts = [_sent(terms, plan.dimension)]
     if plan.rounds_updates:
         parts.append(_rounded(terms))
-    return " ".join((*parts, plan.compression_cost))
+    return say(" ").join((*parts, told(plan.compression_cost)))
 
 
 def _sent(terms: Compression, dimension: int) -> str:
     whole = count_text(dimension, "coordinate")
     if terms.kept is None:
-        return f"By the plan each upload carries all {whole}."
+        return say("By the plan each upload carries all {coordinates}.", coordinates=whole)
     which = (
-        "chosen at random"
+        say("chosen at random")
         if terms.mask == "random-k"
-        else "half of them the largest of the model released before, the others chosen at random"
+        else say(
+            "half of them the largest of the model released before, the others chosen at random"
+        )
     )
-    return (
-        f"By the plan each upload carries {terms.kept} of the {whole}, {which}, the "
-        "same at every site and anew in every round, from public facts only."
+    return say(
+        "By the plan each upload carries {kept} of the {coordinates}, {which}, the "
+        "same at every site and anew in every round, from public facts only.",
+        kept=terms.kept,
+        coordinates=whole,
+        which=which,
     )
 
 
 def _rounded(terms: Compression) -> str:
-    they = "After a public random rotation they are" if terms.rotation else "They are"
-    bits = f", to at most {terms.bits} bits each before weight and noise" if terms.bits else ""
-    return f"{they} {ROUNDING_PHRASE[terms.rounding]}{bits}."
+    sentences = {
+        (False, False): "They are {rounded}.",
+        (False, True): "They are {rounded}, to at most {bits} bits each before weight and noise.",
+        (True, False): "After a public random rotation they are {rounded}.",
+        (True, True): "After a public random rotation they are {rounded}, to at most {bits} bits "
+        "each before weight and noise.",
+    }
+    sentence = sentences[terms.rotation, bool(terms.bits)]
+    return say(sentence, rounded=say(ROUNDING_PHRASE[terms.rounding]), bits=terms.bits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,7 @@ from privagg.report.drawing import (
     whole_numbers,
 )
 from privagg.report.figures import byte_unit, delta_text, epsilon_text, relative_text
+from privagg.report.language import say
 from privagg.report.model import RoundReport, SiteReport
 from privagg.training.measures import BASE_RATE
 
@@ -49,7 +50,7 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
         last = max(len(points), 1)
         if before > 0:
             axes.fill_between([0, last], [before] * 2, color=COLOURS["muted"], alpha=0.18, lw=0)
-            axes.text(last * 0.02, before / 2, "earlier runs", va="center", fontsize=7.5)
+            axes.text(last * 0.02, before / 2, say("earlier runs"), va="center", fontsize=7.5)
         _mark_aborted(axes, points)
         top = _budget_line(axes, site, levels, last)
         if len(finite) < len(points):
@@ -68,7 +69,7 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
         else:  # there is no scale to infinity
             axes.set_yticks([])
         whole_numbers(axes.xaxis, 5)
-        axes.set_xlabel("rounds charged")
+        axes.set_xlabel(say("rounds charged"))
         return finish(figure, name, title, _epsilon_alt(site, len(points)))
 
 
@@ -93,17 +94,23 @@ def _budget_line(axes: Any, site: SiteReport, levels: Sequence[float], last: int
     budget = float(site.budget.epsilon)
     axes.axhline(budget, color=COLOURS["ink"], linewidth=1.1, linestyle=(0, (4, 2)))
     axes.text(
-        last * 0.98, budget, f"budget {epsilon_text(site.budget.epsilon)}", ha="right",
-        va="bottom", fontsize=8,
+        last * 0.98, budget, say("budget {budget}", budget=epsilon_text(site.budget.epsilon)),
+        ha="right", va="bottom", fontsize=8,
     )  # fmt: skip
     return max(highest, budget) * 1.22
 
 
 def _epsilon_alt(site: SiteReport, charges: int) -> str:
-    budget = f"a budget of {epsilon_text(site.budget.epsilon)}" if site.budget else "no budget"
-    return (
-        f"{site.name}: epsilon rose from {epsilon_text(site.epsilon_before_run)} to "
-        f"{epsilon_text(site.epsilon_after_run)} over {charges} charges, against {budget}."
+    budget = say("no budget")
+    if site.budget:
+        budget = say("a budget of {epsilon}", epsilon=epsilon_text(site.budget.epsilon))
+    return say(
+        "{site}: epsilon rose from {before} to {after} over {n} charges, against {budget}.",
+        site=site.name,
+        before=epsilon_text(site.epsilon_before_run),
+        after=epsilon_text(site.epsilon_after_run),
+        n=charges,
+        budget=budget,
     )
 
 
@@ -117,7 +124,7 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
         return None
     series = [(i, r.metrics[measure]) for i, r in opened if r.metrics and measure in r.metrics]
     stopped = [i + 1 for i, r in enumerate(rounds) if r.outcome == "stopped"]
-    label = "AUC" if measure == "auc" else measure.capitalize()
+    label = "AUC" if measure == "auc" else say(measure.capitalize())
     with styled("metric"):
         figure, axes = canvas(4.4, 2.55)
         kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
@@ -132,7 +139,7 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
         base = (opened[-1][1].metrics or {}).get(BASE_RATE) if measure == "accuracy" else None
         if base is not None:
             axes.axhline(base, color=COLOURS["muted"], linewidth=1, linestyle="--",
-                         label="base rate: always its largest class")  # fmt: skip
+                         label=say("base rate: always its largest class"))  # fmt: skip
         shown = values if base is None else [*values, base]
         low, high = min(shown), max(shown)
         pad = max((high - low) * 0.2, 0.02)
@@ -142,18 +149,29 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
         if stopped:
             axes.plot(
                 stopped, [bottom] * len(stopped), "x", color=COLOURS["warn"], clip_on=False,
-                markersize=5.5, markeredgewidth=1.5, label="stopped: nothing was opened",
+                markersize=5.5, markeredgewidth=1.5, label=say("stopped: nothing was opened"),
             )  # fmt: skip
         if stopped or base is not None:
             axes.legend(loc="best")
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1.0001 else "")
         axes.grid(axis="y")
         whole_numbers(axes.xaxis, 8)
-        axes.set_xlabel("attempt at a round")
-        best = f"{label} on {table} went from {values[0]:.1%} to {values[-1]:.1%}"
-        beside = f", beside a base rate of {base:.1%}" if base is not None else ""
-        alt = f"{best}{beside} over {len(series)} opened rounds; {len(stopped)} were stopped."
-        return finish(figure, "metric", f"{label} on the public table", alt)
+        axes.set_xlabel(say("attempt at a round"))
+        alt = say(
+            "{label} on {table} went from {first} to {last} over {n} opened rounds; {n2} were "
+            "stopped."
+            if base is None
+            else "{label} on {table} went from {first} to {last}, beside a base rate of {base} "
+            "over {n} opened rounds; {n2} were stopped.",
+            label=label,
+            table=table,
+            first=f"{values[0]:.1%}",
+            last=f"{values[-1]:.1%}",
+            base="" if base is None else f"{base:.1%}",
+            n=len(series),
+            n2=len(stopped),
+        )
+        return finish(figure, "metric", say("{label} on the public table", label=label), alt)
 
 
 STAGES = (("encrypt", "series-1"), ("add", "series-2"), ("open", "series-4"))
@@ -165,7 +183,7 @@ def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
     longest = max((sum(stages) for stages in parts), default=0.0)
     if not longest:
         return None
-    divisor, unit = (1.0, "seconds") if longest >= 1 else (1e-3, "milliseconds")
+    divisor, unit = (1.0, say("seconds")) if longest >= 1 else (1e-3, say("milliseconds"))
     size = math.ceil(len(parts) / MOST_BARS)
     bins = [parts[i : i + size] for i in range(0, len(parts), size)]
     means = [[sum(column) / len(group) for column in zip(*group, strict=True)] for group in bins]
@@ -177,20 +195,21 @@ def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
             heights = [mean[stage] / divisor for mean in means]
             axes.bar(
                 centres, heights, bottom=floor, width=0.82 * size, color=COLOURS[colour],
-                label=label, linewidth=0,
+                label=say(label), linewidth=0,
             )  # fmt: skip
             floor = [f + h for f, h in zip(floor, heights, strict=True)]
-        axes.set_ylabel(unit if size == 1 else f"{unit} (mean of {size})")
-        axes.set_xlabel("attempt at a round")
+        axes.set_ylabel(unit if size == 1 else say("{unit} (mean of {n})", unit=unit, n=size))
+        axes.set_xlabel(say("attempt at a round"))
         axes.set_xlim(0.3, len(parts) + 0.7)
         axes.grid(axis="y")
         whole_numbers(axes.xaxis, 8)
         figure.legend(loc="outside upper left", ncols=3, handlelength=0.9, columnspacing=1.2)
         totals = [sum(column) for column in zip(*parts, strict=True)]
-        spoken = ", ".join(
-            f"{label} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
+        spoken = say(", ").join(
+            f"{say(label)} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
         )
-        return finish(figure, "time", "Time spent on encryption", f"Over all rounds: {spoken}.")
+        alt = say("Over all rounds: {times}.", times=spoken)
+        return finish(figure, "time", say("Time spent on encryption"), alt)
 
 
 def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | None:
@@ -206,8 +225,8 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
     with styled("bytes"):
         figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0))
         for offset, index, colour, label in (
-            (-0.2, 1, "series-1", "sent (encrypted)"),
-            (0.2, 2, "series-3", "received"),
+            (-0.2, 1, "series-1", say("sent (encrypted)")),
+            (0.2, 2, "series-3", say("received")),
         ):
             amounts = [float(row[index]) / divisor for row in shown]
             places = [i + offset for i in range(len(shown))]
@@ -215,23 +234,26 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
         axes.set_yticks(range(len(shown)), [shortened(row[0]) for row in shown])
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.invert_yaxis()
-        axes.set_xlabel(f"{unit} over the run")
+        axes.set_xlabel(say("{unit} over the run", unit=say(unit)))
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=2, handlelength=0.9, columnspacing=1.2)
-        spoken = "; ".join(
-            f"{s} sent {up / divisor:.3g} and received {down / divisor:.3g} {unit}"
+        sentence = "{site} sent {sent} and received {received} {unit}"
+        amounts_of = [
+            say(sentence, site=s, sent=f"{up / divisor:.3g}", received=f"{down / divisor:.3g}",
+                unit=say(unit))
             for s, up, down in shown
-        )
-        return finish(figure, "bytes", "Bytes by site and direction", f"{spoken}.")
+        ]  # fmt: skip
+        alt = say("{amounts}.", amounts=say("; ").join(amounts_of))
+        return finish(figure, "bytes", say("Bytes by site and direction"), alt)
 
 
-def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> Plot | None:
+def accountant_plot(site: SiteReport, number: int, label: Callable[[str], str]) -> Plot | None:
     """The certified interval of the committed epsilon beside what other accountants say.
 
     Args:
         site: whose figures are drawn.
         number: makes the plot's name unique in the page.
-        names: accountant -> label; its own name where it has none.
+        label: an accountant's name for a person.
 
     Returns:
         None where no figure is proven and finite.
@@ -259,25 +281,23 @@ def accountant_plot(site: SiteReport, number: int, names: Mapping[str, str]) -> 
                 (value, i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8,
                 color=COLOURS["warn" if below else "ink"],
             )  # fmt: skip
-        axes.set_yticks(
-            range(len(figures)), [shortened(names.get(a.name, a.name), 22) for a in figures]
-        )
+        axes.set_yticks(range(len(figures)), [shortened(label(a.name), 22) for a in figures])
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.set_ylim(len(figures) - 0.5, -0.5)
         axes.set_xlim(min(values) - 0.12 * spread, max(values) + 0.75 * spread)
         axes.xaxis.set_major_locator(few_ticks())
-        axes.set_xlabel(f"ε at δ = {delta_text(proven.delta)}")
+        axes.set_xlabel(say("ε at δ = {delta}", delta=delta_text(proven.delta)))
         axes.grid(axis="x")
-        spoken = "; ".join(
+        spoken = say("; ").join(
             f"{a.name} {epsilon_text(a.epsilon, 6)}" for a in figures if a.epsilon is not None
         )
-        title = "Proven interval and peers"
-        return finish(figure, name, title, f"Epsilon by accountant: {spoken}.")
+        alt = say("Epsilon by accountant: {figures}.", figures=spoken)
+        return finish(figure, name, say("Proven interval and peers"), alt)
 
 
 def _difference(value: Decimal | None, proven: Decimal, certified: bool) -> str:
     if value is None:
         return ""
     if certified:
-        return f"{epsilon_text(value, 9)}  proven"
+        return say("{epsilon}  proven", epsilon=epsilon_text(value, 9))
     return f"{epsilon_text(value, 9)}  {relative_text(value, proven)}"

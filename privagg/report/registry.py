@@ -15,6 +15,7 @@ from privagg.privacy.accountant import round_up
 from privagg.report.annexes import facts
 from privagg.report.annexes.lines import Fact, plain
 from privagg.report.figures import count_text, joined
+from privagg.report.language import ENGLISH, speaking
 from privagg.report.model import Report
 from privagg.report.places import PLACES, answers, unplaced
 from privagg.report.yaml import Missing, Value, to_yaml
@@ -29,8 +30,9 @@ HEADER = """\
 """
 
 
+@speaking(ENGLISH)
 def registry_yaml(report: Report) -> str:
-    """The draft record as YAML."""
+    """The draft record as YAML; the registry is in English."""
     record: dict[str, Value] = {
         "url_slug": _slug(report),
         "status": "Draft",

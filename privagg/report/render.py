@@ -20,6 +20,7 @@ from privagg.errors import MissingDependencyError
 from privagg.report import plots, view
 from privagg.report.drawing import PAPER, Plot, on_paper, shortened
 from privagg.report.figures import epsilon_text
+from privagg.report.language import say, spoken, told, unfilled
 from privagg.report.model import Report
 from privagg.report.page import Page, arranged
 from privagg.report.shown import clean
@@ -34,6 +35,8 @@ RUNNING_NAME = 40
 
 def render_html(report: Report) -> str:
     """The page for `report`, as one self-contained file: no scripts, no network.
+
+    In the language that is spoken (`report.language`).
 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed (`privagg[report]`).
@@ -57,9 +60,11 @@ def render_pdf(report: Report) -> bytes:
         "body": page[page.index("<body>") : page.rindex("</html>")],
         "plots": json.dumps({plot.name: on_paper(plot) for plot in drawn.plots}),
         "colours": json.dumps(PAPER),
-        "title": clean(f"Privacy report: {report.federation}, run {report.run}"),
-        "running": " · run ".join(
-            shortened(name, RUNNING_NAME) for name in (report.federation, report.run)
+        "title": clean(drawn.page.title),
+        "running": say(
+            "{federation} · run {run}",
+            federation=shortened(report.federation, RUNNING_NAME),
+            run=shortened(report.run, RUNNING_NAME),
         ),
         "made": json.dumps(
             {
@@ -106,7 +111,7 @@ def _drawn(page: Page) -> _Drawn:
         quality=tuple(plot for plot in quality if plot is not None),
         cost=tuple(plot for plot in cost if plot is not None),
         comparisons=tuple(
-            (group, plots.accountant_plot(group.representative, i, view.ACCOUNTANTS))
+            (group, plots.accountant_plot(group.representative, i, view.accountant_name))
             for i, group in enumerate(page.comparisons)
         ),
     )
@@ -134,6 +139,14 @@ def _rendered(drawn: _Drawn, embedded: Callable[[Plot], str]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+    def marked(english: str, **places: Any) -> Markup:
+        return Markup(unfilled(english)).format(
+            **{name: shown(held) for name, held in places.items()}
+        )
+
+    environment.globals |= {"say": marked, "told": told, "language": spoken()}
+    environment.globals["code"] = lambda text: Markup("<code>{}</code>").format(shown(text))
     environment.filters["epsilon"] = epsilon_text
     environment.filters["embedded"] = lambda plot: Markup(embedded(plot))
     environment.filters["unbroken"] = _unbroken

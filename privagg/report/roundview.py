@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from privagg.report.figures import byte_text, count_text, joined, second_text
+from privagg.report.language import say, told
 from privagg.report.model import Report, RoundReport
 from privagg.training.measures import BASE_RATE, by_class
 
@@ -53,9 +54,11 @@ def round_rows(report: Report) -> tuple[RoundRow, ...]:
     previous = -1
     for index in shown:
         if index != previous + 1:
-            left_out = count_text(index - previous - 1, "round")
-            rows.append(RoundRow(f"{left_out} left out here; the JSON report has them",
-                                 "", "", "", "", (), "", "", opened=True, gap=True))  # fmt: skip
+            left_out = say(
+                "{rounds} left out here; the JSON report has them",
+                rounds=count_text(index - previous - 1, "round"),
+            )
+            rows.append(RoundRow(left_out, "", "", "", "", (), "", "", opened=True, gap=True))
         rows.append(_round_row(rounds[index], measures))
         previous = index
     return tuple(rows)
@@ -74,7 +77,7 @@ def class_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
     names = _class_names(report)
     return tuple(
         (
-            names[each.number] if each.number < len(names) else f"class {each.number}",
+            names[each.number] if each.number < len(names) else say("class {n}", n=each.number),
             count_text(each.count, "record"),
             f"{each.recall:.3f}",
         )
@@ -92,14 +95,16 @@ def _class_names(report: Report) -> tuple[str, ...]:
 
 def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
     missing = [name for name in r.cohort if name not in r.survivors]
-    refused = [f"{x.site}: {x.message}" for x in r.refusals]
+    refused = [f"{x.site}: {told(x.message)}" for x in r.refusals]
     metrics = r.metrics or {}
     return RoundRow(
-        number=f"{r.round}" if r.attempt <= 1 else f"{r.round} (attempt {r.attempt})",
-        outcome=r.outcome,
-        reason=r.reason or "",
-        cohort=f"{len(r.survivors) or 'none'} of {len(r.cohort)}",
-        missing="; ".join(refused) if refused else joined(missing),
+        number=f"{r.round}"
+        if r.attempt <= 1
+        else say("{n} (attempt {n2})", n=r.round, n2=r.attempt),
+        outcome=say(r.outcome),
+        reason=told(r.reason or ""),
+        cohort=say("{n} of {n2}", n=len(r.survivors) or say("none"), n2=len(r.cohort)),
+        missing=say("; ").join(refused) if refused else joined(missing),
         metrics=tuple(f"{metrics[m]:.3f}" if m in metrics else "–" for m in measures),
         sent=byte_text(sum(r.bytes_up.values())),
         seconds=second_text(r.seconds.encrypt + r.seconds.add + r.seconds.open),
@@ -114,17 +119,17 @@ def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
         return ()
     seconds = [r.seconds for r in rounds]
     stages = (
-        ("Encrypting, all sites", [s.encrypt for s in seconds]),
-        ("Checking and adding", [s.add for s in seconds]),
-        ("Opening", [s.open for s in seconds]),
+        (say("Encrypting, all sites"), [s.encrypt for s in seconds]),
+        (say("Checking and adding"), [s.add for s in seconds]),
+        (say("Opening"), [s.open for s in seconds]),
     )
     rows = [(name, second_text(sum(v)), second_text(sum(v) / len(v))) for name, v in stages]
     for name, amounts in (
-        ("Sent by all sites", [sum(r.bytes_up.values()) for r in rounds]),
-        ("Received by all sites", [sum(r.bytes_down.values()) for r in rounds]),
+        (say("Sent by all sites"), [sum(r.bytes_up.values()) for r in rounds]),
+        (say("Received by all sites"), [sum(r.bytes_down.values()) for r in rounds]),
     ):
         mean = round(sum(amounts) / len(amounts))
         rows.append((name, byte_text(sum(amounts)), byte_text(mean)))
     exchanges = sum(r.exchanges for r in rounds)
-    rows.append(("Exchanges of messages", f"{exchanges}", f"{exchanges / len(rounds):.3g}"))
+    rows.append((say("Exchanges of messages"), f"{exchanges}", f"{exchanges / len(rounds):.3g}"))
     return tuple(rows)

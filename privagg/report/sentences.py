@@ -13,8 +13,9 @@ from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
-from privagg.report.model import ObserverRow, RecordsApart, Report, SiteReport
-from privagg.report.plan_text import compression_text
+from privagg.report.language import ENGLISH, say, spoken, told
+from privagg.report.model import ObserverRow, PublicTable, RecordsApart, Report, SiteReport
+from privagg.report.plan_text import compression_text, readable_plan
 from privagg.training.measures import BASE_RATE
 
 MOST_SITES_ONE_BY_ONE = 4
@@ -73,14 +74,24 @@ def worst_row(report: Report, observer: str, colluding_sites: int) -> ObserverRo
 
 def _what_and_who(report: Report) -> str:
     names = [site.name for site in report.sites]
-    model = _model_name(report)
-    what = f"one {model} model" if model else "one model"
-    size = report.plan.get("dimension")
-    parameters = f" with {count_text(size, 'parameter')}" if isinstance(size, int) else ""
-    return (
-        f"{count_text(len(names), 'institution')} ({joined(names)}) trained {what}{parameters} "
-        f"in the federation {report.federation}, run {report.run}."
+    return say(
+        "{institutions} ({names}) trained {what} in the federation {federation}, run {run}.",
+        institutions=count_text(len(names), "institution"),
+        names=joined(names),
+        what=_what(report),
+        federation=report.federation,
+        run=report.run,
     )
+
+
+def _what(report: Report) -> str:
+    model, size = _model_name(report), report.plan.get("dimension")
+    if not isinstance(size, int):
+        return say("one {model} model", model=model) if model else say("one model")
+    parameters = count_text(size, "parameter")
+    if model:
+        return say("one {model} model with {parameters}", model=model, parameters=parameters)
+    return say("one model with {parameters}", parameters=parameters)
 
 
 def _model_name(report: Report) -> str:
@@ -94,42 +105,63 @@ def _model_name(report: Report) -> str:
 def _how_it_ended(report: Report) -> str:
     opened = sum(r.outcome == "opened" for r in report.rounds)
     stopped = len(report.rounds) - opened
-    planned = report.plan.get("rounds")
-    of_planned = f"of {count_text(planned, 'planned round')} " if isinstance(planned, int) else ""
-    attempts = (
-        f", {count_text(stopped, 'attempt was', 'attempts were')} stopped before anything was "
-        "opened and stayed charged"
-        if stopped
-        else ""
+    ending = _ending(report)
+    if not stopped:
+        return say("{opened}; {ending}.", opened=_opened(report, opened), ending=ending)
+    return say(
+        "{opened}, {attempts} stopped before anything was opened and stayed charged; {ending}.",
+        opened=_opened(report, opened),
+        attempts=count_text(stopped, "attempt was", "attempts were"),
+        ending=ending,
     )
-    reason = f": {report.reason}" if report.reason else ""
+
+
+def _opened(report: Report, opened: int) -> str:
+    planned = report.plan.get("rounds")
+    if not isinstance(planned, int):
+        return count_text(opened, "was opened", "were opened")
+    of = count_text(planned, "planned round")
+    if opened == 1:
+        return say("1 of {planned} was opened", planned=of)
+    return say("{n} of {planned} were opened", n=opened, planned=of)
+
+
+def _ending(report: Report) -> str:
     ending = {
-        "finished": "the run finished",
-        "stopped": f"the run was stopped{reason}",
-        "failed": f"the run failed{reason}",
-        "unfinished": "the coordinator's ledger does not record the end of the run",
+        "finished": say("the run finished"),
+        "stopped": say("the run was stopped"),
+        "failed": say("the run failed"),
+        "unfinished": say("the coordinator's ledger does not record the end of the run"),
     }[report.outcome]
-    return f"{opened} {of_planned}{'was' if opened == 1 else 'were'} opened{attempts}; {ending}."
+    if report.reason and report.outcome in ("stopped", "failed"):
+        return say("{ending}: {reason}", ending=ending, reason=told(report.reason))
+    return ending
 
 
 def _what_left(report: Report) -> str:
-    sent = load_plan(report.plan).contribution_plainly
+    sent = told(load_plan(report.plan).contribution_plainly)
     scheme = report.scheme
     if not scheme.protects:
-        return (
-            f"By the plan each institution sent {sent}. The scheme {scheme.name} does not encrypt: "
-            "the aggregator could read every single contribution."
+        return say(
+            "By the plan each institution sent {sent}. The scheme {scheme} does not encrypt: "
+            "the aggregator could read every single contribution.",
+            sent=sent,
+            scheme=scheme.name,
         )
-    bits = f" at {scheme.security_bits}-bit security" if scheme.security_bits else ""
-    return (
-        f"By the plan each institution sent {sent}, encrypted with {scheme.name.upper()}{bits}; "
-        "the aggregator added what it could not read, and only the sum was opened."
+    name = scheme.name.upper()
+    if scheme.security_bits:
+        name = say("{scheme} at {bits}-bit security", scheme=name, bits=scheme.security_bits)
+    return say(
+        "By the plan each institution sent {sent}, encrypted with {scheme}; "
+        "the aggregator added what it could not read, and only the sum was opened.",
+        sent=sent,
+        scheme=name,
     )
 
 
 def _approved(report: Report) -> str:
     """Who let the data be used; reports of plans of version 1 keep the words they had."""
-    nobody = "No ledger records that an owner approved this use of its data."
+    nobody = say("No ledger records that an owner approved this use of its data.")
     return approval_text(report.sites) or ("" if load_plan(report.plan).version == 1 else nobody)
 
 
@@ -142,11 +174,18 @@ def _spending(report: Report) -> list[str]:
         return [_spent_by(group) for group in groups]
     charged = sorted(site.committed.epsilon for site in report.sites)
     low, high = epsilon_text(charged[0]), epsilon_text(charged[-1])
-    amount = f"ε = {high}" if low == high else f"between ε = {low} and ε = {high}"
+    amount = f"ε = {high}"
+    if low != high:
+        amount = say("between ε = {low} and ε = {high}", low=low, high=high)
     closest = max(report.sites, key=share_of_budget)
     return [
-        f"This run was charged with {amount} at every institution. Closest to its budget is "
-        f"{closest.name}: {_spent_by([closest])}"
+        say(
+            "This run was charged with {amount} at every institution. Closest to its budget is "
+            "{site}: {spent}",
+            amount=amount,
+            site=closest.name,
+            spent=_spent_by([closest]),
+        )
     ]
 
 
@@ -160,58 +199,90 @@ def share_of_budget(site: SiteReport) -> Decimal:
 
 
 def _spent_by(sites: Sequence[SiteReport]) -> str:
-    site, names = sites[0], joined([s.name for s in sites])
-    several = len(sites) > 1
-    on = "their data sets" if several else f"its data set {site.dataset}"
-    if site.epsilon_after_run.is_infinite():
-        spent = f"{names} {'have' if several else 'has'} no privacy guarantee left on {on} (ε = ∞)"
-    else:
-        spent = (
-            f"{names} had {'each ' if several else ''}spent ε = "
-            f"{epsilon_text(site.epsilon_after_run)} on {on} after this run"
-        )
-    if site.budget is None:
-        return f"{spent}; no budget is set."
-    budget = epsilon_text(site.budget.epsilon)
-    before = site.epsilon_before_run
-    earlier = (
-        f", {epsilon_text(before)} of it before" if 0 < before < site.epsilon_after_run else ""
+    spent = _spent(sites)
+    limit = sites[0].budget
+    if limit is None:
+        return say("{spent}; no budget is set.", spent=spent)
+    before = sites[0].epsilon_before_run
+    if 0 < before < sites[0].epsilon_after_run:
+        spent = say("{spent}, {before} of it before", spent=spent, before=epsilon_text(before))
+    if limit.epsilon.is_infinite():
+        return say("{spent}; the budget set no limit.", spent=spent)
+    return say(
+        "{spent}, of a budget of ε = {budget} at δ = {delta}.",
+        spent=spent,
+        budget=epsilon_text(limit.epsilon),
+        delta=delta_text(limit.delta),
     )
-    if site.budget.epsilon.is_infinite():
-        return f"{spent}{earlier}; the budget set no limit."
-    return f"{spent}{earlier}, of a budget of ε = {budget} at δ = {delta_text(site.budget.delta)}."
+
+
+def _spent(sites: Sequence[SiteReport]) -> str:
+    site, several = sites[0], len(sites) > 1
+    if site.epsilon_after_run.is_infinite():
+        sentence = (
+            "{names} have no privacy guarantee left on their data sets (ε = ∞)"
+            if several
+            else "{names} has no privacy guarantee left on its data set {dataset} (ε = ∞)"
+        )
+    else:
+        sentence = (
+            "{names} had each spent ε = {epsilon} on their data sets after this run"
+            if several
+            else "{names} had spent ε = {epsilon} on its data set {dataset} after this run"
+        )
+    return say(
+        sentence,
+        names=joined([each.name for each in sites]),
+        dataset=site.dataset,
+        epsilon=epsilon_text(site.epsilon_after_run),
+    )
 
 
 def _holding(report: Report) -> list[str]:
     headline = worst_row(report, "model-users", 0)
     if headline is None:
         return []
-    unit = UNIT_PHRASE[headline.unit]
+    unit = say(UNIT_PHRASE[headline.unit])
     if headline.epsilon.is_infinite():
         return [
-            "No privacy guarantee holds for what was released (ε = ∞): noise was missing, or it "
-            "did not come from the operating system's secure generator."
+            say(
+                "No privacy guarantee holds for what was released (ε = ∞): noise was missing, or "
+                "it did not come from the operating system's secure generator."
+            )
         ]
     sentences = [
-        f"For what was really done, the guarantee about {unit} against "
-        f"{OBSERVER_PHRASE['model-users']} is ε = {epsilon_text(headline.epsilon)} at "
-        f"δ = {delta_text(headline.delta)}. {meaning(headline.epsilon, unit)}"
+        say(
+            "For what was really done, the guarantee about {unit} against {observer} is "
+            "ε = {epsilon} at δ = {delta}. {meaning}",
+            unit=unit,
+            observer=say(OBSERVER_PHRASE["model-users"]),
+            epsilon=epsilon_text(headline.epsilon),
+            delta=delta_text(headline.delta),
+            meaning=meaning(headline.epsilon, unit),
+        )
     ]
     weaker = _weaker_rows(report, headline)
     if weaker:
-        sentences.append(f"It is weaker against {joined(weaker, most=10)}.")
+        sentences.append(
+            say("It is weaker against {observers}.", observers=joined(weaker, most=10))
+        )
     return sentences
 
 
 def meaning(epsilon: Decimal, unit: str) -> str:
     """What an epsilon says, exactly, in one sentence without a formula."""
-    start = f"This means: whether {unit} is in the data or not changes the probability of anything "
     if epsilon <= Decimal(math.log(LARGEST_TELLING_FACTOR)):
-        factor = epsilon_text(Decimal(math.exp(float(epsilon))))
-        return f"{start}that can be seen by at most a factor of {factor}, plus δ."
-    return (
-        f"{start}that can be seen by a factor that may exceed {LARGEST_TELLING_FACTOR}, plus δ: "
-        "this promises little."
+        return say(
+            "This means: whether {unit} is in the data or not changes the probability of anything "
+            "that can be seen by at most a factor of {factor}, plus δ.",
+            unit=unit,
+            factor=epsilon_text(Decimal(math.exp(float(epsilon)))),
+        )
+    return say(
+        "This means: whether {unit} is in the data or not changes the probability of anything "
+        "that can be seen by a factor that may exceed {factor}, plus δ: this promises little.",
+        unit=unit,
+        factor=LARGEST_TELLING_FACTOR,
     )
 
 
@@ -222,27 +293,34 @@ def _weaker_rows(report: Report, headline: ObserverRow) -> list[str]:
         row = worst_row(report, observer, colluding)
         if row is None or row.epsilon <= headline.epsilon:
             continue
-        who = OBSERVER_PHRASE[observer]
+        who = say(OBSERVER_PHRASE[observer])
         if observer == "sites":
-            who = "one other institution, which knows its own share of the noise"
+            who = say("one other institution, which knows its own share of the noise")
         elif colluding:
-            who += " with one institution"
-        phrases.append(f"{who} (ε = {epsilon_text(row.epsilon)})")
+            who = say("{observer} with one institution", observer=who)
+        phrases.append(
+            say("{observer} (ε = {epsilon})", observer=who, epsilon=epsilon_text(row.epsilon))
+        )
     return phrases
 
 
 def _searched(report: Report) -> str:
     if not report.tuning:
         return ""
-    names = joined([search.name for search in report.tuning])
-    runs = len({run for search in report.tuning for run in search.runs})
     costs = [cost.epsilon for search in report.tuning for cost in search.costs]
-    spent = (
-        f", at a cost of at most ε = {epsilon_text(max(costs))} a search and site" if costs else ""
+    sentence = (
+        "The ledgers record {searches} over settings ({names}) with {runs}, at a cost of at most "
+        "ε = {cost} a search and site; every one of these runs stays charged."
+        if costs
+        else "The ledgers record {searches} over settings ({names}) with {runs}; every one of "
+        "these runs stays charged."
     )
-    return (
-        f"The ledgers record {count_text(len(report.tuning), 'search', 'searches')} over settings "
-        f"({names}) with {count_text(runs, 'run')}{spent}; every one of these runs stays charged."
+    return say(
+        sentence,
+        searches=count_text(len(report.tuning), "search", "searches"),
+        names=joined([search.name for search in report.tuning]),
+        runs=count_text(len({run for search in report.tuning for run in search.runs}), "run"),
+        cost=epsilon_text(max(costs)) if costs else "",
     )
 
 
@@ -252,61 +330,90 @@ def _public_metric(report: Report) -> str:
     if not metrics or report.public_table is None:
         return ""
     name = next((m for m in ("accuracy", "auc") if m in metrics), min(metrics))
-    label = {"auc": "an AUC", "accuracy": "an accuracy"}.get(name, f"a value of {name}")
-    table = report.public_table
-    size = f" ({count_text(table.rows, 'row')})" if table.rows is not None else ""
-    guessed = (
-        f"; always naming its largest class would reach {metrics[BASE_RATE]:.3f}"
-        if name == "accuracy" and BASE_RATE in metrics
-        else ""
+    labels = {"auc": say("an AUC"), "accuracy": say("an accuracy")}
+    places = {
+        "table": table_text(report.public_table),
+        "metric": labels.get(name) or say("a value of {metric}", metric=name),
+        "value": f"{metrics[name]:.3f}",
+    }
+    if name == "accuracy" and BASE_RATE in metrics:
+        return say(
+            "On the table {table}, which was declared public, the model reached {metric} of "
+            "{value}; always naming its largest class would reach {base}.",
+            **places,
+            base=f"{metrics[BASE_RATE]:.3f}",
+        )
+    return say(
+        "On the table {table}, which was declared public, the model reached {metric} of {value}.",
+        **places,
     )
-    return (
-        f"On the table “{table.name}”{size}, which was declared public, the model reached {label} "
-        f"of {metrics[name]:.3f}{guessed}."
-    )
+
+
+def table_text(table: PublicTable) -> str:
+    """A public table by its name, and how many rows it has where that is recorded."""
+    if table.rows is None:
+        return say("“{table}”", table=table.name)
+    return say("“{table}” ({rows})", table=table.name, rows=count_text(table.rows, "row"))
 
 
 def unprotected(report: Report) -> tuple[str, ...]:
     """What the run did not protect, as far as privagg knows it; not a closed list."""
     counted = joined([f"{s.name}: {s.declared_records}" for s in report.sites], most=12)
-    unit = report.sites[0].unit if report.sites else Unit.RECORD
+    kind = report.sites[0].unit if report.sites else Unit.RECORD
+    unit = say(UNIT_PHRASE[kind])
     items = [
-        "Who took part in which round, when, and the number of bytes sent: visible to the "
-        "aggregator and to anybody on the network's path.",
-        "How long a site took to answer: visible to the aggregator and the network; it is neither "
-        "recorded nor charged to any budget.",
-        f"The plan itself, and the declared numbers of records ({counted}): public by agreement.",
-        "The released model and every opened sum: the noise protects what they say about "
-        f"{UNIT_PHRASE[unit]}, encryption does not; they can be copied and kept for ever.",
-        f"What holds of many at once: the guarantee hides {UNIT_PHRASE[unit]}, not a pattern that "
-        "a group or the whole population shares.",
+        say("Who took part in which round, when, and the number of bytes sent: visible to the "
+            "aggregator and to anybody on the network's path."),
+        say("How long a site took to answer: visible to the aggregator and the network; it is "
+            "neither recorded nor charged to any budget."),
+        say("The plan itself, and the declared numbers of records ({counted}): public by "
+            "agreement.", counted=counted),
+        say("The released model and every opened sum: the noise protects what they say about "
+            "{unit}, encryption does not; they can be copied and kept for ever.", unit=unit),
+        say("What holds of many at once: the guarantee hides {unit}, not a pattern that a group "
+            "or the whole population shares.", unit=unit),
         _misleading(report),
-        "The sites' own machines: disks, memory, keys and staff are outside what privagg protects.",
-        report.custody_plainly,
-    ]
+        say("The sites' own machines: disks, memory, keys and staff are outside what privagg "
+            "protects."),
+        told(report.custody_plainly),
+    ]  # fmt: skip
     if not report.scheme.protects:
-        items.insert(0, "Single contributions: the scheme does not encrypt them.")
-    if unit is Unit.RECORD:
-        items.insert(4, "A person with several records, or with records at several sites: ε is for "
-                        "one record and grows with their number.")  # fmt: skip
+        items.insert(0, say("Single contributions: the scheme does not encrypt them."))
+    if kind is Unit.RECORD:
+        items.insert(4, say("A person with several records, or with records at several sites: ε "
+                            "is for one record and grows with their number."))  # fmt: skip
     if report.public_table is not None:
-        items.append(f"The table “{report.public_table.name}”: it was declared public and is not "
-                     "protected in any way.")  # fmt: skip
+        items.append(say("The table “{table}”: it was declared public and is not protected in any "
+                         "way.", table=report.public_table.name))  # fmt: skip
     return tuple(items)
+
+
+def told_summary(report: Report) -> tuple[str, ...]:
+    """The report's summary; in another language its sentences follow from the facts again."""
+    return summarise(report) if _told_again(report) else report.summary
+
+
+def told_unprotected(report: Report) -> tuple[str, ...]:
+    """What the report says is not protected; in another language from the facts again."""
+    return unprotected(report) if _told_again(report) else report.unprotected
+
+
+def _told_again(report: Report) -> bool:
+    return spoken().name != ENGLISH and readable_plan(report) is not None
 
 
 def _misleading(report: Report) -> str:
     """How far a dishonest site gets; reports of plans of version 1 keep the words they had."""
     plan = load_plan(report.plan)
     if plan.version == 1:
-        return (
+        return say(
             "The correctness of contributions: a site that sends misleading numbers within the "
             "clip is not detected."
         )
-    clips = plan.reach_of_one_site / plan.sensitivity_grid
-    return (
+    return say(
         "The correctness of contributions: a site that sends misleading numbers is not detected; "
-        f"it can set any coordinate of a sum to {clips:,.0f} times the clip."
+        "it can set any coordinate of a sum to {clips} times the clip.",
+        clips=f"{plan.reach_of_one_site / plan.sensitivity_grid:,.0f}",
     )
 
 
@@ -321,17 +428,28 @@ def kept_apart(sites: Sequence[SiteReport]) -> tuple[str, ...]:
         if site.unit is Unit.RECORD:
             for statement in site.records_apart or (None,):
                 by_statement.setdefault(statement, []).append(site.name)
-    return tuple(
-        "That no bit of a record's gradient depends on the records beside it "
-        + (
-            f"was {stated.how} at {joined(names, most=12)} on {stated.date}, for batches of "
-            f"{stated.physical_batch}, on {stated.device}, "
-            f"{count_text(stated.threads, 'thread')}, torch {stated.torch}, Opacus {stated.opacus}"
-            if stated
-            else f"is stated without a test by {joined(names, most=12)}"
+    return tuple(_apart(stated, joined(names, most=12)) for stated, names in by_statement.items())
+
+
+def _apart(stated: RecordsApart | None, names: str) -> str:
+    if stated is None:
+        return say(
+            "That no bit of a record's gradient depends on the records beside it is stated "
+            "without a test by {names}.",
+            names=names,
         )
-        + "."
-        for stated, names in by_statement.items()
+    return say(
+        "That no bit of a record's gradient depends on the records beside it was {how} at "
+        "{names} on {date}, for batches of {batch}, on {device}, {threads}, torch {torch}, "
+        "Opacus {opacus}.",
+        how=told(stated.how),
+        names=names,
+        date=stated.date,
+        batch=stated.physical_batch,
+        device=stated.device,
+        threads=count_text(stated.threads, "thread"),
+        torch=stated.torch,
+        opacus=stated.opacus,
     )
 
 

@@ -17,6 +17,7 @@ from privagg.report.figures import (
     lower_text,
     relative_text,
 )
+from privagg.report.language import say, told
 from privagg.report.model import AccountantFigure, ObserverRow, Report, SiteReport
 from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import share_of_budget, worst_row
@@ -227,8 +228,8 @@ def _budget_bar(site: SiteReport) -> BudgetBar:
 
 def _limit_text(limit: Decimal | None) -> str:
     if limit is None:
-        return "none set"
-    return "no limit" if limit.is_infinite() else epsilon_text(limit)
+        return say("none set")
+    return say("no limit") if limit.is_infinite() else epsilon_text(limit)
 
 
 def closest_to_budget(report: Report) -> tuple[SiteReport, ...]:
@@ -255,9 +256,9 @@ def headline_rows(report: Report) -> tuple[tuple[str, str, str, str], ...]:
     for observer, colluding, who, remark in wanted:
         row = worst_row(report, observer, colluding)
         if row is not None:
-            sees = re.sub(r"\b1 colluders\b", "1 colluder", row.sees)
+            sees = remark or re.sub(r"\b1 colluders\b", "1 colluder", row.sees)
             figures = epsilon_text(row.epsilon), factor_text(row.epsilon)
-            found.append((who, *figures, remark or sees))
+            found.append((say(who), *figures, told(sees)))
     return tuple(found)
 
 
@@ -304,11 +305,11 @@ def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
             )
         sees = _sees(members)
         notes = tuple(sorted(numbers[a] for a in common if a in numbers))
-        rows.append(MatrixRow(observer=label, sees=sees, notes=notes, cells=tuple(cells)))
+        rows.append(MatrixRow(observer=say(label), sees=sees, notes=notes, cells=tuple(cells)))
     return Matrix(
         sites=joined([s.name for s in sites], most=12),
         delta=delta_text(site.committed.delta),
-        unit=site.unit.value,
+        unit=say(site.unit.value),
         columns=tuple(columns),
         rows=tuple(rows),
         shortened=len(columns) < len(every),
@@ -332,7 +333,9 @@ def _heat(epsilon: Decimal, coldest: Decimal, hottest: Decimal) -> float:
 def _sees(rows: Sequence[ObserverRow]) -> str:
     """What a row's observer sees: alone, and (where that is another thing) with k sites."""
     alone, together = rows[0].sees, re.sub(r"\b\d+\b", "k", rows[-1].sees)
-    return alone if alone in (rows[-1].sees, together) else f"{alone}; with k sites: {together}"
+    if alone in (rows[-1].sees, together):
+        return told(alone)
+    return say("{alone}; with k sites: {together}", alone=told(alone), together=told(together))
 
 
 def _spread(values: Sequence[int], most: int) -> list[int]:
@@ -368,18 +371,18 @@ def _compared(figure: AccountantFigure, proven: AccountantFigure | None) -> Comp
         below = proven.epsilon_lower is not None and value < proven.epsilon_lower
     return Comparison(
         name=accountant_name(figure.name),
-        epsilon=epsilon_text(value, 9) if value is not None else "no figure",
+        epsilon=epsilon_text(value, 9) if value is not None else say("no figure"),
         lower=lower_text(figure.epsilon_lower, 9) if figure.epsilon_lower else "",
         relative=relative,
         certified=figure.certified,
         below=below,
-        note=figure.note,
+        note=told(figure.note),
     )
 
 
 def accountant_name(name: str) -> str:
     """An accountant's name for a person."""
-    return ACCOUNTANTS.get(name, name)
+    return say(ACCOUNTANTS[name]) if name in ACCOUNTANTS else name
 
 
 def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
@@ -389,15 +392,15 @@ def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
     fields = type(plan).model_fields if plan is not None else ()
     own = {k: k.replace("_", " ").capitalize() for k in fields if k not in known}
     rows = tuple(
-        (label, _plain_value(report.plan[key]))
+        (say(label), _plain_value(report.plan[key]))
         for key, label in (PLAN_LABELS | own).items()
         if key in report.plan
     )
     compressed = compression_text(plan) if plan is not None else ""
-    return (*rows, ("Uploads", compressed)) if compressed else rows
+    return (*rows, (say("Uploads"), compressed)) if compressed else rows
 
 
 def _plain_value(value: object) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return say("yes") if value else say("no")
     return str(value)

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 from privagg.report.figures import delta_text, epsilon_text
+from privagg.report.language import say
 from privagg.report.model import ObserverRow, Report
 from privagg.report.sentences import LARGEST_TELLING_FACTOR, worst_row
 
@@ -41,13 +42,16 @@ class FirstWords:
 def first_words(report: Report) -> FirstWords:
     """The first page's words for this report."""
     words = _words()
-    items = [_sentence("deployment", **each) for each in words["deployments"]]
+    items = [
+        _sentence("deployment", **each | {"what": say(each["what"]), "source": say(each["source"])})
+        for each in words["deployments"]
+    ]
     return FirstWords(
         applies=_applies(report),
         factor=_factor(worst_row(report, "model-users", 0)),
         rests=_sentence("rests") if report.assumptions else "",
-        published=_sentence("published", deployments="; ".join(items)),
-        glossary=tuple((each["term"], each["meaning"]) for each in words["glossary"]),
+        published=_sentence("published", deployments=say("; ").join(items)),
+        glossary=tuple((say(each["term"]), say(each["meaning"])) for each in words["glossary"]),
     )
 
 
@@ -87,7 +91,7 @@ def _applies(report: Report) -> str:
         charged=epsilon_text(charged.epsilon),
         pooled=epsilon_text(rows[-1].epsilon),
         users=epsilon_text(users.epsilon),
-        unit=_words()["units"][users.unit.value],
+        unit=say(_words()["units"][users.unit.value]),
         delta=delta_text(max(row.delta for row in rows)),  # what holds at less holds at more
     )
 
@@ -100,14 +104,13 @@ def _factor(users: ObserverRow | None) -> str:
         "factor-large" if large else "factor",
         users=epsilon_text(users.epsilon),
         factor=str(LARGEST_TELLING_FACTOR) if large else factor_text(users.epsilon),
-        unit=_words()["units"][users.unit.value],
+        unit=say(_words()["units"][users.unit.value]),
         delta=delta_text(users.delta),
     )
 
 
 def _sentence(name: str, **places: str) -> str:
-    text: str = _words()["sentences"][name]
-    return text.format(**places)
+    return say(_words()["sentences"][name], **places)
 
 
 @cache

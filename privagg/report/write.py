@@ -12,6 +12,7 @@ from privagg.errors import ConfigError
 from privagg.privacy.accountant import Accountant
 from privagg.report.annexes import ANNEXES, render_annex
 from privagg.report.build import build_report
+from privagg.report.language import ENGLISH, spoken
 from privagg.report.model import Report
 from privagg.report.registry import registry_yaml
 from privagg.report.source import LedgerView
@@ -49,6 +50,9 @@ FORMATS: Mapping[str, tuple[str, Callable[[Report], str | bytes]]] = MappingProx
     }
 )
 """Name of a form -> its file's name, and what renders it. The first one is what `verify` reads."""
+
+ONE_LANGUAGE = ("json", "registry")
+"""Forms that are English whatever language is spoken."""
 
 
 def write_report(
@@ -103,10 +107,18 @@ def write_formats(output: Path, report: Report, formats: Sequence[str]) -> tuple
         MissingDependencyError: a library that a form needs is not installed.
         ConfigError: `output` cannot be written to.
     """
-    rendered = [(output / FORMATS[name][0], FORMATS[name][1](report)) for name in formats]
+    rendered = [(output / file_name(name), FORMATS[name][1](report)) for name in formats]
     for path, content in rendered:
         _write(path, content if isinstance(content, bytes) else content.encode())
     return tuple(path for path, _ in rendered)
+
+
+def file_name(form: str) -> str:
+    """What a form's file is called; a form for people names the language unless it is English."""
+    stem, _, suffix = FORMATS[form][0].partition(".")
+    if spoken().name == ENGLISH or form in ONE_LANGUAGE:
+        return FORMATS[form][0]
+    return f"{stem}.{spoken().name}.{suffix}"
 
 
 def can_draw() -> bool:

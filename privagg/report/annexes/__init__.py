@@ -11,6 +11,7 @@ import re
 from privagg.errors import MissingDependencyError
 from privagg.report.annexes import facts
 from privagg.report.annexes.lines import asked, bullets, further, plain
+from privagg.report.language import say
 from privagg.report.model import Report
 
 ANNEXES = ("nist-800-226", "gdpr-35", "model-risk")
@@ -48,7 +49,7 @@ def render_annex(name: str, report: Report) -> str:
     )
     lines = {fact.__name__: fact(report) for fact in FACTS}
     text = environment.get_template(f"{name}.md.j2").render(
-        report=report, plain=plain, bullets=bullets, further=further(report),
+        report=report, plain=plain, say=say, bullets=bullets, further=further(report),
         asked=lambda *places: asked(report, *places), **lines,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

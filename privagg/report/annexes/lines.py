@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from privagg.report.language import say, told
 from privagg.report.model import Attestation, Report
 from privagg.report.places import PLACES, answers, unplaced
 from privagg.report.shown import clean
@@ -46,7 +47,7 @@ class Blank:
     @property
     def question(self) -> str:
         """What is asked."""
-        return PLACES[self.place]
+        return told(PLACES[self.place])
 
 
 Line = Fact | Said | Blank
@@ -64,7 +65,7 @@ def asked(report: Report, *places: str) -> tuple[Line, ...]:
 def further(report: Report) -> tuple[Line, ...]:
     """The statements that answer none of the questions."""
     said = tuple(_said(a) for a in unplaced(report))
-    return said or (Fact("No further statement of a person is recorded.", ("/attestations",)),)
+    return said or (Fact(say("No further statement of a person is recorded."), ("/attestations",)),)
 
 
 def _said(attestation: Attestation) -> Said:
@@ -83,15 +84,17 @@ def bullets(lines: Sequence[Line]) -> str:
 
 def _line(line: Line) -> str:
     if isinstance(line, Fact):
-        return f"- {plain(line.text)} *(report: {_pointers(line.sources)})*"
+        where = say("(report: {places})", places=_pointers(line.sources))
+        return f"- {plain(line.text)} *{where}*"
     if isinstance(line, Said):
-        return f"- **{plain(line.who)}** states: “{plain(line.what)}”"
-    return (
-        f"- ☐ *To be filled by a person:* {plain(line.question)} *(or in the configuration, "
-        f'as a statement with `about = "{line.place}"`)*'
-    )
+        said = say("{who} states: “{what}”", who=f"**{plain(line.who)}**", what=plain(line.what))
+        return f"- {said}"
+    filled, answered = say("To be filled by a person:"), f'`about = "{line.place}"`'
+    where = say("(or in the configuration, as a statement with {about})", about=answered)
+    return f"- ☐ *{filled}* {plain(line.question)} *{where}*"
 
 
 def _pointers(sources: Sequence[str]) -> str:
-    shown = [f"`{source}`" for source in sources[:3]]
-    return ", ".join(shown) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
+    shown = say(", ").join(f"`{source}`" for source in sources[:3])
+    more = len(sources) - 3
+    return say("{items} and {n} more", items=shown, n=more) if more > 0 else shown
