@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import runpy
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 pytest.importorskip("flwr")
@@ -19,7 +20,8 @@ from safetensors.numpy import load_file
 
 from privagg import Federation
 from privagg.audit.verify import Brought, verify_file
-from privagg.errors import ResumeError
+from privagg.errors import ConfigError, ResumeError
+from privagg.flower import resident
 from privagg.flower.bridge.inprocess import InProcessGrid
 from privagg.flower.bridge.transport import FlowerTransport
 from privagg.flower.deploy.join import Agreement
@@ -31,24 +33,6 @@ from tests.approvals import approved_trial
 from tests.faults import Killed
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flower_heart"
-
-
-def write_table(path: Path, rng: np.random.Generator) -> None:
-    """Made-up patients in the columns of the real tables, some with gaps."""
-    count = 40
-    columns: dict[str, Any] = {
-        "age": rng.integers(30, 80, count),
-        "trestbps": rng.integers(90, 180, count),
-        "chol": rng.integers(0, 400, count),
-        "thalach": rng.integers(80, 200, count),
-        "oldpeak": rng.uniform(-1, 4, count).round(1),
-        "cp": rng.integers(1, 5, count),
-    }
-    columns |= {name: rng.integers(0, 2, count) for name in ("sex", "fbs", "exang")}
-    table = pd.DataFrame(columns)
-    table["num"] = (table["exang"] + table["cp"] > 3).astype(int)
-    table.loc[0, "chol"] = np.nan
-    table.to_csv(path, index=False)
 
 
 class Hospitals:
@@ -67,11 +51,9 @@ class Hospitals:
         monkeypatch.setenv("PRIVAGG_PARTY", str(self.trial.coordinator.party.root))
         self.client = importlib.import_module("flower_heart.client_app").app
         self.server = importlib.import_module("flower_heart.server_app").app
-        self.nodes, rng = {}, np.random.default_rng(3)
-        for number, name in enumerate(agreement.nodes, start=1):
-            write_table(folder / f"{name}.csv", rng)
-            root, data = self.trial.parties[name].party.root, folder / f"{name}.csv"
-            self.nodes[number] = {"party-folder": str(root), "data": str(data)}
+        runpy.run_path(str(EXAMPLE / "prepare.py"))["prepare"](folder / "out" / "data")
+        folders = (self.trial.parties[name].party.root for name in agreement.nodes)
+        self.nodes = {n: {"party-folder": str(root)} for n, root in enumerate(folders, start=1)}
 
     def run(self, resume: str = "") -> None:
         settings = {
@@ -154,6 +136,47 @@ def test_the_flower_heart_app_goes_on_where_it_was_killed(
     with pytest.raises(ResumeError, match="released its model already"):
         StrategyRun(hospitals.trial.coordinator.party, run).release({"w": np.zeros(10)})
     require_whole_story(hospitals)
+
+
+def serve_from_own_processes(hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every party answers at its socket, and the app's side may not open one itself."""
+    for name in (*hospitals.plan.names, "key-holder"):
+        folder, ready = hospitals.trial.parties[name].party, threading.Event()
+        party = resident.open_resident(folder)
+        threading.Thread(
+            target=resident.serve, args=(folder, party, ready.set), daemon=True
+        ).start()
+        assert ready.wait(10)
+    monkeypatch.delattr("privagg.party.open.open_node")
+
+
+def test_the_app_trains_for_parties_in_processes_of_their_own(
+    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_from_own_processes(hospitals, monkeypatch)
+    hospitals.run()
+    require_whole_story(hospitals)
+
+
+def test_of_an_app_that_fails_nobody_else_hears_why(
+    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise ValueError("patient 4711")
+
+    serve_from_own_processes(hospitals, monkeypatch)
+    monkeypatch.setattr("flower_heart.client_app.load_table", fail)
+    with pytest.raises(ConfigError, match="no round was opened"):
+        hospitals.run()
+    assert hospitals.charges() == [2] * 4
+    told = [p.read_bytes() for p in hospitals.trial.root.rglob("*") if p.is_file()]
+    assert not [data for data in told if b"4711" in data]
+
+
+def test_a_party_whose_table_is_missing_does_not_start(hospitals: Hospitals) -> None:
+    (hospitals.trial.root.parent / "out" / "data" / "cleveland.csv").unlink()
+    with pytest.raises(ConfigError, match="there is no .*cleveland.csv"):
+        resident.open_resident(hospitals.trial.parties["cleveland"].party)
 
 
 def coordinators_ledger(hospitals: Hospitals) -> Ledger:

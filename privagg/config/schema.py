@@ -198,8 +198,8 @@ class SiteSection(Section):
 
     Args:
         name: how messages and reports call it.
-        data: path of its table, of its images' `.npy`, or a data set's factory; a Flower app
-            has none here.
+        data: path of its table, of its images' `.npy`, or a data set's factory; what a Flower app
+            reads may also be named at each site alone.
         labels: path of the labels' `.npy` (images only).
         records: declared number of records; public, used as normaliser and bound.
         weight: integer weight in averages; defaults to `records` in `record-local`, else to 1.
@@ -340,12 +340,8 @@ class Config(Section):
     def _each_site_has_data_or_an_app(self) -> None:
         app = isinstance(self.data, AppData)
         for site in self.sites:
-            if bool(site.data) == app:
-                raise ValueError(
-                    f"site {site.name!r}: `data` is read by the app, so it names none here"
-                    if app
-                    else f"site {site.name!r} needs `data`, where its records are"
-                )
+            if not site.data and not app:
+                raise ValueError(f"site {site.name!r} needs `data`, where its records are")
         if app and (plan_class(self.privacy.mode).sees_records or self.evaluation is not None):
             raise ValueError(
                 "with a Flower app, privagg sees updates and no records: use privacy.mode = "

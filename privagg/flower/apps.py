@@ -13,7 +13,7 @@ from privagg.errors import ConfigError
 from privagg.flower.bridge.apps import make_client_app, make_server_app
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.transport import FlowerTransport, Patience
-from privagg.flower.resident import folder_of_this_process, resident_handler
+from privagg.flower.resident import folder_of_this_process, resident_of
 from privagg.privacy.randomness import Randomness
 
 RUN_KEY, ANSWER_KEY, ABSENT_KEY = "run", "answer-seconds", "absent-seconds"
@@ -33,9 +33,9 @@ def make_party_app(randomness: Callable[[], Randomness] | None = None) -> Any:
 
     def open_handler(context: Any) -> Callable[[bytes], bytes]:
         folder = folder_of_this_process()
-        resident = resident_handler(folder)
+        resident = resident_of(folder)
         if resident is not None:
-            return resident
+            return resident.ask
         from privagg.party.open import open_party  # torch and all, only where needed
 
         return open_party(folder, randomness() if randomness is not None else None)

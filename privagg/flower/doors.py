@@ -22,15 +22,11 @@ from privagg.errors import ConfigError
 from privagg.flower.apps import POLL_SECONDS
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.grid import PrivateGrid
-from privagg.flower.bridge.mod import PrivateUpdates
+from privagg.flower.bridge.mod import Elsewhere, PrivateUpdates
 from privagg.flower.bridge.transport import FlowerTransport, Patience
-from privagg.flower.lead import alone
-from privagg.flower.resident import folder_of_this_process
-from privagg.flower.strategy_run import StrategyRun
+from privagg.flower.resident import folder_of_this_process, resident_of
 from privagg.party.folder import PartyFolder
-from privagg.party.open import open_federation, open_key_holder, open_party, open_seat
-from privagg.privacy.plan import ClientPlan
-from privagg.protocol.names import KEY_HOLDER
+from privagg.party.own_data import own_data
 from privagg.protocol.site import Seat
 from privagg.protocol.transport import Handler
 
@@ -50,7 +46,7 @@ def private_updates(
         evaluation, answer_after_seconds: as for `PrivateUpdates`.
     """
     return PrivateUpdates(
-        lambda context: open_node(_folder_at(context)),
+        lambda context: _party_at(_folder_at(context)),
         evaluation=evaluation,
         answer_after_seconds=answer_after_seconds,
     )
@@ -61,42 +57,36 @@ def _folder_at(context: Any) -> PartyFolder:
     return PartyFolder(Path(str(named))) if named else folder_of_this_process()
 
 
+def _party_at(folder: PartyFolder) -> Seat | Handler | Elsewhere:
+    """The party's own process where one listens, or the party opened in this one."""
+    resident = resident_of(folder)
+    if resident is not None:
+        return Elsewhere(resident.ask)
+    from privagg.party.open import open_node  # torch and all, only where needed
+
+    return open_node(folder)
+
+
 def data_of(context: Any) -> Path:
-    """Where a client's own data lie: as its node config says, else as its party's folder does.
+    """Where a client's own data lie: as its node config says, else as its party's folder does, else
+    as the federation's configuration.
 
     Args:
         context: of the ClientApp.
 
     Raises:
-        ConfigError: neither names any.
+        ConfigError: none names any, or there is nothing where it says.
     """
     if named := context.node_config.get(DATA_KEY):
         return Path(str(named))
     folder = _folder_at(context)
-    own = folder.party().data
-    if own is None:
+    found = own_data(folder)
+    if found is None:
         raise ConfigError(
-            f"no data: name them in {folder.party_file} (data = ...) or in the node config"
+            f"no data: name them in {folder.party_file} (data = ...), in the node config, or for "
+            f"all sites in {folder.federation_file}"
         )
-    return folder.root / own
-
-
-def open_node(folder: PartyFolder) -> Seat | Handler:
-    """A site's seat, or the key holder's handler.
-
-    Args:
-        folder: the party's own.
-
-    Raises:
-        ConfigError: as `open_party`; or the plan is not one for clients.
-    """
-    name = folder.party().name
-    if name == KEY_HOLDER:
-        return open_party(folder)
-    setup, roster = open_federation(folder), folder.pins().pinned_roster
-    ClientPlan.require(setup.plan)
-    opener = open_key_holder(setup, folder, roster) if name == setup.opener else None
-    return open_seat(setup, folder, roster, key_holder=opener)
+    return found
 
 
 @contextmanager
@@ -135,6 +125,9 @@ def private_grid(
             something else than it did before.
         RunInProgressError: another process drives this run.
     """
+    from privagg.flower.lead import alone
+    from privagg.flower.strategy_run import StrategyRun
+
     place = PartyFolder(folder) if folder is not None else folder_of_this_process()
     run = StrategyRun(place, resume)
     with alone(run.output, run.name):

@@ -3,29 +3,41 @@
 Flower starts a process for every message. That process need not read data, keys or models: it
 connects to the party's own process through a socket in the party's folder, which only the party's
 user can open. So a message costs no start-up, and code that came with a run is not in the process
-that holds the secrets.
+that holds the secrets. Where a Flower app reads the records, the party asks for a round's training
+over the same connection, once everything else that the round needs is settled, and charged.
 
     request   length u64, a frame
-    answer    length u64, a frame                          where the length is not 2^64 - 1
-              2^64 - 1, length u64, "ErrorName: text"      where the party refuses to answer
+    answer    length u64, a frame                      where the length is below 2^64 - 2
+              2^64 - 1, length u64, "ErrorName: text"  where the party refuses to answer
+              2^64 - 2, settings, model                has the app train: JSON, float64 (d,), each
+                                                       after its length; the answer comes later
+    trained   length u64, the change, float64 (d,)     or 2^64 - 1, where the app failed
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from pydantic import JsonValue
+
 from privagg import errors
-from privagg.errors import ConfigError, PrivaggError, ProtocolError
+from privagg.encoding.vectors import FloatVector
+from privagg.errors import ConfigError, DataError, PrivaggError, ProtocolError
 from privagg.flower.deploy.processes import PARENT, PARTY, RESIDENT_READY
 from privagg.party.folder import PartyFolder
 from privagg.protocol.messages import refusal_text
+from privagg.protocol.site import Seat
 from privagg.protocol.transport import Handler
 
 SOCKET_NAME = "party.sock"
@@ -33,7 +45,10 @@ MAX_PATH_BYTES = 100
 MAX_FRAME_BYTES = 2**33
 """Longest frame, either way; a longer one is refused by its length, before any of it is read."""
 MAX_REFUSAL_BYTES = 2**16
-_LENGTH, _REFUSED = struct.Struct("<Q"), 2**64 - 1
+_LENGTH, _REFUSED, _TRAIN = struct.Struct("<Q"), 2**64 - 1, 2**64 - 2
+
+Train = Callable[[Mapping[str, JsonValue], FloatVector], FloatVector]
+"""See `privagg.flower.bridge.learner`."""
 
 
 def socket_of(folder: PartyFolder) -> Path:
@@ -51,12 +66,12 @@ def socket_of(folder: PartyFolder) -> Path:
     return path
 
 
-def serve(folder: PartyFolder, handler: Handler, ready: Callable[[], None]) -> None:
+def serve(folder: PartyFolder, party: Handler | Seat, ready: Callable[[], None]) -> None:
     """Answer frames until the process ends, one at a time.
 
     Args:
         folder: the party's.
-        handler: the party.
+        party: what answers; or the seat of a site whose app trains in the processes that connect.
         ready: called once the socket is there.
     """
     path, lock = socket_of(folder), threading.Lock()
@@ -73,15 +88,15 @@ def serve(folder: PartyFolder, handler: Handler, ready: Callable[[], None]) -> N
     ready()
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=_answer, args=(connection, handler, lock), daemon=True).start()
+        threading.Thread(target=_answer, args=(connection, party, lock), daemon=True).start()
 
 
-def _answer(connection: socket.socket, handler: Handler, lock: threading.Lock) -> None:
+def _answer(connection: socket.socket, party: Handler | Seat, lock: threading.Lock) -> None:
     with connection, suppress(OSError):
         try:
             frame = _receive(connection)
             with lock:
-                answer = handler(frame)
+                answer = _handler(party, connection)(frame)
         except OSError:
             raise
         except PrivaggError as error:
@@ -90,8 +105,30 @@ def _answer(connection: socket.socket, handler: Handler, lock: threading.Lock) -
             print(f"failed: {error!r}", file=sys.stderr, flush=True)
             _refuse(connection, f"ProtocolError: the party failed ({type(error).__name__})")
         else:
-            connection.sendall(_LENGTH.pack(len(answer)))
-            connection.sendall(answer)
+            _send(connection, answer)
+
+
+def _handler(party: Handler | Seat, connection: socket.socket) -> Handler:
+    """What answers a connection; at an app's site, its app trains at the connection's other end."""
+    if not isinstance(party, Seat):
+        return party
+    from privagg.flower.bridge.learner import app_handler
+
+    def train(settings: Mapping[str, JsonValue], parameters: FloatVector) -> FloatVector:
+        connection.sendall(_LENGTH.pack(_TRAIN))
+        _send(connection, json.dumps(settings).encode())
+        _send(connection, parameters.astype("<f8").tobytes())
+        length = _length(connection)
+        if length != parameters.size * np.dtype("<f8").itemsize:
+            raise DataError("the app did not train; what it says of it is in the log of the apps")
+        return np.frombuffer(bytearray(_exactly(connection, length)), dtype="<f8")
+
+    return app_handler(party, train)
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(_LENGTH.pack(len(data)))
+    connection.sendall(data)
 
 
 def _refuse(connection: socket.socket, text: str) -> None:
@@ -123,38 +160,75 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return bytes(found)
 
 
-def resident_handler(folder: PartyFolder) -> Handler | None:
-    """A handler that passes frames to the party's own process; None where none listens.
+@dataclass(frozen=True)
+class Resident:
+    """A party's own process, as another process of the party reaches it.
 
-    The handler raises what the party raises.
+    Args:
+        path: of its socket.
     """
-    path = socket_of(folder)
 
-    def connect() -> socket.socket:
+    path: Path
+
+    def connect(self) -> socket.socket:
+        """A connection, for one frame.
+
+        Raises:
+            OSError: none listens.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(str(path))
+            connection.connect(str(self.path))
         except OSError:
             connection.close()
             raise
         return connection
 
-    try:
-        connect().close()
-    except OSError:
-        return None
+    def ask(self, frame: bytes, train: Train | None = None) -> bytes:
+        """The answer to a frame.
 
-    def ask(frame: bytes) -> bytes:
-        with connect() as connection:
-            connection.sendall(_LENGTH.pack(len(frame)))
-            connection.sendall(frame)
+        Args:
+            frame: to pass on.
+            train: has the app of this process train, where it is an app's that reads the records.
+
+        Raises:
+            PrivaggError: as the party raises.
+        """
+        with self.connect() as connection:
+            _send(connection, frame)
             length = _length(connection)
+            if length == _TRAIN:
+                if train is None:
+                    raise ProtocolError("this party's records are an app's, and no app is here")
+                _train_for(connection, train)
+                length = _length(connection)
             if length != _REFUSED:
                 return _up_to(connection, length, MAX_FRAME_BYTES)
             text = _up_to(connection, _length(connection), MAX_REFUSAL_BYTES)
             raise _raised(text.decode(errors="replace"))
 
-    return ask
+
+def _train_for(connection: socket.socket, train: Train) -> None:
+    """Have this process's app train as the party at the other end asks, and send the change."""
+    settings = json.loads(_receive(connection))
+    parameters = np.frombuffer(_receive(connection), dtype="<f8")
+    try:
+        update = train(settings, parameters)
+    except Exception:
+        traceback.print_exc()  # into the log of the apps, for its owner alone
+        connection.sendall(_LENGTH.pack(_REFUSED))
+    else:
+        _send(connection, update.astype("<f8").tobytes())
+
+
+def resident_of(folder: PartyFolder) -> Resident | None:
+    """The party's own process; None where none listens."""
+    found = Resident(socket_of(folder))
+    try:
+        found.connect().close()
+    except OSError:
+        return None
+    return found
 
 
 def _raised(text: str) -> PrivaggError:
@@ -182,11 +256,27 @@ def folder_of_this_process() -> PartyFolder:
 
 def main() -> None:
     """The party of this process's folder, until the process that started it is gone."""
-    from privagg.party.open import open_party
-
     end_with_parent()
     folder = folder_of_this_process()
-    serve(folder, open_party(folder, stays=True), lambda: print(RESIDENT_READY, flush=True))
+    serve(folder, open_resident(folder), lambda: print(RESIDENT_READY, flush=True))
+
+
+def open_resident(folder: PartyFolder) -> Handler | Seat:
+    """The party; where a Flower app reads the records, all of it but what trains.
+
+    Args:
+        folder: the party's own.
+
+    Raises:
+        ConfigError, DataError: as `open_party`; or what an app should read is not there.
+    """
+    from privagg.party.open import open_node, open_party
+    from privagg.party.own_data import an_app_trains, own_data
+
+    if not an_app_trains(folder):
+        return open_party(folder, stays=True)
+    own_data(folder)  # what is not there is said now, and not by the app in the first round
+    return open_node(folder, stays=True)
 
 
 def end_with_parent() -> None:

@@ -5,6 +5,7 @@
     open_key_holder(setup, folder, roster)   # makes the runs' keys and opens under them
     open_site(setup, folder, roster)         # trains: open_seat, and what trains
     open_party(folder)                       # what a process that serves a folder answers with
+    open_node(folder)                        # the same where a Flower app trains
 
 On a machine of its own a party believes its own `pins.toml`: configuration and plan have to match
 those pins, or nothing is opened. In a local run one person acts for all; the configuration is the
@@ -19,16 +20,16 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 
-from privagg.config.data import DatasetData
-from privagg.config.schema import Config, load_config
+from privagg.config.schema import load_config
 from privagg.config.setup import Setup
 from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, DataError, PlanError
 from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFile, PartyFolder, PinsFile
 from privagg.party.local import local_folder
+from privagg.party.own_data import with_own_data
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
-from privagg.privacy.plan import TrainingPlan, load_plan
+from privagg.privacy.plan import ClientPlan, TrainingPlan, load_plan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.programs.training import make_learner
 from privagg.protocol.key_holder import KeyHolder
@@ -83,7 +84,7 @@ def open_federation(folder: PartyFolder) -> Setup:
     folder.require_pinned_configuration()
     path, pins, code = folder.federation_file, folder.pins(), code_in(folder)
     setup = Setup(
-        _with_own_data(load_config(path), folder),
+        with_own_data(load_config(path), folder),
         path.resolve().parent,
         source=path,
         pinned=_kept_plan(folder, pins),
@@ -97,18 +98,6 @@ def open_federation(folder: PartyFolder) -> Setup:
     if setup.pinned is None:
         write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
     return setup
-
-
-def _with_own_data(config: Config, folder: PartyFolder) -> Config:
-    """The configuration, a site's data lying where its own folder says, if it says so."""
-    party = folder.party()
-    if party.data is None:
-        return config
-    own = {"data": party.data, "labels": party.labels}
-    if not isinstance(config.data, DatasetData):  # of a data set it is a factory, else paths
-        own = {key: path and str(folder.root.resolve() / path) for key, path in own.items()}
-    sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
-    return config.model_copy(update={"sites": tuple(sites)})
 
 
 def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
@@ -133,6 +122,26 @@ def code_here(setup: Setup) -> ApprovedCode:
     """What the approvals in force in a local run's ledgers let be imported."""
     names = (COORDINATOR, *(site.name for site in setup.config.sites))
     return code_in(*(local_folder(setup.output, name) for name in names))
+
+
+def open_node(folder: PartyFolder, *, stays: bool = False) -> Seat | Handler:
+    """A party whose federation's records a Flower app reads: a site's seat, or the key holder.
+
+    Args:
+        folder: the party's own.
+        stays: as for `open_party`.
+
+    Raises:
+        ConfigError: as `open_party`; or the plan is not one for clients.
+    """
+    name = folder.party().name
+    if name == KEY_HOLDER:
+        return open_party(folder, stays=stays)
+    setup, roster, opener = open_federation(folder), folder.pins().pinned_roster, None
+    ClientPlan.require(setup.plan)
+    if name == setup.opener:
+        opener = open_key_holder(setup, folder, roster, stays=stays)
+    return open_seat(setup, folder, roster, key_holder=opener)
 
 
 # --- what every party has ------------------------------------------------------------------------

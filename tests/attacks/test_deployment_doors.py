@@ -21,7 +21,7 @@ from privagg.errors import AppRefusedError, ConfigError, ProtocolError
 from privagg.flower.bridge import gate, guard
 from privagg.flower.bridge.transport import bound_pulls
 from privagg.flower.deploy.processes import environment_of
-from privagg.flower.resident import MAX_FRAME_BYTES, resident_handler, serve
+from privagg.flower.resident import MAX_FRAME_BYTES, resident_of, serve
 from privagg.identity.keys import Identity
 from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation
@@ -197,10 +197,10 @@ def test_a_length_is_refused_before_a_byte_of_it_is_read(tmp_path: Path) -> None
     for head in ((MAX_FRAME_BYTES + 1,), (2**64 - 1, 2**40)):
         replies = b"".join(number.to_bytes(8, "little") for number in head)
         threading.Thread(target=_lie, args=(liar, replies), daemon=True).start()
-        ask = resident_handler(folder)
-        assert ask is not None
+        found = resident_of(folder)
+        assert found is not None
         with pytest.raises(ProtocolError, match="were announced"):
-            ask(b"frame")
+            found.ask(b"frame")
 
 
 def _lie(listener: socket.socket, reply: bytes) -> None:

@@ -199,7 +199,6 @@ def test_a_flower_apps_federation_has_a_plan_and_neither_data_nor_model(tmp_path
         ('kind = "app"', 'kind = "app"\nfeatures = []', "features"),
         ("rounds = 5", 'rounds = 5\nmodel = "logistic"', "training.model"),
         ("rounds = 5", "rounds = 5\nproximal_mu = 0.1", "training.proximal_mu"),
-        ("records = 100", 'records = 100\ndata = "north.csv"', "read by the app"),
         ("parameters = 14", "parameters = 0", "parameters"),
     ],
 )

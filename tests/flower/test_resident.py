@@ -11,7 +11,7 @@ import pytest
 from privagg.errors import BudgetExceededError, ConfigError, DataError, ProtocolError
 from privagg.flower.resident import (
     folder_of_this_process,
-    resident_handler,
+    resident_of,
     serve,
     socket_of,
 )
@@ -32,13 +32,13 @@ def party(frame: bytes) -> bytes:
 @pytest.fixture
 def handler(tmp_path: Path) -> Handler:
     folder, ready = PartyFolder(tmp_path), threading.Event()
-    assert resident_handler(folder) is None
+    assert resident_of(folder) is None
     threading.Thread(target=serve, args=(folder, party, ready.set), daemon=True).start()
     assert ready.wait(10)
     assert stat.S_IMODE(socket_of(folder).stat().st_mode) == 0o600
-    found = resident_handler(folder)
+    found = resident_of(folder)
     assert found is not None
-    return found
+    return found.ask
 
 
 def test_frames_pass_and_the_partys_own_errors_come_back(handler: Handler) -> None:
@@ -58,7 +58,7 @@ def test_what_depends_on_records_stays_there(handler: Handler, frame: bytes) -> 
 
 def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long for a socket"):
-        resident_handler(PartyFolder(tmp_path / ("x" * 100)))
+        resident_of(PartyFolder(tmp_path / ("x" * 100)))
 
 
 def test_a_process_without_a_party_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

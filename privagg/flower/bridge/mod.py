@@ -14,72 +14,41 @@ and evaluation are refused, the last unless the app's owner says that it reads p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import dataclass
 from logging import ERROR
 from typing import Literal
 
-import numpy as np
 from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.app.message import make_message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import DataError, MessageError, PrivaggError
 from privagg.flower.bridge.arrays import TrainRequest
+from privagg.flower.bridge.learner import Train, app_handler
 from privagg.flower.bridge.records import frames_to_records, records_to_frames
 from privagg.flower.bridge.transport import REFUSED
-from privagg.privacy.plan import ClientPlan
-from privagg.privacy.randomness import Randomness
-from privagg.protocol.frames import read_message
-from privagg.protocol.messages import RoundStart, refusal_text
-from privagg.protocol.site import Learner, Seat
+from privagg.protocol.messages import refusal_text
+from privagg.protocol.site import Seat
 from privagg.protocol.transport import Handler, answer_frames
-from privagg.training.draws import Draws, RoundId, noised_update
 
 FAILED = "this client failed; the node's own log says why"
 """All that is said of an error that could depend on private data."""
 
 
-class AppLearner:
-    """A Flower app as what trains in one round.
+@dataclass(frozen=True)
+class Elsewhere:
+    """A party that answers in a process of its own, which may ask this one's app to train.
 
     Args:
-        seat: the site's.
-        request: what the strategy asks for.
-        train: the app's call.
+        ask: passes a frame on, with what has the app train, and brings the answer.
     """
 
-    def __init__(self, seat: Seat, request: TrainRequest, train: Callable[[RecordDict], Message]):
-        self._name, self._plan = seat.identity.name, ClientPlan.require(seat.plan)
-        self._request, self._train = request, train
-
-    def contribution(
-        self, parameters: NDArray[np.float64], randomness: Randomness, round_id: RoundId
-    ) -> NDArray[np.int64]:
-        """The app's update, clipped on the grid, weighted, noised. See `Learner.contribution`.
-
-        Args:
-            parameters: float64 `(d,)`, the round's model.
-            randomness: source of rounding and noise.
-            round_id: (run, round, attempt).
-
-        Returns:
-            int64 `(n,)` in grid units.
-
-        Raises:
-            DataError: the app answered with an error, or with no model. It stays with the client.
-        """
-        try:
-            answer = _succeeded(self._train(self._request.content(parameters)))
-            update = self._request.update(parameters, answer)
-        except Exception as error:
-            log(ERROR, "privagg: the app did not train", exc_info=error)  # for its owner alone
-            raise
-        draws = Draws(randomness, round_id, self._name, self._plan)
-        return noised_update(self._plan, update, draws, released=parameters)
+    ask: Callable[[bytes, Train], bytes]
 
 
 class PrivateUpdates:
@@ -89,7 +58,8 @@ class PrivateUpdates:
     what the app sees.
 
     Args:
-        party_of: who this node is: a site's `Seat`, or the `handle` of a key holder.
+        party_of: who this node is: a site's `Seat`, the `handle` of a key holder, or where the
+            party answers in a process of its own.
         evaluation: `public` lets the app answer evaluation messages with its metrics, because it
             reads nothing but data that its owner has declared public.
         answer_after_seconds: an answer to a training message leaves no sooner than this after the
@@ -102,7 +72,7 @@ class PrivateUpdates:
 
     def __init__(
         self,
-        party_of: Callable[[Context], Seat | Handler],
+        party_of: Callable[[Context], Seat | Handler | Elsewhere],
         *,
         evaluation: Literal["refused", "public"] = "refused",
         answer_after_seconds: float = 0.0,
@@ -147,36 +117,24 @@ class PrivateUpdates:
         return frames_to_records(answer_frames(self._handler(context, run), frames))
 
     def _handler(self, context: Context, run: Callable[[RecordDict], Message]) -> Handler:
-        party = self._party_of(context)
-        if not isinstance(party, Seat):
-            return party
-
-        def handle(frame: bytes) -> bytes:
-            message = read_message(frame, party.pins.roster)
-            header = message.header
-            settings = header.settings if isinstance(header, RoundStart) else None
-            # Not `handle`: it would hash the whole model a second time.
-            return party.site(_learner(party, settings, run)).answer(message, frame)
-
-        return handle
+        party, train = self._party_of(context), _training(run)
+        if isinstance(party, Elsewhere):
+            return lambda frame: party.ask(frame, train)
+        return app_handler(party, train) if isinstance(party, Seat) else party
 
 
-class _NoLearner:
-    """Trains nothing: for messages that ask for no training."""
+def _training(run: Callable[[RecordDict], Message]) -> Train:
+    """What has the app of this process train.
 
-    def contribution(
-        self, parameters: NDArray[np.float64], randomness: Randomness, round_id: RoundId
-    ) -> NDArray[np.int64]:
-        raise MessageError("this message asks for no training")
+    Args:
+        run: the app's call.
+    """
 
+    def train(settings: Mapping[str, JsonValue], parameters: FloatVector) -> FloatVector:
+        request = TrainRequest.read(settings, dimension=len(parameters))
+        return request.update(parameters, _succeeded(run(request.content(parameters))))
 
-def _learner(
-    seat: Seat, settings: dict[str, JsonValue] | None, run: Callable[[RecordDict], Message]
-) -> Learner:
-    if settings is None:
-        return _NoLearner()
-    dimension = ClientPlan.require(seat.plan).dimension
-    return AppLearner(seat, TrainRequest.read(settings, dimension=dimension), run)
+    return train
 
 
 def _public_metrics(answer: Message) -> RecordDict:

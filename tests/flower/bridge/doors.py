@@ -15,7 +15,8 @@ from privagg.config.plan import requirement_of
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.grid import PrivateGrid
 from privagg.flower.bridge.inprocess import InProcessGrid
-from privagg.flower.bridge.mod import PrivateUpdates, _NoLearner
+from privagg.flower.bridge.learner import NoLearner
+from privagg.flower.bridge.mod import PrivateUpdates
 from privagg.flower.bridge.transport import FlowerTransport, Patience
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
@@ -202,7 +203,7 @@ class Doors:
         holder = LocalTransport({OPENER: self.key_holder().handle})
         key, _ = key_of_run(self.terms, "run-1", self.identities["coordinator"], holder)
         for name in NAMES:
-            self.seat(name).site(_NoLearner()).handle(key.frame)
+            self.seat(name).site(NoLearner()).handle(key.frame)
         return key.key_id
 
     def private_grid(

@@ -1,0 +1,65 @@
+"""Where a site's own data lie, and who reads them; told without loading what trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from privagg.config.data import AppData, DatasetData
+from privagg.config.schema import Config, load_config
+from privagg.errors import ConfigError
+from privagg.party.folder import PartyFolder
+
+
+def with_own_data(config: Config, folder: PartyFolder) -> Config:
+    """The configuration, a site's data lying where its own folder says, if it says so.
+
+    Args:
+        config: as agreed.
+        folder: the party's own.
+    """
+    party = folder.party()
+    if party.data is None:
+        return config
+    own = {"data": party.data, "labels": party.labels}
+    if not isinstance(config.data, DatasetData):  # of a data set it is a factory, else paths
+        own = {key: path and str(folder.root.resolve() / path) for key, path in own.items()}
+    sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
+    return config.model_copy(update={"sites": tuple(sites)})
+
+
+def own_data(folder: PartyFolder) -> Path | None:
+    """Where a site's own data lie: as its folder says, else as the configuration does.
+
+    Args:
+        folder: any party's.
+
+    Returns:
+        None where neither names any.
+
+    Raises:
+        ConfigError: there is nothing where they should lie.
+    """
+    path, name = folder.federation_file, folder.party().name
+    config = with_own_data(load_config(path), folder)
+    named = next((site.data for site in config.sites if site.name == name), "")
+    if not named:
+        return None
+    found = path.resolve().parent / named
+    if not found.exists():
+        raise ConfigError(
+            f"there is no {found}, where the data of {name!r} should lie; put them there, or name "
+            f"another place in {folder.party_file} (data = ...)"
+        )
+    return found
+
+
+def an_app_trains(folder: PartyFolder) -> bool:
+    """Whether the records of the federation's sites are a Flower app's to read.
+
+    Args:
+        folder: any party's.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+    return isinstance(load_config(folder.federation_file).data, AppData)
