@@ -27,6 +27,9 @@ class Format(str, Enum):
     NIST = "annex-nist-800-226"
     GDPR = "annex-gdpr-35"
     MODEL_RISK = "annex-model-risk"
+    PIPL = "annex-pipl-55"
+    EU_AI_ACT = "annex-eu-ai-act-iv"
+    EDPB = "annex-edpb-28-2024"
     ANNEXES = "annexes"
     ALL = "all"
 
@@ -50,9 +53,24 @@ def report(
 ) -> None:
     """Write the report of a run from its ledgers: for machines, for people, for registers.
 
-    Nothing is needed but the ledgers; neither torch nor the encryption libraries. The annexes
-    arrange the recorded facts under the headings of NIST SP 800-226, of Article 35 GDPR and of a
-    model-risk file; what only a person can say stays a blank.
+    Nothing is needed but the ledgers; neither torch nor the encryption libraries.
+
+    An annex arranges the recorded facts under the points of a text of others; what only a person
+    can say stays a blank, and nothing is said about the law.
+
+    [bold]Annexes[/bold]
+
+      annex-nist-800-226   differential privacy: NIST SP 800-226
+
+      annex-gdpr-35        impact assessment: Article 35 GDPR
+
+      annex-model-risk     model risk management: SR 11-7
+
+      annex-pipl-55        impact assessment: Articles 55 and 56 of China's PIPL
+
+      annex-eu-ai-act-iv   technical documentation: Annex IV of the EU AI Act
+
+      annex-edpb-28-2024   anonymity of a model: EDPB Opinion 28/2024
 
     [bold]Examples[/bold]
 

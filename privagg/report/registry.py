@@ -95,7 +95,9 @@ def _basic(report: Report) -> dict[str, Value]:
 def _variant(report: Report) -> dict[str, Value]:
     return {
         "variant_name": "Approximate DP",
-        "data_domain": _lines(facts.participants(report)),
+        "data_domain": _lines(
+            facts.institutions(report), facts.keys(report), facts.attributes(report)
+        ),
         "unprotected_quantities": "\n".join(f"- {_text(item)}" for item in report.unprotected),
     }
 
@@ -122,7 +124,7 @@ def _deployment(report: Report) -> dict[str, Value]:
     runs = {point.run for site in report.sites for point in site.history}
     return {
         "model_name": "Federated",
-        "model_name_details": _lines(facts.mechanism(report)[:1], facts.encryption(report)),
+        "model_name_details": _lines(facts.contribution(report), facts.encryption(report)),
         "actors": _lines(facts.observers(report), facts.assumptions(report)),
         "release_type": "One release",
         "release_type_details": (
@@ -138,7 +140,7 @@ def _deployment(report: Report) -> dict[str, Value]:
 def _accounting(report: Report) -> dict[str, Value]:
     return {
         "post_processing": _lines(facts.model(report)),
-        "composition": _lines(facts.mechanism(report)[3:], facts.accountants(report)),
+        "composition": _lines(facts.events(report), facts.accountants(report)),
     }
 
 
@@ -146,7 +148,12 @@ def _implementation(report: Report) -> dict[str, Value]:
     return {
         "preprocessing_and_hyperparameter_tuning": _lines(facts.searches(report)),
         "mechanisms": _lines(
-            facts.mechanism(report)[:3], facts.encryption(report), facts.records(report)
+            facts.contribution(report),
+            facts.noise(report),
+            facts.encryption(report),
+            facts.ledgers(report),
+            facts.agreement(report),
+            facts.software(report),
         ),
         "justification": _asked(report, "registry.justification"),
     }

@@ -16,7 +16,14 @@ from privagg.report import FORMATS, Report, view, write_formats
 from tests.commands import call
 
 GetReport = Callable[[str], Report]
-ANNEX_FILES = {"annex-nist-800-226.md", "annex-gdpr-35.md", "annex-model-risk.md"}
+ANNEX_FILES = {
+    "annex-nist-800-226.md",
+    "annex-gdpr-35.md",
+    "annex-model-risk.md",
+    "annex-pipl-55.md",
+    "annex-eu-ai-act-iv.md",
+    "annex-edpb-28-2024.md",
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,48 @@
 """Annexes: the recorded facts of a run under the headings of others, with blanks for people.
 
-Each is a Markdown template beside this file, read like the annex itself: headings, and under each
-what `facts` says and whom `lines.asked` asks. A new annex is a new template and its questions.
+Each is a file of headings beside this one, which `privagg.report.forms` reads; under each stands
+what `facts` says and whom `lines.asked` asks. A new annex is a new file, and is made only from a
+text that could be read in full. China's compliance audit (个人信息保护合规审计管理办法, order 18 of
+2025) has none: the points of the audit, which are its annex, could not be read.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-from privagg.errors import MissingDependencyError
 from privagg.report.annexes import facts
-from privagg.report.annexes.lines import asked, bullets, further, plain
-from privagg.report.language import say
+from privagg.report.annexes.lines import Fact, asked, bullets, further, plain
+from privagg.report.forms import FORMS, Section
+from privagg.report.language import say, told
 from privagg.report.model import Report
 
-ANNEXES = ("nist-800-226", "gdpr-35", "model-risk")
-"""Name of an annex: `NAME.md.j2` is its template, `annex-NAME.md` its file."""
+ANNEXES = tuple(FORMS)
+"""Name of an annex: `NAME.toml` has its headings, `annex-NAME.md` is its file."""
 
-FACTS = (
-    facts.accountants, facts.assumptions, facts.charged, facts.encryption, facts.mechanism,
-    facts.model, facts.observers, facts.participants, facts.quality, facts.records, facts.released,
-    facts.rounds, facts.searches, facts.spent, facts.traffic, facts.unit, facts.unprotected,
+FACTS: Mapping[str, Callable[[Report], tuple[Fact, ...]]] = MappingProxyType(
+    {
+        fact.__name__: fact
+        for fact in (
+            facts.accountants, facts.agreement, facts.approved, facts.assumptions,
+            facts.attributes, facts.charged, facts.contribution, facts.encryption, facts.events,
+            facts.history, facts.institutions, facts.keys, facts.ledgers, facts.model, facts.noise,
+            facts.observers, facts.quality, facts.ratio, facts.regularisation, facts.released,
+            facts.resources, facts.rounds, facts.searches, facts.software, facts.spent,
+            facts.target, facts.traffic, facts.unit, facts.unprotected, facts.users,
+        )
+    }
 )  # fmt: skip
-"""What a template may write: each by its own name, the lines that follow from the report."""
+"""What a file of headings may name -> the lines that follow from the report."""
+
+KINDS = (
+    "Every line below is one of three. A fact carries the place in `report.json` that it is read "
+    "from; `privagg verify` recomputes that report from the ledgers. A statement carries the name "
+    "of the person who made it; it is repeated as given and was not checked. A box ☐ is to be "
+    "filled by a person. This annex arranges records; it makes no statement about the law and "
+    "takes no decision."
+)
 
 
 def render_annex(name: str, report: Report) -> str:
@@ -31,25 +51,25 @@ def render_annex(name: str, report: Report) -> str:
     Args:
         name: one of `ANNEXES`.
         report: whose facts it arranges.
-
-    Raises:
-        MissingDependencyError: jinja2 is not installed (`privagg[report]`).
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError(
-            "annexes need jinja2, which is not installed; pip install 'privagg[report]'"
-        ) from error
-    environment = Environment(
-        autoescape=False,  # Markdown: `plain` escapes what is not ours
-        loader=PackageLoader(__name__, ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    lines = {fact.__name__: fact(report) for fact in FACTS}
-    text = environment.get_template(f"{name}.md.j2").render(
-        report=report, plain=plain, say=say, bullets=bullets, further=further(report),
-        asked=lambda *places: asked(report, *places), **lines,
-    )  # fmt: skip
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    form = FORMS[name]
+    parts = [
+        f"# {told(form.title)}",
+        say(
+            "Federation {federation}, run {run}.",
+            federation=plain(report.federation),
+            run=plain(report.run),
+        ),
+        say("Headings: {source}.", source=told(form.source)),
+        say(KINDS),
+        *(_section(section, form.blank, report) for section in form.sections),
+        f"## {say('Further statements of named people')}",
+        bullets(further(report), form.blank),
+    ]
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)).strip() + "\n"
+
+
+def _section(section: Section, blank: str, report: Report) -> str:
+    lines = [line for name in section.facts for line in FACTS[name](report)]
+    under = bullets([*lines, *asked(report, *section.asked)], blank)
+    return f"{'#' * section.level} {told(section.heading)}\n\n{under}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from privagg.privacy.unit import Unit
 from privagg.report.annexes.lines import Fact
+from privagg.report.approvals import approval_text
 from privagg.report.figures import (
     byte_text,
     count_text,
@@ -13,6 +15,7 @@ from privagg.report.figures import (
     epsilon_text,
     joined,
     lower_text,
+    second_text,
 )
 from privagg.report.language import say, told
 from privagg.report.model import BoundedEvent, Report, SiteReport
@@ -173,6 +176,29 @@ def observers(report: Report) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
+def users(report: Report) -> tuple[Fact, ...]:
+    """What holds against whoever has the model or may query it, where the report says anything."""
+    rows = [
+        (row.epsilon, i, j)
+        for i, site in enumerate(report.sites)
+        for j, row in enumerate(site.guarantees)
+        if (row.observer, row.colluding_sites) == ("model-users", 0)
+    ]
+    if not rows:
+        return ()
+    _, i, j = max(rows, key=lambda row: row[0])
+    row = _row(report, (i, j))
+    text = say(
+        "For what was really done, about {unit} and against {observer}, the weakest guarantee of "
+        "any site is {guarantee}. The model follows from the opened sums and the plan, so this "
+        "holds for its parameters and for its answers alike.",
+        unit=say(UNIT_PHRASE[row.unit]),
+        observer=say(OBSERVER_PHRASE[row.observer]),
+        guarantee=guarantee(row),
+    )
+    return (Fact(text, (f"/sites/{i}/guarantees/{j}",)),)
+
+
 def _row(report: Report, place: tuple[int, int]) -> BoundedEvent:
     return report.sites[place[0]].guarantees[place[1]]
 
@@ -197,42 +223,44 @@ def unprotected(report: Report) -> tuple[Fact, ...]:
     )
 
 
-def mechanism(report: Report) -> tuple[Fact, ...]:
-    """How a round is made private: by the plan, and by the events that were charged."""
+def contribution(report: Report) -> tuple[Fact, ...]:
+    """What each institution sends in a round, by the plan."""
     plan = report.plan
     agreed = readable_plan(report)
     sent = say("a clipped, noised contribution")
     if agreed is not None:
         sent = told(agreed.contribution_plainly)
-    facts = [
-        Fact(
-            say(
-                "By the plan (mode {mode}) each institution sends {sent}, clipped to an L2 norm "
-                "of {clip}, with a noise multiplier of {noise}.",
-                mode=plan.get("mode"),
-                sent=sent,
-                clip=plan.get("clip_norm_l2"),
-                noise=plan.get("noise_multiplier"),
-            ),
-            ("/plan/mode", "/plan/clip_norm_l2", "/plan/noise_multiplier"),
-        ),
-        Fact(
-            say(
-                "By the plan, contributions and noise are integers, and the L2 sensitivity is "
-                "{sensitivity} grid units.",
-                sensitivity=plan.get("sensitivity_grid"),
-            ),
-            ("/plan/sensitivity_grid",),
-        ),
-        Fact(
-            say(
-                "Noise and samples were drawn from: {generator}.", generator=told(report.generator)
-            ),
-            ("/generator",),
-        ),
-    ]
-    if agreed is not None and (compressed := compression_text(agreed)):
-        facts.insert(2, Fact(compressed, ("/plan/compression", "/plan/dimension")))
+    text = say(
+        "By the plan (mode {mode}) each institution sends {sent}, clipped to an L2 norm "
+        "of {clip}, with a noise multiplier of {noise}.",
+        mode=plan.get("mode"),
+        sent=sent,
+        clip=plan.get("clip_norm_l2"),
+        noise=plan.get("noise_multiplier"),
+    )
+    return (Fact(text, ("/plan/mode", "/plan/clip_norm_l2", "/plan/noise_multiplier")),)
+
+
+def noise(report: Report) -> tuple[Fact, ...]:
+    """How contributions and noise are encoded, and what they were drawn from."""
+    agreed = readable_plan(report)
+    compressed = compression_text(agreed) if agreed is not None else ""
+    integers = say(
+        "By the plan, contributions and noise are integers, and the L2 sensitivity is "
+        "{sensitivity} grid units.",
+        sensitivity=report.plan.get("sensitivity_grid"),
+    )
+    drawn = say("Noise and samples were drawn from: {generator}.", generator=told(report.generator))
+    return (
+        Fact(integers, ("/plan/sensitivity_grid",)),
+        *((Fact(compressed, ("/plan/compression", "/plan/dimension")),) if compressed else ()),
+        Fact(drawn, ("/generator",)),
+    )
+
+
+def events(report: Report) -> tuple[Fact, ...]:
+    """The event that was charged, by group of sites."""
+    facts = []
     for indices, site in alike(report, "committed"):
         terms = [
             say(
@@ -302,8 +330,8 @@ def rounds(report: Report) -> tuple[Fact, ...]:
     return (
         Fact(
             say(
-                "The run's outcome is {outcome}: {rounds} opened, {attempts} stopped and still "
-                "charged, {contributions} missing from opened rounds.",
+                "The run's outcome is {outcome}: {rounds} opened, {attempts} stopped (what was "
+                "charged for them stands), {contributions} missing from opened rounds.",
                 outcome=say(report.outcome),
                 rounds=count_text(len(opened), "round"),
                 attempts=count_text(stopped, "attempt"),
@@ -372,50 +400,82 @@ def searches(report: Report) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def participants(report: Report) -> tuple[Fact, ...]:
+def institutions(report: Report) -> tuple[Fact, ...]:
     """Who took part, with which declared data."""
     counted = joined(
         [say("{site} (data set {dataset}, {records})", site=s.name, dataset=s.dataset,
              records=count_text(s.declared_records, "declared record"))
          for s in report.sites], most=MOST_SITES,
     )  # fmt: skip
-    facts = [
-        Fact(
-            say(
-                "{institutions} took part: {sites}.",
-                institutions=count_text(len(report.sites), "institution"),
-                sites=counted,
-            ),
-            _places(range(len(report.sites)), "declared_records"),
-        ),
-        Fact(
-            say(
-                "Parties that pinned each other's keys: {parties}.",
-                parties=joined(sorted(report.parties)),
-            ),
-            ("/parties",),
-        ),
-    ]
-    return (*facts, *_attributes(report))
+    text = say(
+        "{institutions} took part: {sites}.",
+        institutions=count_text(len(report.sites), "institution"),
+        sites=counted,
+    )
+    return (Fact(text, _places(range(len(report.sites)), "declared_records")),)
 
 
-def _attributes(report: Report) -> tuple[Fact, ...]:
-    recipe = report.plan.get("recipe")
-    data = recipe.get("data") if isinstance(recipe, dict) else None
-    features = data.get("features") if isinstance(data, dict) else None
+def keys(report: Report) -> tuple[Fact, ...]:
+    """The parties that pinned each other's keys."""
+    text = say(
+        "Parties that pinned each other's keys: {parties}.", parties=joined(sorted(report.parties))
+    )
+    return (Fact(text, ("/parties",)),)
+
+
+def attributes(report: Report) -> tuple[Fact, ...]:
+    """Which attributes of a record the plan uses."""
+    features = _recipe(report, "data", "features")
     if not isinstance(features, list):
         return (Fact(say("The attributes that were used are not recorded."), ("/plan",)),)
     names = [str(f["name"]) for f in features if isinstance(f, dict) and "name" in f]
-    return (
-        Fact(
-            say(
-                "The plan uses {attributes} of each record ({names}).",
-                attributes=count_text(len(names), "attribute"),
-                names=joined(names, most=MOST_COLUMNS_NAMED),
-            ),
-            ("/plan/recipe/data/features",),
-        ),
+    text = say(
+        "The plan uses {attributes} of each record ({names}).",
+        attributes=count_text(len(names), "attribute"),
+        names=joined(names, most=MOST_COLUMNS_NAMED),
     )
+    return (Fact(text, ("/plan/recipe/data/features",)),)
+
+
+def target(report: Report) -> tuple[Fact, ...]:
+    """What the model is trained to predict."""
+    name = _recipe(report, "data", "target", "name")
+    kind = _recipe(report, "data", "target", "kind")
+    if not isinstance(name, str) or not isinstance(kind, str):
+        return (Fact(say("What the model predicts is not recorded."), ("/plan",)),)
+    text = say(
+        "What the model is trained to predict is the attribute {name} ({kind}).",
+        name=name,
+        kind=kind,
+    )
+    return (Fact(text, ("/plan/recipe/data/target",)),)
+
+
+def regularisation(report: Report) -> tuple[Fact, ...]:
+    """What of the plan acts against overfitting."""
+    decay = _recipe(report, "optimizer", "weight_decay")
+    if not isinstance(decay, int | float):
+        return (Fact(say("No setting of regularisation is recorded."), ("/plan",)),)
+    text = say("By the plan the optimiser's weight decay is {decay}.", decay=f"{decay:g}")
+    return (Fact(text, ("/plan/recipe/optimizer/weight_decay",)),)
+
+
+def ratio(report: Report) -> tuple[Fact, ...]:
+    """Declared records for each parameter of the model."""
+    size = report.plan.get("dimension")
+    records = sum(site.declared_records for site in report.sites)
+    if not isinstance(size, int) or size < 1:
+        none = say("The number of the model's parameters is not recorded.")
+        return (Fact(none, ("/plan",)),)
+    text = say(
+        "The institutions declared {records} together and the model has {parameters}: {ratio} for "
+        "each parameter.",
+        records=count_text(records, "record"),
+        parameters=count_text(size, "parameter"),
+        ratio=f"{Decimal(records) / size:.3g}",
+    )
+    declared = _places(range(len(report.sites)), "declared_records")
+    return (Fact(text, ("/plan/dimension", *declared)),)
 
 
 def model(report: Report) -> tuple[Fact, ...]:
@@ -441,33 +501,93 @@ def model(report: Report) -> tuple[Fact, ...]:
 
 
 def _kind(report: Report, part: str) -> str:
-    recipe = report.plan.get("recipe")
-    found = recipe.get(part) if isinstance(recipe, dict) else None
-    kind = found.get("kind") if isinstance(found, dict) else None
+    kind = _recipe(report, part, "kind")
     return kind if isinstance(kind, str) else say("not recorded")
 
 
-def records(report: Report) -> tuple[Fact, ...]:
-    """Ledgers, plan digest and software versions: what can be checked later."""
-    versions = joined([f"{name} {version}" for name, version in sorted(report.versions.items())])
+def _recipe(report: Report, *steps: str) -> object:
+    """What the plan's recipe holds there; None where it holds nothing of that form."""
+    found: object = report.plan.get("recipe")
+    for step in steps:
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
+
+
+def ledgers(report: Report) -> tuple[Fact, ...]:
+    """The signed logs that hold what happened."""
     charges = sum(point.run == report.run for site in report.sites for point in site.history)
     entries = report.coordinator.entries + sum(s.ledger.entries for s in report.sites)
-    return (
-        Fact(
-            say(
-                "{ledgers} with together {entries} hold the history, and {charges} of this run.",
-                ledgers=count_text(len(report.sites) + 1, "signed ledger"),
-                entries=count_text(entries, "entry", "entries"),
-                charges=count_text(charges, "charge"),
-            ),
-            ("/coordinator", *_places(range(len(report.sites)), "ledger")),
-        ),
-        Fact(
-            say("The plan everybody pinned has the digest {digest}.", digest=report.plan_digest),
-            ("/plan_digest",),
-        ),
-        Fact(say("Software: {versions}.", versions=versions), ("/versions",)),
+    text = say(
+        "{ledgers} with together {entries} hold the history, and {charges} of this run.",
+        ledgers=count_text(len(report.sites) + 1, "signed ledger"),
+        entries=count_text(entries, "entry", "entries"),
+        charges=count_text(charges, "charge"),
     )
+    return (Fact(text, ("/coordinator", *_places(range(len(report.sites)), "ledger"))),)
+
+
+def history(report: Report) -> tuple[Fact, ...]:
+    """The other runs that these data sets were used for so far."""
+    runs = dict.fromkeys(point.run for site in report.sites for point in site.history)
+    others = [run for run in runs if run != report.run]
+    text = say("Apart from this run, the ledgers hold no charge to these data sets.")
+    if others:
+        text = say(
+            "Apart from this run, the ledgers hold charges to these data sets of {runs}: {names}.",
+            runs=count_text(len(others), "run"),
+            names=joined(others),
+        )
+    return (Fact(text, _places(range(len(report.sites)), "history") or ("/sites",)),)
+
+
+def agreement(report: Report) -> tuple[Fact, ...]:
+    """The plan that everybody agreed to."""
+    text = say("The plan everybody pinned has the digest {digest}.", digest=report.plan_digest)
+    return (Fact(text, ("/plan_digest",)),)
+
+
+def approved(report: Report) -> tuple[Fact, ...]:
+    """Which owner let the data be used, for what and until when."""
+    text = approval_text(report.sites)
+    if not text:
+        text = say("No ledger records that an owner approved this use of its data.")
+    given: dict[tuple[str, str, str], list[int]] = {}
+    for i, site in enumerate(report.sites):
+        for a in site.approvals:
+            given.setdefault((a.who, a.why, a.until), []).append(i)
+    facts = [Fact(text, _places(range(len(report.sites)), "approvals") or ("/sites",))]
+    for (who, why, until), indices in given.items():
+        text = say(
+            "By the approval of {who} for the data of {sites}, the analyst or purpose is “{why}” "
+            "and the last day {until}.",
+            who=who,
+            sites=named(report, indices),
+            why=why,
+            until=until,
+        )
+        facts.append(Fact(text, _places(indices, "approvals")))
+    return tuple(facts)
+
+
+def software(report: Report) -> tuple[Fact, ...]:
+    """Versions of what ran."""
+    versions = joined([f"{name} {version}" for name, version in sorted(report.versions.items())])
+    return (Fact(say("Software: {versions}.", versions=versions), ("/versions",)),)
+
+
+def resources(report: Report) -> tuple[Fact, ...]:
+    """How long ciphertexts and sums took; training is timed nowhere."""
+    took = {
+        stage: second_text(sum(getattr(r.seconds, stage) for r in report.rounds))
+        for stage in ("encrypt", "add", "open")
+    }
+    text = say(
+        "In all rounds together, encrypting took {encrypt} at all institutions, checking and "
+        "adding {add} at the aggregator, and opening {open}. How long training takes depends on "
+        "private records and is not recorded.",
+        **took,
+    )
+    return (Fact(text, ("/rounds",)),)
 
 
 def traffic(report: Report) -> tuple[Fact, ...]:

@@ -77,21 +77,21 @@ def plain(text: str) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(clean(text).split()))
 
 
-def bullets(lines: Sequence[Line]) -> str:
-    """Lines as a list in Markdown; empty where there are none."""
-    return "\n".join(_line(line) for line in lines)
+def bullets(lines: Sequence[Line], blank: str) -> str:
+    """Lines as a list in Markdown, `blank` said of each blank; empty where there are none."""
+    return "\n".join(_line(line, blank) for line in lines)
 
 
-def _line(line: Line) -> str:
+def _line(line: Line, blank: str) -> str:
     if isinstance(line, Fact):
         where = say("(report: {places})", places=_pointers(line.sources))
         return f"- {plain(line.text)} *{where}*"
     if isinstance(line, Said):
         said = say("{who} states: “{what}”", who=f"**{plain(line.who)}**", what=plain(line.what))
         return f"- {said}"
-    filled, answered = say("To be filled by a person:"), f'`about = "{line.place}"`'
+    answered = f'`about = "{line.place}"`'
     where = say("(or in the configuration, as a statement with {about})", about=answered)
-    return f"- ☐ *{filled}* {plain(line.question)} *{where}*"
+    return f"- ☐ *{told(blank)}* {plain(line.question)} *{where}*"
 
 
 def _pointers(sources: Sequence[str]) -> str:
