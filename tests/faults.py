@@ -1,15 +1,18 @@
-"""What happens to a coordinator's process, not in it: it is killed at one of its exchanges."""
+"""What happens to a process, not in it: it is killed at one of its exchanges or writes."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from privagg.protocol.transport import Reply
 
 
 class Killed(BaseException):
-    """The coordinator's process ends here."""
+    """The process ends here."""
 
 
 class Fragile:
@@ -36,3 +39,44 @@ class Fragile:
             raise Killed
         self.lives -= 1
         yield from replies
+
+
+class Writes:
+    """Counts what this process does to files, by Python's own audit events, and can end it there.
+
+    A hook cannot be taken away again, so that there is one, which does nothing unless it is armed.
+    What SQLite writes raises no such event.
+    """
+
+    CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"})
+    _installed: Writes | None = None
+
+    def __init__(self) -> None:
+        self.lives: int | None = None
+        self.seen = 0
+
+    @classmethod
+    @contextmanager
+    def ending_after(cls, lives: int) -> Iterator[Writes]:
+        """The first `lives` changes are made, and none after them."""
+        if cls._installed is None:
+            cls._installed = cls()
+            sys.addaudithook(cls._installed._heard)
+        watch = cls._installed
+        watch.lives, watch.seen = lives, 0
+        try:
+            yield watch
+        finally:
+            watch.lives = None
+
+    def _heard(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.lives is None:
+            return
+        if event == "open":
+            if not args[2] & (os.O_WRONLY | os.O_RDWR):
+                return
+        elif event not in self.CHANGES:
+            return
+        if self.seen >= self.lives:
+            raise Killed
+        self.seen += 1

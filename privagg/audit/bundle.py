@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,8 @@ from typing import Any, Protocol, Self
 from privagg.audit.attestation import InTotoAttestation, Predicate
 from privagg.audit.container import MAX_BYTES, pack, unpack
 from privagg.audit.statements import STATEMENTS, pack_statements
-from privagg.errors import ConfigError, UnreadableBundleError, VerificationError
+from privagg.durable import write_whole
+from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.identity.keys import Identity
 from privagg.privacy.ledger import Bundle
 from privagg.protocol.messages import Statement
@@ -198,14 +198,7 @@ class ReportBundle:
         Raises:
             ConfigError: `path` cannot be written.
         """
-        try:
-            handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.to_bytes())
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        write_whole(path, self.to_bytes())
 
 
 def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:

@@ -11,6 +11,7 @@ import typer
 
 from privagg.cli import console
 from privagg.cli.options import LanguageName
+from privagg.durable import write_whole
 from privagg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def report(
 ) -> None:
     """Write the report of a run from its ledgers: for machines, for people, for registers.
 
-    Nothing is needed but the ledgers; neither torch nor the encryption libraries.
+    Nothing is needed but the ledgers; neither torch nor the encryption libraries. An earlier run's
+    files are written into its own folder, out/runs/<run>; those of the run that out/ shows, beside
+    it too.
 
     An annex arranges the recorded facts under the points of a text of others; what only a person
     can say stays a blank, and nothing is said about the law.
@@ -78,6 +81,8 @@ def report(
 
       privagg report out --format pdf --format annexes
 
+      privagg report out --run demo-3f9a                   an earlier run: `privagg runs out`
+
       privagg report out --run demo-3f9a --output reports
 
       privagg report out/report.json           the page again, from the JSON alone
@@ -90,15 +95,32 @@ def report(
     if as_json:
         typer.echo(made.to_json(), nl=False)
         return
-    folder = output or (source.parent if source.is_file() else source)
+    own, folder = (output, output) if output else _places(source, made)
     with speaking(language):
-        if formats:
-            _write_chosen(folder, made, formats)
-        else:
-            _write_usual(folder, made)
+        written = _write_chosen(folder, made, formats) if formats else _write_usual(folder, made)
+    if own != folder:
+        own.mkdir(parents=True, exist_ok=True)
+        for path in written:
+            write_whole(own / path.name, path.read_bytes())
 
 
-def _write_chosen(folder: Path, made: Report, chosen: Sequence[Format]) -> None:
+def _places(source: Path, made: Report) -> tuple[Path, Path]:
+    """The folder where a report's files stay, and the one where they are looked for."""
+    from privagg.party.local import local_ledgers
+    from privagg.protocol.names import COORDINATOR
+    from privagg.run.outputs import RUNS, places_of
+
+    output = source.parent if source.is_file() else source
+    if source.is_file() and not (output / RUNS).is_dir():
+        return output, output
+    coordinator = local_ledgers(output).get(COORDINATOR)
+    if coordinator is None:
+        return output, output
+    places = places_of(output, coordinator, made.run)
+    return places[0], places[-1]
+
+
+def _write_chosen(folder: Path, made: Report, chosen: Sequence[Format]) -> Sequence[Path]:
     from privagg.report.write import FORMATS, write_formats
 
     names: list[str] = []
@@ -111,11 +133,13 @@ def _write_chosen(folder: Path, made: Report, chosen: Sequence[Format]) -> None:
             names.append(form.value)
     names = list(dict.fromkeys(names))
     out = console.console()
-    for name, path in zip(names, write_formats(folder, made, names), strict=True):
+    written = write_formats(folder, made, names)
+    for name, path in zip(names, written, strict=True):
         out.print(f"{name:<20} {path}", markup=False, soft_wrap=True)
+    return written
 
 
-def _write_usual(folder: Path, made: Report) -> None:
+def _write_usual(folder: Path, made: Report) -> Sequence[Path]:
     from privagg.report.write import write_files
 
     json_path, html_path = write_files(folder, made)
@@ -123,8 +147,9 @@ def _write_usual(folder: Path, made: Report) -> None:
     out.print(f"report   {json_path}", markup=False, soft_wrap=True)
     if html_path is None:
         console.note("no page: it needs jinja2 and matplotlib; pip install 'privagg[report]'")
-    else:
-        out.print(f"page     {html_path}", markup=False, soft_wrap=True)
+        return (json_path,)
+    out.print(f"page     {html_path}", markup=False, soft_wrap=True)
+    return json_path, html_path
 
 
 def _from_json(path: Path) -> Report:
@@ -139,7 +164,9 @@ def _from_json(path: Path) -> Report:
 def _from_ledgers(folder: Path, run: str | None) -> Report:
     from privagg.party.local import local_ledgers
     from privagg.report import build_report, runs_of
+    from privagg.run.outputs import last_ended, settle
 
+    settle(folder)
     opened = local_ledgers(folder)
     if "coordinator" not in opened:
         raise ConfigError(
@@ -150,4 +177,6 @@ def _from_ledgers(folder: Path, run: str | None) -> Report:
     runs = runs_of(coordinator)
     if not runs:
         raise ConfigError(f"the coordinator's ledger in {folder} records no run yet")
-    return build_report(run=run or runs[-1], coordinator=coordinator, sites=opened)
+    latest = last_ended(coordinator.entries())
+    chosen = latest.run if latest and latest.name != latest.run else runs[-1]
+    return build_report(run=run or chosen, coordinator=coordinator, sites=opened)

@@ -11,9 +11,12 @@ from rich.text import Text
 
 from privagg.cli import console
 from privagg.cli.options import LanguageName
+from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, DataError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from privagg.federation import Federation
     from privagg.run.results import RunResult
 
@@ -311,18 +314,31 @@ def _print_result(result: RunResult) -> None:
     if result.outcome != "finished":
         out.print(Text(f"the run was {result.outcome}: {result.reason}", style="yellow"),
                   soft_wrap=True)  # fmt: skip
-    pairs = [("run", result.run)]
-    pairs += [
-        (label, str(path))
+    pairs = [("run", result.run), *places(result)]
+    if result.ledgers:
+        parties = next(iter(result.ledgers.values())).parent.parent
+        pairs.append(("ledgers", f"{parties}/*/ledger.sqlite ({len(result.ledgers)} parties)"))
+    print_places(out, pairs)
+
+
+def places(result: RunResult) -> list[tuple[str, str]]:
+    """Label and place of each file of a run: where README looks, and where it stays."""
+    made = [
+        (label, path)
         for label, path in (
             ("model", result.model), ("report", result.report_json), ("page", result.report_html),
             ("bundle", result.bundle),
         )
         if path is not None
     ]  # fmt: skip
-    if result.ledgers:
-        places = next(iter(result.ledgers.values())).parent.parent
-        pairs.append(("ledgers", f"{places}/*/ledger.sqlite ({len(result.ledgers)} parties)"))
+    found = [(label, str((result.shown or path.parent) / path.name)) for label, path in made]
+    if result.shown is not None and made:
+        found.append(("kept in", f"{made[0][1].parent}, also when another run takes its place"))
+    return found
+
+
+def print_places(out: Console, pairs: list[tuple[str, str]]) -> None:
+    """Label and value on a line each, never broken."""
     width = max(len(label) for label, _ in pairs)
     for label, value in pairs:
         out.print(Text(f"{label.ljust(width)}  ", style="dim").append(value, style="not dim"),
@@ -342,6 +358,7 @@ def _result_json(result: RunResult) -> dict[str, Any]:
         "report_json": text(result.report_json),
         "report_html": text(result.report_html),
         "bundle": text(result.bundle),
+        "shown": text(result.shown),
         "ledgers": {party: str(path) for party, path in result.ledgers.items()},
     }
 
@@ -390,9 +407,9 @@ def _packaged(name: str) -> str:
 def _write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"cannot write {path}: {error.strerror}; choose another folder"
         ) from error
+    write_whole(path, text.encode())
     return path

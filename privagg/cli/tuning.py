@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from privagg.cli import console
-from privagg.cli.training import AsJson, ConfigPath, open_federation
+from privagg.cli.training import AsJson, ConfigPath, open_federation, places, print_places
 
 if TYPE_CHECKING:
     from privagg.run.tuning import Candidate, SearchResult
@@ -82,6 +82,5 @@ def _print(result: SearchResult) -> None:
     out.print(
         Text(f"selected of {len(result.candidates)} by {result.metric}: {settings}"), soft_wrap=True
     )
-    for label in ("model", "report_json", "bundle"):
-        line = Text(f"{label.partition('_')[0]:<8}", style="dim")
-        out.print(line.append(facts[label], style="not dim"), soft_wrap=True)
+    if result.best.result is not None:
+        print_places(out, [("search", result.name), *places(result.best.result)])

@@ -54,8 +54,8 @@ def bundle(
     from privagg.identity.keys import Identity
     from privagg.party.local import local_folder, local_ledgers
     from privagg.protocol.names import COORDINATOR
-    from privagg.protocol.statements import StatementStore
     from privagg.report.model import Report
+    from privagg.run.outputs import places_of, statements_of
 
     key = local_folder(folder, COORDINATOR).identity_key
     if not key.is_file():
@@ -64,11 +64,12 @@ def bundle(
             "its coordinator"
         )
     report = read_bounded(folder / "report.json")
+    run, ledgers = Report.from_json(report).run, local_ledgers(folder)
     made = ReportBundle.make(
         report,
-        local_ledgers(folder),
+        ledgers,
         Identity.load_or_create(COORDINATOR, key),
-        StatementStore.beside(folder).of(Report.from_json(report).run) or None,
+        statements_of(folder, run).of(run) or None,
     )
     found = verify_bundle(made, Brought()).of(Verdict.CONTRADICTED)
     if found:
@@ -78,6 +79,10 @@ def bundle(
         )
     path = output or folder / NAME
     made.write(path)
+    if output is None:
+        own = places_of(folder, ledgers[COORDINATOR], run)[0]
+        own.mkdir(parents=True, exist_ok=True)
+        made.write(own / NAME)
     console.console().print(f"bundle   {path}", markup=False, soft_wrap=True)
 
 

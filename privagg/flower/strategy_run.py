@@ -29,11 +29,11 @@ from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
 from privagg.report.figures import epsilon_text
 from privagg.run.committed import CommittedSpending
-from privagg.run.coordinator import MODEL_NAME
 from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal
 from privagg.run.local import new_run_id
 from privagg.run.open import open_job
+from privagg.run.outputs import MODEL_NAME
 from privagg.run.record import RunRecorder
 from privagg.run.replay import ReplayedRounds
 from privagg.run.results import RoundReport, RunResult

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from privagg.errors import PrivaggError
 from privagg.privacy.ledger.keeper import MAX_BRANCHES
+from privagg.protocol.names import RUN_ID
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
-RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+RunId = Annotated[str, Field(pattern=RUN_ID)]
 Day = Annotated[
     str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(lambda d: str(date.fromisoformat(d)))
 ]

@@ -22,14 +22,13 @@ from privagg.protocol.transport import Transport
 from privagg.run.committed import CommittedSpending
 from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal, Progress
+from privagg.run.outputs import MODEL_NAME
 from privagg.run.record import RunRecorder
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.rounds import RoundRunner
 from privagg.training.evaluate import Metrics, evaluate
 from privagg.training.models import get_parameters
 from privagg.training.saving import save_model
-
-MODEL_NAME = "model.safetensors"
 
 OnRound = Callable[[RoundReport], None]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from privagg.config.setup import Setup
-from privagg.errors import LedgerError
+from privagg.errors import ConfigError, LedgerError
 from privagg.identity.keys import Roster
 from privagg.party.open import make_local, open_key_holder, open_ledger, open_site
 from privagg.party.ready import require_approvals, require_data, require_room
@@ -21,6 +21,7 @@ from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.site import Site
 from privagg.run.coordinator import Coordinator, Observed, OnRound
 from privagg.run.open import open_job
+from privagg.run.outputs import make_run_folder, run_folder, show_latest
 from privagg.run.results import RunResult
 
 
@@ -37,6 +38,7 @@ class Run:
         self.setup = setup
         self.plan = plan = setup.plan
         self.run_id = run_id or new_run_id(setup)
+        run_folder(setup.output, self.run_id)  # refuses what cannot be a name
         require_data(setup)
         until = require_approvals(setup)
         if randomness.secure:
@@ -54,18 +56,26 @@ class Run:
             raise
 
     def drive(self, on_round: OnRound | None) -> RunResult:
-        """All rounds, then the files.
+        """All rounds, then the files; the output folder shows them once all are there.
 
         Raises:
             LedgerError: a site's ledger cannot be read at the end; the model is written.
+            ConfigError: a file cannot be written; what earlier runs left is as it was.
         """
+        ledger = self.coordinator.record.ledger
+        show_latest(self.setup.output, ledger)  # where the last run's end was killed
         try:
             result = self.coordinator.drive(on_round)
         finally:
             self._key_holder.erase(self.run_id)
         if result.missing:
             name, problem = next(iter(result.missing.items()))
-            raise LedgerError(f"no report can be written without the ledger of {name!r}: {problem}")
+            raise LedgerError(
+                f"no report can be written without the ledger of {name!r}: {problem}; the model is "
+                f"{result.model}"
+            )
+        own = self.coordinator.output
+        result.shown = self.setup.output if show_latest(self.setup.output, ledger) == own else None
         result.ledgers = {name: self.folders[name].ledger for name in (COORDINATOR, *self.sites)}
         return result
 
@@ -74,12 +84,18 @@ class Run:
         opener = {setup.opener: self._key_holder.handle}
         sites = {name: site.handle for name, site in self.sites.items()}
         transport = LocalTransport(opener | sites)
+        ledger = open_ledger(setup, folder)
+        if any(getattr(entry.payload, "run", None) == self.run_id for entry in ledger.entries()):
+            raise ConfigError(
+                f"the coordinator's ledger knows a run {self.run_id!r} already; nothing was spent. "
+                "Choose another name"
+            )
         return Coordinator(
             setup,
             job=open_job(setup, folder, self.roster, self.run_id, transport),
             transport=transport,
-            ledger=open_ledger(setup, folder),
-            output=setup.output,
+            ledger=ledger,
+            output=make_run_folder(setup.output, self.run_id),
             generator=randomness.name,
             observed=Observed(self._epsilon, self._encrypt_seconds),
         )

@@ -88,7 +88,10 @@ class RunResult:
         metrics: figures on the public table after the last opened round.
         rounds: every attempt, in order.
         missing: site -> why its ledger did not come; with any of these there is no report yet.
-        model, report_json, report_html, bundle: files written.
+        model, report_json, report_html, bundle: files written, in the run's own folder, where no
+            other run replaces them.
+        shown: the folder where copies of them lie until another run's take their place; None where
+            there are none.
         ledgers: party -> ledger file, where it lies on this machine.
     """
 
@@ -103,4 +106,5 @@ class RunResult:
     report_json: Path | None = None
     report_html: Path | None = None
     bundle: Path | None = None
+    shown: Path | None = None
     ledgers: dict[str, Path] = field(default_factory=dict)

@@ -13,12 +13,10 @@ but the winner, and here every site and the coordinator see all candidates.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import Any
 
 from privagg.audit.bundle import NAME as BUNDLE_NAME
@@ -36,10 +34,11 @@ from privagg.party.ready import (
 )
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.names import COORDINATOR
-from privagg.protocol.statements import StatementStore
 from privagg.report import write_report
 from privagg.run.local import Run
+from privagg.run.outputs import make_run_folder, show_latest, statements_of
 from privagg.run.results import RunResult
+from privagg.training.saving import write_model
 
 LOWER_IS_BETTER = frozenset({"loss"})
 
@@ -69,7 +68,8 @@ class SearchResult:
         name: of the search, as the ledgers record it.
         metric: what was compared, on the public table.
         candidates: all of them, in the order of the grid.
-        best: the selected one; model, report and bundle in the output folder are its own.
+        best: the selected one; its result's files tell of the whole search and lie in the search's
+            folder. Every candidate's own lie in that of its run.
     """
 
     name: str
@@ -138,11 +138,11 @@ class Search:
         done: list[Candidate] = []
         for candidate in self.candidates:
             run = Run(candidate.setup, self._randomness, candidate.run)
-            done.append(replace(candidate, result=self._set_aside(run.drive(None))))
+            done.append(replace(candidate, result=run.drive(None)))
             if on_candidate is not None:
                 on_candidate(done[-1])
         best = self._select(done)
-        self._release(best)
+        best = replace(best, result=self._release(best))
         return SearchResult(self.name, self.metric, tuple(done), best)
 
     def _record(self) -> None:
@@ -162,16 +162,6 @@ class Search:
         }
         for party in (COORDINATOR, *self.setup.plan.names):
             ledger_here(self.setup, party).record("tuning", entry)
-
-    def _set_aside(self, result: RunResult) -> RunResult:
-        """Move a candidate's files out of the way of the next one's."""
-        folder = self.setup.output / "candidates" / result.run
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("model", "report_json", "report_html", "bundle"):
-            path: Path | None = getattr(result, name)
-            if path is not None:
-                setattr(result, name, path.replace(folder / path.name))
-        return result
 
     def _select(self, done: list[Candidate]) -> Candidate:
         """The best by the metric; of equals, the first in the grid."""
@@ -193,11 +183,14 @@ class Search:
         assert candidate.result is not None
         return candidate.result.metrics[self.metric]
 
-    def _release(self, best: Candidate) -> None:
+    def _release(self, best: Candidate) -> RunResult:
         """Record the choice; write the winner's report and bundle with the whole search in it."""
         result, output = best.result, self.setup.output
         assert result is not None
         assert result.model is not None
+        folder = make_run_folder(output, self.name)
+        model = folder / result.model.name
+        write_model(model, result.model.read_bytes())
         coordinator = ledger_here(self.setup, COORDINATOR)
         coordinator.record(
             "released",
@@ -213,19 +206,26 @@ class Search:
             },
         )
         sites = {name: ledger_here(self.setup, name) for name in self.setup.plan.names}
-        result.model = Path(shutil.copyfile(result.model, output / result.model.name))
-        result.report_json, result.report_html = write_report(
-            output,
+        report_json, report_html = write_report(
+            folder,
             run=best.run,
             coordinator=coordinator,
             sites=sites,
             accountant=self.setup.accountant,
         )
         evidence = ReportBundle.make(
-            result.report_json.read_bytes(),
+            report_json.read_bytes(),
             {COORDINATOR: coordinator, **sites},
             make_local(self.setup, COORDINATOR).identity(),
-            StatementStore.beside(output).of(best.run),
+            statements_of(output, best.run).of(best.run),
         )
-        result.bundle = output / BUNDLE_NAME
-        evidence.write(result.bundle)
+        bundle = folder / BUNDLE_NAME
+        evidence.write(bundle)
+        return replace(
+            result,
+            model=model,
+            report_json=report_json,
+            report_html=report_html,
+            bundle=bundle,
+            shown=output if show_latest(output, coordinator) == folder else None,
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 from torch import nn
 
+from privagg.durable import write_whole
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
 from privagg.training.models import ParameterLayout, set_parameters
@@ -54,18 +54,16 @@ def tensor_bytes(
 
 
 def write_model(path: Path, data: bytes) -> None:
-    """Write a model's file whole or not at all.
+    """Write a model's file whole or not at all, durably; one that is there is replaced.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
     except OSError as error:
         raise ConfigError(f"cannot write the model to {path}: {error}") from error
+    write_whole(path, data)
 
 
 def load_model(model: nn.Module, path: Path) -> nn.Module:

@@ -88,10 +88,12 @@ def test_the_best_on_the_public_table_is_selected_and_released(searched: Searche
     assert result.best.run == heard[values.index(max(values))].run
     best = result.best.result
     assert best is not None
-    assert best.model == made.setup.output / "model.safetensors"
+    assert best.model == made.setup.output / "runs" / result.name / "model.safetensors"
+    assert best.model.read_bytes() == (made.setup.output / "model.safetensors").read_bytes()
     chosen = ledger_here(made.setup, "coordinator").entries()[-1].payload.to_json()
     assert chosen["facts"]["selected_run"] == result.best.run
-    assert len(list((made.setup.output / "candidates").glob("*/report.json"))) == 4
+    for candidate in heard:
+        assert (made.setup.output / "runs" / candidate.run / "report.json").is_file()
 
 
 def test_the_report_tells_what_the_search_cost_and_a_stranger_agrees(searched: Searched) -> None:
