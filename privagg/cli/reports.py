@@ -39,7 +39,9 @@ def report(
     source: Annotated[
         Path, typer.Argument(help="A federation's output folder, or a report.json.")
     ] = Path("out"),
-    run: Annotated[str | None, typer.Option(help="Which run; the last one by default.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Which run; by default the one that the folder shows.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the files.")
     ] = None,
@@ -77,7 +79,7 @@ def report(
 
     [bold]Examples[/bold]
 
-      privagg report out                       the last run, into out/
+      privagg report out                       the run whose model lies in out/
 
       privagg report out --format pdf --format annexes
 
@@ -178,5 +180,5 @@ def _from_ledgers(folder: Path, run: str | None) -> Report:
     if not runs:
         raise ConfigError(f"the coordinator's ledger in {folder} records no run yet")
     latest = last_ended(coordinator.entries())
-    chosen = latest.run if latest and latest.name != latest.run else runs[-1]
-    return build_report(run=run or chosen, coordinator=coordinator, sites=opened)
+    chosen = run or (latest.run if latest else runs[-1])
+    return build_report(run=chosen, coordinator=coordinator, sites=opened)
