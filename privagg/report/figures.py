@@ -16,10 +16,15 @@ def epsilon_text(value: Decimal, digits: int = 3) -> str:
 
 
 def lower_text(value: Decimal, digits: int = 3) -> str:
-    """A proven lower end with `digits` significant digits, never larger than it is."""
+    """A proven lower end with `digits` significant digits, never larger than it is.
+
+    Zeros at the end of `value` are not written: a report that was read again has none.
+    """
     if value.is_infinite():
         return "∞"
     with localcontext() as context:
+        context.prec = max(digits, len(value.as_tuple().digits))
+        value = value.normalize()
         context.prec = digits
         context.rounding = ROUND_FLOOR
         return _plain(+value)
