@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from privagg.errors import DeploymentError
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.processes import folder_at
 from privagg.flower.deploy.superlink import RunState
+from privagg.party.certificates import hosts_of, read_certificate
 from tests.commands import call
 
 SITES = ("riverside", "hillcrest", "lakeview")
@@ -30,10 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of it that a test may spoil."""
-    shutil.copytree(made, tmp_path / "copy")
-    return tmp_path / "copy"
+def root(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it that a test may spoil; sockets have to fit into its path."""
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("copy") / "made"))
 
 
 def test_help_teaches() -> None:
@@ -74,6 +73,7 @@ def test_a_party_makes_its_folder_and_card_and_joins(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
+    shutil.copy("data/riverside.csv", "mine.csv")
     code, out, err = call(
         "deploy", "party", "riverside", "breast-cancer.toml", "--data", "mine.csv"
     )
@@ -94,6 +94,55 @@ def test_a_party_makes_its_folder_and_card_and_joins(
     shown = next(line for line in out.splitlines() if line.startswith("fingerprint"))
     code, _, _ = call("deploy", *words, "--expect", shown.removeprefix("fingerprint"))
     assert code == 0
+
+
+def test_a_wrong_file_or_address_is_corrected_by_the_same_command(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    config, folder = "breast-cancer.toml", folder_at(Path("trial/riverside"))
+    made = ("party", "riverside", config, "--folder", "trial/riverside")
+    before = folder.party.identity_key.read_bytes()
+    for name in ("first.csv", "second.csv"):
+        shutil.copy("data/riverside.csv", name)
+        assert call("deploy", *made, "--data", name).code == 0
+        assert folder.party.party().data == str(root / name)
+    code, _, err = call("deploy", *made, "--data", "third.csv")
+    assert (code, folder.party.party().data) == (2, str(root / "second.csv"))
+    assert "no file" in err
+    Path("second.csv").unlink()
+    code, _, err = call("deploy", *made)  # its card may be wanted before its data are there
+    assert code == 0
+    assert "second.csv" in err
+    assert "riverside cannot start so; give --data FILE" in err
+    assert folder.party.party().data == str(root / "second.csv")
+    assert folder.party.identity_key.read_bytes() == before
+
+    coordinator = folder_at(Path("trial/coordinator"))
+    made = ("party", "coordinator", config, "--folder", "trial/coordinator")
+    key = coordinator.server_key.read_bytes()
+    assert call("deploy", *made, "--superlink", "fl.example.org:9092").code == 0
+    for words in (made, (*made, "--superlink", "fl.example.org:9093")):
+        assert call("deploy", *words).code == 0
+    certificate = read_certificate(coordinator.server_certificate.read_bytes())
+    assert hosts_of(certificate)[0] == "fl.example.org"
+    assert coordinator.at("superlink.address").read_text() == "fl.example.org:9093"
+    assert coordinator.server_key.read_bytes() == key
+
+
+def test_an_authority_kept_off_line_is_not_replaced(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    folder = folder_at(Path("trial/coordinator"))
+    folder.authority_key.unlink()
+    before = folder.authority.read_bytes()
+    made = ("party", "coordinator", "breast-cancer.toml", "--folder", "trial/coordinator")
+    assert call("deploy", *made).code == 0
+    code, _, err = call("deploy", *made, "--superlink", "fl.example.org:9092")
+    assert code == 2
+    assert "where it is kept off line, bring it back for this" in err
+    assert folder.authority.read_bytes() == before
 
 
 @pytest.mark.parametrize(

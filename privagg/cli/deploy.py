@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from privagg.cli import console
-from privagg.errors import ConfigError, DeploymentError
+from privagg.errors import ConfigError, DataError, DeploymentError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from privagg.federation import Federation
     from privagg.flower.deploy.folder import FlowerFolder
     from privagg.flower.deploy.join import Agreement
@@ -77,9 +79,12 @@ def party(
 ) -> None:
     """Make a party's folder with secrets of its own, and its public card.
 
-    Run it where the party lives; what is there already is kept. No encryption key is made or handed
-    round: whoever opens makes one for each run, under its identity key. The owner's key, owner.pem,
-    signs approvals alone: no process that serves reads it, so keep it elsewhere if you can.
+    Run it where the party lives. A site's data are looked at. Typed again, it keeps all secrets and
+    whatever is not said anew: a wrong --data or --superlink is corrected by the right one.
+
+    No encryption key is made or handed round: whoever opens makes one for each run, under its
+    identity key. The owner's key, owner.pem, signs approvals alone: no process that serves reads
+    it, so keep it elsewhere if you can.
 
     [bold]Examples[/bold]
 
@@ -88,14 +93,18 @@ def party(
       privagg deploy party coordinator my.toml --superlink fl.example.org:9092
     """
     from privagg.flower.deploy.join import card_of, make_party
+    from privagg.flower.resident import socket_of
+    from privagg.party.folder import PartyFolder
 
     root = folder or Path(name)
     federation, agreement = _agreed(config, root, trust_code)
     agreement.check(name)
+    if name in agreement.nodes:
+        socket_of(PartyFolder(root))
+    own = {"data": _from_here(data), "labels": _from_here(labels)}
+    remarks = _data_remarks(federation, root, name, own) if name in agreement.sites else []
     made = make_party(
-        root, name, agreement, config,
-        data=None if data is None else _from_folder(data, root),
-        labels=None if labels is None else _from_folder(labels, root), superlink=superlink,
+        root, name, agreement, config, **own, superlink=superlink,
         passphrase=_new_passphrase(root) if passphrase else None,
     )  # fmt: skip
     if trust_code:
@@ -107,15 +116,42 @@ def party(
     pairs = [("folder", f"{root}/ (secret: keep it on this machine, and back it up)")]
     pairs.append(("card", f"{path} (public: give it to every other party)"))
     console.facts(out, pairs)
+    for remark in remarks:
+        console.note(f"data of {name}, for its owner only: {remark}")
     console.note(
         f"next, once everybody's cards are here: privagg deploy join {root} *.card; then the owner "
         f"approves: privagg approve --party {root}"
     )
 
 
-def _from_folder(path: str, root: Path) -> str:
+def _from_here(path: str | None) -> str | None:
     """A path as `party.toml` says it; a data set's factory stays as it is."""
-    return path if ":" in path else str(Path(path).resolve())
+    return path if path is None or ":" in path else str(Path(path).resolve())
+
+
+def _data_remarks(
+    federation: Federation, root: Path, name: str, own: Mapping[str, str | None]
+) -> list[str]:
+    """What the owner of a site's data should know of them.
+
+    Raises:
+        ConfigError, DataError: those that are named now cannot; nothing was made or changed.
+    """
+    from privagg.party.folder import PartyFile, PartyFolder
+    from privagg.party.usable import require_usable
+
+    held = PartyFolder(root)
+    before = held.party() if held.party_file.exists() else PartyFile(name=name)
+    said = {key: path for key, path in own.items() if path is not None}
+    try:
+        found = require_usable(
+            federation.setup, before.model_copy(update={"name": name, **said}), root
+        )
+    except (ConfigError, DataError) as error:
+        if said:
+            raise
+        return [f"{error}. {name} cannot start so; give --data FILE with this command"]
+    return [f"{one.column}: {one.message}" if one.column else one.message for one in found]
 
 
 @app.command()
@@ -297,9 +333,13 @@ def trial(
     """
     from privagg.flower.deploy.processes import require_flower
     from privagg.flower.deploy.trial import make_trial
+    from privagg.flower.resident import socket_of
+    from privagg.party.folder import PartyFolder
 
     require_flower()
     federation, agreement = _agreed(config, folder, trust_code)
+    for name in agreement.nodes:
+        socket_of(PartyFolder(folder / name))
     made = make_trial(folder, config, agreement)
     if trust_code:
         _write_trust([party.party for party in made.parties.values()], federation)

@@ -25,6 +25,8 @@ def facts_of(folder: FlowerFolder, run: int | None) -> dict[str, Any]:
     from privagg.party.certificates import days_left, read_certificate
     from privagg.protocol.names import COORDINATOR
 
+    if run is not None:
+        control.require_coordinator(folder)
     name, settings = folder.party.party().name, folder.settings()
     authority = read_certificate(folder.authority.read_bytes())
     facts: dict[str, Any] = {

@@ -42,10 +42,12 @@ def run_on_flower(
         DeploymentError: the SuperLink does not answer, or the coordinator's process died.
     """
     from privagg.flower.deploy.processes import require_flower
+    from privagg.flower.deploy.superlink import require_coordinator
     from privagg.flower.submit import follow_run, submit_run
 
     require_flower()
     with _coordinator(federation, config, deployment) as folder:
+        require_coordinator(folder)
         _same_configuration(folder, config)
         submitted = submit_run(folder, resume=resume)
         console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
@@ -98,7 +100,11 @@ def _own_trial(federation: Federation, config: Path) -> Any:
 
 def _same_configuration(folder: FlowerFolder, config: Path) -> None:
     held = folder.party.federation_file
-    if held.read_bytes() != config.read_bytes():
+    try:
+        same = held.read_bytes() == config.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not same:
         raise ConfigError(
             f"the deployment in {folder.party.root} was made from {held}, which differs from "
             f"{config}; run with that file, or make a deployment of this one"

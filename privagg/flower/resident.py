@@ -34,7 +34,7 @@ from pydantic import JsonValue
 from privagg import errors
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, DataError, PrivaggError, ProtocolError
-from privagg.flower.deploy.processes import PARENT, PARTY, RESIDENT_READY
+from privagg.flower.deploy.processes import PARENT, PARTY, RESIDENT_READY, RESIDENT_REFUSED
 from privagg.party.folder import PartyFolder
 from privagg.protocol.messages import refusal_text
 from privagg.protocol.site import Seat
@@ -258,7 +258,13 @@ def main() -> None:
     """The party of this process's folder, until the process that started it is gone."""
     end_with_parent()
     folder = folder_of_this_process()
-    serve(folder, open_resident(folder), lambda: print(RESIDENT_READY, flush=True))
+    try:
+        socket_of(folder)
+        party = open_resident(folder)
+    except PrivaggError as error:
+        print(RESIDENT_REFUSED + " ".join(str(error).split()), flush=True)
+        sys.exit(error.exit_code)
+    serve(folder, party, lambda: print(RESIDENT_READY, flush=True))
 
 
 def open_resident(folder: PartyFolder) -> Handler | Seat:

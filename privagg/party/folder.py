@@ -165,10 +165,11 @@ class PartyFolder:
     def create(cls, root: Path, party: PartyFile) -> Self:
         """Make the folder (mode 0700) with its `party.toml` and a fresh identity key.
 
-        What is there already is kept.
+        What is there already is kept; but what `party` says in other words than `party.toml`
+        does is a correction of it.
 
         Raises:
-            ConfigError: it cannot be written, or belongs to another party already.
+            ConfigError: it cannot be written, or is the folder of another party or federation.
         """
         made = cls(root)
         if not made.party_file.exists():
@@ -180,10 +181,27 @@ class PartyFolder:
                 ) from error
             said = party.model_dump(exclude_none=True, exclude_unset=True)
             write_whole(made.party_file, toml_text(said).encode())
-        elif (held := made.party()) != party:
-            raise ConfigError(f"{root} is the folder of {held.name!r} already; choose another")
+        else:
+            made._correct(party)
         made.identity()
         return made
+
+    def _correct(self, party: PartyFile) -> None:
+        held, said = self.party(), party.model_dump(exclude_none=True, exclude_unset=True)
+        if held.name != party.name:
+            raise ConfigError(
+                f"{self.root} is the folder of {held.name!r} already; choose another for "
+                f"{party.name!r}: --folder"
+            )
+        before, now = (self.root / one.federation for one in (held, party))
+        if "federation" in said and before.exists() and before.read_bytes() != now.read_bytes():
+            raise ConfigError(
+                f"{self.root} is the folder of {held.name!r} in the federation of {before}; choose "
+                "another folder for another configuration: --folder"
+            )
+        if held.model_copy(update=said) != held:
+            said = {**held.model_dump(exclude_none=True, exclude_unset=True), **said}
+            write_whole(self.party_file, toml_text(said).encode())
 
     def party(self) -> PartyFile:
         """Who this is.
@@ -197,8 +215,13 @@ class PartyFolder:
         """What this party believes.
 
         Raises:
-            ConfigError: no such file, or not one.
+            ConfigError: it has not joined yet, or the file is not one.
         """
+        if not self.pins_file.exists():
+            raise ConfigError(
+                f"{self.pins_file} is missing: {self.root.resolve().name} has not joined yet; once "
+                f"everybody's cards are here: privagg deploy join {self.root} *.card"
+            )
         return _read(self.pins_file, PinsFile)
 
     def pin(self, pins: PinsFile) -> None:
@@ -207,7 +230,18 @@ class PartyFolder:
         write_whole(self.pins_file, toml_text(facts).encode())
 
     def identity(self) -> Identity:
-        """This party's identity, its key made where it does not exist yet."""
+        """This party's identity, its key made where it does not exist yet.
+
+        Raises:
+            ConfigError: the key was lost: others know it already, or its ledger is signed by it.
+        """
+        lost = not self.identity_key.exists()
+        if lost and (self.pins_file.exists() or self.ledger.exists()):
+            raise ConfigError(
+                f"{self.identity_key} is missing, and another key would be nobody's that the "
+                "ledger or the other parties know; bring it back from a backup, or begin a new "
+                "folder with new cards"
+            )
         return Identity.load_or_create(self.party().name, self.identity_key)
 
     @property
@@ -240,14 +274,16 @@ def _read(path: Path, model: type[_Model]) -> _Model:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         return model.model_validate(values)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"{path} is missing; every party's folder holds one (see `privagg deploy --help`)"
         ) from error
     except ValidationError as error:
         faults = validation_faults(error, whole="the file", values=False)
         raise ConfigError(f"{path}: {faults}") from error
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: also 5,000 digits
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: also 5,000 digits
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 

@@ -84,7 +84,7 @@ def open_federation(folder: PartyFolder) -> Setup:
     folder.require_pinned_configuration()
     path, pins, code = folder.federation_file, folder.pins(), code_in(folder)
     setup = Setup(
-        with_own_data(load_config(path), folder),
+        with_own_data(load_config(path), folder.party(), folder.root),
         path.resolve().parent,
         source=path,
         pinned=_kept_plan(folder, pins),

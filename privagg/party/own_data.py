@@ -7,22 +7,20 @@ from pathlib import Path
 from privagg.config.data import AppData, DatasetData
 from privagg.config.schema import Config, load_config
 from privagg.errors import ConfigError
-from privagg.party.folder import PartyFolder
+from privagg.party.folder import PartyFile, PartyFolder
 
 
-def with_own_data(config: Config, folder: PartyFolder) -> Config:
+def with_own_data(config: Config, party: PartyFile, root: Path) -> Config:
     """The configuration, a site's data lying where its own folder says, if it says so.
 
     Args:
         config: as agreed.
-        folder: the party's own.
+        party: says who this is and where its data lie.
+        root: its folder, which relative paths start from.
     """
-    party = folder.party()
-    if party.data is None:
-        return config
-    own = {"data": party.data, "labels": party.labels}
+    own = {key: said for key in ("data", "labels") if (said := getattr(party, key)) is not None}
     if not isinstance(config.data, DatasetData):  # of a data set it is a factory, else paths
-        own = {key: path and str(folder.root.resolve() / path) for key, path in own.items()}
+        own = {key: str(root.resolve() / path) for key, path in own.items()}
     sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
     return config.model_copy(update={"sites": tuple(sites)})
 
@@ -40,7 +38,7 @@ def own_data(folder: PartyFolder) -> Path | None:
         ConfigError: there is nothing where they should lie.
     """
     path, name = folder.federation_file, folder.party().name
-    config = with_own_data(load_config(path), folder)
+    config = with_own_data(load_config(path), folder.party(), folder.root)
     named = next((site.data for site in config.sites if site.name == name), "")
     if not named:
         return None
@@ -48,7 +46,7 @@ def own_data(folder: PartyFolder) -> Path | None:
     if not found.exists():
         raise ConfigError(
             f"there is no {found}, where the data of {name!r} should lie; put them there, or name "
-            f"another place in {folder.party_file} (data = ...)"
+            f"another place: privagg deploy party {name} CONFIG --folder {folder.root} --data PLACE"
         )
     return found
 

@@ -30,6 +30,8 @@ from privagg.party.cards import join_address, split_address
 from privagg.party.folder import PartyFileModel, PartyFolder, toml_text
 
 NODE_PORT = 9094
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that stand for all of a machine's -> where that machine itself finds what listens."""
 
 
 class FlowerFile(PartyFileModel):
@@ -54,8 +56,21 @@ class FlowerFile(PartyFileModel):
     @property
     def local(self) -> str:
         """`host:port` under which this party's own processes reach its part."""
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return join_address(everywhere.get(self.listen, self.listen), self.port)
+        return join_address(EVERYWHERE.get(self.listen, self.listen), self.port)
+
+
+_SERVER_BACK = (
+    "remove server.key and server.pem beside it and run `privagg deploy party coordinator` again"
+)
+_BACK = {
+    "ca.pem": "copy it: every party that joined has the same file",
+    "server.pem": _SERVER_BACK,
+    "server.key": _SERVER_BACK,
+    "app.secret": "run `privagg deploy party` again, which makes a new one",
+    "node.key": "run `privagg deploy party` again, which makes a new one: the others need the new "
+    "card, and everybody joins with --replace",
+}
+"""What to do where a file was lost, by its name."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +137,18 @@ class FlowerFolder:
         """The SuperLink's own state."""
         return self.at("superlink.sqlite")
 
-    def require_private_secrets(self) -> None:
-        """Refuse secrets that others can read, before Flower's programs are given their paths.
+    def require_secrets(self, *, coordinates: bool) -> None:
+        """Refuse lost files, and secrets that others can read, before programs get their paths.
+
+        Args:
+            coordinates: the folder is the coordinator's.
 
         Raises:
-            ConfigError: one can be read or changed by others, or is another user's.
+            ConfigError: one is missing, can be read or changed by others, or is another user's.
         """
+        own = (self.server_certificate, self.server_key) if coordinates else (self.node_key,)
+        for path in (self.authority, self.app_secret, *own):
+            self.read(path)
         secrets_here = {
             "the authority's key": self.authority_key,
             "the server's key": self.server_key,
@@ -137,6 +158,21 @@ class FlowerFolder:
         for what, path in secrets_here.items():
             if path.exists():
                 require_private(path, what)
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of one of the files above that cannot be done without.
+
+        Raises:
+            ConfigError: it is missing or cannot be read; the message says what brings it back.
+        """
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{path} is missing; bring it back from a backup, or {_BACK[path.name]}"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
     def make_app_secret(self) -> None:
         """A secret of 256 bits, where there is none yet."""

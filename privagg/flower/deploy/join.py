@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Self
 
 from privagg.durable import write_new, write_whole
 from privagg.errors import ConfigError, DeploymentError, UnknownPartyError
-from privagg.flower.deploy.folder import NODE_PORT, FlowerFile, FlowerFolder
+from privagg.flower.deploy.folder import EVERYWHERE, NODE_PORT, FlowerFile, FlowerFolder
 from privagg.identity.owner import make_owner_key
 from privagg.identity.secretfile import read_private
 from privagg.party.cards import Card, fingerprint, split_address
 from privagg.party.certificates import (
     SERVER_DAYS,
     Certified,
+    hosts_of,
     issue,
     make_authority,
+    read_certificate,
     verify_server,
 )
 from privagg.party.folder import PartyFile, PartyFolder, PinsFile
@@ -125,7 +127,7 @@ def make_party(
     superlink: str | None = None,
     passphrase: str | None = None,
 ) -> FlowerFolder:
-    """Make a party's folder with secrets of its own; what is there already is kept.
+    """Make a party's folder with secrets of its own; made again, it keeps what is not said anew.
 
     Args:
         root: the folder, made with mode 0700.
@@ -139,15 +141,18 @@ def make_party(
     Raises:
         UnknownPartyError: the configuration knows no such party.
         ConfigError: the folder is another party's, or cannot be written.
-        DeploymentError: a coordinator without an address, or another party with one.
+        DeploymentError: a coordinator without an address, another party with one, or data of a
+            party that has none.
     """
     agreement.check(name)
-    if (superlink is not None) != (name == COORDINATOR):
+    if name == COORDINATOR and superlink is None:
+        superlink = _superlink_held(root)
+    if name != COORDINATOR and superlink is not None:
         raise DeploymentError(
-            "the coordinator needs --superlink host:port, where the nodes will reach it"
-            if name == COORDINATOR
-            else f"--superlink is the coordinator's; {name} learns the address from its card"
+            f"--superlink is the coordinator's; {name} learns the address from its card"
         )
+    if name not in agreement.sites and (data, labels) != (None, None):
+        raise DeploymentError(f"--data and --labels are a site's; {name!r} has no records")
     relative = os.path.relpath(config.resolve(), root.resolve())
     party = PartyFolder.create(
         root, PartyFile(name=name, federation=relative, data=data, labels=labels)
@@ -177,12 +182,9 @@ def _make_owner(party: PartyFolder, passphrase: str | None) -> None:
 
 def _make_server(folder: FlowerFolder, federation: str, superlink: str) -> None:
     """The authority and the SuperLink's certificate, where there are none yet."""
-    try:
-        host, _ = split_address(superlink)
-    except ValueError as error:
-        raise DeploymentError(str(error)) from error
+    host = _host_of(superlink)
     folder.party.flower.mkdir(mode=0o700, exist_ok=True)
-    if not folder.authority_key.exists():
+    if not folder.authority_key.exists() and not folder.authority.exists():
         authority = make_authority(federation)
         write_new(folder.authority_key, authority.key_pem, secret=True)
         write_whole(folder.authority, authority.certificate_pem)
@@ -190,8 +192,38 @@ def _make_server(folder: FlowerFolder, federation: str, superlink: str) -> None:
         server = issue(_authority(folder), _hosts(host))
         write_new(folder.server_key, server.key_pem, secret=True)
         write_whole(folder.server_certificate, server.certificate_pem)
-    verify_server(folder.authority.read_bytes(), folder.server_certificate.read_bytes(), host)
+    elif host not in hosts_of(read_certificate(folder.read(folder.server_certificate))):
+        renewed = issue(_authority(folder), _hosts(host), key=_server(folder).key)
+        write_whole(folder.server_certificate, renewed.certificate_pem)
+    verify_server(folder.read(folder.authority), folder.read(folder.server_certificate), host)
     write_whole(folder.at("superlink.address"), superlink.encode())
+
+
+def _superlink_held(root: Path) -> str:
+    held = root / "flower" / "superlink.address"
+    if not held.exists():
+        raise DeploymentError(
+            "the coordinator needs --superlink host:port, where the nodes will reach it"
+        )
+    return held.read_text(encoding="utf-8")
+
+
+def _host_of(superlink: str) -> str:
+    """The host of an address that nodes can reach.
+
+    Raises:
+        DeploymentError: not of the form, or an address that stands for all of a machine's.
+    """
+    try:
+        host, _ = split_address(superlink)
+    except ValueError as error:
+        raise DeploymentError(f"--superlink: {error}") from error
+    if host in EVERYWHERE:
+        raise DeploymentError(
+            f"--superlink: no node can reach {host}, which stands for every address of a machine; "
+            "give the name or address of the coordinator's machine"
+        )
+    return host
 
 
 def renew(folder: FlowerFolder, *, days: int = SERVER_DAYS) -> Certified:
@@ -207,13 +239,16 @@ def renew(folder: FlowerFolder, *, days: int = SERVER_DAYS) -> Certified:
         raise DeploymentError(
             f"{folder.party.root} has no server certificate; renew at the coordinator"
         )
-    server = Certified.load(
-        folder.server_certificate.read_bytes(), read_private(folder.server_key, "the server's key")
-    )
     host, _ = split_address(_superlink(folder))
-    renewed = issue(_authority(folder), _hosts(host), key=server.key, days=days)
+    renewed = issue(_authority(folder), _hosts(host), key=_server(folder).key, days=days)
     write_whole(folder.server_certificate, renewed.certificate_pem)
     return renewed
+
+
+def _server(folder: FlowerFolder) -> Certified:
+    return Certified.load(
+        folder.read(folder.server_certificate), read_private(folder.server_key, "the server's key")
+    )
 
 
 def _hosts(host: str) -> list[str]:
@@ -226,7 +261,7 @@ def _authority(folder: FlowerFolder) -> Certified:
             f"{folder.authority_key} is not here; where it is kept off line, bring it back for this"
         )
     return Certified.load(
-        folder.authority.read_bytes(), read_private(folder.authority_key, "the authority's key")
+        folder.read(folder.authority), read_private(folder.authority_key, "the authority's key")
     )
 
 
@@ -296,6 +331,11 @@ def join(
     coordinates = name == COORDINATOR
     if listen is not None and not coordinates:
         raise DeploymentError("a node's own port never leaves its machine; --listen is not for it")
+    if listen is not None and listen not in (*EVERYWHERE, *LOCAL_HOSTS):
+        raise DeploymentError(
+            f"--listen {listen}: the coordinator reaches its own SuperLink by loopback alone; "
+            "listen on 0.0.0.0 (or ::), and let the firewall say who else reaches it"
+        )
     changed = _changed(folder, pins, by_party)
     if changed and not replace:
         raise DeploymentError(
@@ -342,8 +382,8 @@ def _check_own(folder: FlowerFolder, name: str, card: Card) -> None:
     )
     if card.identity != folder.party.identity().public_hex or card.node_key != line:
         raise DeploymentError(
-            f"the card of {name!r} is not this folder's; give the one made here, and ask the "
-            "others whether they received another"
+            f"the card of {name!r} is not this folder's; give the one made here (`privagg deploy "
+            "party` writes it anew), and ask the others whether they received another"
         )
 
 

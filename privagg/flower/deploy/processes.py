@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from privagg.durable import write_whole
 from privagg.errors import DeploymentError, MissingDependencyError, PortInUseError
 from privagg.flower.deploy.folder import FlowerFolder
+from privagg.flower.deploy.reach import trouble
 from privagg.party.cards import split_address
 from privagg.party.certificates import days_left, read_certificate, verify_server
 from privagg.party.folder import PartyFolder
@@ -31,10 +35,14 @@ MODULE = "privagg.flower.bridge.part"
 RESIDENT = "privagg.flower.resident"
 RESIDENT_READY = "party ready"
 """What the party's own process prints once it answers."""
+RESIDENT_REFUSED = "refused: "
+"""How the line begins that it prints instead, where it cannot work as things are."""
 PARENT, APPROVED, PARTY = "PRIVAGG_PARENT", "PRIVAGG_APPROVED_APPS", "PRIVAGG_PARTY"
 TASK_POLL_SECONDS = "0.1"
 NODE_READY = "SuperNode ID:"
 """What a SuperNode prints once the SuperLink has accepted it."""
+RELEASES = ("1.41", "1.42")
+"""Of Flower, whose interfaces the gate and the guard know."""
 APP_KINDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulation")
 """Everything that Flower would start at a machine, if it were asked to."""
 _QUIET = {
@@ -43,6 +51,8 @@ _QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": TASK_POLL_SECONDS,
 }
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class Part:
         ready: text in its log that says that it works; empty where only running counts.
         last: stopped after all others, which still sign off there.
         patient: keeps trying, because what it needs may start later on another machine.
+        refused: how the line of its log begins that says why it can never work as things are.
+        trouble: asked while it is not ready: why, or nothing.
     """
 
     name: str
@@ -66,6 +78,8 @@ class Part:
     ready: str = ""
     last: bool = False
     patient: bool = False
+    refused: str = ""
+    trouble: Callable[[], str] | None = None
 
     @property
     def title(self) -> str:
@@ -78,18 +92,20 @@ def parts_of(folder: FlowerFolder) -> tuple[Part, ...]:
 
     Raises:
         MissingDependencyError: Flower is not installed.
-        ConfigError: the party has not joined yet, or others can read its secrets.
+        ConfigError: the party has not joined yet, lost a file, or others can read its secrets.
         CertificateError: the SuperLink's certificate is expired or not for its address.
         PortInUseError: another process listens on the party's port.
     """
     require_flower()
-    settings, name = folder.settings(), folder.party.party().name
+    name = folder.party.party().name
+    folder.settings()
     folder.party.pins()
-    folder.require_private_secrets()
+    folder.party.identity()
+    folder.require_secrets(coordinates=name == COORDINATOR)
     for place in (folder.home, folder.logs, folder.programs):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write_programs(folder, "serverapp" if name == COORDINATOR else "clientapp")
-    check_port(settings.listen, settings.port)
+    _check_own_port(folder, name)
     if name == COORDINATOR:
         check_certificate(folder)
         return _coordinator(folder)
@@ -132,7 +148,7 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
         "--superexec-auth-secret-file", str(folder.app_secret),
         "--host", settings.listen, "--port", str(settings.port),
         "--node-config", facts,
-        ready=NODE_READY, patient=True,
+        ready=NODE_READY, patient=True, trouble=partial(trouble, folder),
     )  # fmt: skip
     # It holds data, keys and ledger; what Flower starts for a message only passes frames to it.
     resident = Part(
@@ -141,6 +157,7 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
         environment=environment_of(folder),
         log=folder.logs / "party.log",
         ready=RESIDENT_READY,
+        refused=RESIDENT_REFUSED,
     )
     # Between a SuperNode and its app nothing leaves the machine, hence no TLS there.
     apps = _part(
@@ -160,6 +177,7 @@ def _part(
     ready: str = "",
     last: bool = False,
     patient: bool = False,
+    trouble: Callable[[], str] | None = None,
 ) -> Part:
     return Part(
         name=name,
@@ -169,6 +187,7 @@ def _part(
         ready=ready,
         last=last,
         patient=patient,
+        trouble=trouble,
     )
 
 
@@ -206,16 +225,42 @@ def _write_programs(folder: FlowerFolder, allowed: str) -> None:
         path.chmod(0o700)
 
 
+def plain_line(text: str) -> str:
+    """What a program printed as one line, without the colours of a terminal."""
+    return " ".join(_COLOURS.sub("", text).split())
+
+
 def require_flower() -> None:
-    """Refuse to go on without Flower.
+    """Refuse to go on without Flower, or with a release that privagg has no gate for.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: it is not installed, or is another release.
     """
     if find_spec("flwr") is None:
         raise MissingDependencyError(
             "a deployment needs Flower, which is not installed; pip install 'privagg[flower]'"
         )
+    if not version("flwr").startswith(RELEASES):
+        raise MissingDependencyError(
+            f"flwr {version('flwr')} is installed, and a deployment needs {' or '.join(RELEASES)}; "
+            "pip install 'privagg[flower]'"
+        )
+
+
+def _check_own_port(folder: FlowerFolder, name: str) -> None:
+    """Refuse a port that this party's part cannot listen on, with the command that sets another."""
+    settings, again = folder.settings(), f"privagg deploy join {folder.party.root} *.card"
+    way = f"choose another port: {again} --port PORT"
+    if name == COORDINATOR:
+        way = (
+            f"have it listen elsewhere: {again} --listen ADDRESS --port PORT; nodes reach it at "
+            f"{settings.superlink}, and to change that: privagg deploy party coordinator CONFIG "
+            "--superlink HOST:PORT, then everybody joins with the new card"
+        )
+    try:
+        check_port(settings.listen, settings.port)
+    except DeploymentError as error:
+        raise type(error)(f"{name}: {error}, or {way}") from error
 
 
 def check_port(host: str, port: int) -> None:
@@ -233,10 +278,17 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUseError(
-                    f"another process listens on port {port} of {host}; stop it, or choose another "
-                    "port: privagg deploy join --port"
+                    f"another process listens on port {port} of {host}; stop it"
                 ) from error
-            raise DeploymentError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            if error.errno == errno.EACCES:
+                raise DeploymentError(
+                    f"port {port} is one of those below 1024, which this user may not listen on; "
+                    "have the administrator allow it"
+                ) from error
+            raise DeploymentError(
+                f"cannot listen on {host}:{port} ({error.strerror}); name an address of this "
+                "machine"
+            ) from error
 
 
 def check_certificate(folder: FlowerFolder) -> int:
@@ -249,8 +301,8 @@ def check_certificate(folder: FlowerFolder) -> int:
         CertificateError: expired, of another authority or for another host.
     """
     host, _ = split_address(folder.settings().superlink)
-    certificate = folder.server_certificate.read_bytes()
-    verify_server(folder.authority.read_bytes(), certificate, host)
+    certificate = folder.read(folder.server_certificate)
+    verify_server(folder.read(folder.authority), certificate, host)
     return days_left(read_certificate(certificate))
 
 

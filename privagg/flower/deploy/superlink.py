@@ -20,8 +20,10 @@ from typing import Any
 from privagg.durable import write_whole
 from privagg.errors import DeploymentError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.processes import MODULE, environment_of, require_flower
+from privagg.flower.deploy.processes import MODULE, environment_of, plain_line, require_flower
+from privagg.flower.deploy.reach import trouble
 from privagg.party.folder import toml_text
+from privagg.protocol.names import COORDINATOR
 
 CONNECTION = "privagg"
 CALL_SECONDS = 60.0
@@ -73,9 +75,12 @@ def flwr(folder: FlowerFolder, *arguments: str) -> dict[str, Any]:
     """Call Flower's command line at the coordinator and read its JSON.
 
     Raises:
-        DeploymentError: it failed, or said nothing that can be read.
+        DeploymentError: the SuperLink does not answer, or the call failed.
     """
     require_flower()
+    require_coordinator(folder)
+    if found := trouble(folder):
+        raise DeploymentError(found)
     write_connection(folder)
     command = [sys.executable, "-m", MODULE, "flwr", *arguments, "--format", "json"]
     try:
@@ -89,14 +94,31 @@ def flwr(folder: FlowerFolder, *arguments: str) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise DeploymentError(
-            f"`flwr {arguments[0]}` gave no answer within {CALL_SECONDS:.0f} seconds; is the "
-            "SuperLink running? (privagg deploy start, on the coordinator's machine)"
+            f"the SuperLink answers, but `flwr {arguments[0]}` came to nothing within "
+            f"{CALL_SECONDS:.0f} seconds; try again, and look at {folder.logs / 'superlink.log'}"
         ) from error
     answer = _json_of(done.stdout)
     if answer is None or not answer.get("success", False):
         said = (answer or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
-        raise DeploymentError(f"`flwr {' '.join(arguments[:2])}` failed: {str(said)[-500:]}")
+        raise DeploymentError(
+            f"the SuperLink did not do what `flwr {arguments[0]}` asked for: "
+            f"{plain_line(str(said))[-500:]}"
+        )
     return answer
+
+
+def require_coordinator(folder: FlowerFolder) -> None:
+    """Refuse another party's folder: only the coordinator's machine submits runs and lists them.
+
+    Raises:
+        DeploymentError: it is one.
+    """
+    name = folder.party.party().name
+    if name != COORDINATOR:
+        raise DeploymentError(
+            f"{folder.party.root} is the folder of {name!r}; runs are submitted and listed at the "
+            "coordinator: name the coordinator's folder, or that of a trial"
+        )
 
 
 def _json_of(text: str) -> dict[str, Any] | None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
-import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,13 @@ from typing import IO
 
 from privagg.errors import DeploymentError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.processes import Part
-from privagg.party.cards import split_address
+from privagg.flower.deploy.processes import Part, plain_line
+from privagg.flower.deploy.reach import trouble
 
 STOP_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 15.0
 QUICK_SECONDS, MOST_QUICK_ENDS = 20.0, 4
+ASK_SECONDS = 8.0
 TAIL_BYTES = 4096
 READY = "is ready"
 
@@ -37,15 +37,17 @@ Report = Callable[[str], None]
 _REASONS = (
     (
         "[code: 2004]",
-        "the SuperLink does not accept this node: its key is not registered there, or an earlier "
+        "the SuperLink does not accept this node: its key is not registered there (it is once the "
+        "coordinator has joined with this party's card and started again), or an earlier "
         "connection with the same key has not expired yet (up to a minute after a crash)",
     ),
     ("CERTIFICATE_VERIFY_FAILED", "the SuperLink's certificate does not verify under ca.pem"),
     ("certificate verify failed", "the SuperLink's certificate does not verify under ca.pem"),
     ("address already in use", "another process listens on its port"),
     ("Connection refused", "the SuperLink does not answer; is it started, and the port open?"),
-    ("305", "no connection to the SuperLink; is it started, and its port open?"),
+    ("No space left on device", "the disk is full; make room"),
 )
+_LEVEL = re.compile(r"^(INFO|WARNING|ERROR) *: *")
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Running:
         quick_ends: starts in a row that came to nothing.
         due: when to start it again, where it has ended.
         reported: what was last reported of it; the same is not reported again.
+        asked: when it was last asked why it is not ready.
     """
 
     part: Part
@@ -69,6 +72,7 @@ class Running:
     quick_ends: int = 0
     due: float | None = None
     reported: str = ""
+    asked: float = 0.0
 
     @property
     def output(self) -> str:
@@ -77,6 +81,12 @@ class Running:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self.offset, size - TAIL_BYTES))
             return file.read().decode(errors="replace")
+
+    @property
+    def refusal(self) -> str:
+        """Why it can never work as things are; empty where it does not say so."""
+        lines = self.output.splitlines() if self.part.refused else []
+        return next((line for line in lines if line.startswith(self.part.refused)), "")
 
     @property
     def ready(self) -> bool:
@@ -91,12 +101,17 @@ class Running:
 
     @property
     def reason(self) -> str:
-        """Why it ended, in plain words."""
+        """Why it ended or is not ready, in plain words."""
+        if self.part.trouble is not None and (found := self.part.trouble()):
+            return found
+        if (status := self.process.returncode) is not None and status < 0:
+            memory = ", as happens where memory runs out" if status == -signal.SIGKILL else ""
+            return f"it was killed by {signal.Signals(-status).name}{memory}"
         text = self.output
         for sign, words in _REASONS:
             if sign in text:
                 return words
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for raw in text.splitlines() if (line := _LEVEL.sub("", plain_line(raw)))]
         return lines[-1][:300] if lines else f"exit status {self.process.returncode}"
 
 
@@ -141,9 +156,7 @@ class Supervisor:
         """
         for place, running in enumerate(self.running):
             if running.process.poll() is None:
-                if running.part.ready and running.reported != READY and running.ready:
-                    running.reported = READY
-                    self.report(f"{running.part.title} {READY}")
+                self._look_at(running)
                 continue
             if running.due is None:
                 self._ended(running)
@@ -152,7 +165,23 @@ class Supervisor:
                 again.quick_ends, again.reported = running.quick_ends, running.reported
                 self.running[place] = again
 
+    def _look_at(self, running: Running) -> None:
+        part, now = running.part, time.monotonic()
+        if not part.ready or running.reported == READY:
+            return
+        if running.ready:
+            running.reported = READY
+            self.report(f"{part.title} {READY}")
+        elif part.trouble is not None and now - max(running.started, running.asked) > ASK_SECONDS:
+            running.asked, found = now, part.trouble()
+            if found and found != running.reported:
+                running.reported = found
+                self.report(f"{part.title} waits: {found}; it keeps trying")
+
     def _ended(self, running: Running) -> None:
+        if running.refusal:
+            reason = running.refusal.removeprefix(running.part.refused)
+            raise DeploymentError(f"{running.part.title} cannot start: {reason}")
         lasted = time.monotonic() - running.started >= QUICK_SECONDS
         worked = running.reported == READY if running.part.ready else lasted
         running.quick_ends = 1 if worked else running.quick_ends + 1
@@ -223,23 +252,17 @@ def wait_for_superlink(folder: FlowerFolder, supervisor: Supervisor, seconds: fl
     Raises:
         DeploymentError: it does not within `seconds`.
     """
-    host, port = split_address(folder.settings().local)
-    context = ssl.create_default_context(cafile=str(folder.authority))
     until = time.monotonic() + seconds
     while True:
         supervisor.check()
-        try:
-            with (
-                socket.create_connection((host, port), timeout=2) as plain,
-                context.wrap_socket(plain, server_hostname=host),
-            ):
-                return
-        except OSError as error:
-            if time.monotonic() > until:
-                raise DeploymentError(
-                    f"the SuperLink does not answer on {host}:{port} after {seconds:.0f} seconds "
-                    f"({error}); see {folder.logs / 'superlink.log'}"
-                ) from error
+        found = trouble(folder)
+        if not found:
+            return
+        if time.monotonic() > until:
+            raise DeploymentError(
+                f"the SuperLink is not ready after {seconds:.0f} seconds: {found}; see "
+                f"{folder.logs / 'superlink.log'}"
+            )
         time.sleep(0.1)
 
 

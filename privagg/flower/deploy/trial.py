@@ -52,6 +52,10 @@ class Trial:
         Raises:
             ConfigError: there is none.
         """
+        if (root / "party.toml").is_file():
+            raise ConfigError(
+                f"{root} is one party's folder and no trial; its parts: privagg deploy start {root}"
+            )
         if not (root / COORDINATOR / "party.toml").is_file():
             raise ConfigError(
                 f"{root} holds no trial; `privagg deploy trial my.toml {root}` makes one"
@@ -76,9 +80,8 @@ def make_trial(root: Path, config: Path, agreement: Agreement) -> Trial:
     parties: dict[str, FlowerFolder] = {}
     cards: list[Card] = []
     for name in agreement.parties:
-        superlink = f"127.0.0.1:{ports[0]}" if name == COORDINATOR else None
-        if (root / name / "flower" / "superlink.address").exists():
-            superlink = (root / name / "flower" / "superlink.address").read_text()
+        made = (root / name / "flower" / "superlink.address").exists()
+        superlink = f"127.0.0.1:{ports[0]}" if name == COORDINATOR and not made else None
         folder = make_party(root / name, name, agreement, config, superlink=superlink)
         cards.append(card_of(folder, agreement))
         cards[-1].write(root / f"{name}.card", folder.party.identity())
@@ -114,6 +117,7 @@ def up(
         DeploymentError: a part cannot be started, or runs already.
     """
     supervisor = Supervisor(report)
+    _require_own_ports(trial)
     with ExitStack() as stack:
         for folder in trial.parties.values():
             stack.enter_context(only_one(folder))
@@ -129,6 +133,24 @@ def up(
         supervisor.wait_ready(seconds)
         report(f"ready: the SuperLink and {len(nodes)} nodes ({', '.join(nodes)})")
         yield supervisor
+
+
+def _require_own_ports(trial: Trial) -> None:
+    """Refuse a port that two parties of this machine were given.
+
+    Raises:
+        DeploymentError: the message names both, and how another is chosen.
+    """
+    taken: dict[int, str] = {}
+    for name, folder in trial.parties.items():
+        port = folder.settings().port
+        if port in taken:
+            raise DeploymentError(
+                f"{taken[port]} and {name} were both given port {port} of this machine; choose "
+                f"another for one of them: privagg deploy join {folder.party.root} "
+                f"{trial.root}/*.card --port PORT"
+            )
+        taken[port] = name
 
 
 def start_party(

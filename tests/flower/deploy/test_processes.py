@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import socket
 import stat
@@ -21,9 +22,10 @@ from privagg.errors import (
 from privagg.flower.deploy import processes as parts
 from privagg.flower.deploy.join import join
 from privagg.flower.deploy.processes import check_port, folder_at, parts_of
+from privagg.flower.deploy.trial import Trial, up
 from privagg.party import certificates
 from privagg.protocol.names import COORDINATOR
-from tests.flower.deploy.conftest import AGREEMENT, Parties
+from tests.flower.deploy.conftest import AGREEMENT, SUPERLINK, Parties
 
 
 def _free_port() -> int:
@@ -121,9 +123,67 @@ def test_what_has_not_joined_does_not_start(parties: Parties, tmp_path: Path) ->
 def test_a_port_in_use_is_named(joined: Parties) -> None:
     folder = joined.folders["north"]
     port = folder.settings().port
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(PortInUseError, match=str(port)):
+    said = rf"north: .* port {port} .*; stop it, or .*: privagg deploy join .*north \*\.card --port"
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(PortInUseError, match=said):
         parts_of(folder)
     parts_of(folder)  # and free again
+
+
+def test_the_coordinators_port_is_changed_in_two_places(joined: Parties) -> None:
+    folder = joined.folders[COORDINATOR]
+    port = folder.settings().port
+    said = rf"{port} .*--listen ADDRESS --port PORT; .*{SUPERLINK}.*--superlink HOST:PORT"
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(PortInUseError, match=said):
+        parts_of(folder)
+
+
+def test_a_port_of_the_system_is_named(joined: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(DeploymentError, match="below 1024, which this user may not .*--port PORT"):
+        parts_of(joined.folders["north"])
+
+
+@pytest.mark.parametrize(
+    ("party", "lost", "back"),
+    [
+        ("north", "flower/node.key", "privagg deploy party.*--replace"),
+        ("north", "flower/app.secret", "privagg deploy party"),
+        ("north", "flower/ca.pem", "every party that joined has the same file"),
+        ("north", "identity.pem", "bring it back from a backup, or begin a new folder"),
+        ("north", "pins.toml", "has not joined yet.*privagg deploy join"),
+        (COORDINATOR, "flower/server.key", "remove server.key and server.pem.*deploy party"),
+        (COORDINATOR, "flower/server.pem", "remove server.key and server.pem.*deploy party"),
+    ],
+)
+def test_a_lost_file_is_named_with_what_brings_it_back(
+    joined: Parties, party: str, lost: str, back: str
+) -> None:
+    folder = joined.folders[party]
+    (folder.party.root / lost).unlink()
+    with pytest.raises(ConfigError, match=rf"{lost} is missing.*{back}"):
+        parts_of(folder)
+    assert not (folder.party.root / lost).exists()
+
+
+def test_another_release_of_flower_is_named(
+    joined: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "version", lambda name: "1.30.0")
+    with pytest.raises(MissingDependencyError, match=r"flwr 1\.30\.0 .* needs 1\.41 or 1\.42"):
+        parts_of(joined.folders["north"])
+
+
+def test_two_parties_of_one_machine_have_ports_of_their_own(joined: Parties) -> None:
+    north, south = (joined.folders[name] for name in ("north", "south"))
+    south.set(south.settings().model_copy(update={"port": north.settings().port}))
+    trial = Trial(north.party.root.parent, joined.folders)
+    said = rf"north and south were both given port {north.settings().port}.*--port PORT"
+    with pytest.raises(DeploymentError, match=said), up(trial, print):
+        pass
 
 
 def test_an_address_of_another_machine_is_named() -> None:

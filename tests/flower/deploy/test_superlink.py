@@ -121,6 +121,7 @@ def test_a_run_is_submitted_with_its_settings(
 def test_flowers_answer_is_json_or_an_error(
     folder: FlowerFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(control, "trouble", lambda folder: "")
     for printed, said in (
         (json.dumps({"success": False, "error-message": "no such run"}), "no such run"),
         ("nothing that is JSON", "nothing that is JSON"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,45 @@ def test_a_part_that_waits_for_nobody_and_does_not_come_up_is_an_error(
     watched.start([_part(tmp_path, name, program, ready=ready)])
     with pytest.raises(DeploymentError, match=rf"{name} ended 4 times.*no such database"):
         _until(watched, lambda: False)
+
+
+def test_what_a_party_cannot_do_ends_its_start_at_once(tmp_path: Path, watched: Supervisor) -> None:
+    program = "print('a warning'); print('refused: no file north.csv'); raise SystemExit(2)"
+    part = replace(_part(tmp_path, "party", program, ready="party ready"), refused="refused: ")
+    watched.start([part])
+    with pytest.raises(DeploymentError, match=r"^party cannot start: no file north\.csv$"):
+        _until(watched, lambda: False)
+
+
+def test_a_reason_has_no_colours_and_a_kill_is_a_kill(
+    tmp_path: Path, watched: Supervisor, heard: list[str]
+) -> None:
+    coloured = r"print('\x1b[91mERROR \x1b[0m:      no   such table')"
+    watched.start([_part(tmp_path, "superlink", coloured)])
+    _until(watched, lambda: heard)
+    assert heard == ["superlink ended: no such table; it keeps trying"]
+    killed = "import os; print('all is well'); os.kill(os.getpid(), 9)"
+    watched.start([_part(tmp_path, "apps", killed)])
+    _until(watched, lambda: len(heard) > 1)
+    assert heard[1].startswith("apps ended: it was killed by SIGKILL, as happens where memory")
+
+
+def test_why_a_node_waits_is_told_while_it_does_and_once(
+    tmp_path: Path, watched: Supervisor, heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_SECONDS", 0.01)
+    asked: list[str] = []
+
+    def trouble() -> str:
+        asked.append("no SuperLink answers")
+        return asked[0]
+
+    part = _part(tmp_path, "node", "import time; time.sleep(60)", ready="SuperNode ID:")
+    watched.start([replace(part, trouble=trouble)])
+    _until(watched, lambda: len(asked) > 2)
+    assert heard == ["node waits: no SuperLink answers; it keeps trying"]
+    with pytest.raises(DeploymentError, match="not ready after 0 seconds: no SuperLink answers"):
+        watched.wait_ready(0)
 
 
 def test_what_is_not_ready_in_time_is_named(tmp_path: Path, watched: Supervisor) -> None:
