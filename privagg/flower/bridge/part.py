@@ -2,12 +2,13 @@
 
     part superlink ...    behind the gate: only this machine submits runs and registers nodes
     part supernode ...    a SuperNode
-    part superexec ...    what takes a party's tasks and starts its apps
-    part clientapp ...    behind the guard: this machine's own code, or what its owner approved
-    part serverapp ...    the coordinator's app, whose Grid reads no more than an answer may hold
+    part superexec APP .. what takes a party's tasks, and has APP, its only one, started for each
+    part clientapp        behind the guard: this machine's own code, or what its owner approved
+    part serverapp        the coordinator's app, whose Grid reads no more than an answer may hold
     part flwr ...         Flower's command line
 
-Each of them ends with the process that started it, so that no part outlives its supervisor.
+Each of them ends with the process that started it, so that no part outlives its supervisor. The two
+apps stay and fork for each task, as `starter` says.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ def main(arguments: list[str]) -> None:
     """
     if not arguments or arguments[0] not in _PARTS:
         raise SystemExit(f"usage: part {{{','.join(_PARTS)}}} ...")
-    name, run = arguments[0], _PARTS[arguments[0]]
-    sys.argv = [f"flower-{name}" if name != "flwr" else name, *arguments[1:]]
+    name, run, given = arguments[0], _PARTS[arguments[0]], arguments[1:]
+    if name in _PRELOADED:
+        from privagg.flower.bridge import starter
+
+        task = starter.forked(_PRELOADED[name])
+        if task is None:
+            return
+        given = task
+    sys.argv = [f"flower-{name}" if name != "flwr" else name, *given]
     if (parent := os.environ.get(PARENT, "")).isdigit():
         end_with(int(parent))
     run()
@@ -79,6 +87,10 @@ def _supernode() -> None:
 def _superexec() -> None:
     from flwr.supercore.cli import flower_superexec
 
+    from privagg.flower.bridge import starter
+
+    app = sys.argv.pop(1)
+    starter.install(app, [sys.executable, "-m", "privagg.flower.bridge.part", app])
     flower_superexec()
 
 
@@ -114,6 +126,12 @@ _PARTS: dict[str, Callable[[], None]] = {
     "serverapp": _serverapp,
     "flwr": _flwr,
 }
+
+_PRELOADED = {
+    "clientapp": ("flwr.supernode.cli", "privagg.flower.bridge.guard", "privagg.flower.apps"),
+    "serverapp": ("flwr.superlink.cli", "privagg.flower.bridge.transport", "privagg.flower.apps"),
+}
+"""App -> what each of its processes would import; none of it is from a run."""
 
 if __name__ == "__main__":
     main(sys.argv[1:])

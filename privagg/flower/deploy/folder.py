@@ -8,7 +8,6 @@ node.key         secret, all others: what the SuperNode authenticates with
 app.secret       secret: shared by this party's own two processes, so that no third takes a task
 approved.txt     SHA-256 of the apps with code of their own that this machine's owner approved
 nodes/           coordinator only: the public node keys it registers, and registered.json
-bin/             the only programs that Flower may start here
 home/, logs/     FLWR_HOME, and what the parts print
 superlink.sqlite coordinator only: Flower's own state
 """
@@ -126,11 +125,6 @@ class FlowerFolder:
     def logs(self) -> Path:
         """What the parts print."""
         return self.at("logs")
-
-    @property
-    def programs(self) -> Path:
-        """The only programs that Flower may start here."""
-        return self.at("bin")
 
     @property
     def database(self) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -22,7 +21,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from privagg.durable import write_whole
 from privagg.errors import DeploymentError, MissingDependencyError, PortInUseError
 from privagg.flower.deploy.folder import FlowerFolder
 from privagg.flower.deploy.reach import trouble
@@ -43,8 +41,6 @@ NODE_READY = "SuperNode ID:"
 """What a SuperNode prints once the SuperLink has accepted it."""
 RELEASES = ("1.41", "1.42")
 """Of Flower, whose interfaces the gate and the guard know."""
-APP_KINDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulation")
-"""Everything that Flower would start at a machine, if it were asked to."""
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -102,9 +98,8 @@ def parts_of(folder: FlowerFolder) -> tuple[Part, ...]:
     folder.party.pins()
     folder.party.identity()
     folder.require_secrets(coordinates=name == COORDINATOR)
-    for place in (folder.home, folder.logs, folder.programs):
+    for place in (folder.home, folder.logs):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_programs(folder, "serverapp" if name == COORDINATOR else "clientapp")
     _check_own_port(folder, name)
     if name == COORDINATOR:
         check_certificate(folder)
@@ -128,7 +123,7 @@ def _coordinator(folder: FlowerFolder) -> tuple[Part, ...]:
         last=True,
     )  # fmt: skip
     apps = _part(
-        folder, "apps", "superexec",
+        folder, "apps", "superexec", "serverapp",
         "--runtime-api-address", settings.local,
         "--root-certificates", str(folder.authority),
         "--superexec-auth-secret-file", str(folder.app_secret),
@@ -161,7 +156,7 @@ def _node(folder: FlowerFolder, name: str) -> tuple[Part, ...]:
     )
     # Between a SuperNode and its app nothing leaves the machine, hence no TLS there.
     apps = _part(
-        folder, "apps", "superexec",
+        folder, "apps", "superexec", "clientapp",
         "--insecure",
         "--runtime-api-address", settings.local,
         "--superexec-auth-secret-file", str(folder.app_secret),
@@ -205,24 +200,12 @@ def environment_of(folder: FlowerFolder) -> dict[str, str]:
         "FLWR_HOME": str(folder.home),
         "NO_PROXY": local,
         "no_proxy": local,
-        "PATH": f"{folder.programs}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "PATH": f"/usr/bin{os.pathsep}/bin",
         "PYTHONUNBUFFERED": "1",
         PARENT: str(os.getpid()),
         PARTY: str(folder.party.root.resolve()),
         APPROVED: str(folder.at("approved.txt").resolve()),
     }
-
-
-def _write_programs(folder: FlowerFolder, allowed: str) -> None:
-    """The only programs that Flower finds by name here: the party's own app, and refusals."""
-    for kind in APP_KINDS:
-        path = folder.programs / f"flwr-{kind}"
-        if kind == allowed:
-            line = f'exec {shlex.join([sys.executable, "-m", MODULE, kind])} "$@"'
-        else:
-            line = f"echo 'refused: no {kind} runs at this party' >&2; exit 1"
-        write_whole(path, f"#!/bin/sh\n{line}\n".encode())
-        path.chmod(0o700)
 
 
 def plain_line(text: str) -> str:
