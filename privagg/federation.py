@@ -36,8 +36,8 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import Approval
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.programs.program import MODEL_NAME
 from privagg.run.local import Run
-from privagg.run.outputs import MODEL_NAME
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.tuning import Candidate, Search, SearchResult
 from privagg.secure.scheme import Parameters

@@ -24,6 +24,8 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Custody, Unit
+from privagg.programs.gradient import GradientTraining
+from privagg.programs.program import Program
 from privagg.protocol.names import KEY_HOLDER
 from privagg.protocol.round import require_driven
 from privagg.secure.registry import scheme as find_scheme
@@ -153,6 +155,15 @@ class Setup:
         else:
             dimension = len(get_parameters(self.model))
         return build_plan(self.config, dimension=dimension, accountant=self.accountant)
+
+    def program(self) -> Program:
+        """The coordinator's half of the job, from its beginning.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: as `public_records`.
+        """
+        optimizer = self.config.training.optimizer
+        return GradientTraining(self.fresh_model(), optimizer, self.public_records)
 
     def rehearse(self) -> RecordsApart | None:
         """How it is known that the model keeps records apart, by a test on this machine.

@@ -24,6 +24,7 @@ from privagg.flower.lead import (
 from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation, open_ledger
 from privagg.privacy.randomness import SystemRandomness
+from privagg.programs.program import MODEL_NAME
 from privagg.protocol.round import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
@@ -33,7 +34,6 @@ from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal
 from privagg.run.local import new_run_id
 from privagg.run.open import open_job
-from privagg.run.outputs import MODEL_NAME
 from privagg.run.record import RunRecorder
 from privagg.run.replay import ReplayedRounds
 from privagg.run.results import RoundReport, RunResult

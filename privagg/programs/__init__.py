@@ -1,5 +1,6 @@
 """What can be asked of the sites, and what becomes of the opened sum?
 
-Today one thing: `training`, a site's clipped and noised gradients, updates or votes as integers,
-and `optimizers`, the step that the coordinator takes with their mean.
+`program` says what a job is. The first one is training by gradients: `training` is the sites' half,
+clipped and noised gradients, updates or votes as integers; `gradient` the coordinator's, which
+steps along their mean by one of the `optimizers`.
 """

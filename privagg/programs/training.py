@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from privagg.encoding.contribution import Learner
 from privagg.encoding.grid import Grid
 from privagg.encoding.planned import transform_of
 from privagg.encoding.quantize import encode_released
@@ -45,21 +46,6 @@ _Plan = TypeVar("_Plan", bound=RecordPlan)
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
-
-
-class PlannedLearner(Protocol):
-    """A site's part in a round under its plan."""
-
-    def contribution(
-        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
-    ) -> IntVector:
-        """The site's integers of a round, noise included, int64 `(n,)`.
-
-        Args:
-            parameters: float64 `(d,)`, the round's model.
-            randomness: source of sampling and noise.
-            round_id: (run, round, attempt), labels for the streams.
-        """
 
 
 class _RecordLearner(Generic[_Plan]):
@@ -298,7 +284,7 @@ class ClientLearner:
                 weight.sub_(slope, alpha=self._rule.learning_rate)
 
 
-LEARNERS: dict[type[TrainingPlan], Callable[..., PlannedLearner]] = {
+LEARNERS: dict[type[TrainingPlan], Callable[..., Learner]] = {
     DistributedPlan: DistributedLearner,
     LocalPlan: LocalLearner,
     ClientPlan: ClientLearner,
@@ -315,7 +301,7 @@ def make_learner(
     rule: ClientRule,
     loss: LossFunction = per_record_loss,
     tested: RecordsApart | None = None,
-) -> PlannedLearner:
+) -> Learner:
     """The learner that the plan's mode asks for, on the plan's own grid.
 
     Args:

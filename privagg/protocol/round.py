@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
-from privagg.encoding.vectors import FloatVector
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import (
     KeyErasedError,
     MessageError,
@@ -147,8 +147,9 @@ class RoundOutcome:
         cohort: sites that were asked, in roster order.
         outcome: `opened`, or `stopped` by the plan's rule before anything was opened.
         reason: why it stopped; empty when opened.
-        update: float64 (d,), what the server optimiser steps along; None when stopped, and in a
-            `summary`.
+        update: float64 (d,), what `total` means under the plan, the direction that a server
+            optimiser steps along; None when stopped, and in a `summary`.
+        total: int64 (n,), the opened sum; None as `update`.
         survivors: contributors of the opened sum, in roster order.
         refusals: site -> why something it sent was not taken, or nothing came.
         bytes_up: site -> size of its upload.
@@ -168,6 +169,7 @@ class RoundOutcome:
     outcome: Literal["opened", "stopped"] = "stopped"
     reason: str = ""
     update: FloatVector | None = None
+    total: IntVector | None = None
     survivors: tuple[str, ...] = ()
     refusals: dict[str, str] = field(default_factory=dict)
     bytes_up: dict[str, int] = field(default_factory=dict)
@@ -186,7 +188,7 @@ class RoundOutcome:
 
     def summary(self) -> RoundOutcome:
         """The same without what is as large as the model or a frame, for whoever keeps them all."""
-        return replace(self, update=None, answer=b"", close=b"", statements=())
+        return replace(self, update=None, total=None, answer=b"", close=b"", statements=())
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -359,6 +361,7 @@ def take_opening(
     total = job.scheme.combine(job.parameters, [bytes(message.payload)], len(contributors))
     round_id = (job.run, result.round, result.attempt)
     result.update = decode_sum(job.plan, round_id, parameters, total, contributors)
+    result.total = total
     result.survivors, result.outcome = contributors, "opened"
     return message.statement
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from privagg.digest import tree_digest
-from privagg.encoding.planned import RoundId
+from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import (
     ApprovalError,
@@ -81,25 +81,6 @@ STOPPED_BY_CLAIM = "the coordinator says that the round stopped"
 
 MAX_CLAIM = 256
 """Characters of the coordinator's reason that a site's ledger quotes."""
-
-
-class Learner(Protocol):
-    """Turns a model into this site's integer contribution under the plan."""
-
-    def contribution(
-        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
-    ) -> IntVector:
-        """Train, clip, put on the grid, weigh and add this site's noise.
-
-        Args:
-            parameters: float64 (d,), the round's model.
-            randomness: source of sampling and noise.
-            round_id: (run, round, attempt), labels for the streams.
-
-        Returns:
-            int64 (n,), n = `plan.upload_dimension`, all within the plan's upload bound.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The coordinator of a run: drives the rounds, steps the model, records, and writes the report.
+"""The coordinator of a run: drives the rounds, folds their sums, records, and writes the report.
 
 It holds public facts and its own identity; where the other parties are, only the transport knows.
 """
@@ -11,24 +11,19 @@ from decimal import Decimal
 from pathlib import Path
 
 from privagg.config.setup import Setup
-from privagg.encoding.vectors import FloatVector
 from privagg.errors import PrivaggError, ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
-from privagg.programs.optimizers import ServerOptimizer, make_optimizer
+from privagg.programs.program import Opened, Program
 from privagg.protocol.round import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
 from privagg.run.committed import CommittedSpending
 from privagg.run.evidence import collect_ledgers, write_evidence
 from privagg.run.journal import Journal, Progress
-from privagg.run.outputs import MODEL_NAME
 from privagg.run.record import RunRecorder
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.rounds import RoundRunner
-from privagg.training.evaluate import Metrics, evaluate
-from privagg.training.models import get_parameters
-from privagg.training.saving import save_model
 
 OnRound = Callable[[RoundReport], None]
 
@@ -78,7 +73,7 @@ class Coordinator:
         self.output = output
         self.journal = journal
         self.record = RunRecorder(ledger, job.run, StatementStore.beside(output))
-        self.optimizer: ServerOptimizer = make_optimizer(setup.config.training.optimizer)
+        self.program: Program = setup.program()
         self._last: RoundOutcome | None = None
         self._generator = generator
         self._observed = observed or Observed()
@@ -96,7 +91,7 @@ class Coordinator:
         Raises:
             ConfigError: the journal is another plan's or key's, or damaged.
         """
-        result = RunResult(self.job.run, "finished", "", get_parameters(self.setup.model))
+        result = RunResult(self.job.run, "finished", "", self.program.begin())
         done = self._take_up(result)
         if self._committed is not None and done is not None:
             for place, cohort in self.record.cohorts():
@@ -119,13 +114,13 @@ class Coordinator:
             raise ResumeError(
                 f"run {self.job.run!r} was begun under another plan or key; start a new run"
             )
-        self.optimizer.load(done.optimizer)
+        self.program.resume(done.kept)
         if done.close:
             self.transport.post(dict.fromkeys(done.cohort, done.close))
         result.parameters, result.metrics = done.parameters, dict(done.metrics)
         if done.over:
             result.outcome, result.reason = done.over, done.reason
-            result.model = self.output / MODEL_NAME
+            result.model = self.output / self.program.file_name
         return done
 
     def _all_rounds(self, result: RunResult, done: int, on_round: OnRound | None) -> None:
@@ -153,7 +148,7 @@ class Coordinator:
             key_id=self.job.key_id,
             round=number,
             parameters=result.parameters,
-            optimizer=self.optimizer.state(),
+            kept=self.program.kept(),
             metrics=dict(result.metrics),
             close=last.close if last is not None else b"",
             cohort=last.cohort if last is not None else (),
@@ -197,11 +192,12 @@ class Coordinator:
             result.outcome, result.reason = "stopped", "interrupted by whoever ran it"
 
     def _settle(self, result: RunResult, outcome: RoundOutcome) -> RoundReport:
-        """Step along what was opened, look at the public table, record the attempt."""
-        if outcome.update is not None:
-            result.parameters = self.optimizer.step(result.parameters, outcome.update)
-            measured = self._evaluate(self._released(result.parameters))
-            result.metrics = measured.figures if measured is not None else {}
+        """Fold what was opened, look at the public table, record the attempt."""
+        if outcome.update is not None and outcome.total is not None:
+            place = (self.job.run, outcome.round, outcome.attempt)
+            opened = Opened(place, outcome.total, outcome.update, outcome.survivors)
+            result.parameters = self.program.fold(result.parameters, opened)
+            result.metrics = dict(self.program.figures(result.parameters))
         report = RoundReport(
             outcome=outcome.summary(),
             metrics=dict(result.metrics) if outcome.update is not None else {},
@@ -214,24 +210,13 @@ class Coordinator:
         result.rounds.append(report)
         return report
 
-    def _released(self, parameters: FloatVector) -> FloatVector:
-        """What would be released now: the optimiser's average where it keeps one."""
-        average = self.optimizer.average
-        return parameters if average is None else average
-
-    def _evaluate(self, parameters: FloatVector) -> Metrics | None:
-        public = self.setup.public_records
-        return None if public is None else evaluate(self.setup.model, parameters, public)
-
     def _release(self, result: RunResult) -> None:
-        """Save the model and close the record."""
+        """Write what the job ends with, and close the record."""
         last = result.rounds[-1].outcome.round if result.rounds else self.job.plan.rounds
-        result.parameters = self._released(result.parameters)
-        if result.metrics and (measured := self._evaluate(result.parameters)) is not None:
-            result.metrics = measured.all_figures
-        result.model = self.output / MODEL_NAME
-        digest = save_model(self.setup.model, result.parameters, result.model)
-        self.record.released(result, digest)
+        found = self.program.finish(result.parameters, self.output, measured=bool(result.metrics))
+        result.parameters, result.model = found.state, found.path
+        result.metrics = dict(found.figures) or result.metrics
+        self.record.released(result, found.sha256)
         self.record.finish(result.outcome, result.reason)
         self._note(result, last, over=result.outcome)
 

@@ -34,7 +34,7 @@ from privagg.errors import ConfigError
 from privagg.protocol.round import RoundOutcome
 from privagg.run.results import outcome_facts, outcome_of
 
-VERSION = 1
+VERSION = 2
 
 Kept = TypeVar("Kept")
 
@@ -47,7 +47,7 @@ class Progress:
         plan_digest, key_id: of the run; another plan or key cannot resume it.
         round: the last finished round.
         parameters: float64 (d,), the model after it.
-        optimizer: state of the server optimiser after it.
+        kept: what its program keeps besides, the optimiser's state for one.
         metrics: figures on the public table.
         close, cohort: what tells the round's sites how it ended; posted again where a killed
             coordinator resumes, as it may not have been sent. A site records it once.
@@ -59,7 +59,7 @@ class Progress:
     key_id: str
     round: int
     parameters: FloatVector
-    optimizer: dict[str, Any]
+    kept: dict[str, Any]
     metrics: dict[str, float]
     close: bytes = b""
     cohort: tuple[str, ...] = ()

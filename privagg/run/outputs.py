@@ -31,12 +31,13 @@ from privagg.errors import ConfigError, PrivaggError
 from privagg.party.local import local_folder
 from privagg.privacy.ledger import Entry, Ledger
 from privagg.privacy.ledger.entries import Released, RoundEnded, RunFinished, Tuning
+from privagg.programs.program import MODEL_NAME
 from privagg.protocol.names import COORDINATOR, RUN_ID
 from privagg.protocol.statements import FILE_NAME, StatementStore
 from privagg.report.source import LedgerView
 from privagg.report.write import FORMATS, JSON_NAME
 
-RUNS, MODEL_NAME = "runs", "model.safetensors"
+RUNS = "runs"
 WHOLE = (MODEL_NAME, BUNDLE_NAME, JSON_NAME)
 """What the folder of a run holds at least, once it has ended."""
 UNKNOWN = "of-unknown-run"
