@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from privagg.cli.training import write_demo
-from privagg.errors import DeploymentError
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.processes import folder_at
-from privagg.flower.deploy.superlink import RunState
+from privagg.flower.deploy.superlink import NodeState, RunState
+from privagg.flower.deploy.supervisor import only_one
+from privagg.flower.lead import alone
+from privagg.party import certificates
 from privagg.party.certificates import hosts_of, read_certificate
 from tests.commands import call
 
@@ -192,17 +197,82 @@ def test_status_says_how_the_newest_run_ended(
     root: Path, monkeypatch: pytest.MonkeyPatch, ended: str, code: int
 ) -> None:
     states = [RunState(7, ended, "why", "privagg/app"), RunState(6, "finished:failed", "", "x/y")]
+    nodes = {"riverside": NodeState("online", "noon"), "hillcrest": NodeState("offline", "one")}
     monkeypatch.setattr(control, "runs", lambda folder: states)
-    monkeypatch.setattr(control, "online", lambda folder: {"riverside": True, "hillcrest": False})
+    monkeypatch.setattr(control, "nodes", lambda folder: nodes)
     found, out, _ = call("deploy", "status", root / "trial" / "coordinator")
     assert found == code
     assert ended in out
-    assert "hillcrest   no" in out
+    assert "hillcrest   no          one     stopped, or its machine or network is down" in out
     found, out, _ = call("deploy", "status", root / "trial" / "coordinator", "--json")
     assert found == code
-    assert json.loads(out)["runs"][0] == {
-        "run": 7, "status": ended, "details": "why", "app": "privagg/app",
+    facts = json.loads(out)
+    assert facts["nodes"] == {"riverside": True, "hillcrest": False}
+    assert facts["runs"][0] == {
+        "run": 7, "status": ended, "details": "why", "app": "privagg/app", "ended": "",
     }  # fmt: skip
+
+
+def test_status_says_why_runs_ended_and_what_to_type_next(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = folder_at(root / "trial" / "coordinator")
+    nodes = {name: NodeState("online", "noon") for name in PARTIES[1:]}
+    monkeypatch.setattr(control, "runs", lambda folder: [RunState(7, "running", "", "a/b")])
+    monkeypatch.setattr(control, "nodes", lambda folder: nodes)
+
+    def told() -> str:
+        return call("deploy", "status", root / "trial" / "coordinator").out
+
+    assert f"next   privagg deploy start {coordinator.party.root}" in told()
+    run = f"privagg run {root / 'breast-cancer.toml'} --runtime flower --deployment"
+    with only_one(coordinator):
+        assert f"its parts run (process {os.getpid()})" in told()
+        assert told().splitlines()[-1].startswith(f"next   {run}")
+        ended = coordinator.party.run_folder("demo-1")
+        ended.mkdir(parents=True)
+        (ended / "driving").touch()
+        (ended / "rounds.jsonl").write_text('{"outcome": "opened"}\n{"outcome": "stopped"}\n')
+        assert "demo-1   cut off             1" in told()
+        assert told().splitlines()[-1].endswith("--resume demo-1")
+        with alone(ended, "demo-1"):
+            assert told().splitlines()[-1] == "next   wait for the run under way"
+        result = {"outcome": "failed", "reason": "0 of 3 sites are there; nothing was spent"}
+        (ended / "result.json").write_text(json.dumps(result))
+        assert result["reason"] in told()
+        assert told().splitlines()[-1].startswith(f"next   {run}")
+        nodes["lakeview"] = NodeState("registered", "")
+        assert "never connected" in told()
+        assert "have lakeview start" in told().splitlines()[-1]
+        later = datetime.now(UTC) + timedelta(days=80)
+        monkeypatch.setattr(certificates, "_now", lambda: later)
+        assert "9 days left: ends soon" in told()
+        assert "next   privagg deploy renew" in told().splitlines()[-1]
+
+
+def test_status_says_what_a_sites_owner_approved_and_what_there_is_room_for(root: Path) -> None:
+    def told(where: str) -> tuple[str, str]:
+        code, out, _ = call("deploy", "status", root / "trial" / where)
+        assert code == 0
+        return out, out.splitlines()[-1]
+
+    assert told("riverside")[1] == f"next   privagg approve --party {root / 'trial' / 'riverside'}"
+    words = ("approve", root / "breast-cancer.toml", "--all-sites", "--deployment", root / "trial")
+    assert call(*words, "--yes").code == 0
+    for party in ("riverside", "key-holder"):
+        out, last = told(party)
+        assert "90 days left" in out
+        assert last == f"next   privagg deploy start {root / 'trial' / party}"
+    out, _ = told("riverside")
+    said = " ".join(out.split())
+    assert re.search(r"ε 0 of \S+ spent; another run would bring it to 1\.00: there is room", said)
+    folder = folder_at(root / "trial" / "riverside")
+    with only_one(folder):
+        out, last = told("riverside")
+        assert "no SuperLink answers at 127.0.0.1" in out
+        assert last == "next   see the SuperLink's line above"
+    folder.party.ledger.unlink()
+    assert "has approved nothing yet" in told("riverside")[0]
 
 
 def test_status_at_a_site_asks_nobody(root: Path) -> None:
@@ -211,13 +281,16 @@ def test_status_at_a_site_asks_nobody(root: Path) -> None:
     assert "days left" in out
 
 
-def test_a_superlink_that_does_not_answer_is_named(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(*arguments: object) -> None:
-        raise DeploymentError("`flwr list` failed: Connection to the SuperLink is unavailable")
-
-    monkeypatch.setattr(control, "flwr", unreachable)
-    code, _, err = call("deploy", "status", root / "trial" / "coordinator")
-    assert code == 2
-    assert "unavailable" in err
+def test_a_superlink_that_does_not_answer_is_named(root: Path) -> None:
+    for where in ("trial/coordinator", "trial"):
+        code, out, err = call("deploy", "status", root / where)
+        assert code == 2
+        assert "its parts do not run" in out
+        assert err.startswith("error: no SuperLink answers at 127.0.0.1:")
+        assert "start it: privagg deploy start" in err
+    assert "riverside: approval" in out
+    approve = f"privagg approve {root / 'breast-cancer.toml'} --all-sites --deployment"
+    assert f"next   {approve} {root / 'trial'}" in out
+    facts = call("deploy", "status", root / "trial", "--json").json
+    assert facts["process"] is None
+    assert facts["owners"]["riverside"]["refusal"]

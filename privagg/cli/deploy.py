@@ -257,21 +257,28 @@ def status(
     run: Annotated[int | None, typer.Option(help="Flower's number of one run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how a party's deployment stands; at the coordinator, who is connected and how runs ended.
+    """Say how a party's deployment stands, why, and what to type next.
 
-    Exit codes: 0 nothing failed, 2 the run that was asked for (or else the newest) failed.
+    At the coordinator (or with a trial's folder): who is connected, how runs ended and why, days
+    left of the certificate. Elsewhere: whether and why the SuperLink is not reached, until when the
+    owner approved, and whether the budget has room for another run.
+
+    Exit codes: 0 nothing failed, 2 the SuperLink does not answer the coordinator, or the run that
+    was asked for (or else the newest) failed.
 
     [bold]Example[/bold]
 
       privagg deploy status coordinator --run 3890120549032309680
     """
-    from privagg.cli.deploystatus import facts_of, print_facts
+    from privagg.cli.deploystatus import facts_at, print_facts
 
-    facts = facts_of(_folder(folder), run)
+    facts = facts_at(folder, run)
     if as_json:
         console.print_json(facts)
     else:
         print_facts(console.console(), facts)
+    if "written" in facts and facts["trouble"]:
+        raise DeploymentError(facts["trouble"])
     shown = facts.get("runs") or [{"status": ""}]
     if shown[0]["status"] in ("finished:failed", "finished:stopped"):
         raise typer.Exit(2)

@@ -150,15 +150,17 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         out.print(line, markup=False, soft_wrap=True)
     if result.get("report_json"):
         out.print(_spending(Path(result["report_json"])), markup=False, soft_wrap=True)
-    if result["outcome"] != "finished":
-        reason = f"the run was {result['outcome']}: {result['reason']}"
-        out.print(reason, style="yellow", markup=False, soft_wrap=True)
-    if result.get("missing"):
-        out.print(missing_text(result["missing"]), style="yellow", markup=False, soft_wrap=True)
     names = (("model", "model"), ("report", "report_json"), ("page", "report_html"),
              ("bundle", "bundle"))  # fmt: skip
     found = [(label, str(result[name])) for label, name in names if result.get(name)]
     console.facts(out, [("run", result["run"]), *found])
+    if result["outcome"] != "finished":  # last, where it is looked for
+        how = "failed" if result["outcome"] == "failed" else f"was {result['outcome']}"
+        out.print(
+            f"the run {how}: {result['reason']}", style="yellow", markup=False, soft_wrap=True
+        )
+    if result.get("missing"):
+        out.print(missing_text(result["missing"]), style="yellow", markup=False, soft_wrap=True)
 
 
 def _spending(report: Path) -> str:

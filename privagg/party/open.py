@@ -14,7 +14,6 @@ one that was read, and the roster is made from the identities in the folders.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,13 +22,14 @@ from contextlib import closing, suppress
 from privagg.config.schema import load_config
 from privagg.config.setup import Setup
 from privagg.durable import write_whole
-from privagg.errors import ApprovalError, ConfigError, DataError, PlanError
+from privagg.errors import ApprovalError, ConfigError, DataError
 from privagg.identity.keys import Roster
-from privagg.party.folder import PartyFile, PartyFolder, PinsFile
+from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.local import local_folder
 from privagg.party.own_data import with_own_data
+from privagg.party.standing import PLAN_NAME, kept_plan
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
-from privagg.privacy.plan import ClientPlan, TrainingPlan, load_plan
+from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.programs.training import make_learner
 from privagg.protocol.key_holder import KeyHolder
@@ -41,9 +41,6 @@ from privagg.protocol.transport import Handler
 from privagg.secure.opening import key_generator
 from privagg.training.factories import ApprovedCode, code_approved_in
 from privagg.training.known import RECOGNISED_SHARE, KnownRecords, Overlap
-
-PLAN_NAME = "plan.json"
-"""The pinned plan, kept so that its noise need not be calibrated for every message."""
 
 ERASING_SECONDS = 600.0
 """How often a process that holds keys looks whether the day of one is over."""
@@ -87,7 +84,7 @@ def open_federation(folder: PartyFolder) -> Setup:
         with_own_data(load_config(path), folder.party(), folder.root),
         path.resolve().parent,
         source=path,
-        pinned=_kept_plan(folder, pins),
+        pinned=kept_plan(folder, pins),
         allowed=lambda: code,
     )
     if setup.plan.digest != pins.plan_digest:
@@ -98,15 +95,6 @@ def open_federation(folder: PartyFolder) -> Setup:
     if setup.pinned is None:
         write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
     return setup
-
-
-def _kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
-    """The plan kept beside the pins, where it is the pinned one."""
-    try:
-        plan = load_plan(json.loads((folder.root / PLAN_NAME).read_bytes()))
-    except (OSError, ValueError, PlanError):
-        return None
-    return plan if plan.digest == pins.plan_digest else None
 
 
 def code_in(*folders: PartyFolder) -> ApprovedCode:

@@ -42,12 +42,14 @@ class RunState:
             `finished:stopped`.
         details: why, where Flower says so.
         app: what runs, as publisher/name.
+        ended: when, as Flower writes it; empty where it has not.
     """
 
     run_id: int
     status: str
     details: str
     app: str
+    ended: str = ""
 
     @property
     def over(self) -> bool:
@@ -58,6 +60,24 @@ class RunState:
     def completed(self) -> bool:
         """Whether it ended well."""
         return self.status == COMPLETED
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """How a party's node stands, as the SuperLink says.
+
+    Args:
+        status: `online`, `offline`, `registered` (it was never connected) or `unregistered`.
+        since: when it came or went, as Flower writes it; empty where it never did.
+    """
+
+    status: str
+    since: str
+
+    @property
+    def online(self) -> bool:
+        """Whether it is connected."""
+        return self.status == "online"
 
 
 def write_connection(folder: FlowerFolder) -> None:
@@ -186,14 +206,27 @@ def node_ids(folder: FlowerFolder) -> dict[str, int]:
     return {party: int(entry["node"]) for party, entry in _registered(folder).items()}
 
 
-def online(folder: FlowerFolder) -> dict[str, bool]:
-    """Party -> whether its node is connected, as far as the SuperLink has noticed.
+def nodes(folder: FlowerFolder) -> dict[str, NodeState]:
+    """Party -> how its node stands, as far as the SuperLink has noticed.
 
     A node that crashed is noticed after up to a minute.
     """
-    nodes = flwr(folder, "supernode", "list", CONNECTION)["nodes"]
-    status = {int(node["node-id"]): node["status"] == "online" for node in nodes}
-    return {party: status.get(node, False) for party, node in node_ids(folder).items()}
+    listed = flwr(folder, "supernode", "list", CONNECTION)["nodes"]
+    states = {int(node["node-id"]): _node_state(node) for node in listed}
+    return {
+        party: states.get(node, NodeState("unregistered", ""))
+        for party, node in node_ids(folder).items()
+    }
+
+
+def _node_state(node: Mapping[str, Any]) -> NodeState:
+    status = str(node["status"])
+    return NodeState(status, _said(node.get("online-at" if status == "online" else "offline-at")))
+
+
+def _said(text: object) -> str:
+    """What Flower says, as one line; nothing where it says that there is nothing."""
+    return "" if text in (None, "N/A") else plain_line(str(text))
 
 
 def submit(
@@ -235,8 +268,9 @@ def _state(run: Mapping[str, Any]) -> RunState:
     return RunState(
         run_id=int(run["run-id"]),
         status=str(run["status"]),
-        details="" if run["status-details"] in (None, "N/A") else str(run["status-details"]),
+        details=_said(run["status-details"]),
         app=str(run["fab-id"]),
+        ended=_said(run.get("finished-at")),
     )
 
 

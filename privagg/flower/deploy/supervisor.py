@@ -290,6 +290,19 @@ def only_one(folder: FlowerFolder) -> Iterator[None]:
         file.truncate(0)
 
 
+def runs_as(folder: FlowerFolder) -> int | None:
+    """The process that runs a party's parts; None where none does."""
+    try:
+        with folder.at("running").open(encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError:
+        held = folder.at("running").read_text(encoding="ascii").strip()
+        return int(held) if held.isdigit() else 0
+
+
 def _open(path: Path) -> IO[str]:
     try:
         return path.open("a", encoding="ascii")

@@ -91,7 +91,9 @@ def _post(address: str, path: str, context: ssl.SSLContext | None, source: str) 
 def test_a_registered_node_is_connected(running: tuple[Trial, Supervisor]) -> None:
     trial, supervisor = running
     assert set(control.node_ids(trial.coordinator)) == {"north"}
-    assert control.online(trial.coordinator) == {"north": True}
+    state = control.nodes(trial.coordinator)["north"]
+    assert state.online
+    assert state.since
     assert len(supervisor.running) == 4
 
 

@@ -13,7 +13,7 @@ from privagg.errors import DeploymentError
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.folder import FlowerFolder
 from privagg.flower.deploy.join import join
-from privagg.flower.deploy.superlink import follow, node_ids, online, register, submit
+from privagg.flower.deploy.superlink import follow, node_ids, nodes, register, submit
 from privagg.party.node_keys import make_node_key, public_line
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from tests.flower.deploy.conftest import AGREEMENT, Parties
@@ -38,7 +38,8 @@ class SuperLink:
             del self.nodes[int(words[2])]
             return {"success": True}
         if words[:2] == ("supernode", "list"):
-            nodes = [{"node-id": str(n), "status": s} for n, (_, s) in self.nodes.items()]
+            times = {"online-at": "2027-03-01 10:00:00Z", "offline-at": "N/A"}
+            nodes = [{"node-id": str(n), "status": s, **times} for n, (_, s) in self.nodes.items()]
             return {"success": True, "nodes": nodes}
         if words[0] == "run":
             return {"success": True, "run-id": "18446744073709551615"}
@@ -95,9 +96,15 @@ def test_a_superlink_that_lost_its_state_gets_all_keys_again(
 
 
 def test_who_is_connected_is_told_by_party(folder: FlowerFolder, superlink: SuperLink) -> None:
-    nodes = register(folder)
-    superlink.nodes[nodes["south"]] = (superlink.nodes[nodes["south"]][0], "offline")
-    assert online(folder) == {"north": True, "south": False, KEY_HOLDER: True}
+    numbers = register(folder)
+    superlink.nodes[numbers["south"]] = (superlink.nodes[numbers["south"]][0], "offline")
+    del superlink.nodes[numbers[KEY_HOLDER]]
+    found = {party: (state.status, state.since) for party, state in nodes(folder).items()}
+    assert found == {
+        "north": ("online", "2027-03-01 10:00:00Z"),
+        "south": ("offline", ""),
+        KEY_HOLDER: ("unregistered", ""),
+    }
 
 
 def test_how_a_run_ended_is_read_and_never_guessed(
