@@ -37,9 +37,10 @@ from privagg.privacy.ledger import Approval
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.programs.program import MODEL_NAME
+from privagg.run.listing import ListedRun, runs_at
 from privagg.run.local import Run
 from privagg.run.results import RoundReport, RunResult
-from privagg.run.tuning import Candidate, Search, SearchResult
+from privagg.run.tuning import Candidate, OnBegin, Search, SearchResult
 from privagg.secure.scheme import Parameters
 from privagg.training.data import Records
 from privagg.training.factories import ApprovedCode, Factory
@@ -235,15 +236,18 @@ class Federation:
     def tune(
         self,
         *,
+        on_begin: OnBegin | None = None,
         on_candidate: Callable[[Candidate], None] | None = None,
         randomness: Randomness | None = None,
     ) -> SearchResult:
         """Run every candidate of the `[tuning]` grid, select one by the public table's metric.
 
         Every candidate is an ordinary run, charged in full; `privacy.epsilon` is what one may
-        cost. The search is written into every ledger before its first run.
+        cost. The search is written into every ledger before its first run. The same search again
+        is another one, charged again; what an earlier one selected stays in its own folder.
 
         Args:
+            on_begin: called with the search once all is checked, before anything is spent.
             on_candidate: called after each candidate's run.
             randomness: as in `run`.
 
@@ -252,9 +256,21 @@ class Federation:
             BudgetExceededError: before anything is spent, where a budget is too small for all.
             SearchError: no candidate finished.
         """
-        return Search(self.setup, randomness or SystemRandomness()).drive(on_candidate)
+        search = Search(self.setup, randomness or SystemRandomness())
+        if on_begin is not None:
+            on_begin(search)
+        return search.drive(on_candidate)
 
     # --- what it left behind --------------------------------------------------------------------
+
+    def runs(self) -> list[ListedRun]:
+        """Every run and search in the output folder: how it ended, its cost, where its files lie.
+
+        Raises:
+            ConfigError: there is no such folder yet.
+            LedgerError: a ledger cannot be read, or was changed.
+        """
+        return runs_at(self.setup.output, self.setup.accountant)
 
     def trained_model(self, path: Path | str | None = None) -> Any:
         """A released model (a `torch.nn.Module`); by default the last run's.

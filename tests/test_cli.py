@@ -617,7 +617,7 @@ def test_report_refuses_what_holds_no_run(trained: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "words",
     [(), ("init",), ("check",), ("run",), ("demo",), ("epsilon",), ("calibrate",), ("report",),
-     ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("approve",)],
+     ("runs",), ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("approve",)],
 )  # fmt: skip
 def test_help_teaches_by_example(words: tuple[str, ...]) -> None:
     answer = call(*words, "--help")

@@ -11,7 +11,7 @@ import click
 import typer
 
 from privagg import __version__
-from privagg.cli import approve, deploy, ledgers, numbers, reports, training, tuning, verify
+from privagg.cli import approve, deploy, ledgers, numbers, reports, runs, training, tuning, verify
 from privagg.cli.console import fail, show_traceback
 from privagg.errors import PrivaggError
 
@@ -28,6 +28,7 @@ trains; a report says what was spent, and against whom it holds.
   privagg check my.toml    noise, ε a round and sizes, before training
   privagg approve my.toml --all-sites    the owner decides
   privagg run my.toml      train
+  privagg runs my.toml     what was bought: every run, its ε, its files
 
 [bold]On several machines[/bold]
 
@@ -68,6 +69,7 @@ app.add_typer(deploy.app, name="deploy")
 app.command("epsilon")(numbers.epsilon)
 app.command("calibrate")(numbers.calibrate)
 app.add_typer(ledgers.app, name="ledger")
+app.command("runs")(runs.runs)
 app.command("report")(reports.report)
 app.command("bundle")(verify.bundle)
 app.command("verify")(verify.verify)

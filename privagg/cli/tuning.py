@@ -11,7 +11,10 @@ from privagg.cli import console
 from privagg.cli.training import AsJson, ConfigPath, open_federation, places, print_places
 
 if TYPE_CHECKING:
-    from privagg.run.tuning import Candidate, SearchResult
+    from collections.abc import Iterable
+
+    from privagg.run.listing import ListedRun
+    from privagg.run.tuning import Candidate, Search, SearchResult
 
 
 def tune(config: ConfigPath, as_json: AsJson = False) -> None:
@@ -21,9 +24,14 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
     Before anything is spent, all of them together are held against every budget. The ledgers
     record the search before its first run, and the report says what it cost.
 
-    [bold]Example[/bold]
+    The same command again is another search, charged again: it says first what that comes to. What
+    the earlier one selected stays in its own folder, see `privagg runs`.
+
+    [bold]Examples[/bold]
 
       privagg tune my.toml
+
+      privagg runs my.toml     what was selected, and where its model, report and bundle lie
     """
     federation = open_federation(config)
     out = console.console()
@@ -40,7 +48,9 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
         out.print(Text(f"{settings}: {shown}"), soft_wrap=True)
 
     try:
-        result = federation.tune(on_candidate=report)
+        result = federation.tune(
+            on_begin=lambda search: _say_costs(search, federation.runs()), on_candidate=report
+        )
     except KeyboardInterrupt as error:
         message = "interrupted; every round charged so far stays charged in the sites' ledgers"
         raise typer.Exit(console.fail(None, message)) from error
@@ -48,6 +58,24 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
         console.print_json_line(_summary(result))
     else:
         _print(result)
+
+
+def _say_costs(search: Search, known: Iterable[ListedRun]) -> None:
+    """What was selected before and stays, and what another search comes to."""
+    from privagg.report.figures import epsilon_text
+
+    for earlier in known:
+        if earlier.ending == "selected" and earlier.files:
+            folder = next(iter(earlier.files.values())).parent
+            console.note(f"an earlier search selected {earlier.reason}; it stays in {folder}")
+    if not search.costs:
+        return
+    site = max(search.costs, key=lambda name: search.costs[name][1])
+    before, after, budget = (epsilon_text(figure) for figure in search.costs[site])
+    console.note(
+        f"{len(search.candidates)} candidates, each charged in full, bring {site} from ε {before} "
+        f"to at most {after} of its budget of {budget}"
+    )
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:

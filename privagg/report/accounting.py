@@ -7,7 +7,7 @@ each round decides how many noise shares an observer cannot subtract.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from functools import cache
@@ -75,6 +75,11 @@ def repeated(event: DpEvent, times: int) -> DpEvent:
         return event.repeated(times)
 
 
+def composed(counted: Mapping[DpEvent, int]) -> DpEvent:
+    """All of these events, each as often as it is counted."""
+    return compose(NOTHING, NOTHING, *(repeated(e, count) for e, count in counted.items()))
+
+
 def committed_guarantee(
     plan: Plan, site: str, events: Iterable[DpEvent], bounds: Bounds
 ) -> BoundedEvent:
@@ -90,7 +95,7 @@ def committed_guarantee(
         The bound with its event, at the plan's delta.
     """
     counted = Counter(events)
-    event = compose(NOTHING, NOTHING, *(repeated(e, count) for e, count in counted.items()))
+    event = composed(counted)
     rows = plan.in_round(1).observers(site, plan.minimum_survivors)
     row = row_against(rows, "sites" if plan.colluders else "model-users", plan.colluders)
     bound = bounds.epsilon(event, plan.delta)

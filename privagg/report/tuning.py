@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.entries import Charge, Tuning
-from privagg.report.accounting import NOTHING, Bounds, repeated
+from privagg.report.accounting import Bounds, composed
 from privagg.report.model import TuningCost, TuningSearch
 
 
@@ -62,7 +61,7 @@ def _costs(
         counted = Counter(charge.event for charge in every if charge.run in runs)
         if not counted:
             continue
-        event = compose(NOTHING, NOTHING, *(repeated(e, count) for e, count in counted.items()))
+        event = composed(counted)
         bound = bounds.epsilon(event, delta)
         yield TuningCost(
             site=site,

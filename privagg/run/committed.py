@@ -43,6 +43,10 @@ class CommittedSpending:
             own ledger only.
         """
         self.asked((outcome.round, outcome.attempt), outcome.cohort)
+        return self.so_far()
+
+    def so_far(self) -> dict[str, Decimal]:
+        """The same for every attempt that was counted."""
         return {site: self._epsilon(site, rounds) for site, rounds in self._asked.items()}
 
     def _epsilon(self, site: str, rounds: list[int]) -> Decimal:

@@ -235,7 +235,7 @@ def _keep_what_is_shown(output: Path, coordinator: LedgerView) -> None:
         kept = (output / RUNS).glob(f"*/{path.name}")
         if not path.is_file() or any(_same(path, other) for other in kept):
             continue
-        run = _owner(path, coordinator)
+        run = owner_of(path, coordinator)
         folder = run_folder(output, run) if _RUN.fullmatch(run) else output / RUNS / UNKNOWN
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / path.name
@@ -250,8 +250,16 @@ def _keep_what_is_shown(output: Path, coordinator: LedgerView) -> None:
         sync_folder(folder)
 
 
-def _owner(path: Path, coordinator: LedgerView) -> str:
-    """Whose file it is: what it says itself, else whose report.json lies beside it."""
+def owner_of(path: Path, coordinator: LedgerView) -> str:
+    """Which run a file is of: what it says itself, else whose report.json lies beside it.
+
+    Args:
+        path: a model, bundle or report.
+        coordinator: the ledger that knows models by their digest.
+
+    Returns:
+        The run's name as the file or the ledger has it, unchecked; empty where nothing says so.
+    """
     found = ""
     if path.name == MODEL_NAME:
         digest = _digest(path)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import reduce
 from operator import add
 from typing import Any
@@ -79,6 +80,7 @@ class SearchResult:
 
 
 OnCandidate = Callable[[Candidate], None]
+OnBegin = Callable[["Search"], None]
 
 
 class Search:
@@ -87,6 +89,10 @@ class Search:
     Args:
         setup: with a `[tuning]` section and a table declared public.
         randomness: source of sampling and noise for every run.
+
+    Attributes:
+        costs: site -> epsilon spent before, with all candidates, and of the budget; empty where
+            the randomness is not secure.
 
     Raises:
         ConfigError: no grid, no public table, or a candidate's settings cannot be used.
@@ -117,16 +123,18 @@ class Search:
             require_approvals(candidate.setup)
             require_approved_data(candidate.setup)
             candidate.setup.rehearse()  # refuses a model before any candidate is charged
-        if randomness.secure:
-            self._check_budgets()
+        self.costs = self._check_budgets() if randomness.secure else {}
 
-    def _check_budgets(self) -> None:
+    def _check_budgets(self) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
+        costs = {}
         for name in self.setup.plan.names:
             plans = (candidate.setup.plan for candidate in self.candidates)
             total = reduce(add, (plan.total_committed(name) for plan in plans))
             before, after, budget, fits = project(self.setup, name, total)
             if not fits:
                 raise beyond_all(len(self.candidates), name, before, after, budget)
+            costs[name] = (before, after, budget)
+        return costs
 
     def drive(self, on_candidate: OnCandidate | None = None) -> SearchResult:
         """Write the search down, run every candidate, select by the public table's metric.

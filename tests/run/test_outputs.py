@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg.audit.bundle import NAME as BUNDLE_NAME
 from privagg.errors import ConfigError
 from privagg.privacy.ledger import Ledger
+from privagg.programs.program import MODEL_NAME
 from privagg.run.outputs import (
-    BUNDLE_NAME,
-    MODEL_NAME,
     last_ended,
     make_run_folder,
     places_of,
