@@ -40,7 +40,7 @@ unit: $(VENV)/.ready  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment and not nightly'
 
 deployment: $(VENV)/.ready  ## SuperLink, SuperNodes and key holder as processes on loopback
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/flower
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/flower tests/documents
 
 bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and compression
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json

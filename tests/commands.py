@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -27,18 +26,21 @@ class Answer(NamedTuple):
         return json.loads(self.out)
 
 
-def call(*words: object, where: Path | None = None, **environment: str) -> Answer:
-    """`privagg WORDS`, typed in a folder by somebody who answers no question.
+def call(
+    *words: object, where: Path | None = None, answers: str = "", **environment: str
+) -> Answer:
+    """`privagg WORDS`, typed in a folder; whoever asks gets no answer but these.
 
     Args:
         words: what is typed.
         where: the folder to type it in; this process's own by default.
+        answers: what is typed where the command asks, a line an answer.
         environment: variables that are set meanwhile.
     """
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, open(os.devnull) as nobody:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["privagg", *map(str, words)])
-        patch.setattr(sys, "stdin", nobody)
+        patch.setattr(sys, "stdin", io.StringIO(answers))
         if where is not None:
             patch.chdir(where)
         for name, value in environment.items():

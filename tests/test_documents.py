@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from typer.main import get_command
 
 from privagg.cli.app import app
 from privagg.config.schema import parse_config
+from tests.documents.reading import ROOT, Command, read
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     [
         ROOT / "README.md",
         ROOT / "SECURITY.md",
+        ROOT / "examples" / "README.md",
         ROOT / "tests" / "vectors" / "README.md",
         *(ROOT / "examples").glob("*/README.md"),
         *(ROOT / "privagg").rglob("README.md"),
@@ -36,8 +36,6 @@ OF_OTHERS = {"util/rlwe.cpp", "python3-venv", "lifespan", "flwr build", "flwr ru
 OPTIONS_OF_OTHERS = {"--run-config", "--stream", "--superlink"}
 """The same of options: Flower's."""
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _PATH = re.compile(r"(?:\.\./)?[\w.-]+(?:/[\w.-]+)*/?")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?")
 
@@ -48,13 +46,8 @@ each_document = pytest.mark.parametrize(
 
 
 def spans(path: Path) -> list[str]:
-    """The inline code of a document, fenced blocks left out."""
-    return sorted(set(_SPAN.findall(_FENCE.sub("", path.read_text()))) - OF_OTHERS)
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    """A document's fenced blocks in one language."""
-    return [text for kind, text in _FENCE.findall(path.read_text()) if kind == language]
+    """The inline code of a document, blocks left out."""
+    return sorted({span.text for span in read(path).spans} - OF_OTHERS)
 
 
 @cache
@@ -116,18 +109,10 @@ def test_the_names_in_it_are_in_the_code(path: Path) -> None:
 # --- commands -------------------------------------------------------------------------------------
 
 
-def lines(text: str) -> Iterator[list[str]]:
-    """The commands of a shell block, as words; comments and continuations are resolved."""
-    for line in text.replace("\\\n", " ").split("\n"):
-        words = shlex.split(line, comments=True)
-        if words:
-            yield words
-
-
-def commands(path: Path) -> list[list[str]]:
+def commands(path: Path) -> list[Command]:
     """Every command that a document shows, in a block or in a line of text."""
-    shown = [words for text in blocks(path, "sh") for words in lines(text)]
-    return shown + [words for span in spans(path) if " " in span for words in lines(span)]
+    document = read(path)
+    return document.commands() + document.inline_commands()
 
 
 @cache
@@ -137,48 +122,68 @@ def verbs() -> click.Command:
 
 
 def options_of(command: click.Command) -> set[str]:
-    """The names of one verb's options."""
-    return {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-
-
-def all_options(command: click.Command) -> set[str]:
     """The names of the options of a verb and of the verbs under it."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
-    return options_of(command).union(*(all_options(each) for each in below))
+    own = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    return own.union(*(options_of(each) for each in below))
 
 
-def unknown_words(words: list[str]) -> list[str]:
-    """What of `privagg …` is no verb or option of it."""
-    at, known, wrong = verbs(), {"--help", *options_of(verbs())}, []
-    for word in words[1:]:
-        if isinstance(at, click.Group) and not word.startswith("-"):
-            if word not in at.commands:
-                return [word]
-            at = at.commands[word]
-            known |= options_of(at)
-        elif word.startswith("--") and word.partition("=")[0] not in known:
-            wrong.append(word)
-    return wrong
+def misread(words: Sequence[str]) -> str:
+    """What the command line says of `privagg …` before it does anything; nothing where it goes on.
+
+    A sentence may name a verb or an option without its arguments; words in capitals stand for some.
+    """
+    at, context, rest = verbs(), click.Context(verbs(), info_name="privagg"), list(words[1:])
+    try:
+        while isinstance(at, click.Group):
+            if not rest or rest[0].startswith("-"):
+                return ""
+            name, found, rest = at.resolve_command(context, rest)
+            assert found is not None
+            at, context = found, click.Context(found, parent=context, info_name=name)
+        options, arguments, _ = at.make_parser(context).parse_args(list(rest))
+        if any(word.isupper() or "..." in word for word in rest):
+            return ""
+        for each in at.get_params(context):
+            value = options.get(each.name)
+            if each.name not in ("help", None) and isinstance(value, str | list):
+                each.type_cast_value(context, value)
+        return f"too many words: {arguments}" if arguments else ""
+    except click.BadOptionUsage as error:
+        return "" if error.option_name == words[-1] else error.format_message()
+    except click.UsageError as error:
+        return error.format_message()
+
+
+def faults_of(command: Command, targets: set[str]) -> list[str]:
+    """Why a command cannot be given; nothing where it can."""
+    words = command.words
+    if words[0] == "privagg":
+        typed = words[: words.index(">")] if ">" in words else words
+        return [said] if (said := misread(typed)) else []
+    if words[0] == "make":
+        return [word for word in words[1:] if word not in targets and "=" not in word]
+    if words[:2] == ("python", "-m") and words[2].startswith(("privagg", "tests", "proofs")):
+        spec = importlib.util.find_spec(words[2])
+        source = Path(spec.origin).read_text() if spec and spec.origin else ""
+        wrong = [w for w in words[3:] if w.startswith("--") and f'"{w}"' not in source]
+        return wrong if spec else [words[2]]
+    return []
 
 
 @each_document
 def test_the_commands_in_it_can_be_given(path: Path) -> None:
     targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
-    wrong = []
-    for words in commands(path):
-        if words[0] == "privagg":
-            wrong += [(words, word) for word in unknown_words(words)]
-        elif words[0] == "make":
-            wrong += [
-                (words, word) for word in words[1:] if word not in targets and "=" not in word
-            ]
-        elif words[:2] == ["python", "-m"] and words[2].startswith(("privagg", "tests", "proofs")):
-            spec = importlib.util.find_spec(words[2])
-            source = Path(spec.origin).read_text() if spec and spec.origin else ""
-            options = [word for word in words[3:] if word.startswith("--")]
-            wrong += [(words, word) for word in options if f'"{word}"' not in source]
-            wrong += [] if spec else [(words, words[2])]
-    assert wrong == []
+    wrong = {str(command): faults_of(command, targets) for command in commands(path)}
+    assert {command: said for command, said in wrong.items() if said} == {}
+
+
+def test_a_command_that_cannot_be_given_is_found() -> None:
+    for text in ("run my.toml --fast", "lern my.toml", "deploy party", "check my.toml your.toml"):
+        fine = text == "deploy party"
+        assert (misread(("privagg", *text.split())) == "") is fine, text
+    assert misread(("privagg", "approve", "my.toml", "--runs", "none"))
+    assert misread(("privagg", "approve", "--runs", "N")) == ""
 
 
 @each_document
@@ -186,7 +191,7 @@ def test_the_options_in_it_are_somebodys(path: Path) -> None:
     named = {word for span in spans(path) for word in re.findall(r"(?<![\w-])--[a-z-]+", span)}
     scripts = [name for name in tracked() if re.match(r"tests/(benchmarks|vectors)/\w+\.py", name)]
     sources = "".join((ROOT / name).read_text() for name in scripts)
-    known = {"--help"} | all_options(verbs()) | OPTIONS_OF_OTHERS
+    known = {"--help"} | options_of(verbs()) | OPTIONS_OF_OTHERS
     known |= set(re.findall(r'"(--[a-z-]+)"', sources))
     assert named - known == set()
 
@@ -205,7 +210,8 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_readmes_configuration_is_one() -> None:
-    whole, *fragments = map(tomllib.loads, blocks(ROOT / "README.md", "toml"))
+    tables = [block.text for block in read(ROOT / "README.md").blocks if block.language == "toml"]
+    whole, *fragments = map(tomllib.loads, tables)
     assert parse_config(whole).sites[0].name == "north"
     assert fragments
     for fragment in fragments:

@@ -13,6 +13,7 @@ from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from privagg.report.model import LedgerFacts, Report
 
 LEDGER = "ledger: entries, rules, tree, signatures"
+HISTORY = "history"
 NO_HISTORY = "completeness of history not verifiable: no checkpoint kept by another party was given"
 
 
@@ -131,23 +132,26 @@ def check_history(
         checkpoint = parse_checkpoint(note)
         party = by_origin.get(checkpoint.origin)
         findings.section = party or "bundle"
-        claimed = f"{checkpoint.size} entries, root {checkpoint.root.hex()[:16]}"
-        subject = "history holds the kept checkpoint"
+        claimed = _held(checkpoint.size, checkpoint.root)
         if party is None:
             findings.contradicted(
-                subject, claimed, f"no ledger of {checkpoint.origin!r} was found to hold here"
+                HISTORY, claimed, f"no ledger of {checkpoint.origin!r} was found to hold here"
             )
             continue
         seen.add(party)
-        with findings.guarded(subject, claimed):
+        with findings.guarded(HISTORY, claimed):
             replay = ledgers[party].replay
             replay.check_history(note)
-            root = replay.roots[checkpoint.size].hex()[:16]
-            findings.check(subject, claimed, f"{checkpoint.size} entries, root {root}", True)
+            found = _held(checkpoint.size, replay.roots[checkpoint.size])
+            findings.check(HISTORY, claimed, found, True)
     for party, ledger in ledgers.items():
         if party not in seen:
             findings.section = party
-            findings.undecided("history", f"{len(ledger)} entries", NO_HISTORY)
+            findings.undecided(HISTORY, f"{len(ledger)} entries", NO_HISTORY)
+
+
+def _held(size: int, root: bytes) -> str:
+    return f"holds the kept checkpoint: {size} entries, root {root.hex()[:16]}"
 
 
 def parse_checkpoint(note: str) -> Checkpoint:

@@ -71,7 +71,7 @@ def test_checkpoints_and_receipts_kept_earlier_are_taken(evidence: Evidence, fol
     arguments = ["verify", str(folder / NAME), "--checkpoint", str(note)]
     result = RUNNER.invoke(app, arguments)
     assert result.exit_code == 0
-    assert "history holds the kept checkpoint" in result.output
+    assert "holds the kept checkpoint" in result.output
     (folder / "junk").write_bytes(b"\xff\xfe")
     result = RUNNER.invoke(app, [*arguments, "--checkpoint", str(folder / "junk")])
     assert isinstance(result.exception, UnreadableBundleError)

@@ -16,7 +16,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Flower's own strategy, on privagg's Grid."""
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4)
+    rounds = int(context.run_config["num-server-rounds"])
     with private_grid(grid, resume=str(context.run_config["resume"])) as private:
-        rounds = int(context.run_config["num-server-rounds"])
         result = strategy.start(private, initial_arrays(), num_rounds=rounds)
         private.release(result.arrays)

@@ -1,0 +1,260 @@
+"""What the documents leave to their reader, and what they promise: by document and section.
+
+A director is called with the section's story before anything of it was done. What it leaves undone
+is done after it, as it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.documents.reading import ROOT, read
+from tests.documents.story import Director, Story
+
+README = "README.md"
+DATA = Path(os.environ.get("PRIVAGG_DATA", ROOT.parent / "shared" / "data"))
+
+DIRECTORS: dict[tuple[str, str], Director] = {}
+MARKED: dict[tuple[str, str], str] = {}
+"""Sections that are not for `make unit`, and where they belong: `deployment` or `nightly`."""
+
+
+def directs(
+    document: str, heading: str, *, mark: str | None = None
+) -> Callable[[Director], Director]:
+    """Enter a director for a section, and where its test belongs."""
+
+    def enter(director: Director) -> Director:
+        DIRECTORS[document, heading] = director
+        if mark:
+            MARKED[document, heading] = mark
+        return director
+
+    return enter
+
+
+def blocks_of(document: str, heading: str, language: str) -> list[str]:
+    """A section's blocks in one language."""
+    return [
+        block.text
+        for block in read(ROOT / document).blocks
+        if (block.place.heading, block.language) == (heading, language)
+    ]
+
+
+# --- README ---------------------------------------------------------------------------------------
+
+
+@directs(README, "Two commands")
+def two_commands(story: Story) -> None:
+    story.until("make demo")
+    out = story.folder / "out"
+    for name in ("model.safetensors", "report.json", "report.html", "bundle.privagg.zip"):
+        assert (out / name).stat().st_size > 0, name
+    assert not re.search(r"(?:src|href)=[\"'](?!#|data:)", (out / "report.html").read_text())
+    parties = {path.name for path in (out / "parties").iterdir()}
+    assert {"coordinator", "key-holder", "riverside", "hillcrest", "lakeview"} <= parties
+    assert all((out / "parties" / name / "identity.pem").exists() for name in parties)
+    story.said("privagg report out --format pdf")
+    assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert "lint types contracts unit deployment" in (ROOT / "Makefile").read_text()
+    story.until("make test")
+    sbom = story.until("make sbom").out
+    assert "--require-hashes" in sbom
+    assert "--of JSON -o out/sbom.json" in sbom
+    nightly = story.until("make nightly").out
+    for part in ("-m nightly", "PRIVAGG_FUZZ", "ledger --kills", "empirical", "sensitivity"):
+        assert part in nightly
+    two_verdicts(story)
+
+
+def two_verdicts(story: Story) -> None:
+    """The stranger's part: what is counted, what `--require` says, what a checkpoint adds."""
+    verified = story.until("privagg verify")
+    counts = r"(\d+) values proved; (\d+) claims are attested, (\d+) not decided"
+    assert re.search(counts, verified.out.splitlines()[0])
+    bundle = "privagg verify out/bundle.privagg.zip"
+    claims = story.type(f"{bundle} --json --require proved:metrics", code=3).json["claims"]
+    verdicts = {claim["name"]: claim["verdict"] for claim in claims}
+    assert verdicts["run/metrics"] == "attested"
+    assert verdicts["riverside/history"] == "not decided", "it cannot tell"
+    story.until("privagg ledger kept")
+    story.until("privagg verify")
+    story.type(f"{bundle} --checkpoint riverside.checkpoint --require proved:riverside/history")
+
+
+@directs(README, "Your own federation in five minutes")
+def five_minutes(story: Story) -> None:
+    story.until("privagg init")
+    template = (story.folder / "my.toml").read_text()
+    assert template.count("#") > 40, "a commented template"
+    whole = story.block("toml")
+    write_federation(story.folder, whole)
+    plan = story.until("privagg check").out
+    for word in ("noise", "ε", "budget", "bytes"):
+        assert word in plan.lower(), plan
+    story.until("privagg approve")
+    assert spent_of(story, "north") == 0, "an approval spends nothing"
+    story.until("privagg run")
+    story.until("privagg ledger show")
+    before = spent_of(story, "north")
+    assert Decimal("0.999") < before <= 1, "noise is sized to spend all of epsilon"
+    assert story.type("privagg run my.toml", code=2).err.startswith("error: ")
+    assert spent_of(story, "north") == before, "a run that is refused spends nothing"
+    from_python(story)
+    trying_settings(story, whole)
+
+
+def spent_of(story: Story, site: str) -> Decimal:
+    """ε of the one budget in a site's ledger."""
+    shown = story.type(f"privagg ledger show out/parties/{site}/ledger.sqlite --json")
+    (budget,) = shown.json["budgets"]
+    return Decimal(budget["epsilon_spent"])
+
+
+def from_python(story: Story) -> None:
+    """The same from Python, by somebody who has not run it yet."""
+    (story.folder / "out").rename(story.folder / "before")
+    write_table(story.folder / "new-patients.csv", 5, seed=9, labelled=False)
+    made = story.python()
+    page = made["result"].report_html
+    assert page.read_bytes() == (story.folder / "out" / "report.html").read_bytes()
+    story.said("privagg approve --withdraw", "my.toml", "--all-sites")
+    assert "approve" in story.type("privagg run my.toml", code=2).err
+
+
+def trying_settings(story: Story, whole: str) -> None:
+    """The tables of the section on settings put into the file; one approval for three runs."""
+    (story.folder / "out").rename(story.folder / "from-python")
+    names, values = zip(*re.findall(r"(?m)^(\w+) = (.*)$", story.block("toml")), strict=True)
+    settings = dict(zip(names, values, strict=True))
+    assert set(settings) == {"epsilon", "budget_epsilon", "metric", "grid"}
+    budget = f"epsilon = {settings['epsilon']}\nbudget_epsilon = {settings['budget_epsilon']}\n"
+    text, found = re.subn(r"(?m)^epsilon = .*\n", budget, whole)
+    assert found == 1
+    text += f"\n[tuning]\nmetric = {settings['metric']}\ngrid = {settings['grid']}\n"
+    (story.folder / "my.toml").write_text(text)
+    story.type("privagg tune my.toml", code=2)  # nobody approved it yet
+    story.type("privagg approve my.toml --all-sites")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("privagg.report.write.can_draw", lambda: False)  # pages take the longest
+        story.said("privagg tune my.toml")
+    assert 1 < spent_of(story, "north") <= 3, "three candidates, each charged"
+    story.type("privagg verify out/bundle.privagg.zip")
+
+
+@directs(README, "For Flower users")
+def flower_users(story: Story) -> None:
+    """README's lines in the app of `examples/flower_heart`, with another strategy, in process."""
+    pytest.importorskip("flwr")
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp.strategy import FedAdam
+
+    from privagg.flower.bridge.inprocess import InProcessGrid
+    from privagg.flower.doors import private_grid, private_updates
+    from tests.test_flower_heart import Hospitals, require_whole_story
+
+    block = story.block("python")
+    client, server = block.split("\n\n")
+    with pytest.MonkeyPatch.context() as patch:
+        hospitals = Hospitals(story.folder, patch, rounds=5)
+        names: dict[str, Any] = {"ClientApp": ClientApp, "private_updates": private_updates}
+        exec(client, names)
+        names["app"].train()(importlib.import_module("flower_heart.client_app").train)
+        settings = {"learning-rate": 0.5, "local-steps": 5}
+        grid = InProcessGrid(
+            dict.fromkeys(hospitals.nodes, names["app"]),
+            node_configs=hospitals.nodes,
+            run_config=settings,
+        )
+        names = {"private_grid": private_grid, "FedAdam": FedAdam, "grid": grid}
+        initial = importlib.import_module("flower_heart.task").initial_arrays()
+        exec(server, names | {"initial_arrays": initial})
+        require_whole_story(hospitals)
+
+
+# --- examples -------------------------------------------------------------------------------------
+
+
+@directs("examples/flower_heart/README.md", "")
+def flower_heart(story: Story) -> None:
+    """The lines that privagg adds are in the app, and without them it is an ordinary Flower app."""
+    folder = story.folder / "examples" / "flower_heart"
+    sources = {path.name: path.read_text() for path in folder.rglob("*_app.py")}
+    for name, removed, added in changes(story.block("diff")):
+        assert added in sources[name], f"{name} does not read {added!r}"
+        sources[name] = sources[name].replace(added, removed)
+    for name, text in sources.items():
+        ast.parse(text)
+        assert not re.search(r"(?m)^(?:from|import) privagg|private", text), name
+    story.said("privagg deploy --help")
+
+
+def shortened(story: Story) -> None:
+    """Runs of two rounds: `tests/test_examples.py` holds what the configurations promise."""
+    for path in (story.folder / story.document).parent.glob("*.toml"):
+        path.write_text(re.sub(r"(?m)^rounds = \d+", "rounds = 2", path.read_text()))
+    if not DATA.is_dir() and "../shared/data" in (ROOT / story.document).read_text():
+        pytest.skip(f"no tables in {DATA}; set PRIVAGG_DATA to the folder that has them")
+
+
+for _name in ("breast_cancer", "credit_default", "heart_disease"):
+    directs(f"examples/{_name}/README.md", "", mark="nightly")(shortened)
+
+
+@directs("examples/digits_images/README.md", "", mark="nightly")
+def digits_images(story: Story) -> None:
+    shortened(story)
+    story.until("privagg run")
+    story.left_to("test_people_as_clients", "python examples/digits_images/by_person.py")
+
+
+@directs("examples/README.md", "", mark="nightly")
+def examples(story: Story) -> None:
+    story.rest()
+
+
+def changes(diff: str) -> Iterator[tuple[str, str, str]]:
+    """The changes of a diff whose files are named in comments: the file, the old lines, the new."""
+    name, old, new = "", "", ""
+    for line in [*diff.splitlines(), " "]:
+        if line[:1] == "+":
+            new += line[1:] + "\n"
+        elif line[:1] == "-":
+            old += line[1:] + "\n"
+        else:
+            if old or new:
+                yield name, old, new
+            old, new = "", ""
+            name = line[3:] if line.startswith(" # ") else name
+
+
+def write_federation(folder: Path, configuration: str) -> None:
+    """README's configuration and tables that it declares, with made-up patients."""
+    (folder / "my.toml").write_text(configuration)
+    for seed, (name, records) in enumerate({"north": 400, "south": 250, "public": 120}.items()):
+        write_table(folder / f"{name}.csv", records, seed=seed)
+
+
+def write_table(path: Path, records: int, *, seed: int, labelled: bool = True) -> None:
+    """Patients in the columns of README's configuration; the outcome follows from age and ward."""
+    draw = np.random.default_rng(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "ward", *["outcome"] * labelled])
+        for age, ward in zip(
+            draw.integers(18, 100, records), draw.integers(0, 3, records), strict=True
+        ):
+            ill = int(draw.random() < 1 / (1 + np.exp(-(age - 60) / 12 - ward + 1)))
+            writer.writerow([age, "abc"[ward], *[ill] * labelled])
