@@ -534,9 +534,33 @@ def test_tune_charges_every_candidate_and_names_the_selected_one(tmp_path: Path)
     assert last["selected"] == max(candidates, key=lambda c: float(c["metrics"]["auc"]))
     ledger = Ledger.open(tmp_path / "parties" / "riverside" / "ledger.sqlite")
     assert ledger.spent(ledger.keys()[0]).charges == 2
+    assert "2 candidates, each charged in full, bring " in answer.err
+    assert "earlier search" not in answer.err
+    selected = tmp_path / "runs" / last["search"]
+    kept = {file.name: file.read_bytes() for file in selected.iterdir()}
+    again = call("tune", path)
+    assert again.code == 0, again.err
+    assert "an earlier search selected training.optimizer.learning_rate = " in again.err
+    assert f"it stays in {selected}" in again.err
+    assert {file.name: file.read_bytes() for file in selected.iterdir()} == kept
+    assert "also when another run takes its place" in again.out
+    told = call("runs", path).out
+    assert told.count("selected of 2") == 2
     refused = call("tune", _quick(tmp_path / "other"))
     assert refused.code == 2
     assert "[tuning] section" in refused.err
+
+
+def test_a_demo_replaces_no_configuration_that_was_changed(tmp_path: Path) -> None:
+    write_demo(tmp_path, scheme="bfv")
+    path = write_demo(tmp_path, scheme="plaintext")
+    assert 'scheme = "plaintext"' in path.read_text()
+    changed = path.read_text().replace("rounds = 40", "rounds = 3")
+    path.write_text(changed)
+    answer = call("demo", "--output", tmp_path)
+    assert answer.code == 2
+    assert "was changed since the demo wrote it, and is not replaced" in answer.err
+    assert path.read_text() == changed
 
 
 def test_ledger_show_agrees_with_the_ledger(trained: Path) -> None:

@@ -14,12 +14,14 @@ from privagg.errors import ConfigError
 from privagg.identity.keys import Identity
 from privagg.privacy.ledger.copies import write_new as write_bundle
 from privagg.privacy.ledger.store import Store
+from privagg.training.saving import write_model
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "identity key": lambda path: Identity.load_or_create("north", path),
     "secret that must not be there yet": lambda path: write_new(path, b"x", secret=True),
     "file that is replaced": lambda path: write_whole(path, b"x"),
     "bundle": lambda path: write_bundle(path, [b"x"]),
+    "model": lambda path: write_model(path, b"x"),
     "ledger": lambda path: Store(path, read_only=False).make_file(),
 }
 
@@ -45,7 +47,21 @@ def test_a_files_name_is_synced_after_it_is_given(
     assert seen[-1]
 
 
-@pytest.mark.parametrize("write", [write_whole, write_new])
+@pytest.mark.parametrize("write", [write_whole, write_model])
+def test_a_full_disk_keeps_the_file_that_is_there(
+    write: Callable[[Path, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "file").write_bytes(b"paid for")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        write(tmp_path / "file", b"x" * 1000)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"paid for"]
+
+
+@pytest.mark.parametrize("write", [write_whole, write_new, write_model])
 def test_a_full_disk_leaves_no_half_written_file(
     write: Callable[[Path, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -233,14 +234,28 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
 
     A second demo in the same folder is a new run on the same data: its ledgers are kept, and the
     budget in it lasts for a few such runs.
+
+    Raises:
+        ConfigError: somebody has changed the configuration, which is not replaced.
+        MissingDependencyError: what training needs is not installed.
     """
+    path, demo = folder / "breast-cancer.toml", _packaged("demo.toml")
+    if path.exists() and _of_scheme("ckks", path.read_text(encoding="utf-8")) != demo:
+        raise ConfigError(
+            f"{path} was changed since the demo wrote it, and is not replaced: approve and run it "
+            f"(privagg approve {path} --all-sites; privagg run {path}), or choose another folder "
+            "for the demo (--output)"
+        )
     try:
         from privagg.training.datasets import write_breast_cancer
     except ImportError as error:
         raise _missing(error) from error
     write_breast_cancer(folder / "data")
-    text = _packaged("demo.toml").replace('scheme = "ckks"', f'scheme = "{scheme}"')
-    return _write(folder / "breast-cancer.toml", text)
+    return _write(path, _of_scheme(scheme, demo))
+
+
+def _of_scheme(scheme: str, text: str) -> str:
+    return re.sub(r'(?m)^scheme = "[^"]*"', f'scheme = "{scheme}"', text)
 
 
 def _train(federation: Federation, *, as_json: bool) -> None:

@@ -37,7 +37,7 @@ from privagg.privacy.randomness import Randomness
 from privagg.protocol.names import COORDINATOR
 from privagg.report import write_report
 from privagg.run.local import Run
-from privagg.run.outputs import make_run_folder, show_latest, statements_of
+from privagg.run.outputs import run_folder, show_latest, statements_of
 from privagg.run.results import RunResult
 from privagg.training.saving import write_model
 
@@ -196,7 +196,7 @@ class Search:
         result, output = best.result, self.setup.output
         assert result is not None
         assert result.model is not None
-        folder = make_run_folder(output, self.name)
+        folder = run_folder(output, self.name)
         model = folder / result.model.name
         write_model(model, result.model.read_bytes())
         coordinator = ledger_here(self.setup, COORDINATOR)
