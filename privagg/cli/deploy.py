@@ -41,6 +41,8 @@ The coordinator adds --superlink HOST:PORT to `party`; then
   privagg approve my.toml --all-sites --deployment trial
   privagg deploy up trial
 
+[bold]A Flower app of your own[/bold]: privagg deploy pack, approve; examples/flower_heart
+
 The guide with every step: examples/flower/README.md
 """
 
@@ -306,24 +308,69 @@ def renew(
 
 
 @app.command()
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="APP", help="The folder of a Flower app.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write it; by default NAME.fab.")
+    ] = None,
+) -> None:
+    """Pack a Flower app of your own into the archive that travels, and say its SHA-256.
+
+    The archive goes to every owner, who reads it and approves it; then to `privagg run --app`.
+
+    [bold]Example[/bold]
+
+      privagg deploy pack my-app
+    """
+    from privagg.flower.app_runs import AppArchive
+
+    archive = AppArchive.at(source)
+    path = output or Path(f"{archive.name}.fab")
+    try:
+        path.write_bytes(archive.data)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    pairs = [("archive", str(path)), ("SHA-256", archive.sha256)]
+    console.facts(console.console(), [*pairs, ("files", ", ".join(archive.files))])
+    console.note(
+        f"every party but the coordinator reads it (unzip {path} -d app) and then: privagg deploy "
+        f'approve FOLDER {path} --why "..."'
+    )
+
+
+@app.command()
 def approve(
-    folder: Folder,
-    sha256: Annotated[str, typer.Argument(metavar="SHA256", help="Of the app's archive (.fab).")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A party's, or a trial's.")],
+    what: Annotated[
+        str, typer.Argument(metavar="APP", help="The app's folder, its archive (.fab), or SHA-256.")
+    ],
     why: Annotated[str, typer.Option(help="Who read it, and why it may run beside the data.")],
 ) -> None:
     """Let an app with code of its own run at this node. privagg's own apps need no approval.
 
     Whoever submits a run could otherwise have any program run beside the data. Read the app's
-    code first: `flwr build` makes the archive whose SHA-256 is meant.
+    code first. What is approved is the archive, by its SHA-256: another version needs another
+    approval.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
-      privagg deploy approve riverside 661e4f...fb15 --why "Dr. Ito read version 3"
+      privagg deploy approve riverside my-app.fab --why "Dr. Ito read version 3"
+
+      privagg deploy approve trial my-app --why "trying it out"     every node of a trial
     """
+    from privagg.flower.app_runs import AppArchive
     from privagg.flower.deploy.folder import add_approved
+    from privagg.flower.deploy.trial import nodes_beside
+    from privagg.protocol.names import COORDINATOR
 
-    add_approved(_folder(folder), sha256.lower(), why)
-    console.console().print(f"approved {sha256[:16]}… at {folder}", markup=False, soft_wrap=True)
+    sha256 = AppArchive.at(Path(what)).sha256 if Path(what).exists() else what.lower()
+    whole = folder / COORDINATOR
+    nodes = nodes_beside(_folder(whole)) if whole.is_dir() else {"": _folder(folder)}
+    for node in nodes.values():
+        add_approved(node, sha256, why)
+        console.console().print(
+            f"approved {sha256[:16]}… at {node.party.root}", markup=False, soft_wrap=True
+        )
 
 
 @app.command()

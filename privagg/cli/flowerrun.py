@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from privagg.cli import console
-from privagg.errors import ConfigError
+from privagg.errors import ApprovalError, ConfigError
 
 if TYPE_CHECKING:
     from privagg.federation import Federation
+    from privagg.flower.app_runs import AppArchive
     from privagg.flower.deploy.folder import FlowerFolder
+    from privagg.flower.submit import Submitted
 
 PARTY_FILE = "party.toml"
 SHOWN_SITES = 6
@@ -27,6 +29,8 @@ def run_on_flower(
     deployment: Path | None,
     resume: str | None,
     as_json: bool,
+    app: Path | None = None,
+    settings: str = "",
 ) -> None:
     """Submit a run, report its rounds, and judge it by what its coordinator wrote down.
 
@@ -36,9 +40,12 @@ def run_on_flower(
         deployment: the coordinator's folder, or a trial's; None starts a trial on this machine.
         resume: identifier of a run to resume.
         as_json: print JSON lines.
+        app: folder or archive of the Flower app that trains; by default the configuration's folder.
+        settings: for that app, as `flwr run --run-config` takes them.
 
     Raises:
         ConfigError: the deployment is of another configuration, or there is no run to resume.
+        ApprovalError: the owner of a party on this machine has not approved the app.
         DeploymentError: the SuperLink does not answer, or the coordinator's process died.
     """
     from privagg.flower.deploy.processes import require_flower
@@ -46,23 +53,70 @@ def run_on_flower(
     from privagg.flower.submit import follow_run, submit_run
 
     require_flower()
+    archive = _archive(federation, config, app, settings)
     with _coordinator(federation, config, deployment) as folder:
         require_coordinator(folder)
         _same_configuration(folder, config)
-        submitted = submit_run(folder, resume=resume)
+        if archive is None:
+            submitted = submit_run(folder, resume=resume)
+        else:
+            submitted = _submit_app(folder, archive, settings=settings, resume=resume)
         console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
         try:
             with _reporting(federation, as_json=as_json) as on_round:
                 result = follow_run(submitted, on_round)
         except KeyboardInterrupt as error:
+            where = "" if deployment is None else f" --deployment {deployment}"
             message = (
                 "no longer followed; what was charged stays charged. Resume with: privagg run "
-                f"{config} --runtime flower --resume {submitted.run}"
+                f"{config} --runtime flower{where} --resume {submitted.run}"
             )
             raise typer.Exit(console.fail(None, message)) from error
     _print_result(result, as_json=as_json)
     if result["outcome"] != "finished" or result.get("missing"):
         raise typer.Exit(2)
+
+
+def _archive(
+    federation: Federation, config: Path, app: Path | None, settings: str
+) -> AppArchive | None:
+    """The app that trains; None where privagg's own programs do."""
+    from privagg.config.data import AppData
+    from privagg.flower.app_runs import AppArchive
+
+    if isinstance(federation.config.data, AppData):
+        return AppArchive.at(app or config.parent)
+    if app is not None or settings:
+        raise ConfigError(
+            '--app and --run-config are for a Flower app\'s own training ([data] kind = "app"); '
+            f"{config} trains by its [training]"
+        )
+    return None
+
+
+def _submit_app(
+    folder: FlowerFolder, archive: AppArchive, *, settings: str, resume: str | None
+) -> Submitted:
+    """Submit an app, once the owners on this machine have approved it."""
+    from privagg.flower.app_runs import submit_app, unapproved
+    from privagg.flower.deploy.trial import nodes_beside
+
+    nodes = nodes_beside(folder)
+    lacking = unapproved(archive, nodes)
+    if lacking:
+        raise ApprovalError(
+            f"the app brings code of its own (SHA-256 {archive.sha256}), and the owners of "
+            f"{', '.join(lacking)} have not approved it; nothing was submitted. Read it in "
+            f"{archive.source}, then: privagg deploy approve {folder.party.root.parent} "
+            f'{archive.source} --why "..."'
+        )
+    console.note(f"app {archive.name}, SHA-256 {archive.sha256}")
+    if not nodes:
+        console.note(
+            "a node whose owner has not approved it stays out; there: privagg deploy approve "
+            f'FOLDER {archive.sha256} --why "..."'
+        )
+    return submit_app(folder, archive, settings=settings, resume=resume)
 
 
 @contextmanager

@@ -173,6 +173,15 @@ def run(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="flower: resume a run that was cut off.")
     ] = None,
+    app: Annotated[
+        Path | None,
+        typer.Option(
+            help="flower: the folder or archive of your Flower app; else where CONFIG lies."
+        ),
+    ] = None,
+    run_config: Annotated[
+        str, typer.Option(metavar="'KEY=VALUE ...'", help="flower: settings of your app.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Train: charge, encrypt, add, open, step, for every planned round; then write the report.
@@ -189,19 +198,25 @@ def run(
 
       privagg run my.toml --runtime flower --deployment coordinator
 
-    With Flower, each party runs in processes of its own: see `privagg deploy --help`.
+    With Flower, each party runs in processes of its own: see `privagg deploy --help`. A Flower app
+    of your own ([data] kind = "app") is submitted by the same command: examples/flower_heart.
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"--runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
     if runtime == "local" and (deployment or resume):
         raise ConfigError("--deployment and --resume belong to --runtime flower")
+    if runtime == "local" and (app or run_config):
+        raise ConfigError("--app and --run-config belong to --runtime flower")
     federation = open_federation(config, deployment)
     if runtime == "local":
         _train(federation, as_json=as_json)
         return
     from privagg.cli.flowerrun import run_on_flower
 
-    run_on_flower(federation, config, deployment=deployment, resume=resume, as_json=as_json)
+    run_on_flower(
+        federation, config, deployment=deployment, resume=resume, as_json=as_json, app=app,
+        settings=run_config,
+    )  # fmt: skip
 
 
 def demo(

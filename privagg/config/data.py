@@ -175,8 +175,8 @@ class AppData(Section):
 
     def _refuse(self, what: str) -> NoReturn:
         raise ConfigError(
-            f"the {what} of this federation are a Flower app's own (data.kind = 'app'); "
-            "run that app with Flower"
+            f"the {what} of this federation is a Flower app's own (data.kind = 'app'), and an app "
+            "runs on Flower: privagg run CONFIG --runtime flower --deployment FOLDER"
         )
 
 

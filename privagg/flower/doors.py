@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from privagg.durable import write_whole
 from privagg.errors import ConfigError
 from privagg.flower.apps import POLL_SECONDS
 from privagg.flower.bridge.directory import Directory
@@ -89,6 +90,18 @@ def data_of(context: Any) -> Path:
     return found
 
 
+def _coordinators() -> PartyFolder:
+    """The folder of the coordinator that this process runs for."""
+    try:
+        return folder_of_this_process()
+    except ConfigError as error:
+        raise ConfigError(
+            "this app was started outside of a deployment (`flwr run` alone starts a simulation on "
+            "this machine) and belongs to no coordinator; nothing was spent. Start it with: "
+            "privagg run CONFIG --runtime flower --deployment FOLDER"
+        ) from error
+
+
 @contextmanager
 def private_grid(
     grid: Any,
@@ -125,12 +138,12 @@ def private_grid(
             something else than it did before.
         RunInProgressError: another process drives this run.
     """
-    from privagg.flower.lead import alone
+    from privagg.flower.lead import FLOWER_RUN_NAME, alone
     from privagg.flower.strategy_run import StrategyRun
 
-    place = PartyFolder(folder) if folder is not None else folder_of_this_process()
-    run = StrategyRun(place, resume)
+    run = StrategyRun(PartyFolder(folder) if folder is not None else _coordinators(), resume)
     with alone(run.output, run.name):
+        write_whole(run.output / FLOWER_RUN_NAME, str(grid.run.run_id).encode())
         transport = FlowerTransport(
             grid,
             Directory(run.identity, run.roster, run.name, run.setup.plan.digest),

@@ -2,6 +2,7 @@
 
     out/<run>/rounds.jsonl   a line for each attempt at a round, as it ends
     out/<run>/driving        held by the process that drives the run
+    out/<run>/flower-run     Flower's number of the run, where an app of one's own drives it
     out/<run>/result.json    how the run ended; written last
 
 Whoever submitted the run reads these, and no exit code of a network layer.
@@ -28,6 +29,7 @@ from privagg.run.open import open_coordinator
 from privagg.run.results import RoundReport, RunResult, outcome_facts, outcome_of
 
 ROUNDS_NAME, RESULT_NAME, LOCK_NAME = "rounds.jsonl", "result.json", "driving"
+FLOWER_RUN_NAME = "flower-run"
 
 
 def lead(

@@ -19,8 +19,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-PARENT = "PRIVAGG_PARENT"
+PARENT, ARCHIVE = "PRIVAGG_PARENT", "PRIVAGG_ARCHIVE"
 _WATCH_SECONDS = 0.5
 
 
@@ -115,6 +116,10 @@ def _serverapp() -> None:
 def _flwr() -> None:
     from flwr.cli.app import app
 
+    if archive := os.environ.get(ARCHIVE):
+        from privagg.flower.bridge.archives import submit_as_approved
+
+        submit_as_approved(Path(archive))
     app()
 
 

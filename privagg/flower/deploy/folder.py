@@ -9,6 +9,7 @@ app.secret       secret: shared by this party's own two processes, so that no th
 approved.txt     SHA-256 of the apps with code of their own that this machine's owner approved
 nodes/           coordinator only: the public node keys it registers, and registered.json
 home/, logs/     FLWR_HOME, and what the parts print
+matplotlib/      coordinator only: its cache
 superlink.sqlite coordinator only: Flower's own state
 """
 
@@ -208,7 +209,9 @@ def add_approved(folder: FlowerFolder, sha256: str, why: str) -> None:
         ConfigError: not a SHA-256, no reason, or the list cannot be written.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise ConfigError(f"{sha256[:80]!r} is no SHA-256 in hex (64 digits)")
+        raise ConfigError(
+            f"{sha256[:80]!r} is no SHA-256 in hex (64 digits), and no app's folder or archive"
+        )
     reason = " ".join(why.split())
     if not reason:
         raise ConfigError("say who read the app and why it may run; it stands in the list")

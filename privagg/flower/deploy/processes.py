@@ -4,7 +4,7 @@ The coordinator has a SuperLink and what starts its app; every other party a Sup
 its app, and the process that holds its data, keys and ledger. Flower's isolation mode is `process`
 with a secret for each party: in its default mode any process that reaches a part's port may take
 the party's task. Nothing is installed at run time, nothing is reported to anybody, and FLWR_HOME
-lies in the party's own folder.
+lies in the party's own folder; nothing is written in anybody's home folder.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ RESIDENT_READY = "party ready"
 RESIDENT_REFUSED = "refused: "
 """How the line begins that it prints instead, where it cannot work as things are."""
 PARENT, APPROVED, PARTY = "PRIVAGG_PARENT", "PRIVAGG_APPROVED_APPS", "PRIVAGG_PARTY"
+ARCHIVE = "PRIVAGG_ARCHIVE"
 TASK_POLL_SECONDS = "0.1"
 NODE_READY = "SuperNode ID:"
 """What a SuperNode prints once the SuperLink has accepted it."""
@@ -198,6 +199,7 @@ def environment_of(folder: FlowerFolder) -> dict[str, str]:
         **made,
         **_QUIET,
         "FLWR_HOME": str(folder.home),
+        "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(folder.at("matplotlib"))),
         "NO_PROXY": local,
         "no_proxy": local,
         "PATH": f"/usr/bin{os.pathsep}/bin",

@@ -20,7 +20,13 @@ from typing import Any
 from privagg.durable import write_whole
 from privagg.errors import DeploymentError
 from privagg.flower.deploy.folder import FlowerFolder
-from privagg.flower.deploy.processes import MODULE, environment_of, plain_line, require_flower
+from privagg.flower.deploy.processes import (
+    ARCHIVE,
+    MODULE,
+    environment_of,
+    plain_line,
+    require_flower,
+)
 from privagg.flower.deploy.reach import trouble
 from privagg.party.folder import toml_text
 from privagg.protocol.names import COORDINATOR
@@ -91,8 +97,13 @@ def write_connection(folder: FlowerFolder) -> None:
     write_whole(folder.home / "config.toml", text.encode())
 
 
-def flwr(folder: FlowerFolder, *arguments: str) -> dict[str, Any]:
+def flwr(folder: FlowerFolder, *arguments: str, archive: Path | None = None) -> dict[str, Any]:
     """Call Flower's command line at the coordinator and read its JSON.
+
+    Args:
+        folder: the coordinator's.
+        arguments: of the command line.
+        archive: submitted as it is by `flwr run`.
 
     Raises:
         DeploymentError: the SuperLink does not answer, or the call failed.
@@ -106,7 +117,7 @@ def flwr(folder: FlowerFolder, *arguments: str) -> dict[str, Any]:
     try:
         done = subprocess.run(
             command,
-            env=environment_of(folder),
+            env=environment_of(folder) | ({} if archive is None else {ARCHIVE: str(archive)}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -230,7 +241,12 @@ def _said(text: object) -> str:
 
 
 def submit(
-    folder: FlowerFolder, app: Path, settings: Mapping[str, str | int | float] | None = None
+    folder: FlowerFolder,
+    app: Path,
+    settings: Mapping[str, str | int | float] | None = None,
+    *,
+    more: str = "",
+    archive: Path | None = None,
 ) -> int:
     """Submit a Flower app from its folder.
 
@@ -238,6 +254,8 @@ def submit(
         folder: the coordinator's.
         app: the app's folder.
         settings: overrides of the app's own configuration.
+        more: further ones, as `flwr run --run-config` takes them.
+        archive: the app's, submitted as it is; packed from the folder where it is None.
 
     Returns:
         Flower's number of the run.
@@ -246,8 +264,23 @@ def submit(
         DeploymentError: the app is not one, or the SuperLink cannot be reached.
     """
     overrides = " ".join(f"{name}={json.dumps(v)}" for name, v in (settings or {}).items())
-    options = ("--run-config", overrides) if overrides else ()
-    return int(flwr(folder, "run", str(app), CONNECTION, *options)["run-id"])
+    options = [word for text in (more, overrides) if text for word in ("--run-config", text)]
+    answer = flwr(folder, "run", str(app), CONNECTION, *options, archive=archive)
+    return int(answer["run-id"])
+
+
+def log_end(folder: FlowerFolder, run_id: int) -> str:
+    """The last line that a run's ServerApp printed; empty where none can be had."""
+    command = [sys.executable, "-m", MODULE, "flwr", "log", str(run_id), CONNECTION, "--show"]
+    try:
+        done = subprocess.run(
+            command, env=environment_of(folder), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=CALL_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return ""
+    lines = [plain for line in done.stdout.splitlines() if (plain := plain_line(line))]
+    return lines[-1][:500] if lines else ""
 
 
 def runs(folder: FlowerFolder) -> list[RunState]:

@@ -65,6 +65,17 @@ class Trial:
         return cls(root, {folder.party.party().name: folder for folder in folders})
 
 
+def nodes_beside(folder: FlowerFolder) -> dict[str, FlowerFolder]:
+    """Party -> its folder, of the nodes whose folders lie beside the coordinator's, as in a trial.
+
+    Args:
+        folder: the coordinator's.
+    """
+    root = folder.party.root.resolve().parent
+    names = [name for name in folder.party.pins().roster if name != COORDINATOR]
+    return {name: folder_at(root / name) for name in names if (root / name / "party.toml").exists()}
+
+
 def make_trial(root: Path, config: Path, agreement: Agreement) -> Trial:
     """Make every party's folder, exchange the cards, join; what is there already is kept.
 

@@ -28,7 +28,7 @@ class SuperLink:
         self.calls: list[tuple[str, ...]] = []
         self._numbers = itertools.count(101)  # registered from several threads
 
-    def __call__(self, folder: FlowerFolder, *words: str) -> dict[str, Any]:
+    def __call__(self, folder: FlowerFolder, *words: str, archive: object = None) -> dict[str, Any]:
         self.calls.append(words)
         if words[:2] == ("supernode", "register"):
             number = next(self._numbers)
