@@ -122,12 +122,12 @@ def _epsilon(each: ListedRun, same: bool) -> str:
 
 def _lines(each: ListedRun, config: Path | None) -> Iterator[str]:
     """What a table has no room for: why it ended so, how it goes on, where its files are."""
-    if each.ending == "selected":
-        yield f"selected {each.reason}"
+    if each.candidates:
+        yield f"selected {each.reason}" if each.ending == "selected" else each.reason
     elif each.ending in ("stopped", "failed"):
         where = f"in round {each.last}" if each.last else "before its first round"
         yield f"{each.ending} {where}: {each.reason}"
-    elif each.ending == "interrupted" and not each.candidates:
+    elif each.ending == "interrupted":
         yield f"interrupted after round {each.last} of {each.rounds}"
     elif each.ending == "unrecorded":
         yield "the coordinator's ledger does not know it; sites' ledgers were charged for it"

@@ -262,14 +262,18 @@ class _Place:
         ]
         time, facts = selected[-1] if selected else ("", {})
         files = self.files_of(said.name)
-        driven = any(self._unfinished(run) == "under way" for run in said.runs)
+        over = sum(bool(self._about(RunFinished, run)) for run in said.runs)
+        ending: Ending = "failed" if over == len(said.runs) else "interrupted"
+        if any(self._unfinished(run) == "under way" for run in said.runs):
+            ending = "under way"
+        nothing = f"{over} of {len(said.runs)} candidates ended, and nothing was selected"
         return ListedRun(
             said.name,
             candidates=len(said.runs),
             began=began,
             ended=time,
-            ending="selected" if selected else "under way" if driven else "interrupted",
-            reason=_selection(facts) if facts else "",
+            ending="selected" if selected else ending,
+            reason=_selection(facts) if facts else nothing,
             charged=self._charged(said.runs),
             metrics={name: float(value) for name, value in facts.get("metric", {}).items()},
             files=files,

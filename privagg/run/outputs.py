@@ -225,7 +225,7 @@ def _copy(folder: Path, output: Path, names: Iterable[str]) -> None:
                 (output / name).unlink(missing_ok=True)
         sync_folder(output)
     finally:
-        for part in parts.values():
+        for part in output.glob(".*.latest"):
             part.unlink(missing_ok=True)
 
 

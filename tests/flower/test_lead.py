@@ -19,6 +19,7 @@ from privagg.party.open import ledger_here, open_party
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.transport import Handler
+from privagg.run.listing import runs_at
 from privagg.run.results import RunResult
 from tests.approvals import approved, approved_trial
 from tests.faults import Fragile, Killed
@@ -86,8 +87,15 @@ def test_a_killed_coordinator_goes_on_where_it_was(
 ) -> None:
     with pytest.raises(Killed):
         world.lead(transport=Fragile(world.transport(), lives, before=before))
+    place = world.trial.coordinator.party.root
+    cut_off = [(each.ending, each.resumed, each.is_gone) for each in runs_at(place)]
+    assert cut_off in ([], [("interrupted", "run", False)], [("finished", "run", False)])
     result = world.lead()
     assert (result.outcome, result.missing) == ("finished", {}), where
+    (row,) = runs_at(place)
+    assert (row.name, row.ending, row.opened, row.resumed) == (RUN, "finished", 3, "")
+    assert row.files["bundle"] == result.bundle
+    assert {site for site, charged in row.charged.items() if charged.by_ledger} == set(SITES)
     assert result.model is not None
     assert result.model.read_bytes() == local.model
     for name in SITES:

@@ -244,7 +244,9 @@ def test_an_earlier_charge_under_no_run_of_ours(tmp_path: Path) -> None:
     world = world_at(tmp_path, earlier_charges=1, searched=True).play()
     rows = listed(lay_out(world, tmp_path / "out"))
     assert rows["earlier-run"].ending == "unrecorded"
-    assert (rows["learning rate"].ending, rows["learning rate"].candidates) == ("interrupted", 1)
+    search = rows["learning rate"]
+    assert (search.ending, search.candidates) == ("interrupted", 1)
+    assert search.reason == "0 of 1 candidates ended, and nothing was selected"
 
 
 def test_where_the_sites_are_elsewhere_the_plan_bounds_what_was_charged(tmp_path: Path) -> None:
