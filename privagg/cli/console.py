@@ -18,10 +18,12 @@ from privagg.errors import PrivaggError
 
 PIPED_WIDTH = 140
 
+_OPENING, _CLOSING, _WIDE = "(（“《【", ")，。；：、！？）”》】…", "\u2e80-\ufaff\uff10-\uff5e"
 _PARTS = re.compile(
-    r"[(（“《]*[\u2e80-\ufaff\uff10-\uff5e][，。；：、！？）”》…]*|[^\s\u2e80-\uffee]+\s*|\s+|."
+    rf"\s+|[{_OPENING}]*(?:(?![{_OPENING}{_CLOSING}])[{_WIDE}]|[^\s{_WIDE}{_OPENING}{_CLOSING}]+)?"
+    rf"[{_CLOSING}]*"
 )
-"""What a line is not broken inside of: one wide character with its marks, or a word."""
+"""What a line is not broken inside of: a wide character or a word, each with its marks."""
 
 _debug = False
 

@@ -331,7 +331,7 @@ def _print_cost(out: Console, facts: dict[str, Any]) -> None:
 
 def _print_observers(out: Console, facts: dict[str, Any]) -> None:
     from privagg.report.figures import epsilon_text
-    from privagg.report.language import say
+    from privagg.report.language import say, told
     from privagg.report.view import MOST_COLUMNS, OBSERVERS
 
     console.heading(
@@ -339,7 +339,7 @@ def _print_observers(out: Console, facts: dict[str, Any]) -> None:
     )
     cells: dict[str, dict[int, str]] = {}
     for row in facts["observers"]:
-        label = say(OBSERVERS.get(row["observer"], row["observer"]))
+        label = told(OBSERVERS.get(row["observer"], row["observer"]))
         cells.setdefault(label, {})[row["colluding_sites"]] = epsilon_text(
             Decimal(row["epsilon"]), 3
         )

@@ -37,27 +37,35 @@ class Language:
         name: what `--language` takes; the file's.
         title: what its speakers call it.
         tag: for a page's `lang` (BCP 47).
-        fonts: families for its script on paper, best first; empty where the usual ones have it.
-        install: how to get one of these fonts.
+        serif: families for its script on paper, best first; empty where the usual ones have it.
+        sans: likewise, without serifs.
+        install: which of these fonts to get, and how.
         sentences: English sentence -> its translation, with the same places.
+        joints: those of them that only join parts, and are never looked for in a text.
     """
 
     name: str
     title: str
     tag: str
-    fonts: tuple[str, ...]
+    serif: tuple[str, ...]
+    sans: tuple[str, ...]
     install: str
     sentences: Mapping[str, str]
+    joints: frozenset[str]
 
     @cached_property
     def patterns(self) -> tuple[tuple[tuple[str, ...], str], ...]:
         """Sentences with places: (literal, place, literal ...), translation; the longest first."""
-        found = [(_PLACE.split(english), to) for english, to in self.sentences.items()]
+        found = [
+            (_PLACE.split(english), to)
+            for english, to in self.sentences.items()
+            if english not in self.joints
+        ]
         found.sort(key=lambda pair: -sum(map(len, pair[0][::2])))
         return tuple((tuple(parts), to) for parts, to in found if len(parts) > 1)
 
 
-_ENGLISH = Language(ENGLISH, "English", ENGLISH, (), "", {})
+_ENGLISH = Language(ENGLISH, "English", ENGLISH, (), (), "", {}, frozenset())
 _spoken: ContextVar[Language] = ContextVar("language", default=_ENGLISH)
 
 
@@ -100,7 +108,12 @@ def spoken() -> Language:
 
 
 def say(english: str, **places: object) -> str:
-    """A sentence in the language that is spoken, its places filled; English where it has none."""
+    """A sentence in the language that is spoken, its places filled; English where it has none.
+
+    Args:
+        english: the sentence, never another party's text: its braces are places.
+        places: what fills them.
+    """
     return unfilled(english).format(**places)
 
 
@@ -120,7 +133,7 @@ def told(english: str) -> str:
 
 
 def _told(line: str) -> str:
-    if line in spoken().sentences:
+    if line in spoken().sentences and line not in spoken().joints:
         return spoken().sentences[line]
     for parts, to in spoken().patterns if len(line) <= LONGEST_TOLD else ():
         places = _matched(parts, line)
@@ -159,7 +172,9 @@ def _read(file: Path) -> Language:
         name=file.stem,
         title=about["title"],
         tag=about["tag"],
-        fonts=tuple(about["fonts"]),
+        serif=tuple(about["serif"]),
+        sans=tuple(about["sans"]),
         install=about["install"],
         sentences={en: to for table in tables.values() for en, to in table.items()},
+        joints=frozenset(tables["punctuation"]),
     )

@@ -10,7 +10,7 @@ Neither form asks the network for anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,7 +20,7 @@ from privagg.errors import MissingDependencyError
 from privagg.report import plots, view
 from privagg.report.drawing import PAPER, Plot, on_paper, shortened
 from privagg.report.figures import epsilon_text
-from privagg.report.language import say, spoken, told, unfilled
+from privagg.report.language import Language, say, spoken, told, unfilled
 from privagg.report.model import Report
 from privagg.report.page import Page, arranged
 from privagg.report.shown import clean
@@ -47,12 +47,15 @@ def render_html(report: Report) -> str:
 def render_pdf(report: Report) -> bytes:
     """The same page on A4; equal reports give equal bytes with the same library versions.
 
-    Fonts are Typst's own and matplotlib's, never the machine's.
+    Fonts are Typst's own and matplotlib's, and the machine's only for a script that these lack.
 
     Raises:
-        MissingDependencyError: jinja2, matplotlib or typst is not installed (`privagg[report]`).
+        MissingDependencyError: jinja2, matplotlib or typst is not installed (`privagg[report]`),
+            or no font of the language's script.
     """
     typst = _typst()
+    script = spoken()
+    fonts = typst.Fonts(include_system_fonts=bool(script.sans), font_paths=[_font_folder()])
     drawn = _drawn(arranged(report))
     page = _rendered(drawn, lambda plot: f'<img src="{plot.name}"/>')
     made = report.generated
@@ -60,6 +63,8 @@ def render_pdf(report: Report) -> bytes:
         "body": page[page.index("<body>") : page.rindex("</html>")],
         "plots": json.dumps({plot.name: on_paper(plot) for plot in drawn.plots}),
         "colours": json.dumps(PAPER),
+        "script": json.dumps(_families(script, fonts.families())),
+        "lang": script.tag.partition("-")[0],
         "title": clean(drawn.page.title),
         "running": say(
             "{federation} · run {run}",
@@ -73,7 +78,6 @@ def render_pdf(report: Report) -> bytes:
             }
         ),
     }  # fmt: skip
-    fonts = typst.Fonts(include_system_fonts=False, font_paths=[_font_folder()])
     style = _FILES.joinpath("paper.typ").read_bytes()
     made_pdf: bytes = typst.compile(style, font_paths=fonts, sys_inputs=inputs)
     return made_pdf
@@ -203,6 +207,24 @@ def _typst() -> Any:
             "or print the page"
         ) from error
     return typst
+
+
+def _families(script: Language, known: Sequence[str]) -> dict[str, list[str]]:
+    """The fonts of a language's script that are here, for `paper.typ`.
+
+    Raises:
+        MissingDependencyError: it needs one, and none is here.
+    """
+    found = {
+        "serif": [name for name in (*script.serif, *script.sans) if name in known][:1],
+        "sans": [name for name in (*script.sans, *script.serif) if name in known][:1],
+    }
+    if script.sans and not found["sans"]:
+        raise MissingDependencyError(
+            f"the PDF in this language ({script.name}) needs a font that has its characters, and "
+            f"this machine has none; install {script.install}, or take the page: --format html"
+        )
+    return found
 
 
 def _font_folder() -> Path:

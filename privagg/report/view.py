@@ -305,7 +305,7 @@ def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
             )
         sees = _sees(members)
         notes = tuple(sorted(numbers[a] for a in common if a in numbers))
-        rows.append(MatrixRow(observer=say(label), sees=sees, notes=notes, cells=tuple(cells)))
+        rows.append(MatrixRow(observer=told(label), sees=sees, notes=notes, cells=tuple(cells)))
     return Matrix(
         sites=joined([s.name for s in sites], most=12),
         delta=delta_text(site.committed.delta),

@@ -87,7 +87,7 @@ def charged(report: Report) -> tuple[Fact, ...]:
 def _against(bound: BoundedEvent) -> str:
     if bound.observer == "sites":
         return count_text(bound.colluding_sites, "colluding site")
-    return say(OBSERVER_PHRASE.get(bound.observer, bound.observer))
+    return told(OBSERVER_PHRASE.get(bound.observer, bound.observer))
 
 
 def spent(report: Report) -> tuple[Fact, ...]:
@@ -118,7 +118,7 @@ def unit(report: Report) -> tuple[Fact, ...]:
     """What the guarantee hides, and the neighbouring relation."""
     facts = []
     for indices, site in alike(report, "unit"):
-        relation = say(ADJACENCY_PHRASE.get(site.adjacency, site.adjacency))
+        relation = told(ADJACENCY_PHRASE.get(site.adjacency, site.adjacency))
         facts.append(
             Fact(
                 say(
@@ -157,7 +157,7 @@ def observers(report: Report) -> tuple[Fact, ...]:
             if key not in seen or row.epsilon > _row(report, seen[key]).epsilon:
                 seen[key] = (i, j)
     for (observer, colluding), (i, j) in seen.items():
-        who = say(OBSERVER_PHRASE.get(observer, observer))
+        who = told(OBSERVER_PHRASE.get(observer, observer))
         if colluding and observer == "sites":
             who = say("one other institution")
         elif colluding:
@@ -349,7 +349,7 @@ def quality(report: Report) -> tuple[Fact, ...]:
         return (Fact(none, ("/model",)),)
     whole = overall(report.model.metrics)
     figures = joined(
-        [f"{say(name.replace('_', ' '))} {value:.3f}" for name, value in whole.items()]
+        [f"{told(name.replace('_', ' '))} {value:.3f}" for name, value in whole.items()]
     )
     return (
         Fact(
@@ -387,9 +387,10 @@ def searches(report: Report) -> tuple[Fact, ...]:
     facts = []
     for i, search in enumerate(report.tuning):
         costs = [f"{c.site}: ε = {epsilon_text(c.epsilon)}" for c in search.costs]
-        sentence = "The search {name} of {who} ({method}) has {runs}, all charged in full"
         text = say(
-            f"{sentence}; {{costs}}." if costs else f"{sentence}.",
+            "The search {name} of {who} ({method}) has {runs}, all charged in full; {costs}."
+            if costs
+            else "The search {name} of {who} ({method}) has {runs}, all charged in full.",
             name=repr(search.name),
             who=search.who,
             method=search.method,
