@@ -37,17 +37,22 @@ WIDEST = 46
 def bundle(
     folder: Annotated[Path, typer.Argument(help="A federation's output folder.")] = Path("out"),
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; in the folder by default.")
+        Path | None, typer.Option("--output", "-o", help="The file; beside the report by default.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Which run; by default the one that the folder shows.")
     ] = None,
 ) -> None:
     """Put a run's report and every party's ledger into one signed file, for others to verify.
 
-    `run` does this by itself; here it is done again for the report.json that lies in the folder,
-    which is verified first.
+    `run` does this by itself; here it is done again for the report.json that lies in the folder, or
+    in an earlier run's own folder, which is verified first.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       privagg bundle out
+
+      privagg bundle out --run demo-3f9a     an earlier run: `privagg runs out`
     """
     from privagg.audit import Brought, ReportBundle, Verdict, verify_bundle
     from privagg.audit.bundle import NAME, read_bounded
@@ -58,13 +63,16 @@ def bundle(
     from privagg.run.outputs import places_of, statements_of
 
     key = local_folder(folder, COORDINATOR).identity_key
-    if not key.is_file():
+    ledgers = local_ledgers(folder)
+    if not key.is_file() or COORDINATOR not in ledgers:
         raise ConfigError(
-            f"there is no {key}; a bundle is made in a federation's output folder and signed by "
-            "its coordinator"
+            f"there is no {key}, or no ledger beside it; a bundle is made in a federation's output "
+            "folder and signed by its coordinator"
         )
-    report = read_bounded(folder / "report.json")
-    run, ledgers = Report.from_json(report).run, local_ledgers(folder)
+    beside = folder if run is None else places_of(folder, ledgers[COORDINATOR], run)[0]
+    report = read_bounded(beside / "report.json")
+    run = Report.from_json(report).run
+    own, *above = places_of(folder, ledgers[COORDINATOR], run)
     made = ReportBundle.make(
         report,
         ledgers,
@@ -74,16 +82,16 @@ def bundle(
     found = verify_bundle(made, Brought()).of(Verdict.CONTRADICTED)
     if found:
         raise VerificationError(
-            f"{folder / 'report.json'} does not follow from the ledgers beside it "
-            f"({found[0].section}: {found[0].subject}); make it anew with `privagg report {folder}`"
+            f"{beside / 'report.json'} does not follow from the ledgers in {folder} "
+            f"({found[0].section}: {found[0].subject}); make it anew with `privagg report {folder} "
+            f"--run {run}`"
         )
-    path = output or folder / NAME
-    made.write(path)
+    paths = [output] if output else [place / NAME for place in (own, *above)]
     if output is None:
-        own = places_of(folder, ledgers[COORDINATOR], run)[0]
         own.mkdir(parents=True, exist_ok=True)
-        made.write(own / NAME)
-    console.console().print(f"bundle   {path}", markup=False, soft_wrap=True)
+    for path in paths:
+        made.write(path)
+    console.console().print(f"bundle   {paths[-1]}", markup=False, soft_wrap=True)
 
 
 def verify(

@@ -131,6 +131,7 @@ def test_the_list_agrees_with_the_reports(made: Made) -> None:
 
 
 def test_an_earlier_runs_report_is_made_again_in_its_own_folder(made: Made) -> None:
+    assert made.first.bundle is not None
     shown = {p.name: p.read_bytes() for p in made.out.iterdir() if p.is_file()}
     before = files_under(made.out / "runs" / made.search.name)
     answer = CliRunner().invoke(app, ["report", "out", "--run", made.first.run, "-f", "registry"])
@@ -145,6 +146,12 @@ def test_an_earlier_runs_report_is_made_again_in_its_own_folder(made: Made) -> N
     bundle = made.out / "runs" / made.again.name / "bundle.privagg.zip"
     assert bundle.read_bytes() == (made.out / "bundle.privagg.zip").read_bytes()
     assert verify_file(bundle, Brought()).holds
+    made.first.bundle.unlink()
+    assert CliRunner().invoke(app, ["report", "out", "--run", made.first.run]).exit_code == 0
+    answer = CliRunner().invoke(app, ["bundle", "out", "--run", made.first.run])
+    assert answer.exit_code == 0, answer.exception
+    assert verify_file(made.first.bundle, Brought()).holds
+    assert (made.out / "bundle.privagg.zip").read_bytes() == bundle.read_bytes()
 
 
 def test_a_name_that_was_used_is_refused_before_anything_is_charged(made: Made) -> None:
