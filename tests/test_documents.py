@@ -22,6 +22,7 @@ from tests.documents.reading import ROOT, Command, read
 DOCUMENTS = sorted(
     [
         ROOT / "README.md",
+        ROOT / "README.zh-CN.md",
         ROOT / "SECURITY.md",
         ROOT / "examples" / "README.md",
         ROOT / "tests" / "vectors" / "README.md",
@@ -216,3 +217,23 @@ def test_the_readmes_configuration_is_one() -> None:
     assert fragments
     for fragment in fragments:
         parse_config(merged(whole, fragment))
+
+
+def test_both_languages_of_the_readme_show_the_same_commands() -> None:
+    """Block by block, comments left out; whoever changes one changes README.zh-CN.md with it."""
+
+    def shown(name: str) -> list[tuple[str, list[str]]]:
+        return [
+            (
+                block.language,
+                [re.sub(r"(^|\s)\s*#.*", "", line) for line in block.text.splitlines()],
+            )
+            for block in read(ROOT / name).blocks
+            if block.language != "mermaid"
+        ]
+
+    english, chinese = shown("README.md"), shown("README.zh-CN.md")
+    assert chinese == english
+    assert len(english) > 10
+    assert "[中文](README.zh-CN.md)" in (ROOT / "README.md").read_text("utf-8")
+    assert "[English](README.md)" in (ROOT / "README.zh-CN.md").read_text("utf-8")
