@@ -14,6 +14,7 @@ from privagg.report.annexes import ANNEXES, FACTS, render_annex
 from privagg.report.annexes.lines import plain
 from privagg.report.figures import epsilon_text
 from privagg.report.forms import FORMS
+from privagg.report.language import speaking
 from privagg.report.model import Attestation
 from privagg.report.places import PLACES, REGISTRY
 from privagg.report.registry import registry_yaml
@@ -110,6 +111,37 @@ def test_every_point_of_the_law_has_a_heading_with_a_fact_or_a_question(kind: st
     leaves = [each for each in sections if each.level == 3 or each.facts or each.asked]
     assert all(each.asked for each in leaves)
     assert len(leaves) <= len(POINTS[kind])
+
+
+PIPL = {
+    "第五十五条": [
+        "处理敏感个人信息",
+        "利用个人信息进行自动化决策",
+        "委托处理个人信息、向其他个人信息处理者提供个人信息、公开个人信息",
+        "向境外提供个人信息",
+        "其他对个人权益有重大影响的个人信息处理活动",
+        "对处理情况进行记录",
+    ],
+    "第五十六条": [
+        "个人信息的处理目的、处理方式等是否合法、正当、必要",
+        "对个人权益的影响及安全风险",
+        "所采取的保护措施是否合法、有效并与风险程度相适应",
+        "个人信息保护影响评估报告和处理情况记录应当至少保存三年",
+    ],
+}
+"""Article -> its points in the law's own words."""
+
+
+def test_in_chinese_the_points_of_chinas_law_are_in_its_words(report: GetReport) -> None:
+    with speaking("zh"):
+        told = render_annex("pipl-55", report("smooth"))
+    assert "标题依据：《中华人民共和国个人信息保护法》" in told
+    headings = [line for line in told.splitlines() if line.startswith("### ")]
+    words = [(article, point) for article, points in PIPL.items() for point in points]
+    assert len(headings) == len(words)
+    for heading, (article, point) in zip(headings, words, strict=True):
+        assert heading.startswith(f"### {article}")
+        assert heading.endswith(point)
 
 
 def test_every_listed_point_of_a_paragraph_is_asked_for() -> None:
