@@ -60,7 +60,7 @@ def kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
         plan = load_plan(json.loads((folder.root / PLAN_NAME).read_bytes()))
     except (OSError, ValueError, PlanError):
         return None
-    return plan if plan.digest == pins.plan_digest else None
+    return plan if isinstance(plan, TrainingPlan) and plan.digest == pins.plan_digest else None
 
 
 def standing(folder: PartyFolder) -> Standing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from privagg.errors import PlanError
-from privagg.privacy.plan import Compression, Rounding, TrainingPlan, load_plan
+from privagg.privacy.plan import Compression, Plan, Rounding, TrainingPlan, load_plan
 from privagg.report.figures import count_text
 from privagg.report.language import say, told
 from privagg.report.model import Report
@@ -15,7 +15,7 @@ ROUNDING_PHRASE = {
 }
 
 
-def readable_plan(report: Report) -> TrainingPlan | None:
+def readable_plan(report: Report) -> Plan | None:
     """The plan of a report; None where its facts are none that this version understands.
 
     Whoever made a report may have written anything there, and it is shown all the same: whether it
@@ -27,10 +27,9 @@ def readable_plan(report: Report) -> TrainingPlan | None:
         return None
 
 
-def compression_text(plan: TrainingPlan) -> str:
+def compression_text(plan: Plan) -> str:
     """How uploads are made smaller and what that does to sensitivity; empty without compression."""
-    terms = plan.compression
-    if terms is None:
+    if not isinstance(plan, TrainingPlan) or (terms := plan.compression) is None:
         return ""
     parts = [_sent(terms, plan.dimension)]
     if plan.rounds_updates:

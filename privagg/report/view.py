@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import AgreedPlan, TrainingPlan
 from privagg.report.figures import (
     count_text,
     delta_text,
@@ -389,8 +389,8 @@ def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
     """(label, value) for the plan's scalar settings: `PLAN_LABELS`, then what its mode adds."""
     plan = readable_plan(report)
     known = {*PLAN_LABELS, *TrainingPlan.model_fields}
-    fields = type(plan).model_fields if plan is not None else ()
-    own = {k: k.replace("_", " ").capitalize() for k in fields if k not in known}
+    fields: Iterable[str] = type(plan).model_fields if isinstance(plan, AgreedPlan) else ()
+    own = {name: name.replace("_", " ").capitalize() for name in fields if name not in known}
     rows = tuple(
         (say(label), _plain_value(report.plan[key]))
         for key, label in (PLAN_LABELS | own).items()

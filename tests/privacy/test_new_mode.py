@@ -24,8 +24,8 @@ from privagg.privacy.guarantee import Observer
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan import DistributedPlan, RecordPlan, Rounding, load_plan, plan_mode
+from privagg.privacy.plan.agreed import noise_share
 from privagg.privacy.plan.observing import own_noise_observers
-from privagg.privacy.plan.training import noise_share
 from privagg.programs import training
 from privagg.training.datasets import write_breast_cancer
 from tests.test_federation import federation, ready

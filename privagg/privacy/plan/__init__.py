@@ -17,7 +17,8 @@ To add a way to be private (`tests/privacy/test_new_mode.py` does):
 6. `tests/privacy/test_NAME.py`, and what it adds to `proofs/` and to README's table.
 """
 
-from privagg.privacy.plan.base import Plan, SiteTerms
+from privagg.privacy.plan.agreed import AgreedPlan
+from privagg.privacy.plan.base import Plan, RoundPlan, SiteTerms
 from privagg.privacy.plan.client import ClientPlan
 from privagg.privacy.plan.compression import Compression, Rounding
 from privagg.privacy.plan.distributed import DistributedPlan
@@ -25,18 +26,23 @@ from privagg.privacy.plan.local import LocalPlan
 from privagg.privacy.plan.modes import load_plan, mode_names, plan_class, plan_mode
 from privagg.privacy.plan.record import RecordPlan
 from privagg.privacy.plan.sharing import SharedNoisePlan
+from privagg.privacy.plan.sums import OpeningTerms, SumsPlan
 from privagg.privacy.plan.training import TrainingPlan
 
 __all__ = [
+    "AgreedPlan",
     "ClientPlan",
     "Compression",
     "DistributedPlan",
     "LocalPlan",
+    "OpeningTerms",
     "Plan",
     "RecordPlan",
+    "RoundPlan",
     "Rounding",
     "SharedNoisePlan",
     "SiteTerms",
+    "SumsPlan",
     "TrainingPlan",
     "load_plan",
     "mode_names",

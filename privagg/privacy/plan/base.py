@@ -124,6 +124,14 @@ class Plan(Protocol):
         """SHA-256 (hex) over all but how sums are added and opened; public draws hang on it."""
 
     @property
+    def version(self) -> int:
+        """Of its kind: what a plan answered once, the same version answers for ever."""
+
+    @property
+    def mode(self) -> str:
+        """Which kind of plan it is."""
+
+    @property
     def canonical_json(self) -> str:
         """The plan as JSON with sorted keys and no spaces; `load_plan` reads it back."""
 
@@ -200,6 +208,18 @@ class Plan(Protocol):
     @property
     def sum_bound(self) -> int:
         """No coordinate of the sum of a full cohort lies beyond +- this; below 2^62."""
+
+    @property
+    def sensitivity_grid(self) -> int:
+        """The most, in L2 and grid units, that a unit of weight 1 moves a sum of any round."""
+
+    @property
+    def reach_of_one_site(self) -> int:
+        """To +- this, in grid units, one dishonest site can set any coordinate of an opened sum."""
+
+    @property
+    def contribution_plainly(self) -> str:
+        """What leaves a site, in plain words for a report."""
 
     # --- how sums are added and opened -----------------------------------------------------------
 

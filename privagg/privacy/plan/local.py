@@ -18,11 +18,12 @@ from pydantic import Field, model_validator
 from privagg.privacy.events import DpEvent, ExactDecimal
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian
+from privagg.privacy.plan.agreed import noise_share
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import own_noise_observers
 from privagg.privacy.plan.record import RecordPlan
-from privagg.privacy.plan.training import GridTerms, noise_share
+from privagg.privacy.plan.training import GridTerms
 
 
 @plan_mode

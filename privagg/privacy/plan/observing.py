@@ -41,6 +41,7 @@ UNTIMED_SLOTS = (
     "when a site answers, and so whether it is late, tells nothing about its records (a round runs "
     "a public number of batches, however many records are sampled)"
 )
+UNTIMED_SUMS = "when a site answers, and so whether it is late, tells nothing about its records"
 INDEPENDENT = (
     "a record's gradient does not depend, to the last bit, on the records beside it in a batch "
     "(tested, not proved)"
@@ -50,7 +51,12 @@ AT_MOST_DECLARED = (
 )
 
 
-def _always(unit: Unit, *, in_slots: bool) -> tuple[str, ...]:
+ALONE = "a record's integers follow from that record and public facts alone (tested, not proved)"
+SUMS_REST_ON = (ONE_UNIT[Unit.RECORD], HONEST_SITE, CSPRNG, UNTIMED_SUMS, ALONE)
+"""What every row of a plan of sums over records rests on."""
+
+
+def rests_on(unit: Unit, *, in_slots: bool) -> tuple[str, ...]:
     """What every row of a plan rests on; plans of version 1 keep their own text."""
     if unit is not Unit.RECORD:
         return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, UNTIMED)
@@ -71,25 +77,23 @@ def shared_noise_observers(
     event_of_shares: Callable[[int], DpEvent],
     *,
     survivors: int,
-    unit: Unit,
     custody: Custody,
     protects: bool,
     strict: bool,
-    version: int,
+    always: tuple[str, ...],
+    honest: str = HONEST_ENCRYPTION,
 ) -> tuple[Observer, ...]:
     """One row for every observer and every number of colluding sites.
 
     Args:
         event_of_shares: the round's event when that many noise shares stay unknown.
         survivors: m, opened contributions.
-        unit: whose presence is hidden.
         custody: who can open sums.
         protects: False for the plaintext oracle, under which the aggregator reads single uploads.
         strict: whether the key holder adds again.
-        version: of the plan; from 2 on sampled records lie in a public number of random slots.
+        always: what every row rests on.
+        honest: what a row of ciphertexts asks of those who made them.
     """
-    always = _always(unit, in_slots=version > 1)
-    honest = HONEST_ENCRYPTION if version > 1 else HONEST_ENCRYPTION_1
     adder = () if strict or not protects else (HONEST_ADDER,)
     single = event_of_shares(1)
     rows: list[Observer] = []
@@ -142,7 +146,7 @@ def own_noise_observers(
             colluding_sites=k,
             sees="at most this site's own noised update",
             event=event,
-            assumptions=_always(unit, in_slots=in_slots),
+            assumptions=rests_on(unit, in_slots=in_slots),
         )
         for k in range(survivors)
         for name in ("model-users" if k == 0 else "sites", *names)

@@ -12,9 +12,15 @@ from pydantic import model_validator
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian
+from privagg.privacy.plan.agreed import noise_share
 from privagg.privacy.plan.base import SiteTerms
-from privagg.privacy.plan.observing import shared_noise_observers
-from privagg.privacy.plan.training import TrainingPlan, noise_share
+from privagg.privacy.plan.observing import (
+    HONEST_ENCRYPTION,
+    HONEST_ENCRYPTION_1,
+    rests_on,
+    shared_noise_observers,
+)
+from privagg.privacy.plan.training import TrainingPlan
 from privagg.privacy.unit import Custody
 
 
@@ -94,9 +100,9 @@ class SharedNoisePlan(TrainingPlan):
         return shared_noise_observers(
             lambda shares: self.event_of_shares(site, shares),
             survivors=survivors,
-            unit=self.unit,
             custody=self.custody,
             protects=self.hides,
             strict=self.strict,
-            version=self.version,
+            always=rests_on(self.unit, in_slots=self.version > 1),
+            honest=HONEST_ENCRYPTION if self.version > 1 else HONEST_ENCRYPTION_1,
         )

@@ -1,0 +1,315 @@
+"""Sums over records: every record adds one bounded integer vector a round; only noised sums open.
+
+Nothing is sampled and nothing trained: counts, moments, histograms, the parts of a regression. What
+a record adds is a function of the round's public state and of that record alone, so that one
+record moves a round's sum by at most the L2 norm that the plan states, in exact integers. Rounds
+may differ in all they do; each is one Gaussian event, at its own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property, reduce
+from operator import add
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from privagg.errors import PlanError
+from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism
+from privagg.privacy.guarantee import Observer
+from privagg.privacy.noise import IntegerGaussian, total_distance
+from privagg.privacy.plan.agreed import AgreedPlan, noise_share, stddev_text
+from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
+from privagg.privacy.plan.base import SiteTerms
+from privagg.privacy.plan.compression import Compression
+from privagg.privacy.plan.modes import plan_mode
+from privagg.privacy.plan.observing import SUMS_REST_ON, shared_noise_observers
+from privagg.privacy.unit import Custody, Unit
+
+
+class OpeningTerms(BaseModel):
+    """What one round opens, and how far a record moves it.
+
+    Args:
+        state: d, float64 values in the public state that the round starts from.
+        length: n, integers that a record adds.
+        sensitivity_grid: S, the L2 norm that no record's integers exceed.
+        largest_grid: no integer of a record lies beyond +- this.
+        noise_multiplier: noise standard deviation over S that the committed event charges; 0 means
+            no privacy (epsilon is infinite) and is for tests and comparisons.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: int = Field(default=0, ge=0, le=10**7)
+    length: int = Field(ge=1, le=10**6)
+    sensitivity_grid: int = Field(ge=1, le=2**24)
+    largest_grid: int = Field(ge=1, le=2**24)
+    noise_multiplier: ExactDecimal = Field(ge=0, max_digits=40)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.largest_grid > self.sensitivity_grid:
+            raise ValueError(
+                f"largest_grid {self.largest_grid} exceeds the norm {self.sensitivity_grid} of all "
+                "of a record's integers together"
+            )
+        if self.length * self.largest_grid**2 >= 2**63:
+            raise ValueError(
+                f"{self.length} integers up to {self.largest_grid} have squares beyond 2**63 "
+                "together; use a coarser grid"
+            )
+        return self
+
+
+@plan_mode
+class SumsPlan(AgreedPlan):
+    """Noised sums of records' integer vectors, a round each; the unit is a record.
+
+    Args:
+        version: 2; there was no plan of sums when training's was 1.
+        openings: the rounds, in order.
+
+    Guarantees:
+        Committed event of round k: a Gaussian with multiplier `openings[k-1].noise_multiplier` at
+        least, against users of the result and any `colluders` sites, when at least
+        `minimum_survivors` contributions are opened (proofs/integer-noise.md).
+    """
+
+    contribution_plainly: ClassVar[str] = (
+        "the sum of its records' bounded integers with its share of the noise"
+    )
+
+    version: Literal[2] = 2
+    mode: Literal["record-sums"] = "record-sums"
+    openings: tuple[OpeningTerms, ...] = Field(min_length=1, max_length=10**4)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.strict and self.custody is Custody.SITES:
+            raise ValueError(
+                "strict with custody 'sites' would show every upload to the site that opens; use "
+                "custody 'authority', or leave strict out"
+            )
+        if self.counted_shares < 1:
+            raise ValueError(
+                f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
+                f"noise share among {self.addends} sites; lower one or add sites"
+            )
+        if any(site.weight != 1 for site in self.sites):
+            raise ValueError("sums count every record once: site weights must be 1")
+        self.check_capacity()
+        return self
+
+    @property
+    def counted_shares(self) -> int:
+        """Honest shares counted on: sites less dropouts less colluders."""
+        return self.addends - self.dropouts - self.colluders
+
+    @property
+    def unit(self) -> Unit:
+        """A record."""
+        return Unit.RECORD
+
+    @property
+    def rounds(self) -> int:
+        """See `Plan.rounds`."""
+        return len(self.openings)
+
+    @property
+    def upload_dimension(self) -> int:
+        """See `Plan.upload_dimension`: of the longest round."""
+        return max(opening.length for opening in self.openings)
+
+    @cached_property
+    def upload_bound(self) -> int:
+        """See `Plan.upload_bound`."""
+        return max(
+            self.contribution_bound(site, number) + self.in_round(number).noise_bound
+            for number in self._different
+            for site in self.sites
+        )
+
+    @cached_property
+    def sum_bound(self) -> int:
+        """See `Plan.sum_bound`: every site at its clamp, every share at its largest."""
+        return max(
+            sum(self.contribution_bound(site, number) for site in self.sites)
+            + self.in_round(number).noise_bound * self.addends
+            for number in self._different
+        )
+
+    @property
+    def sensitivity_grid(self) -> int:
+        """The largest norm of any round."""
+        return max(opening.sensitivity_grid for opening in self.openings)
+
+    def contribution_bound(self, site: SiteTerms, number: int) -> int:
+        """Clamp of a site's noiseless sum, per coordinate, in grid units.
+
+        Clamping never raises the sensitivity (proofs/sensitivity.md); with no more records than
+        declared nothing reaches it.
+
+        Args:
+            site: whose.
+            number: of the round.
+        """
+        return site.records * self._terms(number).largest_grid
+
+    def in_round(self, number: int) -> RoundOfSums:
+        """See `Plan.in_round`; PlanError where the plan has no such round."""
+        self._terms(number)
+        return self._rounds[number - 1]
+
+    def first_like(self, number: int) -> int:
+        """See `Plan.first_like`."""
+        return self.openings.index(self._terms(number)) + 1
+
+    def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
+        """See `Plan.total_committed`."""
+        named = range(1, self.rounds + 1) if rounds is None else rounds
+        events = (self.in_round(number).committed_event(site) for number in named)
+        return reduce(add, events, DpEvent())
+
+    def with_noise(self, noise_multiplier: Decimal) -> Self:
+        """The same plan with every round's noise at this multiple of its own, validated afresh.
+
+        Args:
+            noise_multiplier: of the noise that the openings state; a round's share of the budget
+                stays what it is.
+        """
+        openings = [
+            {
+                **opening.model_dump(),
+                "noise_multiplier": sqrt_floor_decimal(
+                    (Fraction(opening.noise_multiplier) * Fraction(noise_multiplier)) ** 2
+                ),
+            }
+            for opening in self.openings
+        ]
+        return type(self).model_validate({**self.model_dump(), "openings": openings})
+
+    @cached_property
+    def _rounds(self) -> tuple[RoundOfSums, ...]:
+        """One object a round, so that its noise is tabulated once."""
+        return tuple(RoundOfSums(self, number) for number in range(1, self.rounds + 1))
+
+    @property
+    def _different(self) -> tuple[int, ...]:
+        return tuple(self.openings.index(opening) + 1 for opening in dict.fromkeys(self.openings))
+
+    def _terms(self, number: int) -> OpeningTerms:
+        if not 1 <= number <= self.rounds:
+            raise PlanError(f"the plan has rounds 1 to {self.rounds}, no round {number}")
+        return self.openings[number - 1]
+
+
+@dataclass(frozen=True, eq=False)
+class RoundOfSums:
+    """One round of a `SumsPlan`; the words are `RoundPlan`'s.
+
+    Args:
+        plan: the job's.
+        number: of the round, from 1.
+    """
+
+    plan: SumsPlan
+    number: int
+
+    @property
+    def terms(self) -> OpeningTerms:
+        """What the round opens."""
+        return self.plan._terms(self.number)
+
+    @property
+    def dimension(self) -> int:
+        """See `RoundPlan.dimension`."""
+        return self.terms.state
+
+    @property
+    def compression(self) -> Compression | None:
+        """None: every integer is sent."""
+        return None
+
+    def divisor(self, survivors: Sequence[str]) -> Fraction:
+        """1: what a sum is divided by, the program says."""
+        return Fraction(1)
+
+    def step_per_grid(self, survivors: Sequence[str]) -> Fraction:
+        """1, as `divisor`."""
+        return Fraction(1)
+
+    @cached_property
+    def noise(self) -> IntegerGaussian | None:
+        """One site's share."""
+        return noise_share(
+            noise_multiplier=self.terms.noise_multiplier,
+            sensitivity_grid=self.terms.sensitivity_grid,
+            shares=self.plan.counted_shares,
+        )
+
+    @property
+    def noise_bound(self) -> int:
+        """The largest noise of a share, in grid units."""
+        return self.noise.bound if self.noise else 0
+
+    @property
+    def noise_stddev_text(self) -> str:
+        """See `RoundPlan.noise_stddev_text`."""
+        return stddev_text(self.noise)
+
+    def event_of_shares(self, site: str, shares: int) -> DpEvent:
+        """The round's event for `site` against whoever does not know `shares` noise shares."""
+        self.plan.site(site)
+        if self.noise is None:
+            return DpEvent.once(Mechanism(kind="non-private"))
+        stddev = self.noise.stddev_grid
+        multiplier = sqrt_floor_decimal((stddev / self.terms.sensitivity_grid) ** 2 * shares)
+        distance = total_distance(
+            stddev_grid=stddev, dimension=self.terms.length, shares=shares, rounds=1
+        )
+        return DpEvent.once(Mechanism.of(Decimal(1), multiplier), distance=distance)
+
+    def committed_event(self, site: str) -> DpEvent:
+        """See `RoundPlan.committed_event`: as many shares unknown as are counted on."""
+        return self.event_of_shares(site, self.plan.counted_shares)
+
+    def realised_event(self, site: str, survivors: Sequence[str]) -> DpEvent:
+        """See `RoundPlan.realised_event`: all surviving shares unknown."""
+        self.plan.site(site)
+        return self.event_of_shares(site, len(survivors)) if site in survivors else DpEvent()
+
+    def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
+        """See `RoundPlan.observers`."""
+        plan = self.plan
+        plan.site(site)
+        return shared_noise_observers(
+            lambda shares: self.event_of_shares(site, shares),
+            survivors=survivors,
+            custody=plan.custody,
+            protects=plan.hides,
+            strict=plan.strict,
+            always=SUMS_REST_ON,
+        )
+
+    @property
+    def charge_facts(self) -> dict[str, JsonValue]:
+        """See `RoundPlan.charge_facts`."""
+        plan = self.plan
+        return {
+            "mode": plan.mode,
+            "minimum_survivors": plan.minimum_survivors,
+            "length": self.terms.length,
+            "sensitivity_grid": self.terms.sensitivity_grid,
+            "largest_grid": self.terms.largest_grid,
+            "noise_stddev_grid": self.noise_stddev_text,
+            "noise_bound_grid": self.noise_bound,
+            "upload_bound_grid": plan.upload_bound,
+            "sum_bound_grid": plan.sum_bound,
+            "scheme": plan.scheme,
+            "custody": plan.custody.value,
+        }

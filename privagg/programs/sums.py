@@ -1,0 +1,137 @@
+"""Sums over records: what a site adds for a program that turns each record into bounded integers.
+
+Whatever a program computes, a record moves a round's sum by no more than the plan says: every
+record's integers are held, in exact integer arithmetic, against the norm that the plan charges, and
+an offender is shrunk to it. A record that cannot be computed adds nothing. Neither is told to
+anybody but the owner: a refusal would depend on records.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import isqrt
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from privagg.encoding.planned import RoundId
+from privagg.encoding.vectors import FloatVector, IntVector
+from privagg.privacy.plan import OpeningTerms, SumsPlan
+from privagg.privacy.randomness import Randomness
+from privagg.training.draws import Draws
+
+IntMatrix = npt.NDArray[np.int64]
+"""int64 (records, n)."""
+
+TOGETHER = 1024
+"""Records that are turned into integers at once."""
+
+_OWNERS_LOG = logging.getLogger(__name__)
+"""Stays on the site's machine."""
+
+
+class RecordProgram(Protocol):
+    """The sites' half of a program over records: pure, one record at a time.
+
+    A row is a function of the round's number, its public state and its own record, to the last
+    bit: nothing kept from other records, no position, no batch. `tests/programs/contract.py` looks
+    for what is not so.
+    """
+
+    def integers(self, number: int, state: FloatVector, records: Any) -> IntMatrix:
+        """What each of some records adds in a round.
+
+        Args:
+            number: of the round, from 1.
+            state: float64 (d,), the round's public state.
+            records: some of the site's records, in any order, any number of them.
+
+        Returns:
+            int64 `(records, n)`, n as the plan's opening of this round says.
+        """
+
+
+class SumsLearner:
+    """A site's part under a `SumsPlan`: a `privagg.encoding.contribution.Learner`.
+
+    Args:
+        plan: what everybody agreed to.
+        site: its name in the plan.
+        program: turns records into integers.
+        records: the site's own; `len` and slices of them are asked for.
+    """
+
+    def __init__(self, plan: SumsPlan, site: str, program: RecordProgram, records: Any) -> None:
+        self._plan, self._terms = plan, plan.site(site)
+        self._program, self._records = program, records
+
+    def contribution(
+        self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
+    ) -> IntVector:
+        """The noised sum of the records' bounded integers.
+
+        Args:
+            parameters: float64 (d,), the round's public state.
+            randomness: source of the noise.
+            round_id: (run, round, attempt), labels for the streams.
+
+        Returns:
+            int64 (n,), n = `plan.upload_dimension`; what the round does not use is 0. One record
+            changes it by at most the round's `sensitivity_grid` in L2.
+        """
+        number = round_id[1]
+        terms = self._plan.openings[number - 1]
+        total = np.zeros(terms.length, dtype=np.int64)
+        for start in range(0, len(self._records), TOGETHER):
+            some = self._records[start : start + TOGETHER]
+            total += self._bounded(number, parameters, some, terms).sum(axis=0)
+        clamp = self._plan.contribution_bound(self._terms, number)
+        noise = Draws(randomness, round_id, self._terms.name, self._plan).noise(terms.length)
+        sent = np.zeros(self._plan.upload_dimension, dtype=np.int64)
+        sent[: terms.length] = np.clip(total, -clamp, clamp) + noise
+        return sent
+
+    def _bounded(
+        self, number: int, state: FloatVector, some: Any, terms: OpeningTerms
+    ) -> IntMatrix:
+        """int64 (records, n): each record's integers, none longer than the plan charges."""
+        try:
+            return bounded(self._program.integers(number, state, some), len(some), terms)
+        except MemoryError:
+            raise  # says nothing about a record
+        except Exception as error:
+            if len(some) > 1:  # whichever record it was, the others count
+                each = (some[i : i + 1] for i in range(len(some)))
+                return np.concatenate([self._bounded(number, state, one, terms) for one in each])
+            _OWNERS_LOG.warning("a record adds nothing, it cannot be computed: %s", error)
+            return np.zeros((len(some), terms.length), dtype=np.int64)
+
+
+def bounded(integers: Any, count: int, terms: OpeningTerms) -> IntMatrix:
+    """Rows of integers, each within the round's bounds; a longer one is shrunk.
+
+    Args:
+        integers: what a program returned.
+        count: of records.
+        terms: the round's.
+
+    Returns:
+        int64 (count, n), no coordinate beyond `largest_grid`, no norm beyond `sensitivity_grid`.
+
+    Raises:
+        ValueError: not integers of this shape.
+    """
+    rows = np.asarray(integers)
+    if rows.shape != (count, terms.length) or rows.dtype != np.int64:
+        raise ValueError(
+            f"a program owes int64 ({count}, {terms.length}), not {rows.dtype} {rows.shape}"
+        )
+    rows = np.asarray(np.clip(rows, -terms.largest_grid, terms.largest_grid))
+    # Below 2^63: the plan refuses a length and a bound whose squares could add up to more.
+    squares = (rows * rows).sum(axis=1)
+    for place in np.flatnonzero(squares > terms.sensitivity_grid**2):
+        # Towards zero by S / r with r > norm: no coordinate grows, and the norm stays below S.
+        norm, row = isqrt(int(squares[place])) + 1, rows[place]
+        rows[place] = np.sign(row) * (np.abs(row) * terms.sensitivity_grid // norm)
+    return rows

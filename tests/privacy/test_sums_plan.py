@@ -1,0 +1,124 @@
+"""Plans of sums over records: each round's own shape, noise and event; capacity; refusals."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from math import erfc, exp, inf, sqrt
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from privagg.errors import PlanError
+from privagg.privacy.accountants import default_accountant
+from privagg.privacy.events import DpEvent
+from privagg.privacy.plan import SiteTerms, SumsPlan, load_plan, mode_names
+
+
+def opening(**changes: Any) -> dict[str, Any]:
+    return {
+        "length": 30, "sensitivity_grid": 4096, "largest_grid": 4096, "noise_multiplier": "5",
+    } | changes  # fmt: skip
+
+
+def plan(*openings: dict[str, Any], **changes: Any) -> SumsPlan:
+    sites = (SiteTerms(name="north", records=200), SiteTerms(name="south", records=100),
+             SiteTerms(name="west", records=50))  # fmt: skip
+    facts = {
+        "sites": sites, "openings": openings or (opening(),), "delta": "1e-5", "scheme": "bfv",
+        "custody": "authority", "colluders": 1, "dropouts": 0,
+    }  # fmt: skip
+    return SumsPlan.model_validate(facts | changes)
+
+
+def gaussian_delta(epsilon: float, sensitivity_over_stddev: float) -> float:
+    """Balle and Wang 2018, theorem 8: the exact delta of a Gaussian mechanism."""
+    m = sensitivity_over_stddev
+    upper = erfc((epsilon / m - m / 2) / sqrt(2)) / 2
+    lower = erfc((epsilon / m + m / 2) / sqrt(2)) / 2
+    return upper - exp(epsilon) * lower
+
+
+def test_an_event_is_the_gaussian_of_the_shares_that_stay_unknown() -> None:
+    job = plan(opening(noise_multiplier="4"))
+    planned = job.in_round(1)
+    for shares, least in ((2, 4.0), (3, 4.0 * sqrt(1.5)), (1, 4.0 / sqrt(2))):
+        (term,) = planned.event_of_shares("north", shares).terms
+        assert float(term.mechanism.noise_multiplier) == pytest.approx(least, rel=1e-4)
+        assert term.mechanism.sampling_rate == 1
+    committed = planned.committed_event("north")
+    assert committed == planned.event_of_shares("north", job.counted_shares)
+    epsilon = default_accountant().epsilon(committed, Decimal("1e-5")).upper
+    assert gaussian_delta(float(epsilon), 1 / 4) == pytest.approx(1e-5, rel=1e-3)
+    multiplier = float(committed.terms[0].mechanism.noise_multiplier)
+    assert gaussian_delta(float(epsilon), 1 / multiplier) <= 1e-5
+
+
+def test_rounds_differ_in_shape_noise_and_event_and_the_job_is_their_sum() -> None:
+    job = plan(opening(state=3), opening(length=7, noise_multiplier="9", largest_grid=10),
+               opening(state=3))  # fmt: skip
+    assert (job.rounds, job.upload_dimension) == (3, 30)
+    assert [job.in_round(k).dimension for k in (1, 2, 3)] == [3, 0, 3]
+    assert [job.first_like(k) for k in (1, 2, 3)] == [1, 2, 1]
+    events = [job.in_round(k).committed_event("south") for k in (1, 2, 3)]
+    assert job.total_committed("south").terms == (events[0] + events[1] + events[2]).terms
+    assert job.total_committed("south", [2, 2]).terms == events[1].repeated(2).terms
+    assert events[0] != events[1]
+    assert job.in_round(2).charge_facts["length"] == 7
+
+
+def test_it_is_read_back_and_is_no_mode_of_training() -> None:
+    job = plan(recipe={"program": "questions"})
+    again = load_plan(json.loads(job.canonical_json))
+    assert (again, again.digest) == (job, job.digest)
+    assert job.mode not in mode_names()
+
+
+def test_observers_see_what_their_shares_leave() -> None:
+    rows = plan().in_round(1).observers("north", 3)
+    seen = {(row.name, row.colluding_sites): row for row in rows}
+    planned = plan().in_round(1)
+    assert seen["model-users", 0].event == planned.event_of_shares("north", 3)
+    assert seen["sites", 2].event == planned.event_of_shares("north", 1)
+    assert seen["aggregator+key-holder", 0].event == planned.event_of_shares("north", 1)
+    assert all("that record and public facts alone" in " ".join(row.assumptions) for row in rows)
+    assert planned.realised_event("north", ("south", "west")) == DpEvent()
+
+
+def test_room_is_for_every_record_and_every_share() -> None:
+    job = plan(opening(), opening(largest_grid=8, noise_multiplier="50"))
+    first, second = (job.in_round(k).noise for k in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert job.upload_bound == max(200 * 4096 + first.bound, 200 * 8 + second.bound)
+    assert job.sum_bound == max(350 * 4096 + 3 * first.bound, 350 * 8 + 3 * second.bound)
+    assert job.reach_of_one_site == min(job.sum_bound, 3 * job.upload_bound)
+
+
+def test_without_noise_there_is_no_privacy() -> None:
+    event = plan(opening(noise_multiplier="0")).total_committed("north")
+    assert default_accountant().epsilon(event, Decimal("1e-5")).upper == Decimal(inf)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"openings": (opening(largest_grid=4097),)}, "exceeds the norm"),
+        ({"openings": (opening(length=10**6, largest_grid=2**24, sensitivity_grid=2**24),)},
+         "beyond 2**63"),
+        ({"openings": ()}, "at least 1 item"),
+        ({"colluders": 3}, "no honest noise share"),
+        ({"custody": "sites", "strict": True}, "would show every upload"),
+        ({"sites": (SiteTerms(name="a", records=2, weight=2), SiteTerms(name="b", records=1))},
+         "weights must be 1"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told.replace("*", "[*]")):
+        plan(**changes)
+
+
+def test_a_round_that_is_not_there_has_no_plan() -> None:
+    with pytest.raises(PlanError, match="no round 2"):
+        plan().in_round(2).committed_event("north")

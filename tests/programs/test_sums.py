@@ -1,0 +1,103 @@
+"""A site's part in a sum over records: exact bounds, one record's reach, records that fail."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
+from privagg.privacy.randomness import DeterministicRandomness
+from privagg.programs.sums import TOGETHER, IntMatrix, SumsLearner, bounded
+
+PLACE = ("run", 1, 1)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def terms(length: int, norm: int, largest: int, multiplier: str = "0") -> OpeningTerms:
+    return OpeningTerms(
+        length=length, sensitivity_grid=norm, largest_grid=largest, noise_multiplier=multiplier
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.int64, (5, 6), elements=INT64), st.integers(1, 2**24), st.data())
+def test_no_row_exceeds_its_bounds(rows: IntMatrix, norm: int, data: st.DataObject) -> None:
+    limit = terms(6, norm, data.draw(st.integers(1, norm)))
+    found = bounded(rows, 5, limit)
+    for before, after in zip(rows.tolist(), found.tolist(), strict=True):
+        assert sum(z * z for z in after) <= norm**2
+        assert all(abs(z) <= limit.largest_grid for z in after)
+        assert all(
+            0 <= a * (1 if b >= 0 else -1) <= abs(b) for a, b in zip(after, before, strict=True)
+        )
+        clipped = [max(-limit.largest_grid, min(limit.largest_grid, z)) for z in before]
+        if sum(z * z for z in clipped) <= norm**2:
+            assert after == clipped
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((3, 6)), np.zeros((2, 6), np.int64), np.zeros(6, int)])
+def test_only_integers_of_the_planned_shape_are_taken(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="a program owes int64"):
+        bounded(wrong, 3, terms(6, 9, 9))
+
+
+class Rows:
+    """A program whose records are what they add; with a negative first cell it fails."""
+
+    def integers(self, number: int, state: Any, records: IntMatrix) -> IntMatrix:
+        if (records[:, 0] < 0).any():
+            raise ArithmeticError("no")
+        return records
+
+
+def learner(records: IntMatrix, multiplier: str = "0") -> SumsLearner:
+    plan = SumsPlan.model_validate(
+        {
+            "sites": (SiteTerms(name="a", records=5000), SiteTerms(name="b", records=5000)),
+            "openings": (terms(4, 50, 40, multiplier), terms(9, 1, 1)),
+            "delta": "1e-5", "scheme": "bfv", "custody": "authority", "colluders": 0,
+        }
+    )  # fmt: skip
+    return SumsLearner(plan, "a", Rows(), records)
+
+
+def contribution(records: IntMatrix, multiplier: str = "0") -> Any:
+    return learner(records, multiplier).contribution(
+        np.zeros(0), DeterministicRandomness(b"s"), PLACE
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2 * TOGETHER), st.lists(st.integers(0, 90), min_size=4, max_size=4))
+def test_a_record_moves_the_sum_by_its_own_row(place: int, added: list[int]) -> None:
+    records = np.random.default_rng(1).integers(0, 60, (2 * TOGETHER, 4))
+    row = np.array([added], dtype=np.int64)
+    more = np.insert(records, place, row, axis=0)
+    moved = contribution(more) - contribution(records)
+    np.testing.assert_array_equal(moved[:4], bounded(row, 1, terms(4, 50, 40))[0])
+    assert int((moved.astype(object) ** 2).sum()) <= 50**2
+    assert (moved[4:] == 0).all()
+
+
+def test_a_record_that_cannot_be_computed_adds_nothing_and_harms_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    records = np.random.default_rng(2).integers(0, 20, (300, 4))
+    spoilt = np.insert(records, 123, [[-1, 7, 7, 7]], axis=0)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(contribution(spoilt), contribution(records))
+    assert "a record adds nothing" in caplog.text
+
+
+def test_no_record_at_all_is_still_noise() -> None:
+    nothing = contribution(np.zeros((0, 4), np.int64), multiplier="3")
+    assert (nothing[:4] != 0).any()
+    assert (nothing[4:] == 0).all()
+    some = contribution(np.full((7, 4), 2, np.int64), multiplier="3")
+    np.testing.assert_array_equal((some - nothing)[:4], [14] * 4)
