@@ -27,6 +27,7 @@ from privagg.privacy.plan import (
     LocalPlan,
     Plan,
     Rounding,
+    RoundPlan,
     SiteTerms,
     TrainingPlan,
     load_plan,
@@ -368,10 +369,13 @@ def test_the_example_of_a_training_plan_runs() -> None:
 
 
 def test_a_plan_answers_exactly_what_is_asked_of_it() -> None:
-    """mypy holds every asker to `Plan`; here `Plan` is held to its askers."""
+    """mypy holds every asker to `Plan` and `RoundPlan`; here these are held to their askers."""
     house = Path(privagg.__file__).parent
     askers = [p for p in house.rglob("*.py") if (house / "privacy" / "plan") not in p.parents]
-    asked = set(re.findall(r"plan\.(\w+)", "\n".join(p.read_text("utf-8") for p in askers)))
-    answers = {name for name in vars(Plan) if not name.startswith("_")}
-    assert answers - asked == set()
-    assert all(getattr(Plan, name).__doc__ for name in answers)
+    text = "\n".join(p.read_text("utf-8") for p in askers)
+    asked = set(re.findall(r"(?:plan|planned|load_plan\([^()]*\))\.(\w+)", text))
+    asked |= set(re.findall(r"in_round\(.*?\)\.(\w+)", text))
+    for protocol in (Plan, RoundPlan):
+        answers = {name for name in vars(protocol) if not name.startswith("_")}
+        assert answers - asked == set()
+        assert all(getattr(protocol, name).__doc__ for name in answers)
