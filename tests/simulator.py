@@ -22,7 +22,7 @@ from privagg.config.plan import requirement_of
 from privagg.identity.keys import Identity, Roster
 from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
-from privagg.privacy.plan import DistributedPlan, SiteTerms, TrainingPlan
+from privagg.privacy.plan import AgreedPlan, DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.key_holder import KeyHolder
@@ -39,6 +39,12 @@ from tests.approvals import FOR_EVER, approve_plan
 
 NAMES = ("north", "east", "south", "west")
 DIMENSION = 5
+TRAINING = {
+    "dimension": DIMENSION,
+    "rounds": 20,
+    "clip_norm_l2": Decimal(1),
+    "noise_multiplier": Decimal(4),
+}
 ACCOUNTANT = Remembering(CertifiedAccountant(), lambda event, delta: 0, Work(10**9))
 """Sites charge the same events, in one story after the other: each is bounded once."""
 
@@ -108,7 +114,7 @@ class Simulation:
         self,
         folder: Path,
         *,
-        kind: type[TrainingPlan] = DistributedPlan,
+        kind: type[AgreedPlan] = DistributedPlan,
         scheme_name: str = "plaintext",
         budget: str = "1000",
         **plan: Any,
@@ -116,17 +122,14 @@ class Simulation:
         self.folder = folder
         facts: dict[str, Any] = {
             "sites": [SiteTerms(name=name, records=40) for name in NAMES],
-            "dimension": DIMENSION,
-            "rounds": 20,
-            "clip_norm_l2": Decimal(1),
-            "noise_multiplier": Decimal(4),
+            **(TRAINING if issubclass(kind, TrainingPlan) else {}),
             "delta": Decimal("1e-5"),
             "custody": "authority",
             "scheme": scheme_name,
             **({"sampling_rate": Decimal("0.5")} if kind is DistributedPlan else {}),
             **plan,
         }
-        self.plan = kind.model_validate(facts)
+        self.plan: Any = kind.model_validate(facts)
         self.scheme = scheme(scheme_name)
         self.watched = Watched(key_generator(scheme_name))
         requirement = requirement_of(self.plan, security_bits=128)

@@ -16,6 +16,7 @@ from privagg.encoding.grid import Grid
 from privagg.encoding.quantize import UpdateEncoding
 from privagg.encoding.transforms import Rotation, Transform, random_mask, top_mask
 from privagg.encoding.vectors import FloatVector, IntVector
+from privagg.errors import EncodingError
 from privagg.privacy.plan import ClientPlan, Plan
 from privagg.privacy.randomness import public_stream
 
@@ -90,11 +91,18 @@ def decode_sum(
         contributors: whose uploads are in it.
 
     Returns:
-        float64 (d,): a post-processing of the opened sum by public facts.
+        float64 (d,), or (n,) where nothing is compressed: a post-processing of the opened sum by
+        public facts.
 
     Raises:
         EncodingError: the sum does not fit the plan.
     """
-    step = float(plan.in_round(round_id[1]).step_per_grid(contributors))
-    values = np.asarray(total.astype(np.float64) * step)
+    planned = plan.in_round(round_id[1])
+    values = np.asarray(total.astype(np.float64) * float(planned.step_per_grid(contributors)))
+    if planned.compression is None:  # n integers, whatever the state that they were asked with
+        if values.shape != (plan.upload_dimension,):
+            raise EncodingError(
+                f"a sum must have shape ({plan.upload_dimension},), got {values.shape}"
+            )
+        return values
     return transform_of(plan, round_id, released).undo(values)

@@ -1,0 +1,129 @@
+"""A site's table as questions read it: declared columns, each cell by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from privagg.errors import ConfigError
+from privagg.training.features import (
+    CategoricalFeature,
+    NumericFeature,
+    TableSchema,
+    equal_categories,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+class Columns:
+    """Some records of a table, by declared column; slices of it are records of the same table.
+
+    A cell is read from that cell and the public declaration alone: a number is clamped to its
+    declared range, a category is one of those declared or none.
+
+    Args:
+        numbers: column -> float64 (r,) in the column's own unit, within its range; NaN: missing.
+        codes: column -> int64 (r,), place among its categories; their number where it is none.
+        count: r.
+    """
+
+    def __init__(
+        self, numbers: Mapping[str, FloatArray], codes: Mapping[str, Codes], count: int
+    ) -> None:
+        self._numbers, self._codes, self._count = dict(numbers), dict(codes), count
+
+    @classmethod
+    def read(cls, frame: pd.DataFrame, schema: TableSchema) -> Self:
+        """The declared columns of a table; every line is a record, also one without a target.
+
+        Args:
+            frame: the table.
+            schema: its public declaration.
+
+        Raises:
+            DataError: a declared column is missing.
+        """
+        schema.require_columns(frame)
+        numbers: dict[str, FloatArray] = {}
+        codes: dict[str, Codes] = {}
+        for feature in schema.features:
+            column = frame[feature.name]
+            if isinstance(feature, NumericFeature):
+                numbers[feature.name] = np.clip(feature.read(column), *feature.range)
+            else:
+                codes[feature.name] = _codes(column, feature)
+        classes, target = schema.class_count, schema.target.encode(frame[schema.target.name])
+        codes[schema.target.name] = np.where(target < 0, classes, target)
+        return cls(numbers, codes, len(frame))
+
+    def __len__(self) -> int:
+        """Number of records; private."""
+        return self._count
+
+    def __getitem__(self, some: slice) -> Self:
+        """Some of the records."""
+        numbers = {name: values[some] for name, values in self._numbers.items()}
+        codes = {name: values[some] for name, values in self._codes.items()}
+        return type(self)(numbers, codes, len(range(*some.indices(self._count))))
+
+    def numbers(self, name: str) -> FloatArray:
+        """A column of numbers, float64 (r,)."""
+        return self._numbers[name]
+
+    def codes(self, name: str) -> Codes:
+        """A column of categories, int64 (r,)."""
+        return self._codes[name]
+
+
+def _codes(column: pd.Series, feature: CategoricalFeature) -> Codes:
+    found = np.full(len(column), len(feature.categories), dtype=np.int64)
+    for code, equal in enumerate(equal_categories(column, feature.categories)):
+        found[equal] = code
+    return found
+
+
+def categories_of(schema: TableSchema, name: str) -> tuple[str, ...]:
+    """The declared categories of a column, as texts; the target's classes likewise.
+
+    Raises:
+        ConfigError: no column of this name has declared categories.
+    """
+    if name == schema.target.name:
+        classes = schema.target.classes
+        return tuple(map(str, classes)) if classes else ("no", "yes")
+    for feature in schema.features:
+        if feature.name == name and isinstance(feature, CategoricalFeature):
+            return tuple(map(str, feature.categories))
+    raise ConfigError(
+        f"a question is by or of {name!r}, which has no declared categories; declare them under "
+        f"[[data.features]] with categories = [...], or ask of one of "
+        f"{', '.join(_named(schema, CategoricalFeature)) or 'none'}. Nothing was spent"
+    )
+
+
+def range_of(schema: TableSchema, name: str) -> tuple[float, float]:
+    """The declared range of a column of numbers.
+
+    Raises:
+        ConfigError: no column of this name has one.
+    """
+    for feature in schema.features:
+        if feature.name == name and isinstance(feature, NumericFeature):
+            return feature.range
+    raise ConfigError(
+        f"a question is of {name!r}, which has no declared range; declare it under "
+        f"[[data.features]] with range = [low, high], or ask of one of "
+        f"{', '.join(_named(schema, NumericFeature)) or 'none'}. Nothing was spent"
+    )
+
+
+def _named(schema: TableSchema, kind: type[NumericFeature] | type[CategoricalFeature]) -> list[str]:
+    return [feature.name for feature in schema.features if isinstance(feature, kind)]

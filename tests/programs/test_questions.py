@@ -1,0 +1,245 @@
+"""Questions: bounds by the contract, answers against pandas, coverage of both intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from privagg.errors import ConfigError
+from privagg.privacy.plan import SiteTerms, SumsPlan
+from privagg.programs.questions.asked import OTHER, Count, Figure, Mean, Missing, Quantiles
+from privagg.programs.questions.columns import Columns
+from privagg.programs.questions.program import SENSITIVITY_GRID, Asked, Questions, of_recipe
+from privagg.training.features import TableSchema
+from tests.programs.contract import Case, ProgramContract
+
+SCHEMA = TableSchema.model_validate(
+    {
+        "features": [
+            {"name": "age", "range": (20, 80)},
+            {"name": "ward", "categories": ("a", "b", "c")},
+            {"name": "sex", "categories": ("f", "m")},
+        ],
+        "target": {"name": "ill", "positive": "== 1"},
+    }
+)
+ALL = (
+    Count(name="patients"),
+    Count(name="by ward and illness", by=("ward", "ill"), share=Decimal(2)),
+    Mean(name="age", of="age", by="sex", share=Decimal(3)),
+    Quantiles(name="ages", of="age", bins=12),
+    Missing(name="gaps", of=("age", "ward", "ill")),
+)
+
+
+def table(count: int, seed: int = 0) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    age = np.round(draw.normal(52, 13, count), 1).astype(object)
+    age[draw.random(count) < 0.05] = None
+    return pd.DataFrame(
+        {
+            "age": age,
+            "ward": draw.choice(["a", "b", "c", "x", None], count, p=[0.5, 0.2, 0.2, 0.05, 0.05]),
+            "sex": draw.choice(["f", "m"], count),
+            "ill": draw.choice([0, 1], count, p=[0.7, 0.3]),
+        }
+    )
+
+
+EXTREMES = pd.DataFrame(
+    {
+        "age": [20, 80, 50, None, -1e300, 1e300, 1 / 3, 79.999999999999, "?", 20.0000001],
+        "ward": ["a", "c", None, "b", " B ", "zz", "a", "a", "c", "b"],
+        "sex": ["f", "m", "M", None, "f", "f", "m", "m", "f", "?"],
+        "ill": [1, 0, None, 1, "1", "x", 0, 1, 1, 0],
+    }
+)
+
+
+class TestQuestions(ProgramContract):
+    @pytest.fixture
+    def case(self) -> Case:
+        questions = Questions(Asked(data=SCHEMA, questions=ALL))
+
+        def take(frame: pd.DataFrame, places: list[int]) -> Columns:
+            return Columns.read(frame.iloc[places], SCHEMA)
+
+        return Case(
+            program=lambda: Questions(Asked(data=SCHEMA, questions=ALL)),
+            openings=questions.openings(Decimal(0)),
+            records=EXTREMES,
+            take=take,
+        )
+
+
+def plan_of(questions: Questions, multiplier: str) -> SumsPlan:
+    return SumsPlan.model_validate(
+        {
+            "sites": (SiteTerms(name="n", records=9000), SiteTerms(name="s", records=9000)),
+            "openings": questions.openings(Decimal(multiplier)), "delta": "1e-6",
+            "colluders": 0, "custody": "authority", "scheme": "bfv",
+            "recipe": questions.asked.recipe,
+        }
+    )  # fmt: skip
+
+
+def exact_total(questions: Questions, frame: pd.DataFrame) -> Any:
+    return questions.integers(1, np.zeros(0), Columns.read(frame, SCHEMA)).sum(axis=0)
+
+
+def figures(answers: Sequence[Any]) -> dict[tuple[str, ...], Figure]:
+    return {
+        (answer.question.name, figure.what, *figure.group.values()): figure
+        for answer in answers
+        for figure in answer.figures
+    }
+
+
+def test_without_noise_the_answers_are_those_of_pandas() -> None:
+    frame, questions = table(5000), Questions(Asked(data=SCHEMA, questions=ALL))
+    found = figures(questions.answers(plan_of(questions, "0"), exact_total(questions, frame), "ns"))
+    near = {"rel": 1e-5, "abs": 0.02}
+    assert found["patients", "count"].value == pytest.approx(5000, **near)
+    ill_in_b = ((frame.ward == "b") & (frame.ill == 1)).sum()
+    assert found["by ward and illness", "count", "b", "yes"].value == pytest.approx(
+        ill_in_b, **near
+    )
+    other = (~frame.ward.isin(["a", "b", "c"]) & (frame.ill == 0)).sum()
+    assert found["by ward and illness", "count", OTHER, "no"].value == pytest.approx(other, **near)
+    assert found["gaps", "count", "age"].value == pytest.approx(frame.age.isna().sum(), **near)
+    ages = pd.to_numeric(frame.age).clip(20, 80)
+    for sex in ("f", "m"):
+        of_sex = ages[frame.sex == sex].dropna()
+        assert found["age", "count", sex].value == pytest.approx(len(of_sex), **near)
+        assert found["age", "sum", sex].value == pytest.approx(of_sex.sum(), rel=1e-4)
+        assert found["age", "mean", sex].value == pytest.approx(of_sex.mean(), rel=1e-4)
+        assert found["age", "variance", sex].value == pytest.approx(of_sex.var(ddof=0), rel=1e-3)
+    for q in (0.25, 0.5, 0.75):
+        value = found["ages", f"quantile {q:g}"].value
+        assert value == pytest.approx(ages.quantile(q), abs=5.0 / 2)  # half a bin
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_intervals_for_these_records_cover_as_often_as_they_say(level: float) -> None:
+    """2,000 draws of the noise on one table: the noiseless answer is inside."""
+    frame = table(3000, seed=3)
+    questions = Questions(Asked(data=SCHEMA, questions=ALL, level=level))
+    plan, exact = plan_of(questions, "30"), exact_total(questions, frame)
+    truth = figures(questions.answers(plan_of(questions, "0"), exact, "ns"))
+    inside = _inside(questions, plan, lambda draw: exact, truth, "records", draws=2000)
+    for key, share in inside.items():
+        slack = 4 * np.sqrt(level * (1 - level) / 2000)
+        assert share >= level - slack, key
+        told_always = key[1] == "count" or OTHER not in key  # a group of nobody has no mean
+        if "quantile" not in key[1] and told_always:  # whose ends are bin edges, so they are wide
+            assert share <= level + slack + 0.01, key
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_intervals_for_the_population_cover_as_often_as_they_say(level: float) -> None:
+    """1,000 tables of one population, with noise: the population's mean and median are inside."""
+    asked = (Mean(name="age", of="age"), Quantiles(name="ages", of="age", bins=240))
+    questions = Questions(Asked(data=SCHEMA, questions=asked, level=level))
+    plan = plan_of(questions, "20")
+    hits = dict.fromkeys(["mean", "quantile 0.5"], 0)
+    draw = np.random.default_rng(8)
+    for _ in range(1000):
+        ages = draw.uniform(25, 75, draw.poisson(800))
+        columns = Columns({"age": ages}, {}, len(ages))
+        total = questions.integers(1, np.zeros(0), columns).sum(axis=0)
+        noise = draw.normal(0, _deviation(plan), len(total)).round().astype(np.int64)
+        found = figures(questions.answers(plan, total + noise, "ns"))
+        for (_, what), figure in found.items():
+            if what in hits:
+                hits[what] += figure.population.low <= 50 <= figure.population.high
+    slack = 4 * np.sqrt(level * (1 - level) / 1000)
+    assert level - slack <= hits["mean"] / 1000 <= level + slack + 0.01
+    assert hits["quantile 0.5"] / 1000 >= level - slack
+
+
+def _deviation(plan: SumsPlan) -> float:
+    noise = plan.in_round(1).noise
+    assert noise is not None
+    return float(noise.stddev_grid) * np.sqrt(2)
+
+
+def _inside(
+    questions: Questions, plan: SumsPlan, total: Any, truth: Any, which: str, draws: int
+) -> dict[tuple[str, ...], float]:
+    draw, hits = np.random.default_rng(5), dict.fromkeys(truth, 0)
+    for _ in range(draws):
+        exact = total(draw)
+        noise = draw.normal(0, _deviation(plan), len(exact)).round().astype(np.int64)
+        for key, figure in figures(questions.answers(plan, exact + noise, "ns")).items():
+            interval = getattr(figure, which)
+            hits[key] += interval.low <= truth[key].raw <= interval.high
+    return {key: count / draws for key, count in hits.items()}
+
+
+def test_shares_split_the_budget_as_they_say() -> None:
+    """A question with four times another's share has half of its noise."""
+    asked = (Count(name="one"), Count(name="four", share=Decimal(4)))
+    questions = Questions(Asked(data=SCHEMA, questions=asked))
+    plan = plan_of(questions, "10")
+    one, four = questions.answers(plan, np.zeros(2, np.int64), "ns")
+    widths = [a.figures[0].records.high - a.figures[0].records.low for a in (one, four)]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=1e-5)
+    alone = Questions(Asked(data=SCHEMA, questions=asked[:1]))
+    (single,) = alone.answers(plan_of(alone, "10"), np.zeros(1, np.int64), "ns")
+    width = single.figures[0].records.high - single.figures[0].records.low
+    assert widths[0] == pytest.approx(width * np.sqrt(5), rel=1e-5)
+
+
+def test_where_the_noise_leaves_nothing_nothing_is_said() -> None:
+    questions = Questions(Asked(data=SCHEMA, questions=ALL))
+    found = figures(
+        questions.answers(plan_of(questions, "500"), np.zeros(12 + 9 + 12 + 3 + 1, int), "ns")
+    )
+    assert found["age", "mean", "f"].value is None
+    assert found["ages", "quantile 0.5"].value is None
+    assert found["ages", "quantile 0.5"].records == (20, 80)
+    assert found["patients", "count"].value == 0
+
+
+def test_a_plan_pins_what_is_asked_and_gives_it_back() -> None:
+    questions = Questions(Asked(data=SCHEMA, questions=ALL))
+    again = of_recipe(plan_of(questions, "1").recipe)
+    assert again.asked == questions.asked
+    assert again.openings(Decimal(1)) == questions.openings(Decimal(1))
+    for wrong in ({}, {"program": "other"}, None, {"program": "questions", "asked": 3}):
+        with pytest.raises(ValueError, match="recipe|valid"):
+            of_recipe(wrong)
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        (Count(name="x", by=("age",)), "'age', which has no declared categories.* ward, sex"),
+        (Mean(name="x", of="ward"), "'ward', which has no declared range.* age"),
+        (Mean(name="x", of="age", by="town"), "'town', which has no declared categories"),
+        (Quantiles(name="x", of="weight"), "'weight', which has no declared range"),
+        (Missing(name="x", of=("age", "weight")), "'weight', which has no declared categories"),
+    ],
+)
+def test_a_question_over_what_is_not_declared_is_refused(question: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Questions(Asked(data=SCHEMA, questions=(question,)))
+
+
+def test_questions_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValidationError, match="two questions have one name: x"):
+        Asked(data=SCHEMA, questions=(Count(name="x"), Missing(name="x", of=("age",))))
+    with pytest.raises(ValidationError, match="in ascending order"):
+        Quantiles(name="x", of="age", at=(0.5, 0.25))
+    tiny = (Count(name="big", share=Decimal(1000)), Count(name="tiny", share=Decimal("1e-9")))
+    with pytest.raises(ConfigError, match="share 1E-9 of question 'tiny' is too small"):
+        Questions(Asked(data=SCHEMA, questions=tiny))
+    many = tuple(Quantiles(name=f"q{i}", of="age", bins=4096) for i in range(1000))
+    Questions(Asked(data=SCHEMA, questions=many))
+    assert SENSITIVITY_GRID**2 * 2**22 < 2**63
