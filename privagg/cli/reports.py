@@ -83,7 +83,7 @@ def report(
 
       privagg report out --format pdf --format annexes
 
-      privagg report out --run demo-3f9a                   an earlier run: `privagg runs out`
+      privagg report out --run demo-3f9a       an earlier run, see `privagg runs`
 
       privagg report out --run demo-3f9a --output reports
 

@@ -43,7 +43,7 @@ def runs(
 
       privagg runs trial                of a deployment on this machine
 
-      privagg runs coordinator --json   at a deployment's coordinator, for a machine
+      privagg runs coordinator --json   at a deployment's coordinator, as JSON
 
       privagg report out --run demo-3f9a     the report of one of them, made again
     """

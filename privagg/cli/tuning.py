@@ -31,7 +31,7 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
 
       privagg tune my.toml
 
-      privagg runs my.toml     what was selected, and where its model, report and bundle lie
+      privagg runs my.toml     what was selected, and where its files lie
     """
     federation = open_federation(config)
     out = console.console()
