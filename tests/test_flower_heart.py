@@ -35,15 +35,21 @@ from tests.faults import Killed
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flower_heart"
 
 
+def short_configuration(rounds: int = 2, budget: str = "16") -> str:
+    """The example's, of fewer rounds, or with another budget."""
+    text = (EXAMPLE / "flower_heart.toml").read_text()
+    text = text.replace("rounds = 5", f"rounds = {rounds}")
+    return text.replace("budget_epsilon = 16", f"budget_epsilon = {budget}")
+
+
 class Hospitals:
     """The example's parties in folders of their own, its apps, and made-up tables."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int = 2) -> None:
-        text = (
-            (EXAMPLE / "flower_heart.toml").read_text().replace("rounds = 5", f"rounds = {rounds}")
-        )
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int = 2, budget: str = "16"
+    ) -> None:
         config = folder / "flower_heart.toml"
-        config.write_text(text)
+        config.write_text(short_configuration(rounds, budget))
         federation = Federation.from_toml(config)
         self.plan = federation.plan
         agreement = Agreement.of(federation.config, config, self.plan, federation.setup.opener)
@@ -57,11 +63,11 @@ class Hospitals:
         folders = (self.trial.parties[name].party.root for name in agreement.nodes)
         self.nodes = {n: {"party-folder": str(root)} for n, root in enumerate(folders, start=1)}
 
-    def run(self, resume: str = "") -> None:
+    def run(self, resume: str = "", steps: int = 5) -> None:
         settings = {
             "num-server-rounds": self.plan.rounds,
             "learning-rate": 0.5,
-            "local-steps": 5,
+            "local-steps": steps,
             "resume": resume,
         }
         clients = dict.fromkeys(self.nodes, self.client)

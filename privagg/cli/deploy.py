@@ -385,6 +385,7 @@ def trial(
 
       privagg deploy trial my.toml trial
     """
+    from privagg.config.data import AppData
     from privagg.flower.deploy.processes import require_flower
     from privagg.flower.deploy.trial import make_trial
     from privagg.flower.resident import socket_of
@@ -401,9 +402,12 @@ def trial(
         console.console(),
         [("folder", f"{folder}/"), ("parties", ", ".join(made.parties))],
     )
+    code = ""
+    if isinstance(federation.config.data, AppData):
+        code = f'; its code, once you read it: privagg deploy approve {folder} APP --why "..."'
     console.note(
-        f"next: privagg approve {config} --all-sites --deployment {folder}; then privagg deploy up "
-        f"{folder}"
+        f"next: privagg approve {config} --all-sites --deployment {folder}{code}; then privagg "
+        f"deploy up {folder}"
     )
 
 

@@ -222,11 +222,11 @@ def _train_for(connection: socket.socket, train: Train) -> None:
 
 
 def resident_of(folder: PartyFolder) -> Resident | None:
-    """The party's own process; None where none listens."""
-    found = Resident(socket_of(folder))
+    """The party's own process; None where none listens, or can."""
     try:
+        found = Resident(socket_of(folder))
         found.connect().close()
-    except OSError:
+    except (ConfigError, OSError):
         return None
     return found
 

@@ -33,7 +33,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("app")
     shutil.copytree(EXAMPLE, root / "app", ignore=shutil.ignore_patterns("out", "__pycache__"))
     runpy.run_path(str(root / "app" / "prepare.py"))["prepare"](root / "app" / "out" / "data")
-    assert call("deploy", "trial", root / "app" / "flower_heart.toml", root / "trial").code == 0
+    code, _, err = call("deploy", "trial", root / "app" / "flower_heart.toml", root / "trial")
+    assert code == 0, err
+    assert "privagg deploy approve" in err
     return root
 
 

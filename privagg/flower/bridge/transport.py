@@ -18,7 +18,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from privagg.errors import MessageError, PrivaggError
+from privagg.errors import AppRefusedError, MessageError, PrivaggError
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.records import frames_to_records, records_to_frames
 from privagg.protocol.transport import Outbox, Reply
@@ -43,6 +43,10 @@ _FLOWER_ERRORS = {
     ErrorCode.INVALID_FAB: "its node does not accept the app",
     ErrorCode.CLIENT_APP_CRASHED: "its app crashed",
 }
+
+
+_APP_REFUSED = str(AppRefusedError)
+"""How Flower begins to tell of an exception of this kind, which the guard at a node raises."""
 
 
 @dataclass(frozen=True)
@@ -328,4 +332,6 @@ def _error_text(message: Message) -> str:
     error = message.error
     if error.code == REFUSED:
         return str(error.reason or "it refuses")[:2048]
+    if str(error.reason).startswith(_APP_REFUSED):
+        return "its owner has not approved the app's code (there: privagg deploy approve)"
     return _FLOWER_ERRORS.get(error.code, f"Flower reports error {error.code}")

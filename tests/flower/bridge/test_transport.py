@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from privagg.errors import AppRefusedError
 from privagg.flower.bridge.apps import make_client_app
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.inprocess import Faults, InProcessGrid, Traffic
@@ -219,6 +220,19 @@ def test_what_an_app_raises_leaves_only_its_kind(network: Network) -> None:
     network.simulation.wire.handlers["west"] = fails
     outcome = network.round()
     assert outcome.refusals == {"west": "failed: KeyError"}
+
+
+def test_a_node_whose_owner_did_not_approve_the_app_is_told_so(network: Network) -> None:
+    network.meet(PARTIES)
+
+    def guarded(message: Message, context: object) -> Message:
+        raise AppRefusedError("the app brings files of its own (secret.py)")
+
+    network.grid._apps[2] = guarded
+    outcome = network.round()
+    (reason,) = outcome.refusals.values()
+    assert reason.startswith("its owner has not approved the app's code")
+    assert "secret" not in reason
 
 
 def test_nobody_waits_for_the_whole_deadline_where_a_node_is_gone(network: Network) -> None:
