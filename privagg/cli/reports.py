@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import set_cell_size
 
 from privagg.cli import console
 from privagg.cli.options import LanguageName
@@ -142,15 +143,17 @@ def _write_chosen(folder: Path, made: Report, chosen: Sequence[Format]) -> Seque
 
 
 def _write_usual(folder: Path, made: Report) -> Sequence[Path]:
+    from privagg.report.language import say
     from privagg.report.write import write_files
 
     json_path, html_path = write_files(folder, made)
     out = console.console()
-    out.print(f"report   {json_path}", markup=False, soft_wrap=True)
+    out.print(f"{set_cell_size(say('report'), 9)}{json_path}", markup=False, soft_wrap=True)
     if html_path is None:
-        console.note("no page: it needs jinja2 and matplotlib; pip install 'privagg[report]'")
+        note = "no page: it needs jinja2 and matplotlib; pip install 'privagg[report]'"
+        console.note(say(note))
         return (json_path,)
-    out.print(f"page     {html_path}", markup=False, soft_wrap=True)
+    out.print(f"{set_cell_size(say('page'), 9)}{html_path}", markup=False, soft_wrap=True)
     return json_path, html_path
 
 

@@ -164,7 +164,7 @@ def verify(
         methods=Methods(spending),
     )
     wanted = _required(require)
-    with shown(spending, console.console(stderr=True)):
+    with speaking(language), shown(spending, console.console(stderr=True)):
         made = verify_file(source, brought)
     if as_json:
         console.print_json(made.to_json())
@@ -187,9 +187,11 @@ PATIENCE = 2.0
 @contextmanager
 def shown(work: Work, out: Console) -> Iterator[None]:
     """Shows, on a terminal and when it takes long, how much of the work limit is spent."""
+    from privagg.report.language import say
+
     progress = Progress(
-        TextColumn("[bold]verifying"), BarColumn(bar_width=40), TaskProgressColumn(),
-        TextColumn("of the work limit"), TimeElapsedColumn(), console=out, transient=True,
+        TextColumn(say("verifying"), style="bold"), BarColumn(bar_width=40), TaskProgressColumn(),
+        TextColumn(say("of the work limit")), TimeElapsedColumn(), console=out, transient=True,
     )  # fmt: skip
     task, since = progress.add_task("verifying", total=1.0), time.monotonic()
 

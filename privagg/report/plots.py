@@ -93,9 +93,9 @@ def _budget_line(axes: Any, site: SiteReport, levels: Sequence[float], last: int
         return max(highest * 1.15, 1e-3)
     budget = float(site.budget.epsilon)
     axes.axhline(budget, color=COLOURS["ink"], linewidth=1.1, linestyle=(0, (4, 2)))
-    axes.text(
-        last * 0.98, budget, say("budget {budget}", budget=epsilon_text(site.budget.epsilon)),
-        ha="right", va="bottom", fontsize=8,
+    axes.annotate(
+        say("budget {budget}", budget=epsilon_text(site.budget.epsilon)), (last * 0.98, budget),
+        xytext=(0, 1.5), textcoords="offset points", ha="right", va="bottom", fontsize=8,
     )  # fmt: skip
     return max(highest, budget) * 1.22
 
