@@ -38,9 +38,16 @@ from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.programs.program import MODEL_NAME
 from privagg.run.listing import ListedRun, runs_at
-from privagg.run.local import Run
+from privagg.run.local import How, Run
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.tuning import Candidate, OnBegin, Search, SearchResult
+from privagg.run.unfinished import (
+    Begun,
+    Unfinished,
+    require_none_unfinished,
+    require_unfinished,
+    unfinished_runs,
+)
 from privagg.secure.scheme import Parameters
 from privagg.training.data import Records
 from privagg.training.factories import ApprovedCode, Factory
@@ -200,16 +207,32 @@ class Federation:
 
     # --- the run --------------------------------------------------------------------------------
 
-    def check_ready(self) -> None:
-        """Everything that can be refused before a run costs anything: files, approvals, budgets.
+    def unfinished(self) -> list[Unfinished]:
+        """The runs that were cut off in this federation's folder; not one that goes on elsewhere.
 
         Raises:
+            ConfigError: the journal of one is damaged.
+        """
+        return unfinished_runs(self.setup.output)
+
+    def check_ready(self, resume: str | None = None) -> None:
+        """Everything that can be refused before a run costs anything: files, approvals, budgets.
+
+        Args:
+            resume: as for `run`.
+
+        Raises:
+            ResumeError: a run was cut off; or the one to resume was not.
             ConfigError, DataError: a file cannot be read as declared.
             ApprovalError: an owner has not approved the plan.
             DataError: nor the records that lie at its site now.
             BudgetExceededError: a budget is too small for the whole job.
         """
-        require_ready(self.setup)
+        if resume is not None:
+            require_unfinished(self.setup.output, resume)
+        else:
+            require_none_unfinished(self.setup)
+        require_ready(self.setup, resume)
 
     def run(
         self,
@@ -217,8 +240,13 @@ class Federation:
         on_round: Callable[[RoundReport], None] | None = None,
         randomness: Randomness | None = None,
         run_id: str | None = None,
+        resume: str | None = None,
     ) -> RunResult:
         """Train: charge, encrypt, add, open and step for every planned round; then report.
+
+        A run that is cut off (a kill, an interruption, a full disk) can be resumed: nothing is
+        charged twice, and the model is the one that it would have had. `KeyboardInterrupt` out of
+        `on_round` ends a run instead, and its model and report are written.
 
         Args:
             on_round: called after every attempt.
@@ -226,12 +254,34 @@ class Federation:
                 otherwise (a deterministic source is charged as epsilon = infinity).
             run_id: name of the run; a fresh one by default. A name that was used before is
                 refused by the ledgers, which never charge one attempt twice.
+            resume: name of a run that was cut off, to go on with.
 
         Raises:
+            ResumeError: a run was cut off, which is resumed or given up first; or there is no such
+                run, or it was begun with other settings or code.
             BudgetExceededError: before anything is spent, where a budget is too small.
             PrivaggError: bad configuration or data, before anything is spent.
         """
-        return Run(self.setup, randomness or SystemRandomness(), run_id).drive(on_round)
+        how: How = "resume" if resume is not None else "new"
+        source = randomness or SystemRandomness()
+        return Run(self.setup, source, resume or run_id, how=how).drive(on_round)
+
+    def give_up(self, run: str, *, randomness: Randomness | None = None) -> RunResult:
+        """End a run that was cut off: its model so far and its report are written, its key erased.
+
+        What was charged stays charged. A sum that was asked for already is still taken. Neither an
+        approval nor this federation's own settings matter: the run ends by those it was begun with.
+
+        Args:
+            run: its name.
+            randomness: what the run was begun with.
+
+        Raises:
+            ResumeError: there is no such run, or it was begun with other code.
+        """
+        begun = Begun.read(require_unfinished(self.setup.output, run))
+        setup = self.setup.with_config(parse_config(begun.configuration))
+        return Run(setup, randomness or SystemRandomness(), run, how="give up").drive(None)
 
     def tune(
         self,

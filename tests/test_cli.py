@@ -412,11 +412,21 @@ def test_an_interruption_says_what_stays_charged(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    path = _approved(_quick(tmp_path))
-    monkeypatch.setattr("privagg.run.rounds.run_round", interrupted)
-    answer = call("run", path)
+    path = _approved(_quick(tmp_path, **{"rounds = 40": "rounds = 3"}))
+    with monkeypatch.context() as patch:
+        patch.setattr("privagg.run.rounds.run_round", interrupted)
+        answer = call("run", path)
     assert answer.code == 130
     assert "stays charged" in answer.err
+    found = re.search(r"--resume (\S+);", answer.err)
+    assert found is not None
+    refused = call("run", path)
+    assert (refused.code, found[0] in refused.err) == (2, True)
+    assert call("run", path, "--resume", "another").code == 2
+    resumed = call("run", path, "--resume", found[1], "--json")
+    assert resumed.code == 0
+    assert json.loads(resumed.out.splitlines()[-1])["run"] == found[1]
+    assert call("run", path, "--abandon", found[1]).code == 2
 
 
 def test_a_run_interrupted_between_rounds_keeps_what_was_paid_for(

@@ -180,6 +180,29 @@ def json_lines(rounds: int) -> Callable[[RoundReport], None]:
     return print_attempt
 
 
+class Terminated(BaseException):
+    """SIGTERM came: the process is to end, wherever it is."""
+
+
+@contextmanager
+def stopping_when_terminated() -> Iterator[None]:
+    """Makes SIGTERM raise `Terminated` at once: whoever sends it (a scheduler, a shutdown) does not
+    wait for a round, and what is under way is kept durably.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # signals come to that one only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def stopping_between_rounds(
     on_round: Callable[[RoundReport], None],
@@ -197,7 +220,7 @@ def stopping_between_rounds(
     def ask(number: int, frame: object) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        note("stopping after this round; Ctrl-C again stops at once, without a model")
+        note("stopping after this round; Ctrl-C again stops at once, and the run can be resumed")
 
     def then_stop(report: RoundReport) -> None:
         on_round(report)

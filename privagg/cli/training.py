@@ -13,7 +13,14 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.cli.options import LanguageName
 from privagg.durable import write_whole
-from privagg.errors import ApprovalError, ConfigError, DataError, MissingDependencyError
+from privagg.errors import (
+    ApprovalError,
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    PrivaggError,
+    ResumeError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +34,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _QUIET_SECONDS = 2.5  # on an idle machine, loading compiled kernels takes less
 DEMO_OWNER = "whoever started the demo"
 RUNTIMES = ("local", "flower")
+TERMINATED = 143
+"""Exit code of a process that SIGTERM ended."""
 
 TRAINING_MODULES = frozenset(
     {"torch", "opacus", "safetensors", "pandas", "pyarrow", "sklearn", "numba"}
@@ -171,7 +180,14 @@ def run(
         ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="flower: resume a run that was cut off.")
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was cut off.")
+    ] = None,
+    abandon: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="local: end a run that was cut off; its model so far and its report are kept.",
+        ),
     ] = None,
     app: Annotated[
         Path | None,
@@ -190,9 +206,15 @@ def run(
     spent. A round that cannot be opened stays charged.
     Ctrl-C stops after the round that is under way, with its model and report.
 
+    A run that was cut off (a second Ctrl-C, SIGTERM, a kill, a power failure, a full disk) keeps
+    its key until it is resumed, abandoned, or the approval ends. Resumed, it is charged for
+    nothing twice, and ends with the model that it would have had.
+
     [bold]Examples[/bold]
 
       privagg run my.toml
+
+      privagg run my.toml --resume three-hospitals-5f0c9a1b2d3e
 
       privagg run my.toml --json > rounds.jsonl     one JSON document a line
 
@@ -203,13 +225,23 @@ def run(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"--runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
-    if runtime == "local" and (deployment or resume):
-        raise ConfigError("--deployment and --resume belong to --runtime flower")
+    if runtime == "local" and deployment:
+        raise ConfigError("--deployment belongs to --runtime flower")
+    if runtime == "flower" and abandon:
+        raise ConfigError(
+            "--abandon belongs to local runs. Over Flower a run that is not resumed keeps "
+            "its key until the approval ends; its owner ends it with: privagg approve --withdraw"
+        )
+    if resume and abandon:
+        raise ConfigError("give one of --resume and --abandon")
     if runtime == "local" and (app or run_config):
         raise ConfigError("--app and --run-config belong to --runtime flower")
     federation = open_federation(config, deployment)
+    if abandon:
+        _abandon(federation, abandon, as_json=as_json)
+        return
     if runtime == "local":
-        _train(federation, as_json=as_json)
+        _train(federation, as_json=as_json, resume=resume)
         return
     from privagg.cli.flowerrun import run_on_flower
 
@@ -273,29 +305,61 @@ def _of_scheme(scheme: str, text: str) -> str:
     return re.sub(r'(?m)^scheme = "[^"]*"', f'scheme = "{scheme}"', text)
 
 
-def _train(federation: Federation, *, as_json: bool) -> None:
-    """Run, reporting each round; an interruption is said plainly, since charges outlive it."""
-    try:
-        federation.check_ready()  # before anything that takes a while, and before the first line
-        _load_kernels(federation)
-        if as_json:
-            from privagg.cli.live import json_lines, stopping_between_rounds
+def _train(federation: Federation, *, as_json: bool, resume: str | None = None) -> None:
+    """Run, reporting each round; what cuts the run off is said plainly, and how to go on."""
+    from privagg.cli.live import Terminated, stopping_when_terminated
 
-            with stopping_between_rounds(json_lines(federation.plan.rounds)) as on_round:
-                result = federation.run(on_round=on_round)
-            console.print_json_line(_result_json(result))
-        else:
-            result = _train_live(federation)
-            _print_result(result)
-    except KeyboardInterrupt as error:
-        message = (
-            "interrupted; every round charged so far stays charged in the sites' ledgers, and no "
-            f"model was written; once rounds were charged, `privagg report "
-            f"{federation.setup.output}` says what was spent"
-        )
-        raise typer.Exit(console.fail(None, message)) from error
+    try:
+        # Before anything that takes a while, and before the first line.
+        federation.check_ready(resume)
+        _load_kernels(federation)
+        with stopping_when_terminated():
+            result = _reported(federation, as_json=as_json, resume=resume)
+    except (KeyboardInterrupt, Terminated) as error:
+        code = console.fail(None, f"interrupted. {told_cut_off(federation)}")
+        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else code) from error
+    except ResumeError:  # says itself how to go on
+        raise
+    except PrivaggError:
+        if federation.unfinished():
+            console.note(told_cut_off(federation))
+        raise
+    if as_json:
+        console.print_json_line(_result_json(result))
+    else:
+        _print_result(result)
     if result.outcome != "finished":  # it left its files, but is not what was asked for
         raise typer.Exit(2)
+
+
+def _reported(federation: Federation, *, as_json: bool, resume: str | None) -> RunResult:
+    """Run, with a line for each round."""
+    from privagg.cli.live import json_lines, stopping_between_rounds
+
+    if not as_json:
+        return _train_live(federation, resume)
+    with stopping_between_rounds(json_lines(federation.plan.rounds)) as on_round:
+        return federation.run(on_round=on_round, resume=resume)
+
+
+def told_cut_off(federation: Federation) -> str:
+    """Which runs were cut off, and what to type."""
+    from privagg.run.unfinished import ways_on
+
+    found = federation.unfinished()
+    if not found:
+        return "Nothing was charged for a run that has not ended"
+    ways = "; ".join(f"{each}. {ways_on(federation.setup, each.begun)}" for each in found)
+    return f"What was charged stays charged, and nothing is charged twice. Cut off: {ways}"
+
+
+def _abandon(federation: Federation, run: str, *, as_json: bool) -> None:
+    """End a run that was cut off, and say what it left."""
+    result = federation.give_up(run)
+    if as_json:
+        console.print_json_line(_result_json(result))
+    else:
+        _print_result(result)
 
 
 def _load_kernels(federation: Federation) -> None:
@@ -314,7 +378,7 @@ def _load_kernels(federation: Federation) -> None:
         notice.cancel()
 
 
-def _train_live(federation: Federation) -> RunResult:
+def _train_live(federation: Federation, resume: str | None) -> RunResult:
     """Run with a line a round and, in a terminal, a progress bar."""
     from privagg.cli.live import RoundLines, stopping_between_rounds
 
@@ -331,7 +395,7 @@ def _train_live(federation: Federation) -> RunResult:
     lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
     lines.header()
     with lines.live(), stopping_between_rounds(lines) as on_round:
-        return federation.run(on_round=on_round)
+        return federation.run(on_round=on_round, resume=resume)
 
 
 def _print_result(result: RunResult) -> None:

@@ -138,8 +138,9 @@ def private_grid(
             something else than it did before.
         RunInProgressError: another process drives this run.
     """
-    from privagg.flower.lead import FLOWER_RUN_NAME, alone
+    from privagg.flower.lead import FLOWER_RUN_NAME
     from privagg.flower.strategy_run import StrategyRun
+    from privagg.run.journal import alone
 
     run = StrategyRun(PartyFolder(folder) if folder is not None else _coordinators(), resume)
     with alone(run.output, run.name):

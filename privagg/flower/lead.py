@@ -10,25 +10,24 @@ Whoever submitted the run reads these, and no exit code of a network layer.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from privagg.config.setup import Setup
 from privagg.durable import write_whole
-from privagg.errors import BudgetExceededError, CohortError, PrivaggError, RunInProgressError
+from privagg.errors import BudgetExceededError, CohortError, PrivaggError
 from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation
 from privagg.protocol.transport import Transport
+from privagg.run.journal import alone
 from privagg.run.open import open_coordinator
 from privagg.run.results import RoundReport, RunResult, outcome_facts, outcome_of
 
-ROUNDS_NAME, RESULT_NAME, LOCK_NAME = "rounds.jsonl", "result.json", "driving"
+ROUNDS_NAME, RESULT_NAME = "rounds.jsonl", "result.json"
 FLOWER_RUN_NAME = "flower-run"
 
 
@@ -72,20 +71,6 @@ def lead(
             raise
         report_result(output, result_facts(result))
     return result
-
-
-@contextmanager
-def alone(output: Path, run: str) -> Iterator[None]:
-    """Hold a run's folder: two coordinators of one run would sign two stories of it."""
-    with (output / LOCK_NAME).open("a", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunInProgressError(
-                f"another process drives run {run!r} already; wait for it, or stop it before you "
-                "resume the run; nothing was spent"
-            ) from error
-        yield
 
 
 def check_presence(setup: Setup, problems: Mapping[str, str]) -> None:

@@ -101,7 +101,7 @@ def code_in(*folders: PartyFolder) -> ApprovedCode:
     """What the approvals in force in parties' own ledgers let be imported."""
     found = ApprovedCode()
     for folder in folders:
-        if folder.ledger.exists():
+        if has_ledger(folder):
             found |= code_approved_in(Ledger.open(folder.ledger))
     return found
 
@@ -154,7 +154,7 @@ def open_ledger(setup: Setup, folder: PartyFolder, *, owner_key: str = "") -> Le
         owner_key: public key (hex) that a new ledger pins as its owner's; none where it is empty.
     """
     identity, accountant = folder.identity(), setup.accountant
-    if folder.ledger.exists():
+    if has_ledger(folder):
         return Ledger.open(folder.ledger, signing_key=identity.key, accountant=accountant)
     return Ledger.create(
         folder.ledger,
@@ -163,6 +163,16 @@ def open_ledger(setup: Setup, folder: PartyFolder, *, owner_key: str = "") -> Le
         owner_key=owner_key,
         accountant=accountant,
     )
+
+
+def has_ledger(folder: PartyFolder) -> bool:
+    """Whether there is a ledger, which is opened and never made anew.
+
+    The coordinator's holds no budget: one that was cut off while it was made is made again. A
+    site's that holds nothing stays an error, as its budget would look unspent.
+    """
+    there = folder.ledger.exists()
+    return there and (folder.party().name != COORDINATOR or Ledger.is_at(folder.ledger))
 
 
 def ledger_here(setup: Setup, party: str) -> Ledger:

@@ -17,8 +17,12 @@ from privagg.privacy.ledger import Ledger
 from privagg.report.figures import lower_text
 
 
-def require_ready(setup: Setup) -> None:
+def require_ready(setup: Setup, run: str | None = None) -> None:
     """Everything that can be refused before a run costs anything.
+
+    Args:
+        setup: what is run.
+        run: a run that is resumed; None asks for a new one.
 
     Raises:
         ConfigError, DataError: a file cannot be read as declared.
@@ -27,9 +31,9 @@ def require_ready(setup: Setup) -> None:
         BudgetExceededError: a budget is too small for the whole job.
     """
     require_data(setup)
-    require_approvals(setup)
-    require_approved_data(setup)
-    require_room(setup)
+    require_approvals(setup, run)
+    require_approved_data(setup, run)
+    require_room(setup, run)
 
 
 def require_data(setup: Setup) -> None:
@@ -43,8 +47,12 @@ def require_data(setup: Setup) -> None:
     _ = setup.public_records
 
 
-def require_approvals(setup: Setup) -> str:
+def require_approvals(setup: Setup, run: str | None = None) -> str:
     """Refuse to go on unless every site's owner has approved this plan.
+
+    Args:
+        setup: what is run.
+        run: a run that is resumed; None asks for a new one.
 
     Returns:
         The last day (`YYYY-MM-DD`) on which all of them do.
@@ -56,15 +64,19 @@ def require_approvals(setup: Setup) -> str:
     for name in setup.plan.names:
         ledger = Ledger.open(decided_folder(setup, name).ledger)
         try:
-            ledger.require_approval(setup.budget_key(name), digest)
+            ledger.require_approval(setup.budget_key(name), digest, run)
             days.append(ledger.approved_until(digest))
         except ApprovalError as error:
             raise setup.unapproved(name, "none in force covers one more run of it") from error
     return min(days)
 
 
-def require_approved_data(setup: Setup) -> None:
+def require_approved_data(setup: Setup, run: str | None = None) -> None:
     """Refuse to go on with other records than those that each site's owner approved.
+
+    Args:
+        setup: what is run.
+        run: as for `require_approvals`.
 
     Raises:
         ApprovalError: a plan is not approved.
@@ -75,11 +87,17 @@ def require_approved_data(setup: Setup) -> None:
         recognise = recogniser_in(folder, setup)
         if recognise is not None:
             key = setup.budget_key(name)
-            recognise(Ledger.open(folder.ledger).require_approval(key, setup.plan.digest))
+            recognise(Ledger.open(folder.ledger).require_approval(key, setup.plan.digest, run))
 
 
-def require_room(setup: Setup) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
+def require_room(
+    setup: Setup, run: str | None = None
+) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
     """What the whole job would do to every data set's budget.
+
+    Args:
+        setup: what is run.
+        run: a run that is resumed; a data set that was charged for it is not looked at again.
 
     Returns:
         Site -> (epsilon spent before, epsilon after the whole job, budget).
@@ -89,6 +107,8 @@ def require_room(setup: Setup) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
     """
     found = {}
     for name in setup.plan.names:
+        if run is not None and ledger_here(setup, name).was_charged(run):
+            continue
         before, after, budget, fits = project(setup, name, setup.plan.total_committed(name))
         found[name] = (before, after, budget)
         if not fits:

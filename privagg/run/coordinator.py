@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from privagg.config.setup import Setup
-from privagg.errors import PrivaggError, ResumeError
+from privagg.errors import ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
 from privagg.programs.program import Opened, Program
@@ -51,8 +51,8 @@ class Coordinator:
         ledger: the coordinator's own, where the run is recorded.
         output: folder for model, report and bundle.
         generator: name of the sites' source of randomness.
-        observed: what can be read about the sites here.
-        journal: keeps how far the run is; None where nobody will resume it.
+        observed: what can be read about the sites here; None where they are elsewhere.
+        journal: keeps how far the run is.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Coordinator:
         ledger: Ledger,
         output: Path,
         generator: str,
+        journal: Journal,
         observed: Observed | None = None,
-        journal: Journal | None = None,
     ) -> None:
         self.setup = setup
         self.job = job
@@ -74,8 +74,10 @@ class Coordinator:
         self.journal = journal
         self.record = RunRecorder(ledger, job.run, StatementStore.beside(output))
         self.program: Program = setup.program()
-        self._last: RoundOutcome | None = None
+        self._told: tuple[bytes, tuple[str, ...]] = b"", ()
+        """How the last round ended, as its cohort is told; perhaps not yet sent."""
         self._generator = generator
+        self._ends_when_interrupted = observed is not None
         self._observed = observed or Observed()
         self._committed = (
             CommittedSpending(
@@ -85,11 +87,20 @@ class Coordinator:
             else None
         )
 
-    def drive(self, on_round: OnRound | None) -> RunResult:
+    def drive(self, on_round: OnRound | None, *, give_up: str = "") -> RunResult:
         """All rounds that are not finished yet, then the files.
 
+        An error, an interruption and a kill leave a run that has not ended, and can be resumed.
+
+        Args:
+            on_round: called after each attempt at a round.
+            give_up: why no further round is begun; empty where the rest are. A sum that was asked
+                for already is taken all the same: it was paid for, and may have been opened.
+
         Raises:
-            ConfigError: the journal is another plan's or key's, or damaged.
+            ConfigError: the journal is damaged.
+            ResumeError: it is another plan's or key's, or the coordinator's ledger lacks what the
+                journal has.
         """
         result = RunResult(self.job.run, "finished", "", self.program.begin())
         done = self._take_up(result)
@@ -97,52 +108,66 @@ class Coordinator:
             for place, cohort in self.record.cohorts():
                 self._committed.asked(place, cohort)
         self.record.keep([self.job.key.statement])
-        if done is None:
+        if not self.record.ever("run-started"):
             self.record.start(self.setup, self.job, self._generator)
+        if done is None:
+            self._note(result, 0)
         if done is None or not done.over:
-            self._all_rounds(result, done.round if done is not None else 0, on_round)
-            self._release(result)
+            before = done.round if done is not None else 0
+            self._release(result, self._all_rounds(result, before, on_round, give_up))
+        if not self.record.ever("run-finished"):
+            self.record.finish(result.outcome, result.reason)
         self._write_evidence(result, self.job.plan.rounds)
         return result
 
     def _take_up(self, result: RunResult) -> Progress | None:
         """Where a killed coordinator left off; None for a fresh run."""
-        done = self.journal.progress() if self.journal is not None else None
+        done = self.journal.progress()
         if done is None:
             return None
         if (done.plan_digest, done.key_id) != (self.job.plan.digest, self.job.key_id):
             raise ResumeError(
                 f"run {self.job.run!r} was begun under another plan or key; start a new run"
             )
+        if done.round and done.round not in {number for (number, _), _ in self.record.cohorts()}:
+            raise ResumeError(
+                f"run {self.job.run!r} cannot be resumed: round {done.round} is over by its "
+                "journal, and the coordinator's ledger knows nothing of it. The ledger was "
+                "restored from an older copy; put back the one that the run was begun with"
+            )
         self.program.resume(done.kept)
         if done.close:
             self.transport.post(dict.fromkeys(done.cohort, done.close))
+        self._told = done.close, done.cohort
         result.parameters, result.metrics = done.parameters, dict(done.metrics)
         if done.over:
             result.outcome, result.reason = done.over, done.reason
             result.model = self.output / self.program.file_name
         return done
 
-    def _all_rounds(self, result: RunResult, done: int, on_round: OnRound | None) -> None:
-        self._note(result, done)
-        try:
-            for number in range(done + 1, self.job.plan.rounds + 1):
-                report = self._one_round(result, number, on_round)
-                if report.outcome.outcome == "stopped":
-                    result.outcome, result.reason = "stopped", report.outcome.reason
-                if result.outcome == "stopped":
-                    break
-                self._note(result, number)
-        except PrivaggError as error:
-            if self.journal is None:  # else the run has not ended: somebody may resume it
-                self.record.finish("failed", type(error).__name__)
-            raise
+    def _all_rounds(
+        self, result: RunResult, done: int, on_round: OnRound | None, give_up: str
+    ) -> int:
+        """The rounds after round `done`; the number of the last one that there was."""
+        for number in range(done + 1, self.job.plan.rounds + 1):
+            if give_up and not self._was_asked_to_open(number):
+                result.outcome, result.reason = "stopped", give_up
+                return number - 1
+            report = self._one_round(result, number, on_round)
+            if report.outcome.outcome == "stopped":
+                result.outcome, result.reason = "stopped", report.outcome.reason
+            if result.outcome == "stopped":
+                return number
+            self._note(result, number)
+        return self.job.plan.rounds
+
+    def _was_asked_to_open(self, number: int) -> bool:
+        begun = self.journal.attempt(number - 1)
+        return begun is not None and begun.request is not None
 
     def _note(self, result: RunResult, number: int, over: str = "") -> None:
         """Keep durably what the next round starts from."""
-        if self.journal is None:
-            return
-        last = self._last
+        close, cohort = self._told
         progress = Progress(
             plan_digest=self.job.plan.digest,
             key_id=self.job.key_id,
@@ -150,8 +175,8 @@ class Coordinator:
             parameters=result.parameters,
             kept=self.program.kept(),
             metrics=dict(result.metrics),
-            close=last.close if last is not None else b"",
-            cohort=last.cohort if last is not None else (),
+            close=close,
+            cohort=cohort,
             over=over,
             reason=result.reason,
         )
@@ -172,22 +197,24 @@ class Coordinator:
             journal=self.journal,
             attempts=self.setup.config.training.retries + 1,
         )
-        self._last = rounds.run(
+        last = rounds.run(
             number, result.parameters, on_outcome, wanted=lambda: result.outcome != "stopped"
         )
+        self._told = last.close, last.cohort
         if len(result.rounds) == made:  # a killed coordinator had made, recorded and reported it
-            summary = self._last.summary()
-            report = RoundReport(summary, {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0)
+            report = RoundReport(
+                last.summary(), {}, epsilon=self._observed.epsilon(), encrypt_seconds=0.0
+            )
             result.rounds.append(report)
         return result.rounds[-1]
 
     def _tell(self, result: RunResult, report: RoundReport, on_round: OnRound | None) -> None:
-        """Report an attempt; who interrupts here, between two rounds, keeps what was paid for."""
+        """Report an attempt; who interrupts here, between two rounds, ends a run in one process."""
         try:
             if on_round is not None:
                 on_round(report)
         except KeyboardInterrupt:
-            if self.journal is not None:  # the run has not ended: somebody may resume it
+            if not self._ends_when_interrupted:
                 raise
             result.outcome, result.reason = "stopped", "interrupted by whoever ran it"
 
@@ -210,14 +237,12 @@ class Coordinator:
         result.rounds.append(report)
         return report
 
-    def _release(self, result: RunResult) -> None:
-        """Write what the job ends with, and close the record."""
-        last = result.rounds[-1].outcome.round if result.rounds else self.job.plan.rounds
+    def _release(self, result: RunResult, last: int) -> None:
+        """Write what the job ends with, and note that no further round is asked for."""
         found = self.program.finish(result.parameters, self.output, measured=bool(result.metrics))
         result.parameters, result.model = found.state, found.path
         result.metrics = dict(found.figures) or result.metrics
         self.record.released(result, found.sha256)
-        self.record.finish(result.outcome, result.reason)
         self._note(result, last, over=result.outcome)
 
     def _write_evidence(self, result: RunResult, last: int) -> None:

@@ -4,6 +4,7 @@
     attempt.json    the attempt under way: round, attempt, cohort
     opening.frame   the opening request of that attempt, once it is about to be sent
     key.frame       the key holder's statement of the run's key
+    driving         held by the process that drives the run
 
 Where the optimiser is somebody else's (a Flower strategy), its state cannot be kept. It is told
 again what every round opened, and for that each round has files of its own:
@@ -19,9 +20,11 @@ round counts as finished only with everything that follows from it.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,11 +33,12 @@ import numpy as np
 
 from privagg.durable import write_whole
 from privagg.encoding.vectors import FloatVector
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, RunInProgressError
 from privagg.protocol.round import RoundOutcome
 from privagg.run.results import outcome_facts, outcome_of
 
 VERSION = 2
+LOCK_NAME = "driving"
 
 Kept = TypeVar("Kept")
 
@@ -112,6 +116,20 @@ class Ended:
     outcome: RoundOutcome
     answer: bytes
     close: bytes
+
+
+@contextmanager
+def alone(folder: Path, run: str) -> Iterator[None]:
+    """Hold a run's folder: two coordinators of one run would sign two stories of it."""
+    with (folder / LOCK_NAME).open("a", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunInProgressError(
+                f"another process drives run {run!r} already; wait for it, or stop it before you "
+                "resume the run; nothing was spent"
+            ) from error
+        yield
 
 
 class Journal:

@@ -1,28 +1,46 @@
 """A run in this process: every party opened here, with messages that only the calling makes local.
 
 Every party has its own folder, identity and ledger, and they exchange the very bytes that a network
-would carry. The run's key is erased with the run, however it ends: nobody resumes one.
+would carry. A run that was cut off keeps its key and its journal (`privagg.run.unfinished`) until
+it is resumed or given up; once it has ended, both are gone.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from decimal import Decimal
+from typing import Literal
 
 from privagg.config.setup import Setup
-from privagg.errors import ConfigError, LedgerError
+from privagg.errors import ConfigError, LedgerError, LedgerTamperedError
 from privagg.identity.keys import Roster
 from privagg.party.open import make_local, open_key_holder, open_ledger, open_site
 from privagg.party.ready import require_approvals, require_data, require_room
+from privagg.privacy.ledger import Checkpoint, Ledger
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.site import Site
 from privagg.run.coordinator import Coordinator, Observed, OnRound
+from privagg.run.journal import Journal
 from privagg.run.open import open_job
 from privagg.run.outputs import make_run_folder, run_folder, show_latest
 from privagg.run.results import RunResult
+from privagg.run.unfinished import (
+    Begun,
+    journal_folder,
+    new,
+    remove,
+    require_none_unfinished,
+    require_unfinished,
+    resumed,
+)
+
+How = Literal["new", "resume", "give up"]
+
+GIVEN_UP = "given up by whoever ran it"
 
 
 class Run:
@@ -32,71 +50,122 @@ class Run:
         setup: what is run.
         randomness: of every site; budgets are not looked at where it is not secure.
         run_id: the run's identifier; a new one by default.
+        how: a new run, or one that was cut off, resumed or given up.
+        search: the search that the run is a candidate of; it has looked for runs that were cut off.
+
+    Raises:
+        ResumeError: `new`, and a run was cut off; or the one named was not, or was begun with
+            something else.
+        RunInProgressError: another process drives the run.
+        LedgerTamperedError: a ledger is an older copy of the one that the run was begun with.
+        PrivaggError: files, approvals, budgets; nothing was spent.
     """
 
-    def __init__(self, setup: Setup, randomness: Randomness, run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        randomness: Randomness,
+        run_id: str | None = None,
+        *,
+        how: How = "new",
+        search: str = "",
+    ) -> None:
         self.setup = setup
         self.plan = plan = setup.plan
         self.run_id = run_id or new_run_id(setup)
         run_folder(setup.output, self.run_id)  # refuses what cannot be a name
+        self._how, self._held = how, ExitStack()
+        self._folder = journal_folder(setup.output, self.run_id)
+        self._fresh = fresh = how == "new"
+        if not fresh:
+            require_unfinished(setup.output, self.run_id)
+        elif not search:
+            require_none_unfinished(setup)
         require_data(setup)
-        until = require_approvals(setup)
-        if randomness.secure:
-            require_room(setup)
+        until = self._approved_until(None if fresh else self.run_id)
+        if randomness.secure and how != "give up":
+            require_room(setup, None if fresh else self.run_id)
         names = (COORDINATOR, KEY_HOLDER, *plan.names)
         self.folders = {name: make_local(setup, name) for name in names}
         self.roster = Roster.of(*(folder.identity() for folder in self.folders.values()))
-        opener = self.folders[setup.opener]  # opens for as long as every site's owner approves
-        self._key_holder = open_key_holder(setup, opener, self.roster, until=lambda: until)
-        self.sites = {name: self._open_site(name, randomness) for name in plan.names}
-        try:
+        begun = Begun.of(setup, self.run_id, generator=randomness.name, search=search)
+        with ExitStack() as undo:
+            undo.callback(self._held.close)
+            if fresh:
+                self._held.enter_context(new(self._folder, begun))
+                undo.callback(remove, self._folder)
+            else:
+                self._held.enter_context(resumed(setup.output, begun))
+            opener = self.folders[setup.opener]  # opens for as long as every site's owner approves
+            self._key_holder = open_key_holder(setup, opener, self.roster, until=until)
+            if how != "resume":  # made for a run that does not begin, or does not go on
+                undo.callback(self._key_holder.erase, self.run_id)
+            self.sites = {name: self._open_site(name, randomness) for name in plan.names}
             self.coordinator = self._open_coordinator(randomness)
-        except BaseException:
-            self._key_holder.erase(self.run_id)  # made for a run that does not begin
-            raise
+            self._require_same_ledgers()
+            undo.pop_all()
 
     def drive(self, on_round: OnRound | None) -> RunResult:
-        """All rounds, then the files; the output folder shows them once all are there.
+        """All rounds that are not over yet, then the files; then the output folder shows them.
+
+        Whatever ends this before the run has ended (an error, an interruption, a kill) leaves it
+        to be resumed, with its key. An interruption that comes out of `on_round` ends the run.
 
         Raises:
             LedgerError: a site's ledger cannot be read at the end; the model is written.
             ConfigError: a file cannot be written; what earlier runs left is as it was.
         """
         ledger = self.coordinator.record.ledger
-        show_latest(self.setup.output, ledger)  # where the last run's end was killed
-        try:
-            result = self.coordinator.drive(on_round)
-        finally:
+        with self._held:
+            show_latest(self.setup.output, ledger)  # where the last run's end was killed
+            give_up = GIVEN_UP if self._how == "give up" else ""
+            result = self.coordinator.drive(on_round, give_up=give_up)
             self._key_holder.erase(self.run_id)
-        if result.missing:
-            name, problem = next(iter(result.missing.items()))
-            raise LedgerError(
-                f"no report can be written without the ledger of {name!r}: {problem}; the model is "
-                f"{result.model}"
-            )
+            if result.missing:
+                name, problem = next(iter(result.missing.items()))
+                raise LedgerError(
+                    f"no report can be written without the ledger of {name!r}: {problem}; the "
+                    f"model is {result.model}"
+                )
+            remove(self._folder)
         own = self.coordinator.output
         result.shown = self.setup.output if show_latest(self.setup.output, ledger) == own else None
         result.ledgers = {name: self.folders[name].ledger for name in (COORDINATOR, *self.sites)}
         return result
+
+    def _approved_until(self, run: str | None) -> Callable[[], str]:
+        """The last day on which sums are opened; giving a run up needs nobody's approval."""
+        if self._how == "give up":
+            return lambda: require_approvals(self.setup, run)
+        day = require_approvals(self.setup, run)
+        return lambda: day
+
+    def _require_same_ledgers(self) -> None:
+        """Refuse ledgers that are older than what the coordinator keeps of them."""
+        for name, site in self.sites.items():
+            for note in self.coordinator.job.watch.notes(name):
+                require_holds(site.ledger, Checkpoint.parse(note))
 
     def _open_coordinator(self, randomness: Randomness) -> Coordinator:
         setup, folder = self.setup, self.folders[COORDINATOR]
         opener = {setup.opener: self._key_holder.handle}
         sites = {name: site.handle for name, site in self.sites.items()}
         transport = LocalTransport(opener | sites)
-        ledger = open_ledger(setup, folder)
-        if any(getattr(entry.payload, "run", None) == self.run_id for entry in ledger.entries()):
-            raise ConfigError(
-                f"the coordinator's ledger knows a run {self.run_id!r} already; nothing was spent. "
-                "Choose another name"
-            )
+        ledger, journal = open_ledger(setup, folder), Journal(self._folder)
+        done, output = journal.progress(), run_folder(setup.output, self.run_id)
+        over = done is not None and bool(done.over)
+        if self._fresh:
+            require_unknown(ledger, self.run_id)
+            make_run_folder(setup.output, self.run_id)
+        output.mkdir(parents=True, exist_ok=True)
         return Coordinator(
             setup,
-            job=open_job(setup, folder, self.roster, self.run_id, transport),
+            job=open_job(setup, folder, self.roster, self.run_id, transport, journal, over=over),
             transport=transport,
             ledger=ledger,
-            output=make_run_folder(setup.output, self.run_id),
+            output=output,
             generator=randomness.name,
+            journal=journal,
             observed=Observed(self._epsilon, self._encrypt_seconds),
         )
 
@@ -115,6 +184,34 @@ class Run:
             spending = site.ledger.spent(self.setup.budget_key(name))
             found[name] = (spending.epsilon.upper, spending.epsilon_budget)
         return found
+
+
+def require_unknown(ledger: Ledger, run: str) -> None:
+    """Refuse a new run under a name that the coordinator's ledger has already.
+
+    Raises:
+        ConfigError: it has; nothing was spent.
+    """
+    if any(getattr(entry.payload, "run", None) == run for entry in ledger.entries()):
+        raise ConfigError(
+            f"the coordinator's ledger knows a run {run!r} already; nothing was spent. Choose "
+            "another name"
+        )
+
+
+def require_holds(ledger: Ledger, kept: Checkpoint) -> None:
+    """Refuse a ledger that lacks what a kept checkpoint of it covers.
+
+    Raises:
+        LedgerTamperedError: it is an older copy, or was rewritten; nothing was spent.
+    """
+    size = Checkpoint.parse(ledger.checkpoint()).size
+    if size < kept.size or Checkpoint.parse(ledger.checkpoint(kept.size)).root != kept.root:
+        raise LedgerTamperedError(
+            f"the ledger of {ledger.owner!r} has {size} entries, and is not the one that had "
+            f"{kept.size} when the coordinator last saw it: it was restored from an older copy, or "
+            "rewritten. Put back the one that the run was begun with; nothing was spent"
+        )
 
 
 def new_run_id(setup: Setup) -> str:

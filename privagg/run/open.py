@@ -56,7 +56,7 @@ def open_job(
     roster: Roster,
     run: str,
     transport: Transport,
-    journal: Journal | None = None,
+    journal: Journal,
     *,
     over: bool = False,
 ) -> Job:
@@ -68,7 +68,7 @@ def open_job(
         roster: identity keys that it pins.
         run: the run's identifier.
         transport: carries messages to the parties.
-        journal: the run's; None where nobody will go on with it.
+        journal: the run's.
         over: whether no round is left to be asked for.
 
     Raises:

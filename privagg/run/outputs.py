@@ -1,6 +1,6 @@
 """Where runs leave their files: each in a folder of its own, copies of the latest one's above them.
 
-    OUT/runs/<run>/   all that one run or search writes: model, report, bundle, statements, journal;
+    OUT/runs/<run>/   all that one run or search leaves: model, report, bundle, statements;
                       nothing of another one is ever written there
     OUT/              copies of the latest one's model, report and bundle, until the next takes
                       their place

@@ -9,8 +9,7 @@ exchange and no cost. Then the round that was under way goes on, and then fresh 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from pydantic import JsonValue
@@ -18,11 +17,9 @@ from pydantic import JsonValue
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ResumeError
 from privagg.protocol.round import RoundOutcome, reread_round
+from privagg.run.differences import told_differences
 from privagg.run.journal import Asked
 from privagg.run.rounds import OnOutcome, RoundRunner
-
-MOST_DIFFERENCES = 3
-_MISSING = "nothing"
 
 
 class ReplayedRounds:
@@ -110,36 +107,12 @@ class ReplayedRounds:
         way_out = "start it as it was begun, or start a new run; nothing was spent"
         if (before.plan_digest, before.key_id) != (now.plan_digest, now.key_id):
             raise ResumeError(f"{run}: it was begun under another plan or key; {way_out}")
-        found = [f"{place}: {a} then, {b} now" for place, a, b in _different(before, now)]
+        others = []
         if before.model_sha256 != now.model_sha256:
             cause = "the initial model" if number == 1 else "strategy, its settings or its version"
-            found.append(
+            others.append(
                 f"the model's values (SHA-256 {before.model_sha256[:16]}... then, "
                 f"{now.model_sha256[:16]}... now): another {cause}"
             )
-        more = len(found) - MOST_DIFFERENCES
-        differences = "; ".join(found[:MOST_DIFFERENCES]) + (f"; {more} more" if more > 0 else "")
-        raise ResumeError(
-            f"{run}: round {number} is asked with something else. {differences}. {way_out}"
-        )
-
-
-def _different(before: Asked, now: Asked) -> Iterator[tuple[str, str, str]]:
-    """Where two rounds' settings differ: the place, then and now."""
-    then, there = dict(_leaves(before.settings)), dict(_leaves(now.settings))
-    for place in sorted(then.keys() | there.keys()):
-        pair = then.get(place, _MISSING), there.get(place, _MISSING)
-        if pair[0] != pair[1]:
-            yield place, *pair
-
-
-def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every value in nested settings, under its dotted name."""
-    if isinstance(value, Mapping) and value.keys() == {"float"}:
-        yield place, repr(float.fromhex(value["float"]))  # as exact settings write floats
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{place}.{name}" if place else name)
-    else:
-        text = repr(value)
-        yield place, text if len(text) <= 80 else f"{text[:77]}..."
+        told = told_differences(before.settings, now.settings, others)
+        raise ResumeError(f"{run}: round {number} is asked with something else. {told}. {way_out}")

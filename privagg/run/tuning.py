@@ -39,6 +39,7 @@ from privagg.report import write_report
 from privagg.run.local import Run
 from privagg.run.outputs import run_folder, show_latest, statements_of
 from privagg.run.results import RunResult
+from privagg.run.unfinished import require_none_unfinished
 from privagg.training.saving import write_model
 
 LOWER_IS_BETTER = frozenset({"loss"})
@@ -110,6 +111,7 @@ class Search:
                 "a search compares candidates on a table declared public; give [evaluation] one "
                 "(a figure on private data would have to be charged)"
             )
+        require_none_unfinished(setup)
         require_data(setup)
         self.setup = setup
         self.metric = tuning.metric
@@ -145,7 +147,7 @@ class Search:
         self._record()
         done: list[Candidate] = []
         for candidate in self.candidates:
-            run = Run(candidate.setup, self._randomness, candidate.run)
+            run = Run(candidate.setup, self._randomness, candidate.run, search=self.name)
             done.append(replace(candidate, result=run.drive(None)))
             if on_candidate is not None:
                 on_candidate(done[-1])

@@ -243,6 +243,17 @@ class Ledger:
             log.append(connection, empty, created, keys=(signing_key,), now=now)
         return cls(store, verifier, signing_key, accountant or default_accountant(), clock)
 
+    @staticmethod
+    def is_at(location: Path) -> bool:
+        """Whether a file holds a ledger; an empty one was left where `create` was cut off."""
+        if not location.exists():
+            return False
+        store = Store(location, read_only=True)
+        try:
+            return store.has_schema()
+        finally:
+            store.close()
+
     @classmethod
     def open(
         cls,
