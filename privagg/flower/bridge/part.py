@@ -82,6 +82,9 @@ def _superlink() -> None:
 def _supernode() -> None:
     from flwr.supernode.cli import flower_supernode
 
+    from privagg.flower.bridge.pace import pace_node
+
+    pace_node()
     flower_supernode()
 
 
@@ -89,8 +92,10 @@ def _superexec() -> None:
     from flwr.supercore.cli import flower_superexec
 
     from privagg.flower.bridge import starter
+    from privagg.flower.bridge.pace import pace_superexec
 
     app = sys.argv.pop(1)
+    pace_superexec()
     starter.install(app, [sys.executable, "-m", "privagg.flower.bridge.part", app])
     flower_superexec()
 
@@ -132,9 +137,10 @@ _PARTS: dict[str, Callable[[], None]] = {
     "flwr": _flwr,
 }
 
+_IN_BOTH = ("httpcore", "privagg.flower.doors")
 _PRELOADED = {
-    "clientapp": ("flwr.supernode.cli", "privagg.flower.bridge.guard", "privagg.flower.apps"),
-    "serverapp": ("flwr.superlink.cli", "privagg.flower.bridge.transport", "privagg.flower.apps"),
+    "clientapp": ("flwr.supernode.cli", "privagg.flower.bridge.guard", *_IN_BOTH),
+    "serverapp": ("flwr.superlink.cli", "privagg.flower.bridge.transport", *_IN_BOTH),
 }
 """App -> what each of its processes would import; none of it is from a run."""
 

@@ -37,7 +37,6 @@ RESIDENT_REFUSED = "refused: "
 """How the line begins that it prints instead, where it cannot work as things are."""
 PARENT, APPROVED, PARTY = "PRIVAGG_PARENT", "PRIVAGG_APPROVED_APPS", "PRIVAGG_PARTY"
 ARCHIVE = "PRIVAGG_ARCHIVE"
-TASK_POLL_SECONDS = "0.1"
 NODE_READY = "SuperNode ID:"
 """What a SuperNode prints once the SuperLink has accepted it."""
 RELEASES = ("1.41", "1.42")
@@ -46,7 +45,6 @@ _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": TASK_POLL_SECONDS,
 }
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")

@@ -24,7 +24,7 @@ from privagg.flower.bridge.starter import ForkingExecutor
 SECONDS = 60.0
 
 APP = """\
-import json, os, sys, time
+import atexit, json, os, sys, time
 from pathlib import Path
 from privagg.flower.bridge.starter import forked
 
@@ -40,8 +40,10 @@ facts = {
     "draw": numpy.random.random(), "outputs": [os.readlink(f"/proc/self/fd/{n}") for n in (1, 2)],
 }
 folder = Path(sys.argv[1])
-(folder / "new").write_text(json.dumps(facts))
-(folder / "new").rename(folder / arguments[arguments.index("--token") + 1])
+token, new = arguments[arguments.index("--token") + 1], folder / f"{os.getpid()}.new"
+new.write_text(json.dumps(facts))
+new.rename(folder / token)
+atexit.register((folder / f"{token}.ended").touch)
 while (folder / "stay").exists():
     time.sleep(0.05)
 sys.exit(3)
@@ -160,6 +162,7 @@ def test_the_starter_ends_with_its_superexec_and_an_app_may_finish(tmp_path: Pat
     while not gone(facts["pid"]):
         assert time.monotonic() < until
         time.sleep(0.02)
+    assert (tmp_path / "last.ended").exists()  # what it registered was done
 
 
 def test_a_release_of_flower_without_the_hook_starts_nothing(

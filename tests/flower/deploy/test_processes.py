@@ -90,7 +90,6 @@ def test_nothing_is_reported_fetched_or_inherited(
                 "FLWR_TELEMETRY_ENABLED": "0",
                 "FLWR_DISABLE_UPDATE_CHECK": "1",
                 "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-                "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": parts.TASK_POLL_SECONDS,
                 "FLWR_HOME": str(folder.home),
             }
 
