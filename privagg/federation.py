@@ -126,7 +126,7 @@ class Federation:
     @property
     def plan(self) -> TrainingPlan:
         """The plan, its noise calibrated to the configured epsilon."""
-        return self.setup.plan
+        return self.setup.training_plan
 
     @property
     def parameters(self) -> Parameters:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from privagg.config.setup import Setup
     from privagg.federation import Federation
     from privagg.party.approving import Job
+    from privagg.privacy.plan import Plan
     from privagg.training.factories import Factory
 
 PASSPHRASE = "PRIVAGG_OWNER_PASSPHRASE"
@@ -281,10 +282,8 @@ def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
     what = "a run" if job.kind == "plan" else f"a search of {len(job.plans)} runs"
     often = "any number, as far as the budget reaches" if words.runs is None else f"{words.runs}"
     console.heading(out, f"To be approved for {setup.config.federation.name}: {what}")
-    noise = f"{plan.noise_multiplier.normalize():f}"
     pairs = [
-        ("a run is", f"{plan.rounds} rounds, {plan.mode}, noise multiplier {noise}; hidden is one "
-         f"{plan.unit.value}"),
+        ("a run is", _in_words(plan)),
         ("how many runs", often),
         ("who opens", plan.custody.plainly),
         ("for", _purpose(setup, words)),
@@ -300,6 +299,18 @@ def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
             f"budget over all jobs ε {epsilon_text(budget, 4)}, at δ = {delta}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
+
+
+def _in_words(plan: Plan) -> str:
+    """What one run of a plan is."""
+    from privagg.privacy.plan import TrainingPlan
+    from privagg.report.figures import count_text
+
+    noise = ""
+    if isinstance(plan, TrainingPlan):
+        noise = f", noise multiplier {plan.noise_multiplier.normalize():f}"
+    rounds = count_text(plan.rounds, "round")
+    return f"{rounds}, {plan.mode}{noise}; hidden is one {plan.unit.value}"
 
 
 def _folders_of(root: Path, config: Path) -> list[Path]:

@@ -27,7 +27,7 @@ def describe(setup: Setup) -> dict[str, Any]:
     from privagg.report.accounting import Bounds
 
     bounds = Bounds(setup.accountant)
-    plan, parameters = setup.plan, setup.parameters
+    plan, parameters = setup.training_plan, setup.parameters
     noise = plan.noise
     return {
         "federation": setup.config.federation.name,
@@ -99,7 +99,7 @@ def _remarks(setup: Setup) -> list[str]:
 
 def _batches(setup: Setup) -> list[dict[str, Any]] | None:
     """The public number of batches of a step at each site, and rows for each record expected."""
-    plan, size = setup.plan, setup.config.training.physical_batch
+    plan, size = setup.training_plan, setup.config.training.physical_batch
     found = []
     for site in plan.sites:
         batches = plan.step_batches(site.name, size)
@@ -116,7 +116,7 @@ def _compression(setup: Setup) -> dict[str, Any] | None:
     from privagg.config.plan import uncompressed
     from privagg.report.plan_text import compression_text
 
-    plan = setup.plan
+    plan = setup.training_plan
     if plan.compression is None:
         return None
     try:

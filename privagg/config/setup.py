@@ -18,14 +18,16 @@ import numpy as np
 from privagg.config.data import AppData, DatasetData
 from privagg.config.plan import build_plan, requirement_of
 from privagg.config.schema import Config, EvaluationSection, SiteSection
+from privagg.encoding.contribution import Learner
 from privagg.errors import ApprovalError, ConfigError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan, TrainingPlan
 from privagg.privacy.unit import Custody, Unit
 from privagg.programs.gradient import GradientTraining
 from privagg.programs.program import Program
+from privagg.programs.training import make_learner
 from privagg.protocol.names import KEY_HOLDER
 from privagg.protocol.round import require_driven
 from privagg.secure.registry import scheme as find_scheme
@@ -145,9 +147,14 @@ class Setup:
             code=self.code if self.names_code else ApprovedCode(),
         )
 
+    @property
+    def plan(self) -> Plan:
+        """What all parties agree to, its noise calibrated to the configured epsilon."""
+        return self.training_plan
+
     @cached_property
-    def plan(self) -> TrainingPlan:
-        """The plan, its noise calibrated to the configured epsilon."""
+    def training_plan(self) -> TrainingPlan:
+        """The plan of training, for what asks of its clip, model or steps."""
         if self.pinned is not None:
             return self.pinned
         if isinstance(self.config.data, AppData):
@@ -164,6 +171,25 @@ class Setup:
         """
         optimizer = self.config.training.optimizer
         return GradientTraining(self.fresh_model(), optimizer, self.public_records)
+
+    def learner(self, site: str) -> Learner:
+        """A site's half of the job, with a model of its own; all start from the same public seed.
+
+        Args:
+            site: its name in the plan.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: as `records_of`.
+            ModelError: as `rehearse`.
+        """
+        return make_learner(
+            self.training_plan,
+            site,
+            model=self.fresh_model(),
+            records=self.records_of(self.section(site)),
+            rule=self.config.training.client_rule,
+            tested=self.rehearse(),
+        )
 
     def rehearse(self) -> RecordsApart | None:
         """How it is known that the model keeps records apart, by a test on this machine.
@@ -196,7 +222,7 @@ class Setup:
         """The scheme's parameters for this plan (before any key exists)."""
         return self.parameters_for(self.plan)
 
-    def parameters_for(self, plan: TrainingPlan) -> Parameters:
+    def parameters_for(self, plan: Plan) -> Parameters:
         """The configured scheme's parameters for a plan, before any key exists.
 
         Raises:
@@ -309,7 +335,7 @@ class Setup:
             return []
         records = self.records_of(site)
         found = [] if site.name in self.given else self._inspect_files(site, records)
-        return found + check_count(len(records), site.records, self.plan)
+        return found + check_count(len(records), site.records, self.training_plan)
 
     def inspect_public(self) -> list[Finding]:
         """The same of the table declared public; no count is declared of it.

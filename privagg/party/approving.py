@@ -28,7 +28,7 @@ from privagg.party.ready import beyond_all, beyond_budget
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.approvals import public_hex
-from privagg.privacy.plan import TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.training.factories import Factory
 from privagg.training.known import KnownRecords, Recognised, Tags
 
@@ -76,7 +76,7 @@ class Job:
     """
 
     kind: Literal["plan", "tune"]
-    plans: tuple[TrainingPlan, ...]
+    plans: tuple[Plan, ...]
     code: tuple[Factory, ...] = ()
 
     @classmethod

@@ -31,7 +31,6 @@ from privagg.party.standing import PLAN_NAME, kept_plan
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
-from privagg.programs.training import make_learner
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
@@ -322,7 +321,7 @@ def open_site(
     randomness: Randomness | None = None,
     key_holder: KeyHolder | None = None,
 ) -> Site:
-    """One site, with its own data and a model of its own; all start from the same public seed.
+    """One site, with its own data and what it computes on them.
 
     Args:
         setup, folder, roster, randomness, key_holder: as for `open_seat`.
@@ -332,15 +331,8 @@ def open_site(
         ConfigError, DataError: they cannot be read as declared, or its owner approved other ones.
         ModelError: the model does not keep records apart.
     """
-    plan, name, apart = setup.plan, folder.party().name, setup.rehearse()
-    learner = make_learner(
-        plan,
-        name,
-        model=setup.fresh_model(),
-        records=setup.records_of(setup.section(name)),
-        rule=setup.config.training.client_rule,
-        tested=apart,
-    )
+    name, apart = folder.party().name, setup.rehearse()
+    learner = setup.learner(name)
     site = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder).site(
         learner,
         records_apart=apart.facts() if apart else None,

@@ -36,7 +36,7 @@ def require_usable(setup: Setup, party: PartyFile, root: Path) -> list[Finding]:
             raise ConfigError(f"there is no {party.data}, which the app should read; correct it")
         return []  # what lies there is the app's business
     config = with_own_data(setup.config, party, root)
-    own = replace(setup, config=config, pinned=setup.plan)
+    own = replace(setup, config=config, pinned=setup.training_plan)
     section = own.section(party.name)
     _require_no_other_sites(setup, section)
     if isinstance(config.data, DatasetData) and not setup.code.allows(look_at(section.data)):

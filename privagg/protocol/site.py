@@ -45,7 +45,7 @@ from privagg.privacy.ledger import (
     Ledger,
     Receipt,
 )
-from privagg.privacy.plan import Plan, TrainingPlan
+from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.frames import Message, read_message, read_statement, require_readable
 from privagg.protocol.key_holder import KeyHolder
@@ -110,7 +110,7 @@ class Seat:
 
     identity: Identity
     pins: Pins
-    plan: TrainingPlan
+    plan: Plan
     scheme: Scheme
     parameters: Parameters
     ledger: Ledger

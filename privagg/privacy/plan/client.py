@@ -18,7 +18,7 @@ from privagg.errors import PlanError
 from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.noise import total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import SiteTerms
+from privagg.privacy.plan.base import Plan, SiteTerms
 from privagg.privacy.plan.compression import (
     LARGEST_CLIP_NORM_GRID,
     Rounding,
@@ -26,7 +26,7 @@ from privagg.privacy.plan.compression import (
 )
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.sharing import SharedNoisePlan
-from privagg.privacy.plan.training import GridTerms, TrainingPlan
+from privagg.privacy.plan.training import GridTerms
 from privagg.privacy.unit import Unit
 
 
@@ -90,7 +90,7 @@ class ClientPlan(SharedNoisePlan):
         return super().from_settings({**settings, **derived})
 
     @classmethod
-    def require(cls, plan: TrainingPlan) -> Self:
+    def require(cls, plan: Plan) -> Self:
         """The same plan, where it takes whole updates from whoever trained them.
 
         Raises:
