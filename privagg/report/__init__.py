@@ -2,7 +2,8 @@
 
 Read `model` first (the format of `report.json`), then `build` (from ledgers to it, with
 `accounting` for every epsilon), then `page` and `render` (from it to what a person reads).
-`sentences` holds the words, `annexes` and `registry` other people's headings over the same facts.
+`sentences` holds the words and `language` says them in the language asked for; `annexes` and
+`registry` put other people's headings over the same facts.
 """
 
 from privagg.report.build import build_report, runs_of
