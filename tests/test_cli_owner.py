@@ -86,10 +86,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
-    shutil.copytree(made, tmp_path / "copy")
-    return tmp_path / "copy"
+def root(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that a test may spoil; sockets have to fit into its path."""
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("copy") / "made"))
 
 
 def test_an_encrypted_owners_key_approves_with_its_passphrase_and_not_without(root: Path) -> None:

@@ -61,6 +61,8 @@ def config(tables: dict[str, Path], **sections: dict[str, Any]) -> dict[str, Any
     values["evaluation"] = {"data": str(tables["public"]), "public": True}
     for section, changes in sections.items():
         values[section] = {**values.get(section, {}), **changes}
+    if values["privacy"].get("mode") == "client":  # which samples no records
+        values["training"] = {k: v for k, v in values["training"].items() if k != "sampling_rate"}
     return values
 
 
@@ -157,7 +159,8 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     said = str(refused.value)
     assert "of which earlier runs spent" in said
     assert "As good as nothing is left of it. Have the owner of the data approve" in said
-    assert "privagg approve CONFIG --site riverside --budget NEW" in said
+    sites = "--site riverside --site hillcrest --site lakeview"
+    assert f"privagg approve CONFIG {sites} --budget NEW" in said
     assert ledger_here(again.setup, "riverside").checkpoint() == before
 
 

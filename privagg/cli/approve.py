@@ -215,10 +215,11 @@ def _here(
     federation: Federation, names: tuple[str, ...], words: _Words, owner_key: Path | None
 ) -> None:
     """Approve for sites of a local run, whose folders lie in its output folder."""
-    from privagg.party.approving import Job
+    from privagg.party.approving import Job, require_records
 
     key = None if owner_key is None else _key_at(owner_key)
     federation.trust(code_to_trust(federation.setup, words.yes))
+    require_records(federation.setup, names)
     _show(federation.setup, Job.of(federation.setup), names, words)
     _confirm("approve this?", words.yes)
     acts = federation.approve(
@@ -351,6 +352,8 @@ def _in_folders(
         approvers = [replace(each, setup=each.setup.trusting(code)) for each in approvers]
         setup = approvers[0].setup
     sites = [approver.name for approver in approvers if approver.name in setup.plan.names]
+    for each in approvers:
+        approving.require_records(each.setup, [each.name] if each.name in sites else [])
     _show(setup, Job.of(setup), sites, words)
     _confirm("approve this?", words.yes)
     terms = Terms(

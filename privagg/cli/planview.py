@@ -12,7 +12,7 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.config.setup import Setup
 from privagg.errors import PrivaggError
-from privagg.party.ready import beyond_budget
+from privagg.party.ready import Room, beyond_budgets
 from privagg.privacy.events import plain_decimal
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Unit
@@ -204,11 +204,16 @@ def _budgets(setup: Setup) -> list[dict[str, Any]]:
 
 
 def require_budgets(setup: Setup, facts: dict[str, Any]) -> None:
-    """Raises BudgetExceededError for the first budget that has no room for the whole job."""
-    for budget in facts["budgets"]:
-        if not budget["fits"]:
-            figures = (budget[f"epsilon_{what}"] for what in ("before", "after", "budget"))
-            raise beyond_budget(setup, budget["site"], *map(Decimal, figures))
+    """Raises BudgetExceededError where budgets have no room for the whole job, naming them all."""
+    beyond = {
+        budget["site"]: Room(
+            *(Decimal(budget[f"epsilon_{what}"]) for what in ("before", "after", "budget"))
+        )
+        for budget in facts["budgets"]
+        if not budget["fits"]
+    }
+    if beyond:
+        raise beyond_budgets(setup, beyond)
 
 
 def print_plan(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from privagg.config.data import AppData, DataSection, ImageData, Section
 from privagg.config.faults import explain
+from privagg.config.unread import unread
 from privagg.errors import ConfigError
 from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
@@ -335,6 +336,8 @@ class Config(Section):
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
         self._each_site_has_data_or_an_app()
+        if found := list(unread(self)):
+            raise ValueError("; ".join(found))
         return self
 
     def _each_site_has_data_or_an_app(self) -> None:

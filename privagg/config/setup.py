@@ -6,7 +6,7 @@ one, or a party's folder. It changes nothing and spends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -370,12 +370,14 @@ class Setup:
         """Folder of models and reports; in a local run, of its parties' folders too."""
         return self.base / self.config.federation.output
 
-    def unapproved(self, party: str, why: str) -> ApprovalError:
-        """The refusal of a job that an owner has not approved, with what to type."""
+    def unapproved(self, parties: Sequence[str], why: str) -> ApprovalError:
+        """The refusal of a job that owners have not approved, with what to type."""
         command = f"privagg approve {quote(str(self.source))} --all-sites"
         if self.source is None:
             command = "federation.approve(who=..., why=...)"
+        named = ", ".join(map(repr, parties))
+        owners = f"the owner of {named} has" if len(parties) == 1 else f"the owners of {named} have"
         return ApprovalError(
-            f"the owner of {party!r} has not approved this plan; nothing was spent ({why}). Look "
+            f"{owners} not approved this plan; nothing was spent ({why}). Look "
             f"at the plan, then approve it: {command}"
         )

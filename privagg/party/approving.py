@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg.config.data import AppData
 from privagg.config.schema import tuning_candidates
 from privagg.config.setup import Setup
 from privagg.errors import ApprovalError, ConfigError
@@ -24,7 +25,7 @@ from privagg.identity.owner import make_owner_key, read_owner_key
 from privagg.party.folder import PartyFolder
 from privagg.party.local import local_folder
 from privagg.party.open import make_local, open_ledger, overlaps_text
-from privagg.party.ready import beyond_all, beyond_budget
+from privagg.party.ready import Room, beyond_all, beyond_budgets
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, sign_withdrawal
 from privagg.privacy.ledger.approvals import public_hex
@@ -144,6 +145,21 @@ class Approver:
         return self.setup.tags_of(self.setup.section(self.name), self.known)
 
 
+def require_records(setup: Setup, names: Iterable[str]) -> None:
+    """Read the records that somebody is about to decide on: what is wrong is told before they do.
+
+    Args:
+        setup: the job.
+        names: the sites'.
+
+    Raises:
+        ApprovalError, ConfigError, DataError: some cannot be read as declared.
+    """
+    if not isinstance(setup.config.data, AppData):
+        for name in names:
+            setup.records_of(setup.section(name))
+
+
 def approve(
     approvers: Sequence[Approver],
     terms: Terms,
@@ -261,7 +277,7 @@ def check_approval(approver: Approver, job: Job, terms: Terms) -> None:
     if after > budget:
         if job.kind == "tune":
             raise beyond_all(len(job.plans), approver.name, before, after, budget)
-        raise beyond_budget(setup, approver.name, before, after, budget)
+        raise beyond_budgets(setup, {approver.name: Room(before, after, budget)})
 
 
 def _require_new_names(approver: Approver, key: BudgetKey) -> None:

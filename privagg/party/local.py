@@ -86,12 +86,15 @@ def adopt(output: Path) -> list[Path]:
         The new places, in the order of the moves; empty where there was nothing to carry over.
 
     Raises:
-        LedgerError: a file is in use, cannot be moved, is a link, or lies at its new place
-            already; or something else lies there.
+        LedgerError: a file is in use, damaged, cannot be moved, is a link, or lies at its new
+            place already; or something else lies there.
     """
     moved, lies = [], _earlier_files(output)
     moves = _moves(output) if lies else []
     _require_movable(output, lies, [old for old, _ in moves])
+    for old, _ in moves:  # all of them before the first move, so that none is half carried over
+        with _nobody_writes(old):
+            pass
     for old, new in moves:
         if new.exists():
             raise LedgerError(
@@ -191,6 +194,8 @@ def _nobody_writes(path: Path) -> Iterator[None]:
         with closing(connection) as database:
             database.execute("PRAGMA journal_mode=DELETE")  # what the write-ahead log holds, moves
             database.execute("BEGIN EXCLUSIVE")
+            if (found := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise _damaged(path, found)
             beside = [path.with_name(path.name + end) for end in _SQLITE_BESIDE]
             left = [str(each) for each in beside if each.exists()]
             if left:
@@ -198,6 +203,20 @@ def _nobody_writes(path: Path) -> Iterator[None]:
             yield
             database.execute("ROLLBACK")
     except sqlite3.Error as error:
-        raise LedgerError(
-            f"{path} cannot be moved: {error}; end whatever uses it, then try again"
-        ) from error
+        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(path, error) from error
+        used = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        advice = (
+            "end whatever uses it, then try again"
+            if used
+            else "look at its permissions and at the disk"
+        )
+        raise LedgerError(f"{path} cannot be moved: {error}; {advice}") from error
+
+
+def _damaged(path: Path, found: object) -> LedgerError:
+    fault = " ".join(str(found).split())
+    return LedgerError(
+        f"{path} is damaged ({fault}) and is left where it is; put a whole copy in its place, "
+        "such as `privagg ledger backup` made, then try again"
+    )

@@ -198,7 +198,7 @@ def decided_folder(setup: Setup, site: str) -> PartyFolder:
     """
     folder = local_folder(setup.output, site)
     if not folder.ledger.exists():
-        raise setup.unapproved(site, "it has no ledger yet")
+        raise setup.unapproved([site], "it has no ledger yet")
     return folder
 
 

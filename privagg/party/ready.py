@@ -5,8 +5,10 @@ Looks and refuses; spends and writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from shlex import quote
+from typing import NamedTuple
 
 from privagg.config.setup import Setup
 from privagg.errors import ApprovalError, BudgetExceededError
@@ -58,16 +60,18 @@ def require_approvals(setup: Setup, run: str | None = None) -> str:
         The last day (`YYYY-MM-DD`) on which all of them do.
 
     Raises:
-        ApprovalError: one has not; the text says what to type.
+        ApprovalError: some have not; the text names all of them and says what to type.
     """
-    days, digest = [], setup.plan.digest
+    days, missing, digest = [], [], setup.plan.digest
     for name in setup.plan.names:
-        ledger = Ledger.open(decided_folder(setup, name).ledger)
         try:
+            ledger = Ledger.open(decided_folder(setup, name).ledger)
             ledger.require_approval(setup.budget_key(name), digest, run)
             days.append(ledger.approved_until(digest))
-        except ApprovalError as error:
-            raise setup.unapproved(name, "none in force covers one more run of it") from error
+        except ApprovalError:
+            missing.append(name)
+    if missing:
+        raise setup.unapproved(missing, "none in force covers one more run of it")
     return min(days)
 
 
@@ -90,29 +94,40 @@ def require_approved_data(setup: Setup, run: str | None = None) -> None:
             recognise(Ledger.open(folder.ledger).require_approval(key, setup.plan.digest, run))
 
 
-def require_room(
-    setup: Setup, run: str | None = None
-) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
-    """What the whole job would do to every data set's budget.
+class Room(NamedTuple):
+    """What a job would do to a site's budget.
+
+    Attributes:
+        before: epsilon spent so far.
+        after: epsilon with the whole job.
+        budget: epsilon of the budget.
+    """
+
+    before: Decimal
+    after: Decimal
+    budget: Decimal
+
+
+def require_room(setup: Setup, run: str | None = None) -> dict[str, Room]:
+    """What the whole job would do to every data set's budget, by site.
 
     Args:
         setup: what is run.
         run: a run that is resumed; a data set that was charged for it is not looked at again.
 
-    Returns:
-        Site -> (epsilon spent before, epsilon after the whole job, budget).
-
     Raises:
-        BudgetExceededError: a budget is too small for the whole job.
+        BudgetExceededError: some budgets are too small for the whole job; all of them are named.
     """
-    found = {}
+    found, beyond = {}, {}
     for name in setup.plan.names:
         if run is not None and ledger_here(setup, name).was_charged(run):
             continue
-        before, after, budget, fits = project(setup, name, setup.plan.total_committed(name))
-        found[name] = (before, after, budget)
+        *figures, fits = project(setup, name, setup.plan.total_committed(name))
+        found[name] = Room(*figures)
         if not fits:
-            raise beyond_budget(setup, name, before, after, budget)
+            beyond[name] = found[name]
+    if beyond:
+        raise beyond_budgets(setup, beyond)
     return found
 
 
@@ -139,33 +154,32 @@ def project(setup: Setup, site: str, event: DpEvent) -> tuple[Decimal, Decimal, 
     )
 
 
-def beyond_budget(
-    setup: Setup, site: str, before: Decimal, after: Decimal, budget: Decimal
-) -> BudgetExceededError:
-    """The refusal of a job that a site's budget has no room for, with the ways out.
+def beyond_budgets(setup: Setup, rooms: Mapping[str, Room]) -> BudgetExceededError:
+    """The refusal of a job that sites' budgets have no room for, with the ways out.
 
     Args:
         setup: gives plan and privacy settings, and the file for advice.
-        site: whose budget is too small.
-        before: epsilon spent so far.
-        after: epsilon with the whole job.
-        budget: epsilon of the budget.
+        rooms: every site whose budget is too small.
     """
-    key, privacy = setup.budget_key(site), setup.config.privacy
-    spent = "" if before == 0 else f", of which earlier runs spent {before:f}"
+    privacy, told = setup.config.privacy, []
+    for site, room in rooms.items():
+        spent = f", of which earlier runs spent {room.before:f}" if room.before else ""
+        told.append(
+            f"data set {setup.budget_key(site).dataset!r} of {site!r} to epsilon "
+            f"{room.after:f}{spent}, beyond its budget of {room.budget:f}"
+        )
+    left = min(room.budget - room.before for room in rooms.values())
     if privacy.noise_multiplier is not None:
         way = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier, or have"
-    elif before < budget * Decimal("0.99"):  # what rounding left over has room for no job
-        left = lower_text(budget - before)
-        way = f"Set privacy.epsilon to what is left, {left} or a little less, or have"
+    elif left > max(room.budget for room in rooms.values()) / 100:  # room for a job at all
+        way = f"Set privacy.epsilon to what is left, {lower_text(left)} or a little less, or have"
     else:
         way = "As good as nothing is left of it. Have"
     path = quote(str(setup.source)) if setup.source else "CONFIG"
+    sites = " ".join(f"--site {quote(site)}" for site in rooms)
     return BudgetExceededError(
-        f"{setup.plan.rounds} rounds would bring data set {key.dataset!r} of {site!r} to "
-        f"epsilon {after:f}{spent}, beyond its budget of {budget:f}; nothing was spent. "
-        f"{way} the owner of the data approve a larger budget: privagg approve "
-        f"{path} --site {quote(site)} --budget NEW"
+        f"{setup.plan.rounds} rounds would bring {'; '.join(told)}; nothing was spent. {way} the "
+        f"owner of the data approve a larger budget: privagg approve {path} {sites} --budget NEW"
     )
 
 

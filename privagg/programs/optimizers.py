@@ -47,6 +47,10 @@ class Schedule(BaseModel):
     def _complete(self) -> Self:
         if (self.kind == "cosine") != (self.rounds is not None):
             raise ValueError("`rounds` belongs to the schedule 'cosine', and 'cosine' needs it")
+        if self.decay and not self.kind.startswith("inverse"):
+            raise ValueError(f"`decay` belongs to the inverse schedules, not to {self.kind!r}")
+        if self.final and self.kind != "cosine":
+            raise ValueError(f"`final` belongs to the schedule 'cosine', not to {self.kind!r}")
         return self
 
     def factor(self, t: int) -> float:

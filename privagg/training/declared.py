@@ -34,6 +34,16 @@ class ModelSpec(BaseModel):
     channels: tuple[int, int] = (8, 16)
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _each_option_has_a_reader(self) -> Self:
+        own = "package.module:factory" if ":" in self.kind else self.kind
+        readers = {"hidden": "mlp", "channels": "cnn", "options": "package.module:factory"}
+        for option, kind in readers.items():
+            default = type(self).model_fields[option].get_default(call_default_factory=True)
+            if own != kind and getattr(self, option) != default:
+                raise ValueError(f"{option!r} is an option of {kind}, not of {self.kind!r}")
+        return self
+
 
 class ClientRule(BaseModel):
     """How a site trains between two rounds; public, the same for every site.

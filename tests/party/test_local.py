@@ -170,6 +170,26 @@ def test_after_a_kill_at_any_point_it_is_refused_or_whole(
     assert {*local_ledgers(spent.parent)} == {"coordinator", *SITES}
 
 
+@pytest.mark.parametrize("damage", [b"no database", None])
+def test_a_damaged_ledger_is_told_as_such_and_nothing_is_made(
+    spent: Path, damage: bytes | None
+) -> None:
+    path = spent.parent / "ledgers" / "riverside.sqlite"
+    whole = path.read_bytes()
+    spoiled = whole[:16384] + b"\xff" * (len(whole) - 16384)  # all pages but the first
+    path.write_bytes(spoiled if damage is None else damage)
+    before = set(files_in(spent.parent))
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"riverside\.sqlite is damaged.*whole copy") as told:
+            adopt(spent.parent)
+        assert "end whatever" not in str(told.value)
+        assert set(files_in(spent.parent)) == before
+        assert not (spent.parent / "parties").exists()
+    path.write_bytes(whole)
+    adopt(spent.parent)
+    assert local_ledgers(spent.parent)["riverside"].spent(MINE).charges == 2
+
+
 def test_a_ledger_in_use_is_not_moved(spent: Path) -> None:
     path = spent.parent / "ledgers" / "riverside.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:

@@ -221,7 +221,7 @@ PLANS: tuple[dict[str, str], ...] = (
     },
     {
         '"ckks"': '"plaintext"', '"record-distributed"': '"record-local"',
-        "colluders = 1": "colluders = 0", "budget_epsilon = 3 ": "budget_epsilon = 1 ",
+        "budget_epsilon = 3 ": "budget_epsilon = 1 ",
         "sampling_rate": "local_steps = 2\nlocal_learning_rate = 0.5\nsampling_rate",
     },
 )  # fmt: skip
