@@ -128,7 +128,7 @@ def _lines(each: ListedRun, config: Path | None) -> Iterator[str]:
         where = f"in round {each.last}" if each.last else "before its first round"
         yield f"{each.ending} {where}: {each.reason}"
     elif each.ending == "interrupted":
-        yield f"interrupted after round {each.last} of {each.rounds}"
+        yield f"interrupted in round {min(each.last + 1, each.rounds)} of {each.rounds}"
     elif each.ending == "unrecorded":
         yield "the coordinator's ledger does not know it; sites' ledgers were charged for it"
     if each.resumed:

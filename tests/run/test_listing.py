@@ -228,7 +228,7 @@ def test_a_run_that_was_cut_off_goes_on_where_its_journal_is(tmp_path: Path) -> 
     (journal / "state.json").write_text("{}")
     assert listed(out)[RUN].resumed == "run"
     answer = CliRunner().invoke(app, ["runs", str(out)])
-    assert "interrupted after round 1 of 4" in answer.output
+    assert "interrupted in round 2 of 4" in answer.output
     assert f"privagg run CONFIG --resume {RUN}" in answer.output
     with (journal / "driving").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
