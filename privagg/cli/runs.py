@@ -148,7 +148,10 @@ def _resume(each: ListedRun, config: Path | None) -> str:
     if each.deployment is not None:
         file, folder = (quote(str(path)) for path in each.deployment)
         return f"privagg run {file} --runtime flower --deployment {folder} --resume {each.name}"
-    return f"privagg run {quote(str(config)) if config else 'CONFIG'} --resume {each.name}"
+    file = quote(str(config)) if config else "CONFIG"
+    if each.search:
+        return f"its search, {each.search}: `privagg tune {file}` says how"
+    return f"privagg run {file} --resume {each.name}"
 
 
 def _facts(each: ListedRun) -> dict[str, Any]:
