@@ -155,15 +155,15 @@ class Story:
             )
         self._running.append((process, output))
 
-    def wait(self, ready: str) -> None:
-        """Go on once every other terminal shows `ready`.
+    def wait(self, *ready: str) -> None:
+        """Go on once every other terminal shows one of these.
 
         Raises:
             AssertionError: one ended, or stays silent.
         """
         until = time.monotonic() + START_SECONDS
         for process, output in self._running:
-            while ready not in (said := output.read_text()):
+            while not any(text in (said := output.read_text()) for text in ready):
                 assert process.poll() is None, f"{process.args} ended: {said}"
                 assert time.monotonic() < until, f"{process.args} never said {ready!r}: {said}"
                 time.sleep(0.1)
