@@ -6,12 +6,11 @@ is done after it, as it stands.
 
 from __future__ import annotations
 
-import ast
 import csv
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tests.documents.reading import ROOT, read
 from tests.documents.story import Director, Story
 
 README = "README.md"
+HEART = "examples/flower_heart/README.md"
 DATA = Path(os.environ.get("PRIVAGG_DATA", ROOT.parent / "shared" / "data"))
 
 DIRECTORS: dict[tuple[str, str], Director] = {}
@@ -130,6 +130,8 @@ def from_python(story: Story) -> None:
     made = story.python()
     page = made["result"].report_html
     assert page.read_bytes() == (story.folder / "out" / "report.html").read_bytes()
+    assert made["result"].run in story.until("privagg runs").out
+    story.said("privagg report out --run RUN", instead={"RUN": made["result"].run})
     story.said("privagg approve --withdraw", "my.toml", "--all-sites")
     assert "approve" in story.type("privagg run my.toml", code=2).err
 
@@ -152,6 +154,10 @@ def trying_settings(story: Story, whole: str) -> None:
         story.said("privagg tune my.toml")
     assert 1 < spent_of(story, "north") <= 3, "three candidates, each charged"
     story.type("privagg verify out/bundle.privagg.zip")
+    told = story.said("privagg report out --format annexes").out
+    named = {span.text for span in read(ROOT / README).spans if span.text.startswith("annex-")}
+    assert len(named) >= 6
+    assert [name for name in named if name not in told] == []
 
 
 @directs(README, "For Flower users")
@@ -182,23 +188,10 @@ def flower_users(story: Story) -> None:
         initial = importlib.import_module("flower_heart.task").initial_arrays()
         exec(server, names | {"initial_arrays": initial})
         require_whole_story(hospitals)
+    story.shown_in(HEART)
 
 
 # --- examples -------------------------------------------------------------------------------------
-
-
-@directs("examples/flower_heart/README.md", "")
-def flower_heart(story: Story) -> None:
-    """The lines that privagg adds are in the app, and without them it is an ordinary Flower app."""
-    folder = story.folder / "examples" / "flower_heart"
-    sources = {path.name: path.read_text() for path in folder.rglob("*_app.py")}
-    for name, removed, added in changes(story.block("diff")):
-        assert added in sources[name], f"{name} does not read {added!r}"
-        sources[name] = sources[name].replace(added, removed)
-    for name, text in sources.items():
-        ast.parse(text)
-        assert not re.search(r"(?m)^(?:from|import) privagg|private", text), name
-    story.said("privagg deploy --help")
 
 
 def shortened(story: Story) -> None:
@@ -223,21 +216,6 @@ def digits_images(story: Story) -> None:
 @directs("examples/README.md", "", mark="nightly")
 def examples(story: Story) -> None:
     story.rest()
-
-
-def changes(diff: str) -> Iterator[tuple[str, str, str]]:
-    """The changes of a diff whose files are named in comments: the file, the old lines, the new."""
-    name, old, new = "", "", ""
-    for line in [*diff.splitlines(), " "]:
-        if line[:1] == "+":
-            new += line[1:] + "\n"
-        elif line[:1] == "-":
-            old += line[1:] + "\n"
-        else:
-            if old or new:
-                yield name, old, new
-            old, new = "", ""
-            name = line[3:] if line.startswith(" # ") else name
 
 
 def write_federation(folder: Path, configuration: str) -> None:

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,6 @@ class Story:
     Attributes:
         folder: where commands are typed.
         home: the reader's home.
-        instead: words of the document -> what stands for them here; both whole words.
     """
 
     def __init__(self, document: str, heading: str, root: Path) -> None:
@@ -52,7 +51,6 @@ class Story:
         self.folder, self.home = root / "work", root / "home"
         self.folder.mkdir()
         self.home.mkdir()
-        self.instead: dict[str, str] = {}
         self._left = list(items(document, heading))
         self._running: list[tuple[subprocess.Popen[bytes], Path]] = []
 
@@ -86,17 +84,21 @@ class Story:
         while self._left:
             self._play(self._left.pop(0))
 
-    def said(self, text: str, *more: str, code: int = 0) -> Answer:
+    def said(
+        self, text: str, *more: str, code: int = 0, instead: Mapping[str, str] | None = None
+    ) -> Answer:
         """Do a command that a sentence of the section names.
 
         Args:
             text: as it stands there.
             more: words that the sentence leaves out.
             code: how it is to end.
+            instead: word of the sentence -> what it stands for.
         """
         for each in read(ROOT / self.document).inline_commands():
             if each.text == text and each.place.heading == self.heading:
-                return self.do(Command(each.place, (*each.words, *more)), code)
+                words = ((instead or {}).get(word, word) for word in each.words)
+                return self.do(Command(each.place, (*words, *more)), code)
         raise AssertionError(f"{self.document} does not say `{text}` under {self.heading!r}")
 
     def type(self, text: str, code: int = 0) -> Answer:
@@ -116,6 +118,12 @@ class Story:
         sources = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
         assert any(f"def {test}(" in source for source in sources), f"{test}, of `{text}`, is gone"
 
+    def shown_in(self, document: str) -> None:
+        """Pass over the commands that are left: they are in that document too, and done there."""
+        there = {command.text for command in read(ROOT / document).commands()}
+        assert [str(item) for item in self._left if getattr(item, "text", "") not in there] == []
+        self._left.clear()
+
     def block(self, language: str) -> str:
         """The text of the section's next block in a language, which the director makes use of."""
         for item in self._left:
@@ -126,7 +134,7 @@ class Story:
 
     def do(self, command: Command, code: int = 0, where: Path | None = None) -> Answer:
         """Do one command, and fail by its place unless it ends as it is to end."""
-        words = [self.instead.get(word, word) for word in command.words]
+        words = list(command.words)
         assert words[:3] not in FOREVER, f"{command} runs until Ctrl-C: its director starts it"
         answer = run_words(words, where or self.folder, self.home)
         assert answer.code == code, f"{command} ended with {answer.code}: {answer.err[-2000:]}"
@@ -141,7 +149,7 @@ class Story:
 
     def open(self, command: Command, where: Path | None = None) -> None:
         """Start a command in another terminal."""
-        words = [self.instead.get(word, word) for word in command.words]
+        words = command.words
         output = self.folder.parent / f"terminal-{len(self._running)}"
         with output.open("wb") as file:
             process = subprocess.Popen(
@@ -228,6 +236,17 @@ def run_words(words: Sequence[str], where: Path, home: Path) -> Answer:
     match words:
         case ["privagg", *rest]:
             return call(*rest, where=where, answers="y\n", HOME=str(home))
+        case ["flwr", *rest]:
+            environment = {**os.environ, "HOME": str(home)}
+            made = subprocess.run(
+                [*python_of("flwr"), *rest],
+                cwd=where,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return Answer(made.returncode, made.stdout, made.stdout + made.stderr)
         case ["make", target]:
             return make(target, where, home)
         case [".", path]:
