@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from privagg.run import rounds
 from tests.documents.reading import ROOT, read
 from tests.documents.story import Director, Story
 
@@ -113,6 +114,7 @@ def five_minutes(story: Story) -> None:
     assert story.type("privagg run my.toml", code=2).err.startswith("error: ")
     assert spent_of(story, "north") == before, "a run that is refused spends nothing"
     from_python(story)
+    cut_off_runs(story)
     trying_settings(story, whole)
 
 
@@ -130,15 +132,48 @@ def from_python(story: Story) -> None:
     made = story.python()
     page = made["result"].report_html
     assert page.read_bytes() == (story.folder / "out" / "report.html").read_bytes()
-    assert made["result"].run in story.until("privagg runs").out
-    story.said("privagg report out --run RUN", instead={"RUN": made["result"].run})
+
+
+def cut_off_runs(story: Story) -> None:
+    """Two runs that are cut off in their third round: one goes on, one is ended."""
+    run = cut_off(story, "from-python")
+    before = spent_of(story, "north")
+    assert run in story.type("privagg run my.toml", code=2).err
+    assert spent_of(story, "north") == before, "named before anything is charged"
+    story.until("privagg run my.toml --resume", instead={"RUN": run})
+    assert spent_of(story, "north") <= 1, "nothing is charged twice"
+    run = cut_off(story, "resumed")
+    story.until("privagg run my.toml --abandon", instead={"RUN": run})
+    for name in ("model.safetensors", "report.json"):
+        assert (story.folder / "out" / "runs" / run / name).exists()
+    assert run in story.until("privagg runs").out
+    story.said("privagg report out --run RUN", instead={"RUN": run})
     story.said("privagg approve --withdraw", "my.toml", "--all-sites")
     assert "approve" in story.type("privagg run my.toml", code=2).err
 
 
+def cut_off(story: Story, name: str) -> str:
+    """A run cut off in its third round, in a fresh output folder; the last one moves to `name`."""
+    (story.folder / "out").rename(story.folder / name)
+    story.type("privagg approve my.toml --all-sites")
+    lives = iter((rounds.run_round, rounds.run_round))
+
+    def interrupted(*words: Any, **named: Any) -> Any:
+        for run_round in lives:
+            return run_round(*words, **named)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "run_round", interrupted)
+        told = story.type("privagg run my.toml", code=130).err
+    found = re.search(r"--resume (\S+);", told)
+    assert found is not None, told
+    return found[1]
+
+
 def trying_settings(story: Story, whole: str) -> None:
     """The tables of the section on settings put into the file; one approval for three runs."""
-    (story.folder / "out").rename(story.folder / "from-python")
+    (story.folder / "out").rename(story.folder / "abandoned")
     names, values = zip(*re.findall(r"(?m)^(\w+) = (.*)$", story.block("toml")), strict=True)
     settings = dict(zip(names, values, strict=True))
     assert set(settings) == {"epsilon", "budget_epsilon", "metric", "grid"}

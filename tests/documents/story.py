@@ -56,17 +56,19 @@ class Story:
 
     # --- what is typed ------------------------------------------------------------------------
 
-    def until(self, begins: str, code: int = 0) -> Answer:
+    def until(self, begins: str, code: int = 0, instead: Mapping[str, str] | None = None) -> Answer:
         """Do everything up to the next command that begins so; its answer.
 
         Args:
             begins: the command's first words.
             code: how that command, the last, is to end.
+            instead: word of that command -> what it stands for.
         """
         while self._left:
             item = self._left.pop(0)
             if isinstance(item, Command) and f"{item.text} ".startswith(f"{begins} "):
-                return self.do(item, code)
+                words = tuple((instead or {}).get(word, word) for word in item.words)
+                return self.do(Command(item.place, words), code)
             self._play(item)
         raise AssertionError(f"{self.document}: no command `{begins} …` follows in its section")
 
