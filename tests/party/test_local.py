@@ -48,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(command, check=True, capture_output=True)
     for folder in (path.parent / "parties").iterdir():
         (folder / "party.toml").unlink()
+        shutil.rmtree(folder / "out", ignore_errors=True)  # earlier versions kept none there
         for file in folder.iterdir():
             place = earlier_place(path.parent, folder.name, file.name)
             place.parent.mkdir(exist_ok=True)
