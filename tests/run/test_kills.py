@@ -112,8 +112,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
 def killed_until_done(folder: Path, draw: random.Random, most: int) -> int:
     """Run and resume until the run is over, killing each process at a random moment."""
     config = write_small(folder, rounds=4, scheme="bfv")
-    text = config.read_text().replace("budget_epsilon = inf", "budget_epsilon = 60")
-    config.write_text(text.replace("noise_multiplier = 2", ""))
+    config.write_text(config.read_text().replace("budget_epsilon = inf", "budget_epsilon = 60"))
     approved(Federation.from_toml(config))
     kills, command = 0, ["run", str(config)]
     while True:
