@@ -9,6 +9,7 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unicodedata import category
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -104,6 +105,14 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*lines, line.rstrip()] if line.strip() else lines
 
 
+def plain(text: str) -> str:
+    """A stranger's text without anything that could steer a terminal."""
+    return "".join(
+        sign if sign.isprintable() or category(sign) == "Zs" else "\N{REPLACEMENT CHARACTER}"
+        for sign in text
+    )
+
+
 def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     """Label and value side by side; values are text, whatever they contain."""
     pairs = list(pairs)
@@ -112,7 +121,7 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
         lines = [
             part
             for line in value.splitlines() or [""]
-            for part in wrapped(line.strip(), max(out.width - indent, 30)) or [""]
+            for part in wrapped(plain(line.strip()), max(out.width - indent, 30)) or [""]
         ]
         for number, line in enumerate(lines):
             start = set_cell_size(label if number == 0 else "", indent)

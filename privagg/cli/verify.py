@@ -263,7 +263,7 @@ def print_verification(out: Console, made: Verification) -> None:
         federation=made.federation,
         run=made.run,
     )
-    out.print(Text(_plain(title), style="bold"), soft_wrap=True)
+    out.print(Text(console.plain(title), style="bold"), soft_wrap=True)
     decided = [c for c in made.claims if c.verdict in (Verdict.PROVED, Verdict.CONTRADICTED)]
     widths = _widths(made.claims, out.width)
     section = note = ""
@@ -300,17 +300,12 @@ def _widths(claims: tuple[Claim, ...], total: int) -> tuple[int, int]:
     return min(subjects, max(room, WIDEST)) + 2, min(values, max(room, 36)) + 2
 
 
-def _plain(text: str) -> str:
-    """A stranger's text without anything that could steer a terminal."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-
-
 def _wrapped(text: str, width: int) -> list[str]:
-    return console.wrapped(_plain(text), max(width, 40)) or [""]
+    return console.wrapped(console.plain(text), max(width, 40)) or [""]
 
 
 def _cell(text: str, width: int) -> str:
-    text = _plain(text)
+    text = console.plain(text)
     if cell_len(text) > width - 2:
         text = f"{chop_cells(text, width - 3)[0]}…"
     return set_cell_size(text, width)
@@ -328,7 +323,7 @@ def _print_claim(out: Console, claim: Claim, widths: tuple[int, int], *, with_no
     line.append(_cell(told(claim.subject), widths[0]), style=plain)
     line.append(_cell(told(claim.claimed), widths[1]), style=plain)
     same = proved and claim.claimed == claim.recomputed
-    recomputed = say("the same") if same else _plain(told(claim.recomputed))
+    recomputed = say("the same") if same else console.plain(told(claim.recomputed))
     line.append(recomputed, style="not bold dim" if same else plain)
     out.print(line, soft_wrap=True)
     if claim.note and with_note:

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from privagg.errors import ConfigError, DeploymentError
+from privagg.errors import AppRefusedError, ConfigError, DeploymentError
 from privagg.flower.deploy.folder import FlowerFolder
 from privagg.flower.deploy.superlink import log_end, state_of, submit
 from privagg.flower.lead import FLOWER_RUN_NAME, RESULT_NAME, ROUNDS_NAME, read_lines
@@ -50,14 +50,19 @@ class AppArchive:
 
         Raises:
             ConfigError: neither.
+            AppRefusedError: its names are paths.
         """
         from privagg.flower.bridge.archives import build_archive
+        from privagg.flower.bridge.guard import require_plain_names
 
         try:
             data = build_archive(path) if path.is_dir() else path.read_bytes()
             found = cls(data, path)
+            require_plain_names(found._manifest)
             _ = found.settings, found.name
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except AppRefusedError:
+            raise
+        except Exception as error:  # hostile bytes are answered with many kinds
             why = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(
                 f"{path} holds no Flower app ({why[:300]}); name the folder with the app's "

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,49 @@ def test_an_app_is_packed_the_same_way_and_without_what_does_not_run(root: Path)
 def test_what_is_no_app_is_said(root: Path, source: str) -> None:
     with pytest.raises(ConfigError, match=f"{source} holds no Flower app"):
         AppArchive.at(Path(source))
+
+
+def packed(path: Path, manifest: str, **others: str) -> bytes:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pyproject.toml", manifest)
+        for name, text in others.items():
+            archive.writestr(name, text)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("hostile", ["encrypted", "compressed somehow", "nested", "no table"])
+def test_bytes_that_a_stranger_sent_are_refused_and_never_approved(
+    root: Path, hostile: str
+) -> None:
+    path, fields = root / "sent.fab", {"encrypted": (6, 8, 1), "compressed somehow": (8, 10, 99)}
+    manifest = {"nested": "x = " + "[" * 10**5, "no table": '[tool.flwr]\napp = "x"\n'}
+    data = bytearray(packed(path, manifest.get(hostile, '[project]\nname = "app"\n')))
+    if hostile in fields:
+        local, central, value = fields[hostile]
+        data[local] = data[data.index(b"PK\1\2") + central] = value
+        path.write_bytes(data)
+    code, _, err = call("deploy", "approve", "trial", path, "--why", "read")
+    assert code == 2
+    assert "sent.fab holds no Flower app" in err
+    assert not list(root.glob("trial/*/flower/approved.txt"))
+
+
+def test_an_app_whose_name_is_a_path_is_packed_and_approved_nowhere(root: Path) -> None:
+    packed(root / "in" / "sent.fab", '[project]\nname = "../elsewhere"\n[tool.flwr.app]\n')
+    before = set(root.parent.rglob("*"))
+    for command in (("pack", "in/sent.fab"), ("approve", "trial", "in/sent.fab", "--why", "read")):
+        code, _, err = call("deploy", *command)
+        assert code != 0
+        assert "has the name '../elsewhere'" in err
+    assert set(root.parent.rglob("*")) == before
+
+
+def test_names_in_an_archive_steer_no_terminal(root: Path) -> None:
+    packed(root / "sent.fab", '[project]\nname = "app"\n[tool.flwr.app]\n', **{"\x1b[2Ja.py": ""})
+    code, out, _ = call("deploy", "pack", "sent.fab")
+    assert code == 0
+    assert "\x1b" not in out
 
 
 def test_owners_are_asked_by_name_and_approve_what_they_read(

@@ -71,7 +71,7 @@ def check_app(archive: bytes, approved: Collection[str]) -> str:
         raise
     except Exception as error:  # zipfile answers hostile bytes with many kinds, EOFError among them
         raise AppRefusedError(f"what arrived is no Flower app: {type(error).__name__}") from error
-    _require_plain_names(manifest)
+    require_plain_names(manifest)
     reference = _client_app(manifest)
     if not reference.startswith(OWN_APPS):
         raise AppRefusedError(
@@ -81,8 +81,12 @@ def check_app(archive: bytes, approved: Collection[str]) -> str:
     return digest
 
 
-def _require_plain_names(manifest: dict[str, Any]) -> None:
-    """Refuse names that would be paths: Flower joins them to the folder that it unpacks to."""
+def require_plain_names(manifest: dict[str, Any]) -> None:
+    """Refuse names that would be paths: Flower joins them to the folder that it unpacks to.
+
+    Raises:
+        AppRefusedError: one would be.
+    """
     project, tool = manifest.get("project", {}), manifest.get("tool", {})
     flwr = tool.get("flwr", {}) if isinstance(tool, dict) else {}
     app = flwr.get("app", {}) if isinstance(flwr, dict) else {}

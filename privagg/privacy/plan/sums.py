@@ -8,6 +8,7 @@ may differ in all they do; each is one Gaussian event, at its own noise.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,6 +30,10 @@ from privagg.privacy.plan.compression import Compression
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import SUMS_REST_ON, shared_noise_observers
 from privagg.privacy.unit import Custody, Unit
+
+MOST_DIFFERENT = 256
+"""Rounds of a plan that differ from one another: what reads a plan, or bounds what it costs, does
+work for each of them, and a stranger's plan is read before anything vouches for it."""
 
 
 class OpeningTerms(BaseModel):
@@ -72,7 +77,7 @@ class SumsPlan(AgreedPlan):
 
     Args:
         version: 2; there was no plan of sums when training's was 1.
-        openings: the rounds, in order.
+        openings: the rounds, in order; at most `MOST_DIFFERENT` of them differ from one another.
 
     Guarantees:
         Committed event of round k: a Gaussian with multiplier `openings[k-1].noise_multiplier` at
@@ -90,6 +95,11 @@ class SumsPlan(AgreedPlan):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if len(self._different) > MOST_DIFFERENT:
+            raise ValueError(
+                f"{len(self._different)} of the rounds differ from one another, at most "
+                f"{MOST_DIFFERENT} may; give several rounds the same terms, or ask for fewer"
+            )
         if self.strict and self.custody is Custody.SITES:
             raise ValueError(
                 "strict with custody 'sites' would show every upload to the site that opens; use "
@@ -167,12 +177,17 @@ class SumsPlan(AgreedPlan):
 
     def first_like(self, number: int) -> int:
         """See `Plan.first_like`."""
-        return self.openings.index(self._terms(number)) + 1
+        self._terms(number)
+        return self._first_likes[number - 1]
 
     def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
         """See `Plan.total_committed`."""
         named = range(1, self.rounds + 1) if rounds is None else rounds
-        events = (self.in_round(number).committed_event(site) for number in named)
+        counted = Counter(map(self.first_like, named))
+        events = (
+            self.in_round(number).committed_event(site).repeated(count)
+            for number, count in counted.items()
+        )
         return reduce(add, events, DpEvent())
 
     def with_noise(self, noise_multiplier: Decimal) -> Self:
@@ -200,7 +215,14 @@ class SumsPlan(AgreedPlan):
 
     @property
     def _different(self) -> tuple[int, ...]:
-        return tuple(self.openings.index(opening) + 1 for opening in dict.fromkeys(self.openings))
+        return tuple(dict.fromkeys(self._first_likes))
+
+    @cached_property
+    def _first_likes(self) -> tuple[int, ...]:
+        first: dict[OpeningTerms, int] = {}
+        return tuple(
+            first.setdefault(terms, number) for number, terms in enumerate(self.openings, 1)
+        )
 
     def _terms(self, number: int) -> OpeningTerms:
         if not 1 <= number <= self.rounds:
