@@ -25,7 +25,11 @@ IntMatrix = npt.NDArray[np.int64]
 """int64 (records, n)."""
 
 TOGETHER = 1024
-"""Records that are turned into integers at once."""
+"""Records that are turned into integers at once, at most."""
+
+NUMBERS_TOGETHER = 2**20
+"""Integers that they add together, at most, but for one record's own: so what memory a round takes
+follows from the plan, and does not tell how many records there are."""
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
@@ -83,8 +87,9 @@ class SumsLearner:
         number = round_id[1]
         terms = self._plan.openings[number - 1]
         total = np.zeros(terms.length, dtype=np.int64)
-        for start in range(0, len(self._records), TOGETHER):
-            some = self._records[start : start + TOGETHER]
+        together = max(1, min(TOGETHER, NUMBERS_TOGETHER // terms.length))
+        for start in range(0, len(self._records), together):
+            some = self._records[start : start + together]
             total += self._bounded(number, parameters, some, terms).sum(axis=0)
         clamp = self._plan.contribution_bound(self._terms, number)
         noise = Draws(randomness, round_id, self._terms.name, self._plan).noise(terms.length)

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.sums import TOGETHER, IntMatrix, SumsLearner, bounded
+from privagg.programs.sums import NUMBERS_TOGETHER, TOGETHER, IntMatrix, SumsLearner, bounded
 
 PLACE = ("run", 1, 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -71,6 +71,29 @@ def contribution(records: IntMatrix, multiplier: str = "0") -> Any:
     return learner(records, multiplier).contribution(
         np.zeros(0), DeterministicRandomness(b"s"), PLACE
     )
+
+
+def test_what_memory_a_round_takes_tells_no_number_of_records() -> None:
+    """A site whose process ends for want of memory is asked again, free of charge."""
+    wide, asked = 2 * NUMBERS_TOGETHER // 5, []
+
+    class Wide:
+        def integers(self, number: int, state: Any, records: IntMatrix) -> IntMatrix:
+            asked.append(len(records))
+            return np.broadcast_to(records[:, :1], (len(records), wide)).copy()
+
+    plan = SumsPlan.model_validate(
+        {
+            "sites": (SiteTerms(name="a", records=9), SiteTerms(name="b", records=9)),
+            "openings": (terms(wide, 2**12, 9),),
+            "delta": "1e-5", "scheme": "bfv", "custody": "authority", "colluders": 0,
+        }
+    )  # fmt: skip
+    made = SumsLearner(plan, "a", Wide(), np.ones((9, 1), np.int64)).contribution(
+        np.zeros(0), DeterministicRandomness(b"s"), PLACE
+    )
+    assert asked == [2, 2, 2, 2, 1]
+    assert (made == 9).all()
 
 
 @settings(max_examples=25, deadline=None)
