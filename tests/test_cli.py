@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from privagg.cli.live import RoundLines
 from privagg.cli.training import write_demo
@@ -427,6 +428,30 @@ def test_an_interruption_says_what_stays_charged(
     assert resumed.code == 0
     assert json.loads(resumed.out.splitlines()[-1])["run"] == found[1]
     assert call("run", path, "--abandon", found[1]).code == 2
+
+
+@pytest.mark.parametrize(
+    ("width", "sites", "told", "spared"),
+    [
+        (120, ("riverside", "hillcrest", "lakeview"), ("ε lakeview", "open"), ()),
+        (80, ("north", "south"), ("ε north", "ε south"), ("sent", "open")),
+        (80, ("riverside", "hillcrest", "lakeview"), ("ε of budget",), ("ε lakeview", "open")),
+    ],
+)
+def test_a_round_fits_the_terminal(
+    width: int, sites: tuple[str, ...], told: tuple[str, ...], spared: tuple[str, ...]
+) -> None:
+    out = Console(width=width, force_terminal=True, color_system=None)
+    with out.capture() as captured:
+        RoundLines(out, 40, sites, metric=True).header()
+    (line,) = captured.get().splitlines()
+    assert len(line) <= width
+    assert all(word in line for word in told)
+    assert not any(word in line for word in spared)
+    piped = Console(width=width)
+    with piped.capture() as captured:
+        RoundLines(piped, 40, sites, metric=True).header()
+    assert "open" in captured.get()
 
 
 def test_a_run_interrupted_between_rounds_keeps_what_was_paid_for(

@@ -83,11 +83,20 @@ def _check_facts(
     findings.check(subject, claimed, f"{count} facts each as they follow", True,
                    compared=max(1, count * len(charges)))  # fmt: skip
     told = [c.charge.facts for c in charges]
-    stated = sorted({f"{n} {facts[n]}" for facts in told for n in ATTESTED_FACTS if n in facts})
+    stated = sorted(
+        {f"{n} {_told(facts[n])}" for facts in told for n in ATTESTED_FACTS if n in facts}
+    )
     findings.attested(
         "training, clipping and noise as charged", ", ".join(stated)[:200] or "not stated", by=site,
         settle="nothing that leaves a site shows what it computed; look at its machine and code",
     )  # fmt: skip
+
+
+def _told(fact: Any) -> str:
+    """A fact of a charge as a sentence has it; a table of facts stands in brackets."""
+    if not isinstance(fact, dict):
+        return str(fact)
+    return f"({', '.join(f'{name} {value}' for name, value in fact.items())})"
 
 
 def _expected(plan: Plan, report: Report, number: int) -> dict[str, Any]:

@@ -27,6 +27,8 @@ _MEASURES = ("accuracy", "base rate", "AUC")
 class RoundLines:
     """Prints one line for each attempt at a round.
 
+    A terminal that is too narrow is spared sizes and times, then each site's own epsilon.
+
     Args:
         out: where to.
         rounds: planned rounds.
@@ -51,6 +53,11 @@ class RoundLines:
         self.metric = metric
         self.ledgers_here = ledgers_here
         self.one_by_one = ledgers_here and len(sites) <= MOST_SITE_COLUMNS
+        self.times = True
+        if self._too_wide():
+            self.times = False
+        if self._too_wide():
+            self.one_by_one = False
         self.progress = Progress(
             TextColumn("[bold]{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(),
             TimeRemainingColumn(), console=out, transient=True,
@@ -63,10 +70,7 @@ class RoundLines:
 
     def header(self) -> None:
         """The columns' names."""
-        self.out.print(Text(self._columns(
-            "round", "sites", _MEASURES, self._site_names(), "sent",
-            *(("encrypt",) if self.ledgers_here else ()), "add", "open",
-        ), style="dim"), soft_wrap=True)  # fmt: skip
+        self.out.print(Text(self._header(), style="dim"), soft_wrap=True)
 
     def __call__(self, report: RoundReport) -> None:
         """One attempt has ended."""
@@ -95,13 +99,22 @@ class RoundLines:
             self.out.print(Text(f"        stopped, nothing was opened: {outcome.reason}",
                                 style="yellow"), soft_wrap=True)  # fmt: skip
 
+    def _header(self) -> str:
+        return self._columns(
+            "round", "sites", _MEASURES, self._site_names(), "sent",
+            *(("encrypt",) if self.ledgers_here else ()), "add", "open",
+        )  # fmt: skip
+
+    def _too_wide(self) -> bool:
+        return self.out.is_terminal and len(self._header()) > self.out.width
+
     def _columns(
         self, number: str, sites: str, measured: tuple[str, str, str], spent: str, sent: str,
         *stages: str,
     ) -> str:  # fmt: skip
         metric = "{:>8}  {:>9}  {:>5}  ".format(*measured) if self.metric else ""
-        times = "".join(f"{stage:>9}" for stage in stages)
-        return f"{number:>7}  {sites:>6}  {metric}{spent}  {sent:>8}{times}"
+        times = f"  {sent:>8}" + "".join(f"{stage:>9}" for stage in stages) if self.times else ""
+        return f"{number:>7}  {sites:>6}  {metric}{spent}{times}"
 
     def _site_names(self) -> str:
         if self.one_by_one:

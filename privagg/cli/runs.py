@@ -150,7 +150,7 @@ def _resume(each: ListedRun, config: Path | None) -> str:
         return f"privagg run {file} --runtime flower --deployment {folder} --resume {each.name}"
     file = quote(str(config)) if config else "CONFIG"
     if each.search:
-        return f"its search, {each.search}: `privagg tune {file}` says how"
+        return f"itself, without its search: `privagg tune {file}` says how"
     return f"privagg run {file} --resume {each.name}"
 
 

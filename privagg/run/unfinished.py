@@ -199,15 +199,28 @@ def require_none_unfinished(setup: Setup) -> None:
 def ways_on(setup: Setup, begun: Begun) -> str:
     """What to type for a run that was cut off."""
     config = quote(str(setup.source)) if setup.source else "CONFIG"
-    if begun.search:
+    end = f"privagg run {config} --abandon {begun.run}"
+    tuning = setup.config.tuning
+    if begun.search and tuning is not None:
+        told = ", ".join(f"{key} = {_setting(begun, key)}" for key in tuning.grid)
         return (
-            f"Go on with its search: privagg tune {config} --resume {begun.search}; or give the "
-            f"run up, which keeps its model so far: privagg run {config} --abandon {begun.run}"
+            f"It is a candidate of the search {begun.search}, which does not go on and selects "
+            "nothing; what its candidates left is kept. Finish this one by a copy of "
+            f"{config} beside it with {told} and without [tuning]: privagg run COPY --resume "
+            f"{begun.run}; or give it up, which keeps its model so far: {end}"
         )
     return (
         f"Go on: privagg run {config} --resume {begun.run}; or give it up, which keeps its model "
-        f"so far: privagg run {config} --abandon {begun.run}"
+        f"so far: {end}"
     )
+
+
+def _setting(begun: Begun, key: str) -> str:
+    """A dotted setting of what a run was begun with, as a configuration spells it."""
+    found: Any = begun.configuration
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return json.dumps(found)
 
 
 @contextmanager

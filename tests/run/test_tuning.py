@@ -10,15 +10,18 @@ import pytest
 
 from privagg import Federation
 from privagg.audit import Brought, Verdict, verify_file
-from privagg.errors import BudgetExceededError, ConfigError, SearchError
+from privagg.errors import BudgetExceededError, ConfigError, ResumeError, SearchError
 from privagg.party.local import local_ledgers
 from privagg.party.open import ledger_here
 from privagg.privacy.ledger.composition import compose
 from privagg.privacy.ledger.entries import Tuning
+from privagg.protocol.in_memory import LocalTransport
 from privagg.report import Report
+from privagg.run import local
 from privagg.run.tuning import Candidate, SearchResult
 from privagg.training.datasets import write_breast_cancer
 from tests.approvals import approved
+from tests.faults import Fragile, Killed
 from tests.test_federation import config, federation
 
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -172,3 +175,30 @@ def test_a_search_in_which_nothing_finished_selects_nothing_and_stays_charged(
     assert ledger_here(made.setup, name).spent(made.setup.budget_key(name)).epsilon.upper > Decimal(
         "0.1"
     )
+
+
+def test_a_candidate_that_was_cut_off_is_finished_by_itself_as_the_refusal_says(
+    tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives = iter((99, 4))  # the second candidate dies in its second round
+    made = searching(tables, tmp_path, tuning={"grid": {"training.sampling_rate": ["0.2", "0.4"]}})
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(
+            local,
+            "LocalTransport",
+            lambda handlers: Fragile(LocalTransport(handlers), next(lives), before=False),
+        )
+        made.tune()
+    (left,) = made.unfinished()
+    with pytest.raises(ResumeError, match=r"without \[tuning\]") as refused:
+        made.tune()
+    assert f"--resume {left.begun.run}" in str(refused.value)
+    assert 'with training.sampling_rate = "0.4"' in str(refused.value)
+    alone = federation(
+        tables,
+        tmp_path,
+        training={"rounds": 2, "sampling_rate": "0.4"},
+        privacy={"budget_epsilon": "8"},
+    )
+    assert alone.run(resume=left.begun.run).outcome == "finished"
+    assert made.unfinished() == []
