@@ -289,6 +289,7 @@ class Federation:
         on_begin: OnBegin | None = None,
         on_candidate: Callable[[Candidate], None] | None = None,
         randomness: Randomness | None = None,
+        resume: str | None = None,
     ) -> SearchResult:
         """Run every candidate of the `[tuning]` grid, select one by the public table's metric.
 
@@ -300,13 +301,16 @@ class Federation:
             on_begin: called with the search once all is checked, before anything is spent.
             on_candidate: called after each candidate's run.
             randomness: as in `run`.
+            resume: name of a search that was cut off: candidates that have ended are read again,
+                the one under way goes on, and the rest is run.
 
         Raises:
             ConfigError: no grid, no public table, settings that cannot be used.
             BudgetExceededError: before anything is spent, where a budget is too small for all.
+            ResumeError: something else was cut off, or this search cannot be resumed.
             SearchError: no candidate finished.
         """
-        search = Search(self.setup, randomness or SystemRandomness())
+        search = Search(self.setup, randomness or SystemRandomness(), resume)
         if on_begin is not None:
             on_begin(search)
         return search.drive(on_candidate)

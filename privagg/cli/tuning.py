@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from privagg.cli import console
-from privagg.cli.training import AsJson, ConfigPath, open_federation, places, print_places
+from privagg.cli.training import (
+    TERMINATED,
+    AsJson,
+    ConfigPath,
+    open_federation,
+    places,
+    print_places,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +25,13 @@ if TYPE_CHECKING:
     from privagg.run.tuning import Candidate, Search, SearchResult
 
 
-def tune(config: ConfigPath, as_json: AsJson = False) -> None:
+def tune(
+    config: ConfigPath,
+    resume: Annotated[
+        str | None, typer.Option(metavar="SEARCH", help="Go on with a search that was cut off.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Run every candidate of the configured grid and select one on the public table.
 
     Each candidate is an ordinary run and charged in full; privacy.epsilon is what one may cost.
@@ -25,15 +39,20 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
     record the search before its first run, and the report says what it cost.
 
     The same command again is another search, charged again: it says first what that comes to. What
-    the earlier one selected stays in its own folder, see `privagg runs`.
+    the earlier one selected stays in its own folder, see `privagg runs`. A search that was cut off
+    (Ctrl-C, SIGTERM, a kill) goes on with --resume: no candidate is run or charged twice.
 
     [bold]Examples[/bold]
 
       privagg tune my.toml
 
+      privagg tune my.toml --resume three-hospitals-search-5f0c9a1b2d3e
+
       privagg runs my.toml     what was selected, and where its files lie
     """
     federation = open_federation(config)
+    from privagg.cli.live import Terminated, stopping_when_terminated
+
     out = console.console()
     metric = federation.config.tuning.metric if federation.config.tuning else ""
 
@@ -47,13 +66,19 @@ def tune(config: ConfigPath, as_json: AsJson = False) -> None:
         shown = f"{metric} {value:.4g}" if value is not None else facts["outcome"]
         out.print(Text(f"{settings}: {shown}"), soft_wrap=True)
 
+    def begin(search: Search) -> None:
+        begun.append(search.name)
+        _say_costs(search, federation.runs())
+
+    begun: list[str] = []
     try:
-        result = federation.tune(
-            on_begin=lambda search: _say_costs(search, federation.runs()), on_candidate=report
-        )
-    except KeyboardInterrupt as error:
-        message = "interrupted; every round charged so far stays charged in the sites' ledgers"
-        raise typer.Exit(console.fail(None, message)) from error
+        with stopping_when_terminated():
+            result = federation.tune(on_begin=begin, on_candidate=report, resume=resume)
+    except (KeyboardInterrupt, Terminated) as error:
+        way = f"go on with: privagg tune {quote(str(config))} --resume {begun[0]}" if begun else ""
+        charged = "what was charged stays charged, and nothing is charged twice"
+        code = console.fail(None, f"interrupted; {charged}; {way}" if begun else "interrupted")
+        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else code) from error
     if as_json:
         console.print_json_line(_summary(result))
     else:

@@ -24,7 +24,7 @@ from privagg.audit.bundle import NAME as BUNDLE_NAME
 from privagg.audit.bundle import ReportBundle
 from privagg.config.schema import plain_settings, tuning_candidates
 from privagg.config.setup import Setup
-from privagg.errors import ConfigError, SearchError
+from privagg.errors import ConfigError, ResumeError, SearchError
 from privagg.party.open import ledger_here, make_local
 from privagg.party.ready import (
     beyond_all,
@@ -33,14 +33,25 @@ from privagg.party.ready import (
     require_approved_data,
     require_data,
 )
+from privagg.privacy.events import DpEvent
+from privagg.privacy.ledger import Ledger
+from privagg.privacy.ledger.entries import Released, RunFinished, Tuning
 from privagg.privacy.randomness import Randomness
+from privagg.programs.program import MODEL_NAME
 from privagg.protocol.names import COORDINATOR
 from privagg.report import write_report
-from privagg.run.local import Run
+from privagg.report.write import JSON_NAME
+from privagg.run.local import How, Run
 from privagg.run.outputs import run_folder, show_latest, statements_of
 from privagg.run.results import RunResult
-from privagg.run.unfinished import require_none_unfinished
-from privagg.training.saving import write_model
+from privagg.run.unfinished import (
+    BEGUN_NAME,
+    journal_folder,
+    remove,
+    require_none_unfinished,
+)
+from privagg.training.models import get_parameters
+from privagg.training.saving import load_model, write_model
 
 LOWER_IS_BETTER = frozenset({"loss"})
 
@@ -90,6 +101,7 @@ class Search:
     Args:
         setup: with a `[tuning]` section and a table declared public.
         randomness: source of sampling and noise for every run.
+        resume: name of a search that was cut off; a new one by default.
 
     Attributes:
         costs: site -> epsilon spent before, with all candidates, and of the budget; empty where
@@ -100,9 +112,11 @@ class Search:
         ApprovalError: an owner has not approved every candidate.
         DataError: nor the records that lie at its site now.
         BudgetExceededError: a budget is too small for all candidates together.
+        ResumeError: a run of something else was cut off; or the search to resume was never begun,
+            has ended, or was begun with other candidates.
     """
 
-    def __init__(self, setup: Setup, randomness: Randomness) -> None:
+    def __init__(self, setup: Setup, randomness: Randomness, resume: str | None = None) -> None:
         tuning = setup.config.tuning
         if tuning is None:
             raise ConfigError("there is nothing to search: give a [tuning] section with its grid")
@@ -111,35 +125,41 @@ class Search:
                 "a search compares candidates on a table declared public; give [evaluation] one "
                 "(a figure on private data would have to be charged)"
             )
-        require_none_unfinished(setup)
+        require_none_unfinished(setup, search=resume)
         require_data(setup)
         self.setup = setup
         self.metric = tuning.metric
-        self.name = f"{setup.config.federation.name}-search-{secrets.token_hex(6)}"
+        self.name = resume or f"{setup.config.federation.name}-search-{secrets.token_hex(6)}"
         self._randomness = randomness
         self.candidates = [
             Candidate(f"{self.name}-{number}", settings, setup.with_config(config))
             for number, (settings, config) in enumerate(tuning_candidates(setup.config), start=1)
         ]
-        for candidate in self.candidates:
-            require_approvals(candidate.setup)
-            require_approved_data(candidate.setup)
+        if resume:
+            self._require_begun()
+        self._left = [each for each in self.candidates if self._ended(each) is None]
+        for candidate in self._left:
+            run = candidate.run if self._was_cut_off(candidate) else None
+            require_approvals(candidate.setup, run)
+            require_approved_data(candidate.setup, run)
             candidate.setup.rehearse()  # refuses a model before any candidate is charged
         self.costs = self._check_budgets() if randomness.secure else {}
 
     def _check_budgets(self) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
         costs = {}
         for name in self.setup.plan.names:
-            plans = (candidate.setup.plan for candidate in self.candidates)
-            total = reduce(add, (plan.total_committed(name) for plan in plans))
+            plans = [each.setup.plan for each in self._left if not self._was_cut_off(each)]
+            total = reduce(add, (plan.total_committed(name) for plan in plans), DpEvent())
             before, after, budget, fits = project(self.setup, name, total)
             if not fits:
-                raise beyond_all(len(self.candidates), name, before, after, budget)
+                raise beyond_all(len(plans), name, before, after, budget)
             costs[name] = (before, after, budget)
         return costs
 
     def drive(self, on_candidate: OnCandidate | None = None) -> SearchResult:
         """Write the search down, run every candidate, select by the public table's metric.
+
+        Of a search that is resumed, what has ended is read again, and the rest is run.
 
         Raises:
             SearchError: no candidate finished; everything charged stays charged.
@@ -147,17 +167,16 @@ class Search:
         self._record()
         done: list[Candidate] = []
         for candidate in self.candidates:
-            run = Run(candidate.setup, self._randomness, candidate.run, search=self.name)
-            done.append(replace(candidate, result=run.drive(None)))
+            done.append(replace(candidate, result=self._result(candidate)))
             if on_candidate is not None:
                 on_candidate(done[-1])
         best = self._select(done)
         best = replace(best, result=self._release(best))
         return SearchResult(self.name, self.metric, tuple(done), best)
 
-    def _record(self) -> None:
-        """Into every ledger, before the first run, so that no run can be left out afterwards."""
-        entry = {
+    def _entry(self) -> dict[str, Any]:
+        """What every ledger says of the search."""
+        return {
             "name": self.name,
             "runs": [candidate.run for candidate in self.candidates],
             "method": "composition",
@@ -170,8 +189,72 @@ class Search:
                 ],
             },
         }
+
+    def _record(self) -> None:
+        """Into every ledger, before the first run, so that no run can be left out afterwards."""
         for party in (COORDINATOR, *self.setup.plan.names):
-            ledger_here(self.setup, party).record("tuning", entry)
+            ledger = ledger_here(self.setup, party)
+            if self._begun(ledger) is None:
+                ledger.record("tuning", self._entry())
+
+    def _begun(self, ledger: Ledger) -> Tuning | None:
+        found = (entry.payload for entry in ledger.entries())
+        return next((p for p in found if isinstance(p, Tuning) and p.name == self.name), None)
+
+    # --- a search that was cut off --------------------------------------------------------------
+
+    def _require_begun(self) -> None:
+        """Refuse to resume what was never begun, has ended, or was begun with something else."""
+        begun = self._begun(ledger_here(self.setup, COORDINATOR))
+        if begun is None:
+            raise ResumeError(
+                f"there is no search {self.name!r} in {self.setup.output}; see: privagg runs"
+            )
+        if (run_folder(self.setup.output, self.name) / BUNDLE_NAME).exists():
+            raise ResumeError(f"search {self.name!r} has ended, and selected; see: privagg runs")
+        if begun != Tuning.model_validate(self._entry()):
+            raise ResumeError(
+                f"search {self.name!r} cannot be resumed: it was begun with other candidates or "
+                "another metric. Put the grid back as it was; nothing more was spent"
+            )
+
+    def _was_cut_off(self, candidate: Candidate) -> bool:
+        return (journal_folder(self.setup.output, candidate.run) / BEGUN_NAME).exists()
+
+    def _ended(self, candidate: Candidate) -> RunFinished | None:
+        """How a candidate's run ended; None where it has not, or not with all its files."""
+        if self._was_cut_off(candidate):
+            return None
+        found = (e.payload for e in ledger_here(self.setup, COORDINATOR).entries())
+        runs = (payload for payload in found if isinstance(payload, RunFinished))
+        return next((ended for ended in runs if ended.run == candidate.run), None)
+
+    def _result(self, candidate: Candidate) -> RunResult:
+        """A candidate's run, made now, gone on with, or read again where it has ended."""
+        ended = self._ended(candidate)
+        if ended is not None:
+            return self._read_again(candidate, ended)
+        how: How = "resume" if self._was_cut_off(candidate) else "new"
+        folder = journal_folder(self.setup.output, candidate.run)
+        if how == "new" and folder.exists():  # killed before anything of the run was written down
+            remove(folder)
+        run = Run(candidate.setup, self._randomness, candidate.run, how=how, search=self.name)
+        return run.drive(None)
+
+    def _read_again(self, candidate: Candidate, ended: RunFinished) -> RunResult:
+        """What a run that has ended left behind: its files, and what the ledger says of it."""
+        folder, metrics = run_folder(self.setup.output, candidate.run), dict[str, float]()
+        for entry in ledger_here(self.setup, COORDINATOR).entries():
+            said = entry.payload
+            if isinstance(said, Released) and said.facts.get("run") == candidate.run:
+                told = said.facts.get("metrics") or {}
+                metrics = {name: float(value) for name, value in told.items()}
+        model = folder / MODEL_NAME
+        parameters = get_parameters(load_model(candidate.setup.fresh_model(), model))
+        return RunResult(
+            candidate.run, ended.outcome, ended.reason, parameters, metrics, model=model,
+            report_json=folder / JSON_NAME, bundle=folder / BUNDLE_NAME,
+        )  # fmt: skip
 
     def _select(self, done: list[Candidate]) -> Candidate:
         """The best by the metric; of equals, the first in the grid."""
@@ -202,19 +285,16 @@ class Search:
         model = folder / result.model.name
         write_model(model, result.model.read_bytes())
         coordinator = ledger_here(self.setup, COORDINATOR)
-        coordinator.record(
-            "released",
-            {
-                "what": "selected settings",
-                "who": COORDINATOR,
-                "facts": {
-                    "search": self.name,
-                    "selected_run": best.run,
-                    "settings": plain_settings(best.settings),
-                    "metric": {self.metric: self._value(best)},
-                },
-            },
-        )
+        said = (entry.payload for entry in coordinator.entries())
+        if not any(isinstance(p, Released) and p.facts.get("search") == self.name for p in said):
+            facts = {
+                "search": self.name,
+                "selected_run": best.run,
+                "settings": plain_settings(best.settings),
+                "metric": {self.metric: self._value(best)},
+            }
+            selected = {"what": "selected settings", "who": COORDINATOR, "facts": facts}
+            coordinator.record("released", selected)
         sites = {name: ledger_here(self.setup, name) for name in self.setup.plan.names}
         report_json, report_html = write_report(
             folder,

@@ -182,13 +182,18 @@ def require_unfinished(output: Path, run: str) -> Path:
     return folder
 
 
-def require_none_unfinished(setup: Setup) -> None:
+def require_none_unfinished(setup: Setup, *, search: str | None = None) -> None:
     """Refuse a new run where one was cut off, which has been paid for in part.
+
+    Args:
+        setup: what is run.
+        search: a search that is resumed; its own candidates may have been cut off.
 
     Raises:
         ResumeError: names those, and says how to go on.
     """
-    found = unfinished_runs(setup.output)
+    left = unfinished_runs(setup.output)
+    found = [each for each in left if not search or each.begun.search != search]
     if found:
         raise ResumeError(
             f"a run was cut off in {setup.output}, and what it was charged for can still be had: "

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from privagg.errors import (
 from privagg.party.local import local_folder
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.protocol.in_memory import LocalTransport
-from privagg.run import local
+from privagg.run import local, tuning
 from privagg.run.results import RoundReport
 from privagg.run.unfinished import journal_folder
 from tests.approvals import approved
@@ -39,6 +40,7 @@ from tests.run.small import (
     require_evidence,
     run_small,
     told,
+    write_small,
 )
 
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -322,3 +324,80 @@ def test_an_older_ledger_is_refused(
     with pytest.raises((LedgerTamperedError, ResumeError), match="restored from an older copy"):
         run_small(small, resume=RUN)
     assert {n: ledgers_of(small)[n] for n in SITES} == {n: before[n] for n in SITES}
+
+
+# --- a search that was cut off --------------------------------------------------------------------
+
+GRID = (
+    '\n[tuning]\nmetric = "accuracy"\ngrid = { "training.optimizer.learning_rate" = [0.1, 0.3] }\n'
+)
+
+
+def searching(folder: Path) -> Federation:
+    path = write_small(folder)
+    path.write_text(path.read_text() + GRID)
+    return approved(Federation.from_toml(path))
+
+
+def tune(federation: Federation, **facts: Any) -> Any:
+    """A search whose name is the same each time, as its runs' known randomness goes by theirs."""
+    return federation.tune(randomness=DeterministicRandomness(SEED), **facts)
+
+
+@pytest.mark.parametrize("lives", [1, 4, 7, 11], ids=lambda lives: f"at exchange {lives}")
+def test_a_search_goes_on_with_the_candidate_that_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
+) -> None:
+    monkeypatch.setattr(tuning, "secrets", SimpleNamespace(token_hex=lambda size: "0" * size))
+    names: list[str] = []
+    cut, left = searching(tmp_path / "cut"), [lives]
+
+    def dying(handlers: Mapping[str, Any]) -> Any:
+        fragile = Fragile(LocalTransport(handlers), left[0], before=True)
+        left[0] = max(1, left[0] - 7)  # a candidate's two rounds, roll and ledgers
+        return fragile
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(local, "LocalTransport", dying)
+        tune(cut, on_begin=lambda search: names.append(search.name))
+    heard: list[str] = []
+    resumed = again(cut)
+    result = tune(resumed, resume=names[0], on_candidate=lambda c: heard.append(c.run))
+    assert result.name == names[0]
+    assert heard == [f"{names[0]}-1", f"{names[0]}-2"]
+    whole = tune(searching(tmp_path / "whole"))
+    for mine, other in zip(result.candidates, whole.candidates, strict=True):
+        assert mine.result is not None
+        assert other.result is not None
+        assert mine.result.metrics == other.result.metrics
+        assert mine.result.model.read_bytes() == other.result.model.read_bytes()
+    for name in SITES:
+        kinds = [kind for kind, _ in ledgers_of(resumed)[name]]
+        assert kinds.count("charge") == 2 * 2
+        assert kinds.count("tuning") == 1
+    require_evidence(result.best.result)
+    assert resumed.unfinished() == []
+
+
+def test_a_search_is_resumed_by_its_name_and_with_its_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = searching(tmp_path)
+    names: list[str] = []
+
+    def dying(handlers: Mapping[str, Any]) -> Any:
+        return Fragile(LocalTransport(handlers), 3, before=True)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(local, "LocalTransport", dying)
+        tune(cut, on_begin=lambda search: names.append(search.name))
+    with pytest.raises(ResumeError, match=f"privagg tune .* --resume {names[0]}"):
+        tune(again(cut))
+    with pytest.raises(ResumeError, match="was cut off"):
+        tune(again(cut), resume="another")
+    with pytest.raises((ResumeError, ApprovalError), match="begun with other candidates|approved"):
+        tune(again(cut, **{"[0.1, 0.3]": "[0.1, 0.5]"}), resume=names[0])
+    finished = again(cut, **{"[0.1, 0.5]": "[0.1, 0.3]"})
+    tune(finished, resume=names[0])
+    with pytest.raises(ResumeError, match="has ended, and selected"):
+        tune(again(finished), resume=names[0])
