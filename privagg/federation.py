@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg.config.asking import AskSetup
 from privagg.config.data import TableData
 from privagg.config.schema import Config, load_config, parse_config
 from privagg.config.setup import Setup
@@ -129,6 +130,15 @@ class Federation:
         return self.setup.training_plan
 
     @property
+    def asking(self) -> AskSetup:
+        """The configured questions as a job of their own.
+
+        Raises:
+            ConfigError: none are configured.
+        """
+        return AskSetup.of(self.setup)
+
+    @property
     def parameters(self) -> Parameters:
         """The scheme's parameters for this plan (before any key exists)."""
         return self.setup.parameters
@@ -153,6 +163,7 @@ class Federation:
         overlaps: str = "",
         runs: int | None = None,
         owner: Ed25519PrivateKey | None = None,
+        questions: bool = False,
     ) -> dict[str, Approval]:
         """Approve the configured job, a run or a search, for sites whose ledgers lie here.
 
@@ -170,6 +181,7 @@ class Federation:
             runs: how many runs of the job's plans, all together; by default any number that the
                 budget has room for until the last day.
             owner: the owner's key, where it is not kept in the sites' folders.
+            questions: approve the configured questions instead.
 
         Returns:
             The approval of each site.
@@ -180,6 +192,8 @@ class Federation:
             ConfigError: a file or key cannot be read.
         """
         terms = Terms(who, why, last_day(until), budget, without_guarantee, overlaps, runs)
+        if questions:
+            return approve_here(self.asking, terms, sites, owner)
         self.trust(self.setup.factories())
         return approve_here(self.setup, terms, sites, owner)
 
@@ -215,11 +229,12 @@ class Federation:
         """
         return unfinished_runs(self.setup.output)
 
-    def check_ready(self, resume: str | None = None) -> None:
+    def check_ready(self, resume: str | None = None, *, questions: bool = False) -> None:
         """Everything that can be refused before a run costs anything: files, approvals, budgets.
 
         Args:
             resume: as for `run`.
+            questions: of the configured questions instead.
 
         Raises:
             ResumeError: a run was cut off; or the one to resume was not.
@@ -232,7 +247,7 @@ class Federation:
             require_unfinished(self.setup.output, resume)
         else:
             require_none_unfinished(self.setup)
-        require_ready(self.setup, resume)
+        require_ready(self.asking if questions else self.setup, resume)
 
     def run(
         self,
@@ -266,6 +281,30 @@ class Federation:
         source = randomness or SystemRandomness()
         return Run(self.setup, source, resume or run_id, how=how).drive(on_round)
 
+    def ask(
+        self,
+        *,
+        on_round: Callable[[RoundReport], None] | None = None,
+        randomness: Randomness | None = None,
+        run_id: str | None = None,
+        resume: str | None = None,
+    ) -> RunResult:
+        """Ask the configured questions: charge, encrypt, add, open once; then answers and report.
+
+        `RunResult.answers` is the file of the answers. Asking again is charged again.
+
+        Args:
+            on_round: called after every attempt.
+            randomness, run_id, resume: as for `run`.
+
+        Raises:
+            ConfigError: no questions are configured.
+            PrivaggError: as `run`.
+        """
+        how: How = "resume" if resume is not None else "new"
+        source = randomness or SystemRandomness()
+        return Run(self.asking, source, resume or run_id, how=how).drive(on_round)
+
     def give_up(self, run: str, *, randomness: Randomness | None = None) -> RunResult:
         """End a run that was cut off: its model so far and its report are written, its key erased.
 
@@ -281,6 +320,7 @@ class Federation:
         """
         begun = Begun.read(require_unfinished(self.setup.output, run))
         setup = self.setup.with_config(parse_config(begun.configuration))
+        setup = AskSetup.of(setup) if begun.asks else setup
         return Run(setup, randomness or SystemRandomness(), run, how="give up").drive(None)
 
     def tune(

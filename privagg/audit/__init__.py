@@ -2,7 +2,8 @@
 
 Read `verify` first: it calls every check in order. `claims` says what a verdict means, `methods`
 with `work` what may be computed. Each other module checks one thing: `chains` (the ledgers
-themselves), `charges`, `planned`, `signed`, `second`, `compare`, `bare` (a report without ledgers).
+themselves), `charges`, `planned`, `signed`, `second`, `compare`, `answered`,
+`bare` (a report without ledgers).
 """
 
 from privagg.audit.bundle import ReportBundle

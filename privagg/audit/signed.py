@@ -52,6 +52,7 @@ class SignedRun:
         key: the opener's statement of the run's key, once it was read.
         openings: (round, attempt) -> what the opener signed of the opened sum.
         uploads: ((round, attempt), site) -> what the site signed of its upload.
+        sums: (round, attempt) -> tree digest of what the opener signed as the opened sum.
     """
 
     report: Report
@@ -60,6 +61,7 @@ class SignedRun:
     key: KeyStatement | None = None
     openings: dict[AttemptId, Opening] = field(default_factory=dict)
     uploads: dict[tuple[AttemptId, str], Upload] = field(default_factory=dict)
+    sums: dict[AttemptId, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._roster = Roster(self.report.parties)
@@ -94,6 +96,7 @@ class SignedRun:
             self._check_attempt(header)
             if isinstance(header, Opening):
                 self._take_opening(header)
+                self.sums[header.round, header.attempt] = statement.payload_digest
             elif isinstance(header, Upload):
                 self._take_upload(header)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.audit import bare
+from privagg.audit.answered import check_answers
 from privagg.audit.approved import attest_approval
 from privagg.audit.bundle import (
     PUBLISHED_BEFORE,
@@ -35,6 +36,7 @@ from privagg.audit.untrusted import check_numbers
 from privagg.errors import UnreadableBundleError, VerificationError
 from privagg.privacy.plan import Plan, load_plan
 from privagg.protocol.names import COORDINATOR
+from privagg.report.accounting import AttemptId
 from privagg.report.build import build_report
 from privagg.report.language import ENGLISH, speaking
 from privagg.report.model import Report
@@ -234,11 +236,14 @@ def _check_run(
                     check_charges(findings, ledgers[site], site, plan, report)
                     attest_approval(findings, ledgers[site], site, plan, report.run)
         findings.section = "run"
+        sums: Mapping[AttemptId, str] = {}
         with findings.guarded("signed statements", report.run):
             signed = SignedRun(report, plan, ledgers)
+            sums = signed.sums
             if STATEMENTS in bundle.files:
                 signed.read(unpack_statements(bundle.files[STATEMENTS]))
             signed.report_on(findings)
+        check_answers(findings, report, plan, ledgers, sums)
 
 
 def _check_settings(findings: Findings, report: Report, plan: Plan) -> None:

@@ -11,7 +11,18 @@ import click
 import typer
 
 from privagg import __version__
-from privagg.cli import approve, deploy, ledgers, numbers, reports, runs, training, tuning, verify
+from privagg.cli import (
+    approve,
+    asking,
+    deploy,
+    ledgers,
+    numbers,
+    reports,
+    runs,
+    training,
+    tuning,
+    verify,
+)
 from privagg.cli.console import fail, show_traceback
 from privagg.errors import PrivaggError
 
@@ -27,6 +38,7 @@ trains; a report says what was spent, and against whom it holds.
   privagg init my.toml     write a commented configuration
   privagg check my.toml    noise, ε a round and sizes, before training
   privagg approve my.toml --all-sites    the owner decides
+  privagg ask my.toml      counts, means, quantiles first, where it has questions
   privagg run my.toml      train
   privagg runs my.toml     what was bought: every run, its ε, its files
 
@@ -62,6 +74,7 @@ app = typer.Typer(
 app.command("init")(training.init)
 app.command("check")(training.check)
 app.command("approve")(approve.approve)
+app.command("ask")(asking.ask)
 app.command("run")(training.run)
 app.command("tune")(tuning.tune)
 app.command("demo")(training.demo)

@@ -78,12 +78,17 @@ def approve(
         Path | None,
         typer.Option(metavar="FILE", help="The owner's key, where it is kept elsewhere."),
     ] = None,
+    questions: Annotated[
+        bool, typer.Option("--questions", help="The questions, which `privagg ask` asks.")
+    ] = False,
     taking_back: Annotated[
         bool, typer.Option("--withdraw", help="Take back every approval in force.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Approve a plan, or all candidates of a search: without it no site takes part in anything.
+
+    With --questions it is the configuration's questions that are approved, by a plan of their own.
 
     In a deployment a key holder of its own approves too: else it makes no keys and opens nothing.
 
@@ -98,6 +103,8 @@ def approve(
 
       privagg approve my.toml --site riverside --budget 2 --why "second study, vote 12"
 
+      privagg approve my.toml --all-sites --questions
+
       privagg approve --party riverside             in a deployment, on riverside's machine
 
       privagg approve my.toml --all-sites --withdraw
@@ -105,6 +112,11 @@ def approve(
     words = _Words(
         who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs
     )
+    if questions and (party or deployment):
+        raise ConfigError(
+            "questions are asked on one machine only: --questions goes with CONFIG and --site or "
+            "--all-sites"
+        )
     if party is not None:
         if config or site or all_sites or deployment:
             raise ConfigError("--party names one party's folder; give it alone")
@@ -129,7 +141,7 @@ def approve(
         count = federation.withdraw(who=words.who, why=words.why or "withdrawn", sites=names)
         console.console().print(f"withdrawn: {count} approvals of {', '.join(names)}", markup=False)
         return
-    _here(federation, names, words, owner_key)
+    _here(federation, names, words, owner_key, questions=questions)
 
 
 @dataclass(frozen=True)
@@ -212,25 +224,37 @@ def _key_at(path: Path) -> Ed25519PrivateKey:
 
 
 def _here(
-    federation: Federation, names: tuple[str, ...], words: _Words, owner_key: Path | None
+    federation: Federation,
+    names: tuple[str, ...],
+    words: _Words,
+    owner_key: Path | None,
+    *,
+    questions: bool,
 ) -> None:
     """Approve for sites of a local run, whose folders lie in its output folder."""
     from privagg.party.approving import Job, require_records
 
     key = None if owner_key is None else _key_at(owner_key)
-    federation.trust(code_to_trust(federation.setup, words.yes))
-    require_records(federation.setup, names)
-    _show(federation.setup, Job.of(federation.setup), names, words)
+    if questions:
+        from privagg.cli.askview import print_questions
+
+        print_questions(console.console(), federation.asking)
+    else:
+        federation.trust(code_to_trust(federation.setup, words.yes))
+    setup = federation.asking if questions else federation.setup
+    require_records(setup, names)
+    _show(setup, Job.of(setup), names, words)
     _confirm("approve this?", words.yes)
     acts = federation.approve(
         who=words.who, why=_purpose(federation.setup, words), sites=names, until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee,
-        overlaps=words.overlaps, runs=words.runs, owner=key,
+        overlaps=words.overlaps, runs=words.runs, owner=key, questions=questions,
     )  # fmt: skip
+    verb = "ask" if questions else "tune" if federation.config.tuning else "run"
     until = next(iter(acts.values())).until
     console.console().print(
         f"approved until {until} for {', '.join(acts)}; nothing was spent. next: privagg "
-        f"{'tune' if federation.config.tuning else 'run'} {federation.setup.source}",
+        f"{verb} {federation.setup.source}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
 

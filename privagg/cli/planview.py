@@ -70,7 +70,7 @@ def describe(setup: Setup) -> dict[str, Any]:
             "largest_sum_bits": LARGEST_SUM_BITS,
             "one_dishonest_site": _reach(plan),
         },
-        "budgets": _budgets(setup),
+        "budgets": budgets(setup),
         "remarks": _remarks(setup),
     }
 
@@ -175,7 +175,7 @@ def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _budgets(setup: Setup) -> list[dict[str, Any]]:
+def budgets(setup: Setup) -> list[dict[str, Any]]:
     """What the job would do to each data set's budget. Opens ledgers for reading, creates none."""
     from privagg.party.local import local_folder
     from privagg.privacy.ledger import BudgetKey, Ledger

@@ -133,7 +133,8 @@ def _lines(each: ListedRun, config: Path | None) -> Iterator[str]:
         yield "the coordinator's ledger does not know it; sites' ledgers were charged for it"
     if each.resumed:
         yield f"goes on with: {_resume(each, config)}"
-    about = f"{each.mode}, {each.model}; " if each.mode else ""
+    what = "questions" if each.asks else each.model
+    about = f"{each.mode}, {what}; " if each.mode else ""
     if each.files:
         folder = next(iter(each.files.values())).parent
         shown = f"; shown in {folder.parent.parent}" if each.is_shown else ""
@@ -151,7 +152,8 @@ def _resume(each: ListedRun, config: Path | None) -> str:
     file = quote(str(config)) if config else "CONFIG"
     if each.search:
         return f"itself, without its search: `privagg tune {file}` says how"
-    return f"privagg run {file} --resume {each.name}"
+    verb = "ask" if each.asks else "run"
+    return f"privagg {verb} {file} --resume {each.name}"
 
 
 def _facts(each: ListedRun) -> dict[str, Any]:
@@ -166,6 +168,7 @@ def _facts(each: ListedRun) -> dict[str, Any]:
         "ended": each.ended or None,
         "mode": each.mode or None,
         "model": each.model or None,
+        "questions": each.asks,
         "rounds": each.rounds,
         "opened": each.opened,
         "last_round": each.last,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from privagg.federation import Federation
     from privagg.run.results import RunResult
+    from privagg.secure.scheme import Parameters
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -77,6 +78,8 @@ def check(
 ) -> None:
     """Validate a configuration and print the plan, before anyone trains. Spends nothing.
 
+    Where the configuration asks questions, their plan and its cost follow.
+
     What it says about a site's data is for the data's owner only; nothing of it is sent or stored.
 
     [bold]Examples[/bold]
@@ -88,6 +91,7 @@ def check(
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
     federation = open_federation(config)
+    from privagg.cli.askview import print_both, questions_facts
     from privagg.cli.planview import describe, print_plan, require_budgets
     from privagg.report.language import speaking
 
@@ -96,11 +100,15 @@ def check(
         raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
     findings = _findings(federation, site) if data else {}
     facts = describe(federation.setup)
+    asking = federation.asking if federation.config.questions else None
+    facts["asking"] = questions_facts(asking) if asking is not None else None
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
         with speaking(language):
             print_plan(console.console(), facts, federation.plan)
+            if asking is not None:
+                print_both(console.console(), federation.setup, asking)
             _print_findings(findings, federation)
     wrong = [name for name, found in findings.items()
              if any(f["severity"] == "error" for f in found)]  # fmt: skip
@@ -312,7 +320,7 @@ def _train(federation: Federation, *, as_json: bool, resume: str | None = None) 
     try:
         # Before anything that takes a while, and before the first line.
         federation.check_ready(resume)
-        _load_kernels(federation)
+        prepare_kernels(federation.parameters)
         with stopping_when_terminated():
             result = _reported(federation, as_json=as_json, resume=resume)
     except (KeyboardInterrupt, Terminated) as error:
@@ -362,8 +370,8 @@ def _abandon(federation: Federation, run: str, *, as_json: bool) -> None:
         _print_result(result)
 
 
-def _load_kernels(federation: Federation) -> None:
-    """Load the scheme's kernels; where that takes a while, say what the wait is for."""
+def prepare_kernels(parameters: Parameters) -> None:
+    """Load a scheme's kernels; where that takes a while, say what the wait is for."""
     from threading import Timer
 
     from privagg.kernels.loading import load_kernels
@@ -373,7 +381,7 @@ def _load_kernels(federation: Federation) -> None:
     notice.daemon = True
     notice.start()
     try:
-        load_kernels(federation.parameters.compiled_kernels)
+        load_kernels(parameters.compiled_kernels)
     finally:
         notice.cancel()
 
@@ -420,8 +428,8 @@ def places(result: RunResult) -> list[tuple[str, str]]:
     made = [
         (label, path)
         for label, path in (
-            ("model", result.model), ("report", result.report_json), ("page", result.report_html),
-            ("bundle", result.bundle),
+            ("model", result.model), ("answers", result.answers), ("report", result.report_json),
+            ("page", result.report_html), ("bundle", result.bundle),
         )
         if path is not None
     ]  # fmt: skip
@@ -449,6 +457,7 @@ def _result_json(result: RunResult) -> dict[str, Any]:
         "reason": result.reason,
         "metrics": result.metrics,
         "model": text(result.model),
+        "answers": text(result.answers),
         "report_json": text(result.report_json),
         "report_html": text(result.report_html),
         "bundle": text(result.bundle),

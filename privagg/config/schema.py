@@ -17,15 +17,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from privagg.config.data import AppData, DataSection, ImageData, Section
+from privagg.config.data import AppData, DataSection, ImageData, Section, TableData
 from privagg.config.faults import explain
 from privagg.config.unread import unread
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, fault_words
 from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.programs.optimizers import OptimizerSpec
+from privagg.programs.questions.asked import AnyQuestion
+from privagg.programs.questions.program import Asked, Questions
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
@@ -257,6 +259,18 @@ class TuningSection(Section):
         return self
 
 
+class AskSection(Section):
+    """Questions to the sites' records, a job of its own beside training.
+
+    Args:
+        epsilon: what all questions together may cost each data set, at `privacy.delta`.
+        level: of both intervals of every figure, in (0.5, 1).
+    """
+
+    epsilon: Decimal = Field(gt=0)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+
+
 class AttestationSection(Section):
     """A statement of a named person, repeated in the report as theirs.
 
@@ -297,6 +311,8 @@ class Config(Section):
         sites: at least one, each with its own name.
         evaluation: the table declared public; none by default.
         tuning: a search over settings; none by default.
+        ask: what questions may cost; none are asked by default.
+        questions: what is asked of the sites' tables, all in one opening.
         attestations: statements of named people, repeated in reports.
     """
 
@@ -309,6 +325,8 @@ class Config(Section):
     sites: tuple[SiteSection, ...] = Field(min_length=1)
     evaluation: EvaluationSection | None = None
     tuning: TuningSection | None = None
+    ask: AskSection | None = None
+    questions: tuple[AnyQuestion, ...] = ()
     attestations: tuple[AttestationSection, ...] = ()
 
     @model_validator(mode="before")
@@ -336,9 +354,31 @@ class Config(Section):
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
         self._each_site_has_data_or_an_app()
+        self._questions_can_be_asked()
         if found := list(unread(self)):
             raise ValueError("; ".join(found))
         return self
+
+    def _questions_can_be_asked(self) -> None:
+        if self.ask is None and not self.questions:
+            return
+        if self.ask is None:
+            raise ValueError("[[questions]] need [ask] with epsilon, what they may cost together")
+        if not self.questions:
+            raise ValueError("[ask] needs a question: add a [[questions]] section, or remove [ask]")
+        if not isinstance(self.data, TableData):
+            raise ValueError(
+                "questions are asked of the columns of tables; with data.kind = "
+                f"{self.data.kind!r} there are none: remove [ask] and [[questions]]"
+            )
+        try:
+            Questions(
+                Asked(data=self.data.table_schema, questions=self.questions, level=self.ask.level)
+            )
+        except ValidationError as error:
+            raise ValueError("; ".join(map(fault_words, error.errors()))) from error
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     def _each_site_has_data_or_an_app(self) -> None:
         app = isinstance(self.data, AppData)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -72,6 +72,12 @@ class Setup:
     Raises:
         ConfigError: records are given for a site that is not there.
     """
+
+    asks: ClassVar[bool] = False
+    """Whether the job is the configuration's questions, and not its training."""
+
+    epsilon_key: ClassVar[str] = "privacy.epsilon"
+    """The setting that says what the job may cost."""
 
     config: Config
     base: Path
@@ -373,11 +379,13 @@ class Setup:
     def unapproved(self, parties: Sequence[str], why: str) -> ApprovalError:
         """The refusal of a job that owners have not approved, with what to type."""
         command = f"privagg approve {quote(str(self.source))} --all-sites"
+        command += " --questions" if self.asks else ""
         if self.source is None:
-            command = "federation.approve(who=..., why=...)"
+            more = ", questions=True" if self.asks else ""
+            command = f"federation.approve(who=..., why=...{more})"
         named = ", ".join(map(repr, parties))
         owners = f"the owner of {named} has" if len(parties) == 1 else f"the owners of {named} have"
         return ApprovalError(
-            f"{owners} not approved this plan; nothing was spent ({why}). Look "
-            f"at the plan, then approve it: {command}"
+            f"{owners} not approved {'these questions' if self.asks else 'this plan'}; nothing was "
+            f"spent ({why}). Look at the plan, then approve it: {command}"
         )

@@ -27,6 +27,9 @@ _READERS = {
 }
 """Setting -> the modes under which it is read; all others are read under every mode."""
 
+_ASKED = ("privacy.dropouts", "privacy.colluders")
+"""Read wherever questions are asked: their noise is shared out under every mode of training."""
+
 _KNOWN = frozenset((*_RECORDS, *_STEPS))
 
 
@@ -39,6 +42,8 @@ def unread(config: Any) -> Iterator[str]:
     mode = config.privacy.mode
     for place, modes in _READERS.items() if mode in _KNOWN else ():
         section, name = place.split(".")
+        if place in _ASKED and config.questions:
+            continue
         if mode not in modes and _is_set(getattr(config, section), name):
             yield _sentence(place, f"privacy.mode = {mode!r}", " and ".join(map(repr, modes)))
     if config.secure.opener is not None and config.secure.custody != "sites":

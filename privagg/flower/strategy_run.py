@@ -133,7 +133,7 @@ class StrategyRun:
             ResumeError: the run has released another model already.
         """
         data, path = tensor_bytes(tensors), self.output / MODEL_NAME
-        digest, before = hashlib.sha256(data).hexdigest(), self._record.released_model()
+        digest, before = hashlib.sha256(data).hexdigest(), self._record.released_digest()
         if before not in (None, digest):
             raise ResumeError(
                 f"run {self.name!r} has released its model already, with SHA-256 {before}; this "
@@ -141,7 +141,7 @@ class StrategyRun:
             )
         write_model(path, data)
         self._result.model = path
-        self._record.released(self._result, digest)
+        self._record.released("model", path, digest, self._result.metrics)
 
     def failed(self, error: BaseException) -> None:
         """The strategy or the app raised; the run has not ended, somebody may resume it."""

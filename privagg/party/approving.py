@@ -82,7 +82,9 @@ class Job:
 
     @classmethod
     def of(cls, setup: Setup) -> Job:
-        """The job that a configuration stands for: a search where it has a grid, else a run."""
+        """The job of a setup: its questions, or a search where it has a grid, or a run."""
+        if setup.asks:
+            return cls("plan", (setup.plan,))
         candidates = [setup.with_config(config) for _, config in tuning_candidates(setup.config)]
         plans = tuple(candidate.plan for candidate in candidates or [setup])
         kind: Literal["plan", "tune"] = "tune" if setup.config.tuning else "plan"

@@ -16,7 +16,7 @@ from privagg.party.local import local_folder
 from privagg.party.open import decided_folder, ledger_here, recogniser_in
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Ledger
-from privagg.report.figures import lower_text
+from privagg.report.figures import count_text, lower_text
 
 
 def require_ready(setup: Setup, run: str | None = None) -> None:
@@ -169,17 +169,20 @@ def beyond_budgets(setup: Setup, rooms: Mapping[str, Room]) -> BudgetExceededErr
             f"{room.after:f}{spent}, beyond its budget of {room.budget:f}"
         )
     left = min(room.budget - room.before for room in rooms.values())
-    if privacy.noise_multiplier is not None:
+    if privacy.noise_multiplier is not None and not setup.asks:
         way = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier, or have"
     elif left > max(room.budget for room in rooms.values()) / 100:  # room for a job at all
-        way = f"Set privacy.epsilon to what is left, {lower_text(left)} or a little less, or have"
+        way = (
+            f"Set {setup.epsilon_key} to what is left, {lower_text(left)} or a little less, or have"
+        )
     else:
         way = "As good as nothing is left of it. Have"
     path = quote(str(setup.source)) if setup.source else "CONFIG"
     sites = " ".join(f"--site {quote(site)}" for site in rooms)
     return BudgetExceededError(
-        f"{setup.plan.rounds} rounds would bring {'; '.join(told)}; nothing was spent. {way} the "
-        f"owner of the data approve a larger budget: privagg approve {path} {sites} --budget NEW"
+        f"{count_text(setup.plan.rounds, 'round')} would bring {'; '.join(told)}; nothing was "
+        f"spent. {way} the owner of the data approve a larger budget: privagg approve {path} "
+        f"{sites} --budget NEW{' --questions' if setup.asks else ''}"
     )
 
 

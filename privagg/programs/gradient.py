@@ -27,6 +27,7 @@ class GradientTraining:
     """
 
     file_name = MODEL_NAME
+    keeps_sums = False
 
     def __init__(
         self, model: nn.Module, optimizer: OptimizerSpec, public: Records | None = None

@@ -21,6 +21,9 @@ from privagg.encoding.vectors import FloatVector, IntVector
 MODEL_NAME = "model.safetensors"
 """What a run leaves a model in."""
 
+ANSWERS_NAME = "answers.json"
+"""What a run leaves answers in."""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -44,7 +47,7 @@ class Result:
     """What a job ends with.
 
     Attributes:
-        what: what it is, in a word: `model`.
+        what: what it is, in a word: `model` or `answers`.
         path: the file that it was written to.
         sha256: of the file, hex.
         state: float64 (d,), the public state that it stands for.
@@ -63,6 +66,9 @@ class Program(Protocol):
 
     file_name: str
     """What `finish` writes, in the run's folder."""
+
+    keeps_sums: bool
+    """Whether the run's record holds every opened sum, so that anybody recomputes the result."""
 
     def begin(self) -> FloatVector:
         """The public state that round 1 starts from, float64 (d,)."""
@@ -88,13 +94,16 @@ class Program(Protocol):
             ConfigError: it is another program's, or damaged.
         """
 
-    def finish(self, state: FloatVector, output: Path, *, measured: bool) -> Result:
+    def finish(self, state: FloatVector, output: Path, *, measured: bool) -> Result | None:
         """Write what the job ends with.
 
         Args:
             state: float64 (d,), after the last opened round.
             output: the folder.
             measured: whether any round was; figures are given only then.
+
+        Returns:
+            None where too little was opened for any result.
 
         Raises:
             ConfigError: it cannot be written.

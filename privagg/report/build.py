@@ -40,6 +40,7 @@ from privagg.report.accounting import (
     committed_guarantee,
     observer_matrix,
 )
+from privagg.report.answered import answers_of
 from privagg.report.approvals import approvals_of
 from privagg.report.consistency import require_charged, require_one_ending, require_said_once
 from privagg.report.language import ENGLISH, speaking
@@ -229,6 +230,7 @@ def _assemble(
         sites=tuple(sites),
         rounds=tuple(_round(r) for r in record.rounds),
         model=_released(record.released, record.released_day),
+        answers=answers_of(plan, record.rounds, record.released, record.released_day),
         coordinator=_ledger_facts(coordinator),
         assumptions=distinct_assumptions(sites),
         unprotected=(),
@@ -280,7 +282,7 @@ def _figures(stored: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def _released(entry: Released | None, day: str | None) -> ReleasedModel | None:
-    if entry is None:
+    if entry is None or entry.what == "answers":
         return None
     facts = entry.facts
     return ReleasedModel(

@@ -319,6 +319,59 @@ class ReleasedModel(_Part):
     """Figures of the public table."""
 
 
+class Ends(_Part):
+    """Lowest and highest value of an interval at the stated level."""
+
+    low: Figure
+    high: Figure
+
+
+class AnsweredFigure(_Part):
+    """One number of an answer, recomputed from the opened sum and the plan.
+
+    Attributes:
+        records: the interval for these records, that is for the noise, whose variance is known.
+        population: the interval for the population that they are a sample of.
+    """
+
+    what: Name
+    """`count`, `sum`, `mean`, `variance` or `quantile 0.5`."""
+    group: dict[Text, Text]
+    """Column -> category; empty where it is of all records."""
+    value: Figure | None
+    """After post-processing; None where the noise leaves nothing to say."""
+    raw: Figure
+    """As it was opened; for a count the noised count itself."""
+    records: Ends | None
+    population: Ends | None
+
+
+class Answered(_Part):
+    """What became of one question."""
+
+    question: dict[Name, JsonValue]
+    """As the plan pins it."""
+    figures: tuple[AnsweredFigure, ...] = Field(max_length=10**5)
+
+
+class Answers(_Part):
+    """The answers that left the federation, recomputed from the opened sum.
+
+    Attributes:
+        file, sha256, day: of the file that was released; None where the record has no release.
+        contributors: whose records are in the opened sum; each added a share of the noise.
+    """
+
+    file: Text | None
+    sha256: Digest | None
+    day: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None
+    level: Annotated[float, Field(gt=0.5, lt=1)]
+    """Of both intervals of every figure."""
+    contributors: tuple[Name, ...] = Field(max_length=10**5)
+    answers: tuple[Answered, ...] = Field(max_length=1000)
+    """In the order of the questions."""
+
+
 class TuningCost(_Part):
     """What a search cost one site: the composition of everything its runs were charged with."""
 
@@ -406,6 +459,8 @@ class Report(_Part):
     """Every attempt at a round."""
     model: ReleasedModel | None
     """None where nothing was released."""
+    answers: Answers | None = None
+    """None where nothing was asked, or nothing opened."""
     tuning: tuple[TuningSearch, ...] = Field(default=(), max_length=10**4)
     """Searches that name this run or cost its data sets something."""
     coordinator: LedgerFacts

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from privagg.report import roundview, view
+from privagg.report.answered import (
+    about,
+    asked_names,
+    ends_text,
+    figure_name,
+    number_text,
+    sentence,
+)
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
 from privagg.report.language import say, told
@@ -33,6 +41,23 @@ class SearchView:
 
 
 @dataclass(frozen=True)
+class AnswerView:
+    """A question and its figures, written.
+
+    Attributes:
+        name: the question's.
+        about: what it asks.
+        rows: (figure, value, interval for these records, for the population) of each figure.
+        sentences: what each figure says.
+    """
+
+    name: str
+    about: str
+    rows: tuple[tuple[str, str, str, str], ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """A report arranged for reading. Texts are plain; nothing in them is markup.
 
@@ -53,6 +78,7 @@ class Page:
         measures: names of the metrics that the rows show.
         classes: (class, public records, recall of the released model) where they are recorded.
         searches: the searches over hyperparameters.
+        answers: the questions and their figures; empty of a report on training.
     """
 
     report: Report
@@ -71,6 +97,7 @@ class Page:
     measures: tuple[str, ...]
     classes: tuple[tuple[str, str, str], ...]
     searches: tuple[SearchView, ...]
+    answers: tuple[AnswerView, ...]
 
     @property
     def title(self) -> str:
@@ -174,6 +201,23 @@ class Page:
         )
 
     @property
+    def asked(self) -> bool:
+        """Whether the report is on questions, and so on no model."""
+        return bool(asked_names(self.report))
+
+    @property
+    def answers_text(self) -> str:
+        """Says how the answers are to be read, or why there are none."""
+        if self.report.answers is None:
+            return say("No sum was opened, so nothing was answered.")
+        return say(
+            "Every figure follows from one opened sum with noise. The interval for these records "
+            "allows for the noise, whose size is known exactly; the interval for the population "
+            "allows for sampling too. Both are at {level}.",
+            level=f"{100 * self.report.answers.level:g} %",
+        )
+
+    @property
     def cost_text(self) -> str:
         """Says which times are known."""
         return say(
@@ -219,6 +263,8 @@ class Page:
             "A guarantee holds where its assumptions do. privagg cannot prove any of these; they "
             "have to be judged."
         )
+        if self.asked:
+            return text
         return say(" ").join((text, *kept_apart(self.report.sites)))
 
     @property
@@ -350,6 +396,7 @@ def arranged(report: Report) -> Page:
         measures=roundview.metric_names(report),
         classes=roundview.class_rows(report),
         searches=tuple(_search(report, search) for search in report.tuning),
+        answers=_answers(report),
     )
 
 
@@ -382,6 +429,29 @@ def _banners(report: Report) -> tuple[tuple[str, str], ...]:
         head = say("The run is {outcome}.", outcome=say(report.outcome))
         found.append((head, told(report.reason or "") or say("The ledger gives no reason.")))
     return tuple(found)
+
+
+def _answers(report: Report) -> tuple[AnswerView, ...]:
+    found = report.answers
+    if found is None:
+        return ()
+    return tuple(
+        AnswerView(
+            name=str(answer.question.get("name", "")),
+            about=about(answer.question),
+            rows=tuple(
+                (
+                    figure_name(figure),
+                    number_text(figure.value),
+                    ends_text(figure.records),
+                    ends_text(figure.population),
+                )
+                for figure in answer.figures
+            ),
+            sentences=tuple(sentence(figure, found.level) for figure in answer.figures),
+        )
+        for answer in found.answers
+    )
 
 
 def _search(report: Report, search: TuningSearch) -> SearchView:

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from privagg.privacy.plan import load_plan
 from privagg.privacy.unit import Unit
+from privagg.report.answered import asked_names
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
 from privagg.report.language import ENGLISH, say, spoken, told
@@ -29,6 +30,7 @@ UNIT_PHRASE = {
 
 OBSERVER_PHRASE = {
     "model-users": "anybody who uses the model and sees every opened sum",
+    "answers": "anybody who reads the answers and sees every opened sum",
     "sites": "the other institutions",
     "aggregator": "the aggregator",
     "key-holder": "the key holder",
@@ -74,6 +76,18 @@ def worst_row(report: Report, observer: str, colluding_sites: int) -> ObserverRo
 
 def _what_and_who(report: Report) -> str:
     names = [site.name for site in report.sites]
+    questions = asked_names(report)
+    if questions:
+        return say(
+            "{institutions} ({names}) were asked {questions} in the federation {federation}, run "
+            "{run}: {asked}.",
+            institutions=count_text(len(names), "institution"),
+            names=joined(names),
+            questions=count_text(len(questions), "question"),
+            federation=report.federation,
+            run=report.run,
+            asked=joined([f"“{name}”" for name in questions], most=12),
+        )
     return say(
         "{institutions} ({names}) trained {what} in the federation {federation}, run {run}.",
         institutions=count_text(len(names), "institution"),
@@ -255,7 +269,7 @@ def _holding(report: Report) -> list[str]:
             "For what was really done, the guarantee about {unit} against {observer} is "
             "ε = {epsilon} at δ = {delta}. {meaning}",
             unit=unit,
-            observer=say(OBSERVER_PHRASE["model-users"]),
+            observer=say(OBSERVER_PHRASE["answers" if asked_names(report) else "model-users"]),
             epsilon=epsilon_text(headline.epsilon),
             delta=delta_text(headline.delta),
             meaning=meaning(headline.epsilon, unit),
@@ -368,8 +382,7 @@ def unprotected(report: Report) -> tuple[str, ...]:
             "neither recorded nor charged to any budget."),
         say("The plan itself, and the declared numbers of records ({counted}): public by "
             "agreement.", counted=counted),
-        say("The released model and every opened sum: the noise protects what they say about "
-            "{unit}, encryption does not; they can be copied and kept for ever.", unit=unit),
+        _released(report, unit),
         say("What holds of many at once: the guarantee hides {unit}, not a pattern that a group "
             "or the whole population shares.", unit=unit),
         _misleading(report),
@@ -400,6 +413,20 @@ def told_unprotected(report: Report) -> tuple[str, ...]:
 
 def _told_again(report: Report) -> bool:
     return spoken().name != ENGLISH and readable_plan(report) is not None
+
+
+def _released(report: Report, unit: str) -> str:
+    if asked_names(report):
+        return say(
+            "The answers and the opened sum: the noise protects what they say about {unit}, "
+            "encryption does not; they can be copied and kept for ever.",
+            unit=unit,
+        )
+    return say(
+        "The released model and every opened sum: the noise protects what they say about "
+        "{unit}, encryption does not; they can be copied and kept for ever.",
+        unit=unit,
+    )
 
 
 def _misleading(report: Report) -> str:

@@ -14,7 +14,7 @@ from privagg.config.setup import Setup
 from privagg.errors import ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
-from privagg.programs.program import Opened, Program
+from privagg.programs.program import ANSWERS_NAME, Opened, Program
 from privagg.protocol.round import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
@@ -142,7 +142,9 @@ class Coordinator:
         result.parameters, result.metrics = done.parameters, dict(done.metrics)
         if done.over:
             result.outcome, result.reason = done.over, done.reason
-            result.model = self.output / self.program.file_name
+            path = self.output / self.program.file_name
+            if path.exists():
+                result.left("answers" if path.name == ANSWERS_NAME else "model", path)
         return done
 
     def _all_rounds(
@@ -233,16 +235,18 @@ class Coordinator:
             committed=self._committed.after(outcome) if self._committed is not None else {},
         )
         self.record.keep(outcome.statements)
-        self.record.round(report)
+        self.record.round(report, outcome.total if self.program.keeps_sums else None)
         result.rounds.append(report)
         return report
 
     def _release(self, result: RunResult, last: int) -> None:
         """Write what the job ends with, and note that no further round is asked for."""
         found = self.program.finish(result.parameters, self.output, measured=bool(result.metrics))
-        result.parameters, result.model = found.state, found.path
-        result.metrics = dict(found.figures) or result.metrics
-        self.record.released(result, found.sha256)
+        if found is not None:
+            result.parameters = found.state
+            result.metrics = dict(found.figures) or result.metrics
+            result.left(found.what, found.path)
+            self.record.released(found.what, found.path, found.sha256, result.metrics)
         self._note(result, last, over=result.outcome)
 
     def _write_evidence(self, result: RunResult, last: int) -> None:

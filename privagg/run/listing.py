@@ -36,14 +36,20 @@ from privagg.privacy.ledger.entries import (
 )
 from privagg.privacy.plan import load_plan
 from privagg.privacy.randomness import SystemRandomness
-from privagg.programs.program import MODEL_NAME
+from privagg.programs.program import ANSWERS_NAME, MODEL_NAME
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import Bounds, composed
 from privagg.report.write import HTML_NAME, JSON_NAME
 from privagg.run.committed import CommittedSpending
-from privagg.run.outputs import RUNS, owner_of
+from privagg.run.outputs import RUNS, asks, owner_of
 
-FILES = {"model": MODEL_NAME, "report": JSON_NAME, "page": HTML_NAME, "bundle": BUNDLE_NAME}
+FILES = {
+    "model": MODEL_NAME,
+    "answers": ANSWERS_NAME,
+    "report": JSON_NAME,
+    "page": HTML_NAME,
+    "bundle": BUNDLE_NAME,
+}
 PARTY_FILE, TRIAL = "party.toml", "trial"
 
 Ending = Literal[
@@ -80,6 +86,7 @@ class ListedRun:
         candidates: how many runs a search has; 0 for a run.
         began, ended: UTC as the coordinator's ledger has them; empty where it does not.
         mode, model: of the plan; empty where there is none.
+        asks: it asked questions, and left answers in place of a model.
         rounds: planned. 0 for a search, and where no plan is there.
         opened: how many were opened.
         last: number of the last one that was over, opened or not; 0 before the first.
@@ -100,6 +107,7 @@ class ListedRun:
     ended: str = ""
     mode: str = ""
     model: str = ""
+    asks: bool = False
     rounds: int = 0
     opened: int = 0
     last: int = 0
@@ -229,7 +237,8 @@ class _Place:
             ended=time,
             mode=str(plan.get("mode", "")),
             model=str(plan.get("recipe", {}).get("model", {}).get("kind", "")),
-            rounds=int(plan.get("rounds", 0)),
+            asks=asks(started),
+            rounds=int(plan.get("rounds", len(plan.get("openings", ())))),
             opened=len(opened),
             last=max((said.round for said in ended), default=0),
             ending=last.outcome if last else self._unfinished(run),

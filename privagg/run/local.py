@@ -112,7 +112,7 @@ class Run:
         to be resumed, with its key. An interruption that comes out of `on_round` ends the run.
 
         Raises:
-            LedgerError: a site's ledger cannot be read at the end; the model is written.
+            LedgerError: a site's ledger cannot be read at the end; model or answers are written.
             ConfigError: a file cannot be written; what earlier runs left is as it was.
         """
         ledger = self.coordinator.record.ledger
@@ -124,8 +124,8 @@ class Run:
             if result.missing:
                 name, problem = next(iter(result.missing.items()))
                 raise LedgerError(
-                    f"no report can be written without the ledger of {name!r}: {problem}; the "
-                    f"model is {result.model}"
+                    f"no report can be written without the ledger of {name!r}: {problem}; what "
+                    f"the run left is {result.model or result.answers}"
                 )
             remove(self._folder)
         own = self.coordinator.output

@@ -3,7 +3,8 @@
     OUT/runs/<run>/   all that one run or search leaves: model, report, bundle, statements;
                       nothing of another one is ever written there
     OUT/              copies of the latest one's model, report and bundle, until the next takes
-                      their place
+                      their place; beside them a copy of the latest answers, as what was asked
+                      takes the place of no model
 
 A run's folder is whole before anything above it is touched. Then `show_latest` makes OUT show what
 the coordinator's ledger says has ended last; the ledger and the folders alone decide, so that after
@@ -31,8 +32,14 @@ from privagg.durable import sync_folder
 from privagg.errors import ConfigError, PrivaggError
 from privagg.party.local import local_folder
 from privagg.privacy.ledger import Entry, Ledger
-from privagg.privacy.ledger.entries import Released, RoundEnded, RunFinished, Tuning
-from privagg.programs.program import MODEL_NAME
+from privagg.privacy.ledger.entries import (
+    Released,
+    RoundEnded,
+    RunFinished,
+    RunStarted,
+    Tuning,
+)
+from privagg.programs.program import ANSWERS_NAME, MODEL_NAME
 from privagg.protocol.names import COORDINATOR, RUN_ID
 from privagg.protocol.statements import FILE_NAME, StatementStore
 from privagg.report.source import LedgerView
@@ -106,15 +113,17 @@ def make_run_folder(output: Path, run: str) -> Path:
 def last_ended(entries: Iterable[Entry]) -> Ended | None:
     """What ended last and left a result, by the coordinator's ledger; None where nothing did.
 
-    A search counts once it has selected, its candidates do not. What stopped before any sum was
-    opened is passed over for what ended earlier with one.
+    A search counts once it has selected, its candidates do not, nor what was asked. What stopped
+    before any sum was opened is passed over for what ended earlier with one.
     """
     candidates: set[str] = set()
     opened: set[str] = set()
     found: list[Ended] = []
     for entry in entries:
         said = entry.payload
-        if isinstance(said, Tuning):
+        if isinstance(said, RunStarted) and asks(said):
+            candidates.add(said.run)
+        elif isinstance(said, Tuning):
             candidates.update(said.runs)
         elif isinstance(said, RoundEnded) and said.outcome == "opened":
             opened.add(said.run)
@@ -125,6 +134,28 @@ def last_ended(entries: Iterable[Entry]) -> Ended | None:
             found.append(Ended(str(said.facts["search"]), str(said.facts["selected_run"])))
     found = [ended for ended in found if ended.run in opened] or found
     return found[-1] if found else None
+
+
+def asks(started: RunStarted) -> bool:
+    """Whether a run asks questions, by the plan that it was recorded with."""
+    stored = started.facts.get("plan")
+    with suppress(ValueError, RecursionError):
+        plan = json.loads(stored) if isinstance(stored, str) else stored
+        recipe = plan.get("recipe") if isinstance(plan, dict) else None
+        return isinstance(recipe, dict) and recipe.get("program") == "questions"
+    return False
+
+
+def _show_answers(output: Path, entries: Iterable[Entry]) -> None:
+    """Make OUT show the answers that were released last; each run's own folder keeps its own."""
+    released = [
+        str(entry.payload.facts["run"])
+        for entry in entries
+        if isinstance(entry.payload, Released) and entry.payload.what == "answers"
+    ]
+    path = run_folder(output, released[-1]) / ANSWERS_NAME if released else None
+    if path is not None and path.is_file() and not _same(path, output / ANSWERS_NAME):
+        _copy(path.parent, output, [ANSWERS_NAME])
 
 
 def show_latest(output: Path, coordinator: LedgerView) -> Path | None:
@@ -144,9 +175,12 @@ def show_latest(output: Path, coordinator: LedgerView) -> Path | None:
     """
     latest = last_ended(coordinator.entries())
     folder = run_folder(output, latest.name) if latest else None
-    if folder is None or not all((folder / name).is_file() for name in WHOLE):
-        return None
     try:
+        if (output / RUNS).is_dir():
+            with _alone(output / RUNS):
+                _show_answers(output, coordinator.entries())
+        if folder is None or not all((folder / name).is_file() for name in WHOLE):
+            return None
         with _alone(folder.parent):
             names = _shown_in(folder, output)
             if any(not _same(folder / name, output / name) for name in names):
@@ -154,8 +188,8 @@ def show_latest(output: Path, coordinator: LedgerView) -> Path | None:
                 _copy(folder, output, names)
     except OSError as error:
         raise ConfigError(
-            f"the files lie in {folder}; {output} cannot show them: {error.strerror}. Once it can "
-            f"be written to, `privagg runs {output}` puts them there"
+            f"the files lie in {folder or output / RUNS}; {output} cannot show them: "
+            f"{error.strerror}. Once it can be written to, `privagg runs {output}` puts them there"
         ) from error
     return folder
 
@@ -262,6 +296,8 @@ def owner_of(path: Path, coordinator: LedgerView) -> str:
         The run's name as the file or the ledger has it, unchecked; empty where nothing says so.
     """
     found = ""
+    if path.name == ANSWERS_NAME:
+        return _run_in(path.read_bytes())
     if path.name == MODEL_NAME:
         digest = _digest(path)
         for entry in coordinator.entries():

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from privagg.config.setup import Setup
+from privagg.encoding.vectors import IntVector, sum_text
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Payload, Released, RoundEnded
 from privagg.protocol.messages import Statement
 from privagg.protocol.names import COORDINATOR
 from privagg.protocol.round import Job
 from privagg.protocol.statements import StatementStore
-from privagg.run.results import RoundReport, RunResult
+from privagg.run.results import RoundReport
 
 
 class RunRecorder:
@@ -98,8 +100,13 @@ class RunRecorder:
         """Everything that the parties signed in the run, as far as it was kept."""
         return self._kept.of(self._run)
 
-    def round(self, report: RoundReport) -> None:
-        """How an attempt at a round ended; written once, also where a coordinator resumes."""
+    def round(self, report: RoundReport, total: IntVector | None = None) -> None:
+        """How an attempt at a round ended; written once, also where a coordinator resumes.
+
+        Args:
+            report: how it ended.
+            total: int64 (n,), the opened sum where the record is to hold it.
+        """
         outcome = report.outcome
         if self.ledger.recorded("round", (self._run, outcome.round, outcome.attempt)):
             return
@@ -124,6 +131,7 @@ class RunRecorder:
                     **{name: outcome.seconds.get(name, 0.0) for name in ("add", "open")},
                 },
                 "exchanges": outcome.exchanges,
+                **({} if total is None else {"opened": sum_text(total)}),
             },
         )
 
@@ -133,25 +141,31 @@ class RunRecorder:
         ended = entry.payload if entry is not None else None
         return ended if isinstance(ended, RoundEnded) else None
 
-    def released_model(self) -> str | None:
-        """SHA-256 (hex) of the model that the run is recorded to have released last."""
+    def released_digest(self, what: str = "model") -> str | None:
+        """SHA-256 (hex) of the model or answers that the run is recorded to have released last."""
         found = None
         for payload in self._payloads():
             if isinstance(payload, Released) and payload.facts.get("run") == self._run:
-                found = str(payload.facts["model_sha256"])
+                found = str(payload.facts[f"{what}_sha256"])
         return found
 
-    def released(self, result: RunResult, digest: str) -> None:
-        """Which model left the federation; the same one is written once."""
-        assert result.model is not None
+    def released(self, what: str, path: Path, digest: str, metrics: Mapping[str, float]) -> None:
+        """Which model or answers left the federation; the same one is written once.
+
+        Args:
+            what: `model` or `answers`.
+            path: its file.
+            digest: SHA-256 (hex) of the file.
+            metrics: figures on the public table; empty where there are none.
+        """
         facts = {
             "run": self._run,
-            "model_file": result.model.name,
-            "model_sha256": digest,
-            "metrics": result.metrics or None,
+            f"{what}_file": path.name,
+            f"{what}_sha256": digest,
+            "metrics": dict(metrics) or None,
         }
-        if self.released_model() != digest:
-            self.ledger.record("released", {"what": "model", "who": COORDINATOR, "facts": facts})
+        if self.released_digest(what) != digest:
+            self.ledger.record("released", {"what": what, "who": COORDINATOR, "facts": facts})
 
     def finish(self, outcome: str, reason: str) -> None:
         """How the run ended."""

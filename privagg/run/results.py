@@ -88,8 +88,8 @@ class RunResult:
         metrics: figures on the public table after the last opened round.
         rounds: every attempt, in order.
         missing: site -> why its ledger did not come; with any of these there is no report yet.
-        model, report_json, report_html, bundle: files written, in the run's own folder, where no
-            other run replaces them.
+        model, answers, report_json, report_html, bundle: files written, in the run's own folder,
+            where no other run replaces them; a run leaves a model or answers.
         shown: the folder where copies of them lie until another run's take their place; None where
             there are none.
         ledgers: party -> ledger file, where it lies on this machine.
@@ -103,8 +103,21 @@ class RunResult:
     rounds: list[RoundReport] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     model: Path | None = None
+    answers: Path | None = None
     report_json: Path | None = None
     report_html: Path | None = None
     bundle: Path | None = None
     shown: Path | None = None
     ledgers: dict[str, Path] = field(default_factory=dict)
+
+    def left(self, what: str, path: Path) -> None:
+        """Name the file that the run ends with.
+
+        Args:
+            what: `model` or `answers`.
+            path: the file.
+        """
+        if what == "answers":
+            self.answers = path
+        else:
+            self.model = path

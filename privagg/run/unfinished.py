@@ -44,6 +44,7 @@ class Begun:
         configuration: every setting that was given.
         code: `module:name` of each factory -> SHA-256 (hex) of its source.
         search: the search that the run is a candidate of; empty where it is of none.
+        asks: it asks the configuration's questions.
     """
 
     run: str
@@ -53,6 +54,7 @@ class Begun:
     configuration: dict[str, Any]
     code: dict[str, str]
     search: str = ""
+    asks: bool = False
 
     @classmethod
     def of(cls, setup: Setup, run: str, *, generator: str, search: str = "") -> Self:
@@ -70,6 +72,7 @@ class Begun:
             setup.config.model_dump(mode="json", exclude_unset=True),
             {f"{each.module}:{each.name}": each.sha256 for each in setup.factories()},
             search,
+            setup.asks,
         )
 
     @classmethod
@@ -114,7 +117,8 @@ def _compared(begun: Begun) -> dict[str, Any]:
     """Settings first, as they say most; what a search is called is not compared."""
     facts = {**begun.configuration, "source of randomness": begun.generator}
     code = {f"code {name}": digest[:16] for name, digest in begun.code.items()}
-    return {**facts, **code, "plan": begun.plan_digest[:16]}
+    job = "questions" if begun.asks else "training"
+    return {**facts, **code, "job": job, "plan": begun.plan_digest[:16]}
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,11 @@ def ways_on(setup: Setup, begun: Begun) -> str:
             "nothing; what its candidates left is kept. Finish this one by a copy of "
             f"{config} beside it with {told} and without [tuning]: privagg run COPY --resume "
             f"{begun.run}; or give it up, which keeps its model so far: {end}"
+        )
+    if begun.asks:
+        return (
+            f"Go on: privagg ask {config} --resume {begun.run}; or give it up: privagg run "
+            f"{config} --abandon {begun.run}"
         )
     return (
         f"Go on: privagg run {config} --resume {begun.run}; or give it up, which keeps its model "

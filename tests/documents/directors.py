@@ -95,6 +95,26 @@ def two_verdicts(story: Story) -> None:
     story.type(f"{bundle} --checkpoint riverside.checkpoint --require proved:riverside/history")
 
 
+@directs(README, "Ask before you train")
+def ask_first(story: Story) -> None:
+    """The section's questions put into the file of the section above, before anybody trains."""
+    whole = blocks_of(README, "Your own federation in five minutes", "toml")[0]
+    write_federation(story.folder, whole + story.block("toml"))
+    assert "Questions of three-hospitals" in story.until("privagg check").out
+    story.until("privagg approve")
+    assert spent_of(story, "north") == 0, "an approval spends nothing"
+    said = story.until("privagg ask").out
+    assert "for these records between" in said
+    assert Decimal("0.499") < spent_of(story, "north") <= Decimal("0.5")
+    with (story.folder / "answers.csv").open(newline="") as file:
+        rows = {(row["question"], row["figure"], row["group"]): row for row in csv.DictReader(file)}
+    wards = [row for (name, _, _), row in rows.items() if name == "patients"]
+    assert len(wards) == 4 * 3, "each ward and none, each outcome and none"
+    mean = rows["age", "mean", "outcome=yes"]
+    assert float(mean["records_low"]) < float(mean["value"]) < float(mean["records_high"])
+    assert (story.folder / "out" / "answers.json").exists()
+
+
 @directs(README, "Your own federation in five minutes")
 def five_minutes(story: Story) -> None:
     story.until("privagg init")
@@ -237,7 +257,7 @@ def shortened(story: Story) -> None:
         pytest.skip(f"no tables in {DATA}; set PRIVAGG_DATA to the folder that has them")
 
 
-for _name in ("breast_cancer", "credit_default", "heart_disease"):
+for _name in ("ask_first", "breast_cancer", "credit_default", "heart_disease"):
     directs(f"examples/{_name}/README.md", "", mark="nightly")(shortened)
 
 

@@ -15,7 +15,13 @@ from privagg.errors import ConfigError
 from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs.questions.asked import OTHER, Count, Figure, Mean, Missing, Quantiles
 from privagg.programs.questions.columns import Columns
-from privagg.programs.questions.program import SENSITIVITY_GRID, Asked, Questions, of_recipe
+from privagg.programs.questions.program import (
+    MOST_NUMBERS,
+    SENSITIVITY_GRID,
+    Asked,
+    Questions,
+    of_recipe,
+)
 from privagg.training.features import TableSchema
 from tests.programs.contract import Case, ProgramContract
 
@@ -239,6 +245,18 @@ def test_questions_that_contradict_each_other_are_refused() -> None:
     tiny = (Count(name="big", share=Decimal(1000)), Count(name="tiny", share=Decimal("1e-9")))
     with pytest.raises(ConfigError, match="share 1E-9 of question 'tiny' is too small"):
         Questions(Asked(data=SCHEMA, questions=tiny))
-    many = tuple(Quantiles(name=f"q{i}", of="age", bins=4096) for i in range(1000))
-    Questions(Asked(data=SCHEMA, questions=many))
-    assert SENSITIVITY_GRID**2 * 2**22 < 2**63
+    many = tuple(Quantiles(name=f"q{i}", of="age", bins=4096) for i in range(17))
+    Questions(Asked(data=SCHEMA, questions=many[:16]))
+    with pytest.raises(ConfigError, match="69632 cells together, at most 65536 fit one opening"):
+        Questions(Asked(data=SCHEMA, questions=many))
+    assert SENSITIVITY_GRID**2 * MOST_NUMBERS < 2**63
+
+
+def test_a_cross_table_of_more_cells_than_memory_is_refused_at_once() -> None:
+    many = tuple(f"c{i}" for i in range(2000))
+    features = [{"name": name, "categories": many} for name in "xyz"]
+    schema = TableSchema.model_validate(
+        {"features": features, "target": {"name": "ill", "positive": "== 1"}}
+    )
+    with pytest.raises(ConfigError, match="8012006001 cells together"):
+        Questions(Asked(data=schema, questions=(Count(name="all", by=("x", "y", "z")),)))

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
-from math import hypot, inf, sqrt
+from math import hypot, inf, prod, sqrt
 from statistics import NormalDist
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -110,7 +110,7 @@ class Count(Question):
 
     def width(self, schema: TableSchema) -> int:
         """See `Question.width`: cells."""
-        return len(list(product(*self._labels(schema))))
+        return prod(len(labels) for labels in self._labels(schema))
 
     def rows(self, schema: TableSchema, records: Columns) -> FloatArray:
         """See `Question.rows`: 1 in one cell."""

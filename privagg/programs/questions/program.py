@@ -23,8 +23,9 @@ from privagg.training.features import TableSchema
 SENSITIVITY_GRID = 2**20
 """S: integers lose less than a millionth of what a record adds to a question with a fair share."""
 
-MOST_NUMBERS = 2**22
-"""Integers in one opening: with S as it is their squares stay below 2^63 together."""
+MOST_NUMBERS = 2**16
+"""Integers in one opening: the opened sum stands in one entry of the coordinator's ledger, and with
+S as it is their squares stay below 2^63 together."""
 
 SMALLEST_SCALE = 2**8
 

@@ -1,0 +1,174 @@
+"""`ask`: questions to the sites' records, before or beside training."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from privagg.cli import console
+from privagg.cli.training import (
+    TERMINATED,
+    AsJson,
+    ConfigPath,
+    open_federation,
+    places,
+    prepare_kernels,
+    print_places,
+    told_cut_off,
+)
+from privagg.durable import write_whole
+from privagg.errors import PrivaggError, ResumeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from privagg.federation import Federation
+    from privagg.report.model import AnsweredFigure, Answers
+    from privagg.run.results import RunResult
+
+CSV_COLUMNS = (
+    "question", "figure", "group", "value", "raw", "records_low", "records_high",
+    "population_low", "population_high", "level",
+)  # fmt: skip
+
+
+def ask(
+    config: ConfigPath,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures as CSV too.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with an asking that was cut off.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the configuration's questions: counts, means, quantiles, gaps; then write the answers.
+
+    All [[questions]] are answered by one opened sum with noise, under the budgets that training is
+    charged to; together they cost \\[ask] epsilon. Every site's owner approves them first. A record
+    is one line of a site's file. Asking again is charged again.
+
+    Each figure has two intervals: for these records (the noise alone, whose size is known exactly)
+    and for the population that they are a sample of (noise and sampling).
+
+    [bold]Examples[/bold]
+
+      privagg check my.toml                            what the questions cost, beside training
+
+      privagg approve my.toml --all-sites --questions
+
+      privagg ask my.toml
+
+      privagg ask my.toml --csv answers.csv --json > answers.json
+    """
+    from privagg.cli.askview import print_questions
+    from privagg.cli.live import Terminated, stopping_when_terminated
+
+    federation = open_federation(config)
+    setup = federation.asking
+    try:
+        federation.check_ready(resume, questions=True)
+        prepare_kernels(setup.parameters)
+        if not as_json:
+            print_questions(console.console(), setup)
+        with stopping_when_terminated():
+            result = federation.ask(resume=resume)
+    except (KeyboardInterrupt, Terminated) as error:
+        code = console.fail(None, f"interrupted. {told_cut_off(federation)}")
+        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else code) from error
+    except ResumeError:  # says itself how to go on
+        raise
+    except PrivaggError:
+        if federation.unfinished():
+            console.note(told_cut_off(federation))
+        raise
+    _tell(federation, result, table, as_json=as_json)
+    if result.outcome != "finished":
+        raise typer.Exit(2)
+
+
+def _tell(federation: Federation, result: RunResult, table: Path | None, *, as_json: bool) -> None:
+    answers = _answers(result)
+    if answers is not None and table is not None:
+        write_whole(table, _as_csv(answers).encode())
+    if as_json:
+        console.print_json(_as_json(result, answers))
+        return
+    out = console.console()
+    if answers is not None:
+        _print_answers(out, answers)
+    if result.outcome != "finished":
+        out.print(Text(f"the asking was {result.outcome}: {result.reason}", style="yellow"),
+                  soft_wrap=True)  # fmt: skip
+    found = [("run", result.run), *places(result)]
+    if table is not None and answers is not None:
+        found.append(("csv", str(table)))
+    out.print()
+    print_places(out, found)
+
+
+def _answers(result: RunResult) -> Answers | None:
+    """The answers as the report has them; None where nothing was opened."""
+    from privagg.report import Report
+
+    if result.report_json is None:
+        return None
+    return Report.from_json(result.report_json.read_bytes()).answers
+
+
+def _print_answers(out: Console, answers: Answers) -> None:
+    from privagg.report.answered import ends_text, figure_name, number_text, sentence
+
+    columns = ("figure", "value", "for these records", "for the population")
+    for answer in answers.answers:
+        console.heading(out, str(answer.question["name"]))
+        rows = [
+            (figure_name(f), number_text(f.value), ends_text(f.records), ends_text(f.population))
+            for f in answer.figures
+        ]
+        console.table(out, columns, rows, left=(0,))
+        out.print()
+        for figure in answer.figures:
+            out.print(Text(sentence(figure, answers.level), style="dim"), soft_wrap=True)
+
+
+def _as_json(result: RunResult, answers: Answers | None) -> dict[str, Any]:
+    def text(path: Path | None) -> str | None:
+        return None if path is None else str(path)
+
+    return {
+        "run": result.run,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "answers": None if answers is None else answers.model_dump(mode="json"),
+        "answers_json": text(result.answers),
+        "report_json": text(result.report_json),
+        "report_html": text(result.report_html),
+        "bundle": text(result.bundle),
+    }
+
+
+def _as_csv(answers: Answers) -> str:
+    made = io.StringIO()
+    writer = csv.writer(made, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for answer in answers.answers:
+        for figure in answer.figures:
+            writer.writerow([answer.question["name"], *_cells(figure), answers.level])
+    return made.getvalue()
+
+
+def _cells(figure: AnsweredFigure) -> Iterator[Any]:
+    yield figure.what
+    yield ", ".join(f"{column}={category}" for column, category in figure.group.items())
+    yield "" if figure.value is None else figure.value
+    yield figure.raw
+    for ends in (figure.records, figure.population):
+        yield "" if ends is None else ends.low
+        yield "" if ends is None else ends.high
