@@ -92,6 +92,18 @@ def test_the_examples_cover_modes_custodies_and_schemes() -> None:
     assert any(c.training.proximal_mu > 0 for c in configs)
 
 
+def test_questions_before_training_from_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workspace("ask_first", tmp_path, rounds=2)
+    made = runpy.run_path(str(folder / "ask.py"))
+    asked, trained = made["asked"], made["result"]
+    assert asked.outcome == trained.outcome == "finished"
+    assert (asked.model, trained.answers) == (None, None)
+    assert "radius mean yes" in capsys.readouterr().out
+    assert (folder / "out" / "answers.json").read_bytes() == asked.answers.read_bytes()
+
+
 def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workspace("breast_cancer", tmp_path, rounds=2)
     names = runpy.run_path(str(folder / "federation.py"))
