@@ -235,7 +235,8 @@ def _checked(stddev_grid: Exact) -> Fraction:
         )
     if stddev > LARGEST_STDDEV_GRID:
         raise NoiseError(
-            f"stddev_grid is {float(stddev):.6g} grid units a share, above 2^40; use a coarser grid"
+            f"stddev_grid is {Decimal(int(stddev)):.6g} grid units a share, above 2^40; use a "
+            "coarser grid"
         )
     return stddev
 

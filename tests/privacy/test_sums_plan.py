@@ -15,6 +15,7 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import SiteTerms, SumsPlan, load_plan, mode_names
 from privagg.privacy.plan.sums import MOST_DIFFERENT
+from tests.report.worlds import distributed
 
 
 def opening(**changes: Any) -> dict[str, Any]:
@@ -118,6 +119,18 @@ def test_without_noise_there_is_no_privacy() -> None:
 def test_what_contradicts_itself_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told.replace("*", "[*]")):
         plan(**changes)
+
+
+@pytest.mark.parametrize("multiplier", ["1e-30", "1e30", "1e39"])
+def test_a_strangers_plan_with_noise_out_of_the_proven_range_is_none(multiplier: str) -> None:
+    facts = plan().model_dump(mode="json")
+    facts["openings"][0]["noise_multiplier"] = multiplier
+    with pytest.raises(PlanError, match="not a plan: stddev_grid is"):
+        load_plan(facts)
+    trained = {**distributed().model_dump(mode="json"), "noise_multiplier": multiplier + "0" * 9}
+    for changes in ({}, {"sensitivity_grid": 10**290}):
+        with pytest.raises(PlanError, match="not a plan"):
+            load_plan(trained | changes)
 
 
 def test_a_strangers_plan_makes_no_work_for_each_pair_of_rounds() -> None:

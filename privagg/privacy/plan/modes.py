@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from privagg.errors import PlanError
+from privagg.errors import NoiseError, PlanError
 from privagg.privacy.plan.agreed import AgreedPlan
 from privagg.privacy.plan.base import Plan
 from privagg.privacy.plan.training import TrainingPlan
@@ -54,7 +54,7 @@ def load_plan(facts: Any) -> Plan:
         raise PlanError(f"not a plan: {type(facts).__name__} where an object is due")
     try:
         return cast(Plan, _kind(facts.get("mode")).model_validate(facts))
-    except (PlanError, ValueError) as error:
+    except (NoiseError, PlanError, ValueError) as error:
         raise PlanError(f"not a plan: {error}") from error
 
 
