@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import isclose
 from typing import Any
 
+from privagg.audit.bare import FROM_LEDGERS
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
 from privagg.digest import tree_digest
@@ -15,7 +16,7 @@ from privagg.privacy.ledger.entries import RoundEnded
 from privagg.privacy.plan import Plan
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
-from privagg.report.answered import answers_of, questions_of
+from privagg.report.answered import answers_of, asked_names, questions_of
 from privagg.report.figures import count_text
 from privagg.report.model import Answers, Report
 
@@ -66,6 +67,22 @@ def check_answers(
     for ended in opened[-1:]:
         with findings.guarded(SUM, f"round {ended.round}, attempt {ended.attempt}"):
             _check_sum(findings, report, plan, ended, signed.get((ended.round, ended.attempt)))
+
+
+def leave_answers(findings: Findings, report: Report) -> Report:
+    """A report alone holds no opened sum: its answers are told apart from what follows.
+
+    Args:
+        findings: gets the claim, undecided; none for a run that asked nothing.
+        report: what is claimed.
+
+    Returns:
+        The report without its answers.
+    """
+    if report.answers is not None or asked_names(report):
+        findings.section = "run"
+        findings.undecided(ANSWERS, _claimed(report), FROM_LEDGERS)
+    return report.model_copy(update={"answers": None})
 
 
 def _check_sum(

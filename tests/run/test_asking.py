@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from privagg import Federation
-from privagg.audit import Brought, Verdict, verify_bundle, verify_file
+from privagg.audit import Brought, Verdict, verify_bundle, verify_file, verify_report
 from privagg.audit.answered import ANSWERS, SUM
 from privagg.audit.attestation import InTotoAttestation
 from privagg.audit.bundle import ReportBundle
@@ -154,6 +154,21 @@ def forged(federation: Federation, result: RunResult, files: dict[str, bytes]) -
 def contradicted(bundle: ReportBundle) -> dict[str, str]:
     made = verify_bundle(bundle, Brought())
     return {claim.subject: claim.note for claim in made.of(Verdict.CONTRADICTED)}
+
+
+@pytest.mark.parametrize("told", ["as they are", "made up", "left out"])
+def test_a_report_alone_proves_no_answers(asked: tuple[Federation, RunResult], told: str) -> None:
+    _, result = asked
+    assert result.report_json is not None
+    report = json.loads(result.report_json.read_text())
+    if told == "made up":
+        report["answers"]["answers"][0]["figures"][0]["value"] = 12345.0
+    elif told == "left out":
+        report["answers"] = None
+    made = verify_report(json.dumps(report).encode(), Brought())
+    assert made.holds
+    about = {claim.subject: claim.verdict for claim in made.claims if "answers" in claim.subject}
+    assert about == {ANSWERS: Verdict.UNDECIDED}
 
 
 @pytest.mark.parametrize("part", ["value", "raw", "records", "population"])
