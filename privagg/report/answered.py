@@ -142,6 +142,8 @@ def asked_names(report: Report) -> list[str]:
     recipe = report.plan.get("recipe")
     if not isinstance(recipe, dict) or recipe.get("program") != "questions":
         return []
+    if report.plan.get("mode") != SumsPlan.model_fields["mode"].default:
+        return []  # of a plan of training it is a word, and a model was trained
     asked = recipe.get("asked")
     questions = asked.get("questions") if isinstance(asked, dict) else None
     if not isinstance(questions, list):

@@ -44,6 +44,19 @@ ALL = (
 )
 
 
+@pytest.mark.parametrize("ends", [(-1e308, 1e308), (0.0, 1e160), (-1e200, 0.0)])
+def test_a_range_whose_answers_no_float_holds_is_refused_before_anything_is_charged(
+    ends: tuple[float, float],
+) -> None:
+    """It was asked and charged, and then the answers could not be computed."""
+    schema = TableSchema.model_validate(
+        {"features": [{"name": "age", "range": ends}], "target": {"name": "ill", "positive": 1}}
+    )
+    for question in (Mean(name="m", of="age"), Quantiles(name="q", of="age")):
+        with pytest.raises(ConfigError, match="too wide for its answers"):
+            Questions(Asked(data=schema, questions=(question,)))
+
+
 def table(count: int, seed: int = 0) -> pd.DataFrame:
     draw = np.random.default_rng(seed)
     age = np.round(draw.normal(52, 13, count), 1).astype(object)

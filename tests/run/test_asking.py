@@ -26,6 +26,7 @@ from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Charge, RoundEnded
 from privagg.protocol.names import COORDINATOR
 from privagg.report import Report, build_report
+from privagg.report.answered import asked_names
 from privagg.run.listing import runs_at
 from privagg.run.results import RunResult
 from tests.commands import call
@@ -154,6 +155,15 @@ def forged(federation: Federation, result: RunResult, files: dict[str, bytes]) -
 def contradicted(bundle: ReportBundle) -> dict[str, str]:
     made = verify_bundle(bundle, Brought())
     return {claim.subject: claim.note for claim in made.of(Verdict.CONTRADICTED)}
+
+
+def test_a_plan_of_training_that_says_it_asks_is_reported_as_training(
+    asked: tuple[Federation, RunResult],
+) -> None:
+    report = Report.from_json(asked[1].report_json.read_bytes())  # type: ignore[union-attr]
+    assert asked_names(report) == ["people", "age", "ages", "gaps"]
+    trained = report.model_copy(update={"plan": {**report.plan, "mode": "record-distributed"}})
+    assert asked_names(trained) == []
 
 
 @pytest.mark.parametrize("told", ["as they are", "made up", "left out"])

@@ -23,6 +23,10 @@ FloatArray = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
 
+LARGEST_END = 1e100
+"""Of a range that is asked about: a variance, times a count, stays far below what floats hold."""
+
+
 class Columns:
     """Some records of a table, by declared column; slices of it are records of the same table.
 
@@ -113,10 +117,15 @@ def range_of(schema: TableSchema, name: str) -> tuple[float, float]:
     """The declared range of a column of numbers.
 
     Raises:
-        ConfigError: no column of this name has one.
+        ConfigError: no column of this name has one, or one whose square floats cannot hold.
     """
     for feature in schema.features:
         if feature.name == name and isinstance(feature, NumericFeature):
+            if max(map(abs, feature.range)) > LARGEST_END:
+                raise ConfigError(
+                    f"the range {list(feature.range)} of {name!r} is too wide for its answers to "
+                    f"be computed; declare ends within ±{LARGEST_END:g}. Nothing was spent"
+                )
             return feature.range
     raise ConfigError(
         f"a question is of {name!r}, which has no declared range; declare it under "
