@@ -69,6 +69,10 @@ def verify_file(path: Path, brought: Brought) -> Verification:
     Raises:
         UnreadableBundleError: it is neither.
     """
+    if path.is_dir():
+        raise UnreadableBundleError(
+            f"{path} is a folder; name a run's bundle.privagg.zip in it, or its report.json"
+        )
     data = read_bounded(path)
     if data[:4] == b"PK\3\4":
         return verify_bundle(ReportBundle.parse(data), brought)
@@ -150,8 +154,9 @@ def read_report(data: bytes) -> Report:
     except UnreadableBundleError:
         raise
     except (VerificationError, ValueError, RecursionError) as error:
+        why = "it is no JSON" if isinstance(error, json.JSONDecodeError) else error
         raise UnreadableBundleError(
-            f"neither a bundle nor a report: {error}; name a run's bundle.privagg.zip or its "
+            f"neither a bundle nor a report: {why}; name a run's bundle.privagg.zip or its "
             "report.json"
         ) from error
 

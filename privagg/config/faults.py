@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, get_args, get_origin
+from enum import Enum
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,6 +20,9 @@ _NAME = (
     "and begins with a letter or digit"
 )
 _QUOTED = re.compile(r"'([^']*)'")
+
+Keys = Mapping[str, tuple[Any, ...]]
+"""The keys of a section, each with the choices that it has; none where it is not of a few words."""
 
 
 def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -39,14 +43,16 @@ def explain(error: ValidationError, values: Mapping[str, Any], model: type[BaseM
 
 
 def _told(
-    section: str, place: str, faults: Sequence[ErrorDetails], known: Mapping[str, frozenset[str]]
+    section: str, place: str, faults: Sequence[ErrorDetails], known: Mapping[str, Keys]
 ) -> str:
     """What is wrong at one place; several faults there are the kinds that it could have been."""
     fault = faults[0]
     if fault["type"] == "extra_forbidden":
         return f"unknown key {place!r}; {_advice(section, str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
-        return f"{place!r} is missing; add it"
+        section, _, key = place.rpartition(".")
+        choices = " or ".join(map(repr, known.get(section, {}).get(key, ())))
+        return f"{place!r} is missing; add it{f': {choices}' if choices else ''}"
     if fault["type"] == "string_pattern_mismatch":
         return f"{place!r}: {_NAME} (got {fault['input'][:LONGEST_VALUE]!r})"
     if fault["type"] in ("tuple_type", "list_type") and isinstance(fault["input"], Mapping):
@@ -95,7 +101,7 @@ def _as_written(
     return ".".join(keys[:-1]), ".".join(place)
 
 
-def _advice(section: str, key: str, known: Mapping[str, frozenset[str]]) -> str:
+def _advice(section: str, key: str, known: Mapping[str, Keys]) -> str:
     """What a key was probably meant to be: a near one here, or the same one in its own section."""
     if key in known.get(section, ()):
         return "it belongs to another `kind` of this section; remove it or change `kind`"
@@ -108,15 +114,23 @@ def _advice(section: str, key: str, known: Mapping[str, frozenset[str]]) -> str:
     return "remove it or correct its spelling"
 
 
-def _sections(model: type[BaseModel], name: str = "") -> dict[str, frozenset[str]]:
+def _sections(model: type[BaseModel], name: str = "") -> dict[str, Keys]:
     """The keys of every section, by the section's name as it stands in the file."""
-    found = {name: frozenset(model.model_fields)}
+    found: dict[str, Keys] = {
+        name: {key: _choices(field.annotation) for key, field in model.model_fields.items()}
+    }
     for key, field in model.model_fields.items():
         inner = f"{name}.{key}" if name else key
         for part in _models(field.annotation):
             for section, keys in _sections(part, inner).items():
-                found[section] = found.get(section, frozenset()) | keys
+                found[section] = {**found.get(section, {}), **keys}
     return found
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return tuple(each.value for each in annotation)
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

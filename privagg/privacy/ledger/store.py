@@ -91,7 +91,9 @@ class Store:
             LedgerError: no such file.
         """
         if self.path is not None and not self.path.is_file():
-            raise LedgerError(f"there is no ledger at {self.path}; correct the path")
+            is_folder = self.path.is_dir()
+            advice = "it is a folder, name the file in it" if is_folder else "correct the path"
+            raise LedgerError(f"there is no ledger at {self.path}; {advice}")
 
     @contextmanager
     def write(self, *, lock_tree: bool = True) -> Iterator[Connection]:
