@@ -41,6 +41,7 @@ from privagg.programs.program import MODEL_NAME
 from privagg.protocol.names import COORDINATOR
 from privagg.report import write_report
 from privagg.report.write import JSON_NAME
+from privagg.run.journal import alone
 from privagg.run.local import How, Run
 from privagg.run.outputs import run_folder, show_latest, statements_of
 from privagg.run.results import RunResult
@@ -237,7 +238,8 @@ class Search:
         how: How = "resume" if self._was_cut_off(candidate) else "new"
         folder = journal_folder(self.setup.output, candidate.run)
         if how == "new" and folder.exists():  # killed before anything of the run was written down
-            remove(folder)
+            with alone(folder, candidate.run):  # another process may be about to write it down
+                remove(folder)
         run = Run(candidate.setup, self._randomness, candidate.run, how=how, search=self.name)
         return run.drive(None)
 

@@ -26,6 +26,7 @@ from privagg.party.local import local_folder
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.protocol.in_memory import LocalTransport
 from privagg.run import local, tuning
+from privagg.run.journal import alone
 from privagg.run.results import RoundReport
 from privagg.run.unfinished import journal_folder
 from tests.approvals import approved
@@ -401,3 +402,24 @@ def test_a_search_is_resumed_by_its_name_and_with_its_grid(
     tune(finished, resume=names[0])
     with pytest.raises(ResumeError, match="has ended, and selected"):
         tune(again(finished), resume=names[0])
+
+
+def test_a_search_that_is_resumed_twice_at_once_takes_no_run_from_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = searching(tmp_path)
+    names: list[str] = []
+
+    def dying(handlers: Mapping[str, Any]) -> Any:
+        return Fragile(LocalTransport(handlers), 3, before=True)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(local, "LocalTransport", dying)
+        tune(cut, on_begin=lambda search: names.append(search.name))
+    resumed = again(cut)
+    folder = journal_folder(resumed.setup.output, f"{names[0]}-2")
+    folder.mkdir()
+    with alone(folder, "the other process"), pytest.raises(RunInProgressError):
+        tune(resumed, resume=names[0])
+    assert folder.is_dir()
+    tune(again(cut), resume=names[0])
