@@ -213,10 +213,9 @@ def ways_on(setup: Setup, begun: Begun) -> str:
     if begun.search and tuning is not None:
         told = ", ".join(f"{key} = {_setting(begun, key)}" for key in tuning.grid)
         return (
-            f"It is a candidate of the search {begun.search}, which does not go on and selects "
-            "nothing; what its candidates left is kept. Finish this one by a copy of "
-            f"{config} beside it with {told} and without [tuning]: privagg run COPY --resume "
-            f"{begun.run}; or give it up, which keeps its model so far: {end}"
+            f"Go on with its search: privagg tune {config} --resume {begun.search}; or finish this "
+            f"one alone, by a copy of {config} beside it with {told} and without [tuning]: privagg "
+            f"run COPY --resume {begun.run}; or give it up, which keeps its model so far: {end}"
         )
     if begun.asks:
         return (
