@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from privagg.cli import deploystatus
 from privagg.cli.training import write_demo
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.processes import folder_at
@@ -248,6 +249,24 @@ def test_status_says_why_runs_ended_and_what_to_type_next(
         monkeypatch.setattr(certificates, "_now", lambda: later)
         assert "9 days left: ends soon" in told()
         assert "next   privagg deploy renew" in told().splitlines()[-1]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_status_of_a_trial_submits_no_run_that_a_budget_has_no_room_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    trial = root / "trial"
+    room = {"spent": "1", "after_another_run": "1.43", "budget": "1", "fits": fits}
+    owner = {"approved_until": "2030-01-01", "approval_days_left": 90, "refusal": "", "room": room}
+    monkeypatch.setattr(deploystatus, "_owners", lambda folder: owner)
+    monkeypatch.setattr(control, "runs", lambda folder: [])
+    nodes = {name: NodeState("online", "noon") for name in PARTIES[1:]}
+    monkeypatch.setattr(control, "nodes", lambda folder: nodes)
+    with only_one(folder_at(trial / "coordinator")):
+        last = call("deploy", "status", trial).out.splitlines()[-1]
+    config = root / "breast-cancer.toml"
+    larger = f"privagg approve {config} --all-sites --deployment {trial} --budget E"
+    assert last.startswith(f"next   {f'privagg run {config}' if fits else larger}")
 
 
 def test_status_says_what_a_sites_owner_approved_and_what_there_is_room_for(root: Path) -> None:

@@ -48,7 +48,17 @@ def facts_at(root: Path, run: int | None) -> dict[str, Any]:
     up = f"privagg deploy up {root}"
     if refused or facts["process"] is None:
         facts["next"] = approve if refused else up
+    elif _begins_a_run(facts["next"]) and not all(map(_has_room, owners.values())):
+        facts["next"] = f"{approve} --budget E, where the owners allow a larger one"
     return facts
+
+
+def _begins_a_run(command: str) -> bool:
+    return command.startswith("privagg run ") and "--resume" not in command
+
+
+def _has_room(owner: dict[str, Any]) -> bool:
+    return not owner["room"] or bool(owner["room"]["fits"])
 
 
 def facts_of(folder: FlowerFolder, run: int | None) -> dict[str, Any]:
