@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from privagg.config.data import AppData, DataSection, ImageData, Section, TableData
 from privagg.config.faults import explain
@@ -217,6 +217,15 @@ class SiteSection(Section):
     dataset: DatasetName = ""
 
 
+def _declared(public: Any) -> Any:
+    if public is False:
+        raise ValueError(
+            "should be true: accuracy is computed only on a table that its owner "
+            "declares public; without one leave out [evaluation]"
+        )
+    return public
+
+
 class EvaluationSection(Section):
     """A table whose owner declares it public; only on such a one is accuracy computed.
 
@@ -228,7 +237,7 @@ class EvaluationSection(Section):
 
     data: str
     labels: str | None = None
-    public: Literal[True]
+    public: Annotated[Literal[True], BeforeValidator(_declared)]
     name: str = "public table"
 
 
