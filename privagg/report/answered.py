@@ -11,9 +11,10 @@ from privagg.encoding.vectors import sum_of_text
 from privagg.errors import ConfigError, LedgerError
 from privagg.privacy.ledger.entries import Released, RoundEnded
 from privagg.privacy.plan import Plan, SumsPlan
+from privagg.programs.questions.asked import OTHER
 from privagg.programs.questions.asking import answer_facts
 from privagg.programs.questions.program import Questions, of_recipe
-from privagg.report.language import say
+from privagg.report.language import say, told
 from privagg.report.model import AnsweredFigure, Answers, Ends, Report
 
 
@@ -94,8 +95,12 @@ def about(question: dict[str, Any]) -> str:
 
 def figure_name(figure: AnsweredFigure) -> str:
     """A figure and the group that it is of."""
-    group = say(", ").join(f"{column} = {category}" for column, category in figure.group.items())
-    return f"{figure.what} ({group})" if group else figure.what
+    what = told(figure.what)
+    group = say(", ").join(
+        f"{column} = {say('other or missing') if category == OTHER else category}"
+        for column, category in figure.group.items()
+    )
+    return say("{figure} ({group})", figure=what, group=group) if group else what
 
 
 def number_text(value: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from privagg.privacy.plan import AgreedPlan, TrainingPlan
+from privagg.report.answered import asked_names
 from privagg.report.figures import (
     count_text,
     delta_text,
@@ -23,9 +24,10 @@ from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import share_of_budget, worst_row
 from privagg.report.words import factor_text
 
+USERS, READERS = "Users of the model", "Readers of the answers"
 OBSERVERS = {
-    "model-users": "Users of the model",
-    "sites": "Users of the model",
+    "model-users": USERS,
+    "sites": USERS,
     "aggregator": "Aggregator",
     "key-holder": "Key holder",
     "aggregator+key-holder": "Aggregator with key holder",
@@ -245,7 +247,7 @@ def closest_to_budget(report: Report) -> tuple[SiteReport, ...]:
 def headline_rows(report: Report) -> tuple[tuple[str, str, str, str], ...]:
     """(who, epsilon, factor on odds, remark): the weakest figure of any site against each."""
     wanted = (
-        ("model-users", 0, "Users of the model", "see every opened sum"),
+        ("model-users", 0, READERS if asked_names(report) else USERS, "see every opened sum"),
         ("sites", 1, "One other site", "subtracts its own share of the noise"),
         ("aggregator", 0, "The aggregator", ""),
         ("aggregator", 1, "Aggregator with one site", ""),
@@ -269,10 +271,11 @@ def matrices(report: Report) -> tuple[Matrix, ...]:
     for site in report.sites:
         limit = site.budget.epsilon if site.budget else None
         groups.setdefault((site.guarantees, limit), []).append(site)
-    return tuple(_matrix(sites, numbers) for sites in list(groups.values())[:MOST_GROUPS])
+    users = READERS if asked_names(report) else USERS
+    return tuple(_matrix(sites, numbers, users) for sites in list(groups.values())[:MOST_GROUPS])
 
 
-def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
+def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int], users: str) -> Matrix:
     site = sites[0]
     limit = site.budget.epsilon if site.budget else Decimal("Infinity")
     by_row: dict[str, dict[int, int]] = {}
@@ -305,7 +308,8 @@ def _matrix(sites: Sequence[SiteReport], numbers: dict[str, int]) -> Matrix:
             )
         sees = _sees(members)
         notes = tuple(sorted(numbers[a] for a in common if a in numbers))
-        rows.append(MatrixRow(observer=told(label), sees=sees, notes=notes, cells=tuple(cells)))
+        name = told(users if label == USERS else label)
+        rows.append(MatrixRow(observer=name, sees=sees, notes=notes, cells=tuple(cells)))
     return Matrix(
         sites=joined([s.name for s in sites], most=12),
         delta=delta_text(site.committed.delta),

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from privagg.report.answered import asked_names
 from privagg.report.figures import delta_text, epsilon_text
 from privagg.report.language import say
 from privagg.report.model import ObserverRow, Report
@@ -91,6 +92,7 @@ def _applies(report: Report) -> str:
         charged=epsilon_text(charged.epsilon),
         pooled=epsilon_text(rows[-1].epsilon),
         users=epsilon_text(users.epsilon),
+        readers=say("readers of the answers" if asked_names(report) else "users of the model"),
         unit=say(_words()["units"][users.unit.value]),
         delta=delta_text(max(row.delta for row in rows)),  # what holds at less holds at more
     )

@@ -27,9 +27,12 @@ from privagg.privacy.ledger.entries import Charge, RoundEnded
 from privagg.protocol.names import COORDINATOR
 from privagg.report import Report, build_report
 from privagg.report.answered import asked_names
+from privagg.report.language import speaking
+from privagg.report.render import render_html
 from privagg.run.listing import runs_at
 from privagg.run.results import RunResult
 from tests.commands import call
+from tests.report.test_languages import left, visible
 from tests.run.small import SITES, write_small
 
 QUESTIONS = """
@@ -236,6 +239,11 @@ def test_the_report_says_what_was_asked_in_words(asked: tuple[Federation, RunRes
     assert "The answers" in page
     assert "count (sick = yes) is about" in page
     assert "the model" not in " ".join(report.summary)
+    assert "sers of the model" not in page
+    with speaking("zh"):
+        chinese = render_html(report)
+    assert set(left(visible(chinese))) <= {"before the study"}  # an owner's own words
+    assert "计数（sick = yes） 约为" in chinese
 
 
 def test_asking_again_costs_again_and_is_another_run(tmp_path: Path) -> None:
