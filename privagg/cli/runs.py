@@ -151,7 +151,7 @@ def _resume(each: ListedRun, config: Path | None) -> str:
         return f"privagg run {file} --runtime flower --deployment {folder} --resume {each.name}"
     file = quote(str(config)) if config else "CONFIG"
     if each.search:
-        return f"itself, without its search: `privagg tune {file}` says how"
+        return f"its search: privagg tune {file} --resume {each.search}"
     verb = "ask" if each.asks else "run"
     return f"privagg {verb} {file} --resume {each.name}"
 

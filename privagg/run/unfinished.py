@@ -218,10 +218,7 @@ def ways_on(setup: Setup, begun: Begun) -> str:
             f"run COPY --resume {begun.run}; or give it up, which keeps its model so far: {end}"
         )
     if begun.asks:
-        return (
-            f"Go on: privagg ask {config} --resume {begun.run}; or give it up: privagg run "
-            f"{config} --abandon {begun.run}"
-        )
+        return f"Go on: privagg ask {config} --resume {begun.run}; or give it up: {end}"
     return (
         f"Go on: privagg run {config} --resume {begun.run}; or give it up, which keeps its model "
         f"so far: {end}"
