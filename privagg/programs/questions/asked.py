@@ -297,9 +297,12 @@ def _deviations(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _around(value: float, deviation: float, level: float) -> Interval:
-    reach = _deviations(level) * deviation
-    return Interval(value - reach, value + reach)
+def _around(
+    value: float, deviation: float, level: float, limits: tuple[float, float] = (-inf, inf)
+) -> Interval:
+    """The interval, as far as it lies where the figure can be: that loses no coverage."""
+    reach, (least, most) = _deviations(level) * deviation, limits
+    return Interval(*(min(max(end, least), most) for end in (value - reach, value + reach)))
 
 
 def _count(raw: float, group: dict[str, str], noise: float, level: float) -> Figure:
@@ -310,8 +313,8 @@ def _count(raw: float, group: dict[str, str], noise: float, level: float) -> Fig
         group,
         value,
         raw,
-        _around(raw, noise, level),
-        _around(raw, sampling, level),
+        _around(raw, noise, level, (0.0, inf)),
+        _around(raw, sampling, level, (0.0, inf)),
     )
 
 
@@ -348,13 +351,15 @@ def _moments(
         ),
         Figure(
             "mean", group, min(max(mean, low), high), mean,
-            _around(mean, of_mean * half, level),
-            _around(mean, half * sqrt(of_mean**2 + spread / n), level),
+            _around(mean, of_mean * half, level, limits),
+            _around(mean, half * sqrt(of_mean**2 + spread / n), level, limits),
         ),
         Figure(  # the sampling part is a normal column's, 2 v² / n
             "variance", group, spread * half**2, centre,
-            _around(centre, of_variance * half**2, level),
-            _around(centre, half**2 * sqrt(of_variance**2 + 2 * spread**2 / n), level),
+            _around(centre, of_variance * half**2, level, (0.0, half**2)),
+            _around(
+                centre, half**2 * sqrt(of_variance**2 + 2 * spread**2 / n), level, (0.0, half**2)
+            ),
         ),
     ]  # fmt: skip
 
