@@ -109,7 +109,8 @@ def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture
     names = runpy.run_path(str(folder / "federation.py"))
     assert isinstance(names["federation"].plan, DistributedPlan)
     assert_whole(names["federation"], names["result"])
-    assert str(folder / "out" / "report.html") in capsys.readouterr().out
+    assert str(names["result"].report_html) in capsys.readouterr().out
+    assert (folder / "out" / "report.html").is_file()
 
 
 def test_heart_disease_over_four_hospitals(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def serve_from_own_processes(hospitals: Hospitals, monkeypatch: pytest.MonkeyPat
         threading.Thread(
             target=resident.serve, args=(folder, party, ready.set), daemon=True
         ).start()
-        assert ready.wait(10)
+        assert ready.wait(120)
     monkeypatch.delattr("privagg.party.open.open_node")
 
 

@@ -34,7 +34,7 @@ def handler(tmp_path: Path) -> Handler:
     folder, ready = PartyFolder(tmp_path), threading.Event()
     assert resident_of(folder) is None
     threading.Thread(target=serve, args=(folder, party, ready.set), daemon=True).start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     assert stat.S_IMODE(socket_of(folder).stat().st_mode) == 0o600
     found = resident_of(folder)
     assert found is not None

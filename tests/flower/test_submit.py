@@ -88,8 +88,9 @@ def test_only_a_run_that_was_begun_can_be_resumed(submitted: Submitted) -> None:
     ("options", "words"),
     [
         (["--runtime", "moon"], "local or flower"),
-        (["--deployment", "x"], "belong to --runtime flower"),
-        (["--resume", "x"], "belong to --runtime flower"),
+        (["--deployment", "x"], "belongs to --runtime flower"),
+        (["--app", "x"], "belong to --runtime flower"),
+        (["--resume", "x"], "there is no run 'x' to go on with"),
         (["--runtime", "flower", "--deployment", "nowhere"], "holds no trial"),
     ],
 )

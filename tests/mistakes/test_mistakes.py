@@ -7,7 +7,9 @@ differs from `good/`, in which the command succeeds.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ LIBRARIES_WORDS = ("Input should", "Field required", "validation error", "Traceb
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder of its own in which nothing is wrong yet."""
-    return Path(shutil.copytree(HERE / "good", tmp_path / "good"))
+def folder() -> Iterator[Path]:
+    """A folder of its own in which nothing is wrong yet, its path short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="mistake-") as made:
+        yield Path(shutil.copytree(HERE / "good", Path(made) / "good"))
 
 
 def test_without_a_mistake_nothing_is_wrong(folder: Path) -> None:
