@@ -35,7 +35,13 @@ def test_no_form_claims_more_than_is_known(report: GetReport, form: str) -> None
     for name in WORLDS:
         text = FORMATS[form][1](report(name))
         assert isinstance(text, str)
-        assert _claims(text) == []
+        assert _claims(_own_words(text)) == []
+
+
+def _own_words(text: str) -> str:
+    """Without the points of the text that a form follows, and without what others are to write."""
+    points = ("#", "Headings:", "- ☐")
+    return "\n".join(line for line in text.splitlines() if not line.startswith(points))
 
 
 def test_page_and_pdf_claim_no_more(
