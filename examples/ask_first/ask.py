@@ -16,8 +16,12 @@ answers = json.loads(asked.answers.read_text())
 print(f"asked for ε = {answers['epsilon']} at δ = {answers['delta']}")
 for answer in answers["answers"]:
     for figure in answer["figures"]:
-        group = ", ".join(figure["group"].values())
-        print(answer["question"]["name"], figure["what"], group, figure["value"], figure["records"])
+        label = " ".join((answer["question"]["name"], figure["what"], *figure["group"].values()))
+        if figure["value"] is None:
+            print(f"{label}: too few records for the noise")
+        else:
+            low, high = figure["records"]["low"], figure["records"]["high"]
+            print(f"{label}: {figure['value']:.4g}, for these records {low:.4g} to {high:.4g}")
 
 federation.approve(who="whoever runs this example", why="to train")
 result = federation.run()
