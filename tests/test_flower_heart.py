@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import json
 import runpy
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +88,9 @@ class Hospitals:
 
 
 @pytest.fixture
-def hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hospitals:
-    return Hospitals(tmp_path, monkeypatch)
+def hospitals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hospitals]:
+    with tempfile.TemporaryDirectory(prefix="hospitals-") as short:  # parties listen on sockets
+        yield Hospitals(Path(short), monkeypatch)
 
 
 def require_whole_story(hospitals: Hospitals) -> None:
