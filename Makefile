@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment bench accountant contained sensitivity understated empirical nightly longer hostile kills lock sbom peers clean help
+.PHONY: demo test lint types contracts unit deployment guides bench accountant contained sensitivity understated empirical nightly longer hostile kills lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,7 +40,10 @@ unit: $(VENV)/.ready  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment and not nightly'
 
 deployment: $(VENV)/.ready  ## SuperLink, SuperNodes and key holder as processes on loopback
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/flower tests/documents
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/flower
+
+guides: $(VENV)/.ready  ## every command of the guides to deployments, between processes on this machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/documents
 
 bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and compression
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
@@ -65,7 +68,7 @@ empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' ow
 FUZZ ?= 300000
 KILLS ?= 200
 
-nightly: $(VENV)/.ready test longer hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
+nightly: $(VENV)/.ready test guides longer hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
 
 longer: $(VENV)/.ready  ## the long forms of tests whose short forms are in `make unit`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m nightly

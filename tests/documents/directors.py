@@ -75,7 +75,14 @@ def two_commands(story: Story) -> None:
     assert "--require-hashes" in sbom
     assert "--of JSON -o out/sbom.json" in sbom
     nightly = story.until("make nightly").out
-    for part in ("-m nightly", "PRIVAGG_FUZZ", "ledger --kills", "empirical", "sensitivity"):
+    for part in (
+        "-m nightly",
+        "-m deployment tests/documents",
+        "PRIVAGG_FUZZ",
+        "ledger --kills",
+        "empirical",
+        "sensitivity",
+    ):
         assert part in nightly
     two_verdicts(story)
 

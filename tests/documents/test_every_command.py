@@ -1,6 +1,6 @@
 """Every command and every block of the README and of the examples is done, by document and line.
 
-`tests/documents/story.py` says how. A section that starts processes is done by `make deployment`,
+`tests/documents/story.py` says how. A section that starts processes is done by `make guides`,
 the other examples, of which `tests/test_examples.py` runs shortened ones, by `make nightly`.
 """
 
