@@ -181,6 +181,28 @@ class AgreedPlan(BaseModel, ABC):
         in_order = tuple(names) == self.in_order(names)
         return in_order and self.minimum_survivors <= len(names) <= self.addends
 
+    @property
+    def counted_shares(self) -> int:
+        """Honest noise shares counted on: sites asked less dropouts less colluders."""
+        return self.addends - self.dropouts - self.colluders
+
+    def check_shares(self) -> None:
+        """Refuse a plan whose shared-out noise could protect nobody.
+
+        Raises:
+            ValueError: no honest share is left, or whoever opens would see every upload.
+        """
+        if self.strict and self.custody is Custody.SITES:
+            raise ValueError(
+                "strict with custody 'sites' would show every upload to the site that opens; use "
+                "custody 'authority', or leave strict out"
+            )
+        if self.counted_shares < 1:
+            raise ValueError(
+                f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
+                f"noise share among {self.addends} sites; lower one or add sites"
+            )
+
     def check_capacity(self) -> None:
         """Refuse a plan whose sum could leave the integers everybody computes with.
 

@@ -21,7 +21,6 @@ from privagg.privacy.plan.observing import (
     shared_noise_observers,
 )
 from privagg.privacy.plan.training import TrainingPlan
-from privagg.privacy.unit import Custody
 
 
 class SharedNoisePlan(TrainingPlan):
@@ -34,16 +33,7 @@ class SharedNoisePlan(TrainingPlan):
 
     @model_validator(mode="after")
     def _shares_hide(self) -> Self:
-        if self.strict and self.custody is Custody.SITES:
-            raise ValueError(
-                "strict with custody 'sites' would show every upload to the site that opens; use "
-                "custody 'authority', or leave strict out"
-            )
-        if self.counted_shares < 1:
-            raise ValueError(
-                f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
-                f"noise share among {self.addends} sites; lower one or add sites"
-            )
+        self.check_shares()
         return self
 
     @abstractmethod
@@ -53,11 +43,6 @@ class SharedNoisePlan(TrainingPlan):
     @abstractmethod
     def event_of_shares(self, site: str, shares: int) -> DpEvent:
         """A round's event for `site` against whoever does not know `shares` noise shares."""
-
-    @property
-    def counted_shares(self) -> int:
-        """Honest shares counted on: sites asked less dropouts less colluders."""
-        return self.addends - self.dropouts - self.colluders
 
     @cached_property
     def noise(self) -> IntegerGaussian | None:

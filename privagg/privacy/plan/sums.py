@@ -29,7 +29,7 @@ from privagg.privacy.plan.base import SiteTerms
 from privagg.privacy.plan.compression import Compression
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import SUMS_REST_ON, shared_noise_observers
-from privagg.privacy.unit import Custody, Unit
+from privagg.privacy.unit import Unit
 
 MOST_DIFFERENT = 256
 """Rounds of a plan that differ from one another: what reads a plan, or bounds what it costs, does
@@ -100,25 +100,11 @@ class SumsPlan(AgreedPlan):
                 f"{len(self._different)} of the rounds differ from one another, at most "
                 f"{MOST_DIFFERENT} may; give several rounds the same terms, or ask for fewer"
             )
-        if self.strict and self.custody is Custody.SITES:
-            raise ValueError(
-                "strict with custody 'sites' would show every upload to the site that opens; use "
-                "custody 'authority', or leave strict out"
-            )
-        if self.counted_shares < 1:
-            raise ValueError(
-                f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "
-                f"noise share among {self.addends} sites; lower one or add sites"
-            )
+        self.check_shares()
         if any(site.weight != 1 for site in self.sites):
             raise ValueError("sums count every record once: site weights must be 1")
         self.check_capacity()
         return self
-
-    @property
-    def counted_shares(self) -> int:
-        """Honest shares counted on: sites less dropouts less colluders."""
-        return self.addends - self.dropouts - self.colluders
 
     @property
     def unit(self) -> Unit:
