@@ -13,17 +13,15 @@ from rich.text import Text
 
 from privagg.cli import console
 from privagg.cli.training import (
-    TERMINATED,
     AsJson,
     ConfigPath,
     open_federation,
     places,
     prepare_kernels,
     print_places,
-    told_cut_off,
+    telling_how_to_go_on,
 )
 from privagg.durable import write_whole
-from privagg.errors import PrivaggError, ResumeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,26 +66,17 @@ def ask(
       privagg ask my.toml --csv answers.csv --json > answers.json
     """
     from privagg.cli.askview import print_questions
-    from privagg.cli.live import Terminated, stopping_when_terminated
+    from privagg.cli.live import stopping_when_terminated
 
     federation = open_federation(config)
     setup = federation.asking
-    try:
+    with telling_how_to_go_on(federation):
         federation.check_ready(resume, questions=True)
         prepare_kernels(setup.parameters)
         if not as_json:
             print_questions(console.console(), setup)
         with stopping_when_terminated():
             result = federation.ask(resume=resume)
-    except (KeyboardInterrupt, Terminated) as error:
-        code = console.fail(None, f"interrupted. {told_cut_off(federation)}")
-        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else code) from error
-    except ResumeError:  # says itself how to go on
-        raise
-    except PrivaggError:
-        if federation.unfinished():
-            console.note(told_cut_off(federation))
-        raise
     _tell(federation, result, table, as_json=as_json)
     if result.outcome != "finished":
         raise typer.Exit(2)

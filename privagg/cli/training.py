@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -315,23 +317,14 @@ def _of_scheme(scheme: str, text: str) -> str:
 
 def _train(federation: Federation, *, as_json: bool, resume: str | None = None) -> None:
     """Run, reporting each round; what cuts the run off is said plainly, and how to go on."""
-    from privagg.cli.live import Terminated, stopping_when_terminated
+    from privagg.cli.live import stopping_when_terminated
 
-    try:
+    with telling_how_to_go_on(federation):
         # Before anything that takes a while, and before the first line.
         federation.check_ready(resume)
         prepare_kernels(federation.parameters)
         with stopping_when_terminated():
             result = _reported(federation, as_json=as_json, resume=resume)
-    except (KeyboardInterrupt, Terminated) as error:
-        code = console.fail(None, f"interrupted. {told_cut_off(federation)}")
-        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else code) from error
-    except ResumeError:  # says itself how to go on
-        raise
-    except PrivaggError:
-        if federation.unfinished():
-            console.note(told_cut_off(federation))
-        raise
     if as_json:
         console.print_json_line(_result_json(result))
     else:
@@ -348,6 +341,24 @@ def _reported(federation: Federation, *, as_json: bool, resume: str | None) -> R
         return _train_live(federation, resume)
     with stopping_between_rounds(json_lines(federation.plan.rounds)) as on_round:
         return federation.run(on_round=on_round, resume=resume)
+
+
+@contextmanager
+def telling_how_to_go_on(federation: Federation) -> Iterator[None]:
+    """Whatever ends a run before its end is followed by what was cut off, and what to type."""
+    from privagg.cli.live import Terminated
+
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as error:
+        code = console.fail(None, f"interrupted. {told_cut_off(federation)}")
+        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else code) from error
+    except ResumeError:  # says itself how to go on
+        raise
+    except PrivaggError:
+        if federation.unfinished():
+            console.note(told_cut_off(federation))
+        raise
 
 
 def told_cut_off(federation: Federation) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,7 +162,7 @@ def runs_at(where: Path, accountant: Accountant | None = None) -> list[ListedRun
     return found
 
 
-class _Place:
+class _Place(ABC):
     """One coordinator's runs.
 
     Args:
@@ -188,9 +189,9 @@ class _Place:
                     if isinstance(entry.payload, Charge):
                         of_site.setdefault(entry.payload.run, []).append(entry.payload)
 
+    @abstractmethod
     def files_of(self, name: str) -> dict[str, Path]:
         """Label -> place of what is left of a run or search."""
-        raise NotImplementedError
 
     def shows(self, files: Mapping[str, Path]) -> bool:
         """Whether copies of these files lie above the runs' folders."""
