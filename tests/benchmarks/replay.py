@@ -39,6 +39,7 @@ from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.round import Job, run_round
 from privagg.protocol.site import Site
+from privagg.run.journal import Journal
 from privagg.run.open import open_job
 from privagg.training.models import get_parameters
 from tests.approvals import FOR_EVER, approve_plan
@@ -128,7 +129,9 @@ class Replay:
             setup, own = self._setup, folders[KEY_HOLDER]
             opener = open_key_holder(setup, own, roster, until=lambda: FOR_EVER)
             transport = LocalTransport({**handlers, KEY_HOLDER: opener.handle})
-            job = open_job(setup, folders[COORDINATOR], roster, run, transport)
+            job = open_job(
+                setup, folders[COORDINATOR], roster, run, transport, Journal(self._folder / run)
+            )
             parameters, sent = self._train(job, transport)
             spent = {
                 name: site.ledger.spent(self._setup.budget_key(name)).epsilon.upper
