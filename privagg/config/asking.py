@@ -27,8 +27,8 @@ from privagg.programs.questions.program import Asked, Questions
 from privagg.programs.sums import SumsLearner
 from privagg.secure.registry import scheme as find_scheme
 from privagg.training.data import Records, read_declared
-from privagg.training.features import TableSchema
 from privagg.training.rehearsal import RecordsApart
+from privagg.training.table import TableSchema
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,9 @@ from pydantic import (
 
 from privagg.errors import ConfigError, fault_words
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
-from privagg.training.features import Feature, TableSchema, Target
+from privagg.training.features import Feature
+from privagg.training.table import TableSchema
+from privagg.training.targets import AnyTarget, NumberedClasses, TargetKind
 
 
 class Section(BaseModel):
@@ -50,7 +52,7 @@ class TableData(Section):
 
     kind: Literal["table"] = "table"
     features: tuple[Feature, ...] = Field(min_length=1)
-    target: Target
+    target: AnyTarget
     drop_missing: bool = False
 
     @model_validator(mode="after")
@@ -78,11 +80,6 @@ class TableData(Section):
         """Shape of one record's input: (encoded columns,)."""
         return (self.table_schema.width,)
 
-    @property
-    def classes(self) -> int:
-        """Number of classes of the target."""
-        return self.table_schema.class_count
-
 
 class LabelledData(Section):
     """Records whose labels are whole numbers.
@@ -94,6 +91,11 @@ class LabelledData(Section):
 
     classes: int = Field(ge=2)
     first_label: int = Field(default=0, ge=0, le=10**6)
+
+    @property
+    def target(self) -> TargetKind:
+        """What is predicted."""
+        return NumberedClasses(count=self.classes)
 
     @model_serializer(mode="wrap")
     def _usual_label_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -165,7 +167,7 @@ class AppData(Section):
         self._refuse("model")
 
     @property
-    def classes(self) -> NoReturn:
+    def target(self) -> NoReturn:
         """No model to build.
 
         Raises:

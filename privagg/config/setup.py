@@ -35,9 +35,9 @@ from privagg.secure.scheme import Parameters, Scheme
 from privagg.training.data import (
     DatasetRecords,
     Records,
-    class_numbers,
     read_array,
     read_declared,
+    targets_of,
 )
 from privagg.training.declared import ImageSource, TableSource
 from privagg.training.factories import ApprovedCode, Factory, look_at
@@ -51,6 +51,7 @@ from privagg.training.inspection import (
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
 from privagg.training.models import build_model, get_parameters
+from privagg.training.objective import Objective
 from privagg.training.rehearsal import RecordsApart, require_model_apart
 
 
@@ -148,10 +149,15 @@ class Setup:
         return build_model(
             config.training.model,
             config.data.shape,
-            config.data.classes,
+            config.data.target,
             seed=config.federation.seed,
             code=self.code if self.names_code else ApprovedCode(),
         )
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is trained with: each record's loss."""
+        return Objective.of(self.config.data.target)
 
     @property
     def plan(self) -> Plan:
@@ -175,8 +181,9 @@ class Setup:
         Raises:
             ApprovalError, ConfigError, DataError: as `public_records`.
         """
-        optimizer = self.config.training.optimizer
-        return GradientTraining(self.fresh_model(), optimizer, self.public_records)
+        config, loss = self.config, self.objective.loss
+        optimizer, target = config.training.optimizer, config.data.target
+        return GradientTraining(self.fresh_model(), optimizer, self.public_records, target, loss)
 
     def learner(self, site: str) -> Learner:
         """A site's half of the job, with a model of its own; all start from the same public seed.
@@ -194,6 +201,7 @@ class Setup:
             model=self.fresh_model(),
             records=self.records_of(self.section(site)),
             rule=self.config.training.client_rule,
+            objective=self.objective,
             tested=self.rehearse(),
         )
 
@@ -209,9 +217,10 @@ class Setup:
         if self.plan.unit is not Unit.RECORD:
             return None
         rows = training.client_rule.physical_batch
-        case = (training.model.model_dump_json(), data.shape, data.classes, rows)
+        case = (training.model.model_dump_json(), data.shape, data.target, rows)
         if case not in self._apart:
-            self._apart[case] = require_model_apart(self.fresh_model(), data.shape, rows)
+            model, objective = self.fresh_model(), self.objective
+            self._apart[case] = require_model_apart(model, data.shape, rows, objective)
         return self._apart[case]
 
     @cached_property
@@ -312,10 +321,10 @@ class Setup:
             self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True,
             code=self.code,
         )  # fmt: skip
-        self._require_classes(evaluation, records)
+        self._require_telling(evaluation, records)
         return records
 
-    def _require_classes(self, evaluation: EvaluationSection, records: Records) -> None:
+    def _require_telling(self, evaluation: EvaluationSection, records: Records) -> None:
         """Refuse a table whose figures would mislead; it is public, so its records may decide."""
         what = f"evaluation.data {evaluation.data}"
         source = self.config.data.source
@@ -324,12 +333,10 @@ class Setup:
             for found in check_labels(labels, source.classes, source.first_label):
                 if found.severity == "error":
                     raise ConfigError(f"{what}: {found.message}")
-        if len(np.unique(class_numbers(records))) < 2:
-            raise ConfigError(
-                f"{what}: of the public table's {len(records)} usable records none has another "
-                "class than the rest, so that any model would seem right; check the rule of the "
-                "target (`positive`, `classes`, `first_label`), or use a table with several classes"
-            )
+        try:
+            self.config.data.target.require_telling(targets_of(records))
+        except ValueError as error:
+            raise ConfigError(f"{what}: {error}") from error
 
     def inspect(self, site: SiteSection) -> list[Finding]:
         """What the owner of a site's data should know before it takes part; for their eyes only.
@@ -366,7 +373,7 @@ class Setup:
             labels = read_array(self.base / (section.labels or ""))
             return check_labels(labels, source.classes, source.first_label)
         if isinstance(records, DatasetRecords):
-            return check_items(records.left_out, class_numbers(records), source)
+            return check_items(records.left_out, np.asarray(targets_of(records), np.int64), source)
         return []
 
     # --- what it leaves behind ------------------------------------------------------------------

@@ -14,7 +14,9 @@ from privagg.programs.program import MODEL_NAME, Opened, Result
 from privagg.training.data import Records
 from privagg.training.evaluate import Metrics, evaluate
 from privagg.training.models import get_parameters
+from privagg.training.objective import LossFunction
 from privagg.training.saving import save_model
+from privagg.training.targets import TargetKind
 
 
 class GradientTraining:
@@ -24,15 +26,22 @@ class GradientTraining:
         model: of its own; holds the public initial parameters.
         optimizer: how an opened mean moves them.
         public: the table declared public; None where there is none.
+        target: what is predicted; classes by default, as many as the model tells apart.
+        loss: what is trained with; the target's own by default.
     """
 
     file_name = MODEL_NAME
     keeps_sums = False
 
     def __init__(
-        self, model: nn.Module, optimizer: OptimizerSpec, public: Records | None = None
+        self,
+        model: nn.Module,
+        optimizer: OptimizerSpec,
+        public: Records | None = None,
+        target: TargetKind | None = None,
+        loss: LossFunction | None = None,
     ) -> None:
-        self._model, self._public = model, public
+        self._model, self._public, self._target, self._loss = model, public, target, loss
         self._initial = get_parameters(model)
         self._optimizer = make_optimizer(optimizer)
 
@@ -70,4 +79,6 @@ class GradientTraining:
         return state if average is None else average
 
     def _evaluate(self, parameters: FloatVector) -> Metrics | None:
-        return None if self._public is None else evaluate(self._model, parameters, self._public)
+        if self._public is None:
+            return None
+        return evaluate(self._model, parameters, self._public, self._target, self._loss)

@@ -36,9 +36,10 @@ from privagg.privacy.plan import (
 from privagg.privacy.randomness import Randomness
 from privagg.training.data import Records
 from privagg.training.declared import ClientRule
-from privagg.training.dpsgd import DpSgd, LossFunction
+from privagg.training.dpsgd import DpSgd
 from privagg.training.draws import Draws, RoundId, noised_update
-from privagg.training.models import ParameterLayout, get_parameters, per_record_loss, set_parameters
+from privagg.training.models import ParameterLayout, get_parameters, set_parameters
+from privagg.training.objective import CLASSES, Objective
 from privagg.training.rehearsal import RecordsApart, require_records_apart
 from privagg.training.torch_state import deterministic_torch, layer_randomness
 
@@ -57,7 +58,7 @@ class _RecordLearner(Generic[_Plan]):
         model: its own instance; it belongs to the learner from now on.
         records: the site's own.
         rule: size of physical batches; learning rate and proximal term of local steps.
-        loss: each record's loss from its row alone.
+        objective: each record's loss from its row alone.
         tested: what a test of this model, batch and loss found in this process; made where not
             given.
     """
@@ -70,7 +71,7 @@ class _RecordLearner(Generic[_Plan]):
         records: Records,
         rule: ClientRule,
         *,
-        loss: LossFunction = per_record_loss,
+        objective: Objective = CLASSES,
         tested: RecordsApart | None = None,
     ) -> None:
         """Checks that plan, model and records fit each other.
@@ -92,7 +93,7 @@ class _RecordLearner(Generic[_Plan]):
             Grid(*plan.gradient_terms(site)),
             physical_batch=rule.physical_batch,
             batches=plan.step_batches(site, rule.physical_batch),
-            loss=loss,
+            objective=objective,
         )
         self._prepare()
         self.records_apart = tested or require_records_apart(self._trainer)
@@ -197,7 +198,7 @@ class ClientLearner:
         model: its own instance; it belongs to the learner from now on.
         records: the site's own.
         rule: how the site trains between two rounds.
-        loss: each record's loss.
+        objective: each record's loss.
         tested: not looked at: what is protected is the whole site.
     """
 
@@ -209,7 +210,7 @@ class ClientLearner:
         records: Records,
         rule: ClientRule,
         *,
-        loss: LossFunction = per_record_loss,
+        objective: Objective = CLASSES,
         tested: RecordsApart | None = None,
     ) -> None:
         """Checks that plan, model and records fit each other.
@@ -220,7 +221,7 @@ class ClientLearner:
         """
         _require_dimension(plan, ParameterLayout.of(model).dimension)
         self._plan, self._terms, self._model = plan, plan.site(site), model
-        self._records, self._rule, self._loss = records, rule, loss
+        self._records, self._rule, self._loss = records, rule, objective.loss
         Grid(*plan.update_terms(site))  # refuses unusable numbers now, not in the first round
 
     def contribution(
@@ -299,7 +300,7 @@ def make_learner(
     model: nn.Module,
     records: Records,
     rule: ClientRule,
-    loss: LossFunction = per_record_loss,
+    objective: Objective = CLASSES,
     tested: RecordsApart | None = None,
 ) -> Learner:
     """The learner that the plan's mode asks for, on the plan's own grid.
@@ -310,7 +311,7 @@ def make_learner(
         model: its own instance of the public model; it belongs to the learner from now on.
         records: the site's own records.
         rule: how the site trains between two rounds.
-        loss: each record's loss from its row alone.
+        objective: each record's loss from its row alone.
         tested: what a test of this model, batch and loss found in this process; without it, one
             is made where the plan protects records.
 
@@ -324,7 +325,7 @@ def make_learner(
     if type(plan) not in LEARNERS:
         raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
     learner = LEARNERS[type(plan)]
-    return learner(plan, site, model, records, rule, loss=loss, tested=tested)
+    return learner(plan, site, model, records, rule, objective=objective, tested=tested)
 
 
 def _require_slots(plan: RecordPlan, site: str, records: Records) -> None:

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from privagg.errors import ConfigError, DataError
 from privagg.training.csvfile import read_csv
-from privagg.training.features import TableSchema
+from privagg.training.table import TableSchema
+from privagg.training.targets import Encoded
 
 Indices = npt.NDArray[np.int64]
 
@@ -45,7 +46,7 @@ class Records(Protocol):
         """Number of records. Private: it sizes nothing that leaves the site."""
 
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs float32 `(m, *input_shape)` and classes int64 `(m,)` of m records."""
+        """Inputs float32 `(m, *input_shape)` and targets `(m, ...)` of m records."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class TensorRecords:
 
     Args:
         x: inputs, float32 `(n, *input_shape)`.
-        y: class numbers, int64 `(n,)`.
+        y: targets as their kind has them: class numbers int64 `(n,)`, or float32 `(n, ...)`.
         public: True only where the owner declared the records public.
     """
 
@@ -68,30 +69,34 @@ class TensorRecords:
         Raises:
             DataError: the tensors do not belong together.
         """
-        if self.x.dim() < 2 or self.y.dim() != 1 or len(self.x) != len(self.y):
+        if self.x.dim() < 2 or self.y.dim() < 1 or len(self.x) != len(self.y):
             raise DataError(
-                f"inputs {tuple(self.x.shape)} and classes {tuple(self.y.shape)} do not belong "
-                "together; expected (n, ...) and (n,)"
+                f"inputs {tuple(self.x.shape)} and targets {tuple(self.y.shape)} do not belong "
+                "together; expected (n, ...) and (n,), or (n, m) for m targets of a record"
             )
-        if self.x.dtype != torch.float32 or self.y.dtype != torch.int64:
+        if self.x.dtype != torch.float32 or self.y.dtype not in (torch.int64, torch.float32):
             raise DataError(
-                f"inputs must be float32 and classes int64, got {self.x.dtype} and {self.y.dtype}"
+                "inputs must be float32 and targets int64 or float32, got "
+                f"{self.x.dtype} and {self.y.dtype}"
             )
 
     @classmethod
     def of(cls, x: npt.ArrayLike, y: npt.ArrayLike, *, public: bool = False) -> TensorRecords:
-        """Records from arrays; inputs become float32 and classes int64.
+        """Records from arrays; inputs become float32, and so do targets that are not whole numbers.
 
         Args:
             x: inputs, `(n, *input_shape)`.
-            y: class numbers, `(n,)`.
+            y: class numbers, `(n,)`, or targets as their kind encodes them; float32 stays.
             public: True only where the owner declared the records public.
 
         Raises:
             DataError: as the class.
         """
         inputs = np.array(x, dtype=np.float32, order="C")
-        return cls(torch.from_numpy(inputs), torch.from_numpy(np.array(y, np.int64)), public)
+        targets = np.array(y)
+        whole = targets.dtype != np.float32 and bool(np.all(targets == np.floor(targets)))
+        targets = targets.astype(np.int64 if whole else np.float32)
+        return cls(torch.from_numpy(inputs), torch.from_numpy(targets), public)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -103,7 +108,7 @@ class TensorRecords:
         return len(self.y)
 
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs float32 `(m, *input_shape)` and classes int64 `(m,)` of m records."""
+        """Inputs float32 `(m, *input_shape)` and targets `(m, ...)` of m records."""
         rows = torch.from_numpy(np.array(indices, dtype=np.int64))
         return self.x.index_select(0, rows), self.y.index_select(0, rows)
 
@@ -192,7 +197,7 @@ class DatasetRecords:
         return len(self._records)
 
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs float32 `(m, *input_shape)` and classes int64 `(m,)` of m records."""
+        """Inputs float32 `(m, *input_shape)` and targets `(m, ...)` of m records."""
         return self._records.gather(indices)
 
 
@@ -219,8 +224,8 @@ def _read_item(
         return None
 
 
-def class_numbers(records: Records) -> npt.NDArray[np.int64]:
-    """Class numbers of all records, int64 `(n,)`. Private where the records are."""
+def targets_of(records: Records) -> Encoded:
+    """Targets of all records, `(n, ...)`. Private where the records are."""
     return np.asarray(records.gather(np.arange(len(records)))[1].numpy())
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from privagg.training.features import NumericFeature, TableSchema, Target
+from privagg.training.features import NumericFeature
+from privagg.training.table import TableSchema
+from privagg.training.targets import Target
 
 Indices = npt.NDArray[np.int64]
 

@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from privagg.training.features import TableSchema
+from privagg.training.table import TableSchema
 
 
 class ModelSpec(BaseModel):
@@ -21,7 +21,8 @@ class ModelSpec(BaseModel):
     Args:
         kind: `logistic`, `mlp`, `cnn`, or `package.module:factory`, a function or class of your
             own that returns a `torch.nn.Module`. It is called with `input_shape` and `classes`
-            where it takes arguments of these names, and with `options`.
+            (`outputs`, where the target is no class) where it takes arguments of these names, and
+            with `options`.
         hidden: widths of the hidden layers of `mlp`.
         channels: output channels of the two convolutions of `cnn`, multiples of 4.
         options: further keyword arguments of your own factory.

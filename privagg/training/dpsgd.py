@@ -15,7 +15,7 @@ import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,11 @@ from privagg.errors import ConfigError, ModelError
 from privagg.privacy.randomness import ByteStream
 from privagg.training.data import Records
 from privagg.training.draws import place_records
-from privagg.training.models import ParameterLayout, per_record_loss, set_parameters
+from privagg.training.models import ParameterLayout, set_parameters
+from privagg.training.objective import CLASSES, Objective
 from privagg.training.torch_state import layer_randomness
 
 Mask = npt.NDArray[np.bool_]
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
@@ -53,7 +53,7 @@ class DpSgd:
         *,
         physical_batch: int = 64,
         batches: int | None = None,
-        loss: LossFunction = per_record_loss,
+        objective: Objective = CLASSES,
     ) -> None:
         """Hooks the model; it must not be trained elsewhere from now on.
 
@@ -64,7 +64,7 @@ class DpSgd:
             physical_batch: public number of rows of every forward pass, a speed setting.
             batches: public number of forward passes of a step, as `slot_batches` has it from the
                 plan. None makes room for all records: a private number, for tests alone.
-            loss: `(logits (B, k), classes (B,)) -> (B,)`, each record's loss from its row alone.
+            objective: each record's loss from its row alone.
 
         Raises:
             ConfigError: physical_batch or batches is not positive.
@@ -82,7 +82,7 @@ class DpSgd:
         self.input_shape = records.input_shape
         self._grid = grid
         self.physical_batch = physical_batch
-        self._loss = loss
+        self.objective, self._loss = objective, objective.loss
         self._model = model
         model.train()
         _require_no_draws(model, records.input_shape)
@@ -168,9 +168,10 @@ class DpSgd:
         taken = records_at >= 0
         taken[taken] = self._computable[records_at[taken]]
         x = torch.zeros((self.physical_batch, *self.input_shape))
-        y = torch.zeros(self.physical_batch, dtype=torch.int64)
         rows = torch.from_numpy(np.flatnonzero(taken))
-        x[rows], y[rows] = self._records.gather(records_at[taken])
+        inputs, targets = self._records.gather(records_at[taken])
+        y = targets.new_zeros((self.physical_batch, *targets.shape[1:]))
+        x[rows], y[rows] = inputs, targets
         gradients = self.batch_gradients(x, y)
         gradients[~taken] = 0.0
         return gradients
@@ -227,7 +228,7 @@ class DpSgd:
 
         Args:
             x: float32 `(m, *input_shape)`.
-            y: int64 `(m,)`.
+            y: their targets, `(m, ...)`.
 
         Returns:
             float32 `(m, d)`; rows may hold values that are not finite.
@@ -249,7 +250,7 @@ class DpSgd:
 
         Args:
             x: float32 `(1, *input_shape)`.
-            y: int64 `(1,)`.
+            y: its target, `(1, ...)`.
         """
         self._hooked.disable_hooks()
         try:

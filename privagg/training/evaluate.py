@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import DataError, PrivacyError
 from privagg.training.data import Records
-from privagg.training.measures import BASE_RATE, ClassFigure, flat
-from privagg.training.models import per_record_loss, set_parameters
+from privagg.training.measures import overall
+from privagg.training.models import set_parameters
+from privagg.training.objective import LossFunction
+from privagg.training.targets import NumberedClasses, TargetKind
 from privagg.training.torch_state import deterministic_torch
 
 _BLOCK = 1024
@@ -25,31 +26,17 @@ class Metrics:
 
     Args:
         count: number of records.
-        accuracy: share of records whose most probable class is theirs (threshold 0.5 for one
-            logit).
-        loss: mean loss.
-        auc: area under the ROC curve for two classes; None for more, or where one class is absent.
-        base_rate: share of the largest class: the accuracy of always answering with it.
-        classes: every class of which there is a record.
+        all_figures: what is recorded with a released model: the target's figures, each beside that
+            of a guess, those of single classes, and the mean loss.
     """
 
     count: int
-    accuracy: float
-    loss: float
-    auc: float | None
-    base_rate: float
-    classes: tuple[ClassFigure, ...]
+    all_figures: dict[str, float]
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is recorded after a round; without an AUC where there is none."""
-        found = {"accuracy": self.accuracy, BASE_RATE: self.base_rate, "loss": self.loss}
-        return found if self.auc is None else {**found, "auc": self.auc}
-
-    @property
-    def all_figures(self) -> dict[str, float]:
-        """What is recorded with a released model: also each class by itself."""
-        return {**self.figures, **flat(self.classes)}
+        """What is recorded after a round: without those of single classes."""
+        return overall(self.all_figures)
 
 
 def predict_logits(model: nn.Module, parameters: FloatVector, x: torch.Tensor) -> torch.Tensor:
@@ -73,13 +60,21 @@ def predict_logits(model: nn.Module, parameters: FloatVector, x: torch.Tensor) -
         model.train(was_training)
 
 
-def evaluate(model: nn.Module, parameters: FloatVector, records: Records) -> Metrics:
-    """Accuracy, loss and AUC on public records, beside what guessing would reach.
+def evaluate(
+    model: nn.Module,
+    parameters: FloatVector,
+    records: Records,
+    target: TargetKind | None = None,
+    loss: LossFunction | None = None,
+) -> Metrics:
+    """The target's figures and the mean loss on public records, beside what guessing would reach.
 
     Args:
         model: a model of its own, not one that a site trains with.
         parameters: float64 `(d,)`.
         records: at least one record, declared public by their owner.
+        target: what is predicted; by default as many classes as there are outputs, or two.
+        loss: what was trained with; the target's own by default.
 
     Raises:
         PrivacyError: the records are not declared public; a metric on them would be a release.
@@ -89,50 +84,11 @@ def evaluate(model: nn.Module, parameters: FloatVector, records: Records) -> Met
     if len(records) == 0:
         raise DataError("the public table has no usable record; nothing can be measured on it")
     x, y = records.gather(np.arange(len(records)))
-    logits = predict_logits(model, parameters, x)
-    score = _score(logits)
-    chosen = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).to(torch.int64)
-    right = (chosen == y).numpy()
-    classes = tuple(_of_class(int(number), y.numpy(), right) for number in np.unique(y.numpy()))
-    return Metrics(
-        count=len(records),
-        accuracy=float(right.mean()),
-        loss=float(per_record_loss(logits, y).to(torch.float64).mean()),
-        auc=None if score is None else roc_auc(score, y.numpy() == 1),
-        base_rate=max(each.count for each in classes) / len(records),
-        classes=classes,
-    )
-
-
-def _of_class(
-    number: int, labels: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]
-) -> ClassFigure:
-    of_it = labels == number
-    return ClassFigure(number, int(of_it.sum()), float(right[of_it].mean()))
-
-
-def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve: how often a positive outranks a negative, ties counting half.
-
-    Args:
-        scores: `(n,)`, higher for more likely positive; infinite ones of a model that diverged too,
-            which scikit-learn's function refuses.
-        positive: `(n,)`.
-
-    Returns:
-        The area, or None where one class is absent.
-
-    Source: Mann & Whitney 1947 (the U statistic, with mid-ranks).
-    """
-    positives, total = int(positive.sum()), len(positive)
-    if positives in (0, total):
-        return None
-    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(sizes)
-    mid_rank = last - (sizes - 1) / 2.0
-    rank_sum = float(mid_rank[group][positive].sum())
-    wins = rank_sum - positives * (positives + 1) / 2.0
-    return wins / (positives * (total - positives))
+    outputs = predict_logits(model, parameters, x)
+    target = target or NumberedClasses(count=max(2, outputs.shape[1]))
+    found = target.figures(outputs.to(torch.float64).numpy(), y.numpy())
+    mean = float((loss or target.loss)(outputs, y).to(torch.float64).mean())
+    return Metrics(len(records), {**found, "loss": mean})
 
 
 def _require_public(records: Records) -> None:
@@ -141,11 +97,3 @@ def _require_public(records: Records) -> None:
             "accuracy on records that are not declared public is a release and is not charged; "
             "evaluate on a table declared public"
         )
-
-
-def _score(logits: torch.Tensor) -> npt.NDArray[np.float64] | None:
-    if logits.shape[1] == 1:
-        return logits[:, 0].numpy().astype(np.float64)
-    if logits.shape[1] == 2:
-        return (logits[:, 1] - logits[:, 0]).numpy().astype(np.float64)
-    return None

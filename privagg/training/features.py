@@ -1,4 +1,4 @@
-"""Public declarations of a table's columns, and the encoding that follows from them alone.
+"""Public declarations of a table's inputs, and the encoding that follows from them alone.
 
 Every number that shapes the encoding (range, category, fill value) is declared, so encoding a
 record is a function of that record and of public facts. Nothing is fitted: a mean, a maximum or a
@@ -10,17 +10,13 @@ zero, unusable records drop out one by one. `inspection.check_table` tells the o
 from __future__ import annotations
 
 import math
-import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic import model_validator as after_model
-
-from privagg.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,13 +26,6 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-_RULE = re.compile(r"^\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*$")
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
 
 
 _log1p_each = np.frompyfunc(math.log1p, 1, 1)
@@ -51,7 +40,7 @@ TRUTH = {"true": 1.0, "false": 0.0}
 """The numbers that a boolean's text, in whatever letters, stands for in every file."""
 
 
-def _as_number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
     """The finite number that a value or its text stands for, or None; true is 1 and false 0."""
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -69,7 +58,7 @@ def numeric_values(column: pd.Series) -> FloatArray:
     if column.dtype.kind in "iufb":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return np.where(np.isfinite(values), values, np.nan)
-    numbers = [_as_number(cell) for cell in column]
+    numbers = [as_number(cell) for cell in column]
     return np.array([np.nan if number is None else number for number in numbers], np.float64)
 
 
@@ -80,13 +69,13 @@ def equal_categories(column: pd.Series, categories: Sequence[Category]) -> list[
     category, whichever of them a file or a column with gaps happens to show. Others are texts,
     without outer blanks; `Yes` is `yes` unless two of the declared ones differ in nothing else.
     """
-    texts = [str(category).strip() for category in categories if _as_number(category) is None]
+    texts = [str(category).strip() for category in categories if as_number(category) is None]
     exact = len({text.casefold() for text in texts}) < len(texts)
     return [_equals(column, category, exact=exact) for category in categories]
 
 
 def _equals(column: pd.Series, category: Category, *, exact: bool) -> BoolArray:
-    number = _as_number(category)
+    number = as_number(category)
     if number is not None:
         return np.asarray(numeric_values(column) == number, dtype=np.bool_)
 
@@ -103,8 +92,8 @@ def _equals(column: pd.Series, category: Category, *, exact: bool) -> BoolArray:
     return np.array(same, dtype=np.bool_)
 
 
-def _require_distinct(values: Sequence[Category], what: str) -> None:
-    keys = [_as_number(v) if _as_number(v) is not None else str(v).strip() for v in values]
+def require_distinct(values: Sequence[Category], what: str) -> None:
+    keys = [as_number(v) if as_number(v) is not None else str(v).strip() for v in values]
     if len(set(keys)) != len(keys):
         raise ValueError(f"{what} must differ from one another, got {list(values)}")
 
@@ -205,7 +194,7 @@ class CategoricalFeature(BaseModel):
 
     @after_model(mode="after")
     def _distinct(self) -> Self:
-        _require_distinct(self.categories, f"categories of {self.name!r}")
+        require_distinct(self.categories, f"categories of {self.name!r}")
         if self.drop_first and len(self.categories) < 2:
             raise ValueError(f"{self.name!r} drops its only category; nothing is left to encode")
         return self
@@ -226,103 +215,6 @@ class CategoricalFeature(BaseModel):
         return np.asarray(self.scale * np.column_stack(hot).astype(np.float64))
 
 
-class Target(BaseModel):
-    """What the model predicts: yes or no by a public rule, or one of several public classes.
-
-    Args:
-        name: the column.
-        kind: `binary` or `multiclass`; by default what the number of `classes` says.
-        positive: for `binary`: a rule such as `">0"`, `"==yes"`, `"!=0"`, or the value(s) that
-            count as positive. A cell that the rule can be applied to is 0 or 1.
-        classes: for `multiclass`: the values in the order of the class numbers. For `binary`
-            optional: the only two values allowed, negative first, instead of `positive`.
-    """
-
-    model_config = _FROZEN
-
-    name: str = Field(min_length=1)
-    kind: Literal["binary", "multiclass"] = "binary"
-    positive: Category | tuple[Category, ...] | None = None
-    classes: tuple[Category, ...] | None = None
-
-    @after_model(mode="before")
-    @classmethod
-    def _kind_of_classes(cls, values: Any) -> Any:
-        classes = values.get("classes") if isinstance(values, Mapping) else None
-        if isinstance(classes, list | tuple) and len(classes) > 2:
-            return {"kind": "multiclass", **values}
-        return values
-
-    @after_model(mode="after")
-    def _consistent(self) -> Self:
-        if self.kind == "multiclass":
-            if self.positive is not None or self.classes is None or len(self.classes) < 3:
-                raise ValueError(
-                    f"multiclass target {self.name!r} takes `classes` with at least 3 values and "
-                    "no `positive`; with two values use kind 'binary'"
-                )
-        elif (self.positive is None) == (self.classes is None):
-            raise ValueError(
-                f"binary target {self.name!r} takes either `positive` (a rule such as '>0', or the "
-                "positive values) or `classes` (negative value, positive value); for several "
-                "classes list them all: classes = ['mild', 'moderate', 'severe']"
-            )
-        elif self.classes is not None and len(self.classes) != 2:
-            raise ValueError(
-                f"binary target {self.name!r} takes 2 classes, got {self.classes}; with more than "
-                "two write kind = 'multiclass' or leave `kind` out"
-            )
-        if self.classes is not None:
-            _require_distinct(self.classes, f"classes of {self.name!r}")
-        self._ordering_rule()
-        return self
-
-    @property
-    def class_count(self) -> int:
-        """Number of classes; 2 for `binary`."""
-        return 2 if self.kind == "binary" or self.classes is None else len(self.classes)
-
-    def encode(self, column: pd.Series) -> npt.NDArray[np.int64]:
-        """The class numbers, int64 `(n,)`; -1 where the cell is missing or no class at all."""
-        if self.classes is not None:
-            labels = np.full(len(column), -1, dtype=np.int64)
-            for number, equal in enumerate(equal_categories(column, self.classes)):
-                labels[equal] = number
-            return labels
-        present = ~column.isna().to_numpy(dtype=np.bool_)
-        rule = self._ordering_rule()
-        if rule is not None:
-            sign, threshold = rule
-            values = numeric_values(column)
-            present = ~np.isnan(values)
-            positive = np.asarray(_COMPARE[sign](np.where(present, values, 0.0), threshold))
-        else:
-            positive = self._equality(column)
-        return np.where(present, positive.astype(np.int64), np.int64(-1))
-
-    def _equality(self, column: pd.Series) -> BoolArray:
-        if isinstance(self.positive, str) and (rule := _RULE.match(self.positive)):
-            (found,) = equal_categories(column, (rule[2],))
-            return ~found if rule[1] == "!=" else found
-        values = self.positive if isinstance(self.positive, tuple) else (self.positive,)
-        given = [value for value in values if value is not None]
-        return np.asarray(np.any(equal_categories(column, given), axis=0), dtype=np.bool_)
-
-    def _ordering_rule(self) -> tuple[str, float] | None:
-        if not isinstance(self.positive, str):
-            return None
-        rule = _RULE.match(self.positive)
-        if rule is None or rule[1] not in _COMPARE:
-            return None
-        threshold = _as_number(rule[2])
-        if threshold is None:
-            raise ValueError(
-                f"rule {self.positive!r} of {self.name!r} needs a number after {rule[1]}; if "
-                f"{self.positive!r} is itself a value of the column, write '== {self.positive}'"
-            )
-        return rule[1], threshold
-
-
 def _feature_kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return "categorical" if "categories" in value else "numeric"
@@ -333,102 +225,3 @@ Feature = Annotated[
     Annotated[NumericFeature, Tag("numeric")] | Annotated[CategoricalFeature, Tag("categorical")],
     Discriminator(_feature_kind),
 ]
-
-
-class TableSchema(BaseModel):
-    """The public declaration of a table: its features in order, its target, its rule for gaps.
-
-    Args:
-        features: declarations in the order of the encoded columns.
-        target: what is predicted.
-        drop_missing: leaves out a record with a missing cell in any declared column instead of
-            filling it. Whether a record stays depends on that record alone.
-    """
-
-    model_config = _FROZEN
-
-    features: tuple[Feature, ...] = Field(min_length=1)
-    target: Target
-    drop_missing: bool = False
-
-    @field_validator("features")
-    @classmethod
-    def _distinct_names(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
-        names = [feature.name for feature in features]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"features declared more than once: {', '.join(repeated)}")
-        return features
-
-    @after_model(mode="after")
-    def _target_apart(self) -> Self:
-        if self.target.name in {feature.name for feature in self.features}:
-            raise ValueError(f"column {self.target.name!r} is both a feature and the target")
-        return self
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the encoded feature columns, in order."""
-        return tuple(name for feature in self.features for name in feature.columns)
-
-    @property
-    def width(self) -> int:
-        """Number of encoded feature columns."""
-        return len(self.columns)
-
-    @property
-    def class_count(self) -> int:
-        """Number of classes of the target; 2 for a binary one."""
-        return self.target.class_count
-
-    @property
-    def source_columns(self) -> tuple[str, ...]:
-        """Names of the table's columns that the declaration reads, features first."""
-        return (*(feature.name for feature in self.features), self.target.name)
-
-    def usable(self, frame: pd.DataFrame) -> BoolArray:
-        """Which records take part, bool `(n,)`: those with a class, and no gap if gaps drop out."""
-        self.require_columns(frame)
-        kept = self.target.encode(frame[self.target.name]) >= 0
-        if self.drop_missing:
-            for feature in self.features:
-                column = frame[feature.name]
-                if isinstance(feature, NumericFeature):
-                    kept &= ~np.isnan(numeric_values(column))
-                else:
-                    kept &= ~column.isna().to_numpy(dtype=np.bool_)
-        return kept
-
-    def encode(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The table as a matrix and class numbers, record by record.
-
-        Args:
-            frame: the table; columns that are not declared are ignored.
-
-        Returns:
-            x float32 `(m, width)`, each column within its feature's scale, and y int64 `(m,)`,
-            for the m <= n records that are usable. A record's row depends on that record and
-            this schema alone.
-
-        Raises:
-            DataError: a declared column is missing.
-        """
-        kept = frame.loc[self.usable(frame)]
-        x = np.concatenate([f.encode(kept[f.name]) for f in self.features], axis=1)
-        return x.astype(np.float32), self.target.encode(kept[self.target.name])
-
-    def require_columns(self, frame: pd.DataFrame, *, source: str = "the table") -> None:
-        """Raises DataError, naming the table's source, where a declared column is missing."""
-        present = [str(name) for name in frame.columns]
-        missing = [name for name in self.source_columns if name not in present]
-        if missing:
-            raise DataError(
-                f"column(s) {', '.join(map(repr, missing))} declared but not in {source}, which "
-                f"has: {', '.join(present)}; rename the column or correct the declaration"
-            )
-        repeated = sorted({name for name in self.source_columns if present.count(name) > 1})
-        if repeated:
-            raise DataError(
-                f"column(s) {', '.join(map(repr, repeated))} appear more than once in {source}; "
-                "keep one of each"
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,10 +18,12 @@ from privagg.training.declared import DatasetSource
 from privagg.training.features import (
     CategoricalFeature,
     NumericFeature,
-    TableSchema,
     equal_categories,
     numeric_values,
 )
+from privagg.training.table import TableSchema
+from privagg.training.targets import Remark
+from privagg.training.targets.classes import of_one_class
 
 MOST_CATEGORIES_TOLD = 12
 MOST_LINES_TOLD = 8
@@ -68,7 +71,7 @@ def check_table(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
             findings += _check_numeric(feature, column)
         else:
             findings += _check_categorical(feature, column)
-    return findings + _check_target(schema, frame)
+    return findings + _as_findings(schema.target.remarks(frame))
 
 
 def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
@@ -157,32 +160,8 @@ def _check_categorical(feature: CategoricalFeature, column: pd.Series) -> list[F
     return findings
 
 
-def _check_target(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
-    target = schema.target
-    labels = target.encode(frame[target.name])
-    findings = []
-    strange = int(((labels < 0) & ~frame[target.name].isna().to_numpy(dtype=bool)).sum())
-    if strange:
-        cells = _count(strange, "cell holds", "cells hold")
-        message = f"{cells} no declared class (left out)"
-        findings.append(Finding(target.name, "warning", message, strange))
-    example = frame[target.name].dropna().iloc[:1].tolist()
-    return findings + _check_classes(labels[labels >= 0], target.name, example)
-
-
-def _check_classes(
-    numbers: npt.NDArray[np.int64], column: str, example: list[object]
-) -> list[Finding]:
-    """Whether all records are of one class, which a site may be but a rule hardly means."""
-    present = np.unique(numbers)
-    if len(present) != 1:
-        return []
-    cells = f" (a cell is {example[0]!r})" if example else ""
-    message = (
-        f"all records have class {int(present[0])}{cells}; the site can take part, but check the "
-        "rule of the target"
-    )
-    return [Finding(column, "warning", message, len(numbers))]
+def _as_findings(remarks: Iterable[Remark]) -> list[Finding]:
+    return [Finding(each.column, each.severity, each.message, each.count) for each in remarks]
 
 
 def check_labels(labels: npt.NDArray[Any], classes: int, first_label: int) -> list[Finding]:
@@ -198,7 +177,7 @@ def check_labels(labels: npt.NDArray[Any], classes: int, first_label: int) -> li
     last = first_label + classes - 1
     known = np.isin(labels, np.arange(first_label, last + 1))
     numbers = labels[known].astype(np.int64) - first_label
-    findings = _check_classes(numbers, "labels", [])
+    findings = _as_findings(of_one_class(numbers, "labels", []))
     strange = int((~known).sum())
     if not strange:
         return findings
@@ -230,7 +209,7 @@ def check_items(
         numbers: class numbers of the others, `(n,)`.
         source: the public declaration.
     """
-    findings = _check_classes(numbers, "", [])
+    findings = _as_findings(of_one_class(numbers, "", []))
     if left_out:
         last = "" if source.classes is None else f" to {source.first_label + source.classes - 1}"
         message = (

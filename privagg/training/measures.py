@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 BASE_RATE = "base_rate"
 MOST_CLASSES = 100
 """Where there are more, no class is recorded by itself."""
@@ -58,3 +61,27 @@ def by_class(figures: Mapping[str, float]) -> tuple[ClassFigure, ...]:
         for n in sorted(numbers)
         if _COUNT.format(n) in figures and _RECALL.format(n) in figures
     )
+
+
+def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve: how often a positive outranks a negative, ties counting half.
+
+    Args:
+        scores: `(n,)`, higher for more likely positive; infinite ones of a model that diverged too,
+            which scikit-learn's function refuses.
+        positive: `(n,)`.
+
+    Returns:
+        The area, or None where one class is absent.
+
+    Source: Mann & Whitney 1947 (the U statistic, with mid-ranks).
+    """
+    positives, total = int(positive.sum()), len(positive)
+    if positives in (0, total):
+        return None
+    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(sizes)
+    mid_rank = last - (sizes - 1) / 2.0
+    rank_sum = float(mid_rank[group][positive].sum())
+    wins = rank_sum - positives * (positives + 1) / 2.0
+    return wins / (positives * (total - positives))

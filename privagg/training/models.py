@@ -19,13 +19,14 @@ from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, ModelError
 from privagg.training.declared import ModelSpec
 from privagg.training.factories import ApprovedCode, look_at
+from privagg.training.targets import ClassKind, NumberedClasses, TargetKind
 from privagg.training.torch_state import layer_randomness
 
 
 def build_model(
     spec: ModelSpec | str,
     input_shape: tuple[int, ...],
-    classes: int,
+    target: TargetKind | int,
     *,
     seed: int = 0,
     code: ApprovedCode | None = None,
@@ -35,14 +36,14 @@ def build_model(
     Args:
         spec: the model, or its `kind` alone.
         input_shape: shape of one record's input.
-        classes: number of classes; 2 gives one logit in the built-in models.
+        target: what is predicted; a number stands for so many classes.
         seed: public seed of the initial parameters. The logistic model starts at zero.
         code: what may be imported for a factory; None only where the caller wrote `spec` itself,
             and so decides that its module runs.
 
     Returns:
-        A float32 model on the CPU that maps `(B, *input_shape)` to `(B, 1)` or `(B, classes)`,
-        in which no layer mixes records.
+        A float32 model on the CPU that maps `(B, *input_shape)` to `(B, outputs)`, as many as the
+        target takes, in which no layer mixes records.
 
     Raises:
         ApprovalError: its factory is not among `code`; nothing was imported.
@@ -51,8 +52,8 @@ def build_model(
     spec = ModelSpec(kind=spec) if isinstance(spec, str) else spec
     try:
         with layer_randomness(seed):
-            model = _built(spec, input_shape, classes, code)
-            require_separable(model, input_shape, classes)
+            model = _built(spec, input_shape, _kind(target), code)
+            require_separable(model, input_shape, target)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
@@ -64,40 +65,54 @@ def build_model(
     return model
 
 
+def _kind(target: TargetKind | int) -> TargetKind:
+    return NumberedClasses(count=target) if isinstance(target, int) else target
+
+
 def _built(
-    spec: ModelSpec, input_shape: tuple[int, ...], classes: int, code: ApprovedCode | None
+    spec: ModelSpec, input_shape: tuple[int, ...], target: TargetKind, code: ApprovedCode | None
 ) -> nn.Module:
-    outputs = 1 if classes == 2 else classes
     if spec.kind == "logistic":
-        return _logistic(input_shape, outputs)
+        return _logistic(input_shape, target)
     if spec.kind == "mlp":
-        return _mlp(input_shape, spec.hidden, outputs)
+        return _mlp(input_shape, spec.hidden, target)
     if spec.kind == "cnn":
-        return _cnn(input_shape, spec.channels, outputs)
+        return _cnn(input_shape, spec.channels, target)
     if ":" in spec.kind:
-        return _from_factory(spec, input_shape, classes, code)
+        return _from_factory(spec, input_shape, target, code)
     raise ModelError(
         f"unknown model {spec.kind!r}; use 'logistic', 'mlp', 'cnn' or 'package.module:factory'"
     )
 
 
-def _logistic(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    linear = nn.Linear(math.prod(input_shape), outputs)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return nn.Sequential(nn.Flatten(), linear)
+def _head(width: int, target: TargetKind) -> list[nn.Module]:
+    """The last layers; where outputs have one slope, each adds a constant of its own to it."""
+    if not target.one_slope:
+        return [nn.Linear(width, target.outputs)]
+    constants = nn.Linear(1, target.outputs)
+    nn.init.ones_(constants.weight).requires_grad_(False)
+    nn.init.zeros_(constants.bias)
+    return [nn.Linear(width, 1, bias=False), constants]
 
 
-def _mlp(input_shape: tuple[int, ...], hidden: tuple[int, ...], outputs: int) -> nn.Module:
+def _logistic(input_shape: tuple[int, ...], target: TargetKind) -> nn.Module:
+    head = _head(math.prod(input_shape), target)
+    for parameter in itertools.chain.from_iterable(layer.parameters() for layer in head):
+        if parameter.requires_grad:
+            nn.init.zeros_(parameter)
+    return nn.Sequential(nn.Flatten(), *head)
+
+
+def _mlp(input_shape: tuple[int, ...], hidden: tuple[int, ...], target: TargetKind) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(input_shape)
     for size in hidden:
         layers += [nn.Linear(width, size), nn.ReLU()]
         width = size
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
+    return nn.Sequential(*layers, *_head(width, target))
 
 
-def _cnn(input_shape: tuple[int, ...], channels: tuple[int, int], outputs: int) -> nn.Module:
+def _cnn(input_shape: tuple[int, ...], channels: tuple[int, int], target: TargetKind) -> nn.Module:
     if len(input_shape) != 3 or min(input_shape[1:]) < 4:
         raise ModelError(
             f"'cnn' takes images (C, H, W) of at least 4x4 pixels, got {input_shape}; use 'mlp'"
@@ -119,11 +134,11 @@ def _cnn(input_shape: tuple[int, ...], channels: tuple[int, int], outputs: int) 
         nn.Flatten(),
     )
     width = second * (input_shape[1] // 4) * (input_shape[2] // 4)
-    return nn.Sequential(*features, nn.Linear(width, outputs))
+    return nn.Sequential(*features, *_head(width, target))
 
 
 def _from_factory(
-    spec: ModelSpec, input_shape: tuple[int, ...], classes: int, code: ApprovedCode | None
+    spec: ModelSpec, input_shape: tuple[int, ...], target: TargetKind, code: ApprovedCode | None
 ) -> nn.Module:
     try:
         allowed = ApprovedCode.of(look_at(spec.kind)) if code is None else code
@@ -136,7 +151,11 @@ def _from_factory(
             f"model {spec.kind!r} cannot be imported ({error}); it must read "
             "'package.module:factory' and be importable from where privagg runs"
         ) from error
-    offered = {"input_shape": input_shape, "classes": classes}
+    offered: dict[str, Any] = {"input_shape": input_shape}
+    if isinstance(target, ClassKind):
+        offered["classes"] = target.class_count
+    else:
+        offered["outputs"] = target.outputs
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
     facts = {key: value for key, value in offered.items() if key in accepted or open_ended}
     try:
@@ -148,7 +167,9 @@ def _from_factory(
     return model
 
 
-def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+def require_separable(
+    model: nn.Module, input_shape: tuple[int, ...], target: TargetKind | int
+) -> None:
     """Refuses a model in which one record's output depends on another record.
 
     Layers known to mix records are refused by name. Whatever is left is probed with synthetic
@@ -160,11 +181,11 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
     Args:
         model: as it will train; its parameters and mode are put back.
         input_shape: shape of one record's input.
-        classes: number of classes.
+        target: what is predicted; a number stands for so many classes.
 
     Raises:
-        ModelError: a layer mixes records, the output has another shape than `(B, 1)` or
-            `(B, classes)`, or nothing can be trained.
+        ModelError: a layer mixes records, the output has another shape than the target takes, or
+            nothing can be trained.
     """
     for path, layer in model.named_modules():
         _require_known_separable(path or type(layer).__name__, layer)
@@ -173,13 +194,13 @@ def require_separable(model: nn.Module, input_shape: tuple[int, ...], classes: i
     model.train()
     try:
         set_parameters(model, parameters + 0.1 * np.sin(1.3 * np.arange(1, len(parameters) + 1)))
-        _probe(model, input_shape, classes)
+        _probe(model, input_shape, _kind(target))
     finally:
         set_parameters(model, parameters)
         model.train(was_training)
 
 
-def _probe(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+def _probe(model: nn.Module, input_shape: tuple[int, ...], target: TargetKind) -> None:
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     # Values spread over (0, 1), different in every record; as whole numbers they are index 0, which
     # every embedding has. Synthetic, so nothing leaks.
@@ -193,7 +214,9 @@ def _probe(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None
             f"the model does not take inputs of shape (B, {', '.join(map(str, input_shape))}): "
             f"{error}"
         ) from error
-    allowed = {(3, classes)} | ({(3, 1)} if classes == 2 else set())
+    allowed = {(3, target.outputs)}
+    if isinstance(target, ClassKind):  # also a logit for each of two classes
+        allowed.add((3, target.class_count))
     if not isinstance(output, torch.Tensor) or tuple(output.shape) not in allowed:
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ModelError(
@@ -376,17 +399,3 @@ def set_parameters(model: nn.Module, vector: FloatVector) -> None:
     with torch.no_grad():
         for parameter, part in zip(trainable, parts, strict=True):
             parameter.copy_(part.view_as(parameter))
-
-
-def per_record_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """The loss of each record, float32 `(B,)`: logistic for one logit, cross-entropy for several.
-
-    Args:
-        logits: float32 `(B, 1)` or `(B, k)`.
-        classes: int64 `(B,)`.
-    """
-    if logits.shape[1] == 1:
-        return nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 0], classes.to(logits.dtype), reduction="none"
-        )
-    return nn.functional.cross_entropy(logits, classes, reduction="none")

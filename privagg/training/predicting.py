@@ -12,23 +12,23 @@ from torch import nn
 from privagg.errors import DataError
 from privagg.training.data import read_frame
 from privagg.training.evaluate import predict_logits
-from privagg.training.features import TableSchema
 from privagg.training.models import get_parameters
+from privagg.training.table import TableSchema
 
 
 def predict_table(
     model: nn.Module, schema: TableSchema, path: str | Path
 ) -> npt.NDArray[np.float64]:
-    """Class probabilities of every record of a table; they are as private as the records.
+    """Predictions of every record of a table; they are as private as the records.
 
     Args:
-        model: trained, one logit for two classes or one a class.
+        model: trained, with the outputs that the target takes.
         schema: the public declaration that the model was trained by.
         path: a `.csv` or `.parquet` file with every declared feature; the target is not needed.
 
     Returns:
-        float64 `(n, classes)`, in the file's order. No record is left out: a missing cell is filled
-        as declared, also under `drop_missing`.
+        As `TargetKind.predictions` has them, in the file's order. No record is left out: a missing
+        cell is filled as declared, also under `drop_missing`.
 
     Raises:
         ConfigError: no such file, or another ending.
@@ -43,7 +43,5 @@ def predict_table(
         )
     x = np.concatenate([f.encode(frame[f.name]) for f in schema.features], axis=1)
     inputs = torch.from_numpy(x.astype(np.float32))
-    logits = predict_logits(model, get_parameters(model), inputs).to(torch.float64)
-    if logits.shape[1] == 1:  # the logit of the positive class
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    return np.asarray(torch.softmax(logits, dim=1).numpy(), dtype=np.float64)
+    outputs = predict_logits(model, get_parameters(model), inputs).to(torch.float64)
+    return schema.target.predictions(outputs.numpy())

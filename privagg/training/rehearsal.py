@@ -31,6 +31,7 @@ from privagg.errors import ModelError
 from privagg.training.data import TensorRecords
 from privagg.training.dpsgd import DpSgd
 from privagg.training.models import get_parameters, set_parameters
+from privagg.training.objective import CLASSES, Objective
 from privagg.training.torch_state import deterministic_torch, layer_randomness
 
 Row = npt.NDArray[np.float32]
@@ -127,7 +128,10 @@ def require_records_apart(trainer: DpSgd) -> RecordsApart:
 
 
 def require_model_apart(
-    model: nn.Module, input_shape: tuple[int, ...], physical_batch: int
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    physical_batch: int,
+    objective: Objective = CLASSES,
 ) -> RecordsApart:
     """`require_records_apart` for a model that nobody trains; it belongs to the test from now on.
 
@@ -135,13 +139,15 @@ def require_model_apart(
         model: its parameters may be moved and put back.
         input_shape: shape of one record's input.
         physical_batch: records that are computed together.
+        objective: what its outputs are held against.
 
     Raises:
         ModelError: as `require_records_apart`, or there are no per-record gradients at all.
     """
     nobody = TensorRecords.of(np.zeros((0, *input_shape)), np.zeros(0))
     grid = Grid(clip_norm_l2=1, sensitivity_grid=2)  # nothing is put on it
-    return require_records_apart(DpSgd(model, nobody, grid, physical_batch=physical_batch))
+    trainer = DpSgd(model, nobody, grid, physical_batch=physical_batch, objective=objective)
+    return require_records_apart(trainer)
 
 
 class _Rehearsal:
@@ -160,8 +166,9 @@ class _Rehearsal:
         self._kinds = kinds
         self._x = torch.cat(kinds)
         with torch.no_grad():
-            classes = max(2, trainer.model(self._x[:1]).shape[1])
-        self._y = torch.from_numpy(self._rng.integers(0, classes, len(self._x)))
+            outputs = trainer.model(self._x[:1]).shape[1]
+        examples = trainer.objective.examples(self._rng, len(self._x), outputs)
+        self._y = torch.from_numpy(examples)
         self._fillers = {name: x for name, x in self._hostile_kinds().items() if self._takes(x)}
 
     def _usual_kinds(self) -> list[torch.Tensor]:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from privagg.training.csvfile import MAX_LINE_BYTES
 from privagg.training.data import load_table, read_frame
-from privagg.training.features import CategoricalFeature, NumericFeature, TableSchema, Target
+from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.inspection import check_table
+from privagg.training.table import TableSchema
+from privagg.training.targets import Target
 
 SCHEMA = TableSchema(
     features=(

@@ -19,7 +19,8 @@ from privagg import Federation
 from privagg.errors import ModelError
 from privagg.party.open import ledger_here
 from privagg.privacy.ledger.entries import Charge
-from privagg.training.models import get_parameters, per_record_loss
+from privagg.training.losses import class_loss
+from privagg.training.models import get_parameters
 from tests.approvals import approved
 from tests.attacks.test_layout import S, contribution, made, site_records
 from tests.commands import call
@@ -46,7 +47,7 @@ def test_every_accepted_layer_trains_on_each_records_own_gradient(kind: str) -> 
     for i in range(len(records)):
         x, y = records.gather(np.array([i]))
         found = torch.autograd.grad(
-            per_record_loss(plain(x), y).sum(), weights, allow_unused=True, materialize_grads=True
+            class_loss(plain(x), y).sum(), weights, allow_unused=True, materialize_grads=True
         )
         own = np.concatenate([g.reshape(-1).numpy() for g in found]).astype(np.float64)
         expected += own * S * min(1.0, 1 / np.linalg.norm(own))

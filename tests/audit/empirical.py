@@ -38,6 +38,7 @@ from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
 from privagg.training.draws import Draws, RoundId, noised_update
 from privagg.training.models import build_model
+from privagg.training.objective import Objective
 
 FALSE_ALARM = 1e-4
 """How often an audit refutes a claim that is true, at most."""
@@ -153,7 +154,7 @@ def record_trials(plan: TrainingPlan, runs: int, *, seed: int = 0) -> dict[tuple
             model=build_model("logistic", (CANARIES,), 2),
             records=_canaries() if site == "a" else _canaries().take([]),
             rule=rule,
-            loss=_linear,
+            objective=Objective(_linear),
         )
         for site in (SITES if not isinstance(plan, LocalPlan) else ("a",))
     }
@@ -255,7 +256,7 @@ def client_learner(plan: ClientPlan) -> Contribution:
             model=build_model("logistic", (plan.dimension - 1,), 2),
             records=records,
             rule=rule,
-            loss=_linear,
+            objective=Objective(_linear),
         )
         for records in (_one_record(plan), _one_record(plan).take([]))
     )

@@ -29,7 +29,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from privagg.training.evaluate import roc_auc
-from privagg.training.features import TableSchema, Target
+from privagg.training.table import TableSchema
+from privagg.training.targets import Target
 from tests.benchmarks.synthetic_heart import gaussian_noise_multiplier
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from privagg.training.features import TableSchema
+from privagg.training.table import TableSchema
 from tests.benchmarks import (
     compression,
     contained,

@@ -22,7 +22,7 @@ from privagg.programs.questions.program import (
     Questions,
     of_recipe,
 )
-from privagg.training.features import TableSchema
+from privagg.training.table import TableSchema
 from tests.programs.contract import Case, ProgramContract
 
 SCHEMA = TableSchema.model_validate(

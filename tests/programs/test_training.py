@@ -15,7 +15,9 @@ from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.programs.training import ClientLearner, DistributedLearner, LocalLearner, make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
-from privagg.training.models import build_model, per_record_loss
+from privagg.training.losses import class_loss
+from privagg.training.models import build_model
+from privagg.training.objective import Objective
 
 PLACE = ("run", 1, 1)
 RANDOM = DeterministicRandomness(4)
@@ -50,10 +52,15 @@ def squared_error(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 def learner(plan: TrainingPlan, site: str = "a", *, quadratic: bool = False, **rule: Any) -> Any:
-    loss = {"loss": squared_error} if quadratic else {}
+    objective = Objective(squared_error if quadratic else class_loss)
     model = build_model("logistic", (3,), 2)
     return make_learner(
-        plan, site, model=model, records=data(site), rule=ClientRule(**rule), **loss
+        plan,
+        site,
+        model=model,
+        records=data(site),
+        rule=ClientRule(**rule),
+        objective=objective,
     )
 
 
@@ -261,7 +268,7 @@ def test_batches_pass_over_every_record_before_any_comes_again() -> None:
         build_model("logistic", (3,), 2),
         Noting(records.x, records.y),
         ClientRule(steps=6, batch_size=10),
-        loss=noting,
+        objective=Objective(noting),
     )
     ours.delta(W, RANDOM, PLACE)
     assert seen == [10] * 6
@@ -311,11 +318,11 @@ def test_a_client_whose_records_cannot_be_trained_on_sends_zero_and_noise() -> N
     model = build_model("logistic", (3,), 2)
 
     def loss(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        return per_record_loss(torch.cat([outputs, -outputs], dim=1), classes)
+        return class_loss(torch.cat([outputs, -outputs], dim=1), classes)
 
     with pytest.raises(IndexError):
         loss(torch.zeros(5, 1), strange.y)
-    ours = ClientLearner(plan, "a", model, strange, ClientRule(), loss=loss)
+    ours = ClientLearner(plan, "a", model, strange, ClientRule(), objective=Objective(loss))
     np.testing.assert_array_equal(ours.contribution(W, RANDOM, PLACE), noise)
 
 

@@ -19,10 +19,10 @@ from privagg.training.data import (
     DatasetRecords,
     Records,
     TensorRecords,
-    class_numbers,
     load_images,
     load_table,
     read_frame,
+    targets_of,
 )
 from privagg.training.datasets import (
     BREAST_CANCER_SCHEMA,
@@ -36,9 +36,11 @@ from privagg.training.datasets import (
     write_digits,
 )
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
-from privagg.training.features import CategoricalFeature, NumericFeature, TableSchema, Target
+from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.inspection import check_count, check_items, check_labels
 from privagg.training.loading import load_records
+from privagg.training.table import TableSchema
+from privagg.training.targets import Target
 
 PUBLIC: dict[str, Any] = {
     "clip_norm_l2": Decimal(1),
@@ -189,7 +191,7 @@ def test_labels_that_count_from_one_are_mapped_by_declaration(tmp_path: Path) ->
     assert load_images(*paths, **facts).y.tolist() == [1, 2, 0]
     dataset = TensorDataset(torch.zeros(4, 2), torch.tensor([1, 2, 3, 0]))
     read = DatasetRecords(dataset, input_shape=(2,), classes=3, first_label=1)
-    assert class_numbers(read).tolist() == [0, 1, 2]
+    assert targets_of(read).tolist() == [0, 1, 2]
     assert read.left_out == 1
 
 

@@ -19,13 +19,14 @@ from privagg.privacy.randomness import DeterministicRandomness
 from privagg.training.data import DatasetRecords, TensorRecords
 from privagg.training.declared import ModelSpec
 from privagg.training.dpsgd import DpSgd
+from privagg.training.losses import class_loss
 from privagg.training.models import (
     build_model,
     get_parameters,
-    per_record_loss,
     require_separable,
     set_parameters,
 )
+from privagg.training.objective import Objective
 from privagg.training.torch_state import deterministic_torch
 
 # What stock Opacus says about being used as here; ours is silent.
@@ -105,7 +106,7 @@ def test_noiseless_path_follows_stock_opacus_step_for_step(case: Case) -> None:
         mask = rng.random(count) < 0.3
         x, y = ours._records.gather(np.flatnonzero(mask))
         optimizer.zero_grad()
-        per_record_loss(theirs(x), y).mean().backward()
+        class_loss(theirs(x), y).mean().backward()
         optimizer.step()
         w = w - rate / expected_batch * summed(ours, w, mask) * (clip / S)
         np.testing.assert_allclose(get_parameters(theirs), w, rtol=2e-5, atol=4e-6)
@@ -129,7 +130,7 @@ def test_noiseless_path_follows_a_whole_privacy_engine() -> None:
     )
     for step, (inputs, classes_of) in enumerate(loader):
         optimizer.zero_grad()
-        per_record_loss(model(inputs), classes_of).mean().backward()
+        class_loss(model(inputs), classes_of).mean().backward()
         optimizer.step()
         mask = np.arange(count) // size == step
         w = w - 0.3 / size * summed(ours, w, mask) / S
@@ -227,7 +228,7 @@ def test_layers_used_twice_or_never_agree_with_plain_autograd() -> None:
     total = summed(trainer, w, np.ones(5, dtype=np.bool_)) * (100 / S)
     plain = Odd()
     set_parameters(plain, w)
-    per_record_loss(plain(records.x), records.y).sum().backward()
+    class_loss(plain(records.x), records.y).sum().backward()
     expected = [
         np.zeros(p.numel()) if p.grad is None else p.grad.numpy().reshape(-1)
         for p in plain.parameters()
@@ -258,7 +259,7 @@ def test_a_model_over_tokens_agrees_with_plain_autograd() -> None:
     total = summed(trainer, w, np.ones(7, dtype=np.bool_)) * (100 / S)
     plain = Tokens()
     set_parameters(plain, w)
-    per_record_loss(plain(records.x), records.y).sum().backward()
+    class_loss(plain(records.x), records.y).sum().backward()
     expected = np.concatenate([p.grad.numpy().reshape(-1) for p in plain.parameters()])
     np.testing.assert_allclose(total, expected, atol=7 * 100 / S + 1e-5)
 
@@ -340,10 +341,10 @@ def test_a_batch_that_failed_leaves_nothing_behind() -> None:
     def loss(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         if failing[0]:
             raise KeyboardInterrupt
-        return per_record_loss(outputs, classes)
+        return class_loss(outputs, classes)
 
     model = build_model(MODELS[2][0], (13,), 2, seed=1)
-    ours = DpSgd(model, TensorRecords(x, y), grid(), physical_batch=16, loss=loss)
+    ours = DpSgd(model, TensorRecords(x, y), grid(), physical_batch=16, objective=Objective(loss))
     w, mask = start_of(trainer), np.ones(6, dtype=np.bool_)
     failing[0] = True
     with pytest.raises(KeyboardInterrupt):

@@ -16,11 +16,11 @@ from privagg.training.data import load_table
 from privagg.training.features import (
     CategoricalFeature,
     NumericFeature,
-    TableSchema,
-    Target,
     numeric_values,
 )
 from privagg.training.inspection import check_table
+from privagg.training.table import TableSchema
+from privagg.training.targets import Target
 
 AGE = NumericFeature(name="age", range=(20, 90))
 CHOL = NumericFeature(name="chol", range=(0, 600), not_measured=(0,), indicator=True)

@@ -9,11 +9,11 @@ from torch import nn
 
 from privagg.errors import ModelError
 from privagg.training.declared import ModelSpec
+from privagg.training.losses import class_loss
 from privagg.training.models import (
     ParameterLayout,
     build_model,
     get_parameters,
-    per_record_loss,
     require_separable,
     set_parameters,
 )
@@ -288,6 +288,6 @@ def test_cnn_says_what_it_needs() -> None:
 def test_losses_by_hand() -> None:
     logits = torch.tensor([[2.0], [-1.0]])
     expected = [np.log1p(np.exp(-2.0)), np.log1p(np.exp(-1.0))]
-    np.testing.assert_allclose(per_record_loss(logits, torch.tensor([1, 0])), expected, rtol=1e-6)
+    np.testing.assert_allclose(class_loss(logits, torch.tensor([1, 0])), expected, rtol=1e-6)
     logits = torch.tensor([[0.0, np.log(3.0), 0.0]])
-    np.testing.assert_allclose(per_record_loss(logits, torch.tensor([1])), [-np.log(0.6)])
+    np.testing.assert_allclose(class_loss(logits, torch.tensor([1])), [-np.log(0.6)])

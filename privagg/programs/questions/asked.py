@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from privagg.programs.questions.columns import Columns, FloatArray, categories_of, range_of
-from privagg.training.features import TableSchema
+from privagg.training.table import TableSchema
 
 OTHER = "other or missing"
 LEAST_DEVIATIONS = 3.0

@@ -12,9 +12,10 @@ from privagg.errors import ConfigError
 from privagg.training.features import (
     CategoricalFeature,
     NumericFeature,
-    TableSchema,
     equal_categories,
+    numeric_values,
 )
+from privagg.training.table import TableSchema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +65,14 @@ class Columns:
                 numbers[feature.name] = np.clip(feature.read(column), *feature.range)
             else:
                 codes[feature.name] = _codes(column, feature)
-        classes, target = schema.class_count, schema.target.encode(frame[schema.target.name])
-        codes[schema.target.name] = np.where(target < 0, classes, target)
+        target = schema.target
+        encoded = target.read(frame).reshape(len(frame), -1)
+        for place, name in enumerate(target.columns):
+            if ends := target.range_of(name):
+                numbers[name] = np.clip(numeric_values(frame[name]), *ends)
+            elif labels := target.categories(name):
+                known = encoded[:, place] >= 0
+                codes[name] = np.where(known, encoded[:, place], len(labels)).astype(np.int64)
         return cls(numbers, codes, len(frame))
 
     def __len__(self) -> int:
@@ -100,9 +107,8 @@ def categories_of(schema: TableSchema, name: str) -> tuple[str, ...]:
     Raises:
         ConfigError: no column of this name has declared categories.
     """
-    if name == schema.target.name:
-        classes = schema.target.classes
-        return tuple(map(str, classes)) if classes else ("no", "yes")
+    if name in schema.target.columns and (labels := schema.target.categories(name)):
+        return labels
     for feature in schema.features:
         if feature.name == name and isinstance(feature, CategoricalFeature):
             return tuple(map(str, feature.categories))
@@ -119,14 +125,15 @@ def range_of(schema: TableSchema, name: str) -> tuple[float, float]:
     Raises:
         ConfigError: no column of this name has one, or one whose square floats cannot hold.
     """
-    for feature in schema.features:
-        if feature.name == name and isinstance(feature, NumericFeature):
-            if max(map(abs, feature.range)) > LARGEST_END:
-                raise ConfigError(
-                    f"the range {list(feature.range)} of {name!r} is too wide for its answers to "
-                    f"be computed; declare ends within ±{LARGEST_END:g}. Nothing was spent"
-                )
-            return feature.range
+    ranges = {f.name: f.range for f in schema.features if isinstance(f, NumericFeature)}
+    ends = ranges.get(name) or (name in schema.target.columns and schema.target.range_of(name))
+    if ends:
+        if max(map(abs, ends)) > LARGEST_END:
+            raise ConfigError(
+                f"the range {list(ends)} of {name!r} is too wide for its answers to be computed; "
+                f"declare ends within ±{LARGEST_END:g}. Nothing was spent"
+            )
+        return ends
     raise ConfigError(
         f"a question is of {name!r}, which has no declared range; declare it under "
         f"[[data.features]] with range = [low, high], or ask of one of "

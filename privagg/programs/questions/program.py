@@ -18,7 +18,7 @@ from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.programs.questions.asked import AnyQuestion, Figure, Question
 from privagg.programs.questions.columns import Columns
 from privagg.programs.sums import IntMatrix
-from privagg.training.features import TableSchema
+from privagg.training.table import TableSchema
 
 SENSITIVITY_GRID = 2**20
 """S: integers lose less than a millionth of what a record adds to a question with a fair share."""
