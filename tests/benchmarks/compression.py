@@ -115,7 +115,7 @@ def accuracy(job: Federation, run: str) -> float:
         parameters = optimizer.step(parameters, update)
     assert job.setup.public_records is not None
     released = parameters if optimizer.average is None else optimizer.average
-    return evaluate(job.setup.model, released, job.setup.public_records).accuracy
+    return evaluate(job.setup.model, released, job.setup.public_records).figures["accuracy"]
 
 
 def at_a_million(job: Federation) -> dict[str, float]:

@@ -127,8 +127,8 @@ def measure(job: Job) -> list[Row]:
     seconds = time.perf_counter() - start
     figures = [evaluate(model, run.parameters, tests) for run in runs]
     facts = {
-        **over_draws("accuracy", [each.accuracy for each in figures]),
-        **over_draws("auc", [each.auc or 0.5 for each in figures]),
+        **over_draws("accuracy", [each.figures["accuracy"] for each in figures]),
+        **over_draws("auc", [each.figures.get("auc", 0.5) for each in figures]),
         "seconds_per_draw": seconds / job.draws,
         "bytes_up_per_draw": runs[0].bytes_up,
         "ledger_epsilon_spent": {k: str(v) for k, v in runs[0].epsilon_spent.items()},

@@ -168,7 +168,7 @@ class TestSets:
 
     def accuracy(self, parameters: FloatVector) -> float:
         """Mean over the hospitals of the accuracy at threshold 0.5."""
-        found = [evaluate(self._model, parameters, each).accuracy for each in self._sets]
+        found = [evaluate(self._model, parameters, each).figures["accuracy"] for each in self._sets]
         return float(np.mean(found))
 
 

@@ -70,7 +70,7 @@ def test_decimals_keep_every_digit(tmp_path: Path) -> None:
     assert config.training.sampling_rate == Decimal("0.1")
     assert config.training.model.kind == "logistic"
     assert config.data.shape == (3,)
-    assert config.data.classes == 2
+    assert config.data.target.outputs == 1
     assert config.privacy.budget == config.privacy.epsilon
 
 
