@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.config.asking import AskSetup
 from privagg.config.data import TableData
+from privagg.config.jobs import job_of
 from privagg.config.schema import Config, load_config, parse_config
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
 from privagg.identity.owner import read_owner_key
 from privagg.party.approving import Terms, approve_here, last_day, withdraw
@@ -163,7 +164,7 @@ class Federation:
         overlaps: str = "",
         runs: int | None = None,
         owner: Ed25519PrivateKey | None = None,
-        questions: bool = False,
+        job: str = TRAINING,
     ) -> dict[str, Approval]:
         """Approve the configured job, a run or a search, for sites whose ledgers lie here.
 
@@ -181,7 +182,7 @@ class Federation:
             runs: how many runs of the job's plans, all together; by default any number that the
                 budget has room for until the last day.
             owner: the owner's key, where it is not kept in the sites' folders.
-            questions: approve the configured questions instead.
+            job: which of the configuration's jobs: its training, or `questions`.
 
         Returns:
             The approval of each site.
@@ -192,10 +193,8 @@ class Federation:
             ConfigError: a file or key cannot be read.
         """
         terms = Terms(who, why, last_day(until), budget, without_guarantee, overlaps, runs)
-        if questions:
-            return approve_here(self.asking, terms, sites, owner)
-        self.trust(self.setup.factories())
-        return approve_here(self.setup, terms, sites, owner)
+        self.trust(job_of(self.setup, job).factories())
+        return approve_here(job_of(self.setup, job), terms, sites, owner)
 
     def trust(self, code: Iterable[Factory]) -> None:
         """Let code that the configuration names run in this process, as the caller decides."""
@@ -229,12 +228,12 @@ class Federation:
         """
         return unfinished_runs(self.setup.output)
 
-    def check_ready(self, resume: str | None = None, *, questions: bool = False) -> None:
+    def check_ready(self, resume: str | None = None, *, job: str = TRAINING) -> None:
         """Everything that can be refused before a run costs anything: files, approvals, budgets.
 
         Args:
             resume: as for `run`.
-            questions: of the configured questions instead.
+            job: as for `approve`.
 
         Raises:
             ResumeError: a run was cut off; or the one to resume was not.
@@ -247,7 +246,7 @@ class Federation:
             require_unfinished(self.setup.output, resume)
         else:
             require_none_unfinished(self.setup)
-        require_ready(self.asking if questions else self.setup, resume)
+        require_ready(job_of(self.setup, job), resume)
 
     def run(
         self,
@@ -320,8 +319,9 @@ class Federation:
         """
         begun = Begun.read(require_unfinished(self.setup.output, run))
         setup = self.setup.with_config(parse_config(begun.configuration))
-        setup = AskSetup.of(setup) if begun.asks else setup
-        return Run(setup, randomness or SystemRandomness(), run, how="give up").drive(None)
+        return Run(
+            job_of(setup, begun.job), randomness or SystemRandomness(), run, how="give up"
+        ).drive(None)
 
     def tune(
         self,

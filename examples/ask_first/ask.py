@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 
 write_breast_cancer(HERE / "out" / "data")
 federation = Federation.from_toml(HERE / "ask_first.toml")
-federation.approve(who="whoever runs this example", why="before training", questions=True)
+federation.approve(who="whoever runs this example", why="before training", job="questions")
 asked = federation.ask()
 answers = json.loads(asked.answers.read_text())
 print(f"asked for ε = {answers['epsilon']} at δ = {answers['delta']}")

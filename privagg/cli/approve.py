@@ -78,9 +78,9 @@ def approve(
         Path | None,
         typer.Option(metavar="FILE", help="The owner's key, where it is kept elsewhere."),
     ] = None,
-    questions: Annotated[
-        bool, typer.Option("--questions", help="The questions, which `privagg ask` asks.")
-    ] = False,
+    job: Annotated[
+        str, typer.Option(help="Which of the configuration's jobs: training, or questions.")
+    ] = "training",
     taking_back: Annotated[
         bool, typer.Option("--withdraw", help="Take back every approval in force.")
     ] = False,
@@ -88,7 +88,7 @@ def approve(
 ) -> None:
     """Approve a plan, or all candidates of a search: without it no site takes part in anything.
 
-    With --questions it is the configuration's questions that are approved, by a plan of their own.
+    With --job questions it is what `privagg ask` asks that is approved, by a plan of its own.
 
     In a deployment a key holder of its own approves too: else it makes no keys and opens nothing.
 
@@ -103,7 +103,7 @@ def approve(
 
       privagg approve my.toml --site riverside --budget 2 --why "second study, vote 12"
 
-      privagg approve my.toml --all-sites --questions
+      privagg approve my.toml --all-sites --job questions
 
       privagg approve --party riverside             in a deployment, on riverside's machine
 
@@ -112,10 +112,9 @@ def approve(
     words = _Words(
         who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs
     )
-    if questions and (party or deployment):
+    if job != "training" and (party or deployment):
         raise ConfigError(
-            "questions are asked on one machine only: --questions goes with CONFIG and --site or "
-            "--all-sites"
+            f"{job} are asked on one machine only: --job goes with CONFIG and --site or --all-sites"
         )
     if party is not None:
         if config or site or all_sites or deployment:
@@ -141,7 +140,7 @@ def approve(
         count = federation.withdraw(who=words.who, why=words.why or "withdrawn", sites=names)
         console.console().print(f"withdrawn: {count} approvals of {', '.join(names)}", markup=False)
         return
-    _here(federation, names, words, owner_key, questions=questions)
+    _here(federation, names, words, owner_key, job)
 
 
 @dataclass(frozen=True)
@@ -228,29 +227,28 @@ def _here(
     names: tuple[str, ...],
     words: _Words,
     owner_key: Path | None,
-    *,
-    questions: bool,
+    job: str,
 ) -> None:
     """Approve for sites of a local run, whose folders lie in its output folder."""
+    from privagg.cli.askview import print_questions
+    from privagg.config.asking import SumsSetup
+    from privagg.config.jobs import job_of
     from privagg.party.approving import Job, require_records
 
     key = None if owner_key is None else _key_at(owner_key)
-    if questions:
-        from privagg.cli.askview import print_questions
-
-        print_questions(console.console(), federation.asking)
-    else:
-        federation.trust(code_to_trust(federation.setup, words.yes))
-    setup = federation.asking if questions else federation.setup
+    federation.trust(code_to_trust(job_of(federation.setup, job), words.yes))
+    setup = job_of(federation.setup, job)
+    if isinstance(setup, SumsSetup):
+        print_questions(console.console(), setup)
     require_records(setup, names)
     _show(setup, Job.of(setup), names, words)
     _confirm("approve this?", words.yes)
     acts = federation.approve(
         who=words.who, why=_purpose(federation.setup, words), sites=names, until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee,
-        overlaps=words.overlaps, runs=words.runs, owner=key, questions=questions,
+        overlaps=words.overlaps, runs=words.runs, owner=key, job=job,
     )  # fmt: skip
-    verb = "ask" if questions else "tune" if federation.config.tuning else "run"
+    verb = "tune" if job == "training" and federation.config.tuning else setup.command
     until = next(iter(acts.values())).until
     console.console().print(
         f"approved until {until} for {', '.join(acts)}; nothing was spent. next: privagg "

@@ -59,7 +59,7 @@ def ask(
 
       privagg check my.toml                            what the questions cost, beside training
 
-      privagg approve my.toml --all-sites --questions
+      privagg approve my.toml --all-sites --job questions
 
       privagg ask my.toml
 
@@ -71,7 +71,7 @@ def ask(
     federation = open_federation(config)
     setup = federation.asking
     with telling_how_to_go_on(federation):
-        federation.check_ready(resume, questions=True)
+        federation.check_ready(resume, job=setup.job)
         prepare_kernels(setup.parameters)
         if not as_json:
             print_questions(console.console(), setup)

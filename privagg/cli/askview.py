@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -9,12 +11,14 @@ from rich.text import Text
 
 from privagg.cli import console
 from privagg.cli.planview import budgets
-from privagg.config.asking import AskSetup
+from privagg.config.asking import SumsSetup
 from privagg.config.setup import Setup
 from privagg.party.ready import project
+from privagg.programs.questions.program import Questions
+from privagg.programs.sums_program import SumsProgram
 
 
-def questions_facts(setup: AskSetup) -> dict[str, Any]:
+def questions_facts(setup: SumsSetup) -> dict[str, Any]:
     """What the questions are and cost; JSON-ready.
 
     Args:
@@ -27,45 +31,59 @@ def questions_facts(setup: AskSetup) -> dict[str, Any]:
         "unit": plan.unit.value,
         "epsilon": format(setup.cost, "f"),
         "delta": format(plan.delta, "f"),
-        "level": setup.questions.asked.level,
+        "level": setup.sums.level,
         "noise_multiplier": format(plan.openings[0].noise_multiplier, "f"),
-        "numbers": plan.upload_dimension,
-        "questions": [each.model_dump(mode="json") for each in setup.questions.asked.questions],
+        "rounds": plan.rounds,
+        "numbers": sum(opening.length for opening in plan.openings),
+        "program": setup.sums.name,
+        "questions": setup.sums.asked.get("questions", []),
         "budgets": budgets(setup),
     }
 
 
-def print_questions(out: Console, setup: AskSetup) -> None:
+def print_questions(out: Console, setup: SumsSetup) -> None:
     """What is asked and what it costs, for a person.
 
     Args:
         out: where it is printed.
         setup: the questions as a job.
     """
-    from privagg.report.answered import about
     from privagg.report.figures import count_text, delta_text, epsilon_text
     from privagg.report.language import say
 
-    plan, asked = setup.plan, setup.questions.asked
+    plan = setup.plan
     head = say("Questions of {federation}", federation=setup.config.federation.name)
     console.heading(out, head)
-    whole = sum(question.share for question in asked.questions)
-    pairs = [
-        (question.name, say("{what}; {share} of the budget", what=about(question.model_dump()),
-                            share=f"{float(100 * question.share / whole):.3g} %"))
-        for question in asked.questions
-    ]  # fmt: skip
+    numbers = sum(opening.length for opening in plan.openings)
+    pairs = [*_asked(setup.sums)]
     pairs += [
         (say("cost"), say("ε {epsilon} at δ = {delta} for every data set; the unit is a record",
                           epsilon=epsilon_text(setup.cost, 4), delta=delta_text(plan.delta))),
-        (say("opened"), say("once, {numbers} with noise", numbers=count_text(
-            plan.upload_dimension, "number"))),
+        (say("opened"), say("{times}: {numbers} with noise", times=count_text(
+            plan.rounds, "sum"), numbers=count_text(numbers, "number"))),
         (say("plan digest"), plan.digest),
     ]  # fmt: skip
     console.facts(out, pairs)
 
 
-def print_both(out: Console, training: Setup, setup: AskSetup) -> None:
+def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
+    """What is asked by name, and the part of the budget that it has."""
+    from privagg.report.answered import about
+    from privagg.report.language import say
+
+    if not isinstance(program, Questions):
+        settings = {key: value for key, value in program.asked.items() if key != "data"}
+        yield say("program"), f"{program.name} {json.dumps(settings, ensure_ascii=False)}"
+        return
+    questions = program.content.questions
+    whole = sum(question.share for question in questions)
+    for each in questions:
+        share = f"{float(100 * each.share / whole):.3g} %"
+        what = about(each.model_dump(mode="json"))
+        yield each.name, say("{what}; {share} of the budget", what=what, share=share)
+
+
+def print_both(out: Console, training: Setup, setup: SumsSetup) -> None:
     """The questions beside the training that was shown, and whether budgets have room for both.
 
     Args:

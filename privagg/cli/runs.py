@@ -133,8 +133,7 @@ def _lines(each: ListedRun, config: Path | None) -> Iterator[str]:
         yield "the coordinator's ledger does not know it; sites' ledgers were charged for it"
     if each.resumed:
         yield f"goes on with: {_resume(each, config)}"
-    what = "questions" if each.asks else each.model
-    about = f"{each.mode}, {what}; " if each.mode else ""
+    about = f"{each.mode}, {each.program or each.model}; " if each.mode else ""
     if each.files:
         folder = next(iter(each.files.values())).parent
         shown = f"; shown in {folder.parent.parent}" if each.is_shown else ""
@@ -152,8 +151,10 @@ def _resume(each: ListedRun, config: Path | None) -> str:
     file = quote(str(config)) if config else "CONFIG"
     if each.search:
         return f"its search: privagg tune {file} --resume {each.search}"
-    verb = "ask" if each.asks else "run"
-    return f"privagg {verb} {file} --resume {each.name}"
+    from privagg.config.jobs import command_of, job_asking
+
+    command = command_of(job_asking(each.program))
+    return f"privagg {command} {file} --resume {each.name}"
 
 
 def _facts(each: ListedRun) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _facts(each: ListedRun) -> dict[str, Any]:
         "ended": each.ended or None,
         "mode": each.mode or None,
         "model": each.model or None,
-        "questions": each.asks,
+        "program": each.program or None,
         "rounds": each.rounds,
         "opened": each.opened,
         "last_round": each.last,

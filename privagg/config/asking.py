@@ -1,15 +1,16 @@
-"""What an asking is made from: the same configuration, asked instead of trained on.
+"""Jobs that open sums over the lines of the sites' tables: the configuration's questions first.
 
-Questions are one opening of sums over the lines of the sites' tables. Nothing is trained, so no
+Such a job is a `SumsProgram` with its own plan, approval and charge. Nothing is trained, so no
 model is built and nothing measured on a public table.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
 
@@ -20,11 +21,11 @@ from privagg.encoding.contribution import Learner
 from privagg.errors import ConfigError, PlanError, validation_faults
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import SiteTerms, SumsPlan
+from privagg.programs.answering import Answering
 from privagg.programs.program import Program
-from privagg.programs.questions.asking import Asking
 from privagg.programs.questions.columns import Columns
-from privagg.programs.questions.program import Asked, Questions
 from privagg.programs.sums import SumsLearner
+from privagg.programs.sums_program import SumsProgram
 from privagg.secure.registry import scheme as find_scheme
 from privagg.training.data import Records, read_declared
 from privagg.training.rehearsal import RecordsApart
@@ -32,41 +33,47 @@ from privagg.training.table import TableSchema
 
 
 @dataclass(frozen=True, eq=False)
-class AskSetup(Setup):
-    """The questions of a configuration as a job of their own: plan, approval and charge apart.
+class SumsSetup(Setup):
+    """A job of sums over records, from the configuration of a federation.
 
     Args:
         config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
     """
 
-    asks: ClassVar[bool] = True
-    epsilon_key: ClassVar[str] = "ask.epsilon"
-
     @classmethod
     def of(cls, setup: Setup) -> Self:
-        """The questions of a federation whose training `setup` is.
+        """The job of a federation whose training `setup` is.
 
         Raises:
-            ConfigError: its configuration asks none, or records are not in the sites' files.
+            ConfigError: its configuration has no such job, or records are not in the sites' files.
         """
-        if not setup.config.questions:
-            raise ConfigError(
-                f"{setup.source or 'the configuration'} asks no question; write [ask] with its "
-                "epsilon and a [[questions]] section for each, as `privagg init` shows them"
-            )
         if setup.given:
             raise ConfigError(
-                "questions are asked of the lines of the sites' files, and records were given in "
+                f"{cls.job} are asked of the lines of the sites' files, and records were given in "
                 "the program instead; name the files in the configuration"
             )
         values = {each.name: getattr(setup, each.name) for each in fields(Setup)}
-        return cls(**{**values, "pinned": None})
+        made = cls(**{**values, "pinned": None})
+        made.require_there()
+        return made
+
+    @abstractmethod
+    def require_there(self) -> None:
+        """Refuse a configuration without this job.
+
+        Raises:
+            ConfigError: what to write to have it.
+        """
 
     @property
-    def terms(self) -> AskSection:
-        """What the questions may cost, and how wide the intervals are."""
-        assert self.config.ask is not None  # asked with [[questions]], never without
-        return self.config.ask
+    @abstractmethod
+    def epsilon(self) -> Decimal:
+        """What the job may cost each data set."""
+
+    @property
+    @abstractmethod
+    def sums(self) -> SumsProgram:
+        """What is opened, and what follows from it."""
 
     @property
     def schema(self) -> TableSchema:
@@ -75,16 +82,8 @@ class AskSetup(Setup):
         return self.config.data.table_schema
 
     @cached_property
-    def questions(self) -> Questions:
-        """The questions, in one opening."""
-        config = self.config
-        return Questions(
-            Asked(data=self.schema, questions=config.questions, level=self.terms.level)
-        )
-
-    @cached_property
     def plan(self) -> SumsPlan:
-        """The plan of the opening, its noise calibrated to `ask.epsilon`.
+        """The plan of the openings, their noise calibrated to `epsilon`.
 
         Raises:
             PlanError: the settings contradict each other.
@@ -93,11 +92,11 @@ class AskSetup(Setup):
         unit = self._plan(Decimal(1))
         noise = calibrate(
             lambda candidate: unit.with_noise(candidate).total_committed(unit.names[0]),
-            epsilon=self.terms.epsilon,
+            epsilon=self.epsilon,
             delta=self.config.privacy.delta,
             accountant=self.accountant,
         )
-        return self._plan(noise)
+        return unit.with_noise(noise)
 
     def _plan(self, noise_multiplier: Decimal) -> SumsPlan:
         privacy, secure = self.config.privacy, self.config.secure
@@ -106,7 +105,7 @@ class AskSetup(Setup):
                 SiteTerms(name=site.name, dataset=site.dataset, records=site.records)
                 for site in self.config.sites
             ],
-            "openings": self.questions.openings(noise_multiplier),
+            "openings": self.sums.openings(noise_multiplier),
             "delta": privacy.delta,
             "dropouts": privacy.dropouts,
             "colluders": privacy.colluders,
@@ -116,7 +115,7 @@ class AskSetup(Setup):
             "strict": secure.strict,
             "recipe": {
                 "federation": self.config.federation.name,
-                **self.questions.asked.recipe,
+                **self.sums.recipe,
             },
         }
         try:
@@ -126,19 +125,29 @@ class AskSetup(Setup):
 
     @property
     def cost(self) -> Decimal:
-        """What the questions cost each data set: epsilon at the plan's delta, an upper bound."""
+        """What the job costs each data set: epsilon at the plan's delta, an upper bound."""
         event = self.plan.total_committed(self.plan.names[0])
         return self.accountant.epsilon(event, self.plan.delta).upper
 
     def program(self) -> Program:
         """See `Setup.program`."""
-        return Asking(self.questions, self.plan, self.cost)
+        return Answering(self.sums, self.plan, self.cost)
 
     def learner(self, site: str) -> Learner:
         """See `Setup.learner`; a record is one line of the site's file."""
+        return SumsLearner(self.plan, site, self.sums, self.lines_of(site))
+
+    def lines_of(self, site: str) -> Any:
+        """What the program is asked of at a site; by default the declared columns of every line.
+
+        Args:
+            site: its name in the plan.
+
+        Raises:
+            ConfigError, DataError: the file cannot be read as declared.
+        """
         path = self.base / self.section(site).data
-        records = Columns.read(read_declared(path, self.schema), self.schema)
-        return SumsLearner(self.plan, site, self.questions, records)
+        return Columns.read(read_declared(path, self.schema), self.schema)
 
     def rehearse(self) -> RecordsApart | None:
         """None: there is no model."""
@@ -151,3 +160,40 @@ class AskSetup(Setup):
 
     def _references(self) -> tuple[str, ...]:
         return ()
+
+
+@dataclass(frozen=True, eq=False)
+class AskSetup(SumsSetup):
+    """The questions of a configuration, or the program that its `[ask]` names.
+
+    Args:
+        config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
+    """
+
+    job: ClassVar[str] = "questions"
+    command: ClassVar[str] = "ask"
+    epsilon_key: ClassVar[str] = "ask.epsilon"
+
+    def require_there(self) -> None:
+        """See `SumsSetup.require_there`."""
+        if self.config.ask is None:
+            raise ConfigError(
+                f"{self.source or 'the configuration'} asks no question; write [ask] with its "
+                "epsilon and a [[questions]] section for each, as `privagg init` shows them"
+            )
+
+    @property
+    def terms(self) -> AskSection:
+        """What the questions may cost, and how wide the intervals are."""
+        assert self.config.ask is not None  # refused by `of`
+        return self.config.ask
+
+    @property
+    def epsilon(self) -> Decimal:
+        """See `SumsSetup.epsilon`."""
+        return self.terms.epsilon
+
+    @cached_property
+    def sums(self) -> SumsProgram:
+        """See `SumsSetup.sums`."""
+        return self.terms.program_over(self.schema, self.config.questions)

@@ -7,7 +7,7 @@ noise), the schema every site encodes its records by, and the places where files
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from itertools import product
@@ -15,7 +15,14 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from privagg.config.data import AppData, DataSection, ImageData, Section, TableData
 from privagg.config.faults import explain
@@ -27,10 +34,12 @@ from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.asked import AnyQuestion
-from privagg.programs.questions.program import Asked, Questions
+from privagg.programs.registry import QUESTIONS, program
+from privagg.programs.sums_program import SumsProgram
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
+from privagg.training.table import TableSchema
 
 TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
 """How the keys begin that a search may vary: none of them moves a budget to another owner."""
@@ -274,10 +283,30 @@ class AskSection(Section):
     Args:
         epsilon: what all questions together may cost each data set, at `privacy.delta`.
         level: of both intervals of every figure, in (0.5, 1).
+        program: an installed program that is asked in place of `[[questions]]`, by its name.
+        settings: the program's own.
     """
 
     epsilon: Decimal = Field(gt=0)
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    program: str = QUESTIONS
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def program_over(self, data: TableSchema, questions: Sequence[BaseModel]) -> SumsProgram:
+        """What is asked of a declared table.
+
+        Args:
+            data: the declaration.
+            questions: of the configuration.
+
+        Raises:
+            ValueError: the program's settings are not its own (pydantic's are).
+            ConfigError: no such program is installed, or it does not fit the table.
+        """
+        asked = {"data": data.model_dump(mode="json"), "level": self.level, **self.settings}
+        if self.program == QUESTIONS:
+            asked["questions"] = [each.model_dump(mode="json") for each in questions]
+        return program(self.program).of(asked)
 
 
 class AttestationSection(Section):
@@ -373,17 +402,25 @@ class Config(Section):
             return
         if self.ask is None:
             raise ValueError("[[questions]] need [ask] with epsilon, what they may cost together")
-        if not self.questions:
+        own = self.ask.program == QUESTIONS
+        if own and not self.questions:
             raise ValueError("[ask] needs a question: add a [[questions]] section, or remove [ask]")
+        if own and self.ask.settings:
+            raise ValueError("[ask.settings] are another program's: name it as ask.program")
+        if not own and self.questions:
+            raise ValueError(
+                f"[[questions]] beside ask.program = {self.ask.program!r} would not be asked; "
+                "keep one of both"
+            )
+        if self.ask.settings.keys() & {"data", "level"}:
+            raise ValueError("[ask.settings] may not say `data` or `level`: they are said above")
         if not isinstance(self.data, TableData):
             raise ValueError(
                 "questions are asked of the columns of tables; with data.kind = "
                 f"{self.data.kind!r} there are none: remove [ask] and [[questions]]"
             )
         try:
-            Questions(
-                Asked(data=self.data.table_schema, questions=self.questions, level=self.ask.level)
-            )
+            self.ask.program_over(self.data.table_schema, self.questions)
         except ValidationError as error:
             raise ValueError("; ".join(map(fault_words, error.errors()))) from error
         except ConfigError as error:

@@ -54,6 +54,9 @@ from privagg.training.models import build_model, get_parameters
 from privagg.training.objective import Objective
 from privagg.training.rehearsal import RecordsApart, require_model_apart
 
+TRAINING = "training"
+"""The job that every configuration has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
@@ -74,8 +77,11 @@ class Setup:
         ConfigError: records are given for a site that is not there.
     """
 
-    asks: ClassVar[bool] = False
-    """Whether the job is the configuration's questions, and not its training."""
+    job: ClassVar[str] = TRAINING
+    """Which of the configuration's jobs it is; owners approve each by its name."""
+
+    command: ClassVar[str] = "run"
+    """The subcommand that does it."""
 
     epsilon_key: ClassVar[str] = "privacy.epsilon"
     """The setting that says what the job may cost."""
@@ -386,13 +392,14 @@ class Setup:
     def unapproved(self, parties: Sequence[str], why: str) -> ApprovalError:
         """The refusal of a job that owners have not approved, with what to type."""
         command = f"privagg approve {quote(str(self.source))} --all-sites"
-        command += " --questions" if self.asks else ""
+        command += f" --job {self.job}" if self.job != TRAINING else ""
         if self.source is None:
-            more = ", questions=True" if self.asks else ""
+            more = f", job={self.job!r}" if self.job != TRAINING else ""
             command = f"federation.approve(who=..., why=...{more})"
         named = ", ".join(map(repr, parties))
+        what = "this plan" if self.job == TRAINING else f"these {self.job}"
         owners = f"the owner of {named} has" if len(parties) == 1 else f"the owners of {named} have"
         return ApprovalError(
-            f"{owners} not approved {'these questions' if self.asks else 'this plan'}; nothing was "
-            f"spent ({why}). Look at the plan, then approve it: {command}"
+            f"{owners} not approved {what}; nothing was spent "
+            f"({why}). Look at the plan, then approve it: {command}"
         )

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.config.data import AppData
 from privagg.config.schema import tuning_candidates
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ApprovalError, ConfigError
 from privagg.identity.owner import make_owner_key, read_owner_key
 from privagg.party.folder import PartyFolder
@@ -82,8 +82,8 @@ class Job:
 
     @classmethod
     def of(cls, setup: Setup) -> Job:
-        """The job of a setup: its questions, or a search where it has a grid, or a run."""
-        if setup.asks:
+        """The job of a setup: what it asks, or a search where it has a grid, or a run."""
+        if setup.job != TRAINING:
             return cls("plan", (setup.plan,))
         candidates = [setup.with_config(config) for _, config in tuning_candidates(setup.config)]
         plans = tuple(candidate.plan for candidate in candidates or [setup])

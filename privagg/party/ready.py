@@ -10,7 +10,7 @@ from decimal import Decimal
 from shlex import quote
 from typing import NamedTuple
 
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ApprovalError, BudgetExceededError
 from privagg.party.local import local_folder
 from privagg.party.open import decided_folder, ledger_here, recogniser_in
@@ -169,7 +169,7 @@ def beyond_budgets(setup: Setup, rooms: Mapping[str, Room]) -> BudgetExceededErr
             f"{room.after:f}{spent}, beyond its budget of {room.budget:f}"
         )
     left = min(room.budget - room.before for room in rooms.values())
-    if privacy.noise_multiplier is not None and not setup.asks:
+    if privacy.noise_multiplier is not None and setup.job == TRAINING:
         way = "Plan fewer rounds, a lower sampling rate or a larger noise multiplier, or have"
     elif left > max(room.budget for room in rooms.values()) / 100:  # room for a job at all
         way = (
@@ -182,7 +182,7 @@ def beyond_budgets(setup: Setup, rooms: Mapping[str, Room]) -> BudgetExceededErr
     return BudgetExceededError(
         f"{count_text(setup.plan.rounds, 'round')} would bring {'; '.join(told)}; nothing was "
         f"spent. {way} the owner of the data approve a larger budget: privagg approve {path} "
-        f"{sites} --budget NEW{' --questions' if setup.asks else ''}"
+        f"{sites} --budget NEW{'' if setup.job == TRAINING else f' --job {setup.job}'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What was asked and answered: every figure recomputed from the opened sum in the record."""
+"""What was asked and answered: every figure recomputed from the opened sums in the record."""
 
 from __future__ import annotations
 
@@ -10,29 +10,37 @@ from pydantic import ValidationError
 from privagg.encoding.vectors import sum_of_text
 from privagg.errors import ConfigError, LedgerError
 from privagg.privacy.ledger.entries import Released, RoundEnded
-from privagg.privacy.plan import Plan, SumsPlan
-from privagg.programs.questions.asked import OTHER
-from privagg.programs.questions.asking import answer_facts
-from privagg.programs.questions.program import Questions, of_recipe
+from privagg.privacy.plan import OpeningTerms, Plan, SumsPlan
+from privagg.programs.answering import contributors_of
+from privagg.programs.answers import answer_facts
+from privagg.programs.questions.question import OTHER
+from privagg.programs.registry import QUESTIONS, program_of
+from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.report.language import say, told
 from privagg.report.model import AnsweredFigure, Answers, Ends, Report
 
 
-def questions_of(plan: Plan) -> Questions | None:
-    """The questions that a plan pins; None of any other plan.
+def program_in(plan: Plan) -> SumsProgram | None:
+    """The program that a plan pins; None of a plan of training.
 
     Raises:
-        LedgerError: they are none, or not those that its openings are for.
+        LedgerError: it is none, not installed here, or not the one that the openings are for.
     """
-    if not isinstance(plan, SumsPlan) or plan.recipe.get("program") != "questions":
+    if not isinstance(plan, SumsPlan):
         return None
     try:
-        found = of_recipe(plan.recipe)
+        found = program_of(plan.recipe)
+        needed = found.openings(plan.openings[0].noise_multiplier)
     except (ConfigError, ValidationError, ValueError) as error:
-        raise LedgerError(f"the plan pins questions that cannot be asked: {error}") from error
-    if found.openings(plan.openings[0].noise_multiplier) != plan.openings:
-        raise LedgerError("the plan's opening is not the one that its questions need")
+        raise LedgerError(f"the plan pins what cannot be asked: {error}") from error
+    if [*map(_but_noise, needed)] != [*map(_but_noise, plan.openings)]:
+        raise LedgerError("the plan's openings are not those that its program needs")
     return found
+
+
+def _but_noise(terms: OpeningTerms) -> dict[str, Any]:
+    """What a program needs; how much noise there is, the plan says and every answer goes by."""
+    return terms.model_dump(exclude={"noise_multiplier"})
 
 
 def answers_of(
@@ -47,30 +55,34 @@ def answers_of(
         day: when that was recorded.
 
     Raises:
-        LedgerError: the record holds no such sum.
+        LedgerError: the record does not hold the sums of the plan's rounds, in their order.
     """
-    questions = questions_of(plan)
+    program = program_in(plan)
     opened = [ended for ended in rounds if ended.outcome == "opened"]
-    if questions is None or not isinstance(plan, SumsPlan) or not opened:
+    if program is None or not isinstance(plan, SumsPlan) or not opened:
         return None
-    facts = opened[-1].facts
-    try:
-        total = sum_of_text(facts["opened"], plan.upload_dimension)
-    except (KeyError, TypeError, ValueError) as error:
-        raise LedgerError(f"the coordinator's ledger holds no opened sum: {error}") from error
-    contributors = tuple(facts["survivors"])
-    made = questions.answers(plan, total, contributors)
+    if [ended.round for ended in opened] != [*range(1, len(opened) + 1)]:
+        raise LedgerError("the coordinator's ledger has no opened sum of one round after the other")
+    sums = [_opened(plan, ended) for ended in opened]
     file = released.facts if released is not None else {}
     return Answers.model_validate(
         {
             "file": file.get("answers_file"),
             "sha256": file.get("answers_sha256"),
             "day": day if file else None,
-            "level": questions.asked.level,
-            "contributors": contributors,
-            "answers": [answer_facts(answer) for answer in made],
+            "level": program.level,
+            "contributors": contributors_of(plan, sums),
+            "answers": [answer_facts(answer) for answer in program.answers(sums)],
         }
     )
+
+
+def _opened(plan: SumsPlan, ended: RoundEnded) -> NoisySum:
+    try:
+        total = sum_of_text(ended.facts["opened"], plan.upload_dimension)
+        return NoisySum.of(plan, ended.round, total, ended.facts["survivors"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(f"the coordinator's ledger holds no opened sum: {error}") from error
 
 
 def about(question: dict[str, Any]) -> str:
@@ -85,7 +97,8 @@ def about(question: dict[str, Any]) -> str:
         "quantiles": say("quantiles"),
         "missing": say("how many records lack a value"),
     }
-    text = words.get(str(question.get("kind")), str(question.get("kind")))
+    kind = str(question.get("kind"))
+    text = words.get(kind, str(question.get("about", kind)))
     if columns:
         text = say("{what} of {columns}", what=text, columns=say(", ").join(columns))
     if groups:
@@ -140,17 +153,17 @@ def _between(ends: Ends | None) -> str:
 
 
 def asked_names(report: Report) -> list[str]:
-    """The names of the questions that a report's plan pins; none of a report on training.
+    """What a report's plan asks, by name: its questions, or another program; none of training.
 
     Whoever made a report may have written anything there.
     """
     recipe = report.plan.get("recipe")
-    if not isinstance(recipe, dict) or recipe.get("program") != "questions":
+    if not isinstance(recipe, dict) or not recipe.get("program"):
         return []
     if report.plan.get("mode") != SumsPlan.model_fields["mode"].default:
         return []  # of a plan of training it is a word, and a model was trained
     asked = recipe.get("asked")
     questions = asked.get("questions") if isinstance(asked, dict) else None
-    if not isinstance(questions, list):
-        return []
+    if recipe["program"] != QUESTIONS or not isinstance(questions, list):
+        return [str(recipe["program"])]
     return [str(each.get("name")) for each in questions if isinstance(each, dict)]

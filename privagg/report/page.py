@@ -211,7 +211,7 @@ class Page:
         if self.report.answers is None:
             return say("No sum was opened, so nothing was answered.")
         return say(
-            "Every figure follows from one opened sum with noise. The interval for these records "
+            "Every figure follows from opened sums with noise. The interval for these records "
             "allows for the noise, whose size is known exactly; the interval for the population "
             "allows for sampling too. Both are at {level}.",
             level=f"{100 * self.report.answers.level:g} %",

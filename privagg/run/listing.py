@@ -42,7 +42,7 @@ from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import Bounds, composed
 from privagg.report.write import HTML_NAME, JSON_NAME
 from privagg.run.committed import CommittedSpending
-from privagg.run.outputs import RUNS, asks, owner_of
+from privagg.run.outputs import RUNS, answering, owner_of
 
 FILES = {
     "model": MODEL_NAME,
@@ -87,7 +87,8 @@ class ListedRun:
         candidates: how many runs a search has; 0 for a run.
         began, ended: UTC as the coordinator's ledger has them; empty where it does not.
         mode, model: of the plan; empty where there is none.
-        asks: it asked questions, and left answers in place of a model.
+        program: what it asked, where it left answers in place of a model: `questions`, or an
+            installed program's name; empty where it trained.
         rounds: planned. 0 for a search, and where no plan is there.
         opened: how many were opened.
         last: number of the last one that was over, opened or not; 0 before the first.
@@ -108,7 +109,7 @@ class ListedRun:
     ended: str = ""
     mode: str = ""
     model: str = ""
-    asks: bool = False
+    program: str = ""
     rounds: int = 0
     opened: int = 0
     last: int = 0
@@ -238,7 +239,7 @@ class _Place(ABC):
             ended=time,
             mode=str(plan.get("mode", "")),
             model=str(plan.get("recipe", {}).get("model", {}).get("kind", "")),
-            asks=asks(started),
+            program=answering(started),
             rounds=int(plan.get("rounds", len(plan.get("openings", ())))),
             opened=len(opened),
             last=max((said.round for said in ended), default=0),

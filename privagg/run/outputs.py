@@ -39,6 +39,7 @@ from privagg.privacy.ledger.entries import (
     RunStarted,
     Tuning,
 )
+from privagg.privacy.plan import SumsPlan
 from privagg.programs.program import ANSWERS_NAME, MODEL_NAME
 from privagg.protocol.names import COORDINATOR, RUN_ID
 from privagg.protocol.statements import FILE_NAME, StatementStore
@@ -121,7 +122,7 @@ def last_ended(entries: Iterable[Entry]) -> Ended | None:
     found: list[Ended] = []
     for entry in entries:
         said = entry.payload
-        if isinstance(said, RunStarted) and asks(said):
+        if isinstance(said, RunStarted) and answering(said):
             candidates.add(said.run)
         elif isinstance(said, Tuning):
             candidates.update(said.runs)
@@ -136,14 +137,19 @@ def last_ended(entries: Iterable[Entry]) -> Ended | None:
     return found[-1] if found else None
 
 
-def asks(started: RunStarted) -> bool:
-    """Whether a run asks questions, by the plan that it was recorded with."""
+def answering(started: RunStarted) -> str:
+    """The program whose answers a run is for, by its recorded plan; empty where it trains.
+
+    Args:
+        started: as the coordinator recorded it.
+    """
     stored = started.facts.get("plan")
     with suppress(ValueError, RecursionError):
         plan = json.loads(stored) if isinstance(stored, str) else stored
-        recipe = plan.get("recipe") if isinstance(plan, dict) else None
-        return isinstance(recipe, dict) and recipe.get("program") == "questions"
-    return False
+        if isinstance(plan, dict) and plan.get("mode") == SumsPlan.model_fields["mode"].default:
+            recipe = plan.get("recipe")
+            return str(recipe.get("program", "")) if isinstance(recipe, dict) else ""
+    return ""
 
 
 def _show_answers(output: Path, entries: Iterable[Entry]) -> None:

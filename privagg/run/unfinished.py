@@ -20,7 +20,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Self
 
-from privagg.config.setup import Setup
+from privagg.config.jobs import command_of
+from privagg.config.setup import TRAINING, Setup
 from privagg.durable import sync_folder, write_whole
 from privagg.errors import ConfigError, ResumeError, RunInProgressError
 from privagg.party.local import local_folder
@@ -44,7 +45,7 @@ class Begun:
         configuration: every setting that was given.
         code: `module:name` of each factory -> SHA-256 (hex) of its source.
         search: the search that the run is a candidate of; empty where it is of none.
-        asks: it asks the configuration's questions.
+        job: which of the configuration's jobs it does.
     """
 
     run: str
@@ -54,7 +55,7 @@ class Begun:
     configuration: dict[str, Any]
     code: dict[str, str]
     search: str = ""
-    asks: bool = False
+    job: str = TRAINING
 
     @classmethod
     def of(cls, setup: Setup, run: str, *, generator: str, search: str = "") -> Self:
@@ -72,7 +73,7 @@ class Begun:
             setup.config.model_dump(mode="json", exclude_unset=True),
             {f"{each.module}:{each.name}": each.sha256 for each in setup.factories()},
             search,
-            setup.asks,
+            setup.job,
         )
 
     @classmethod
@@ -117,8 +118,7 @@ def _compared(begun: Begun) -> dict[str, Any]:
     """Settings first, as they say most; what a search is called is not compared."""
     facts = {**begun.configuration, "source of randomness": begun.generator}
     code = {f"code {name}": digest[:16] for name, digest in begun.code.items()}
-    job = "questions" if begun.asks else "training"
-    return {**facts, **code, "job": job, "plan": begun.plan_digest[:16]}
+    return {**facts, **code, "job": begun.job, "plan": begun.plan_digest[:16]}
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,9 @@ def ways_on(setup: Setup, begun: Begun) -> str:
             f"one alone, by a copy of {config} beside it with {told} and without [tuning]: privagg "
             f"run COPY --resume {begun.run}; or give it up, which keeps its model so far: {end}"
         )
-    if begun.asks:
-        return f"Go on: privagg ask {config} --resume {begun.run}; or give it up: {end}"
+    if begun.job != TRAINING:
+        command = command_of(begun.job)
+        return f"Go on: privagg {command} {config} --resume {begun.run}; or give it up: {end}"
     return (
         f"Go on: privagg run {config} --resume {begun.run}; or give it up, which keeps its model "
         f"so far: {end}"

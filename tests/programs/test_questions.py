@@ -13,15 +13,18 @@ from pydantic import ValidationError
 
 from privagg.errors import ConfigError
 from privagg.privacy.plan import SiteTerms, SumsPlan
-from privagg.programs.questions.asked import OTHER, Count, Figure, Mean, Missing, Quantiles
+from privagg.programs.answers import Answer, Figure
+from privagg.programs.questions.asked import Count, Mean, Missing, Quantiles
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.program import (
     MOST_NUMBERS,
     SENSITIVITY_GRID,
     Asked,
     Questions,
-    of_recipe,
 )
+from privagg.programs.questions.question import OTHER
+from privagg.programs.registry import program_of
+from privagg.programs.sums_program import NoisySum
 from privagg.training.table import TableSchema
 from tests.programs.contract import Case, ProgramContract
 
@@ -103,7 +106,7 @@ def plan_of(questions: Questions, multiplier: str) -> SumsPlan:
             "sites": (SiteTerms(name="n", records=9000), SiteTerms(name="s", records=9000)),
             "openings": questions.openings(Decimal(multiplier)), "delta": "1e-6",
             "colluders": 0, "custody": "authority", "scheme": "bfv",
-            "recipe": questions.asked.recipe,
+            "recipe": questions.recipe,
         }
     )  # fmt: skip
 
@@ -112,9 +115,15 @@ def exact_total(questions: Questions, frame: pd.DataFrame) -> Any:
     return questions.integers(1, np.zeros(0), Columns.read(frame, SCHEMA)).sum(axis=0)
 
 
+def answers(
+    questions: Questions, plan: SumsPlan, total: Any, names: Sequence[str]
+) -> tuple[Answer, ...]:
+    return questions.answers([NoisySum.of(plan, 1, total, names)])
+
+
 def figures(answers: Sequence[Any]) -> dict[tuple[str, ...], Figure]:
     return {
-        (answer.question.name, figure.what, *figure.group.values()): figure
+        (answer.question["name"], figure.what, *figure.group.values()): figure
         for answer in answers
         for figure in answer.figures
     }
@@ -122,7 +131,9 @@ def figures(answers: Sequence[Any]) -> dict[tuple[str, ...], Figure]:
 
 def test_without_noise_the_answers_are_those_of_pandas() -> None:
     frame, questions = table(5000), Questions(Asked(data=SCHEMA, questions=ALL))
-    found = figures(questions.answers(plan_of(questions, "0"), exact_total(questions, frame), "ns"))
+    found = figures(
+        answers(questions, plan_of(questions, "0"), exact_total(questions, frame), "ns")
+    )
     near = {"rel": 1e-5, "abs": 0.02}
     assert found["patients", "count"].value == pytest.approx(5000, **near)
     cells = "by ward and illness", "count"
@@ -149,7 +160,7 @@ def test_intervals_for_these_records_cover_as_often_as_they_say(level: float) ->
     frame = table(3000, seed=3)
     questions = Questions(Asked(data=SCHEMA, questions=ALL, level=level))
     plan, exact = plan_of(questions, "30"), exact_total(questions, frame)
-    truth = figures(questions.answers(plan_of(questions, "0"), exact, "ns"))
+    truth = figures(answers(questions, plan_of(questions, "0"), exact, "ns"))
     inside = _inside(questions, plan, lambda draw: exact, truth, "records", draws=2000)
     for key, share in inside.items():
         slack = 4 * np.sqrt(level * (1 - level) / 2000)
@@ -166,7 +177,7 @@ def test_no_interval_leaves_where_its_figure_can_be() -> None:
     draw, limits = np.random.default_rng(6), {"mean": (20, 80), "variance": (0, 900)}
     for _ in range(50):
         noise = draw.normal(0, _deviation(plan), len(exact)).round().astype(np.int64)
-        for (_, what, *_), figure in figures(questions.answers(plan, exact + noise, "ns")).items():
+        for (_, what, *_), figure in figures(answers(questions, plan, exact + noise, "ns")).items():
             low, high = limits.get(what, (0 if what == "count" else -np.inf, np.inf))
             if figure.value is not None:
                 for interval in (figure.records, figure.population):
@@ -186,7 +197,7 @@ def test_intervals_for_the_population_cover_as_often_as_they_say(level: float) -
         columns = Columns({"age": ages}, {}, len(ages))
         total = questions.integers(1, np.zeros(0), columns).sum(axis=0)
         noise = draw.normal(0, _deviation(plan), len(total)).round().astype(np.int64)
-        found = figures(questions.answers(plan, total + noise, "ns"))
+        found = figures(answers(questions, plan, total + noise, "ns"))
         for (_, what), figure in found.items():
             if what in hits:
                 hits[what] += figure.population.low <= 50 <= figure.population.high
@@ -208,7 +219,7 @@ def _inside(
     for _ in range(draws):
         exact = total(draw)
         noise = draw.normal(0, _deviation(plan), len(exact)).round().astype(np.int64)
-        for key, figure in figures(questions.answers(plan, exact + noise, "ns")).items():
+        for key, figure in figures(answers(questions, plan, exact + noise, "ns")).items():
             interval = getattr(figure, which)
             hits[key] += interval.low <= truth[key].raw <= interval.high
     return {key: count / draws for key, count in hits.items()}
@@ -219,11 +230,11 @@ def test_shares_split_the_budget_as_they_say() -> None:
     asked = (Count(name="one"), Count(name="four", share=Decimal(4)))
     questions = Questions(Asked(data=SCHEMA, questions=asked))
     plan = plan_of(questions, "10")
-    one, four = questions.answers(plan, np.zeros(2, np.int64), "ns")
+    one, four = answers(questions, plan, np.zeros(2, np.int64), "ns")
     widths = [a.figures[0].records.high - a.figures[0].records.low for a in (one, four)]
     assert widths[0] == pytest.approx(2 * widths[1], rel=1e-5)
     alone = Questions(Asked(data=SCHEMA, questions=asked[:1]))
-    (single,) = alone.answers(plan_of(alone, "10"), np.zeros(1, np.int64), "ns")
+    (single,) = answers(alone, plan_of(alone, "10"), np.zeros(1, np.int64), "ns")
     width = single.figures[0].records.high - single.figures[0].records.low
     assert widths[0] == pytest.approx(width * np.sqrt(5), rel=1e-5)
 
@@ -232,7 +243,7 @@ def test_where_the_noise_leaves_nothing_nothing_is_said() -> None:
     questions = Questions(Asked(data=SCHEMA, questions=ALL))
     plan = plan_of(questions, "500")
     nothing = np.zeros(plan.upload_dimension, np.int64)
-    found = figures(questions.answers(plan, nothing, "ns"))
+    found = figures(answers(questions, plan, nothing, "ns"))
     assert found["age", "mean", "f"].value is None
     assert found["ages", "quantile 0.5"].value is None
     assert found["ages", "quantile 0.5"].records == (20, 80)
@@ -241,12 +252,12 @@ def test_where_the_noise_leaves_nothing_nothing_is_said() -> None:
 
 def test_a_plan_pins_what_is_asked_and_gives_it_back() -> None:
     questions = Questions(Asked(data=SCHEMA, questions=ALL))
-    again = of_recipe(plan_of(questions, "1").recipe)
+    again = program_of(plan_of(questions, "1").recipe)
     assert again.asked == questions.asked
     assert again.openings(Decimal(1)) == questions.openings(Decimal(1))
-    for wrong in ({}, {"program": "other"}, None, {"program": "questions", "asked": 3}):
+    for wrong in ({}, {"program": "other"}, {"program": "questions", "asked": 3}):
         with pytest.raises(ValueError, match="recipe|valid"):
-            of_recipe(wrong)
+            program_of(wrong)
 
 
 @pytest.mark.parametrize(

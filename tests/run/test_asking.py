@@ -74,7 +74,7 @@ def write_asking(folder: Path, questions: str = QUESTIONS, **facts: Any) -> Path
 
 def federation_in(folder: Path, **facts: Any) -> Federation:
     made = Federation.from_toml(write_asking(folder, **facts))
-    made.approve(who="Dr. Ito", why="before the study", questions=True)
+    made.approve(who="Dr. Ito", why="before the study", job="questions")
     return made
 
 
@@ -260,7 +260,7 @@ def test_asking_again_costs_again_and_is_another_run(tmp_path: Path) -> None:
     shown = federation.setup.output / "answers.json"
     assert shown.read_bytes() == second.answers.read_bytes()
     rows = runs_at(federation.setup.output)
-    assert [(row.asks, row.rounds, row.opened) for row in rows] == [(True, 1, 1)] * 2
+    assert [(row.program, row.rounds, row.opened) for row in rows] == [("questions", 1, 1)] * 2
 
 
 def test_questions_never_replace_the_shown_model(tmp_path: Path) -> None:
@@ -281,10 +281,10 @@ def test_questions_never_replace_the_shown_model(tmp_path: Path) -> None:
 def test_without_approval_or_room_nothing_is_asked(tmp_path: Path) -> None:
     federation = Federation.from_toml(write_asking(tmp_path))
     federation.approve(who="Dr. Ito", why="training only")
-    with pytest.raises(ApprovalError, match="not approved these questions.* --questions"):
+    with pytest.raises(ApprovalError, match="not approved these questions.* --job questions"):
         federation.ask()
     with pytest.raises(BudgetExceededError, match="budget"):
-        federation.approve(who="w", why="y", questions=True, budget=Decimal(1))
+        federation.approve(who="w", why="y", job="questions", budget=Decimal(1))
     assert not charges(federation.setup.output)
 
 
@@ -301,7 +301,7 @@ def test_an_asking_that_is_cut_off_is_resumed_and_opened_once(
         with pytest.raises(MemoryError):
             federation.ask(run_id="cut-1")
     (left,) = federation.unfinished()
-    assert left.begun.asks
+    assert left.begun.job == "questions"
     with pytest.raises(ResumeError, match=r"privagg ask .* --resume cut-1"):
         federation.ask()
     with pytest.raises(ResumeError, match="job: 'questions' then, 'training' now"):
@@ -360,8 +360,8 @@ def test_the_command_line_asks_from_check_to_csv(tmp_path: Path) -> None:
     assert call("check", path, "--json").json["asking"]["level"] == 0.9
     refused = call("ask", path)
     assert refused.code == 2
-    assert "--all-sites --questions" in refused.err
-    assert call("approve", path, "--all-sites", "--questions", "--yes").code == 0
+    assert "--all-sites --job questions" in refused.err
+    assert call("approve", path, "--all-sites", "--job", "questions", "--yes").code == 0
     table = tmp_path / "answers.csv"
     answer = call("ask", path, "--csv", table)
     assert answer.code == 0, answer.err

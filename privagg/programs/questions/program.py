@@ -1,23 +1,27 @@
-"""Several questions in one opening: each has its part of a record's integers, and of the budget."""
+"""Several questions in one asking: each has its part of a record's integers, and of the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from math import isqrt, sqrt
-from typing import Self
+from math import isqrt
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from privagg.encoding.vectors import FloatVector, IntVector
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
-from privagg.privacy.plan import OpeningTerms, SumsPlan
-from privagg.programs.questions.asked import AnyQuestion, Figure, Question
+from privagg.privacy.plan import OpeningTerms
+from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
+from privagg.programs.answers import Answer
+from privagg.programs.questions.asked import AnyQuestion
 from privagg.programs.questions.columns import Columns
+from privagg.programs.questions.question import Found, Question
+from privagg.programs.registry import QUESTIONS
 from privagg.programs.sums import IntMatrix
+from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.training.table import TableSchema
 
 SENSITIVITY_GRID = 2**20
@@ -31,7 +35,7 @@ SMALLEST_SCALE = 2**8
 
 
 class Asked(BaseModel):
-    """What is asked of whom: public, and pinned with the plan as its recipe.
+    """What is asked of whom: public, and pinned with the plan.
 
     Args:
         data: the columns, as declared.
@@ -53,120 +57,185 @@ class Asked(BaseModel):
             raise ValueError(f"two questions have one name: {', '.join(twice)}")
         return self
 
-    @property
-    def recipe(self) -> dict[str, JsonValue]:
-        """What a plan pins of it; `of_recipe` reads it back."""
-        return {"program": "questions", "asked": self.model_dump(mode="json")}
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of one question.
+class Part(NamedTuple):
+    """One question's integers in one round.
 
     Attributes:
-        question: what was asked.
-        figures: what follows from the opened sums.
+        place: of the question among those asked.
+        question: itself.
+        width: how many integers they are.
+        scale: S_j, integers a unit.
+        state: d_j, float64 values of the round's public state that are its own.
     """
 
+    place: int
     question: Question
-    figures: tuple[Figure, ...]
+    width: int
+    scale: int
+    state: int
 
 
-class Questions:
-    """Questions that one opening answers: a `RecordProgram`, and what is made of the sum.
+class Questions(SumsProgram):
+    """Questions that are answered together, most by one opening.
 
-    A record adds, for question j of share w_j, the integers trunc(S_j·x_j): x_j its row, of norm
-    at most 1, and S_j = floor(S·sqrt(w_j / Σw)). So all of a record's integers have norm at most S,
-    and question j is answered as if it had been asked alone under the fraction w_j / Σw of the
-    budget (of a Gaussian's, which is 1/variance).
+    Round k asks the questions of k rounds or more; one of share w and r rounds has w/r in each. In
+    a round whose parts are w_1, w_2, ... a record adds, for question j, the integers
+    trunc(S_j·x_j): x_j its row, of norm at most 1, and S_j = floor(S·sqrt(w_j / Σw)). So all of a
+    record's integers have norm at most S, and question j is answered as if it had been asked alone
+    under the fraction w_j / Σw of the round's budget (of a Gaussian's, which is 1/variance).
 
     Args:
-        asked: what is asked, of which columns.
+        content: what is asked, of which columns.
 
     Raises:
         ConfigError: a question needs a column that is not declared so; nothing was spent.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self._widths = [question.width(asked.data) for question in asked.questions]
-        if sum(self._widths) > MOST_NUMBERS:
-            raise ConfigError(
-                f"the questions have {sum(self._widths)} cells together, at most {MOST_NUMBERS} "
-                "fit one opening; ask fewer, or with fewer bins. Nothing was spent"
-            )
-        whole = sum((Fraction(question.share) for question in asked.questions), Fraction(0))
-        self._scales = [
-            _root(SENSITIVITY_GRID**2 * Fraction(question.share) / whole)
-            for question in asked.questions
-        ]
-        if min(self._scales) < SMALLEST_SCALE:
-            least = min(asked.questions, key=lambda question: question.share)
-            raise ConfigError(
-                f"the share {least.share} of question {least.name!r} is too small beside "
-                f"{float(whole):g} of all together to be answered; give it more. Nothing was spent"
-            )
+    name = QUESTIONS
+
+    def __init__(self, content: Asked) -> None:
+        self.content = content
+        count = max(question.rounds for question in content.questions)
+        self._rounds = [self._parts(number) for number in range(1, count + 1)]
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Self:
+        """See `SumsProgram.of`."""
+        return cls(Asked.model_validate(asked))
+
+    @property
+    def asked(self) -> dict[str, JsonValue]:
+        """See `SumsProgram.asked`."""
+        return self.content.model_dump(mode="json")
+
+    @property
+    def level(self) -> float:
+        """See `SumsProgram.level`."""
+        return self.content.level
 
     def openings(self, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
-        """The rounds that a plan states: one.
-
-        Args:
-            noise_multiplier: of the opening.
+        """See `SumsProgram.openings`: each round has the part of the budget that its questions
+        have.
         """
-        return (
+        whole = sum((Fraction(each.share) for each in self.content.questions), Fraction(0))
+        square = Fraction(noise_multiplier) ** 2
+        return tuple(
             OpeningTerms(
-                length=sum(self._widths),
+                state=sum(part.state for part in parts),
+                length=sum(part.width for part in parts),
                 sensitivity_grid=SENSITIVITY_GRID,
-                largest_grid=max(self._scales),
-                noise_multiplier=noise_multiplier,
-            ),
+                largest_grid=max(part.scale for part in parts),
+                noise_multiplier=sqrt_floor_decimal(square * whole / self._weight(number)),
+            )
+            for number, parts in enumerate(self._rounds, 1)
         )
+
+    def begin(self) -> FloatVector:
+        """See `SumsProgram.begin`: the questions' own states, one after the other."""
+        questions = self.content.questions
+        return np.concatenate([each.begin(self.content.data) for each in questions])
 
     def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix:
-        """See `RecordProgram.integers`."""
-        asked = self.asked
-        parts = [
-            np.trunc(question.rows(asked.data, records) * float(scale)).astype(np.int64)
-            for question, scale in zip(asked.questions, self._scales, strict=True)
-        ]
-        return np.concatenate(parts, axis=1)
-
-    def answers(
-        self, plan: SumsPlan, total: IntVector, contributors: Sequence[str]
-    ) -> tuple[Answer, ...]:
-        """The answers, as anybody recomputes them from the opened sum.
-
-        Args:
-            plan: the job's.
-            total: int64 (n,), the opened sum.
-            contributors: whose integers are in it; each added a share of the noise.
-        """
-        noise, schema, level = plan.in_round(1).noise, self.asked.data, self.asked.level
-        deviation = sqrt(noise.stddev_grid**2 * len(contributors)) if noise else 0.0
-        return tuple(
-            Answer(question, question.answer(schema, sums / scale, deviation / scale, level))
-            for question, sums, scale in self._parts(total)
+        """See `SumsProgram.integers`."""
+        schema = self.content.data
+        return np.concatenate(
+            [
+                np.trunc(
+                    part.question.rows(schema, number, own, records) * float(part.scale)
+                ).astype(np.int64)
+                for part, own in self._states(number, state)
+            ],
+            axis=1,
         )
 
-    def _parts(self, total: IntVector) -> Iterator[tuple[Question, FloatVector, int]]:
+    def step(self, number: int, state: FloatVector, found: NoisySum) -> FloatVector:
+        """See `SumsProgram.step`: of the questions that are asked again."""
+        schema = self.content.data
+        opened = self._found(number, found)
+        return np.concatenate(
+            [np.zeros(0)]
+            + [
+                part.question.step(schema, number, own, opened[part.place])
+                for part, own in self._states(number, state)
+                if part.question.rounds > number
+            ]
+        )
+
+    def answers(self, sums: Sequence[NoisySum]) -> tuple[Answer, ...]:
+        """See `SumsProgram.answers`."""
+        rounds = [self._found(number, found) for number, found in enumerate(sums, 1)]
+        return tuple(
+            Answer(
+                question.model_dump(mode="json"),
+                question.answer(
+                    self.content.data,
+                    [found[place] for found in rounds if place in found],
+                    self.level,
+                ),
+            )
+            for place, question in enumerate(self.content.questions)
+        )
+
+    def _weight(self, number: int) -> Fraction:
+        """The shares that round `number` has of all questions' shares."""
+        return sum(
+            (
+                Fraction(each.share) / each.rounds
+                for each in self.content.questions
+                if each.rounds >= number
+            ),
+            Fraction(0),
+        )
+
+    def _parts(self, number: int) -> list[Part]:
+        """What round `number` asks.
+
+        Raises:
+            ConfigError: it does not fit one opening, or a share is too small beside the others.
+        """
+        schema, weight = self.content.data, self._weight(number)
+        parts = [
+            Part(
+                place,
+                each,
+                each.width(schema, number),
+                _root(SENSITIVITY_GRID**2 * Fraction(each.share) / each.rounds / weight),
+                each.state_length(schema, number),
+            )
+            for place, each in enumerate(self.content.questions)
+            if each.rounds >= number
+        ]
+        cells = sum(part.width for part in parts)
+        if cells > MOST_NUMBERS:
+            raise ConfigError(
+                f"the questions have {cells} cells together, at most {MOST_NUMBERS} fit one "
+                "opening; ask fewer, or with fewer bins. Nothing was spent"
+            )
+        least = min(parts, key=lambda part: part.scale)
+        if least.scale < SMALLEST_SCALE:
+            raise ConfigError(
+                f"the share {least.question.share} of question {least.question.name!r} is too "
+                f"small beside {float(weight):g} of all together to be answered; give it more. "
+                "Nothing was spent"
+            )
+        return parts
+
+    def _states(self, number: int, state: FloatVector) -> Iterator[tuple[Part, FloatVector]]:
+        """Each question's part of a round, with its own part of the public state."""
         start = 0
-        for question, width, scale in zip(
-            self.asked.questions, self._widths, self._scales, strict=True
-        ):
-            yield question, total[start : start + width].astype(np.float64), scale
-            start += width
+        for part in self._rounds[number - 1]:
+            yield part, state[start : start + part.state]
+            start += part.state
 
-
-def of_recipe(recipe: object) -> Questions:
-    """The questions that a plan pins.
-
-    Raises:
-        ValueError: it pins none (untrusted input).
-        ConfigError: as `Questions`.
-    """
-    if not isinstance(recipe, dict) or recipe.get("program") != "questions":
-        raise ValueError("the plan's recipe is not one of questions")
-    return Questions(Asked.model_validate(recipe.get("asked")))
+    def _found(self, number: int, found: NoisySum) -> dict[int, Found]:
+        """Place of a question -> what a round opened for it."""
+        start, parts = 0, {}
+        for part in self._rounds[number - 1]:
+            own = found.total[start : start + part.width].astype(np.float64)
+            parts[part.place] = Found(own / part.scale, found.stddev / part.scale)
+            start += part.width
+        return parts
 
 
 def _root(square: Fraction) -> int:

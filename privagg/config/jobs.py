@@ -1,0 +1,47 @@
+"""The jobs that a configuration has, by name: its training, and what is asked besides."""
+
+from __future__ import annotations
+
+from privagg.config.asking import AskSetup, SumsSetup
+from privagg.config.setup import TRAINING, Setup
+from privagg.errors import ConfigError
+
+BESIDES: dict[str, type[SumsSetup]] = {each.job: each for each in (AskSetup,)}
+"""Job -> how it is made from the configuration whose training it stands beside."""
+
+JOBS = (TRAINING, *BESIDES)
+
+
+def job_of(training: Setup, job: str) -> Setup:
+    """A job of a configuration.
+
+    Args:
+        training: its training.
+        job: one of `JOBS`.
+
+    Raises:
+        ConfigError: there is no such job, or the configuration does not have it.
+    """
+    if job == TRAINING:
+        return training
+    if job not in BESIDES:
+        raise ConfigError(f"there is no job {job!r}; there are {', '.join(JOBS)}")
+    return BESIDES[job].of(training)
+
+
+def job_asking(program: str) -> str:
+    """The job that asks a program.
+
+    Args:
+        program: its name; empty of training.
+    """
+    return (program if program in BESIDES else AskSetup.job) if program else TRAINING
+
+
+def command_of(job: str) -> str:
+    """The subcommand that does a job.
+
+    Args:
+        job: one of `JOBS`.
+    """
+    return BESIDES[job].command if job in BESIDES else Setup.command
