@@ -37,7 +37,8 @@ from sklearn.preprocessing import StandardScaler
 from privagg import Federation
 from privagg.config.data import TableData
 from privagg.training.data import Records, load_table
-from privagg.training.evaluate import evaluate, roc_auc
+from privagg.training.evaluate import evaluate
+from privagg.training.measures import roc_auc
 from tests.benchmarks.replay import (
     Replay,
     calibrated,

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from privagg.training.evaluate import roc_auc
+from privagg.training.measures import roc_auc
 from privagg.training.table import TableSchema
 from privagg.training.targets import Target
 from tests.benchmarks.synthetic_heart import gaussian_noise_multiplier
