@@ -68,8 +68,7 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
 
 def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
     """What is asked by name, and the part of the budget that it has."""
-    from privagg.report.answered import about
-    from privagg.report.language import say
+    from privagg.report.language import say, told
 
     if not isinstance(program, Questions):
         settings = {key: value for key, value in program.asked.items() if key != "data"}
@@ -79,7 +78,7 @@ def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
     whole = sum(question.share for question in questions)
     for each in questions:
         share = f"{float(100 * each.share / whole):.3g} %"
-        what = about(each.model_dump(mode="json"))
+        what = told(each.about)
         yield each.name, say("{what}; {share} of the budget", what=what, share=share)
 
 

@@ -51,7 +51,7 @@ class Answer:
     """What became of one question.
 
     Attributes:
-        question: what was asked, JSON values; `name` says how the answer is called, and `kind` or
+        question: what was asked, JSON values; `name` says how the answer is called, and
             `about` what was asked.
         figures: what follows from the opened sums.
     """

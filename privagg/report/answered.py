@@ -86,24 +86,8 @@ def _opened(plan: SumsPlan, ended: RoundEnded) -> NoisySum:
 
 
 def about(question: dict[str, Any]) -> str:
-    """What a question asks of the records, in a few words."""
-    by = question.get("by") or ()
-    groups = [by] if isinstance(by, str) else list(by)
-    of = question.get("of") or ()
-    columns = [of] if isinstance(of, str) else list(of)
-    words = {
-        "count": say("how many records"),
-        "mean": say("count, sum, mean and variance"),
-        "quantiles": say("quantiles"),
-        "missing": say("how many records lack a value"),
-    }
-    kind = str(question.get("kind"))
-    text = words.get(kind, str(question.get("about", kind)))
-    if columns:
-        text = say("{what} of {columns}", what=text, columns=say(", ").join(columns))
-    if groups:
-        text = say("{what} by {columns}", what=text, columns=say(", ").join(groups))
-    return text
+    """What a question asks of the records, in the words of its own class."""
+    return told(str(question.get("about", question.get("kind"))))
 
 
 def figure_name(figure: AnsweredFigure) -> str:

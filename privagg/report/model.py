@@ -350,7 +350,7 @@ class Answered(_Part):
     """What became of one question."""
 
     question: dict[Name, JsonValue]
-    """As the plan pins it."""
+    """As the plan pins it, and `about`: what it asks, in a few words."""
     figures: tuple[AnsweredFigure, ...] = Field(max_length=10**5)
 
 

@@ -25,6 +25,11 @@ class Count(OneSum):
     kind: Literal["count"] = "count"
     by: tuple[str, ...] = Field(default=(), max_length=3)
 
+    @property
+    def about(self) -> str:
+        """See `Question.about`."""
+        return f"how many records by {', '.join(self.by)}" if self.by else "how many records"
+
     def _labels(self, schema: TableSchema) -> list[tuple[str, ...]]:
         return [(*categories_of(schema, name), OTHER) for name in self.by]
 
@@ -59,6 +64,11 @@ class Missing(OneSum):
 
     kind: Literal["missing"] = "missing"
     of: tuple[str, ...] = Field(min_length=1, max_length=200)
+
+    @property
+    def about(self) -> str:
+        """See `Question.about`."""
+        return f"how many records lack a value of {', '.join(self.of)}"
 
     def cells(self, schema: TableSchema) -> int:
         """See `OneSum.cells`: a count a column."""

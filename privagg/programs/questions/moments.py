@@ -33,6 +33,13 @@ class Mean(OneSum):
     of: str
     by: str | None = None
 
+    @property
+    def about(self) -> str:
+        """See `Question.about`."""
+        if self.by is None:
+            return f"count, sum, mean and variance of {self.of}"
+        return f"count, sum, mean and variance of {self.of} by {self.by}"
+
     def _groups(self, schema: TableSchema) -> tuple[str, ...]:
         return ("",) if self.by is None else (*categories_of(schema, self.by), OTHER)
 

@@ -96,7 +96,7 @@ class Questions(SumsProgram):
 
     def __init__(self, content: Asked) -> None:
         self.content = content
-        count = max(question.rounds for question in content.questions)
+        count = max(question.round_count for question in content.questions)
         self._rounds = [self._parts(number) for number in range(1, count + 1)]
 
     @classmethod
@@ -158,7 +158,7 @@ class Questions(SumsProgram):
             + [
                 part.question.step(schema, number, own, opened[part.place])
                 for part, own in self._states(number, state)
-                if part.question.rounds > number
+                if part.question.round_count > number
             ]
         )
 
@@ -167,7 +167,7 @@ class Questions(SumsProgram):
         rounds = [self._found(number, found) for number, found in enumerate(sums, 1)]
         return tuple(
             Answer(
-                question.model_dump(mode="json"),
+                {**question.model_dump(mode="json"), "about": question.about},
                 question.answer(
                     self.content.data,
                     [found[place] for found in rounds if place in found],
@@ -181,9 +181,9 @@ class Questions(SumsProgram):
         """The shares that round `number` has of all questions' shares."""
         return sum(
             (
-                Fraction(each.share) / each.rounds
+                Fraction(each.share) / each.round_count
                 for each in self.content.questions
-                if each.rounds >= number
+                if each.round_count >= number
             ),
             Fraction(0),
         )
@@ -200,11 +200,11 @@ class Questions(SumsProgram):
                 place,
                 each,
                 each.width(schema, number),
-                _root(SENSITIVITY_GRID**2 * Fraction(each.share) / each.rounds / weight),
+                _root(SENSITIVITY_GRID**2 * Fraction(each.share) / each.round_count / weight),
                 each.state_length(schema, number),
             )
             for place, each in enumerate(self.content.questions)
-            if each.rounds >= number
+            if each.round_count >= number
         ]
         cells = sum(part.width for part in parts)
         if cells > MOST_NUMBERS:

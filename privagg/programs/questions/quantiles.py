@@ -28,6 +28,11 @@ class Quantiles(OneSum):
     at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5, 0.75)
     bins: int = Field(default=64, ge=2, le=4096)
 
+    @property
+    def about(self) -> str:
+        """See `Question.about`."""
+        return f"quantiles of {self.of}"
+
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if not self.at or list(self.at) != sorted(set(self.at)):

@@ -51,7 +51,12 @@ class Question(BaseModel, ABC):
     share: Decimal = Field(default=Decimal(1), gt=0, le=1000)
 
     @property
-    def rounds(self) -> int:
+    @abstractmethod
+    def about(self) -> str:
+        """What it asks of the records, in a few words; English, as reports translate it."""
+
+    @property
+    def round_count(self) -> int:
         """How many sums it needs, each of one round."""
         return 1
 
