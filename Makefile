@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment guides bench accountant contained sensitivity understated empirical nightly longer hostile kills lock sbom peers clean help
+.PHONY: demo test lint types contracts unit deployment guides bench accountant contained sensitivity understated empirical questions nightly longer hostile kills lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -107,6 +107,14 @@ sbom: $(VENV)/.ready .tools/sbom/.ready  ## what is installed here, as CycloneDX
 	$(PYTHON) -m venv .peers/flower
 	.peers/flower/bin/python -m pip install -q 'flwr==1.41.0'
 	@touch $@
+
+.peers/opendp/.ready: Makefile
+	$(PYTHON) -m venv .peers/opendp
+	.peers/opendp/bin/python -m pip install -q 'opendp==0.16.0'
+	@touch $@
+
+questions: $(VENV)/.ready .peers/opendp/.ready  ## private statistics against OpenDP's central answers
+	$(BIN)/python -m tests.benchmarks.questions --data $(DATA) --json out/questions.json
 
 peers: $(VENV)/.ready .peers/flare/.ready .peers/flower/.ready  ## our aggregation against NVIDIA FLARE's and Flower's
 	$(BIN)/python -m tests.benchmarks.peers --json out/peers.json --plot out/peers.png

@@ -18,6 +18,7 @@ from tests.benchmarks import (
     contained,
     credit,
     heart,
+    questions,
     synthetic_credit,
     synthetic_heart,
 )
@@ -178,3 +179,13 @@ def test_no_drawn_interval_misses_the_truth() -> None:
     rows = contained.measured(10)
     assert not any(row["missed"] for row in rows)
     assert len({row["method"] for row in rows} - {"trivial"}) >= 3
+
+
+def test_questions_answers_are_as_near_as_their_intervals_say() -> None:
+    study = questions.STUDIES[0]
+    tables_there = study.read(tables("heart"))
+    for asked in questions.questions(study, pd.concat(tables_there.values())):
+        made = questions.federation(study, tables_there, asked.question, "3")
+        error, coverage = questions.ours(made, tables_there, asked, draws=40)
+        assert 0 < error < 5
+        assert coverage > 0.6
