@@ -81,7 +81,7 @@ STUDIES = (
 
 
 def federation(
-    study: Study, tables: dict[str, pd.DataFrame], question: Any, eps: str
+    study: Study, tables: dict[str, pd.DataFrame], question: Any, epsilon: str
 ) -> Federation:
     """The declared federation that asks one question."""
     (number, low, high), (category, labels) = study.number, study.category
