@@ -7,7 +7,7 @@ any accountant sees it; beyond it nothing is recomputed, and the claim stays ope
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -20,9 +20,10 @@ from privagg.privacy.accountants import (
     RdpAccountant,
     float_down,
     float_up,
+    laplace_distribution,
 )
 from privagg.privacy.certified.work import limited
-from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.events import DpEvent, LaplaceMechanism, Mechanism, Term
 
 SMALLEST_NOISE_MULTIPLIER = Decimal("0.1")
 LARGEST_NOISE_MULTIPLIER = Decimal(10**4)
@@ -69,9 +70,13 @@ def _in_range(event: DpEvent, delta: Decimal) -> bool:
     private = [term for term in event.terms if term.mechanism.kind != "non-private"]
     return (
         all(
-            each.mechanism.noise_multiplier >= SMALLEST_NOISE_MULTIPLIER
-            and each.mechanism.noise_multiplier <= LARGEST_NOISE_MULTIPLIER
-            and each.mechanism.sampling_rate >= SMALLEST_RATE
+            isinstance(each.mechanism, LaplaceMechanism)
+            or (
+                SMALLEST_NOISE_MULTIPLIER
+                <= each.mechanism.noise_multiplier
+                <= LARGEST_NOISE_MULTIPLIER
+                and each.mechanism.sampling_rate >= SMALLEST_RATE
+            )
             for each in private
         )
         and sum(term.count for term in private) <= LARGEST_COUNT
@@ -89,49 +94,65 @@ def dominated(event: DpEvent) -> DpEvent:
     """
     if not event.is_private:
         raise CertificationError("an event without a guarantee has no bound")
-    told = tuple(
-        term
-        for term in event.terms[:MOST_MERGED]
-        if term.mechanism.noise_multiplier <= LARGEST_NOISE_MULTIPLIER
-        and term.mechanism.sampling_rate >= SMALLEST_RATE
-    )
-    few = merged(DpEvent(terms=told), upward=False)
-    most = LARGEST_COUNT // max(len(few.terms), 1)
+    told = [
+        (mechanism, count)
+        for mechanism, count in _gaussians(event.terms[:MOST_MERGED])
+        if mechanism.noise_multiplier <= LARGEST_NOISE_MULTIPLIER
+        and mechanism.sampling_rate >= SMALLEST_RATE
+    ]
+    few = _merged(told, upward=False)
+    most = LARGEST_COUNT // max(len(few), 1)
     total = DpEvent()
-    for term in few.terms:
-        noise = max(term.mechanism.noise_multiplier, SMALLEST_NOISE_MULTIPLIER)
-        mechanism = Mechanism.of(term.mechanism.sampling_rate, noise)
-        total += DpEvent.once(mechanism, count=min(term.count, most))
+    for mechanism, count in few:
+        noise = max(mechanism.noise_multiplier, SMALLEST_NOISE_MULTIPLIER)
+        enough = Mechanism.of(mechanism.sampling_rate, noise)
+        total += DpEvent.once(enough, count=min(count, most))
     return total
 
 
 def merged(event: DpEvent, *, upward: bool) -> DpEvent:
-    """An event of at most `MOST_TERMS` mechanisms that dominates (or is dominated by) `event`.
+    """An event of few mechanisms that dominates (or is dominated by) `event`.
 
     A Poisson-subsampled Gaussian dominates another of a lower rate, of which it is the mixture
-    with one that ignores the data, and of more noise, which is a post-processing.
+    with one that ignores the data, and of more noise, which is a post-processing: at most
+    `MOST_TERMS` are left of them. Integer Laplace noise stays as it is, or is left out.
 
     Raises:
         CertificationError: more mechanisms than are looked at, or one without a guarantee.
     """
     if len(event.terms) > MOST_MERGED or not event.is_private:
         raise CertificationError(f"more than {MOST_MERGED} different mechanisms are not bounded")
-    terms = sorted(
-        event.terms, key=lambda t: (t.mechanism.sampling_rate, t.mechanism.noise_multiplier)
-    )
-    size = max(-(-len(terms) // MOST_TERMS), 1)
     total = DpEvent(distance=event.distance if upward else Decimal(0))
-    worst, least = (max, min) if upward else (min, max)
-    for start in range(0, len(terms), size):
-        some = terms[start : start + size]
-        total += DpEvent.once(
-            Mechanism.of(
-                worst(term.mechanism.sampling_rate for term in some),
-                least(term.mechanism.noise_multiplier for term in some),
-            ),
-            count=sum(term.count for term in some),
+    for mechanism, count in _merged(_gaussians(event.terms), upward=upward):
+        total += DpEvent.once(mechanism, count=count)
+    others = [term for term in event.terms if isinstance(term.mechanism, LaplaceMechanism)]
+    if upward and len(others) > MOST_TERMS:
+        raise CertificationError(
+            f"more than {MOST_TERMS} different mechanisms of integer Laplace noise are not bounded"
         )
+    for term in others if upward else ():
+        total += DpEvent.once(term.mechanism, count=term.count)
     return total
+
+
+def _gaussians(terms: Iterable[Term]) -> list[tuple[Mechanism, int]]:
+    return [(each.mechanism, each.count) for each in terms if isinstance(each.mechanism, Mechanism)]
+
+
+def _merged(counted: list[tuple[Mechanism, int]], *, upward: bool) -> list[tuple[Mechanism, int]]:
+    """At most `MOST_TERMS` mechanisms that together dominate these, or are dominated by them."""
+    ordered = sorted(counted, key=lambda pair: (pair[0].sampling_rate, pair[0].noise_multiplier))
+    size = max(-(-len(ordered) // MOST_TERMS), 1)
+    worst, least = (max, min) if upward else (min, max)
+    found = []
+    for start in range(0, len(ordered), size):
+        some = ordered[start : start + size]
+        mechanism = Mechanism.of(
+            worst(each.sampling_rate for each, _ in some),
+            least(each.noise_multiplier for each, _ in some),
+        )
+        found.append((mechanism, sum(count for _, count in some)))
+    return found
 
 
 @dataclass
@@ -287,13 +308,17 @@ def _optimistic(event: DpEvent, delta: Decimal) -> Decimal:
 
     total = None
     for term in event.terms:
-        one = distributions.from_gaussian_mechanism(
-            float_up(term.mechanism.noise_multiplier),
-            value_discretization_interval=PLD_INTERVAL,
-            sampling_prob=float_down(term.mechanism.sampling_rate),
-            pessimistic_estimate=False,
-            use_connect_dots=False,
-        )
+        mechanism = term.mechanism
+        if isinstance(mechanism, LaplaceMechanism):
+            one = laplace_distribution(mechanism, PLD_INTERVAL, pessimistic=False)
+        else:
+            one = distributions.from_gaussian_mechanism(
+                float_up(mechanism.noise_multiplier),
+                value_discretization_interval=PLD_INTERVAL,
+                sampling_prob=float_down(mechanism.sampling_rate),
+                pessimistic_estimate=False,
+                use_connect_dots=False,
+            )
         composed = one.self_compose(term.count)
         total = composed if total is None else total.compose(composed)
     if total is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from privagg.errors import WorkLimitError
-from privagg.privacy.events import DpEvent
+from privagg.privacy.events import DpEvent, LaplaceMechanism, Mechanism
 
 DEFAULT_WORK = 60
 """Of `verify`, in about seconds of processor time."""
@@ -26,6 +26,8 @@ _ANY, _EACH = 4, 2
 _ALONE = 600
 _OFTEN = Decimal("1e-3")
 _RENYI = 100
+# Milliseconds for each unit of a Laplace mechanism's scale.
+_SCALE = 2
 # Microseconds for a term of a ledger's total, added up and hashed again with every charge.
 _TERM = 60
 # Microseconds: a cell of one round's distribution, and one of the composition's.
@@ -87,7 +89,7 @@ class Work:
 
 def least_price(event: DpEvent) -> int:
     """Of a proven interval whose proof needs hardly any work."""
-    return _ANY + _EACH * len(event.terms)
+    return _ANY + _EACH * len(event.terms) + _laplace_price(event)
 
 
 def growing_price(totals: Sequence[DpEvent]) -> int:
@@ -99,7 +101,7 @@ def growing_price(totals: Sequence[DpEvent]) -> int:
     price, planned = 0, 0
     for event in dict.fromkeys(totals):
         rounds = sum(term.count for term in event.terms)
-        rare = any(term.mechanism.sampling_rate < _OFTEN for term in event.terms)
+        rare = any(each.sampling_rate < _OFTEN for each in _gaussians(event))
         afresh = rare or rounds > 2 * planned
         planned = rounds if afresh else planned
         price += _ALONE if afresh else least_price(event)
@@ -130,9 +132,22 @@ def distribution_price(event: DpEvent, epsilon: Decimal, interval: Decimal) -> i
     Raises:
         WorkLimitError: its grid would not fit into memory.
     """
-    noises = [term.mechanism.noise_multiplier for term in event.terms]
+    noises = [each.noise_multiplier for each in _gaussians(event)]
     rounds = sum((9 / noise + 1 / (2 * noise * noise) for noise in noises), Decimal(0)) / interval
-    composed = epsilon * (len(noises) + 1) / interval
+    composed = epsilon * (len(event.terms) + 1) / interval
     if not composed + rounds <= _MOST_CELLS:
         raise WorkLimitError("a privacy-loss distribution would need too fine a grid")
-    return int(_ONE_CELL * rounds + _COMPOSED_CELL * composed) // 1000 + _RENYI
+    cells = int(_ONE_CELL * rounds + _COMPOSED_CELL * composed) // 1000
+    return cells + _RENYI + _laplace_price(event)
+
+
+def _laplace_price(event: DpEvent) -> int:
+    """Of integer Laplace noise, whose law is computed value by value."""
+    scales = (
+        term.mechanism.scale for term in event.terms if isinstance(term.mechanism, LaplaceMechanism)
+    )
+    return sum(int(_SCALE * scale) + 1 for scale in scales)
+
+
+def _gaussians(event: DpEvent) -> list[Mechanism]:
+    return [each.mechanism for each in event.terms if isinstance(each.mechanism, Mechanism)]

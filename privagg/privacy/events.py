@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from decimal import ROUND_CEILING, Context, Decimal
+from math import gcd
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -121,13 +122,67 @@ class Mechanism(BaseModel):
             noise_multiplier=noise_multiplier.normalize(_EXACT),
         )
 
+    @property
+    def order(self) -> tuple[str, Decimal, Decimal]:
+        """Where it stands among an event's mechanisms."""
+        return (self.kind, self.sampling_rate, self.noise_multiplier)
+
+
+class LaplaceMechanism(BaseModel):
+    """One coordinate released with some shares of integer Laplace noise; everybody takes part.
+
+    What stays unknown of the noise is X - Y, X and Y independent and negative binomial of shape
+    shares / shared_by with P(X = 0) = (1 - exp(-1/scale))^shape. With all `shared_by` shares that
+    is integer Laplace noise, P(k) proportional to exp(-|k| / scale).
+
+    Args:
+        kind: `integer-laplace`.
+        shift: the most that a unit moves the coordinate by, an integer; of a vector each coordinate
+            that a unit moves is a mechanism of its own.
+        scale: in the coordinate's units.
+        shares: how many shares of the noise the observer does not know.
+        shared_by: how many make integer Laplace noise of this scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    kind: Literal["integer-laplace"] = "integer-laplace"
+    shift: int = Field(ge=1, le=4096)
+    scale: ExactDecimal = Field(ge=Decimal("0.03125"), le=1024, max_digits=60)
+    shares: int = Field(default=1, ge=1, le=10**6)
+    shared_by: int = Field(default=1, ge=1, le=10**6)
+
+    @classmethod
+    def of(cls, shift: int, scale: Decimal, shares: int, shared_by: int) -> LaplaceMechanism:
+        """The mechanism with shape and scale in their lowest terms: equal laws, equal events.
+
+        Args:
+            shift, scale, shares, shared_by: as for the class.
+        """
+        common = gcd(shares, shared_by)
+        return cls(
+            shift=shift,
+            scale=scale.normalize(_EXACT),
+            shares=shares // common,
+            shared_by=shared_by // common,
+        )
+
+    @property
+    def order(self) -> tuple[str, int, Decimal, int, int]:
+        """Where it stands among an event's mechanisms."""
+        return (self.kind, self.shift, self.scale, self.shares, self.shared_by)
+
+
+AnyMechanism = Annotated[Mechanism | LaplaceMechanism, Field(discriminator="kind")]
+"""The closed set of kinds."""
+
 
 class Term(BaseModel):
     """A mechanism run `count` times."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mechanism: Mechanism
+    mechanism: AnyMechanism
     """What runs."""
     count: int = Field(ge=1, le=10**12)
     """How often."""
@@ -151,7 +206,9 @@ class DpEvent(BaseModel):
     adjacency: Adjacency = "add-or-remove-one"
 
     @classmethod
-    def once(cls, mechanism: Mechanism, *, distance: Decimal = Decimal(0), count: int = 1) -> Self:
+    def once(
+        cls, mechanism: AnyMechanism, *, distance: Decimal = Decimal(0), count: int = 1
+    ) -> Self:
         """One mechanism, run `count` times.
 
         Args:
@@ -163,10 +220,10 @@ class DpEvent(BaseModel):
 
     def __add__(self, other: DpEvent) -> DpEvent:
         """Sequential composition: counts of equal mechanisms add, distances add."""
-        counts: Counter[Mechanism] = Counter()
+        counts: Counter[AnyMechanism] = Counter()
         for term in (*self.terms, *other.terms):
             counts[term.mechanism] += term.count
-        ordered = sorted(counts, key=lambda m: (m.kind, m.sampling_rate, m.noise_multiplier))
+        ordered = sorted(counts, key=lambda mechanism: mechanism.order)
         return DpEvent(
             terms=tuple(Term(mechanism=m, count=counts[m]) for m in ordered),
             distance=add_upward(self.distance, other.distance),

@@ -1,10 +1,11 @@
-"""Exact cumulative tables of the rounded Gaussian, and vectorised look-ups in them.
+"""Exact cumulative tables of symmetric integer noise, and vectorised look-ups in them.
 
-A table holds T_m = floor(2^127 * P(|R| <= m)) for R = round(N), N ~ N(0, sigma^2), every entry
-certified in ball arithmetic (Arb through python-flint). A magnitude is the number of thresholds
-that a uniform 127-bit integer reaches, a 128th bit is the sign. The first 64 bits decide all but
-about one draw in 2^50; only then are the other 64 drawn, which changes nothing in the distribution.
-The argument is `proofs/integer-noise.md`.
+A table holds T_m = floor(2^127 * P(|R| <= m)), here for R = round(N), N ~ N(0, sigma^2), every
+entry certified in ball arithmetic (Arb through python-flint); `privagg.privacy.laplace_noise` has
+those of Laplace noise. A magnitude is the number of thresholds that a uniform 127-bit integer
+reaches, a 128th bit is the sign. The first 64 bits decide all but about one draw in 2^50; only then
+are the other 64 drawn, which changes nothing in the distribution. The argument is
+`proofs/integer-noise.md`.
 
 The time and the memory accesses of a look-up depend on the value drawn. Whoever can watch a site's
 caches or time its sampling to the microsecond learns something about the noise; the sums that
@@ -80,15 +81,15 @@ def _half_step(stddev: Fraction, bits: int) -> arb:
         return arb(fmpq(stddev.denominator, 2 * stddev.numerator)) / arb(2).sqrt()
 
 
-class GaussianTable:
-    """Look-up table for R = round(N(0, stddev^2)), tail folded in at 13 standard deviations.
+class MagnitudeTable:
+    """Look-up table for a symmetric integer R, its tail folded into the largest magnitude.
 
     Args:
-        stddev: standard deviation in grid units, exact.
+        thresholds: T_m = floor(2^127 P(|R| <= m)) for m = 0 ... largest magnitude - 1.
     """
 
-    def __init__(self, stddev: Fraction) -> None:
-        self._thresholds = cumulative_thresholds(stddev)
+    def __init__(self, thresholds: list[int]) -> None:
+        self._thresholds = thresholds
         # A sentinel above every 63-bit number ends the last guide cell.
         high = np.array([t >> 64 for t in self._thresholds] + [2**63], dtype=np.uint64)
         cells = np.arange(2**_GUIDE_BITS + 1, dtype=np.uint64) << _GUIDE_SHIFT
@@ -108,7 +109,7 @@ class GaussianTable:
             stream: gives the lower 64 bits for the rare word that its upper part does not decide.
 
         Returns:
-            Values in grid units, shape (n,), int64, at most `table_bound(stddev)` in magnitude.
+            Values in grid units, shape (n,), int64, at most the largest in magnitude.
         """
         upper = words >> _ONE
         magnitude = self._guide[(upper >> _GUIDE_SHIFT).view(np.int64)].astype(np.int64)
@@ -128,6 +129,6 @@ class GaussianTable:
 
 
 @lru_cache(maxsize=64)
-def gaussian_table(stddev: Fraction) -> GaussianTable:
-    """The table of this standard deviation, made once a process (about 10 µs an entry)."""
-    return GaussianTable(stddev)
+def gaussian_table(stddev: Fraction) -> MagnitudeTable:
+    """The table of round(N(0, stddev^2)), made once a process (about 10 µs an entry)."""
+    return MagnitudeTable(cumulative_thresholds(stddev))

@@ -4,6 +4,7 @@ All of them read the same `DpEvent` and fold its total-variation distance in the
 """
 
 from privagg.privacy.accountant import Accountant
+from privagg.privacy.accountants.floats import distribution as laplace_distribution
 from privagg.privacy.accountants.folding import check_delta, float_down, float_up, fold_distance
 from privagg.privacy.accountants.peers import PldAccountant, RdpAccountant
 from privagg.privacy.accountants.proven import (
@@ -22,6 +23,7 @@ __all__ = [
     "float_down",
     "float_up",
     "fold_distance",
+    "laplace_distribution",
     "proven_composition",
 ]
 

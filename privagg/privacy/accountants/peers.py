@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from privagg.privacy.accountant import EpsilonBound, round_up
+from privagg.privacy.accountants import floats
 from privagg.privacy.accountants.folding import (
     INFINITE,
     check_delta,
@@ -20,7 +21,7 @@ from privagg.privacy.accountants.folding import (
     fold_distance,
     without_mechanism,
 )
-from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.events import AnyMechanism, DpEvent, LaplaceMechanism, Mechanism
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,13 +65,15 @@ class RdpAccountant:
 
 
 @lru_cache(maxsize=4096)
-def _rdp_curve(mechanism: Mechanism) -> NDArray[np.float64]:
+def _rdp_curve(mechanism: AnyMechanism) -> NDArray[np.float64]:
     """Renyi divergence of one run at dp-accounting's default orders; infinite where unusable."""
     import dp_accounting
     import numpy as np
     from dp_accounting import rdp
 
     accountant = rdp.RdpAccountant()
+    if isinstance(mechanism, LaplaceMechanism):
+        return floats.divergences(mechanism, accountant.orders) * (1 + _FLOAT_SLACK)
     with _quiet_peer():
         accountant.compose(_peer_event(mechanism, dp_accounting))
     curve = np.array(accountant.rdp, dtype=np.float64)
@@ -148,22 +151,38 @@ def _pld_bound(event: DpEvent, delta: Decimal, interval: float) -> EpsilonBound:
         return EpsilonBound(INFINITE, None, method, certified=False)
     if not event.terms:
         return without_mechanism(event, delta, method)
-    import dp_accounting
-    from dp_accounting import pld
-
-    accountant = pld.PLDAccountant(value_discretization_interval=interval)
-    for term in event.terms:
-        accountant.compose(_peer_event(term.mechanism, dp_accounting), term.count)
+    composed = _distribution(event, interval)
 
     def epsilon_at(allowed: Decimal) -> Decimal:
         value = float_down(allowed)
         if value <= 0:
             return INFINITE
-        epsilon = float(accountant.get_epsilon(value))
+        epsilon = float(composed(value))
         return Decimal(math.nextafter(epsilon * (1 + _FLOAT_SLACK), math.inf))
 
     upper = fold_distance(epsilon_at, delta, event.distance)
     return EpsilonBound(round_up(upper), None, method, certified=False)
+
+
+def _distribution(event: DpEvent, interval: float) -> Callable[[float], float]:
+    """Epsilon as a function of delta by a pessimistic distribution of the ideal mechanisms."""
+    import dp_accounting
+    from dp_accounting import pld
+
+    accountant = pld.PLDAccountant(value_discretization_interval=interval)
+    laplaces: Any = None
+    for term in event.terms:
+        if isinstance(term.mechanism, LaplaceMechanism):
+            one = floats.distribution(term.mechanism, interval, pessimistic=True)
+            composed = one.self_compose(term.count)
+            laplaces = composed if laplaces is None else laplaces.compose(composed)
+        else:
+            accountant.compose(_peer_event(term.mechanism, dp_accounting), term.count)
+    if laplaces is None:
+        return accountant.get_epsilon  # type: ignore[no-any-return]
+    # The accountant takes events alone, and has none for this noise.
+    whole = laplaces.compose(accountant._pld)
+    return whole.get_epsilon_for_delta  # type: ignore[no-any-return]
 
 
 def _peer_event(mechanism: Mechanism, dp_accounting: object) -> object:

@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from privagg.errors import CertificationError
+from privagg.errors import CertificationError, UnknownEventError
 from privagg.privacy.accountant import EpsilonBound, round_up
 from privagg.privacy.accountants.folding import (
     DOWN,
@@ -19,7 +19,8 @@ from privagg.privacy.accountants.folding import (
     check_relation,
     without_mechanism,
 )
-from privagg.privacy.events import DpEvent
+from privagg.privacy.events import DpEvent, LaplaceMechanism
+from privagg.privacy.laplace_law import LARGEST_SHAPE, LaplaceLaw
 
 if TYPE_CHECKING:
     from privagg.privacy import certified
@@ -56,12 +57,9 @@ class CertifiedAccountant:
             return without_mechanism(event, delta, "total-variation distance alone")
         if event.distance >= 1:
             return EpsilonBound(INFINITE, None, "a distance of 1 or more promises nothing", True)
-        composition = proven_composition(event)
         try:
             with ball_arithmetic:
-                interval = self._following(composition).epsilon(
-                    Fraction(delta), extra_distance=Fraction(event.distance)
-                )
+                interval = self._interval(event, Fraction(delta))
         except CertificationError as error:
             # Infinity always holds; the error says what the distance uses up, and what would help.
             return EpsilonBound(INFINITE, None, str(error), True)
@@ -71,6 +69,21 @@ class CertifiedAccountant:
             method=interval.method,
             certified=True,
         )
+
+    def _interval(self, event: DpEvent, delta: Fraction) -> certified.Interval:
+        from privagg.privacy import certified
+
+        distance = Fraction(event.distance)
+        composition, laplaces = _by_kind(event)
+        if laplaces:
+            return certified.mixed_epsilon_interval(
+                composition,
+                laplaces,
+                delta,
+                extra_distance=distance,
+                state=self._following(composition) if composition else None,
+            )
+        return self._following(composition).epsilon(delta, extra_distance=distance)
 
     def _following(self, composition: Counter[certified.Mechanism]) -> ContourState:
         """A state of exactly this composition: one it grew from where there is one, else new."""
@@ -119,22 +132,44 @@ ball_arithmetic = _TakingTurns()
 
 
 def proven_composition(event: DpEvent) -> Counter[certified.Mechanism]:
-    """The event's mechanisms as the certified accountant takes them; its distance is apart.
+    """The event's mechanisms, all Gaussian, for the certified accountant; its distance is apart.
 
     Raises:
-        UnknownEventError: the event has a relation without a proof.
+        UnknownEventError: the event has a relation without a proof, or mechanisms of another kind.
+    """
+    check_relation(event)
+    composition, laplaces = _by_kind(event)
+    if laplaces:
+        raise UnknownEventError(
+            "no proof is known for Renyi divergences of integer Laplace noise; ask the certified "
+            "accountant for epsilon"
+        )
+    return composition
+
+
+def _by_kind(
+    event: DpEvent,
+) -> tuple[Counter[certified.Mechanism], Counter[certified.LaplaceRound]]:
+    """The event's mechanisms with their counts: Gaussian ones, and those of integer Laplace noise.
+
+    More shares than the law is tabulated for are a post-processing of as many as it is.
     """
     from privagg.privacy import certified
 
-    check_relation(event)
-    composition = Counter[certified.Mechanism]()
+    gaussians, laplaces = Counter[certified.Mechanism](), Counter[certified.LaplaceRound]()
     for term in event.terms:
-        mechanism = certified.Mechanism(
-            sampling_rate=Fraction(term.mechanism.sampling_rate),
-            noise_multiplier=Fraction(term.mechanism.noise_multiplier),
+        mechanism = term.mechanism
+        if isinstance(mechanism, LaplaceMechanism):
+            shape = min(Fraction(mechanism.shares, mechanism.shared_by), Fraction(LARGEST_SHAPE))
+            law = LaplaceLaw(Fraction(mechanism.scale), shape)
+            laplaces[certified.LaplaceRound(law, mechanism.shift)] += term.count
+            continue
+        gaussian = certified.Mechanism(
+            sampling_rate=Fraction(mechanism.sampling_rate),
+            noise_multiplier=Fraction(mechanism.noise_multiplier),
         )
-        composition[mechanism] += term.count
-    return composition
+        gaussians[gaussian] += term.count
+    return gaussians, laplaces
 
 
 def _decimal_bound(value: object, context: Context) -> Decimal:

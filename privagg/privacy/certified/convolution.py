@@ -21,19 +21,20 @@ from privagg.errors import CertificationError
 from privagg.privacy.certified.balls import (
     as_dyadic,
     ball,
+    lower_end,
     normal_cdf,
     upper_end,
     working_precision,
 )
-from privagg.privacy.certified.mechanism import (
-    Direction,
-    Mechanism,
-    Rounds,
-)
+from privagg.privacy.certified.laplace import LaplaceRound
+from privagg.privacy.certified.mechanism import Direction, Mechanism
 from privagg.privacy.certified.search import DeltaBounds, upper_epsilon
 from privagg.privacy.certified.work import charge
 
 METHOD = "convolution"
+
+AnyRound = Mechanism | LaplaceRound
+AnyRounds = tuple[tuple[AnyRound, int], ...]
 
 _BITS = 224
 _MAX_CELLS = 400_000
@@ -69,19 +70,19 @@ class ConvolutionCurve:
     """Proven upper bounds of delta(eps) from the composed integer masses of one direction.
 
     Args:
-        rounds: (mechanism, number of rounds) pairs, at least one.
+        rounds: (round, how often) pairs, at least one.
         direction: which of the two dominating pairs.
         resolution: grid step of the losses, and how masses are rounded.
 
     Raises: CertificationError for an empty composition, and where a grid would need too many cells.
     """
 
-    def __init__(self, rounds: Rounds, direction: Direction, resolution: Resolution) -> None:
+    def __init__(self, rounds: AnyRounds, direction: Direction, resolution: Resolution) -> None:
         self._resolution = resolution
         with working_precision(_BITS):
             total: _Losses | None = None
-            for mechanism, times in rounds:
-                power = _power(_one_round(mechanism, direction, resolution), times, resolution)
+            for each, times in rounds:
+                power = _power(_one_round(each, direction, resolution), times, resolution)
                 total = power if total is None else _product(total, power, resolution)
         if total is None:
             raise CertificationError("there is nothing to convolve in an empty composition")
@@ -103,7 +104,7 @@ class ConvolutionCurve:
 
 
 def convolution_upper_epsilon(
-    rounds: Rounds,
+    rounds: AnyRounds,
     delta: Fraction,
     *,
     guess: float,
@@ -113,7 +114,7 @@ def convolution_upper_epsilon(
     """Return an epsilon proven, by convolution alone, to satisfy delta(eps) <= delta both ways.
 
     Args:
-        rounds: (mechanism, number of rounds) pairs.
+        rounds: (round, how often) pairs.
         delta: exact rational in (0, 1).
         guess: float near epsilon; it sets the grid and starts the search, and proves nothing.
         extra_distance: tau, folded in as everywhere.
@@ -137,7 +138,7 @@ def convolution_upper_epsilon(
     return worst
 
 
-def _cells(rounds: Rounds, delta: Fraction) -> int:
+def _cells(rounds: AnyRounds, delta: Fraction) -> int:
     """Return cells per epsilon such that spreading every round's loss costs about 0.1 %.
 
     Spreading adds at most step^2 / 4 to a round's variance, and epsilon grows by about half the
@@ -148,7 +149,7 @@ def _cells(rounds: Rounds, delta: Fraction) -> int:
     return math.ceil(math.sqrt(total * nats / 4e-3))
 
 
-def _negligible_bits(rounds: Rounds, delta: Fraction) -> int:
+def _negligible_bits(rounds: AnyRounds, delta: Fraction) -> int:
     """Return b such that 2^-b in every round is small against delta."""
     total = sum(times for _, times in rounds)
     return math.ceil(math.log2(total * delta.denominator) - math.log2(delta.numerator)) + 14
@@ -192,29 +193,64 @@ def _masses_below(mechanism: Mechanism, direction: Direction, loss: arb) -> tupl
     return (mixed, base) if direction is Direction.REMOVE else (base, mixed)
 
 
-def _one_round(mechanism: Mechanism, direction: Direction, resolution: Resolution) -> _Losses:
+def _one_round(each: AnyRound, direction: Direction, resolution: Resolution) -> _Losses:
     """Return the integer masses of one round, split onto the grid and rounded up."""
+    if isinstance(each, LaplaceRound):
+        return _of_atoms(each, resolution)
     step = ball(resolution.step)
-    low, high = _range(mechanism, direction, resolution)
+    low, high = _range(each, direction, resolution)
     if high - low > _MAX_CELLS:
         raise CertificationError(
             f"{high - low} cells for one round exceed {_MAX_CELLS}; use a coarser step"
         )
     charge(_SPLITTING * (high - low))
-    unit = arb(2) ** resolution.mass_bits
-    own_before, other_before = _masses_below(mechanism, direction, low * step)
+    own_before, other_before = _masses_below(each, direction, low * step)
     # Losses below the grid move up to its first point.
     sizes = [own_before] + [arb(0)] * (high - low)
     for index in range(low, high):
-        own, other = _masses_below(mechanism, direction, (index + 1) * step)
-        inside, beside = own - own_before, other - other_before
-        near, far = (-index * step).exp(), (-(index + 1) * step).exp()
-        up = ((inside * near - beside) / (near - far)).nonnegative_part()
-        sizes[index - low] += (inside - up).nonnegative_part()
-        sizes[index - low + 1] += up
+        own, other = _masses_below(each, direction, (index + 1) * step)
+        _split(sizes, index - low, own - own_before, other - other_before, index * step, step)
         own_before, other_before = own, other
+    return _rounded_up(low, sizes, 1 - own_before, resolution)
+
+
+def _of_atoms(each: LaplaceRound, resolution: Resolution) -> _Losses:
+    """Return the integer masses of one round of integer noise; both directions have the same."""
+    step, atoms = ball(resolution.step), each.atoms(resolution.negligible_bits)
+    places = [math.floor(lower_end(loss / step)) for loss in atoms.losses]
+    low, high = min(places), max(places) + 2
+    if high - low > _MAX_CELLS:
+        raise CertificationError(
+            f"{high - low} cells for one round exceed {_MAX_CELLS}; use a coarser step"
+        )
+    charge(_SPLITTING * (high - low))
+    size = high - low + 1
+    sizes, own, other = ([arb(0)] * size for _ in range(3))
+    for index, loss, mass, beside in zip(places, atoms.losses, atoms.own, atoms.other, strict=True):
+        if loss <= (index + 1) * step:
+            own[index - low] += mass
+            other[index - low] += beside
+        elif loss <= (index + 2) * step:  # near a grid point: a larger loss dominates
+            sizes[index - low + 2] += mass
+        else:
+            raise CertificationError("a loss is not known within a cell; use a coarser step")
+    for cell in {index - low for index in places}:
+        _split(sizes, cell, own[cell], other[cell], (low + cell) * step, step)
+    return _rounded_up(low, sizes, atoms.beyond, resolution)
+
+
+def _split(sizes: list[arb], cell: int, inside: arb, beside: arb, loss: arb, step: arb) -> None:
+    """Split a cell's masses onto its two ends, so that both laws keep theirs."""
+    near, far = (-loss).exp(), (-loss - step).exp()
+    up = ((inside * near - beside) / (near - far)).nonnegative_part()
+    sizes[cell] += (inside - up).nonnegative_part()
+    sizes[cell + 1] += up
+
+
+def _rounded_up(low: int, sizes: list[arb], infinite: arb, resolution: Resolution) -> _Losses:
+    unit = arb(2) ** resolution.mass_bits
     masses = [_ceiling(size * unit) for size in sizes]
-    return _Losses(low, fmpz_poly(masses), _ceiling((1 - own_before) * unit))
+    return _Losses(low, fmpz_poly(masses), _ceiling(infinite * unit))
 
 
 def _ceiling(value: arb) -> int:

@@ -136,8 +136,10 @@ class Interval:
         lower: proven lower end.
         upper: proven upper end; the one to report, rounded up.
         method: what proved the upper end: 'contour', 'analytic-gaussian', 'single-round',
-            'participations', 'mirror', 'convolution', 'renyi', 'unsampled' or 'trivial'.
-        lower_method: what proved the lower end, from the same names or 'worst-round'.
+            'participations', 'mirror', 'convolution', 'renyi', 'unsampled', 'largest-loss' or
+            'trivial'.
+        lower_method: what proved the lower end, from the same names, 'worst-round' or
+            'laplace-tests'.
         precision_bits: working precision of the ball arithmetic behind the upper end.
     """
 

@@ -43,11 +43,7 @@ def event_to_json(event: DpEvent) -> dict[str, Any]:
         "terms": [
             {
                 "count": term.count,
-                "mechanism": {
-                    "kind": term.mechanism.kind,
-                    "noise_multiplier": canonical.plain_decimal(term.mechanism.noise_multiplier),
-                    "sampling_rate": canonical.plain_decimal(term.mechanism.sampling_rate),
-                },
+                "mechanism": term.mechanism.model_dump(mode="json"),
             }
             for term in ordered.terms
         ],

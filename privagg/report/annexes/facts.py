@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from privagg.privacy.events import AnyMechanism, LaplaceMechanism
 from privagg.privacy.unit import Unit
 from privagg.report.annexes.lines import Fact
 from privagg.report.approvals import approval_text
@@ -262,16 +263,7 @@ def events(report: Report) -> tuple[Fact, ...]:
     """The event that was charged, by group of sites."""
     facts = []
     for indices, site in alike(report, "committed"):
-        terms = [
-            say(
-                "{count} × {kind} (noise multiplier {noise}, sampling rate {rate})",
-                count=term.count,
-                kind=term.mechanism.kind,
-                noise=format(term.mechanism.noise_multiplier, "f"),
-                rate=format(term.mechanism.sampling_rate, "f"),
-            )
-            for term in site.committed.event.terms
-        ]
+        terms = [_mechanism(term.mechanism, term.count) for term in site.committed.event.terms]
         text = say(
             "The event charged at {sites} is {event}.",
             sites=named(report, indices),
@@ -279,6 +271,26 @@ def events(report: Report) -> tuple[Fact, ...]:
         )
         facts.append(Fact(text, _places(indices, "committed/event")))
     return tuple(facts)
+
+
+def _mechanism(mechanism: AnyMechanism, count: int) -> str:
+    if isinstance(mechanism, LaplaceMechanism):
+        return say(
+            "{count} × integer Laplace noise of scale {scale} on a coordinate that a unit moves by "
+            "at most {shift} (shares {shares} of {all})",
+            count=count,
+            scale=format(mechanism.scale, "f"),
+            shift=mechanism.shift,
+            shares=mechanism.shares,
+            all=mechanism.shared_by,
+        )
+    return say(
+        "{count} × {kind} (noise multiplier {noise}, sampling rate {rate})",
+        count=count,
+        kind=mechanism.kind,
+        noise=format(mechanism.noise_multiplier, "f"),
+        rate=format(mechanism.sampling_rate, "f"),
+    )
 
 
 def accountants(report: Report) -> tuple[Fact, ...]:
