@@ -128,6 +128,10 @@ class Mechanism(BaseModel):
         return (self.kind, self.sampling_rate, self.noise_multiplier)
 
 
+LARGEST_MOVE = 4096
+"""Of a coordinate under integer Laplace noise: further, noise of any scale here hides little."""
+
+
 class LaplaceMechanism(BaseModel):
     """One coordinate released with some shares of integer Laplace noise; everybody takes part.
 
@@ -147,7 +151,7 @@ class LaplaceMechanism(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     kind: Literal["integer-laplace"] = "integer-laplace"
-    shift: int = Field(ge=1, le=4096)
+    shift: int = Field(ge=1, le=LARGEST_MOVE)
     scale: ExactDecimal = Field(ge=Decimal("0.03125"), le=1024, max_digits=60)
     shares: int = Field(default=1, ge=1, le=10**6)
     shared_by: int = Field(default=1, ge=1, le=10**6)

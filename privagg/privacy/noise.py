@@ -19,6 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from math import ceil, isqrt
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,29 @@ _BASE_DENOMINATOR = 2**32
 
 Exact = Fraction | Decimal | int
 """A number that is exactly what it says; a binary float is not accepted."""
+
+
+class IntegerNoise(Protocol):
+    """One share of symmetric integer noise, whatever its law."""
+
+    @property
+    def stddev_grid(self) -> Fraction:
+        """Standard deviation of a share in grid units."""
+
+    @property
+    def bound(self) -> int:
+        """Largest magnitude that `sample` can return, in grid units."""
+
+    def sample(self, stream: ByteStream, size: int) -> NDArray[np.int64]:
+        """Draw `size` independent values.
+
+        Args:
+            stream: secret randomness.
+            size: number of values, at least 0.
+
+        Returns:
+            Grid units, shape (size,), int64.
+        """
 
 
 @dataclass(frozen=True)

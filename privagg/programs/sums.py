@@ -122,7 +122,8 @@ def bounded(integers: Any, count: int, terms: OpeningTerms) -> IntMatrix:
         terms: the round's.
 
     Returns:
-        int64 (count, n), no coordinate beyond `largest_grid`, no norm beyond `sensitivity_grid`.
+        int64 (count, n), no coordinate beyond `largest_grid`, no norm beyond `sensitivity_grid`;
+        where the opening has `moves`, no row's magnitudes beyond those, in falling order.
 
     Raises:
         ValueError: not integers of this shape.
@@ -133,10 +134,27 @@ def bounded(integers: Any, count: int, terms: OpeningTerms) -> IntMatrix:
             f"a program owes int64 ({count}, {terms.length}), not {rows.dtype} {rows.shape}"
         )
     rows = np.asarray(np.clip(rows, -terms.largest_grid, terms.largest_grid))
+    if terms.moves is not None:
+        return _within_moves(rows, terms.moves)
     # Below 2^63: the plan refuses a length and a bound whose squares could add up to more.
     squares = (rows * rows).sum(axis=1)
     for place in np.flatnonzero(squares > terms.sensitivity_grid**2):
         # Towards zero by S / r with r > norm: no coordinate grows, and the norm stays below S.
         norm, row = isqrt(int(squares[place])) + 1, rows[place]
         rows[place] = np.sign(row) * (np.abs(row) * terms.sensitivity_grid // norm)
+    return rows
+
+
+def _within_moves(rows: IntMatrix, moves: tuple[int, ...]) -> IntMatrix:
+    """Rows whose k-th largest magnitude is at most the k-th move, all others 0; in place.
+
+    Of equal magnitudes the first stands before the others, so that it is the row alone that counts.
+    """
+    record, place = np.nonzero(rows)
+    size = np.abs(rows[record, place])
+    order = np.lexsort((place, -size, record))
+    record, place, size = record[order], place[order], size[order]
+    rank = np.arange(len(record)) - np.searchsorted(record, record)
+    limits = np.array([*moves, 0], dtype=np.int64)[np.minimum(rank, len(moves))]
+    rows[record, place] = np.sign(rows[record, place]) * np.minimum(size, limits)
     return rows

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from privagg.errors import PlanError
+from privagg.errors import NoiseError, PlanError
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import SiteTerms, SumsPlan, load_plan, mode_names
@@ -148,3 +148,106 @@ def test_a_strangers_plan_makes_no_work_for_each_pair_of_rounds() -> None:
 def test_a_round_that_is_not_there_has_no_plan() -> None:
     with pytest.raises(PlanError, match="no round 2"):
         plan().in_round(2).committed_event("north")
+
+
+# --- integer Laplace noise ------------------------------------------------------------------------
+
+
+def cells(**changes: Any) -> dict[str, Any]:
+    """Two questions of shares 2 and 1: a record moves one integer by 2 and one by 1."""
+    return {
+        "length": 9, "sensitivity_grid": 3, "largest_grid": 2, "noise_multiplier": "2",
+        "moves": (2, 1),
+    } | changes  # fmt: skip
+
+
+def test_a_gaussian_opening_looks_as_it_did_before_there_was_other_noise() -> None:
+    assert set(plan().model_dump(mode="json")["openings"][0]) == {
+        "state", "length", "sensitivity_grid", "largest_grid", "noise_multiplier"
+    }  # fmt: skip
+
+
+def test_laplace_noise_costs_the_shift_over_the_scale_of_every_integer_that_moves() -> None:
+    job = plan(cells())
+    committed = job.in_round(1).committed_event("north")
+    assert [(t.mechanism.kind, t.count) for t in committed.terms] == [("integer-laplace", 1)] * 2
+    assert job.openings[0].scale == 6
+    bound = default_accountant().epsilon(committed, Decimal("1e-5"))
+    assert Decimal("0.49") < bound.upper <= Decimal("0.5")
+    assert 0 < committed.distance < Decimal("1e-30")
+    again = load_plan(json.loads(job.canonical_json))
+    assert (again, again.digest) == (job, job.digest)
+    assert job.in_round(1).charge_facts["moves"] == [2, 1]
+
+
+def test_of_laplace_noise_one_share_alone_promises_far_less_than_all() -> None:
+    """Where the sum of three has epsilon 1, whoever reads one upload has 2.08."""
+    one = cells(moves=(1,), sensitivity_grid=1, largest_grid=1, noise_multiplier="1")
+    rows = plan(one, colluders=0).in_round(1).observers("north", 3)
+    costs = {
+        (row.name, row.colluding_sites): default_accountant()
+        .epsilon(row.event, Decimal("1e-5"))
+        .upper
+        for row in rows
+    }
+    assert costs["model-users", 0] <= 1
+    assert float(costs["aggregator+key-holder", 0]) == pytest.approx(2.08, abs=0.005)
+    assert costs["model-users", 0] < costs["sites", 1] < costs["sites", 2]
+    assert costs["sites", 2] == costs["aggregator+key-holder", 2]
+
+
+def test_more_survivors_than_were_counted_on_cost_less_and_a_lost_site_nothing_more() -> None:
+    job = plan(cells(), colluders=1)
+    planned = job.in_round(1)
+    committed, realised = (
+        default_accountant().epsilon(event, Decimal("1e-5")).upper
+        for event in (planned.committed_event("west"), planned.realised_event("west", job.names))
+    )
+    assert realised < committed
+    assert planned.realised_event("west", ("north", "south")) == DpEvent()
+
+
+def test_capacity_counts_the_largest_laplace_noise() -> None:
+    job = plan(cells(), colluders=0)
+    assert job.in_round(1).noise_bound == 96 * 6
+    assert job.upload_bound == 200 * 2 + 96 * 6
+    assert job.sum_bound == 350 * 2 + 3 * 96 * 6
+
+
+def test_laplace_and_gaussian_rounds_add_up_in_one_job() -> None:
+    job = plan(cells(), opening(noise_multiplier="6"))
+    event = job.total_committed("south")
+    assert {term.mechanism.kind for term in event.terms} == {"gaussian", "integer-laplace"}
+    both = default_accountant().epsilon(event, Decimal("1e-5")).upper
+    apart = [
+        default_accountant()
+        .epsilon(job.in_round(k).committed_event("south"), Decimal("1e-5"))
+        .upper
+        for k in (1, 2)
+    ]
+    assert max(apart) < both <= sum(apart)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"moves": (1, 2)}, "must fall"),
+        ({"moves": (2, 1), "sensitivity_grid": 2}, "sensitivity_grid is 3"),
+        ({"moves": (2, 1), "largest_grid": 1}, "largest_grid 2"),
+        ({"moves": (2, 1), "length": 1}, "no more than the 1 integers"),
+        ({"moves": ()}, "at least 1"),
+        ({"moves": (5000,)}, "less than or equal to 4096"),
+        ({"moves": (0,)}, "greater than or equal to 1"),
+    ],
+)
+def test_moves_that_are_not_the_openings_bounds_are_refused(
+    changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        plan(cells(**changes))
+
+
+@pytest.mark.parametrize("multiplier", ["1000", "0.001"])
+def test_laplace_noise_without_a_table_is_refused(multiplier: str) -> None:
+    with pytest.raises(NoiseError, match="Gaussian"):
+        plan(cells(noise_multiplier=multiplier))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
+from privagg.privacy.plan.sums import norm_of
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs import sums
 from privagg.programs.sums import NUMBERS_TOGETHER, TOGETHER, IntMatrix, SumsLearner, bounded
@@ -39,6 +40,34 @@ def test_no_row_exceeds_its_bounds(rows: IntMatrix, norm: int, data: st.DataObje
         clipped = [max(-limit.largest_grid, min(limit.largest_grid, z)) for z in before]
         if sum(z * z for z in clipped) <= norm**2:
             assert after == clipped
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays(np.int64, (5, 6), elements=st.one_of(st.integers(-3, 3), INT64)),
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+)
+def test_no_row_moves_more_than_its_moves(rows: IntMatrix, moves: list[int]) -> None:
+    """Against sorting each row by itself; what is within them stays, and nothing is raised."""
+    moves = sorted(moves, reverse=True)
+    limit = OpeningTerms(
+        length=6, sensitivity_grid=norm_of(moves), largest_grid=moves[0],
+        noise_multiplier="0", moves=tuple(moves),
+    )  # fmt: skip
+    found = bounded(rows, 5, limit)
+    padded = moves + [0] * (6 - len(moves))
+    for before, after in zip(rows.tolist(), found.tolist(), strict=True):
+        sizes = sorted((abs(z) for z in after), reverse=True)
+        assert all(size <= most for size, most in zip(sizes, padded, strict=True))
+        assert all(
+            0 <= a * (1 if b >= 0 else -1) <= abs(b) for a, b in zip(after, before, strict=True)
+        )
+        wanted = sorted((abs(z) for z in before), reverse=True)
+        if all(size <= most for size, most in zip(wanted, padded, strict=True)):
+            assert after == before
+    np.testing.assert_array_equal(
+        np.stack([bounded(row[None], 1, limit)[0] for row in rows]), found
+    )
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 6)), np.zeros((2, 6), np.int64), np.zeros(6, int)])

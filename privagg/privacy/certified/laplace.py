@@ -17,15 +17,13 @@ from math import ceil
 from flint import arb, ctx
 
 from privagg.errors import PrivacyError
-from privagg.privacy.certified.balls import ball
+from privagg.privacy.certified.balls import ball, upper_end
 from privagg.privacy.certified.search import DeltaBounds
 from privagg.privacy.certified.work import charge
+from privagg.privacy.events import LARGEST_MOVE
 from privagg.privacy.laplace_law import LaplaceLaw
 
 METHOD = "laplace-tests"
-
-LARGEST_SHIFT = 4096
-"""Beyond it the noise hardly hides anything at any scale that is tabulated."""
 
 # Units of work for an atom, and for a ratio of two masses on the way there.
 _WORK_PER_ATOM, _WORK_PER_RATIO = 8.0, 1.0
@@ -37,7 +35,7 @@ class LaplaceRound:
 
     Args:
         law: of the noise that the observer does not know.
-        shift: most that a unit moves the coordinate by, an integer from 1 to 4096.
+        shift: most that a unit moves the coordinate by, an integer from 1 to `LARGEST_MOVE`.
 
     Raises: PrivacyError outside that range.
     """
@@ -46,20 +44,20 @@ class LaplaceRound:
     shift: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shift <= LARGEST_SHIFT:
-            raise PrivacyError(f"shift must be from 1 to {LARGEST_SHIFT}, got {self.shift}")
+        if not 1 <= self.shift <= LARGEST_MOVE:
+            raise PrivacyError(f"shift must be from 1 to {LARGEST_MOVE}, got {self.shift}")
 
     @property
-    def largest_loss(self) -> arb:
-        """A ball that holds the privacy loss's least upper bound: epsilon at delta 0.
+    def largest_loss(self) -> Fraction:
+        """No privacy loss is larger, whatever comes out: epsilon at delta 0.
 
         From shape 1 on it is shift / scale; below, log P(0) / P(shift).
         """
         if self.law.shape >= 1:
-            return ball(self.shift / self.law.scale)
+            return self.shift / self.law.scale
         charge(_WORK_PER_RATIO * (self.shift + self._narrowing))
         ratios = _ratios(self.law, self.shift, ctx.prec)
-        return -sum((ratio.log() for ratio in ratios), arb(0))
+        return upper_end(-sum((ratio.log() for ratio in ratios), arb(0)))
 
     def atoms(self, negligible_bits: int) -> Atoms:
         """Everything that may come out but for about 2^-negligible_bits of mass.

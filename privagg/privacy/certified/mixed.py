@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 
-from flint import arb
-
 from privagg.errors import CertificationError, NoiseError, PrivacyError
 from privagg.privacy.certified import convolution, laplace
 from privagg.privacy.certified.accountant import CLOSED_FORM_BITS, epsilon_interval
@@ -114,7 +112,7 @@ def _by_largest_loss(
     (1 + e^(L + eps)) tau <= (1 + e^eps) e^L tau, which is what the Gaussian rounds are asked with.
     """
     with working_precision(CLOSED_FORM_BITS):
-        loss = upper_end(sum((n * each.largest_loss for each, n in coordinates), arb(0)))
+        loss = sum((n * each.largest_loss for each, n in coordinates), Fraction(0))
         if distance and loss > _HOPELESS:
             raise CertificationError("no delta has room for the distance at so large a loss")
         grown = upper_end(ball(loss).exp() * ball(distance)) if distance else distance

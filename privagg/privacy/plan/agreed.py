@@ -22,7 +22,7 @@ from pydantic import (
 from privagg.digest import canonical_json, json_digest
 from privagg.errors import PlanError
 from privagg.privacy.events import ExactDecimal
-from privagg.privacy.noise import IntegerGaussian
+from privagg.privacy.noise import IntegerGaussian, IntegerNoise
 from privagg.privacy.plan.arithmetic import sqrt_ceil
 from privagg.privacy.plan.base import SiteTerms
 from privagg.privacy.unit import Custody, Unit
@@ -239,8 +239,8 @@ def noise_share(
     return IntegerGaussian(stddev_grid=sqrt_ceil(variance, NOISE_STEP_GRID))
 
 
-def stddev_text(noise: IntegerGaussian | None) -> str:
-    """A share's standard deviation in grid units, exactly, as a decimal; `0` without noise."""
+def stddev_text(noise: IntegerNoise | None) -> str:
+    """A share's standard deviation in grid units, all its digits, as a decimal; `0` without."""
     if noise is None:
         return "0"
     stddev = noise.stddev_grid

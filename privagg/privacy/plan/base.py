@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
-from privagg.privacy.noise import IntegerGaussian
+from privagg.privacy.noise import IntegerNoise
 from privagg.privacy.plan.compression import Compression
 from privagg.privacy.unit import Custody, Unit
 
@@ -72,12 +72,12 @@ class RoundPlan(Protocol):
     # --- noise, event and observers --------------------------------------------------------------
 
     @property
-    def noise(self) -> IntegerGaussian | None:
+    def noise(self) -> IntegerNoise | None:
         """The integer noise a site adds (a share, or all of it); None where there is none."""
 
     @property
     def noise_stddev_text(self) -> str:
-        """The noise's standard deviation in grid units, exactly, as a decimal; `0` without."""
+        """The noise's standard deviation in grid units, all digits, as a decimal; `0` without."""
 
     def committed_event(self, site: str) -> DpEvent:
         """What one round charges `site`: the least noise that the plan lets be opened."""

@@ -3,7 +3,8 @@
 Nothing is sampled and nothing trained: counts, moments, histograms, the parts of a regression. What
 a record adds is a function of the round's public state and of that record alone, so that one
 record moves a round's sum by at most the L2 norm that the plan states, in exact integers. Rounds
-may differ in all they do; each is one Gaussian event, at its own noise.
+may differ in all they do; each is one Gaussian event, at its own noise, or where a record moves few
+integers one of integer Laplace noise.
 """
 
 from __future__ import annotations
@@ -11,17 +12,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from fractions import Fraction
 from functools import cached_property, reduce
+from math import isqrt
 from operator import add
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from privagg.errors import PlanError
-from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism
+from privagg.privacy.events import (
+    LARGEST_MOVE,
+    DpEvent,
+    ExactDecimal,
+    LaplaceMechanism,
+    Mechanism,
+)
 from privagg.privacy.guarantee import Observer
+from privagg.privacy.laplace_noise import IntegerLaplace
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.agreed import AgreedPlan, noise_share, stddev_text
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
@@ -36,6 +53,21 @@ MOST_DIFFERENT = 256
 work for each of them, and a stranger's plan is read before anything vouches for it."""
 
 
+MOST_MOVES = 256
+"""Integers that a record moves under integer Laplace noise; of more, Gaussian noise is the less."""
+
+_EXACT = Context(prec=80)
+
+
+def norm_of(moves: Sequence[int]) -> int:
+    """L2 norm of a row of these magnitudes, rounded up.
+
+    Args:
+        moves: at least one, each at least 1.
+    """
+    return isqrt(sum(move * move for move in moves) - 1) + 1
+
+
 class OpeningTerms(BaseModel):
     """What one round opens, and how far a record moves it.
 
@@ -44,8 +76,11 @@ class OpeningTerms(BaseModel):
         length: n, integers that a record adds.
         sensitivity_grid: S, the L2 norm that no record's integers exceed.
         largest_grid: no integer of a record lies beyond +- this.
-        noise_multiplier: noise standard deviation over S that the committed event charges; 0 means
-            no privacy (epsilon is infinite) and is for tests and comparisons.
+        noise_multiplier: noise standard deviation over S that the committed event charges; with
+            `moves` the noise's scale over their sum. 0 means no privacy (epsilon is infinite) and
+            is for tests and comparisons.
+        moves: with them the noise is integer Laplace, and the magnitudes of a record's integers,
+            sorted in falling order, are at most these; beyond them all are 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +90,36 @@ class OpeningTerms(BaseModel):
     sensitivity_grid: int = Field(ge=1, le=2**24)
     largest_grid: int = Field(ge=1, le=2**24)
     noise_multiplier: ExactDecimal = Field(ge=0, max_digits=40)
+    moves: tuple[Annotated[int, Field(ge=1, le=LARGEST_MOVE)], ...] | None = Field(
+        default=None, min_length=1, max_length=MOST_MOVES
+    )
+
+    @property
+    def scale(self) -> Decimal:
+        """Of integer Laplace noise, in grid units; exact."""
+        return _EXACT.multiply(self.noise_multiplier, Decimal(sum(self.moves or ())))
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As a plan's: Gaussian openings look as they did before there was other noise."""
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _moves_are_its_bounds(self) -> Self:
+        moves = self.moves
+        if moves is None:
+            return self
+        if list(moves) != sorted(moves, reverse=True) or len(moves) > self.length:
+            raise ValueError(
+                f"moves {list(moves)} must fall, and be no more than the {self.length} integers"
+            )
+        bounds = (norm_of(moves), moves[0])
+        if (self.sensitivity_grid, self.largest_grid) != bounds:
+            raise ValueError(
+                f"with moves {list(moves)} sensitivity_grid is {bounds[0]} and largest_grid "
+                f"{bounds[1]}, not {self.sensitivity_grid} and {self.largest_grid}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -81,8 +146,9 @@ class SumsPlan(AgreedPlan):
 
     Guarantees:
         Committed event of round k: a Gaussian with multiplier `openings[k-1].noise_multiplier` at
-        least, against users of the result and any `colluders` sites, when at least
-        `minimum_survivors` contributions are opened (proofs/integer-noise.md).
+        least, or integer Laplace noise of the opening's scale, against users of the result and any
+        `colluders` sites, when at least `minimum_survivors` contributions are opened
+        (proofs/integer-noise.md, proofs/laplace.md).
     """
 
     contribution_plainly: ClassVar[str] = (
@@ -252,8 +318,10 @@ class RoundOfSums:
         return Fraction(1)
 
     @cached_property
-    def noise(self) -> IntegerGaussian | None:
+    def noise(self) -> IntegerGaussian | IntegerLaplace | None:
         """One site's share."""
+        if self.terms.moves is not None and self.terms.noise_multiplier:
+            return IntegerLaplace(Fraction(self.terms.scale), self.plan.counted_shares)
         return noise_share(
             noise_multiplier=self.terms.noise_multiplier,
             sensitivity_grid=self.terms.sensitivity_grid,
@@ -275,12 +343,24 @@ class RoundOfSums:
         self.plan.site(site)
         if self.noise is None:
             return DpEvent.once(Mechanism(kind="non-private"))
+        if isinstance(self.noise, IntegerLaplace):
+            return self._laplace_event(self.noise, shares)
         stddev = self.noise.stddev_grid
         multiplier = sqrt_floor_decimal((stddev / self.terms.sensitivity_grid) ** 2 * shares)
         distance = total_distance(
             stddev_grid=stddev, dimension=self.terms.length, shares=shares, rounds=1
         )
         return DpEvent.once(Mechanism.of(Decimal(1), multiplier), distance=distance)
+
+    def _laplace_event(self, noise: IntegerLaplace, shares: int) -> DpEvent:
+        """Each integer that a record moves is released by itself."""
+        distance = noise.total_distance(dimension=self.terms.length, shares=shares)
+        mechanisms = (
+            (LaplaceMechanism.of(move, self.terms.scale, shares, noise.shares), count)
+            for move, count in Counter(self.terms.moves).items()
+        )
+        events = (DpEvent.once(mechanism, count=count) for mechanism, count in mechanisms)
+        return reduce(add, events, DpEvent(distance=distance))
 
     def committed_event(self, site: str) -> DpEvent:
         """See `RoundPlan.committed_event`: as many shares unknown as are counted on."""
@@ -312,6 +392,7 @@ class RoundOfSums:
             "mode": plan.mode,
             "minimum_survivors": plan.minimum_survivors,
             "length": self.terms.length,
+            **({"moves": list(self.terms.moves)} if self.terms.moves else {}),
             "sensitivity_grid": self.terms.sensitivity_grid,
             "largest_grid": self.terms.largest_grid,
             "noise_stddev_grid": self.noise_stddev_text,
