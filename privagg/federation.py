@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -32,6 +33,7 @@ from privagg.errors import ConfigError
 from privagg.identity.owner import read_owner_key
 from privagg.party.approving import Terms, approve_here, last_day, withdraw
 from privagg.party.open import code_here, decided_folder
+from privagg.party.own_data import own_table_here
 from privagg.party.ready import require_ready
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
@@ -52,6 +54,7 @@ from privagg.run.unfinished import (
 )
 from privagg.secure.scheme import Parameters
 from privagg.training.data import Records
+from privagg.training.declared import TableSource
 from privagg.training.factories import ApprovedCode, Factory
 from privagg.training.predicting import predict_table
 from privagg.training.saving import load_model
@@ -101,6 +104,7 @@ class Federation:
             accountant=accountant or default_accountant(),
             pinned=plan,
             allowed=lambda: code_here(self.setup) if code is None else code,
+            own=lambda site: own_table_here(self.setup.output, site),
             given=dict(records or {}),
             given_public=public_records,
         )
@@ -165,6 +169,7 @@ class Federation:
         runs: int | None = None,
         owner: Ed25519PrivateKey | None = None,
         job: str = TRAINING,
+        accept_findings: bool = False,
     ) -> dict[str, Approval]:
         """Approve the configured job, a run or a search, for sites whose ledgers lie here.
 
@@ -183,18 +188,22 @@ class Federation:
                 budget has room for until the last day.
             owner: the owner's key, where it is not kept in the sites' folders.
             job: which of the configuration's jobs: its training, or `questions`.
+            accept_findings: these sites take part with their records as they are, now and later,
+                whatever `privagg check` finds in them.
 
         Returns:
             The approval of each site.
 
         Raises:
+            DataError: a site does not join with its records as they are.
             ApprovalError: records that count under another name already; an infinite budget.
             BudgetExceededError: a budget has no room for the whole job.
             ConfigError: a file or key cannot be read.
         """
         terms = Terms(who, why, last_day(until), budget, without_guarantee, overlaps, runs)
         self.trust(job_of(self.setup, job).factories())
-        return approve_here(job_of(self.setup, job), terms, sites, owner)
+        setup = job_of(self.setup, job)
+        return approve_here(setup, terms, sites, owner, accept_findings=accept_findings)
 
     def trust(self, code: Iterable[Factory]) -> None:
         """Let code that the configuration names run in this process, as the caller decides."""
@@ -375,10 +384,17 @@ class Federation:
         setup = self.setup
         return load_model(setup.fresh_model(), Path(path or setup.output / MODEL_NAME))
 
-    def predict(self, table: Path | str, *, model: Path | str | None = None) -> Any:
+    def predict(
+        self, table: Path | str, *, model: Path | str | None = None, site: str | None = None
+    ) -> Any:
         """Class probabilities, float64 `(n, classes)`, of a table's every record.
 
         They say as much about the records as the records do: for their owner's eyes.
+
+        Args:
+            table: path of the table.
+            model: of the model; the last run's by default.
+            site: whose table is written like this one; by default it is as `data.file` says.
 
         Raises:
             ConfigError: the federation is not about tables, or a file is missing.
@@ -386,4 +402,7 @@ class Federation:
         """
         if not isinstance(self.config.data, TableData):
             raise ConfigError("only tables are read here; call federation.trained_model() on yours")
-        return predict_table(self.trained_model(model), self.config.data.table_schema, table)
+        written = self.config.data.source
+        if site is not None:
+            written = cast(TableSource, self.setup.source_of(self.setup.section(site)))
+        return predict_table(self.trained_model(model), replace(written, database=None), table)

@@ -54,7 +54,7 @@ def refused(answer: tuple[int, str], *said: str) -> None:
     """One line that says what was wrong, exit code 2, no fault of privagg's own."""
     code, text = answer
     assert code == 2, text
-    error = next(line for line in text.splitlines() if "error: " in line)
+    error = next(line for line in reversed(text.splitlines()) if "error: " in line)
     for words in said:
         assert words in error
 

@@ -152,7 +152,7 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     _, outcomes = again.setup.public_records.gather(np.arange(len(chances)))
     right = float((chances.argmax(axis=1) == outcomes.numpy()).mean())
     assert right == made_metrics["accuracy"]
-    with pytest.raises(DataError, match=r"'mean radius'.*the model needs every feature"):
+    with pytest.raises(DataError, match=r"'mean radius'.*declared but not in"):
         again.predict(lacking)
     with pytest.raises(BudgetExceededError, match="nothing was spent") as refused:
         again.run()
@@ -298,7 +298,9 @@ def test_a_public_table_of_one_class_is_refused_before_anything_is_spent(
     with pytest.raises(
         ConfigError, match="of the public table's 119 usable records none has another"
     ):
-        approved(Federation.from_dict(values, base=tmp_path)).run()
+        federation = Federation.from_dict(values, base=tmp_path)
+        federation.approve(who="tester", why="a test", accept_findings=True)
+        federation.run()
     ledgers = (tmp_path / "out" / "ledgers").glob("*.sqlite")
     assert not any(entry.kind == "charge" for p in ledgers for entry in Ledger.open(p).entries())
 

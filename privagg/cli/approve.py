@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,12 +14,12 @@ import typer
 
 from privagg.cli import console
 from privagg.cli.options import exact
-from privagg.cli.training import open_federation
+from privagg.cli.training import open_federation, print_findings
 from privagg.errors import ApprovalError, ConfigError
 from privagg.party.folder import PartyFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from privagg.party.approving import Job
     from privagg.privacy.plan import Plan
     from privagg.training.factories import Factory
+    from privagg.training.inspection import Finding
 
 PASSPHRASE = "PRIVAGG_OWNER_PASSPHRASE"
 
@@ -84,11 +85,20 @@ def approve(
     taking_back: Annotated[
         bool, typer.Option("--withdraw", help="Take back every approval in force.")
     ] = False,
+    accept_findings: Annotated[
+        bool,
+        typer.Option(
+            "--accept-findings", help="Take part with the records as they are, now and later."
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Approve a plan, or all candidates of a search: without it no site takes part in anything.
 
     With --job questions it is what `privagg ask` asks that is approved, by a plan of its own.
+
+    Says first what was found in the sites' records, for their owner only. What would change what
+    is learned keeps a site from joining, unless its owner accepts it (--accept-findings).
 
     In a deployment a key holder of its own approves too: else it makes no keys and opens nothing.
 
@@ -110,8 +120,9 @@ def approve(
       privagg approve my.toml --all-sites --withdraw
     """
     words = _Words(
-        who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs
-    )
+        who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs,
+        accept_findings,
+    )  # fmt: skip
     if job != "training" and (party or deployment):
         raise ConfigError(
             f"{job} are asked on one machine only: --job goes with CONFIG and --site or --all-sites"
@@ -155,6 +166,7 @@ class _Words:
     without_guarantee: bool
     yes: bool
     runs: int | None
+    accept_findings: bool
 
 
 def login() -> str:
@@ -233,20 +245,21 @@ def _here(
     from privagg.cli.askview import print_questions
     from privagg.config.asking import SumsSetup
     from privagg.config.jobs import job_of
-    from privagg.party.approving import Job, require_records
+    from privagg.party.approving import Job, inspect_records
 
     key = None if owner_key is None else _key_at(owner_key)
     federation.trust(code_to_trust(job_of(federation.setup, job), words.yes))
     setup = job_of(federation.setup, job)
     if isinstance(setup, SumsSetup):
         print_questions(console.console(), setup)
-    require_records(setup, names)
+    _tell(inspect_records(setup, names), setup, names, words)
     _show(setup, Job.of(setup), names, words)
     _confirm("approve this?", words.yes)
     acts = federation.approve(
         who=words.who, why=_purpose(federation.setup, words), sites=names, until=words.until,
         budget=words.budget, without_guarantee=words.without_guarantee,
         overlaps=words.overlaps, runs=words.runs, owner=key, job=job,
+        accept_findings=words.accept_findings,
     )  # fmt: skip
     verb = "tune" if job == "training" and federation.config.tuning else setup.command
     until = next(iter(acts.values())).until
@@ -255,6 +268,23 @@ def _here(
         f"{verb} {federation.setup.source}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _tell(
+    found: Mapping[str, list[Finding]], setup: Setup, names: Iterable[str], words: _Words
+) -> None:
+    """What was found in the records, for their owner, before anything is decided.
+
+    Raises:
+        DataError: it keeps a site from joining, and is not accepted.
+    """
+    told = {
+        name: [asdict(one) for one in findings if one.severity != "note"]
+        for name, findings in found.items()
+    }
+    print_findings({name: findings for name, findings in told.items() if findings}, list(names))
+    for name in names if not words.accept_findings else ():
+        setup.require_joining(setup.section(name))
 
 
 def code_to_trust(setup: Setup, yes: bool) -> list[Factory]:
@@ -375,9 +405,12 @@ def _in_folders(
         setup = approvers[0].setup
     sites = [approver.name for approver in approvers if approver.name in setup.plan.names]
     for each in approvers:
-        approving.require_records(each.setup, [each.name] if each.name in sites else [])
+        found = approving.inspect_records(each.setup, [each.name] if each.name in sites else [])
+        _tell(found, each.setup, list(found), words)
     _show(setup, Job.of(setup), sites, words)
     _confirm("approve this?", words.yes)
+    for each in approvers if words.accept_findings else ():
+        approving.accept(each.folder)
     terms = Terms(
         words.who, _purpose(setup, words), last_day(words.until), words.budget,
         words.without_guarantee, words.overlaps, words.runs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -111,9 +111,14 @@ def check(
             print_plan(console.console(), facts, federation.plan)
             if asking is not None:
                 print_both(console.console(), federation.setup, asking)
-            _print_findings(findings, federation)
-    wrong = [name for name, found in findings.items()
-             if any(f["severity"] == "error" for f in found)]  # fmt: skip
+            print_findings(findings, federation.plan.names)
+    setup = federation.setup
+    accepted = {section.name for section in setup.config.sites if setup.own(section.name).accepted}
+    wrong = [
+        name
+        for name, found in findings.items()
+        if name not in accepted and any(f["severity"] == "error" for f in found)
+    ]
     if wrong:
         raise DataError(
             f"the data of {', '.join(wrong)} should not be used as it is; see the findings above. "
@@ -142,12 +147,13 @@ def _require_approved_code(federation: Federation) -> None:
         )
 
 
-def _print_findings(findings: dict[str, list[dict[str, Any]]], federation: Federation) -> None:
+def print_findings(findings: dict[str, list[dict[str, Any]]], sites: Sequence[str]) -> None:
+    """What was found in tables, by table; those of `sites` are for their owner only."""
     from privagg.report.language import say, told
 
     out = console.console()
     for name, found in findings.items():
-        private = name in federation.plan.names
+        private = name in sites
         heading = say("Data of {name} (for its owner only)" if private else "Data of {name}",
                       name=name if private else told(name))  # fmt: skip
         console.heading(out, heading)

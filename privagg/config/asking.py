@@ -27,7 +27,9 @@ from privagg.programs.questions.columns import Columns
 from privagg.programs.sums import SumsLearner
 from privagg.programs.sums_program import SumsProgram
 from privagg.secure.registry import scheme as find_scheme
-from privagg.training.data import Records, read_declared
+from privagg.training.data import Records
+from privagg.training.declared import TableSource
+from privagg.training.reading import declared
 from privagg.training.rehearsal import RecordsApart
 from privagg.training.table import TableSchema
 
@@ -144,10 +146,12 @@ class SumsSetup(Setup):
             site: its name in the plan.
 
         Raises:
-            ConfigError, DataError: the file cannot be read as declared.
+            ConfigError, DataError: the table cannot be read as declared.
         """
-        path = self.base / self.section(site).data
-        return Columns.read(read_declared(path, self.schema), self.schema)
+        section = self.section(site)
+        source = self.source_of(section)
+        assert isinstance(source, TableSource)  # questions are asked of tables alone
+        return Columns.read(declared(source, self.base / section.data), self.schema)
 
     def rehearse(self) -> RecordsApart | None:
         """None: there is no model."""

@@ -22,6 +22,7 @@ from privagg.errors import ConfigError, fault_words
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
 from privagg.training.features import Feature
 from privagg.training.table import TableSchema
+from privagg.training.tablefile import TableFile
 from privagg.training.targets import AnyTarget, NumberedClasses, TargetKind
 
 
@@ -48,12 +49,14 @@ class TableData(Section):
         features: columns that become inputs, in this order.
         target: the column that is predicted.
         drop_missing: leave rows with a missing value out.
+        file: how the sites' files are written, where they do not say otherwise themselves.
     """
 
     kind: Literal["table"] = "table"
     features: tuple[Feature, ...] = Field(min_length=1)
     target: AnyTarget
     drop_missing: bool = False
+    file: TableFile = TableFile()
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Self:
@@ -61,6 +64,8 @@ class TableData(Section):
             _ = self.table_schema
         except ValidationError as error:
             raise ValueError("; ".join(map(fault_words, error.errors()))) from error
+        if strange := next(self.file.strange_to(self.table_schema), ""):
+            raise ValueError(f"data.file: {strange}")
         return self
 
     @property
@@ -73,7 +78,7 @@ class TableData(Section):
     @property
     def source(self) -> TableSource:
         """How the sites' files are read."""
-        return TableSource(self.table_schema)
+        return TableSource(self.table_schema, self.file)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -129,7 +129,7 @@ def _recipe(config: Config) -> dict[str, JsonValue]:
         "federation": config.federation.name,
         "seed": config.federation.seed,
         "model": training.model.model_dump(mode="json"),
-        "data": config.data.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json", exclude={"file"}),  # how, not what
         "local_steps": training.local_steps,
         "local_learning_rate": training.local_learning_rate,
         "local_batch_size": training.local_batch_size,

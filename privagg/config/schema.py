@@ -40,6 +40,7 @@ from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
 from privagg.training.table import TableSchema
+from privagg.training.tablefile import TableFile
 
 TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
 """How the keys begin that a search may vary: none of them moves a budget to another owner."""
@@ -216,6 +217,8 @@ class SiteSection(Section):
         records: declared number of records; public, used as normaliser and bound.
         weight: integer weight in averages; defaults to `records` in `record-local`, else to 1.
         dataset: public name of the data set whose budget is charged; defaults to the name.
+        file: how its table is written, setting by setting in place of `data.file`; the site's own
+            `party.toml` has the last word.
     """
 
     name: SiteName
@@ -224,6 +227,7 @@ class SiteSection(Section):
     records: int = Field(ge=1)
     weight: int | None = Field(default=None, ge=1)
     dataset: DatasetName = ""
+    file: TableFile = TableFile()
 
 
 def _declared(public: Any) -> Any:
@@ -239,7 +243,7 @@ class EvaluationSection(Section):
     """A table whose owner declares it public; only on such a one is accuracy computed.
 
     Args:
-        data, labels: as for a site.
+        data, labels, file: as for a site.
         public: must be true; a figure on private data would have to be charged.
         name: for the report.
     """
@@ -248,6 +252,7 @@ class EvaluationSection(Section):
     labels: str | None = None
     public: Annotated[Literal[True], BeforeValidator(_declared)]
     name: str = "public table"
+    file: TableFile = TableFile()
 
 
 class TuningSection(Section):
@@ -392,6 +397,7 @@ class Config(Section):
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
         self._each_site_has_data_or_an_app()
+        self._files_fit()
         self._questions_can_be_asked()
         if found := list(unread(self)):
             raise ValueError("; ".join(found))
@@ -425,6 +431,22 @@ class Config(Section):
             raise ValueError("; ".join(map(fault_words, error.errors()))) from error
         except ConfigError as error:
             raise ValueError(str(error)) from error
+
+    def _files_fit(self) -> None:
+        if not isinstance(self.data, TableData):
+            return
+        named = {f"sites[{site.name}]": site for site in self.sites}
+        for place, one in {**named, "evaluation": self.evaluation}.items():
+            if one is None:
+                continue
+            try:
+                written = one.file.over(self.data.file)
+            except ValidationError as error:
+                raise ValueError(
+                    f"{place}.file with data.file: {'; '.join(map(fault_words, error.errors()))}"
+                ) from error
+            if strange := next(written.strange_to(self.data.table_schema), ""):
+                raise ValueError(f"{place}.file: {strange}")
 
     def _each_site_has_data_or_an_app(self) -> None:
         app = isinstance(self.data, AppData)

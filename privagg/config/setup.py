@@ -14,12 +14,13 @@ from shlex import quote
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from privagg.config.data import AppData, DatasetData
 from privagg.config.plan import build_plan, requirement_of
 from privagg.config.schema import Config, EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
-from privagg.errors import ApprovalError, ConfigError
+from privagg.errors import ApprovalError, ConfigError, DataError, validation_faults
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
@@ -36,10 +37,9 @@ from privagg.training.data import (
     DatasetRecords,
     Records,
     read_array,
-    read_declared,
     targets_of,
 )
-from privagg.training.declared import ImageSource, TableSource
+from privagg.training.declared import ImageSource, Source, TableSource
 from privagg.training.factories import ApprovedCode, Factory, look_at
 from privagg.training.inspection import (
     Finding,
@@ -52,7 +52,9 @@ from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
 from privagg.training.models import build_model, get_parameters
 from privagg.training.objective import Objective
+from privagg.training.reading import declared
 from privagg.training.rehearsal import RecordsApart, require_model_apart
+from privagg.training.tablefile import OwnTable
 
 TRAINING = "training"
 """The job that every configuration has."""
@@ -70,6 +72,7 @@ class Setup:
         pinned: the plan that was agreed on; derived anew where it is None.
         allowed: says what may be imported for factories that the configuration names; asked each
             time, because an approval ends. Nothing by default.
+        own: site -> what its owner says of its table on this machine; asked only when it is read.
         given: site -> records, in place of the files named in the configuration.
         given_public: the table declared public, in place of the file.
 
@@ -92,9 +95,11 @@ class Setup:
     accountant: Accountant = field(default_factory=default_accountant)
     pinned: TrainingPlan | None = None
     allowed: Callable[[], ApprovedCode] = ApprovedCode
+    own: Callable[[str], OwnTable] = lambda _: OwnTable()
     given: Mapping[str, Records] = field(default_factory=dict)
     given_public: Records | None = None
     _read: dict[str, Records] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[str, str], list[Finding]] = field(default_factory=dict, repr=False)
     _apart: dict[tuple[object, ...], RecordsApart] = field(default_factory=dict, repr=False)
     _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
 
@@ -278,6 +283,30 @@ class Setup:
         known = ", ".join(section.name for section in self.config.sites)
         raise ConfigError(f"the configuration has no site {site!r}; it has {known}")
 
+    def source_of(self, section: SiteSection | EvaluationSection) -> Source:
+        """How a site's records, or the table declared public, are read.
+
+        Raises:
+            ConfigError: what the site's owner says of its table does not fit the declaration.
+        """
+        source = self.config.data.source
+        own = self.own(section.name) if isinstance(section, SiteSection) else OwnTable()
+        if not isinstance(source, TableSource):
+            if own.database is not None or own.file.model_fields_set:
+                raise ConfigError(
+                    f"party.toml of {section.name!r} says how a table is written, and data.kind is "
+                    f"{self.config.data.kind!r}; remove [file] and [database] from it"
+                )
+            return source
+        try:
+            written = own.file.over(section.file.over(source.file))
+            strange = next(written.strange_to(source.schema), "")
+        except ValidationError as error:
+            strange = validation_faults(error, whole="the section", values=False)
+        if strange:
+            raise ConfigError(f"[file] in party.toml of {section.name!r}: {strange}")
+        return TableSource(source.schema, written, own.database, own.folder)
+
     def records_of(self, site: SiteSection) -> Records:
         """One site's records, read and encoded by the public declaration.
 
@@ -289,7 +318,7 @@ class Setup:
             return self.given[site.name]
         if site.name not in self._read:
             self._read[site.name] = load_records(
-                self.config.data.source, self.base, site.data, site.labels, code=self.code
+                self.source_of(site), self.base, site.data, site.labels, code=self.code
             )
         return self._read[site.name]
 
@@ -307,8 +336,11 @@ class Setup:
             return None
         place = (site.name, known.path)
         if place not in self._tags:
-            own = "" if site.name in self.given else site.data
-            held = record_bytes(self.config.data.source, self.base, own, self.records_of(site))
+            records = self.records_of(site)
+            if site.name in self.given:
+                held = record_bytes(self.config.data.source, self.base, "", records)
+            else:
+                held = record_bytes(self.source_of(site), self.base, site.data, records)
             self._tags[place] = known.tags(held)
         return self._tags[place]
 
@@ -324,8 +356,8 @@ class Setup:
         if self.given_public is not None or evaluation is None:
             return self.given_public
         records = load_records(
-            self.config.data.source, self.base, evaluation.data, evaluation.labels, public=True,
-            code=self.code,
+            self.source_of(evaluation), self.base, evaluation.data, evaluation.labels,
+            public=True, code=self.code,
         )  # fmt: skip
         self._require_telling(evaluation, records)
         return records
@@ -352,9 +384,42 @@ class Setup:
         """
         if isinstance(self.config.data, AppData):
             return []
-        records = self.records_of(site)
-        found = [] if site.name in self.given else self._inspect_files(site, records)
-        return found + check_count(len(records), site.records, self.training_plan)
+        place = (site.name, self.job)
+        if place not in self._found:
+            records = self.records_of(site)
+            found = [] if site.name in self.given else self._inspect_files(site, records)
+            if self.job == TRAINING:  # else of lines, whose number a learner of sums looks at
+                found += check_count(len(records), site.records, self.training_plan)
+            self._found[place] = found
+        return self._found[place]
+
+    def stopping(self, site: SiteSection) -> list[Finding]:
+        """What of it keeps the site from joining; nothing where its owner accepts what was found.
+
+        Raises:
+            ConfigError, DataError: as `inspect`.
+        """
+        if self.own(site.name).accepted:
+            return []
+        return [finding for finding in self.inspect(site) if finding.severity == "error"]
+
+    def require_joining(self, site: SiteSection) -> None:
+        """Refuse to join with records that change what is learned, whatever it is about them.
+
+        Called before a run is begun, or a site's process answers anybody; never within a run.
+
+        Raises:
+            DataError: one text for all causes; `inspect` tells the owner which.
+            ConfigError: as `inspect`.
+        """
+        if self.stopping(site):
+            raise DataError(
+                f"{site.name!r} does not join with its records as they are. Its owner is told why "
+                f"on its own machine (privagg check {quote(str(self.source or 'CONFIG'))} --site "
+                f"{quote(site.name)}; in a deployment privagg approve --party FOLDER), and "
+                "corrects them or accepts them as they are (privagg approve --accept-findings). "
+                "Nothing was spent"
+            )
 
     def inspect_public(self) -> list[Finding]:
         """The same of the table declared public; no count is declared of it.
@@ -370,11 +435,10 @@ class Setup:
     def _inspect_files(
         self, section: SiteSection | EvaluationSection, records: Records
     ) -> list[Finding]:
-        source = self.config.data.source
+        source = self.source_of(section)
         if isinstance(source, TableSource):
-            return check_table(
-                source.schema, read_declared(self.base / section.data, source.schema)
-            )
+            frame = declared(source, self.base / section.data)
+            return check_table(source.schema, frame, trained=self.job == TRAINING)
         if isinstance(source, ImageSource):
             labels = read_array(self.base / (section.labels or ""))
             return check_labels(labels, source.classes, source.first_label)

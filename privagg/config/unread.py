@@ -50,12 +50,13 @@ def unread(config: Any) -> Iterator[str]:
         yield _sentence("secure.opener", "secure.custody = 'authority'", "custody 'sites'")
     if config.data.kind == "app" and _is_set(config.federation, "seed"):
         yield _sentence("federation.seed", "data.kind = 'app'", "models that privagg makes")
-    if config.data.kind != "images":
-        named = {f"sites[{site.name}]": site for site in config.sites}
-        for place, one in {**named, "evaluation": config.evaluation}.items():
-            if one is not None and one.labels is not None:
-                kind = f"data.kind = {config.data.kind!r}"
-                yield _sentence(f"{place}.labels", kind, "data.kind = 'images'")
+    named = {f"sites[{site.name}]": site for site in config.sites}
+    kind = f"data.kind = {config.data.kind!r}"
+    for place, one in {**named, "evaluation": config.evaluation}.items():
+        if one is not None and one.labels is not None and config.data.kind != "images":
+            yield _sentence(f"{place}.labels", kind, "data.kind = 'images'")
+        if one is not None and one.file.model_fields_set and config.data.kind != "table":
+            yield _sentence(f"{place}.file", kind, "data.kind = 'table'")
 
 
 def _is_set(section: BaseModel, name: str) -> bool:

@@ -22,7 +22,7 @@ from privagg.config.schema import tuning_candidates
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ApprovalError, ConfigError
 from privagg.identity.owner import make_owner_key, read_owner_key
-from privagg.party.folder import PartyFolder
+from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.local import local_folder
 from privagg.party.open import make_local, open_ledger, overlaps_text
 from privagg.party.ready import Room, beyond_all, beyond_budgets
@@ -31,6 +31,7 @@ from privagg.privacy.ledger import Approval, BudgetKey, Ledger, sign_approval, s
 from privagg.privacy.ledger.approvals import public_hex
 from privagg.privacy.plan import Plan
 from privagg.training.factories import Factory
+from privagg.training.inspection import Finding
 from privagg.training.known import KnownRecords, Recognised, Tags
 
 APPROVED_DAYS = 90
@@ -147,19 +148,31 @@ class Approver:
         return self.setup.tags_of(self.setup.section(self.name), self.known)
 
 
-def require_records(setup: Setup, names: Iterable[str]) -> None:
+def inspect_records(setup: Setup, names: Iterable[str]) -> dict[str, list[Finding]]:
     """Read the records that somebody is about to decide on: what is wrong is told before they do.
 
     Args:
         setup: the job.
         names: the sites'.
 
+    Returns:
+        What each site's owner should know; for their eyes only.
+
     Raises:
         ApprovalError, ConfigError, DataError: some cannot be read as declared.
     """
-    if not isinstance(setup.config.data, AppData):
-        for name in names:
-            setup.records_of(setup.section(name))
+    return {name: setup.inspect(setup.section(name)) for name in names}
+
+
+def require_joining(approvers: Iterable[Approver]) -> None:
+    """Refuse to approve records that the site could not join with.
+
+    Raises:
+        DataError: some change what is learned, and their owner does not accept it.
+    """
+    for approver in approvers:
+        if not isinstance(approver.setup.config.data, AppData):
+            approver.setup.require_joining(approver.setup.section(approver.name))
 
 
 def approve(
@@ -192,6 +205,7 @@ def approve(
             "nothing; leave out --runs: the sites' owners say how many runs there are"
         )
     jobs = {approver.name: job or Job.of(approver.setup) for approver in approvers}
+    require_joining(sites)
     for approver in sites:
         check_approval(approver, jobs[approver.name], terms)
     names = {approver.name for approver in sites}
@@ -213,7 +227,12 @@ def approve(
 
 
 def approve_here(
-    setup: Setup, terms: Terms, sites: Sequence[str] | None, owner: Ed25519PrivateKey | None
+    setup: Setup,
+    terms: Terms,
+    sites: Sequence[str] | None,
+    owner: Ed25519PrivateKey | None,
+    *,
+    accept_findings: bool = False,
 ) -> dict[str, Approval]:
     """Approve a configured job for sites of a local run: one person acts for them.
 
@@ -222,6 +241,7 @@ def approve_here(
         terms: the same for all of these sites.
         sites: all where it is None.
         owner: the owner's key, where it is not kept in the sites' folders.
+        accept_findings: take part with the records as they are, whatever is found in them.
 
     Returns:
         The approval of each site.
@@ -233,11 +253,18 @@ def approve_here(
     job, approvers = Job.of(setup), []  # before any folder is made
     for name in names:
         folder = make_local(setup, name)
+        if accept_findings:
+            accept(folder)
         kept = folder.owner_key
         key = owner or (read_owner_key(kept) if kept.exists() else make_owner_key(kept))
         approvers.append(Approver(folder, key, setup))
     beside = [local_folder(setup.output, name) for name in setup.plan.names]
     return approve(approvers, terms, job, beside)
+
+
+def accept(folder: PartyFolder) -> None:
+    """Note in a site's own folder that its owner takes part with the records as they are."""
+    PartyFolder.create(folder.root, PartyFile(name=folder.party().name, accept_findings=True))
 
 
 def _decided(folder: PartyFolder, job: Job) -> bool:

@@ -39,6 +39,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from privagg.durable import write_whole
 from privagg.errors import ConfigError, validation_faults
 from privagg.identity.keys import Identity, Roster, check_public_hex
+from privagg.training.tablefile import Database, TableFile
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 IdentityKey = Annotated[Hex64, AfterValidator(check_public_hex)]
@@ -61,12 +62,19 @@ class PartyFile(PartyFileModel):
         data: a site's own table, images or data-set factory, in place of the configuration's;
             a path is relative to the party's folder.
         labels: path of the images' labels.
+        file: how the site's table is written; its own matter, which no other party learns.
+        database: a query in place of the table's file; likewise.
+        accept_findings: the owner knows what `privagg check` finds in the records and takes part
+            with them as they are.
     """
 
     name: PartyName
     federation: str = "../federation.toml"
     data: str | None = None
     labels: str | None = None
+    file: TableFile | None = None
+    database: Database | None = None
+    accept_findings: bool = False
 
 
 class PinsFile(PartyFileModel):
@@ -180,7 +188,7 @@ class PartyFolder:
                     f"cannot make the folder {root}: {error.strerror}; choose another folder"
                 ) from error
             said = party.model_dump(exclude_none=True, exclude_unset=True)
-            write_whole(made.party_file, toml_text(said).encode())
+            made._write(said)
         else:
             made._correct(party)
         made.identity()
@@ -201,7 +209,11 @@ class PartyFolder:
             )
         if held.model_copy(update=said) != held:
             said = {**held.model_dump(exclude_none=True, exclude_unset=True), **said}
-            write_whole(self.party_file, toml_text(said).encode())
+            self._write(said)
+
+    def _write(self, said: Mapping[str, Any]) -> None:
+        secret = "database" in said  # its URL may hold a password
+        write_whole(self.party_file, toml_text(said).encode(), secret=secret)
 
     def party(self) -> PartyFile:
         """Who this is.
@@ -288,16 +300,21 @@ def _read(path: Path, model: type[_Model]) -> _Model:
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    """Strings and whole numbers, then tables of strings, as TOML (a JSON string is one)."""
-    plain = {name: v for name, v in values.items() if isinstance(v, str | int)}
-    lines = [f"{name} = {_quoted(v)}" for name, v in plain.items()]
+    """Values, then tables of values, as TOML (a JSON string or list of them is one)."""
+    plain = {name: v for name, v in values.items() if not isinstance(v, Mapping)}
+    lines = [f"{name} = {_toml(v)}" for name, v in plain.items()]
     for name, table in values.items():
         if isinstance(table, Mapping):
             lines += ["", f"[{name}]"]
-            lines += [f"{_quoted(key)} = {_quoted(value)}" for key, value in table.items()]
+            lines += [f"{_toml(key)} = {_toml(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
-def _quoted(value: str | int) -> str:
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     # Beyond the basic plane JSON would write two surrogates, which TOML does not know.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

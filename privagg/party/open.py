@@ -26,7 +26,7 @@ from privagg.errors import ApprovalError, ConfigError, DataError
 from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.local import local_folder
-from privagg.party.own_data import with_own_data
+from privagg.party.own_data import own_table, with_own_data
 from privagg.party.standing import PLAN_NAME, kept_plan
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import ClientPlan
@@ -40,6 +40,7 @@ from privagg.protocol.transport import Handler
 from privagg.secure.opening import key_generator
 from privagg.training.factories import ApprovedCode, code_approved_in
 from privagg.training.known import RECOGNISED_SHARE, KnownRecords, Overlap
+from privagg.training.tablefile import OwnTable
 
 ERASING_SECONDS = 600.0
 """How often a process that holds keys looks whether the day of one is over."""
@@ -79,12 +80,14 @@ def open_federation(folder: PartyFolder) -> Setup:
     """
     folder.require_pinned_configuration()
     path, pins, code = folder.federation_file, folder.pins(), code_in(folder)
+    name = folder.party().name
     setup = Setup(
         with_own_data(load_config(path), folder.party(), folder.root),
         path.resolve().parent,
         source=path,
         pinned=kept_plan(folder, pins),
         allowed=lambda: code,
+        own=lambda site: own_table(folder.party(), folder.root) if site == name else OwnTable(),
     )
     if setup.plan.digest != pins.plan_digest:
         raise ConfigError(
@@ -320,11 +323,13 @@ def open_site(
     *,
     randomness: Randomness | None = None,
     key_holder: KeyHolder | None = None,
+    joins: bool = True,
 ) -> Site:
     """One site, with its own data and what it computes on them.
 
     Args:
         setup, folder, roster, randomness, key_holder: as for `open_seat`.
+        joins: False where it goes on with a run that it joined before.
 
     Raises:
         ApprovalError: a factory makes its records, and no approval names it.
@@ -332,6 +337,8 @@ def open_site(
         ModelError: the model does not keep records apart.
     """
     name, apart = folder.party().name, setup.rehearse()
+    if joins:
+        setup.require_joining(setup.section(name))
     learner = setup.learner(name)
     site = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder).site(
         learner,

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
 from privagg.config.data import AppData, DatasetData
 from privagg.config.schema import Config, load_config
 from privagg.errors import ConfigError
+from privagg.identity.secretfile import require_private
 from privagg.party.folder import PartyFile, PartyFolder
+from privagg.party.local import local_folder
+from privagg.training.tablefile import OwnTable, TableFile
 
 
 def with_own_data(config: Config, party: PartyFile, root: Path) -> Config:
@@ -23,6 +29,53 @@ def with_own_data(config: Config, party: PartyFile, root: Path) -> Config:
         own = {key: str(root.resolve() / path) for key, path in own.items()}
     sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
     return config.model_copy(update={"sites": tuple(sites)})
+
+
+def own_table(party: PartyFile, root: Path) -> OwnTable:
+    """What a site's owner says of its table, on its own machine.
+
+    Args:
+        party: as it stands in `party.toml`.
+        root: its folder.
+
+    Raises:
+        ConfigError: the file holds a password, and others can read it.
+    """
+    if party.database is not None and _holds_a_password(party.database.url):
+        require_private(PartyFolder(root).party_file, "the file with the database's password,")
+    return OwnTable(
+        party.file or TableFile(), party.database, root.resolve(), party.accept_findings
+    )
+
+
+def own_table_here(output: Path, site: str) -> OwnTable:
+    """The same in a local run, where a site's folder lies in the output folder, if it is there.
+
+    Args:
+        output: of the run.
+        site: whose.
+
+    Raises:
+        ConfigError: as `own_table`; or its `party.toml` is none, or names a file in place of the
+            configuration's, which a local run would not read.
+    """
+    folder = local_folder(output, site)
+    if not folder.party_file.exists():
+        return OwnTable()
+    party = folder.party()
+    if party.data is not None:
+        raise ConfigError(
+            f"{folder.party_file} names data ({party.data}), and a local run reads what the "
+            f"configuration names for {site!r}; remove it there, or give a [database] section"
+        )
+    return own_table(party, folder.root)
+
+
+def _holds_a_password(url: str) -> bool:
+    try:
+        return bool(url) and make_url(url).password is not None
+    except (SQLAlchemyError, ValueError):
+        return True  # who knows what it holds
 
 
 def own_data(folder: PartyFolder) -> Path | None:

@@ -32,20 +32,27 @@ def require_ready(setup: Setup, run: str | None = None) -> None:
         DataError: nor the records that lie at its site now.
         BudgetExceededError: a budget is too small for the whole job.
     """
-    require_data(setup)
+    require_data(setup, joins=run is None)
     require_approvals(setup, run)
     require_approved_data(setup, run)
     require_room(setup, run)
 
 
-def require_data(setup: Setup) -> None:
+def require_data(setup: Setup, *, joins: bool = True) -> None:
     """Read every file that the configuration names.
+
+    Args:
+        setup: what is run.
+        joins: the sites join a run now; one that has started stops for nothing that is in the data.
 
     Raises:
         ConfigError, DataError: one cannot be read as declared.
+        DataError: a site does not join with its records as they are; one text for all causes.
     """
     for site in setup.config.sites:
         setup.records_of(site)
+        if joins:
+            setup.require_joining(site)
     _ = setup.public_records
 
 

@@ -11,7 +11,7 @@ from privagg.config.schema import SiteSection
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError, DataError
 from privagg.party.folder import PartyFile
-from privagg.party.own_data import with_own_data
+from privagg.party.own_data import own_table, with_own_data
 from privagg.training.factories import look_at
 from privagg.training.inspection import Finding
 
@@ -36,13 +36,15 @@ def require_usable(setup: Setup, party: PartyFile, root: Path) -> list[Finding]:
             raise ConfigError(f"there is no {party.data}, which the app should read; correct it")
         return []  # what lies there is the app's business
     config = with_own_data(setup.config, party, root)
-    own = replace(setup, config=config, pinned=setup.training_plan)
+    own = replace(
+        setup, config=config, pinned=setup.training_plan, own=lambda _: own_table(party, root)
+    )
     section = own.section(party.name)
     _require_no_other_sites(setup, section)
     if isinstance(config.data, DatasetData) and not setup.code.allows(look_at(section.data)):
         return []
     found = own.inspect(section)
-    wrong = [finding for finding in found if finding.severity == "error"]
+    wrong = own.stopping(section)
     if wrong:
         column = f"column {wrong[0].column!r}: " if wrong[0].column else ""
         raise DataError(f"{section.data}: {column}{wrong[0].message}")

@@ -81,7 +81,7 @@ class Run:
             require_unfinished(setup.output, self.run_id)
         elif not search:
             require_none_unfinished(setup)
-        require_data(setup)
+        require_data(setup, joins=fresh)
         until = self._approved_until(None if fresh else self.run_id)
         if randomness.secure and how != "give up":
             require_room(setup, None if fresh else self.run_id)
@@ -172,8 +172,9 @@ class Run:
     def _open_site(self, name: str, randomness: Randomness) -> Site:
         opener = self._key_holder if name == self.setup.opener else None
         return open_site(
-            self.setup, self.folders[name], self.roster, randomness=randomness, key_holder=opener
-        )
+            self.setup, self.folders[name], self.roster, randomness=randomness, key_holder=opener,
+            joins=False,  # they have joined before
+        )  # fmt: skip
 
     def _encrypt_seconds(self, sites: Mapping[str, int]) -> float:
         return sum(self.sites[name].encrypt_seconds for name in sites)

@@ -127,7 +127,7 @@ class Search:
                 "(a figure on private data would have to be charged)"
             )
         require_none_unfinished(setup, search=resume)
-        require_data(setup)
+        require_data(setup, joins=resume is None)
         self.setup = setup
         self.metric = tuning.metric
         self.name = resume or f"{setup.config.federation.name}-search-{secrets.token_hex(6)}"

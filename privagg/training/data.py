@@ -6,7 +6,6 @@ and each cell of a text file is read by itself, so that no record changes how an
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from privagg.errors import ConfigError, DataError
-from privagg.training.csvfile import read_csv
+from privagg.training.declared import TableSource
+from privagg.training.reading import declared
 from privagg.training.table import TableSchema
 from privagg.training.targets import Encoded
 
@@ -229,36 +228,8 @@ def targets_of(records: Records) -> Encoded:
     return np.asarray(records.gather(np.arange(len(records)))[1].numpy())
 
 
-def read_frame(path: str | Path) -> pd.DataFrame:
-    """Reads a CSV or Parquet file; cells of a CSV file stay text until the schema reads them.
-
-    Each line of a CSV file is a record, and is read by itself (`csvfile.read_csv`).
-
-    Args:
-        path: a `.csv` (or `.csv.gz`) or `.parquet` file.
-
-    Raises:
-        ConfigError: no such file, or another ending.
-        DataError: the file cannot be read as what its ending says, or a CSV file's header names
-            a column more than once.
-    """
-    path = _existing(path)
-    try:
-        if path.name.lower().endswith((".csv", ".csv.gz")):
-            return read_csv(path)
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path, dtype_backend="numpy_nullable")
-    except DataError:
-        raise
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read as {path.suffix}: {error}; save it anew, or correct its ending"
-        ) from error
-    raise ConfigError(f"{path} is no table that can be read; use a .csv or .parquet file")
-
-
 def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -> TensorRecords:
-    """Reads a table and encodes it by its public declaration.
+    """Reads a table that needs no settings, and encodes it by its public declaration.
 
     Args:
         path: a `.csv` or `.parquet` file.
@@ -269,20 +240,8 @@ def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -
         ConfigError: no such file, or another ending.
         DataError: the file cannot be read, or a declared column is missing.
     """
-    x, y = schema.encode(read_declared(path, schema))
+    x, y = schema.encode(declared(TableSource(schema), Path(path)))
     return TensorRecords.of(x, y, public=public)
-
-
-def read_declared(path: str | Path, schema: TableSchema) -> pd.DataFrame:
-    """Reads a table that has every declared column.
-
-    Raises:
-        ConfigError: no such file, or another ending.
-        DataError: the file cannot be read, or a declared column is missing from it.
-    """
-    frame = read_frame(path)
-    schema.require_columns(frame, source=str(path))
-    return frame
 
 
 def load_images(

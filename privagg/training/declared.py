@@ -7,12 +7,14 @@ seconds; this file imports neither, so that a typo is told at once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from privagg.training.table import TableSchema
+from privagg.training.tablefile import Database, TableFile
 
 
 class ModelSpec(BaseModel):
@@ -82,13 +84,23 @@ class ClientRule(BaseModel):
 
 @dataclass(frozen=True)
 class TableSource:
-    """Tables, CSV or Parquet.
+    """Tables: CSV, Parquet, or what a query answers.
 
     Args:
         schema: features with public ranges or categories, and the target.
+        file: how the table is written.
+        database: a query in place of a file.
+        folder: that the path of a SQLite file starts from.
     """
 
     schema: TableSchema
+    file: TableFile = field(default_factory=TableFile)
+    database: Database | None = None
+    folder: Path = Path()
+
+    def place(self, path: Path) -> str:
+        """Where the table lies, for messages: its file's path, never a database's address."""
+        return str(path) if self.database is None else "the answer of the query in party.toml"
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,22 @@ zero, unusable records drop out one by one. `inspection.check_table` tells the o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 from pydantic import model_validator as after_model
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_ISO_DATE = re.compile(r"^\d{4}-\d{2}-\d{2}([ T]|$)")
 
 
 _log1p_each = np.frompyfunc(math.log1p, 1, 1)
@@ -35,6 +46,8 @@ def _log1p(values: npt.NDArray[np.float64] | np.float64) -> Any:
     """log(1 + v), each value by itself: vector kernels may round by a value's place."""
     return np.asarray(_log1p_each(values), dtype=np.float64)
 
+
+DAYS_IN_A_YEAR = 365.2425
 
 TRUTH = {"true": 1.0, "false": 0.0}
 """The numbers that a boolean's text, in whatever letters, stands for in every file."""
@@ -60,6 +73,30 @@ def numeric_values(column: pd.Series) -> FloatArray:
         return np.where(np.isfinite(values), values, np.nan)
     numbers = [as_number(cell) for cell in column]
     return np.array([np.nan if number is None else number for number in numbers], np.float64)
+
+
+def days_since(column: pd.Series, since: date) -> FloatArray:
+    """The column's dates as days since one, NaN where a cell is none; hours are parts of a day.
+
+    A text is a date as ISO 8601 writes it, `2024-12-31` or `2024-12-31 07:30`. A time zone is not
+    looked at: a day is what the cell says.
+    """
+    start = datetime.combine(since, time())
+    return np.array([_days(cell, start) for cell in column], np.float64)
+
+
+def _days(cell: object, start: datetime) -> float:
+    if isinstance(cell, str):
+        text = cell.strip()
+        try:
+            cell = datetime.fromisoformat(text) if _ISO_DATE.match(text) else None
+        except ValueError:
+            return math.nan
+    elif isinstance(cell, date) and not isinstance(cell, datetime):
+        cell = datetime.combine(cell, time())
+    if not isinstance(cell, datetime) or cell != cell:  # pandas' NaT is none
+        return math.nan
+    return (cell.replace(tzinfo=None) - start) / timedelta(days=1)
 
 
 def equal_categories(column: pd.Series, categories: Sequence[Category]) -> list[BoolArray]:
@@ -117,6 +154,9 @@ class NumericFeature(BaseModel):
         not_measured: codes that mean "not measured" in this column; filled like a missing cell,
             but never a reason to drop the record.
         indicator: adds a column that is `scale` where the cell was missing or not measured.
+        since: the cells are dates, and the number is the time since this public day; range and
+            the other settings are in that unit.
+        date_unit: of such a number; a year has 365.2425 days.
     """
 
     model_config = _FROZEN
@@ -129,6 +169,16 @@ class NumericFeature(BaseModel):
     missing: float | None = None
     not_measured: tuple[float, ...] = ()
     indicator: bool = False
+    since: date | None = None
+    date_unit: Literal["days", "years"] = "days"
+
+    @model_serializer(mode="wrap")
+    def _dates_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans pin what is declared: of a column that holds no dates, nothing about dates."""
+        facts: dict[str, Any] = dump(self)
+        if self.since is None:
+            facts = {name: facts[name] for name in facts if name not in ("since", "date_unit")}
+        return facts
 
     @after_model(mode="after")
     def _ordered(self) -> Self:
@@ -140,6 +190,11 @@ class NumericFeature(BaseModel):
                 f"log_unit of {self.name!r} belongs to the transform 'signed-log'; add the "
                 "transform or leave log_unit out"
             )
+        if self.since is None and self.date_unit != "days":
+            raise ValueError(
+                f'date_unit of {self.name!r} belongs to dates; add since = "2000-01-01", the '
+                "public day that they are counted from, or leave date_unit out"
+            )
         return self
 
     @property
@@ -147,9 +202,16 @@ class NumericFeature(BaseModel):
         """Names of the encoded columns."""
         return (self.name, f"{self.name}=missing") if self.indicator else (self.name,)
 
+    def numbers(self, column: pd.Series) -> FloatArray:
+        """The cells as numbers, codes included, float64 `(n,)`; NaN where one does not read so."""
+        if self.since is None:
+            return numeric_values(column)
+        days = days_since(column, self.since)
+        return days if self.date_unit == "days" else days / DAYS_IN_A_YEAR
+
     def read(self, column: pd.Series) -> FloatArray:
         """The column in its own unit, float64 `(n,)`; NaN where missing or not measured."""
-        values = numeric_values(column)
+        values = self.numbers(column)
         return np.where(np.isin(values, self.not_measured), np.nan, values)
 
     def encode(self, column: pd.Series) -> FloatArray:

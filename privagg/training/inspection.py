@@ -13,20 +13,24 @@ import pandas as pd
 
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Unit
-from privagg.training.csvfile import BROKEN_LINES
+from privagg.training.csvfile import BROKEN_LINES, OTHER_ENCODING
 from privagg.training.declared import DatasetSource
 from privagg.training.features import (
     CategoricalFeature,
     NumericFeature,
     equal_categories,
-    numeric_values,
 )
+from privagg.training.reading import CONTRADICTING
 from privagg.training.table import TableSchema
 from privagg.training.targets import Remark
+from privagg.training.targets.base import by_share
 from privagg.training.targets.classes import of_one_class
 
 MOST_CATEGORIES_TOLD = 12
 MOST_LINES_TOLD = 8
+
+
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,19 @@ class Finding:
 
     Args:
         column: name of the column, or `""` for the whole table.
-        severity: `error` where taking part makes no sense, `warning` where it works but loses
-            something, `note` for a plain fact.
+        severity: `error` where it changes what is learned, so that the site does not join unless
+            its owner accepts it; `warning` where something is lost, `note` for a plain fact.
         message: what was found and what can be done.
         count: number of records concerned.
     """
 
     column: str
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     message: str
     count: int
 
 
-def check_table(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
+def check_table(schema: TableSchema, frame: pd.DataFrame, *, trained: bool = True) -> list[Finding]:
     """Compares a table with its declaration, for its owner.
 
     The result depends on the records, so it must stay with their owner: it is never sent, and a
@@ -55,7 +59,8 @@ def check_table(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
 
     Args:
         schema: the public declaration.
-        frame: the table as read, n records.
+        frame: the table as its declaration reads it, n records.
+        trained: a model learns from it; False where a table of one class loses nothing.
 
     Returns:
         The findings, whole table first, then by column; errors say that no round should use it.
@@ -71,7 +76,9 @@ def check_table(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
             findings += _check_numeric(feature, column)
         else:
             findings += _check_categorical(feature, column)
-    return findings + _as_findings(schema.target.remarks(frame))
+    findings += _check_signs(frame)
+    remarks = schema.target.remarks(frame)
+    return findings + _as_findings(each for each in remarks if trained or not each.of_model)
 
 
 def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
@@ -81,7 +88,15 @@ def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
     if kept == 0:
         return [Finding("", "error", "no record is usable; see the other findings", len(frame))]
     if broken := frame.attrs.get(BROKEN_LINES):
-        findings.append(Finding("", "warning", _told(broken), len(broken)))
+        severity = by_share(len(broken), len(frame))
+        findings.append(Finding("", severity, _told(broken), len(broken)))
+    if others := frame.attrs.get(OTHER_ENCODING):
+        text = (
+            f"{_count(len(others), 'line', 'lines')} ({_listed(others)}) of the file would be "
+            "whole UTF-8, and its `encoding` is said to be another: texts are read as other signs; "
+            "correct `encoding` in its [file] section"
+        )
+        findings.append(Finding("", "error", text, len(others)))
     if dropped:
         lacking = "without a class" + (" or a declared value" if schema.drop_missing else "")
         text = _count(dropped, f"record {lacking} is left out", f"records {lacking} are left out")
@@ -90,34 +105,50 @@ def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
 
 
 def _told(broken: list[int]) -> str:
-    shown = ", ".join(map(str, broken[:MOST_LINES_TOLD]))
-    more = " ..." if len(broken) > MOST_LINES_TOLD else ""
-    lines = _count(len(broken), f"line ({shown}) is", f"lines ({shown}{more}) are")
+    shown = _listed(broken)
+    lines = _count(len(broken), f"line ({shown}) is", f"lines ({shown}) are")
     return (
         f"{lines} no record that can be read: more cells than the header, a quotation mark that "
-        "is not closed on its line (a cell cannot go on over lines), no UTF-8, or too long"
+        "is not closed on its line (a cell cannot go on over lines), bytes of another encoding or "
+        "of value 0, or too long"
     )
+
+
+def _listed(lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:MOST_LINES_TOLD]))
+    return shown + (" ..." if len(lines) > MOST_LINES_TOLD else "")
+
+
+def _check_signs(frame: pd.DataFrame) -> list[Finding]:
+    """Numbers with another decimal sign than the file is said to have."""
+    findings = []
+    for column, cells in frame.attrs.get(CONTRADICTING, {}).items():
+        if cells:
+            text = (
+                f"{_count(len(cells), 'cell has', 'cells have')} a point (for example "
+                f"{cells[0]!r}), and the file's `decimal` is a comma (counted as missing); correct "
+                "`decimal`, or say `thousands` where the point separates them"
+            )
+            present = len(cells) + int(frame[column].notna().sum())
+            findings.append(Finding(column, by_share(len(cells), present), text, len(cells)))
+    return findings
 
 
 def _check_numeric(feature: NumericFeature, column: pd.Series) -> list[Finding]:
     name, findings = feature.name, []
-    raw, values = numeric_values(column), feature.read(column)
+    raw, values = feature.numbers(column), feature.read(column)
     blank = int(column.isna().sum())
     unreadable = int(np.isnan(raw).sum()) - blank
     if unreadable:
         example = column[np.isnan(raw) & ~column.isna().to_numpy(dtype=bool)].iloc[0]
-        severity: Literal["error", "warning"] = (
-            "error" if unreadable + blank == len(column) else "warning"
-        )
-        advice = (
-            "write decimal points in place of commas"
-            if re.fullmatch(r"\s*-?\d+,\d+\s*", str(example))
-            else "declare `categories` if the column holds a choice"
-        )
+        what = ("cell is no number", "cells are not numbers")
+        if feature.since is not None:
+            what = ("cell is no date", "cells are not dates")
         message = (
-            f"{_count(unreadable, 'cell is no number', 'cells are not numbers')} (for example "
-            f"{example!r}; counted as missing); {advice}"
+            f"{_count(unreadable, *what)} (for example {example!r}; counted as missing); "
+            f"{_advice(feature, str(example))}"
         )
+        severity = by_share(unreadable, len(column) - blank)
         findings.append(Finding(name, severity, message, unreadable))
     if blank:
         text = _count(blank, "cell is missing", "cells are missing")
@@ -132,6 +163,16 @@ def _check_numeric(feature: NumericFeature, column: pd.Series) -> list[Finding]:
             message += " and none inside it: the column says nothing here; check range and unit"
         findings.append(Finding(name, "warning", message, outside))
     return findings
+
+
+def _advice(feature: NumericFeature, example: str) -> str:
+    if feature.since is not None:
+        return 'say how they are written: dates = "%d.%m.%Y" in the table\'s [file] section'
+    if re.fullmatch(r"\s*[+-]?[\d.]*,\d+\s*", example):
+        return 'say decimal = "," in the table\'s [file] section, or write decimal points'
+    if re.fullmatch(r"\s*\d{4}-\d{2}-\d{2}.*", example):
+        return 'declare since = "2000-01-01", a public day, if the column holds dates'
+    return "declare `categories` if the column holds a choice"
 
 
 def _count(number: int, one: str, several: str) -> str:
@@ -153,9 +194,10 @@ def _check_categorical(feature: CategoricalFeature, column: pd.Series) -> list[F
             f"{_count(count, 'cell holds', 'cells hold')} a value that is not declared (for "
             f"example {column[strange].iloc[0]!r}; encoded as zero); declared are "
             f"{', '.join(map(repr, feature.categories[:MOST_CATEGORIES_TOLD]))}"
-            f"{' ...' if len(feature.categories) > MOST_CATEGORIES_TOLD else ''}"
+            f"{' ...' if len(feature.categories) > MOST_CATEGORIES_TOLD else ''}; where they are "
+            "spelled otherwise here, say how under `aliases` in the table's [file] section"
         )
-        severity: Literal["error", "warning"] = "warning" if known.any() else "error"
+        severity = by_share(count, len(column) - int(blank.sum()))
         findings.append(Finding(feature.name, severity, message, count))
     return findings
 
@@ -185,7 +227,7 @@ def check_labels(labels: npt.NDArray[Any], classes: int, first_label: int) -> li
         f"{_count(strange, 'label is', 'labels are')} none of {first_label} to {last} (for example "
         f"{labels[~known][0]!s}) and left out"
     )
-    severity: Literal["error", "warning"] = "warning"
+    severity = by_share(strange, len(labels))
     if not (labels == first_label).any() and (labels == last + 1).any():
         severity = "error"
         message += f", and no label is {first_label}: {_next_label(first_label)}"
@@ -218,7 +260,8 @@ def check_items(
         )
         if not (numbers == 0).any():
             message += f"; none has class {source.first_label}: {_next_label(source.first_label)}"
-        findings.append(Finding("", "warning", message, left_out))
+        severity = by_share(left_out, left_out + len(numbers))
+        findings.append(Finding("", severity, message, left_out))
     return findings
 
 
@@ -247,5 +290,5 @@ def check_count(count: int, declared: int, plan: TrainingPlan) -> list[Finding]:
         f"{count / declared:.2f} times as long as it should, as if {declared - count} more records "
         "were here and pulled nowhere. The number is public: agree on one near the count, not below"
     )
-    severity: Literal["warning", "note"] = "note" if 10 * count >= 9 * declared else "warning"
+    severity: Severity = "note" if 10 * count >= 9 * declared else "warning"
     return [Finding("", severity, text, declared - count)]

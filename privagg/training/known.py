@@ -8,7 +8,10 @@ read; without the key the hashes of guessed records cannot be computed.
 
 A record is recognised whatever columns the configuration declares, in whatever order and whatever
 way numbers, booleans and letters are spelled, and an image under whatever range, shape and label.
-Records that were altered, or exported with other columns, are not.
+No setting of how a table is written changes what it is recognised by, so nobody who writes one can
+make known records look new: numbers are read with a decimal comma or a point, texts as UTF-8 or
+else Windows-1252, columns by their names in the file. Records that were altered, or exported with
+other columns, spellings of dates or categories, or with thousands kept apart, are not.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -28,14 +32,17 @@ import pandas as pd
 
 from privagg.errors import DataError
 from privagg.identity.secretfile import require_private
-from privagg.training.data import Records, read_array, read_frame
+from privagg.training.data import Records, read_array
 from privagg.training.declared import DatasetSource, ImageSource, Source, TableSource
 from privagg.training.features import TRUTH
+from privagg.training.reading import is_text, lying, with_gaps
 
 Tags = frozenset[bytes]
 """Keyed hashes of a data set's records, each once."""
 
 RECOGNISED_SHARE = 0.01
+_SEPARATED = re.compile(r"[+-]?\d[\d.,' \u00a0\u202f\u2019]*[.,]\d+")
+_GROUPS = re.compile(r"[+-]?\d{1,3}([.,]\d{3})+")
 _TAG_BYTES = 16
 _BATCH = 4096
 
@@ -168,33 +175,42 @@ def record_bytes(source: Source, base: Path, data: str, records: Records) -> Ite
     Raises:
         ConfigError, DataError: a file cannot be read.
     """
-    if data and isinstance(source, TableSource):
-        return rows_as_bytes(read_frame(base / data))
+    if isinstance(source, TableSource) and (data or source.database):
+        frame, text = lying(source, base / data), is_text(source, base / data)
+        if text:
+            return rows_as_bytes(with_gaps(frame), source.file.encoding)
+        return rows_as_bytes(frame)
     if data and isinstance(source, ImageSource):
         return _images_as_bytes(base / data)
     first_label = source.first_label if isinstance(source, DatasetSource) else 0
     return _tensors_as_bytes(records, first_label)
 
 
-def rows_as_bytes(frame: pd.DataFrame) -> list[bytes]:
+def rows_as_bytes(frame: pd.DataFrame, encoding: str = "utf-8") -> list[bytes]:
     """Each row of a table: all its cells under their columns' names, numbers by their values and
     texts without regard to capital letters, as they are encoded.
 
     A row's bytes depend on that row and on the columns' names alone; a row without any value is
     empty.
+
+    Args:
+        frame: the table as it lies there.
+        encoding: that its texts were read by; whichever it was, the same file gives the same bytes.
     """
-    names = sorted(map(str, frame.columns))
+    given = {_plain_text(str(name), encoding): place for place, name in enumerate(frame.columns)}
+    names = sorted(given)
     header = hashlib.sha256("\x1f".join(names).encode()).digest()
     numbers = np.empty((len(frame), len(names)))
     texts: list[list[str]] = [[] for _ in range(len(frame))]
     for place, name in enumerate(names):
-        column = frame[name].astype(object)
+        column = frame.iloc[:, given[name]].astype(object)
         values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         numbers[:, place] = values + 0.0  # one spelling of zero
         for row in np.flatnonzero(np.isnan(values) & ~column.isna().to_numpy()):
-            text = str(column.iat[row]).strip().casefold()
-            if text in TRUTH:
-                numbers[row, place] = TRUTH[text]
+            text = _plain_text(str(column.iat[row]), encoding).strip().casefold()
+            number = TRUTH.get(text, _written_number(text))
+            if number is not None:
+                numbers[row, place] = number
             elif text:
                 texts[row].append(f"{name}:{text}")
     said = np.count_nonzero(~np.isnan(numbers), axis=1)
@@ -203,6 +219,33 @@ def rows_as_bytes(frame: pd.DataFrame) -> list[bytes]:
         header + row.tobytes() + "\x1f".join(words).encode() if some or words else b""
         for row, words, some in zip(numbers, texts, said, strict=True)
     ]
+
+
+def _plain_text(text: str, encoding: str) -> str:
+    """What its bytes are as UTF-8, or else as Windows-1252, whatever they were read as."""
+    if encoding == "utf-8" or text.isascii():
+        return text
+    lying = text.encode(encoding, errors="replace")
+    for name in ("utf-8", "cp1252"):
+        try:
+            return lying.decode(name)
+        except UnicodeDecodeError:
+            continue
+    return lying.decode("latin-1")
+
+
+def _written_number(text: str) -> float | None:
+    """The number that a text with decimal comma or separated thousands stands for, or None.
+
+    Always the same one, whatever the table's settings say; it recognises, and measures nothing.
+    """
+    if not _SEPARATED.fullmatch(text):
+        return None
+    last = max(text.rfind(","), text.rfind("."))
+    whole = re.sub(r"[^0-9+-]", "", text[:last])
+    if text.count(text[last]) == 1:
+        return float(f"{whole}.{text[last + 1 :]}")
+    return float(whole + text[last + 1 :]) if _GROUPS.fullmatch(text) else None
 
 
 def _images_as_bytes(path: Path) -> Iterator[bytes]:

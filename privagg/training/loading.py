@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from privagg.errors import ConfigError
-from privagg.training.data import DatasetRecords, Records, load_images, load_table
+from privagg.training.data import DatasetRecords, Records, TensorRecords, load_images
 from privagg.training.declared import ImageSource, Source, TableSource
 from privagg.training.factories import ApprovedCode, look_at
+from privagg.training.reading import declared
 
 
 def load_records(
@@ -36,7 +37,8 @@ def load_records(
         DataError: what is there cannot be read, or does not fit the declaration.
     """
     if isinstance(source, TableSource):
-        return load_table(base / data, source.schema, public=public)
+        x, y = source.schema.encode(declared(source, base / data))
+        return TensorRecords.of(x, y, public=public)
     if isinstance(source, ImageSource):
         if labels is None:
             raise ConfigError(f"images {data} need `labels`, the path of their labels' .npy file")

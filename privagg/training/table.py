@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic import model_validator as after_model
 
 from privagg.errors import DataError
-from privagg.training.features import BoolArray, Feature, NumericFeature, numeric_values
+from privagg.training.features import BoolArray, Feature, NumericFeature
 from privagg.training.targets import AnyTarget, Encoded
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class TableSchema(BaseModel):
             for feature in self.features:
                 column = frame[feature.name]
                 if isinstance(feature, NumericFeature):
-                    kept &= ~np.isnan(numeric_values(column))
+                    kept &= ~np.isnan(feature.numbers(column))
                 else:
                     kept &= ~column.isna().to_numpy(dtype=np.bool_)
         return kept

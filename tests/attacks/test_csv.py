@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from privagg.training.csvfile import MAX_LINE_BYTES
-from privagg.training.data import load_table, read_frame
+from privagg.training.data import load_table
 from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.inspection import check_table
+from privagg.training.reading import read_frame
 from privagg.training.table import TableSchema
 from privagg.training.targets import Target
 

@@ -21,7 +21,6 @@ from privagg.training.data import (
     TensorRecords,
     load_images,
     load_table,
-    read_frame,
     targets_of,
 )
 from privagg.training.datasets import (
@@ -39,6 +38,7 @@ from privagg.training.declared import DatasetSource, ImageSource, TableSource
 from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.inspection import check_count, check_items, check_labels
 from privagg.training.loading import load_records
+from privagg.training.reading import read_frame
 from privagg.training.table import TableSchema
 from privagg.training.targets import Target
 

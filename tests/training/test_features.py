@@ -304,14 +304,14 @@ def test_owner_learns_what_will_happen_to_the_table() -> None:
     assert ("age", "note", 1) in found  # missing
     assert ("cp", "warning", 1) in found  # unknown category
     assert ("num", "warning", 1) in found  # no class
-    assert ("num", "warning", 3) in found  # one class only
+    assert ("num", "error", 3) in found  # one class only
     assert ("", "warning", 1) in found  # one record drops out
 
 
 def test_owner_is_told_where_a_column_is_of_another_kind() -> None:
     table = frame(age=["old", "young"], cp=["a", "b"], num=["?", "?"])
     errors = {f.column for f in check_table(SCHEMA, table) if f.severity == "error"}
-    assert errors == {"age", "cp", ""}
+    assert errors == {"age", "cp", "num", ""}
 
 
 def test_a_column_wholly_outside_its_range_and_a_decimal_comma_are_named() -> None:

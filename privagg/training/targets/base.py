@@ -35,12 +35,25 @@ class Remark:
         severity: as of an `inspection.Finding`.
         message: what was found and what follows from it.
         count: records concerned.
+        of_model: says something to whoever trains a model, and nothing to whoever counts.
     """
 
     column: str
     severity: Literal["error", "warning", "note"]
     message: str
     count: int
+    of_model: bool = False
+
+
+def by_share(count: int, of: int) -> Literal["error", "warning"]:
+    """How grave it is that so many of some cells or records are lost: most of them change what is
+    learned, and keep a site from joining.
+
+    Args:
+        count: of those that are lost.
+        of: how many there are, missing cells not counted.
+    """
+    return "error" if 2 * count > of else "warning"
 
 
 class TargetKind(BaseModel, ABC):

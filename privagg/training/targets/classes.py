@@ -23,7 +23,7 @@ from privagg.training.features import (
     require_distinct,
 )
 from privagg.training.measures import BASE_RATE, ClassFigure, flat, roc_auc
-from privagg.training.targets.base import Encoded, Remark, TargetKind
+from privagg.training.targets.base import Encoded, Remark, TargetKind, by_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,10 +127,10 @@ def of_one_class(numbers: ClassNumbers, column: str, example: Sequence[object]) 
         return
     cells = f" (a cell is {example[0]!r})" if example else ""
     message = (
-        f"all records have class {int(present[0])}{cells}; the site can take part, but check the "
-        "rule of the target"
+        f"all records have class {int(present[0])}{cells}, so that nothing here tells the classes "
+        "apart; check the rule of the target, or accept it where it is so"
     )
-    yield Remark(column, "warning", message, len(numbers))
+    yield Remark(column, "error", message, len(numbers), of_model=True)
 
 
 class NumberedClasses(ClassKind):
@@ -268,5 +268,6 @@ class Target(ClassKind):
         strange = int(((labels < 0) & ~column.isna().to_numpy(dtype=bool)).sum())
         if strange:
             cells = f"{strange} {'cell holds' if strange == 1 else 'cells hold'}"
-            yield Remark(self.name, "warning", f"{cells} no declared class (left out)", strange)
+            severity = by_share(strange, int(column.notna().sum()))
+            yield Remark(self.name, severity, f"{cells} no declared class (left out)", strange)
         yield from of_one_class(labels[labels >= 0], self.name, column.dropna().iloc[:1].tolist())
