@@ -350,7 +350,8 @@ class Site:
             raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
         self._closing.require_asked(header)
         self._require_recognised(
-            self.ledger.require_approval(self._budget_key, self._plan.digest, header.run)
+            self.ledger.require_approval(self._budget_key, self._plan.digest, header.run),
+            header.run,
         )
         return self._keys.require(header.run, header.key_id)
 
@@ -367,8 +368,11 @@ class Site:
                 self.ledger.require_approval(self._budget_key, self._plan.digest)
             )
 
-    def _require_recognised(self, approval: Approval) -> None:
-        if self._recognise is not None and approval.name not in self._recognised:
+    def _require_recognised(self, approval: Approval, run: str | None = None) -> None:
+        """Before a run's first charge; once it has begun, no stop depends on records."""
+        if self._recognise is None or approval.name in self._recognised:
+            return
+        if run is None or not self.ledger.was_charged(run):
             self._recognise(approval)
             self._recognised.add(approval.name)
 

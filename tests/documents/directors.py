@@ -141,6 +141,7 @@ def five_minutes(story: Story) -> None:
     assert story.type("privagg run my.toml", code=2).err.startswith("error: ")
     assert spent_of(story, "north") == before, "a run that is refused spends nothing"
     from_python(story)
+    files_as_they_are(story, whole)
     cut_off_runs(story)
     trying_settings(story, whole)
 
@@ -196,6 +197,22 @@ def cut_off(story: Story, name: str) -> str:
     found = re.search(r"--resume (\S+);", told)
     assert found is not None, told
     return found[1]
+
+
+def files_as_they_are(story: Story, whole: str) -> None:
+    """The same tables saved as the section's settings say: `check` finds nothing in them."""
+    plain = {path: path.read_text() for path in story.folder.glob("*.csv")}
+    for path, text in plain.items():
+        header, rows = text.split("\n", 1)
+        spelt = rows.replace(",a,", ',"Innere Medizin",').replace(",", ";")
+        path.write_text(f"{header.replace('age', 'Alter').replace(',', ';')}\n{spelt}")
+    story.type("privagg check my.toml", code=2)  # separated by ';'
+    (story.folder / "my.toml").write_text(f"{whole}\n{story.block('toml')}")
+    told = story.type("privagg check my.toml").out
+    assert "400 of 400 records are usable" in told
+    assert "warning" not in told
+    for path, text in {**plain, story.folder / "my.toml": whole}.items():
+        path.write_text(text)
 
 
 def trying_settings(story: Story, whole: str) -> None:
