@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from privagg import Federation, Ledger, RunResult
 from privagg.config.schema import load_config
 from privagg.party.open import ledger_here
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan
+from privagg.training.data import load_table
 from tests.approvals import approved
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +113,27 @@ def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture
     assert_whole(names["federation"], names["result"])
     assert str(names["result"].report_html) in capsys.readouterr().out
     assert (folder / "out" / "report.html").is_file()
+
+
+def test_three_ways_to_write_a_table(tmp_path: Path) -> None:
+    """The spreadsheet and the database hold the records that plain files of them hold."""
+    folder = workspace("real_files", tmp_path, rounds=2)
+    runpy.run_path(str(folder / "prepare.py"))["prepare"](folder / "out" / "data")
+    federation = Federation.from_toml(folder / "real_files.toml")
+    schema = federation.config.data.table_schema
+    examined = [f for f in schema.features if f.name != "examined"]
+    plain = schema.model_copy(update={"features": tuple(examined)})
+    for site in federation.config.sites:
+        records = federation.setup.records_of(site)
+        whole = load_table(folder / "out" / "data" / "whole" / f"{site.name}.csv", plain)
+        assert torch.equal(records.x[:, :-1], whole.x)
+        assert torch.equal(records.y, whole.y)
+        assert len(torch.unique(records.x[:, -1])) == site.records  # a day for each
+    assert_whole(federation, approved(federation).run())
+    kept = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    for path in kept:
+        if path.name not in ("party.toml", "lakeview.sqlite"):
+            assert b"FROM visits" not in path.read_bytes(), path
 
 
 def test_heart_disease_over_four_hospitals(tmp_path: Path) -> None:

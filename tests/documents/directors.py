@@ -132,6 +132,7 @@ def five_minutes(story: Story) -> None:
     plan = story.until("privagg check").out
     for word in ("noise", "ε", "budget", "bytes"):
         assert word in plan.lower(), plan
+    files_as_they_are(story, whole)
     story.until("privagg approve")
     assert spent_of(story, "north") == 0, "an approval spends nothing"
     story.until("privagg run")
@@ -141,7 +142,6 @@ def five_minutes(story: Story) -> None:
     assert story.type("privagg run my.toml", code=2).err.startswith("error: ")
     assert spent_of(story, "north") == before, "a run that is refused spends nothing"
     from_python(story)
-    files_as_they_are(story, whole)
     cut_off_runs(story)
     trying_settings(story, whole)
 
@@ -281,7 +281,7 @@ def shortened(story: Story) -> None:
         pytest.skip(f"no tables in {DATA}; set PRIVAGG_DATA to the folder that has them")
 
 
-for _name in ("ask_first", "breast_cancer", "credit_default", "heart_disease"):
+for _name in ("ask_first", "breast_cancer", "credit_default", "heart_disease", "real_files"):
     directs(f"examples/{_name}/README.md", "", mark="nightly")(shortened)
 
 
