@@ -28,7 +28,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 
     bounds = Bounds(setup.accountant)
     plan, parameters = setup.training_plan, setup.parameters
-    noise = plan.noise
+    noise, observers = plan.noise, _observers(setup, bounds)
     return {
         "federation": setup.config.federation.name,
         "mode": plan.mode,
@@ -47,10 +47,15 @@ def describe(setup: Setup) -> dict[str, Any]:
         "minimum_survivors": plan.minimum_survivors,
         "dropouts": plan.dropouts,
         "colluders": plan.colluders,
+        "colluders_cost": _colluders_cost(plan, observers),
+        "proposed": [
+            {"setting": one.key, "value": one.written, "why": one.why}
+            for one in setup.config.proposed
+        ],
         "custody": plan.custody.value,
         "custody_plainly": plan.custody.plainly,
         "epsilon_by_round": _by_round(setup, bounds),
-        "observers": _observers(setup, bounds),
+        "observers": observers,
         "scheme": {
             "name": plan.scheme,
             "protects": setup.scheme.protects,
@@ -82,6 +87,21 @@ def _reach(plan: Any) -> dict[str, Any]:
         "coordinate_grid": plan.reach_of_one_site,
         "coordinate_clips": round(clips, 1),
         "l2_clips": round(clips * sqrt(plan.upload_dimension), 1),
+    }
+
+
+def _colluders_cost(plan: TrainingPlan, observers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What allowing for colluding sites costs; None where none is allowed for.
+
+    Noise shares that colluders know protect nobody, so all shares are larger, by the root of how
+    many are known over how many are left.
+    """
+    if plan.noise is None or not plan.colluders:
+        return None
+    nobody = next(row for row in observers if row["colluding_sites"] == 0)
+    return {
+        "noise_times": round(sqrt(plan.minimum_survivors / plan.counted_shares), 3),
+        "epsilon_without": nobody["epsilon"],
     }
 
 
@@ -227,6 +247,7 @@ def print_plan(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:
     from privagg.report.language import say, told
 
     _print_settings(out, facts)
+    _print_proposed(out, facts)
     _print_cost(out, facts)
     for remark in facts["remarks"]:
         head = Text(f"{say('warning')}  ", style="yellow")
@@ -268,6 +289,7 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
         (say("model"), count_text(facts["parameters"], "parameter")),
         (say("cohort"), cohort),
         (say("allowed for"), allowed),
+        *_colluders_text(facts["colluders_cost"]),
         (say("custody"), custody),
         (say("plan digest"), facts["plan_digest"]),
     ]
@@ -276,6 +298,34 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
     if facts["batches"] is not None:
         pairs.append((say("rows of a step"), _rows_text(facts["batches"])))
     console.heading(out, say("Plan of {federation}", federation=facts["federation"]))
+    console.facts(out, pairs)
+
+
+def _colluders_text(cost: dict[str, Any] | None) -> list[tuple[str, str]]:
+    from privagg.report.figures import epsilon_text
+    from privagg.report.language import say
+
+    if cost is None:
+        return []
+    text = say(
+        "{times} × the noise that a round would need with colluders = 0; where nobody colludes, "
+        "the job's ε is {epsilon}",
+        times=f"{cost['noise_times']:.2f}",
+        epsilon=epsilon_text(Decimal(cost["epsilon_without"]), 3),
+    )
+    return [(say("that costs"), text)]
+
+
+def _print_proposed(out: Console, facts: dict[str, Any]) -> None:
+    from privagg.report.language import say, told
+
+    if not facts["proposed"]:
+        return
+    console.heading(out, say("Proposed, as the file leaves them out; the plan pins them"))
+    pairs = [
+        (one["setting"], say("{value}: {why}", value=one["value"], why=told(one["why"])))
+        for one in facts["proposed"]
+    ]
     console.facts(out, pairs)
 
 

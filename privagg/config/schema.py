@@ -13,19 +13,21 @@ from difflib import get_close_matches
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
 
 from privagg.config.data import AppData, DataSection, ImageData, Section, TableData
 from privagg.config.faults import explain
+from privagg.config.proposal import Proposed, PublicFacts, expected_square, propose
 from privagg.config.unread import unread
 from privagg.errors import ConfigError, fault_words
 from privagg.privacy.plan import mode_names, plan_class
@@ -41,6 +43,7 @@ from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import TableFile
+from privagg.training.targets import ClassKind
 
 TUNABLE = ("training.", "compression.", "privacy.clip_norm_l2", "privacy.noise_multiplier")
 """How the keys begin that a search may vary: none of them moves a budget to another owner."""
@@ -113,7 +116,9 @@ class TrainingSection(Section):
 
     Args:
         model: a model's name (`logistic`, `mlp`, `cnn`, `package.module:factory`) or a table.
-        rounds: how often the sum is opened.
+        rounds: how often the sum is opened. Left out, it is proposed, and with it whatever else of
+            `sampling_rate`, `physical_batch`, `optimizer` and `privacy.clip_norm_l2` is left out
+            (`privagg.config.proposal`).
         sampling_rate: probability that a record takes part in a step (record modes).
         local_steps: steps at a site in a round (`record-local` and `client`).
         local_learning_rate: step size at a site (`record-local` and `client`).
@@ -128,7 +133,7 @@ class TrainingSection(Section):
     """
 
     model: ModelSpec = ModelSpec()
-    rounds: int = Field(ge=1, le=10**6)
+    rounds: int | None = Field(default=None, ge=1, le=10**6)
     sampling_rate: Decimal = Field(default=Decimal(1), gt=0, le=1)
     local_steps: int = Field(default=1, ge=1)
     local_learning_rate: float = Field(default=0.1, gt=0, le=1e6)
@@ -341,6 +346,19 @@ _TRAINS = {
 """Settings of training that a Flower app and its strategy have in their own place."""
 
 
+_Filled = TypeVar("_Filled", bound=BaseModel)
+
+
+def _filled(section: _Filled, path: list[str], value: Any) -> _Filled | None:
+    """The section with this setting in it; None where the file says it."""
+    name, *rest = path
+    if rest:
+        value = _filled(getattr(section, name), rest, value)
+    elif name in section.model_fields_set:
+        return None
+    return None if value is None else section.model_copy(update={name: value})
+
+
 class Config(Section):
     """A whole configuration file.
 
@@ -371,6 +389,12 @@ class Config(Section):
     ask: AskSection | None = None
     questions: tuple[AnyQuestion, ...] = ()
     attestations: tuple[AttestationSection, ...] = ()
+    _proposed: tuple[Proposed, ...] = PrivateAttr(default=())
+
+    @property
+    def proposed(self) -> tuple[Proposed, ...]:
+        """Settings that the file left out and that were proposed; empty where it has rounds."""
+        return self._proposed
 
     @model_validator(mode="before")
     @classmethod
@@ -399,9 +423,70 @@ class Config(Section):
         self._each_site_has_data_or_an_app()
         self._files_fit()
         self._questions_can_be_asked()
+        self._model_can_be_centred()
         if found := list(unread(self)):
             raise ValueError("; ".join(found))
         return self
+
+    @model_validator(mode="after")
+    def _left_out(self) -> Self:
+        """Fills what the file leaves out, where it leaves rounds out."""
+        if self.training.rounds is not None:
+            return self
+        if fault := self._unknown_to_proposals():
+            raise ValueError(
+                f"training.rounds is missing; settings are proposed for {fault} only: say how "
+                "often the sum is to be opened"
+            )
+        found, told = self, list[Proposed]()
+        for proposed in propose(self._public_facts()):
+            filled = _filled(found, proposed.key.split("."), proposed.value)
+            if filled is not None:
+                found, told = filled, [*told, proposed]
+        found._proposed = tuple(told)
+        return found
+
+    def _unknown_to_proposals(self) -> str:
+        """What proposals are made for and this is not; empty where it is."""
+        if not isinstance(self.data, TableData) or not isinstance(self.data.target, ClassKind):
+            return "tables whose target is a class"
+        if self.training.model.kind != "logistic":
+            return "the model 'logistic'"
+        if self.privacy.mode != "record-distributed":
+            return "privacy.mode = 'record-distributed'"
+        if self.compression is not None and self.compression.keep < 1:
+            return "uploads of all coordinates (compression.keep = 1)"
+        if self.privacy.noise_multiplier is not None:
+            return "noise that follows from epsilon (no privacy.noise_multiplier)"
+        return ""
+
+    def _public_facts(self) -> PublicFacts:
+        assert isinstance(self.data, TableData)
+        records = [site.records for site in self.sites]
+        privacy, outputs = self.privacy, self.data.target.outputs
+        return PublicFacts(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            records=sum(records),
+            largest_site=max(records),
+            parameters=outputs * (self.data.shape[0] + 1),
+            square=expected_square(self.data.features),
+            sites=len(records),
+            shares=len(records) - privacy.dropouts - privacy.colluders,
+        )
+
+    def _model_can_be_centred(self) -> None:
+        training, compression = self.training, self.compression
+        if not training.model.centred:
+            return
+        classes = not isinstance(self.data, TableData) or isinstance(self.data.target, ClassKind)
+        whole = compression is None or compression.keep == 1
+        rounds = training.rounds is None or training.rounds > 2
+        if not (self.privacy.mode == "record-distributed" and classes and whole and rounds):
+            raise ValueError(
+                "a model that is `centred` needs privacy.mode = 'record-distributed', a target of "
+                "classes, at least 3 rounds and uploads of all coordinates; leave `centred` out"
+            )
 
     def _questions_can_be_asked(self) -> None:
         if self.ask is None and not self.questions:

@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from privagg.encoding.vectors import FloatVector
+from privagg.programs.centring import Centring
 from privagg.programs.optimizers import OptimizerSpec, make_optimizer
 from privagg.programs.program import MODEL_NAME, Opened, Result
 from privagg.training.data import Records
 from privagg.training.evaluate import Metrics, evaluate
-from privagg.training.models import get_parameters
+from privagg.training.models import Centre, ParameterLayout, get_parameters
 from privagg.training.objective import LossFunction
 from privagg.training.saving import save_model
 from privagg.training.targets import TargetKind
+
+
+def _centring_of(model: nn.Module) -> Centring | None:
+    """What opens a centred model's means; None where the model has no centre."""
+    if not any(isinstance(layer, Centre) for layer in model.modules()):
+        return None
+    _, weights, _ = ParameterLayout.of(model).shapes
+    return Centring(*weights)
 
 
 class GradientTraining:
@@ -44,14 +54,28 @@ class GradientTraining:
         self._model, self._public, self._target, self._loss = model, public, target, loss
         self._initial = get_parameters(model)
         self._optimizer = make_optimizer(optimizer)
+        self._centring = _centring_of(model)
 
     def begin(self) -> FloatVector:
-        """See `Program.begin`: the public initial parameters."""
-        return self._initial
+        """See `Program.begin`: the public initial parameters, or the first of two intercepts."""
+        return self._initial if self._centring is None else self._centring.begin()
 
     def fold(self, state: FloatVector, opened: Opened) -> FloatVector:
-        """See `Program.fold`: one step of the server optimiser."""
-        return self._optimizer.step(state, opened.update)
+        """See `Program.fold`: one step of the server optimiser, or an opening of features' means.
+
+        A centre that was opened stays: steps move what comes after it.
+        """
+        centring, downhill = self._centring, opened.update
+        if centring is None:
+            return self._optimizer.step(state, downhill)
+        if centring.done:
+            first: FloatVector | None = downhill[centring.width :]
+        else:
+            state, first = centring.probe(downhill)
+        if first is None:
+            return state
+        centre, moved = np.split(state, [centring.width])
+        return np.concatenate([centre, self._optimizer.step(moved, first)])
 
     def figures(self, state: FloatVector) -> Mapping[str, float]:
         """See `Program.figures`: of the model that would be released now."""
@@ -59,12 +83,15 @@ class GradientTraining:
         return {} if measured is None else measured.figures
 
     def kept(self) -> dict[str, Any]:
-        """See `Program.kept`: the optimiser's state."""
-        return self._optimizer.state()
+        """See `Program.kept`: the optimiser's state, and what is known of features' means."""
+        own = {} if self._centring is None else {"centring": self._centring.state()}
+        return {**self._optimizer.state(), **own}
 
     def resume(self, kept: Mapping[str, Any]) -> None:
         """See `Program.resume`."""
         self._optimizer.load(dict(kept))
+        if self._centring is not None:
+            self._centring.load(kept.get("centring", {}))
 
     def finish(self, state: FloatVector, output: Path, *, measured: bool) -> Result:
         """See `Program.finish`: the model, averaged where the optimiser averages."""
@@ -75,8 +102,12 @@ class GradientTraining:
         return Result("model", path, digest, released, figures)
 
     def _released(self, state: FloatVector) -> FloatVector:
-        average = self._optimizer.average
-        return state if average is None else average
+        average, centring = self._optimizer.average, self._centring
+        if centring is not None and not centring.done:
+            return self._initial  # an intercept that was asked for is no model
+        if average is None:
+            return state
+        return average if centring is None else np.concatenate([state[: centring.width], average])
 
     def _evaluate(self, parameters: FloatVector) -> Metrics | None:
         if self._public is None:

@@ -130,11 +130,13 @@ class OptimizerSpec(BaseModel):
         return 0.0 if self.kind == "rmsprop" or self.bias_correction else self.tau**2
 
 
-def _pack(vector: FloatVector) -> str:
+def packed(vector: FloatVector) -> str:
+    """A vector as text, exact and safe for JSON."""
     return base64.b64encode(vector.astype("<f8").tobytes()).decode("ascii")
 
 
-def _unpack(text: JsonValue, name: str) -> FloatVector:
+def unpacked(text: JsonValue, name: str) -> FloatVector:
+    """The vector that `packed` wrote; ConfigError, with this name, where it is damaged."""
     try:
         raw = base64.b64decode(str(text), validate=True)
         return np.frombuffer(raw, dtype="<f8").astype(np.float64)
@@ -190,11 +192,11 @@ class ServerOptimizer(ABC):
 
     def state(self) -> State:
         """Everything needed to resume later, exact and safe for JSON."""
-        average = None if self._average is None else _pack(self._average)
+        average = None if self._average is None else packed(self._average)
         return {
             "kind": self.spec.kind,
             "steps": self.steps,
-            "slots": {name: _pack(vector) for name, vector in self._slots.items()},
+            "slots": {name: packed(vector) for name, vector in self._slots.items()},
             "average": average,
             "averaged": self._averaged,
         }
@@ -213,9 +215,9 @@ class ServerOptimizer(ABC):
             )
         if not isinstance(steps, int) or not isinstance(averaged, int) or min(steps, averaged) < 0:
             raise ConfigError("optimiser state has no valid step counts; it is damaged")
-        vectors = {name: _unpack(text, name) for name, text in slots.items()}
-        packed = state.get("average")
-        average = None if packed is None else _unpack(packed, "average")
+        vectors = {name: unpacked(text, name) for name, text in slots.items()}
+        text = state.get("average")
+        average = None if text is None else unpacked(text, "average")
         lengths = {len(vector) for vector in vectors.values()}
         if average is not None:
             lengths.add(len(average))

@@ -9,9 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import Database, TableFile
@@ -28,6 +36,8 @@ class ModelSpec(BaseModel):
         hidden: widths of the hidden layers of `mlp`.
         channels: output channels of the two convolutions of `cnn`, multiples of 4.
         options: further keyword arguments of your own factory.
+        centred: of `logistic` in record-distributed plans: the first two rounds open the features'
+            means, and all later ones train on features minus these (`privagg.programs.centring`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,11 +46,23 @@ class ModelSpec(BaseModel):
     hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
     channels: tuple[int, int] = (8, 16)
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    centred: bool = False
+
+    @model_serializer(mode="wrap")
+    def _usual_origin_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans pin what a configuration says: no centre was meant without a word."""
+        facts: dict[str, Any] = dump(self)
+        return {key: value for key, value in facts.items() if key != "centred" or value}
 
     @model_validator(mode="after")
     def _each_option_has_a_reader(self) -> Self:
         own = "package.module:factory" if ":" in self.kind else self.kind
-        readers = {"hidden": "mlp", "channels": "cnn", "options": "package.module:factory"}
+        readers = {
+            "hidden": "mlp",
+            "channels": "cnn",
+            "options": "package.module:factory",
+            "centred": "logistic",
+        }
         for option, kind in readers.items():
             default = type(self).model_fields[option].get_default(call_default_factory=True)
             if own != kind and getattr(self, option) != default:

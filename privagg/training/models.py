@@ -73,7 +73,7 @@ def _built(
     spec: ModelSpec, input_shape: tuple[int, ...], target: TargetKind, code: ApprovedCode | None
 ) -> nn.Module:
     if spec.kind == "logistic":
-        return _logistic(input_shape, target)
+        return _logistic(input_shape, target, centred=spec.centred)
     if spec.kind == "mlp":
         return _mlp(input_shape, spec.hidden, target)
     if spec.kind == "cnn":
@@ -95,12 +95,27 @@ def _head(width: int, target: TargetKind) -> list[nn.Module]:
     return [nn.Linear(width, 1, bias=False), constants]
 
 
-def _logistic(input_shape: tuple[int, ...], target: TargetKind) -> nn.Module:
+class Centre(nn.Module):
+    """Takes a public vector off its inputs. No gradient reaches it: the coordinator sets it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x - centre, float32 `(B, width)`."""
+        return x - self.centre.detach()
+
+
+def _logistic(
+    input_shape: tuple[int, ...], target: TargetKind, *, centred: bool = False
+) -> nn.Module:
     head = _head(math.prod(input_shape), target)
     for parameter in itertools.chain.from_iterable(layer.parameters() for layer in head):
         if parameter.requires_grad:
             nn.init.zeros_(parameter)
-    return nn.Sequential(nn.Flatten(), *head)
+    centre = [Centre(math.prod(input_shape))] if centred else []
+    return nn.Sequential(nn.Flatten(), *centre, *head)
 
 
 def _mlp(input_shape: tuple[int, ...], hidden: tuple[int, ...], target: TargetKind) -> nn.Module:

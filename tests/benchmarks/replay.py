@@ -33,7 +33,7 @@ from privagg.privacy.calibration import calibrate
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Guarantee, guarantee
 from privagg.privacy.plan import TrainingPlan
-from privagg.programs.optimizers import make_optimizer
+from privagg.programs.program import Opened
 from privagg.programs.training import make_learner
 from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
@@ -41,7 +41,6 @@ from privagg.protocol.round import Job, run_round
 from privagg.protocol.site import Site
 from privagg.run.journal import Journal
 from privagg.run.open import open_job
-from privagg.training.models import get_parameters
 from tests.approvals import FOR_EVER, approve_plan
 
 Watcher = tuple[str, int]
@@ -144,16 +143,23 @@ class Replay:
 
     def _train(self, job: Job, transport: LocalTransport) -> tuple[FloatVector, int]:
         """All rounds; every one must open with every site in it, or the row would not hold."""
-        parameters = get_parameters(self.federation.setup.model)
-        optimizer = make_optimizer(self.federation.config.training.optimizer)
-        sent = 0
+        program, sent = self._setup.program(), 0
+        state = program.begin()
         for number in range(1, self.plan.rounds + 1):
-            outcome = run_round(job, transport, parameters, round_number=number)
-            if outcome.update is None or outcome.survivors != self.plan.names:
+            outcome = run_round(job, transport, state, round_number=number)
+            if (
+                outcome.update is None
+                or outcome.total is None
+                or outcome.survivors != self.plan.names
+            ):
                 raise RuntimeError(f"{job.run} round {number}: {outcome.reason or outcome}")
-            parameters = optimizer.step(parameters, outcome.update)
+            place = (job.run, number, outcome.attempt)
+            opened = Opened(place, outcome.total, outcome.update, outcome.survivors)
+            state = program.fold(state, opened)
             sent += sum(outcome.bytes_up.values())
-        return parameters, sent
+        result = program.finish(state, self._folder / job.run, measured=False)
+        assert result is not None
+        return result.state, sent
 
     def _open_site(self, folder: PartyFolder, roster: Roster) -> Site:
         seat, privacy = open_seat(self._setup, folder, roster), self._setup.config.privacy

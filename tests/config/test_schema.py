@@ -78,7 +78,7 @@ def test_decimals_keep_every_digit(tmp_path: Path) -> None:
     ("old", "new", "named"),
     [
         ("rounds = 5", "rounds = 5\nround = 6", "training.round"),
-        ("rounds = 5", "", "training.rounds"),
+        ('model = "logistic"\nrounds = 5', 'model = "mlp"', "training.rounds"),
         ("epsilon = 1.1000000000000000000001", 'epsilon = "lots"', "privacy.epsilon"),
         ("epsilon = 1.1000000000000000000001", "epsilon = -1", "privacy.epsilon"),
         ("delta = 1e-5", "delta = nan", "privacy.delta"),

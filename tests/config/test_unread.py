@@ -41,6 +41,7 @@ OTHERS: dict[str, Any] = {
     "training.model.hidden": [5],
     "training.model.channels": [4, 4],
     "training.model.options": {"width": 3},
+    "training.model.centred": True,
     "training.rounds": 3,
     "training.sampling_rate": "0.25",
     "training.local_steps": 3,
@@ -97,6 +98,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     },
     "training.proximal_mu": {"training.local_steps": 3},  # a first step is not pulled back
     "training.model.hidden": {"training.model.kind": "mlp"},
+    "training.model.centred": {"training.rounds": 4},
     "training.optimizer.nesterov": {"training.optimizer.kind": "momentum"},
     "training.optimizer.beta1": {"training.optimizer.kind": "adam"},
     "training.optimizer.beta2": {"training.optimizer.kind": "adam"},
