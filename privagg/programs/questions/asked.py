@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from privagg.programs.questions.counts import Count, Missing
+from privagg.programs.questions.covariance import Covariance
+from privagg.programs.questions.linear import Linear
+from privagg.programs.questions.logistic import Logistic
 from privagg.programs.questions.moments import Mean
+from privagg.programs.questions.poisson import Poisson
 from privagg.programs.questions.quantiles import Quantiles
 
-AnyQuestion = Annotated[Count | Mean | Quantiles | Missing, Field(discriminator="kind")]
+AnyQuestion = Annotated[
+    Count | Mean | Quantiles | Missing | Covariance | Linear | Logistic | Poisson,
+    Field(discriminator="kind"),
+]
