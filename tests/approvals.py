@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privagg.config.setup import TRAINING
 from privagg.federation import Federation
 from privagg.flower.deploy.trial import Trial
 from privagg.identity.owner import read_owner_key
@@ -29,11 +30,13 @@ def approved(federation: _Made, sites: Sequence[str] | None = None) -> _Made:
     return federation
 
 
-def approved_trial(trial: Trial) -> Trial:
-    """A trial, its plan approved in every site's folder with whatever budget is configured."""
+def approved_trial(trial: Trial, job: str = TRAINING) -> Trial:
+    """A trial, a job approved in every site's folder with whatever budget is configured."""
     folders = [folder.party for folder in trial.parties.values()]
     terms = Terms("tester", "a test", last_day(), without_guarantee=True, overlaps="a test")
-    approve([Approver(f, read_owner_key(f.owner_key), open_federation(f)) for f in folders], terms)
+    approve(
+        [Approver(f, read_owner_key(f.owner_key), open_federation(f, job)) for f in folders], terms
+    )
     return trial
 
 

@@ -123,15 +123,11 @@ def approve(
         who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs,
         accept_findings,
     )  # fmt: skip
-    if job != "training" and (party or deployment):
-        raise ConfigError(
-            f"{job} are asked on one machine only: --job goes with CONFIG and --site or --all-sites"
-        )
     if party is not None:
         if config or site or all_sites or deployment:
             raise ConfigError("--party names one party's folder; give it alone")
         PartyFolder(party).party()
-        _in_folders([party], words, owner_key, taking_back)
+        _in_folders([party], words, owner_key, taking_back, job)
         return
     if config is None:
         raise ConfigError("name a configuration file, or a party's folder with --party")
@@ -143,7 +139,7 @@ def approve(
                 "--deployment goes with --all-sites; for one site of it: privagg approve --party "
                 f"{deployment / site[0]}"
             )
-        _in_folders(_folders_of(deployment, config), words, owner_key, taking_back)
+        _in_folders(_folders_of(deployment, config), words, owner_key, taking_back, job)
         return
     federation = open_federation(config)
     names = tuple(site or (section.name for section in federation.config.sites))
@@ -382,9 +378,11 @@ def _folders_of(root: Path, config: Path) -> list[Path]:
 
 
 def _in_folders(
-    roots: list[Path], words: _Words, owner_key: Path | None, taking_back: bool
+    roots: list[Path], words: _Words, owner_key: Path | None, taking_back: bool, job: str
 ) -> None:
     """Approve in parties' own folders; several only where one person tries all of it out."""
+    from privagg.cli.askview import print_questions
+    from privagg.config.asking import SumsSetup
     from privagg.party import approving
     from privagg.party.approving import Approver, Job, Terms, last_day, withdraw
     from privagg.party.open import open_federation as pinned
@@ -397,7 +395,7 @@ def _in_folders(
             count = withdraw(folder, key, who=words.who, why=words.why or "withdrawn")
             console.console().print(f"{folder.party().name}: {count} withdrawn", markup=False)
         return
-    approvers = [Approver(folder, key, pinned(folder)) for folder, key in owned]
+    approvers = [Approver(folder, key, pinned(folder, job)) for folder, key in owned]
     setup = approvers[0].setup
     code = code_to_trust(setup, words.yes)
     if code:
@@ -407,6 +405,8 @@ def _in_folders(
     for each in approvers:
         found = approving.inspect_records(each.setup, [each.name] if each.name in sites else [])
         _tell(found, each.setup, list(found), words)
+    if isinstance(setup, SumsSetup):
+        print_questions(console.console(), setup)
     _show(setup, Job.of(setup), sites, words)
     _confirm("approve this?", words.yes)
     for each in approvers if words.accept_findings else ():

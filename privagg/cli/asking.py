@@ -15,10 +15,13 @@ from privagg.cli import console
 from privagg.cli.training import (
     AsJson,
     ConfigPath,
+    Deployment,
+    Runtime,
     open_federation,
     places,
     prepare_kernels,
     print_places,
+    require_runtime,
     telling_how_to_go_on,
 )
 from privagg.durable import write_whole
@@ -44,11 +47,13 @@ def ask(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with an asking that was cut off.")
     ] = None,
+    runtime: Runtime = "local",
+    deployment: Deployment = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the configuration's questions: counts, means, quantiles, gaps; then write the answers.
 
-    All [[questions]] are answered by one opened sum with noise, under the budgets that training is
+    All [[questions]] are answered by opened sums with noise, under the budgets that training is
     charged to; together they cost \\[ask] epsilon. Every site's owner approves them first. A record
     is one line of a site's file. Asking again is charged again.
 
@@ -64,25 +69,60 @@ def ask(
       privagg ask my.toml
 
       privagg ask my.toml --csv answers.csv --json > answers.json
+
+      privagg ask my.toml --runtime flower --deployment coordinator
     """
     from privagg.cli.askview import print_questions
     from privagg.cli.live import stopping_when_terminated
 
-    federation = open_federation(config)
+    require_runtime(runtime, deployment)
+    federation = open_federation(config, deployment)
     setup = federation.asking
-    with telling_how_to_go_on(federation):
-        federation.check_ready(resume, job=setup.job)
-        prepare_kernels(setup.parameters)
+    if runtime == "flower":
         if not as_json:
             print_questions(console.console(), setup)
-        with stopping_when_terminated():
-            result = federation.ask(resume=resume)
-    _tell(federation, result, table, as_json=as_json)
+        result = _over_flower(federation, config, deployment, resume, as_json=as_json)
+    else:
+        with telling_how_to_go_on(federation):
+            federation.check_ready(resume, job=setup.job)
+            prepare_kernels(setup.parameters)
+            if not as_json:
+                print_questions(console.console(), setup)
+            with stopping_when_terminated():
+                result = federation.ask(resume=resume)
+    _tell(result, table, as_json=as_json)
     if result.outcome != "finished":
         raise typer.Exit(2)
 
 
-def _tell(federation: Federation, result: RunResult, table: Path | None, *, as_json: bool) -> None:
+def _over_flower(
+    federation: Federation,
+    config: Path,
+    deployment: Path | None,
+    resume: str | None,
+    *,
+    as_json: bool,
+) -> RunResult:
+    """Ask over a deployment, and what came of it, as its coordinator wrote it down."""
+    import numpy as np
+
+    from privagg.cli.flowerrun import follow_on_flower
+    from privagg.flower.submit import submit_run
+    from privagg.run.results import RunResult
+
+    job = federation.asking.job
+    facts = follow_on_flower(
+        federation, config, deployment, job,
+        lambda folder: submit_run(folder, resume=resume, job=job), as_json=as_json,
+    )  # fmt: skip
+    result = RunResult(facts["run"], facts["outcome"], facts["reason"], np.empty(0))
+    for name in ("answers", "report_json", "report_html", "bundle"):
+        setattr(result, name, Path(facts[name]) if facts.get(name) else None)
+    result.missing = dict(facts.get("missing", {}))
+    return result
+
+
+def _tell(result: RunResult, table: Path | None, *, as_json: bool) -> None:
     answers = _answers(result)
     if answers is not None and table is not None:
         write_whole(table, _as_csv(answers).encode())

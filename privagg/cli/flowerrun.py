@@ -13,12 +13,13 @@ from privagg.cli import console
 from privagg.errors import ApprovalError, ConfigError
 
 if TYPE_CHECKING:
+    from privagg.config.setup import Setup
     from privagg.federation import Federation
     from privagg.flower.app_runs import AppArchive
     from privagg.flower.deploy.folder import FlowerFolder
     from privagg.flower.submit import Submitted
 
-PARTY_FILE = "party.toml"
+PARTY_FILE, TRAINING = "party.toml", "training"
 SHOWN_SITES = 6
 
 
@@ -32,7 +33,7 @@ def run_on_flower(
     app: Path | None = None,
     settings: str = "",
 ) -> None:
-    """Submit a run, report its rounds, and judge it by what its coordinator wrote down.
+    """Train over a deployment.
 
     Args:
         federation: of the configuration.
@@ -49,32 +50,66 @@ def run_on_flower(
         DeploymentError: the SuperLink does not answer, or the coordinator's process died.
     """
     from privagg.flower.deploy.processes import require_flower
-    from privagg.flower.deploy.superlink import require_coordinator
-    from privagg.flower.submit import follow_run, submit_run
+    from privagg.flower.submit import submit_run
 
     require_flower()
     archive = _archive(federation, config, app, settings)
-    with _coordinator(federation, config, deployment) as folder:
-        require_coordinator(folder)
-        _same_configuration(folder, config)
+
+    def submit(folder: FlowerFolder) -> Submitted:
         if archive is None:
-            submitted = submit_run(folder, resume=resume)
-        else:
-            submitted = _submit_app(folder, archive, settings=settings, resume=resume)
-        console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
-        try:
-            with _reporting(federation, as_json=as_json) as on_round:
-                result = follow_run(submitted, on_round)
-        except KeyboardInterrupt as error:
-            where = "" if deployment is None else f" --deployment {deployment}"
-            message = (
-                "no longer followed; what was charged stays charged. Resume with: privagg run "
-                f"{config} --runtime flower{where} --resume {submitted.run}"
-            )
-            raise typer.Exit(console.fail(None, message)) from error
+            return submit_run(folder, resume=resume)
+        return _submit_app(folder, archive, settings=settings, resume=resume)
+
+    result = follow_on_flower(federation, config, deployment, TRAINING, submit, as_json=as_json)
     _print_result(result, as_json=as_json)
     if result["outcome"] != "finished" or result.get("missing"):
         raise typer.Exit(2)
+
+
+def follow_on_flower(
+    federation: Federation,
+    config: Path,
+    deployment: Path | None,
+    job: str,
+    submit: Callable[[FlowerFolder], Submitted],
+    *,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Submit a job, report its rounds, and judge it by what its coordinator wrote down.
+
+    Args:
+        federation, config, deployment, as_json: as for `run_on_flower`.
+        job: which of the configuration's jobs.
+        submit: does.
+
+    Returns:
+        How it ended; see `privagg.flower.lead.result_facts`.
+
+    Raises:
+        As `run_on_flower`.
+    """
+    from privagg.config.jobs import job_of
+    from privagg.flower.deploy.processes import require_flower
+    from privagg.flower.deploy.superlink import require_coordinator
+    from privagg.flower.submit import follow_run
+
+    require_flower()
+    setup = job_of(federation.setup, job)
+    with _coordinator(federation, config, deployment) as folder:
+        require_coordinator(folder)
+        _same_configuration(folder, config)
+        submitted = submit(folder)
+        console.note(f"run {submitted.run} is Flower's {submitted.flower_run}")
+        try:
+            with _reporting(setup, as_json=as_json) as on_round:
+                return follow_run(submitted, on_round)
+        except KeyboardInterrupt as error:
+            where = "" if deployment is None else f" --deployment {deployment}"
+            message = (
+                "no longer followed; what was charged stays charged. Resume with: privagg "
+                f"{setup.command} {config} --runtime flower{where} --resume {submitted.run}"
+            )
+            raise typer.Exit(console.fail(None, message)) from error
 
 
 def _archive(
@@ -166,19 +201,17 @@ def _same_configuration(folder: FlowerFolder, config: Path) -> None:
 
 
 @contextmanager
-def _reporting(
-    federation: Federation, *, as_json: bool
-) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporting(setup: Setup, *, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What reports each attempt, with a bar under it in a terminal."""
     from privagg.cli.live import RoundLines, json_lines
     from privagg.flower.lead import report_of
 
-    plan = federation.plan
+    plan = setup.plan
     if as_json:
         machine = json_lines(plan.rounds)
         yield lambda facts: machine(report_of(facts))
         return
-    measured = federation.config.evaluation is not None
+    measured = setup.job == TRAINING and setup.config.evaluation is not None
     out = console.console()
     out.print(
         f"ε of this run: what its rounds have cost each data set by the plan, at δ = "

@@ -37,6 +37,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _QUIET_SECONDS = 2.5  # on an idle machine, loading compiled kernels takes less
 DEMO_OWNER = "whoever started the demo"
 RUNTIMES = ("local", "flower")
+Runtime = Annotated[
+    str, typer.Option(help="local: all parties in this process; flower: over a deployment.")
+]
+Deployment = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="flower: the coordinator's folder, or a trial's; else a trial is started here.",
+    ),
+]
 TERMINATED = 143
 """Exit code of a process that SIGTERM ended."""
 
@@ -185,16 +195,8 @@ def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[s
 
 def run(
     config: ConfigPath,
-    runtime: Annotated[
-        str, typer.Option(help="local: all parties in this process; flower: over a deployment.")
-    ] = "local",
-    deployment: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="flower: the coordinator's folder, or a trial's; else a trial is started here.",
-        ),
-    ] = None,
+    runtime: Runtime = "local",
+    deployment: Deployment = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was cut off.")
     ] = None,
@@ -239,10 +241,7 @@ def run(
     With Flower, each party runs in processes of its own: see `privagg deploy --help`. A Flower app
     of your own ([data] kind = "app") is submitted by the same command: examples/flower_heart.
     """
-    if runtime not in RUNTIMES:
-        raise ConfigError(f"--runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
-    if runtime == "local" and deployment:
-        raise ConfigError("--deployment belongs to --runtime flower")
+    require_runtime(runtime, deployment)
     if runtime == "flower" and abandon:
         raise ConfigError(
             "--abandon belongs to local runs. Over Flower a run that is not resumed keeps "
@@ -438,6 +437,18 @@ def _print_result(result: RunResult) -> None:
         parties = next(iter(result.ledgers.values())).parent.parent
         pairs.append(("ledgers", f"{parties}/*/ledger.sqlite ({len(result.ledgers)} parties)"))
     print_places(out, pairs)
+
+
+def require_runtime(runtime: str, deployment: Path | None) -> None:
+    """Refuse a runtime that there is not, and a deployment where none is used.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"--runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
+    if runtime == "local" and deployment:
+        raise ConfigError("--deployment belongs to --runtime flower")
 
 
 def places(result: RunResult) -> list[tuple[str, str]]:

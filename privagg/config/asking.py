@@ -59,6 +59,11 @@ class SumsSetup(Setup):
         made.require_there()
         return made
 
+    @classmethod
+    @abstractmethod
+    def is_in(cls, setup: Setup) -> bool:
+        """Whether a configuration has this job."""
+
     @abstractmethod
     def require_there(self) -> None:
         """Refuse a configuration without this job.
@@ -178,9 +183,14 @@ class AskSetup(SumsSetup):
     command: ClassVar[str] = "ask"
     epsilon_key: ClassVar[str] = "ask.epsilon"
 
+    @classmethod
+    def is_in(cls, setup: Setup) -> bool:
+        """See `SumsSetup.is_in`."""
+        return setup.config.ask is not None
+
     def require_there(self) -> None:
         """See `SumsSetup.require_there`."""
-        if self.config.ask is None:
+        if not self.is_in(self):
             raise ConfigError(
                 f"{self.source or 'the configuration'} asks no question; write [ask] with its "
                 "epsilon and a [[questions]] section for each, as `privagg init` shows them"

@@ -29,6 +29,19 @@ def job_of(training: Setup, job: str) -> Setup:
     return BESIDES[job].of(training)
 
 
+def jobs_besides(training: Setup) -> tuple[SumsSetup, ...]:
+    """Every other job that a configuration has.
+
+    Args:
+        training: its training.
+    """
+    return tuple(
+        made.of(training)
+        for made in BESIDES.values()
+        if not training.given and made.is_in(training)
+    )
+
+
 def job_asking(program: str) -> str:
     """The job that asks a program.
 

@@ -16,8 +16,8 @@ from privagg.flower.bridge.transport import FlowerTransport, Patience
 from privagg.flower.resident import folder_of_this_process, resident_of
 from privagg.privacy.randomness import Randomness
 
-RUN_KEY, ANSWER_KEY, ABSENT_KEY = "run", "answer-seconds", "absent-seconds"
-"""What a run is submitted with: its identifier, and how long the coordinator waits."""
+RUN_KEY, JOB_KEY, ANSWER_KEY, ABSENT_KEY = "run", "job", "answer-seconds", "absent-seconds"
+"""What a run is submitted with: its identifier, its job, and how long the coordinator waits."""
 
 POLL_SECONDS = 0.25
 
@@ -51,16 +51,18 @@ def make_run_app(generator: str | None = None) -> Any:
     """
 
     def drive(grid: Any, context: Any) -> None:
+        from privagg.config.setup import TRAINING
         from privagg.flower.lead import lead, parties_of
         from privagg.party.open import open_federation
 
         folder, settings = folder_of_this_process(), context.run_config
-        setup, pins, run = open_federation(folder), folder.pins(), _run_of(settings)
-        directory = Directory(folder.identity(), pins.pinned_roster, run, pins.plan_digest)
+        run, job = _run_of(settings), str(settings.get(JOB_KEY) or TRAINING)
+        setup, pins = open_federation(folder, job), folder.pins()
+        directory = Directory(folder.identity(), pins.pinned_roster, run, setup.plan.digest)
         transport = FlowerTransport(grid, directory, patience=_patience(settings))
         problems = transport.meet(parties_of(setup))
         kept = {party: said.kept_sizes for party, said in directory.presences.items()}
-        lead(folder, transport, run, problems, kept=kept, generator=generator)
+        lead(folder, transport, run, problems, kept=kept, generator=generator, job=job)
 
     return make_server_app(drive)
 

@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.durable import write_whole
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError
 from privagg.party.folder import PartyFolder
@@ -39,6 +39,7 @@ def lead(
     *,
     kept: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
     generator: str | None = None,
+    job: str = TRAINING,
 ) -> RunResult:
     """Drive a run to its end, and write down how it went.
 
@@ -49,6 +50,7 @@ def lead(
         problems: party -> why it is not there or cannot take part.
         kept: party -> what it said, when it was met, that it keeps of the sites' ledgers.
         generator: name of the sites' source of randomness, for the record.
+        job: which of the configuration's jobs.
 
     Raises:
         BudgetExceededError, CohortError: before anything is spent.
@@ -60,8 +62,8 @@ def lead(
     with alone(output, run):
         (output / RESULT_NAME).unlink(missing_ok=True)
         try:
-            check_presence(open_federation(folder), problems)
-            coordinator = open_coordinator(folder, transport, run, generator=generator)
+            check_presence(open_federation(folder, job), problems)
+            coordinator = open_coordinator(folder, transport, run, generator=generator, job=job)
             for party, sizes in (kept or {}).items():
                 coordinator.job.watch.record_kept_sizes(party, sizes)
             result = coordinator.drive(lambda report: report_round(output, report))
@@ -126,6 +128,7 @@ def result_facts(result: RunResult) -> dict[str, Any]:
         name: None if path is None else str(path.resolve())
         for name, path in (
             ("model", result.model),
+            ("answers", result.answers),
             ("report_json", result.report_json),
             ("report_html", result.report_html),
             ("bundle", result.bundle),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from privagg.config.setup import TRAINING
 from privagg.errors import ConfigError, DeploymentError
 from privagg.flower.bridge.transport import Patience
 from privagg.flower.deploy.folder import FlowerFolder
@@ -47,6 +48,7 @@ clientapp = {client}
 
 [tool.flwr.app.config]
 run = ""
+job = ""
 answer-seconds = 600.0
 absent-seconds = 60.0
 """
@@ -102,6 +104,7 @@ def submit_run(
     resume: str | None = None,
     patience: Patience | None = None,
     apps: Apps | None = None,
+    job: str = TRAINING,
 ) -> Submitted:
     """Submit a run to the SuperLink of a deployment.
 
@@ -110,19 +113,21 @@ def submit_run(
         resume: identifier of a run to resume; a fresh one by default.
         patience: how long the coordinator waits for the parties.
         apps: which apps to name; ours by default.
+        job: which of the configuration's jobs.
 
     Raises:
-        ConfigError: there is no run to resume.
+        ConfigError: there is no run to resume, or the configuration has no such job.
         DeploymentError: the SuperLink cannot be reached, or refuses the app.
     """
     if resume is not None and not (folder.party.run_folder(resume) / "state.json").exists():
         raise ConfigError(f"there is no run {resume!r} to resume in {folder.party.output}")
-    run = resume or new_run_id(open_federation(folder.party))
+    run = resume or new_run_id(open_federation(folder.party, job))
     (folder.party.run_folder(run) / RESULT_NAME).unlink(missing_ok=True)
     reported = len(read_lines(folder.party.run_folder(run) / ROUNDS_NAME, 0))
     waits = patience or Patience()
     settings: dict[str, str | int | float] = {
         "run": run,
+        "job": job,
         "answer-seconds": float(waits.answer_seconds),
         "absent-seconds": float(waits.absent_seconds),
     }

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 
+from privagg.config.jobs import job_of, jobs_besides
 from privagg.config.schema import load_config
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, DataError
 from privagg.identity.keys import Roster
@@ -31,6 +32,7 @@ from privagg.party.standing import PLAN_NAME, kept_plan
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.protocol.frames import read_message
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
@@ -51,6 +53,9 @@ def open_party(
 ) -> Handler:
     """The handler of a site or of the key holder, as its folder pins the federation.
 
+    Each message is answered by the job whose plan it names: the training, opened here and now, or
+    another of the configuration's, opened when the first message of it comes.
+
     Args:
         folder: the party's own.
         randomness: of a site; the operating system's unless a test says otherwise.
@@ -60,23 +65,69 @@ def open_party(
         ConfigError: the folder is incomplete, or its parts contradict its pins.
         DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
-    name, setup = folder.party().name, open_federation(folder)
-    if name not in (setup.opener, *setup.plan.names):
+    name, training = folder.party().name, open_federation(folder)
+    if name not in (training.opener, *training.plan.names):
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
-    roster, opener = folder.pins().pinned_roster, None
-    if name == setup.opener:
-        opener = open_key_holder(setup, folder, roster, stays=stays)
-        if name == KEY_HOLDER:
-            return opener.handle
-    return open_site(setup, folder, roster, randomness=randomness, key_holder=opener).handle
+    roster = folder.pins().pinned_roster
+
+    def handler(setup: Setup) -> Handler:
+        opener = None
+        if name == setup.opener:
+            opener = open_key_holder(setup, folder, roster, stays=stays)
+            if name == KEY_HOLDER:
+                return opener.handle
+        return open_site(setup, folder, roster, randomness=randomness, key_holder=opener).handle
+
+    besides = jobs_besides(training)
+    first = handler(training)
+    return PlanSwitch(first, roster, besides, handler).handle if besides else first
 
 
-def open_federation(folder: PartyFolder) -> Setup:
+class PlanSwitch:
+    """Hands each message to the job whose plan it names.
+
+    Args:
+        training: answers what is of no other job, with a refusal where it is of none.
+        roster: pinned identity keys.
+        besides: the configuration's other jobs.
+        open_job: makes one's handler.
+    """
+
+    def __init__(
+        self,
+        training: Handler,
+        roster: Roster,
+        besides: Iterable[Setup],
+        open_job: Callable[[Setup], Handler],
+    ) -> None:
+        self._training, self._roster, self._open = training, roster, open_job
+        self._besides = {setup.plan.digest: setup for setup in besides}
+        self._opened = dict[str, Handler]()
+
+    def handle(self, data: bytes) -> bytes:
+        """Answer a message.
+
+        Raises:
+            As the job's own handler; and what keeps a job from being opened here.
+        """
+        digest = read_message(data, self._roster).header.plan_digest
+        if digest not in self._besides:
+            return self._training(data)
+        if digest not in self._opened:
+            self._opened[digest] = self._open(self._besides[digest])
+        return self._opened[digest](data)
+
+
+def open_federation(folder: PartyFolder, job: str = TRAINING) -> Setup:
     """The federation as this party pinned it.
+
+    Args:
+        folder: the party's own.
+        job: which of the configuration's jobs. The pinned configuration says what any of them is.
 
     Raises:
         ConfigError: the configuration is another file than the one pinned, or stands for another
-            plan.
+            plan; or it has no such job.
     """
     folder.require_pinned_configuration()
     path, pins, code = folder.federation_file, folder.pins(), code_in(folder)
@@ -96,7 +147,7 @@ def open_federation(folder: PartyFolder) -> Setup:
         )
     if setup.pinned is None:
         write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
-    return setup
+    return job_of(setup, job)
 
 
 def code_in(*folders: PartyFolder) -> ApprovedCode:

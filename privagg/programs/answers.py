@@ -74,6 +74,9 @@ def around(
 ) -> Interval:
     """The interval, as far as it lies where the figure can be: that loses no coverage.
 
+    Where noise brought the estimate beyond its limits, the interval reaches from the nearest one
+    that can be too, so that no interval is shorter than the noise allows.
+
     Args:
         value: the estimate.
         deviation: its standard deviation.
@@ -81,7 +84,8 @@ def around(
         limits: least and most that the figure can be.
     """
     reach, (least, most) = deviations(level) * deviation, limits
-    return Interval(*(min(max(end, least), most) for end in (value - reach, value + reach)))
+    near = min(max(value, least), most)
+    return Interval(max(min(value, near) - reach, least), min(max(value, near) + reach, most))
 
 
 def count_figure(raw: float, group: dict[str, str], noise: float, level: float) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
 from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFolder
@@ -19,7 +19,12 @@ from privagg.run.keying import key_of_run
 
 
 def open_coordinator(
-    folder: PartyFolder, transport: Transport, run: str, *, generator: str | None = None
+    folder: PartyFolder,
+    transport: Transport,
+    run: str,
+    *,
+    generator: str | None = None,
+    job: str = TRAINING,
 ) -> Coordinator:
     """The coordinator of a run, fresh, or resumed where a killed one left off.
 
@@ -28,12 +33,13 @@ def open_coordinator(
         transport: carries messages to the parties.
         run: the run's identifier.
         generator: name of the sites' source of randomness, for the record.
+        job: which of the configuration's jobs.
 
     Raises:
         ConfigError: as `open_party`, or the folder is another party's.
         As `key_of_run`.
     """
-    setup, roster = open_federation(folder), folder.pins().pinned_roster
+    setup, roster = open_federation(folder, job), folder.pins().pinned_roster
     output = folder.run_folder(run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(output)

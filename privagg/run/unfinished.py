@@ -238,20 +238,23 @@ def _setting(begun: Begun, key: str) -> str:
 def new(folder: Path, begun: Begun) -> Iterator[None]:
     """Make and hold a new run's folder, and write down what it begins with.
 
+    A folder in which nothing is written down was left by a process that was killed right here.
+
     Raises:
-        ConfigError: there is one already, or it cannot be made.
+        ConfigError: there is such a run already, or the folder cannot be made.
+        RunInProgressError: another process begins or drives it.
     """
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)
-    except FileExistsError as error:
-        raise ConfigError(
-            f"there is a run {begun.run!r} already, in {folder}; choose another name"
-        ) from error
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
     with alone(folder, begun.run):
+        if (folder / BEGUN_NAME).exists():
+            raise ConfigError(
+                f"there is a run {begun.run!r} already, in {folder}; choose another name"
+            )
         begun.write(folder)
         yield
 

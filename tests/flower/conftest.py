@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
+from privagg.config.setup import TRAINING
 from privagg.flower.bridge.apps import make_client_app
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.inprocess import InProcessGrid
 from privagg.flower.bridge.transport import FlowerTransport, Patience
 from privagg.flower.deploy.trial import Trial
 from privagg.flower.lead import lead
-from privagg.party.open import open_party
+from privagg.party.open import open_federation, open_party
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.transport import Handler
 from privagg.run.results import RunResult
@@ -47,14 +48,14 @@ class World:
 
         return make_client_app(opened)
 
-    def transport(self, run: str = RUN) -> FlowerTransport:
+    def transport(self, run: str = RUN, job: str = TRAINING) -> FlowerTransport:
         folder = self.trial.coordinator.party
-        pins = folder.pins()
-        directory = Directory(folder.identity(), pins.pinned_roster, run, pins.plan_digest)
+        roster, plan = folder.pins().pinned_roster, open_federation(folder, job).plan
+        directory = Directory(folder.identity(), roster, run, plan.digest)
         return FlowerTransport(self.grid, directory, patience=self.patience)
 
-    def lead(self, run: str = RUN, transport: Any = None) -> RunResult:
-        carrier = transport or self.transport(run)
+    def lead(self, run: str = RUN, transport: Any = None, job: str = TRAINING) -> RunResult:
+        carrier = transport or self.transport(run, job)
         problems = carrier.meet(tuple(self.nodes))
         said = carrier.directory.presences
         return lead(
@@ -64,6 +65,7 @@ class World:
             problems,
             kept={party: presence.kept_sizes for party, presence in said.items()},
             generator=DeterministicRandomness(SEED).name,
+            job=job,
         )
 
 
