@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = (
     "question", "figure", "group", "value", "raw", "records_low", "records_high",
-    "population_low", "population_high", "level",
+    "population_low", "population_high", "records_error", "population_error", "level",
 )  # fmt: skip
 
 
@@ -201,3 +201,6 @@ def _cells(figure: AnsweredFigure) -> Iterator[Any]:
     for ends in (figure.records, figure.population):
         yield "" if ends is None else ends.low
         yield "" if ends is None else ends.high
+    errors = figure.standard_errors
+    yield "" if errors is None else errors.records
+    yield "" if errors is None else errors.population

@@ -25,6 +25,13 @@ class Interval(NamedTuple):
     high: float
 
 
+class StandardErrors(NamedTuple):
+    """Standard deviations of an estimate: by the noise alone, and with sampling."""
+
+    records: float
+    population: float
+
+
 @dataclass(frozen=True)
 class Figure:
     """One number of an answer.
@@ -36,6 +43,7 @@ class Figure:
         raw: as it was opened; for a count the noised count itself.
         records: for these records: the noise alone.
         population: for the population: noise and sampling.
+        errors: of a regression's coefficient; None of what is read by its intervals alone.
     """
 
     what: str
@@ -44,6 +52,7 @@ class Figure:
     raw: float
     records: Interval
     population: Interval
+    errors: StandardErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ def answer_facts(answer: Answer) -> dict[str, JsonValue]:
 
 
 def _figure_facts(figure: Figure) -> dict[str, JsonValue]:
+    errors = figure.errors
     return {
         "what": figure.what,
         "group": dict(figure.group),
@@ -128,6 +138,7 @@ def _figure_facts(figure: Figure) -> dict[str, JsonValue]:
         "raw": figure.raw,
         "records": _ends(figure.records),
         "population": _ends(figure.population),
+        "standard_errors": None if errors is None else errors._asdict(),
     }
 
 

@@ -326,6 +326,13 @@ class Ends(_Part):
     high: Figure
 
 
+class Errors(_Part):
+    """Standard errors of a coefficient: by the noise alone, and with sampling."""
+
+    records: Figure
+    population: Figure
+
+
 class AnsweredFigure(_Part):
     """One number of an answer, recomputed from the opened sum and the plan.
 
@@ -344,6 +351,8 @@ class AnsweredFigure(_Part):
     """As it was opened; for a count the noised count itself."""
     records: Ends | None
     population: Ends | None
+    standard_errors: Errors | None = None
+    """Of a regression's coefficient; None of other figures."""
 
 
 class Answered(_Part):

@@ -125,6 +125,19 @@ def test_the_stated_norm_is_met(question: Question) -> None:
     assert longest >= (0.89 if question.kind == "poisson" else 0.9999)
 
 
+@pytest.mark.parametrize("question", QUESTIONS[:4], ids=lambda question: question.kind)
+def test_a_row_has_the_same_bits_in_any_batch(question: Question) -> None:
+    """Vector kernels and matrix products may round by a value's place."""
+    draw = np.random.default_rng(8)
+    columns = Columns.read(table(1000, draw), SCHEMA)
+    state = draw.normal(0, 2, question.state_length(SCHEMA, 1))
+    together = question.rows(SCHEMA, 1, state, columns)
+    for size in (1, 3, 17, 256):
+        some = range(0, 200 if size == 1 else 1000, size)
+        apart = [question.rows(SCHEMA, 1, state, columns[at : at + size]) for at in some]
+        np.testing.assert_array_equal(np.concatenate(apart), together[: sum(map(len, apart))])
+
+
 # --- figures without noise -----------------------------------------------------------------------
 
 
@@ -203,6 +216,8 @@ def test_without_noise_regressions_are_those_of_scikit_learn(kind: str) -> None:
     assert [*found] == ["intercept", "age", "ward: b", "ward: c"]
     for figure, value, error in zip(found.values(), expected, errors, strict=True):
         assert figure.value == pytest.approx(value, rel=1e-4, abs=1e-6)
+        assert figure.errors is not None
+        assert figure.errors.population == pytest.approx(error, rel=2e-3)
         assert deviation(figure) == pytest.approx(error, rel=2e-3)
     if kind == "linear":
         assert figures[-1].what == "residual variance"

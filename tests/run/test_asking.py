@@ -247,6 +247,52 @@ def test_the_report_says_what_was_asked_in_words(asked: tuple[Federation, RunRes
     assert "计数（sick = yes） 约为" in chinese
 
 
+REGRESSIONS = """
+[ask]
+epsilon = 20
+
+[[questions]]
+name = "illness"
+kind = "logistic"
+of = "sick"
+on = ["age", "bmi"]
+rounds = 2
+
+[[questions]]
+name = "weight"
+kind = "linear"
+of = "bmi"
+on = ["age"]
+
+[[questions]]
+name = "both"
+kind = "covariance"
+of = ["age", "bmi"]
+"""
+
+
+def test_regressions_are_asked_told_and_verified_as_other_questions_are(tmp_path: Path) -> None:
+    """Two rounds; figures, standard errors, words in both languages, and the auditor's answer."""
+    path = write_asking(tmp_path, REGRESSIONS)
+    assert "logistic regression of sick on age, bmi" in call("check", path).out
+    made = Federation.from_toml(path)
+    made.approve(who="Dr. Ito", why="before the study", job="questions")
+    result = made.ask()
+    assert result.outcome == "finished"
+    assert len(charges(made.setup.output)) == 2 * len(SITES)
+    slope = figures_of(result)["weight", "coefficientage"]
+    assert slope["standard_errors"]["records"] < slope["standard_errors"]["population"]
+    assert result.bundle is not None
+    assert verify_file(result.bundle, Brought()).holds
+    assert result.report_json is not None
+    report = Report.from_json(result.report_json.read_bytes())
+    assert "correlation (of = age, with = bmi)" in render_html(report)
+    with speaking("zh"):
+        chinese = render_html(report)
+    assert set(left(visible(chinese))) <= {"before the study"}
+    assert "sick 对 age, bmi 的逻辑回归" in chinese
+
+
 def test_asking_again_costs_again_and_is_another_run(tmp_path: Path) -> None:
     federation = federation_in(tmp_path)
     first, second = federation.ask(), federation.ask()

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from privagg.programs.answers import Figure, Interval, around
+from privagg.programs.answers import Figure, Interval, StandardErrors, around
 from privagg.programs.questions.columns import FloatArray
 from privagg.programs.questions.design import Design
 from privagg.programs.questions.question import Question
@@ -143,16 +143,16 @@ def coefficient_figures(
             Figure("ridge", {}, ridge, ridge, Interval(ridge, ridge), Interval(ridge, ridge))
         )
     for place, (term, value) in enumerate(zip(design.terms, values.tolist(), strict=True)):
-        ends = [
-            around(value, float(each[place]), level) if found.sure else Interval(-inf, inf)
-            for each in both
-        ]
-        group = {"term": term.name}
-        figures.append(Figure(what, group, value, value, *ends))
+        group, errors = {"term": term.name}, StandardErrors(*(float(each[place]) for each in both))
+        records, population = (
+            around(value, error, level) if found.sure else Interval(-inf, inf) for error in errors
+        )
+        told = errors if found.sure else None
+        figures.append(Figure(what, group, value, value, records, population, told))
         if ratio and term.column:
-            exponents = [Interval(exponential(low), exponential(high)) for low, high in ends]
             power = exponential(value)
-            figures.append(Figure(ratio, group, power, power, *exponents))
+            ends = (_powers(records), _powers(population))
+            figures.append(Figure(ratio, group, power, power, *ends))
     return figures
 
 
@@ -163,6 +163,10 @@ def unknown(design: Design, ratio: str = "") -> list[Figure]:
         for what in ("coefficient", ratio) if ratio and term.column else ("coefficient",):
             figures.append(Figure(what, {"term": term.name}, None, 0.0, nothing, nothing))
     return figures
+
+
+def _powers(ends: Interval) -> Interval:
+    return Interval(exponential(ends.low), exponential(ends.high))
 
 
 def exponential(value: float) -> float:
