@@ -318,6 +318,8 @@ def fault_words(fault: ErrorDetails) -> str:
     context = dict(fault.get("ctx", {}))
     if context.get("expected") in ("True", "False"):
         context["expected"] = context["expected"].lower()  # as files spell it
+    if "discriminator" in context:  # a key, or the function that reads it
+        context["discriminator"] = context["discriminator"].removesuffix("()")
     return WORDS.get(fault["type"], "cannot be used here").format_map(context)
 
 

@@ -212,13 +212,14 @@ def _reporting(setup: Setup, *, as_json: bool) -> Iterator[Callable[[dict[str, A
         yield lambda facts: machine(report_of(facts))
         return
     measured = setup.job == TRAINING and setup.config.evaluation is not None
+    shown = setup.config.data.target.shown if measured else ()
     out = console.console()
     out.print(
         f"ε of this run: what its rounds have cost each data set by the plan, at δ = "
         f"{plan.delta:g}. What earlier jobs cost stands in the sites' ledgers, and in the report.",
         style="dim", markup=False, soft_wrap=True,
     )  # fmt: skip
-    lines = RoundLines(out, plan.rounds, plan.names, metric=measured, ledgers_here=False)
+    lines = RoundLines(out, plan.rounds, plan.names, shown=shown, ledgers_here=False)
     lines.header()
     with lines.live():
         yield lambda facts: lines(report_of(facts))

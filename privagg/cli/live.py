@@ -15,13 +15,12 @@ from rich.text import Text
 
 from privagg.cli.console import note, print_json_line
 from privagg.report.figures import byte_text, count_text, epsilon_text, second_text
-from privagg.training.measures import BASE_RATE, by_class, overall
+from privagg.training.measures import BASE_RATE, LABELS, by_class, figure_text, overall
 
 if TYPE_CHECKING:
     from privagg.run.results import RoundReport
 
 MOST_SITE_COLUMNS = 4
-_MEASURES = ("accuracy", "base rate", "AUC")
 
 
 class RoundLines:
@@ -33,7 +32,8 @@ class RoundLines:
         out: where to.
         rounds: planned rounds.
         sites: names in roster order.
-        metric: False where no table was declared public.
+        shown: names of the public table's figures that are shown, three; none where no table was
+            declared public.
         ledgers_here: False where the sites' ledgers lie on other machines. Then epsilon of this run
             alone is printed, by its plan; and sites do not say how long they took.
     """
@@ -44,13 +44,13 @@ class RoundLines:
         rounds: int,
         sites: tuple[str, ...],
         *,
-        metric: bool,
+        shown: tuple[str, ...],
         ledgers_here: bool = True,
     ) -> None:
         self.out = out
         self.rounds = rounds
         self.sites = sites
-        self.metric = metric
+        self.shown = shown
         self.ledgers_here = ledgers_here
         self.one_by_one = ledgers_here and len(sites) <= MOST_SITE_COLUMNS
         self.times = True
@@ -82,7 +82,7 @@ class RoundLines:
                 f"{outcome.round}/{self.rounds}",
                 f"{len(outcome.survivors) if opened else len(outcome.bytes_up)}"
                 f"/{len(outcome.cohort)}",
-                _measured(report.metrics),
+                tuple(_measured(name, report.metrics) for name in self.shown),
                 self._spending(report),
                 byte_text(sum(outcome.bytes_up.values())),
                 *((second_text(report.encrypt_seconds),) if self.ledgers_here else ()),
@@ -101,18 +101,18 @@ class RoundLines:
 
     def _header(self) -> str:
         return self._columns(
-            "round", "sites", _MEASURES, self._site_names(), "sent",
-            *(("encrypt",) if self.ledgers_here else ()), "add", "open",
+            "round", "sites", tuple(LABELS.get(name, name) for name in self.shown),
+            self._site_names(), "sent", *(("encrypt",) if self.ledgers_here else ()), "add", "open",
         )  # fmt: skip
 
     def _too_wide(self) -> bool:
         return self.out.is_terminal and len(self._header()) > self.out.width
 
     def _columns(
-        self, number: str, sites: str, measured: tuple[str, str, str], spent: str, sent: str,
+        self, number: str, sites: str, measured: tuple[str, ...], spent: str, sent: str,
         *stages: str,
     ) -> str:  # fmt: skip
-        metric = "{:>8}  {:>9}  {:>5}  ".format(*measured) if self.metric else ""
+        metric = "{:>8}  {:>9}  {:>5}  ".format(*measured) if self.shown else ""
         times = f"  {sent:>8}" + "".join(f"{stage:>9}" for stage in stages) if self.times else ""
         return f"{number:>7}  {sites:>6}  {metric}{spent}{times}"
 
@@ -147,10 +147,12 @@ def _share(spent: Decimal, budget: Decimal) -> str:
     return f"{epsilon_text(spent)}/{epsilon_text(budget)}"
 
 
-def _measured(metrics: Mapping[str, float]) -> tuple[str, str, str]:
-    """Accuracy, what guessing the largest class would reach, and AUC."""
-    shares = [f"{metrics[m]:.1%}" if m in metrics else "–" for m in ("accuracy", BASE_RATE)]
-    return shares[0], shares[1], f"{metrics['auc']:.3f}" if "auc" in metrics else "–"
+def _measured(name: str, metrics: Mapping[str, float]) -> str:
+    """A figure of the public table; accuracy and what guessing would reach in percent."""
+    if name not in metrics:
+        return "–"
+    percent = name in ("accuracy", BASE_RATE)
+    return f"{metrics[name]:.1%}" if percent else figure_text(name, metrics[name])
 
 
 def result_lines(metrics: Mapping[str, float]) -> list[str]:

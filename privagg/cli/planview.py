@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from privagg.cli import console
+from privagg.config.data import AppData
 from privagg.config.setup import Setup
 from privagg.errors import PrivaggError
 from privagg.party.ready import Room, beyond_budgets
@@ -36,6 +37,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "plan_digest": plan.digest,
         "rounds": plan.rounds,
         "parameters": plan.dimension,
+        "target": _target(setup),
         "clip_norm_l2": format(plan.clip_norm_l2, "f"),
         "noise_multiplier": format(plan.noise_multiplier, "f"),
         "noise_share_stddev_grid": float(noise.stddev_grid) if noise else 0.0,
@@ -78,6 +80,50 @@ def describe(setup: Setup) -> dict[str, Any]:
         "budgets": budgets(setup),
         "remarks": _remarks(setup),
     }
+
+
+def _target(setup: Setup) -> dict[str, Any] | None:
+    """What is predicted, and what that rests on besides public facts; None for a Flower app's."""
+    data, loss = setup.config.data, setup.config.training.loss
+    if isinstance(data, AppData):
+        return None
+    spent, weights = data.target.spent(setup.base), data.target.settled(setup.base)
+    return {
+        **data.target.describe(),
+        "loss": loss,
+        "class_weights": getattr(weights, "class_weights", None),
+        "counted": None if spent is None else {
+            "run": spent.run,
+            "epsilon": format(spent.epsilon, "f"),
+            "delta": format(spent.delta, "f"),
+        },
+    }  # fmt: skip
+
+
+def _target_text(facts: dict[str, Any]) -> str:
+    from privagg.report.figures import epsilon_text
+    from privagg.report.language import say
+
+    declared, weights, counted = facts["target"], facts["class_weights"], facts["counted"]
+    kind = declared.get("kind", "multiclass")
+    parts = [say("{name} ({kind}), {predictions}", name=declared["name"], kind=kind,
+                 predictions=say(facts["predictions"]))]  # fmt: skip
+    if facts["loss"]:
+        parts.append(say("by a loss of your own, {loss}", loss=facts["loss"]))
+    if weights:
+        listed = ", ".join(f"{weight:.4g}" for weight in weights)
+        parts.append(
+            say("class weights {weights}, declared", weights=listed)
+            if counted is None
+            else say(
+                "class weights {weights} from the counts of {run}, for which ε = {epsilon} was "
+                "charged then",
+                weights=listed,
+                run=counted["run"],
+                epsilon=epsilon_text(Decimal(counted["epsilon"])),
+            )
+        )
+    return say("; ").join(parts)
 
 
 def _reach(plan: Any) -> dict[str, Any]:
@@ -287,6 +333,7 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
         (say("noise multiplier"), noise),
         (say("rounds"), f"{facts['rounds']}"),
         (say("model"), count_text(facts["parameters"], "parameter")),
+        *([(say("predicts"), _target_text(facts["target"]))] if facts["target"] else []),
         (say("cohort"), cohort),
         (say("allowed for"), allowed),
         *_colluders_text(facts["colluders_cost"]),

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from privagg.cli import console
 from privagg.cli.training import AsJson
+from privagg.training.measures import CHIEF, LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,8 +82,11 @@ def _print_table(found: list[ListedRun]) -> None:
     out = console.console()
     deltas = {(e.largest.delta, e.largest.unit) for e in found if e.largest is not None}
     same = len(deltas) == 1
-    columns = ("run", "began, UTC", "ended", "how", "rounds", "ε at most", "accuracy", "AUC")
-    console.table(out, columns, [_row(each, same) for each in found], left=(0, 1, 2, 3))
+    measured = {name for each in found for name in each.metrics}
+    figures = tuple(name for name in CHIEF if name in measured) or ("accuracy", "auc")
+    heads = tuple(LABELS[name] for name in figures)
+    columns = ("run", "began, UTC", "ended", "how", "rounds", "ε at most", *heads)
+    console.table(out, columns, [_row(each, figures, same) for each in found], left=(0, 1, 2, 3))
     out.print()
     if same:
         ((delta, unit),) = deltas
@@ -93,7 +97,7 @@ def _print_table(found: list[ListedRun]) -> None:
         out.print(Text(text, style="dim"), soft_wrap=True)
 
 
-def _row(each: ListedRun, same: bool) -> tuple[str, ...]:
+def _row(each: ListedRun, figures: tuple[str, ...], same: bool) -> tuple[str, ...]:
     def figure(name: str) -> str:
         return f"{each.metrics[name]:.4g}" if name in each.metrics else ""
 
@@ -105,8 +109,7 @@ def _row(each: ListedRun, same: bool) -> tuple[str, ...]:
         f"{each.ending} of {each.candidates}" if each.ending == "selected" else each.ending,
         f"{each.opened}/{each.rounds}" if each.rounds else "",
         _epsilon(each, same),
-        figure("accuracy"),
-        figure("auc"),
+        *map(figure, figures),
     )
 
 

@@ -47,6 +47,7 @@ Deployment = Annotated[
         help="flower: the coordinator's folder, or a trial's; else a trial is started here.",
     ),
 ]
+TARGETS = ("binary", "multiclass", "regression", "ordinal", "multi-label")
 TERMINATED = 143
 """Exit code of a process that SIGTERM ended."""
 
@@ -57,17 +58,24 @@ TRAINING_MODULES = frozenset(
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("federation.toml"),
+    target: Annotated[
+        str, typer.Option(metavar="KIND", help="What is predicted: " + ", ".join(TARGETS) + ".")
+    ] = "binary",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented configuration to start from.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       privagg init my.toml
+
+      privagg init my.toml --target regression     an amount, in place of yes or no
     """
+    if target not in TARGETS:
+        raise ConfigError(f"--target is one of {', '.join(TARGETS)}, not {target!r}")
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already; choose another name, or replace it with --force")
-    _write(path, _packaged("template.toml"))
+    _write(path, _template(target))
     out = console.console()
     out.print(f"wrote {path}", markup=False, soft_wrap=True)
     out.print(
@@ -416,7 +424,8 @@ def _train_live(federation: Federation, resume: str | None) -> RunResult:
     if not federation.setup.scheme.protects:
         console.note(f"scheme {plan.scheme} does not encrypt: for tests and comparisons only")
     measured = federation.setup.public_records is not None
-    lines = RoundLines(out, plan.rounds, plan.names, metric=measured)
+    shown = federation.config.data.target.shown if measured else ()
+    lines = RoundLines(out, plan.rounds, plan.names, shown=shown)
     lines.header()
     with lines.live(), stopping_between_rounds(lines) as on_round:
         return federation.run(on_round=on_round, resume=resume)
@@ -529,6 +538,20 @@ def _missing(error: ImportError) -> Exception:
     return MissingDependencyError(
         f"training needs {error.name}, which is not installed; pip install 'privagg[train,ckks]'"
     )
+
+
+def _template(target: str) -> str:
+    """The commented configuration, with the section of this kind of target."""
+    text = _packaged("template.toml")
+    if target == "binary":
+        return text
+    section = _packaged(f"targets/{target}.toml")
+    if target != "multiclass":  # nothing is proposed for other targets than classes
+        for line in ("rounds =", "sampling_rate =", "[training.optimizer]", "kind =", "learning_"):
+            text = text.replace(f"\n# {line}", f"\n{line}", 1)
+    if target == "regression":  # a squared loss curves four times as much as a logistic one
+        text = text.replace("learning_rate = 2.0", "learning_rate = 0.5")
+    return re.sub(r"(?ms)^\[data\.target\]\n.*?\n(?=\n)", lambda _: section, text, count=1)
 
 
 def _packaged(name: str) -> str:

@@ -129,7 +129,8 @@ def _recipe(config: Config) -> dict[str, JsonValue]:
         "federation": config.federation.name,
         "seed": config.federation.seed,
         "model": training.model.model_dump(mode="json"),
-        "data": config.data.model_dump(mode="json", exclude={"file"}),  # how, not what
+        "data": _without_paths(config.data.model_dump(mode="json", exclude={"file"})),
+        **({"loss": training.loss} if training.loss else {}),
         "local_steps": training.local_steps,
         "local_learning_rate": training.local_learning_rate,
         "local_batch_size": training.local_batch_size,
@@ -137,6 +138,15 @@ def _recipe(config: Config) -> dict[str, JsonValue]:
         "physical_batch": training.physical_batch,
         "optimizer": training.optimizer.model_dump(mode="json"),
     }
+
+
+def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """What a plan pins of the data: where an answers file lies is each party's own matter."""
+    weights = data.get("target", {}).get("class_weights")
+    if not isinstance(weights, dict):
+        return data
+    pinned = {key: weights[key] for key in weights if key != "answers"}
+    return {**data, "target": {**data["target"], "class_weights": pinned}}
 
 
 def uncompressed(config: Config, plan: TrainingPlan) -> TrainingPlan:

@@ -130,6 +130,8 @@ class TrainingSection(Section):
         physical_batch: records whose gradients are in memory at once.
         optimizer: the server's step.
         retries: attempts after a stopped round; each one is charged again.
+        loss: a loss of your own in place of the target's: `package.module:function`, a function of
+            outputs (B, k) and targets (B, ...) that gives each record's loss, (B,).
     """
 
     model: ModelSpec = ModelSpec()
@@ -144,6 +146,7 @@ class TrainingSection(Section):
     physical_batch: int = Field(default=64, ge=1, le=65536)
     optimizer: OptimizerSpec = OptimizerSpec()
     retries: int = Field(default=0, ge=0, le=100)
+    loss: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
 
     @property
     def client_rule(self) -> ClientRule:
@@ -271,7 +274,7 @@ class TuningSection(Section):
     """
 
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
-    metric: Literal["accuracy", "auc", "loss"] = "accuracy"
+    metric: Literal["accuracy", "auc", "rmse", "mae", "r2", "loss"] = "accuracy"
     method: Literal["composition"] = "composition"
 
     @model_validator(mode="after")
@@ -342,6 +345,7 @@ _TRAINS = {
     "physical_batch",
     "optimizer",
     "retries",
+    "loss",
 }
 """Settings of training that a Flower app and its strategy have in their own place."""
 
@@ -424,6 +428,7 @@ class Config(Section):
         self._files_fit()
         self._questions_can_be_asked()
         self._model_can_be_centred()
+        self._search_has_its_metric()
         if found := list(unread(self)):
             raise ValueError("; ".join(found))
         return self
@@ -452,6 +457,8 @@ class Config(Section):
             return "tables whose target is a class"
         if self.training.model.kind != "logistic":
             return "the model 'logistic'"
+        if self.training.loss is not None:
+            return "the target's own loss (no training.loss)"
         if self.privacy.mode != "record-distributed":
             return "privacy.mode = 'record-distributed'"
         if self.compression is not None and self.compression.keep < 1:
@@ -532,6 +539,16 @@ class Config(Section):
                 ) from error
             if strange := next(written.strange_to(self.data.table_schema), ""):
                 raise ValueError(f"{place}.file: {strange}")
+
+    def _search_has_its_metric(self) -> None:
+        if self.tuning is None or isinstance(self.data, AppData):
+            return
+        measures = (*self.data.target.measures, "loss")
+        if self.tuning.metric not in measures:
+            raise ValueError(
+                f"tuning.metric = {self.tuning.metric!r} is no figure of this target; choose one "
+                f"of {', '.join(measures)}"
+            )
 
     def _each_site_has_data_or_an_app(self) -> None:
         app = isinstance(self.data, AppData)

@@ -142,6 +142,7 @@ class Setup:
         if isinstance(config.data, AppData):
             return ()
         named = [config.training.model.kind] if ":" in config.training.model.kind else []
+        named += [config.training.loss] if config.training.loss else []
         if isinstance(config.data, DatasetData):
             named += [site.data for site in config.sites]
             named += [config.evaluation.data] if config.evaluation else []
@@ -167,8 +168,16 @@ class Setup:
 
     @cached_property
     def objective(self) -> Objective:
-        """What is trained with: each record's loss."""
-        return Objective.of(self.config.data.target)
+        """What is trained with: each record's loss.
+
+        Raises:
+            ApprovalError: it is code that no approval names.
+            ConfigError: a file that the target rests on is not there, or not as agreed.
+            ModelError: a loss of one's own mixes records.
+        """
+        own = self.config.training.loss
+        code = self.code if own else ApprovedCode()
+        return Objective.of(self.config.data.target.settled(self.base), own, code)
 
     @property
     def plan(self) -> Plan:
@@ -224,13 +233,15 @@ class Setup:
         Raises:
             ModelError: the model does not; named by the layer. Nothing is charged for it.
         """
-        training, data = self.config.training, self.config.data
+        if isinstance(self.config.data, AppData):
+            return None
+        training, data, objective = self.config.training, self.config.data, self.objective
         if self.plan.unit is not Unit.RECORD:
             return None
         rows = training.client_rule.physical_batch
-        case = (training.model.model_dump_json(), data.shape, data.target, rows)
+        case = (training.model.model_dump_json(), data.shape, data.target, training.loss, rows)
         if case not in self._apart:
-            model, objective = self.fresh_model(), self.objective
+            model = self.fresh_model()
             self._apart[case] = require_model_apart(model, data.shape, rows, objective)
         return self._apart[case]
 

@@ -10,12 +10,15 @@ from decimal import Decimal
 from shlex import quote
 from typing import NamedTuple
 
+from privagg.config.data import TableData
 from privagg.config.setup import TRAINING, Setup
-from privagg.errors import ApprovalError, BudgetExceededError
+from privagg.errors import ApprovalError, BudgetExceededError, ConfigError
 from privagg.party.local import local_folder
 from privagg.party.open import decided_folder, ledger_here, recogniser_in
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Ledger
+from privagg.privacy.ledger.entries import Released
+from privagg.protocol.names import COORDINATOR
 from privagg.report.figures import count_text, lower_text
 
 
@@ -46,14 +49,35 @@ def require_data(setup: Setup, *, joins: bool = True) -> None:
         joins: the sites join a run now; one that has started stops for nothing that is in the data.
 
     Raises:
-        ConfigError, DataError: one cannot be read as declared.
+        ConfigError, DataError: one cannot be read as declared, or answers that class weights rest
+            on were charged to nobody here.
         DataError: a site does not join with its records as they are; one text for all causes.
     """
+    _require_charged(setup)
     for site in setup.config.sites:
         setup.records_of(site)
         if joins:
             setup.require_joining(site)
     _ = setup.public_records
+
+
+def _require_charged(setup: Setup) -> None:
+    """Refuse counts that no run of this federation released: nobody was charged for them."""
+    data = setup.config.data
+    if setup.job != TRAINING or not isinstance(data, TableData):
+        return
+    digest = data.target.settled_by
+    if digest is None:
+        return
+    data.target.settled(setup.base)
+    path = local_folder(setup.output, COORDINATOR).ledger
+    said = [entry.payload for entry in Ledger.open(path).entries()] if path.exists() else []
+    if not any(isinstance(p, Released) and p.facts.get("answers_sha256") == digest for p in said):
+        raise ConfigError(
+            f"no run here released answers with the SHA-256 {digest}, so nobody was charged for "
+            "the counts that class_weights rest on; ask them first (privagg ask), or declare the "
+            "weights as numbers"
+        )
 
 
 def require_approvals(setup: Setup, run: str | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from privagg.digest import canonical_json
 from privagg.encoding.vectors import FloatVector
 from privagg.programs.centring import Centring
 from privagg.programs.optimizers import OptimizerSpec, make_optimizer
@@ -97,9 +98,15 @@ class GradientTraining:
         """See `Program.finish`: the model, averaged where the optimiser averages."""
         released, path = self._released(state), output / MODEL_NAME
         found = self._evaluate(released) if measured else None
-        digest = save_model(self._model, released, path)
+        digest = save_model(self._model, released, path, self._card())
         figures = {} if found is None else found.all_figures
         return Result("model", path, digest, released, figures)
+
+    def _card(self) -> dict[str, str]:
+        """What the model's file says of its outputs, in its header; one text: bytes stay alike."""
+        if self._target is None:
+            return {}
+        return {"privagg": canonical_json(self._target.describe()).decode()}
 
     def _released(self, state: FloatVector) -> FloatVector:
         average, centring = self._optimizer.average, self._centring

@@ -21,7 +21,7 @@ from privagg.report.drawing import (
 from privagg.report.figures import byte_unit, delta_text, epsilon_text, relative_text
 from privagg.report.language import say
 from privagg.report.model import RoundReport, SiteReport
-from privagg.training.measures import BASE_RATE
+from privagg.training.measures import BASES, LABELS, SHARES, chief
 
 MOST_POINTS = 240
 MOST_BARS = 60
@@ -114,17 +114,26 @@ def _epsilon_alt(site: SiteReport, charges: int) -> str:
     )
 
 
+_GUESSES = {
+    "accuracy": "base rate: always its largest class",
+    "rmse": "base RMSE: always the mean",
+}
+
+
 def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
     """The main metric on the public table after each opened round; stopped rounds are crosses."""
     opened = [(i + 1, r) for i, r in enumerate(rounds) if r.outcome == "opened" and r.metrics]
-    measure = next(
-        (m for m in ("accuracy", "auc") if any(m in (r.metrics or {}) for _, r in opened)), None
-    )
+    measure = chief({name: value for _, r in opened for name, value in (r.metrics or {}).items()})
     if measure is None:
         return None
     series = [(i, r.metrics[measure]) for i, r in opened if r.metrics and measure in r.metrics]
     stopped = [i + 1 for i, r in enumerate(rounds) if r.outcome == "stopped"]
-    label = "AUC" if measure == "auc" else say(measure.capitalize())
+    label = say("Accuracy") if measure == "accuracy" else LABELS[measure]
+    share = measure in SHARES
+
+    def text(value: float) -> str:
+        return f"{value:.1%}" if share else f"{value:.4g}"
+
     with styled("metric"):
         figure, axes = canvas(4.4, 2.55)
         kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
@@ -136,14 +145,14 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
         end, value = series[-1]
         axes.plot([end], [value], "o", color=COLOURS["series-1"], markersize=5)
         values = [v for _, v in series]
-        base = (opened[-1][1].metrics or {}).get(BASE_RATE) if measure == "accuracy" else None
+        base = (opened[-1][1].metrics or {}).get(BASES.get(measure, ""))
         if base is not None:
             axes.axhline(base, color=COLOURS["muted"], linewidth=1, linestyle="--",
-                         label=say("base rate: always its largest class"))  # fmt: skip
+                         label=say(_GUESSES[measure]))  # fmt: skip
         shown = values if base is None else [*values, base]
         low, high = min(shown), max(shown)
-        pad = max((high - low) * 0.2, 0.02)
-        bottom, top = low - pad, min(high + pad, 1.0 + pad / 2)
+        pad = max((high - low) * 0.2, 0.02 if share else 0.02 * abs(high))
+        bottom, top = low - pad, min(high + pad, 1.0 + pad / 2 if share else math.inf)
         axes.set_ylim(bottom, top)
         axes.set_xlim(0.5, max(len(rounds), 1) + 0.5)
         if stopped:
@@ -153,7 +162,8 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
             )  # fmt: skip
         if stopped or base is not None:
             axes.legend(loc="best")
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1.0001 else "")
+        if share:
+            axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1.0001 else "")
         axes.grid(axis="y")
         whole_numbers(axes.xaxis, 8)
         axes.set_xlabel(say("attempt at a round"))
@@ -162,12 +172,15 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
             "stopped."
             if base is None
             else "{label} on {table} went from {first} to {last}, beside a base rate of {base} "
-            "over {n} opened rounds; {n2} were stopped.",
+            "over {n} opened rounds; {n2} were stopped."
+            if share
+            else "{label} on {table} went from {first} to {last}, beside {base} for always naming "
+            "the mean, over {n} opened rounds; {n2} were stopped.",
             label=label,
             table=table,
-            first=f"{values[0]:.1%}",
-            last=f"{values[-1]:.1%}",
-            base="" if base is None else f"{base:.1%}",
+            first=text(values[0]),
+            last=text(values[-1]),
+            base="" if base is None else text(base),
             n=len(series),
             n2=len(stopped),
         )

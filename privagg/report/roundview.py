@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from privagg.report.figures import byte_text, count_text, joined, second_text
 from privagg.report.language import say, told
 from privagg.report.model import Report, RoundReport
-from privagg.training.measures import BASE_RATE, by_class
+from privagg.training.measures import BASES, CHIEF, by_class, figure_text
 
 MOST_ROUNDS = 120
 
@@ -65,9 +65,9 @@ def round_rows(report: Report) -> tuple[RoundRow, ...]:
 
 
 def metric_names(report: Report) -> tuple[str, ...]:
-    """Metrics that change from round to round, `accuracy` and `auc` first; at most four."""
-    names = {name for r in report.rounds for name in r.metrics or {}} - {BASE_RATE}
-    first = [name for name in ("accuracy", "auc") if name in names]
+    """Metrics that change from round to round, the chief ones first; at most four."""
+    names = {name for r in report.rounds for name in r.metrics or {}} - {*BASES.values()}
+    first = [name for name in CHIEF if name in names]
     return tuple((first + sorted(names - set(first)))[:4])
 
 
@@ -86,10 +86,12 @@ def class_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
 
 
 def _class_names(report: Report) -> tuple[str, ...]:
-    """The classes as the plan's recipe lists them, in order; nothing where it lists none."""
-    found: object = report.plan
-    for key in ("recipe", "data", "target", "classes"):
-        found = found.get(key) if isinstance(found, dict) else None
+    """The classes or labels as the plan's recipe lists them, in order; else nothing."""
+    target: object = report.plan
+    for key in ("recipe", "data", "target"):
+        target = target.get(key) if isinstance(target, dict) else None
+    facts = target if isinstance(target, dict) else {}
+    found = facts.get("classes") or facts.get("labels")
     return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
@@ -105,7 +107,7 @@ def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
         reason=told(r.reason or ""),
         cohort=say("{n} of {n2}", n=len(r.survivors) or say("none"), n2=len(r.cohort)),
         missing=say("; ").join(refused) if refused else joined(missing),
-        metrics=tuple(f"{metrics[m]:.3f}" if m in metrics else "–" for m in measures),
+        metrics=tuple(figure_text(m, metrics[m]) if m in metrics else "–" for m in measures),
         sent=byte_text(sum(r.bytes_up.values())),
         seconds=second_text(r.seconds.encrypt + r.seconds.add + r.seconds.open),
         opened=r.outcome == "opened",

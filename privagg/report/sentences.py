@@ -17,7 +17,7 @@ from privagg.report.figures import count_text, delta_text, epsilon_text, joined
 from privagg.report.language import ENGLISH, say, spoken, told
 from privagg.report.model import ObserverRow, PublicTable, RecordsApart, Report, SiteReport
 from privagg.report.plan_text import compression_text, readable_plan
-from privagg.training.measures import BASE_RATE
+from privagg.training.measures import BASES, chief, figure_text
 
 MOST_SITES_ONE_BY_ONE = 4
 LARGEST_TELLING_FACTOR = 1000
@@ -343,19 +343,28 @@ def _public_metric(report: Report) -> str:
     metrics = report.model.metrics if report.model and report.model.metrics else final
     if not metrics or report.public_table is None:
         return ""
-    name = next((m for m in ("accuracy", "auc") if m in metrics), min(metrics))
+    name = chief(metrics) or min(metrics)
     labels = {"auc": say("an AUC"), "accuracy": say("an accuracy")}
     places = {
         "table": table_text(report.public_table),
         "metric": labels.get(name) or say("a value of {metric}", metric=name),
-        "value": f"{metrics[name]:.3f}",
+        "value": figure_text(name, metrics[name]),
     }
-    if name == "accuracy" and BASE_RATE in metrics:
+    base = metrics.get(BASES.get(name, ""))
+    if name == "rmse" and base is not None:
+        return say(
+            "On the table {table}, which was declared public, the model's predictions are off by "
+            "{value} (root of the mean square); always naming the mean would be off by {base}.",
+            table=places["table"],
+            value=places["value"],
+            base=figure_text(name, base),
+        )
+    if name == "accuracy" and base is not None:
         return say(
             "On the table {table}, which was declared public, the model reached {metric} of "
             "{value}; always naming its largest class would reach {base}.",
             **places,
-            base=f"{metrics[BASE_RATE]:.3f}",
+            base=f"{base:.3f}",
         )
     return say(
         "On the table {table}, which was declared public, the model reached {metric} of {value}.",

@@ -54,7 +54,7 @@ from privagg.run.unfinished import (
 from privagg.training.models import get_parameters
 from privagg.training.saving import load_model, write_model
 
-LOWER_IS_BETTER = frozenset({"loss"})
+LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae"})
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def evaluate(
     outputs = predict_logits(model, parameters, x)
     target = target or NumberedClasses(count=max(2, outputs.shape[1]))
     found = target.figures(outputs.to(torch.float64).numpy(), y.numpy())
-    mean = float((loss or target.loss)(outputs, y).to(torch.float64).mean())
+    mean = float((loss or target.per_record_loss)(outputs, y).to(torch.float64).mean())
     return Metrics(len(records), {**found, "loss": mean})
 
 

@@ -22,8 +22,7 @@ from privagg.training.features import (
 )
 from privagg.training.reading import CONTRADICTING
 from privagg.training.table import TableSchema
-from privagg.training.targets import Remark
-from privagg.training.targets.base import by_share
+from privagg.training.targets.base import Remark, by_share, outside_range
 from privagg.training.targets.classes import of_one_class
 
 MOST_CATEGORIES_TOLD = 12
@@ -98,7 +97,7 @@ def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
         )
         findings.append(Finding("", "error", text, len(others)))
     if dropped:
-        lacking = "without a class" + (" or a declared value" if schema.drop_missing else "")
+        lacking = "without a target" + (" or a declared value" if schema.drop_missing else "")
         text = _count(dropped, f"record {lacking} is left out", f"records {lacking} are left out")
         findings.append(Finding("", "warning", text, dropped))
     return findings
@@ -153,16 +152,7 @@ def _check_numeric(feature: NumericFeature, column: pd.Series) -> list[Finding]:
     if blank:
         text = _count(blank, "cell is missing", "cells are missing")
         findings.append(Finding(name, "note", text, blank))
-    low, high = feature.range
-    below, above = int((values < low).sum()), int((values > high).sum())
-    outside = below + above
-    if outside:
-        clamp = _count(outside, "value lies", "values lie")
-        message = f"{clamp} outside the public range [{low:g}, {high:g}] (clamped)"
-        if max(below, above) == int((~np.isnan(values)).sum()):  # they all clamp to one value
-            message += " and none inside it: the column says nothing here; check range and unit"
-        findings.append(Finding(name, "warning", message, outside))
-    return findings
+    return findings + _as_findings(outside_range(name, values, feature.range))
 
 
 def _advice(feature: NumericFeature, example: str) -> str:

@@ -6,6 +6,7 @@ a pattern, so that a reader can put them back together, and old records simply h
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,29 @@ import numpy as np
 import numpy.typing as npt
 
 BASE_RATE = "base_rate"
+"""Share of the largest class: the accuracy of always answering with it."""
+
+BASES = {"accuracy": BASE_RATE, "rmse": "base_rmse", "mae": "base_mae"}
+"""Figure -> the same figure of a guess without a model: the largest class, or the mean."""
+
+CHIEF = ("accuracy", "auc", "rmse")
+"""What a report leads with: the first of these that was measured."""
+
+SHARES = frozenset({"accuracy", BASE_RATE, "auc"})
+"""Figures between 0 and 1."""
+
+LABELS = {
+    "accuracy": "accuracy",
+    BASE_RATE: "base rate",
+    "auc": "AUC",
+    "rmse": "RMSE",
+    "base_rmse": "base RMSE",
+    "mae": "MAE",
+    "base_mae": "base MAE",
+    "r2": "R²",
+}
+"""How figures are called in a table's head."""
+
 MOST_CLASSES = 100
 """Where there are more, no class is recorded by itself."""
 
@@ -46,6 +70,16 @@ def flat(classes: tuple[ClassFigure, ...]) -> dict[str, float]:
         found[_COUNT.format(each.number)] = float(each.count)
         found[_RECALL.format(each.number)] = each.recall
     return found
+
+
+def chief(figures: Mapping[str, float]) -> str | None:
+    """The figure to lead with; None where none of `CHIEF` was measured."""
+    return next((name for name in CHIEF if name in figures), None)
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure as a table shows it: shares with three decimals, amounts with four digits."""
+    return f"{value:.3f}" if name in SHARES or name == "r2" else f"{value:.4g}"
 
 
 def overall(figures: Mapping[str, float]) -> dict[str, float]:
@@ -85,3 +119,63 @@ def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
     rank_sum = float(mid_rank[group][positive].sum())
     wins = rank_sum - positives * (positives + 1) / 2.0
     return wins / (positives * (total - positives))
+
+
+def amount_figures(
+    predicted: npt.NDArray[np.float64], amounts: npt.NDArray[np.float64]
+) -> dict[str, float]:
+    """RMSE and MAE, each beside that of naming the amounts' mean every time, and R².
+
+    Args:
+        predicted: `(n,)`, n >= 1.
+        amounts: `(n,)`, in the same unit.
+    """
+    errors, around = predicted - amounts, amounts - amounts.mean()
+    squares, base = float(np.mean(errors**2)), float(np.mean(around**2))
+    found = {
+        "rmse": math.sqrt(squares),
+        "base_rmse": math.sqrt(base),
+        "mae": float(np.abs(errors).mean()),
+        "base_mae": float(np.abs(around).mean()),
+    }
+    return {**found, "r2": 1.0 - squares / base} if base > 0 else found
+
+
+def grade_figures(chosen: npt.NDArray[np.int64], grades: npt.NDArray[np.int64]) -> dict[str, float]:
+    """How many grades answers are off on average, beside always answering the median grade.
+
+    Args:
+        chosen: int64 `(n,)`, n >= 1.
+        grades: int64 `(n,)`.
+    """
+    median = int(np.sort(grades)[(len(grades) - 1) // 2])
+    away = float(np.abs(chosen - grades).mean())
+    return {"mae": away, "base_mae": float(np.abs(grades - median).mean())}
+
+
+def label_figures(
+    scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+) -> dict[str, float]:
+    """Means over labels of accuracy, of the commoner answer's share, and of the AUC.
+
+    Besides, for each label as for a class: how many records have it, and its recall among them.
+
+    Args:
+        scores: above 0 for yes, `(n, m)`, n >= 1.
+        labels: 0 and 1, int64 `(n, m)`.
+    """
+    yes, shares = labels == 1, labels.mean(axis=0)
+    found = {
+        "accuracy": float(((scores > 0) == yes).mean()),
+        BASE_RATE: float(np.maximum(shares, 1.0 - shares).mean()),
+    }
+    areas = [roc_auc(scores[:, j], yes[:, j]) for j in range(labels.shape[1])]
+    known = [area for area in areas if area is not None]
+    if known:
+        found["auc"] = float(np.mean(known))
+    each = tuple(
+        ClassFigure(j, int(there.sum()), float((scores[there, j] > 0).mean()))
+        for j, there in enumerate(yes.T)
+        if there.any()
+    )
+    return {**found, **flat(each)}

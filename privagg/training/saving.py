@@ -47,7 +47,7 @@ def tensor_bytes(
 
     Args:
         tensors: of any shapes; each in its own type.
-        metadata: strings that go into the file's header.
+        metadata: strings that go into the file's header; of several the order is not fixed.
     """
     whole = {name: np.asarray(values, order="C") for name, values in tensors.items()}
     return save(whole, metadata=dict(metadata or {}))

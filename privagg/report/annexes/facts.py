@@ -22,7 +22,7 @@ from privagg.report.language import say, told
 from privagg.report.model import BoundedEvent, Report, SiteReport
 from privagg.report.plan_text import compression_text, readable_plan
 from privagg.report.sentences import OBSERVER_PHRASE, UNIT_PHRASE, kept_apart, told_unprotected
-from privagg.training.measures import overall
+from privagg.training.measures import figure_text, overall
 
 MOST_SITES = 12
 MOST_COLUMNS_NAMED = 12
@@ -361,7 +361,10 @@ def quality(report: Report) -> tuple[Fact, ...]:
         return (Fact(none, ("/model",)),)
     whole = overall(report.model.metrics)
     figures = joined(
-        [f"{told(name.replace('_', ' '))} {value:.3f}" for name, value in whole.items()]
+        [
+            f"{told(name.replace('_', ' '))} {figure_text(name, value)}"
+            for name, value in whole.items()
+        ]
     )
     return (
         Fact(

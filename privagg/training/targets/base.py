@@ -10,13 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from privagg.training.features import BoolArray, FloatArray
+from privagg.training.measures import BASES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +57,19 @@ def by_share(count: int, of: int) -> Literal["error", "warning"]:
         of: how many there are, missing cells not counted.
     """
     return "error" if 2 * count > of else "warning"
+
+
+class Spent(NamedTuple):
+    """What an asking cost each data set, where a target rests on its answers.
+
+    Attributes:
+        run: the asking.
+        epsilon, delta: what it was charged.
+    """
+
+    run: str
+    epsilon: Decimal
+    delta: Decimal
 
 
 class TargetKind(BaseModel, ABC):
@@ -127,6 +143,35 @@ class TargetKind(BaseModel, ABC):
             ValueError: what is wrong with them and what to check.
         """
 
+    # --- what it rests on -----------------------------------------------------------------------
+
+    def settled(self, base: Path) -> Self:
+        """The same, once a file of charged answers that it rests on has been read.
+
+        Args:
+            base: folder that relative paths start from.
+
+        Raises:
+            ConfigError: the file is not there, or not as agreed.
+        """
+        return self
+
+    @property
+    def settled_by(self) -> str | None:
+        """SHA-256 (hex) of the file of charged answers that it rests on; None where on none."""
+        return None
+
+    def spent(self, base: Path) -> Spent | None:
+        """What the answers that it rests on cost; None where it rests on public facts alone.
+
+        Args:
+            base: folder that relative paths start from.
+
+        Raises:
+            ConfigError: as `settled`.
+        """
+        return None
+
     # --- what is learned ------------------------------------------------------------------------
 
     @property
@@ -140,7 +185,7 @@ class TargetKind(BaseModel, ABC):
         return False
 
     @abstractmethod
-    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+    def per_record_loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """Each record's loss from its own row alone, float32 `(B,)`.
 
         Args:
@@ -164,6 +209,17 @@ class TargetKind(BaseModel, ABC):
     def predicted(self) -> str:
         """What `predictions` are, in a few words."""
 
+    @property
+    @abstractmethod
+    def measures(self) -> tuple[str, ...]:
+        """Names of the figures that a model can be selected by, the chief one first."""
+
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """The figures that a running job shows: the chief one, that of a guess, and one more."""
+        first, second, *_ = (*self.measures, "auc")
+        return first, BASES[first], second
+
     @abstractmethod
     def predictions(self, outputs: FloatArray) -> FloatArray:
         """What is predicted of each record, float64 `(n,)` or `(n, m)`.
@@ -183,4 +239,25 @@ class TargetKind(BaseModel, ABC):
 
     def describe(self) -> dict[str, Any]:
         """What a saved model says of its outputs: plain values."""
-        return {"target": self.model_dump(mode="json"), "predictions": self.predicted}
+        facts = self.model_dump(mode="json", exclude={"class_weights", "label_weights"})
+        return {"target": facts, "outputs": self.outputs, "predictions": self.predicted}
+
+
+def outside_range(column: str, values: FloatArray, ends: tuple[float, float]) -> Iterator[Remark]:
+    """Whether values lie outside their declared range, and whether any lies inside.
+
+    Args:
+        column: where they stand.
+        values: float64 `(n,)`, NaN where missing.
+        ends: the range.
+    """
+    low, high = ends
+    below, above = int((values < low).sum()), int((values > high).sum())
+    outside = below + above
+    if not outside:
+        return
+    lie = "value lies" if outside == 1 else "values lie"
+    message = f"{outside} {lie} outside the public range [{low:g}, {high:g}] (clamped)"
+    if max(below, above) == int((~np.isnan(values)).sum()):  # they all clamp to one value
+        message += " and none inside it: the column says nothing here; check range and unit"
+    yield Remark(column, "warning", message, outside)

@@ -6,11 +6,12 @@ import operator
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic import model_validator as after_model
 
 from privagg.training.features import (
@@ -23,7 +24,8 @@ from privagg.training.features import (
     require_distinct,
 )
 from privagg.training.measures import BASE_RATE, ClassFigure, flat, roc_auc
-from privagg.training.targets.base import Encoded, Remark, TargetKind, by_share
+from privagg.training.targets.base import Encoded, Remark, Spent, TargetKind, by_share
+from privagg.training.targets.weights import CountedWeights, Weights, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +42,33 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-class ClassKind(TargetKind):
-    """Classes that exclude each other, numbered from 0: one output for two, else one a class."""
+class Grouped(TargetKind):
+    """Classes, numbered from 0, with or without an order.
+
+    Args:
+        class_weights: what a record of each class counts in the loss, in the order of the class
+            numbers (a `positive` rule: no, yes), or the charged count that they follow from. A
+            record's gradient is clipped after it was weighted. All count alike by default.
+    """
+
+    class_weights: Weights = None
+
+    @model_serializer(mode="wrap")
+    def _equal_weights_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans pin what a configuration says: weights only where there are some."""
+        facts: dict[str, Any] = dump(self)
+        weighted = self.class_weights is not None
+        return facts if weighted else {k: facts[k] for k in facts if k != "class_weights"}
+
+    @after_model(mode="after")
+    def _a_weight_for_each(self) -> Self:
+        weights = self.class_weights
+        if isinstance(weights, tuple) and len(weights) != self.class_count:
+            raise ValueError(
+                f"class_weights of {self.name!r} has {len(weights)} numbers for "
+                f"{self.class_count} classes; give one for each, in the order of the classes"
+            )
+        return self
 
     @property
     @abstractmethod
@@ -49,15 +76,34 @@ class ClassKind(TargetKind):
         """Number of classes."""
 
     @property
-    def outputs(self) -> int:
-        """See `TargetKind.outputs`: one logit for two classes, else a logit a class."""
-        return 1 if self.class_count == 2 else self.class_count
+    def settled_by(self) -> str | None:
+        """See `TargetKind.settled_by`: of the answers that the class weights follow from."""
+        weights = self.class_weights
+        return weights.sha256 if isinstance(weights, CountedWeights) else None
 
-    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        """See `TargetKind.loss`: logistic or cross-entropy."""
-        from privagg.training.losses import class_loss
+    def spent(self, base: Path) -> Spent | None:
+        """See `TargetKind.spent`: for counts that the class weights follow from."""
+        if not isinstance(self.class_weights, CountedWeights):
+            return None
+        return counted(self.class_weights, base, self.name, self.categories(self.name))[1]
 
-        return class_loss(outputs, encoded)
+    def settled(self, base: Path) -> Self:
+        """See `TargetKind.settled`: the class weights as numbers."""
+        if not isinstance(self.class_weights, CountedWeights):
+            return self
+        weights, _ = counted(self.class_weights, base, self.name, self.categories(self.name))
+        return self.model_copy(update={"class_weights": weights})
+
+    def weighted(self, losses: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Losses times their classes' weights, float32 `(B,)`.
+
+        Args:
+            losses: float32 `(B,)`.
+            encoded: class numbers, int64 `(B,)`.
+        """
+        weights = self.class_weights
+        assert not isinstance(weights, CountedWeights)  # settled before anything is learned
+        return losses if weights is None else losses * losses.new_tensor(weights)[encoded]
 
     def examples(self, draw: np.random.Generator, count: int) -> Encoded:
         """See `TargetKind.examples`: every class as likely."""
@@ -71,6 +117,26 @@ class ClassKind(TargetKind):
                 "the rest, so that any model would seem right; check the rule of the target "
                 "(`positive`, `classes`, `first_label`), or use a table with several classes"
             )
+
+
+class ClassKind(Grouped):
+    """Classes without an order: one output for two, else one a class."""
+
+    @property
+    def outputs(self) -> int:
+        """See `TargetKind.outputs`: one logit for two classes, else a logit a class."""
+        return 1 if self.class_count == 2 else self.class_count
+
+    def per_record_loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """See `TargetKind.per_record_loss`: logistic or cross-entropy."""
+        from privagg.training.losses import class_loss
+
+        return self.weighted(class_loss(outputs, encoded), encoded)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """See `TargetKind.measures`."""
+        return ("accuracy", "auc") if self.class_count == 2 else ("accuracy",)
 
     @property
     def predicted(self) -> str:
@@ -112,6 +178,35 @@ def class_figures(chosen: ClassNumbers, classes: ClassNumbers) -> dict[str, floa
     )
     largest = max(one.count for one in each) / len(classes)
     return {"accuracy": float(right.mean()), BASE_RATE: largest, **flat(each)}
+
+
+def encode_classes(column: pd.Series, classes: Sequence[Category]) -> ClassNumbers:
+    """Where each cell stands among the declared classes, int64 `(n,)`; -1: it is none of them.
+
+    Args:
+        column: cells.
+        classes: in the order of their numbers.
+    """
+    numbers = np.full(len(column), -1, dtype=np.int64)
+    for number, equal in enumerate(equal_categories(column, classes)):
+        numbers[equal] = number
+    return numbers
+
+
+def class_remarks(numbers: ClassNumbers, column: pd.Series, name: str) -> Iterator[Remark]:
+    """Cells of no class, and whether all are of one.
+
+    Args:
+        numbers: the cells' class numbers, -1 where there is none.
+        column: the cells.
+        name: of the column.
+    """
+    strange = int(((numbers < 0) & ~column.isna().to_numpy(dtype=bool)).sum())
+    if strange:
+        cells = f"{strange} {'cell holds' if strange == 1 else 'cells hold'}"
+        severity = by_share(strange, int(column.notna().sum()))
+        yield Remark(name, severity, f"{cells} no declared class (left out)", strange)
+    yield from of_one_class(numbers[numbers >= 0], name, column.dropna().iloc[:1].tolist())
 
 
 def of_one_class(numbers: ClassNumbers, column: str, example: Sequence[object]) -> Iterator[Remark]:
@@ -216,10 +311,7 @@ class Target(ClassKind):
     def encode(self, column: pd.Series) -> npt.NDArray[np.int64]:
         """The class numbers, int64 `(n,)`; -1 where the cell is missing or no class at all."""
         if self.classes is not None:
-            labels = np.full(len(column), -1, dtype=np.int64)
-            for number, equal in enumerate(equal_categories(column, self.classes)):
-                labels[equal] = number
-            return labels
+            return encode_classes(column, self.classes)
         present = ~column.isna().to_numpy(dtype=np.bool_)
         rule = self._ordering_rule()
         if rule is not None:
@@ -264,10 +356,4 @@ class Target(ClassKind):
     def remarks(self, frame: pd.DataFrame) -> Iterator[Remark]:
         """See `TargetKind.remarks`: cells of no class, and whether all are of one."""
         column = frame[self.name]
-        labels = self.encode(column)
-        strange = int(((labels < 0) & ~column.isna().to_numpy(dtype=bool)).sum())
-        if strange:
-            cells = f"{strange} {'cell holds' if strange == 1 else 'cells hold'}"
-            severity = by_share(strange, int(column.notna().sum()))
-            yield Remark(self.name, severity, f"{cells} no declared class (left out)", strange)
-        yield from of_one_class(labels[labels >= 0], self.name, column.dropna().iloc[:1].tolist())
+        return class_remarks(self.encode(column), column, self.name)
