@@ -237,6 +237,16 @@ class SiteSection(Section):
     dataset: DatasetName = ""
     file: TableFile = TableFile()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_database(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "database" in values:
+            raise ValueError(
+                "a database and its query are the site's own matter: write [database] into its "
+                "party.toml, on its own machine, and nothing of it here"
+            )
+        return values
+
 
 def _declared(public: Any) -> Any:
     if public is False:
