@@ -113,10 +113,10 @@ def declared(source: TableSource, path: Path, *, target: bool = True) -> pd.Data
     Raises:
         ConfigError, DataError: as `lying`; or a declared column is missing.
     """
-    frame, written, schema = lying(source, path), source.file, source.schema
+    written, schema = source.file, source.schema
+    frame = _named(lying(source, path), written, schema, source.place(path), target=target)
     if is_text(source, path):
         frame = with_gaps(frame, usual=written.usual_missing)
-    frame = _named(frame, written, schema, source.place(path), target=target)
     if written.plain:
         return frame
     contradicting: dict[str, list[str]] = {}
@@ -179,15 +179,14 @@ def _reader(
     gaps = _Spellings(dict.fromkeys(written.missing_in(column)))
     aliases = _Spellings(written.aliases.get(column, {}))
     words = {**dict.fromkeys(written.true, "true"), **dict.fromkeys(written.false, "false")}
-    own = _own_texts(schema, column)
-    truths = _Spellings({text: truth for text, truth in words.items() if text not in own})
+    own, truths = _Spellings({text: text for text in _own_texts(schema, column)}), _Spellings(words)
     form = written.dates_in(column)
 
     def read(cell: Any) -> Any:
         if pd.isna(cell) is True:
             return None
         plain = cell if dates else number(cell)
-        for spellings in (gaps, aliases, truths):
+        for spellings in (gaps, aliases, own, truths):
             with suppress(KeyError):
                 return spellings.of(cell, plain)
         if dates:
@@ -226,15 +225,18 @@ class _Spellings:
         return self._numbers[number]
 
 
-def _own_texts(schema: TableSchema, column: str) -> set[str]:
-    """What a column declares as texts; a boolean's further spellings give way to them."""
-    own: tuple[Category, ...] = ()
+def _own_texts(schema: TableSchema, column: str) -> list[str]:
+    """What a column declares as texts, which stay what they are; nothing that reads as a number."""
+    own: list[Category] = []
     for feature in schema.features:
         if feature.name == column and isinstance(feature, CategoricalFeature):
-            own = feature.categories
+            own += feature.categories
     if column in schema.target.columns:
-        own = getattr(schema.target, "classes", None) or ()
-    return {str(value) for value in own}
+        for name in ("classes", "positive"):
+            said = getattr(schema.target, name, None) or ()
+            own += said if isinstance(said, tuple) else (said,)
+    texts = [re.sub(r"^\s*(==|!=|>=|<=|>|<)", "", str(value)).strip() for value in own]
+    return [text for text in texts if as_number(text) is None]
 
 
 def _number_reader(written: TableFile) -> Callable[[Any], Any]:

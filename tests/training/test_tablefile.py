@@ -313,6 +313,27 @@ def test_a_category_may_be_called_none_where_the_file_says_so(tmp_path: Path) ->
     assert declared(TableSource(schema), path)["grade"].tolist() == [None, None, "Mild"]
 
 
+def test_what_a_column_declares_stays_what_it_is(tmp_path: Path) -> None:
+    """`ja` is true elsewhere, and here a class; a dose with a comma is a category, no number."""
+    schema = TableSchema(
+        features=(
+            CategoricalFeature(name="dose", categories=("1,5", "2,5")),
+            CategoricalFeature(name="sign", categories=("-", "+")),
+            NumericFeature(name="smokes", range=(0, 1)),
+        ),
+        target=Target(name="t", positive="== Ja"),
+    )
+    rows = [["dose", "sign", "smokes", "t"], ["1,5", "+", "ja", "ja"], ["2,5", "?", "NEIN", "nein"]]
+    file = TableFile(
+        delimiter=";", decimal=",", true=("ja",), false=("nein",), aliases={"sign": {"?": "-"}}
+    )
+    path = written(tmp_path / "t.csv", rows, sign=";")
+    frame = declared(TableSource(schema, file), path)
+    x, y = schema.encode(frame)
+    assert x.tolist() == [[1, 0, 0, 1, 1], [0, 1, 1, 0, -1]]
+    assert y.tolist() == [1, 0]
+
+
 # --- the records are recognised whatever is said of the file -------------------------------------
 
 
