@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from privagg.cli.planview import budgets
 from privagg.config.asking import SumsSetup
 from privagg.config.setup import Setup
 from privagg.party.ready import project
+from privagg.privacy.events import DpEvent
+from privagg.privacy.plan import SumsPlan
 from privagg.programs.questions.program import Questions
 from privagg.programs.sums_program import SumsProgram
 
@@ -32,7 +35,9 @@ def questions_facts(setup: SumsSetup) -> dict[str, Any]:
         "epsilon": format(setup.cost, "f"),
         "delta": format(plan.delta, "f"),
         "level": setup.sums.level,
+        "noise": _noise(plan),
         "noise_multiplier": format(plan.openings[0].noise_multiplier, "f"),
+        "epsilon_of_one_share": format(_of_one_share(setup), "f"),
         "rounds": plan.rounds,
         "numbers": sum(opening.length for opening in plan.openings),
         "program": setup.sums.name,
@@ -49,7 +54,7 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
         setup: the questions as a job.
     """
     from privagg.report.figures import count_text, delta_text, epsilon_text
-    from privagg.report.language import say
+    from privagg.report.language import say, told
 
     plan = setup.plan
     head = say("Questions of {federation}", federation=setup.config.federation.name)
@@ -59,11 +64,30 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
     pairs += [
         (say("cost"), say("ε {epsilon} at δ = {delta} for every data set; the unit is a record",
                           epsilon=epsilon_text(setup.cost, 4), delta=delta_text(plan.delta))),
+        (say("noise"), say("{kind}; against whoever reads a site's own upload, one share of it: "
+                           "ε {epsilon}", kind=told(_noise(plan)),
+                           epsilon=epsilon_text(_of_one_share(setup), 4))),
         (say("opened"), say("{times}: {numbers} with noise", times=count_text(
             plan.rounds, "sum"), numbers=count_text(numbers, "number"))),
         (say("plan digest"), plan.digest),
     ]  # fmt: skip
     console.facts(out, pairs)
+
+
+def _noise(plan: SumsPlan) -> str:
+    """Which noises the plan's openings have."""
+    names = {True: "integer Laplace", False: "Gaussian"}
+    return " and ".join(
+        dict.fromkeys(names[opening.moves is not None] for opening in plan.openings)
+    )
+
+
+def _of_one_share(setup: SumsSetup) -> Decimal:
+    """What the job costs against whoever knows all shares of the noise but the site's own."""
+    plan, event = setup.plan, DpEvent()
+    for number in range(1, plan.rounds + 1):
+        event += plan.in_round(number).event_of_shares(plan.names[0], 1)
+    return setup.accountant.epsilon(event, plan.delta).upper
 
 
 def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,9 @@ model is built and nothing measured on a public table.
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -18,12 +19,19 @@ from privagg.config.data import TableData
 from privagg.config.schema import AskSection
 from privagg.config.setup import Setup
 from privagg.encoding.contribution import Learner
-from privagg.errors import ConfigError, PlanError, validation_faults
-from privagg.privacy.calibration import calibrate
+from privagg.errors import (
+    CalibrationError,
+    ConfigError,
+    NoiseError,
+    PlanError,
+    validation_faults,
+)
+from privagg.privacy.calibration import RESOLUTION, calibrate
 from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs.answering import Answering
 from privagg.programs.program import Program
 from privagg.programs.questions.columns import Columns
+from privagg.programs.questions.program import Questions
 from privagg.programs.sums import SumsLearner
 from privagg.programs.sums_program import SumsProgram
 from privagg.secure.registry import scheme as find_scheme
@@ -96,7 +104,25 @@ class SumsSetup(Setup):
             PlanError: the settings contradict each other.
             CalibrationError: no noise meets the target.
         """
-        unit = self._plan(Decimal(1))
+        return self.planned(self.sums)
+
+    def planned(self, sums: SumsProgram) -> SumsPlan:
+        """The plan of a program, its noise calibrated to `epsilon`.
+
+        Args:
+            sums: the program.
+
+        Raises:
+            PlanError, CalibrationError: as `plan`.
+            NoiseError: integer Laplace noise that no table holds.
+        """
+        unit = self._plan(sums)
+        if all(opening.moves for opening in unit.openings):
+            # The largest loss is 1 / multiplier, which for few cells no delta makes much smaller.
+            least = (1 / self.epsilon).quantize(RESOLUTION, rounding=ROUND_CEILING)
+            plan = unit.with_noise(least)
+            if self._cost(plan) <= self.epsilon:
+                return plan
         noise = calibrate(
             lambda candidate: unit.with_noise(candidate).total_committed(unit.names[0]),
             epsilon=self.epsilon,
@@ -105,14 +131,15 @@ class SumsSetup(Setup):
         )
         return unit.with_noise(noise)
 
-    def _plan(self, noise_multiplier: Decimal) -> SumsPlan:
+    def _plan(self, sums: SumsProgram) -> SumsPlan:
+        """With a noise multiplier of 1."""
         privacy, secure = self.config.privacy, self.config.secure
         facts = {
             "sites": [
                 SiteTerms(name=site.name, dataset=site.dataset, records=site.records)
                 for site in self.config.sites
             ],
-            "openings": self.sums.openings(noise_multiplier),
+            "openings": sums.openings(Decimal(1)),
             "delta": privacy.delta,
             "dropouts": privacy.dropouts,
             "colluders": privacy.colluders,
@@ -122,7 +149,7 @@ class SumsSetup(Setup):
             "strict": secure.strict,
             "recipe": {
                 "federation": self.config.federation.name,
-                **self.sums.recipe,
+                **sums.recipe,
             },
         }
         try:
@@ -133,8 +160,11 @@ class SumsSetup(Setup):
     @property
     def cost(self) -> Decimal:
         """What the job costs each data set: epsilon at the plan's delta, an upper bound."""
-        event = self.plan.total_committed(self.plan.names[0])
-        return self.accountant.epsilon(event, self.plan.delta).upper
+        return self._cost(self.plan)
+
+    def _cost(self, plan: SumsPlan) -> Decimal:
+        event = plan.total_committed(plan.names[0])
+        return self.accountant.epsilon(event, plan.delta).upper
 
     def program(self) -> Program:
         """See `Setup.program`."""
@@ -207,7 +237,32 @@ class AskSetup(SumsSetup):
         """See `SumsSetup.epsilon`."""
         return self.terms.epsilon
 
-    @cached_property
+    @property
     def sums(self) -> SumsProgram:
         """See `SumsSetup.sums`."""
-        return self.terms.program_over(self.schema, self.config.questions)
+        return self._chosen[0]
+
+    @property
+    def plan(self) -> SumsPlan:
+        """See `SumsSetup.plan`; of two kinds of noise the one that leaves less uncertain answers.
+
+        Compared are the least exact answers, by public facts alone.
+        """
+        return self._chosen[1]
+
+    @cached_property
+    def _chosen(self) -> tuple[SumsProgram, SumsPlan]:
+        terms, questions = self.terms, self.config.questions
+        usual = terms.program_over(self.schema, questions)
+        plan = self.planned(usual)
+        if terms.noise != "auto" or not isinstance(usual, Questions):
+            return usual, plan
+        if not all(question.one_cell for question in questions):
+            return usual, plan
+        other = terms.program_over(self.schema, questions, "laplace")
+        assert isinstance(other, Questions)  # the same program
+        with suppress(NoiseError, CalibrationError):
+            less = self.planned(other)
+            if other.largest_stddev(less) < usual.largest_stddev(plan):
+                return other, less
+        return usual, plan

@@ -306,21 +306,27 @@ class AskSection(Section):
     Args:
         epsilon: what all questions together may cost each data set, at `privacy.delta`.
         level: of both intervals of every figure, in (0.5, 1).
+        noise: of the opened sums: `gaussian`, or where a record adds to one cell of each question
+            (counts, quantiles) `laplace`; `auto` takes what leaves the answers less uncertain.
         program: an installed program that is asked in place of `[[questions]]`, by its name.
         settings: the program's own.
     """
 
     epsilon: Decimal = Field(gt=0)
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    noise: Literal["auto", "gaussian", "laplace"] = "auto"
     program: str = QUESTIONS
     settings: dict[str, Any] = Field(default_factory=dict)
 
-    def program_over(self, data: TableSchema, questions: Sequence[BaseModel]) -> SumsProgram:
+    def program_over(
+        self, data: TableSchema, questions: Sequence[BaseModel], noise: str | None = None
+    ) -> SumsProgram:
         """What is asked of a declared table.
 
         Args:
             data: the declaration.
             questions: of the configuration.
+            noise: of the questions' sums; by default as it is set, Gaussian where it is `auto`.
 
         Raises:
             ValueError: the program's settings are not its own (pydantic's are).
@@ -329,6 +335,7 @@ class AskSection(Section):
         asked = {"data": data.model_dump(mode="json"), "level": self.level, **self.settings}
         if self.program == QUESTIONS:
             asked["questions"] = [each.model_dump(mode="json") for each in questions]
+            asked["noise"] = noise or ("gaussian" if self.noise == "auto" else self.noise)
         return program(self.program).of(asked)
 
 
@@ -515,6 +522,11 @@ class Config(Section):
             raise ValueError("[ask] needs a question: add a [[questions]] section, or remove [ask]")
         if own and self.ask.settings:
             raise ValueError("[ask.settings] are another program's: name it as ask.program")
+        if not own and self.ask.noise != "auto":
+            raise ValueError(
+                f"ask.noise = {self.ask.noise!r} is for [[questions]]; what noise "
+                f"{self.ask.program!r} has, it says itself: remove ask.noise"
+            )
         if not own and self.questions:
             raise ValueError(
                 f"[[questions]] beside ask.program = {self.ask.program!r} would not be asked; "

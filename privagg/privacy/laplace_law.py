@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from functools import lru_cache
+from math import ceil, log1p
 
 from flint import arb, ctx, fmpq
 
@@ -69,6 +70,17 @@ class LaplaceLaw:
         a = self.decay
         return 2 * _ball(self.shape) * a / (1 - a) ** 2
 
+    def reach(self, level: float) -> int:
+        """The least r >= 0 for which |X - Y| <= r is proven to have probability `level`.
+
+        Args:
+            level: in (0, 1).
+
+        Raises:
+            NoiseError: a level so near 1 that it lies beyond what is tabulated.
+        """
+        return _reach(self, level)
+
     def ratios(self, count: int) -> list[arb]:
         """P(k) / P(k - 1) for k = 1 ... count, enclosed to about 2^-precision.
 
@@ -121,6 +133,19 @@ class LaplaceLaw:
         half = beyond / 2
         whole = inside + half + arb(0, half.abs_upper())
         return [weight / whole for weight in weights], beyond / whole
+
+
+@lru_cache(maxsize=1024)
+def _reach(law: LaplaceLaw, level: float) -> int:
+    depth = Fraction(8 - log1p(-level)) + 3 * law.shape
+    with ctx.workprec(64):
+        masses, _ = law.masses(ceil(law.scale * depth) + 1)
+        inside = -masses[0]
+        for r, mass in enumerate(masses):
+            inside += 2 * mass
+            if inside >= level:
+                return r
+    raise NoiseError(f"{law} is not known to the level {level}")
 
 
 def _ball(value: Fraction) -> arb:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from math import sqrt
 from typing import Any, ClassVar, Self
 
@@ -19,9 +20,14 @@ import numpy as np
 from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector, IntVector
+from privagg.privacy.laplace_law import LARGEST_SHAPE, LaplaceLaw
+from privagg.privacy.laplace_noise import IntegerLaplace
 from privagg.privacy.plan import OpeningTerms, SumsPlan
-from privagg.programs.answers import Answer
+from privagg.programs.answers import Answer, deviations
 from privagg.programs.sums import IntMatrix
+
+_AT_THE_END = 1e-6
+"""Noise is whole, so an interval's end is a value it takes: floats must not leave it outside."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,13 @@ class NoisySum:
         total: int64 (n,), the sum of the records' integers, with noise.
         stddev: of the noise of each integer.
         contributors: whose integers are in it, in roster order; each added a share of the noise.
+        law: of the noise of each integer where it is integer Laplace; Gaussian otherwise.
     """
 
     total: IntVector
     stddev: float
     contributors: tuple[str, ...]
+    law: LaplaceLaw | None = None
 
     @classmethod
     def of(cls, plan: SumsPlan, number: int, total: IntVector, contributors: Sequence[str]) -> Self:
@@ -50,7 +58,26 @@ class NoisySum:
         """
         noise = plan.in_round(number).noise
         stddev = sqrt(noise.stddev_grid**2 * len(contributors)) if noise else 0.0
-        return cls(total[: plan.openings[number - 1].length], stddev, tuple(contributors))
+        law = None
+        if isinstance(noise, IntegerLaplace):
+            shape = min(Fraction(len(contributors), noise.shares), Fraction(LARGEST_SHAPE))
+            law = LaplaceLaw(noise.scale, shape)
+        return cls(total[: plan.openings[number - 1].length], stddev, tuple(contributors), law)
+
+    def normal_stddev(self, level: float) -> float:
+        """`stddev`, or that of a normal variable that reaches as far with probability `level`.
+
+        Intervals made from it as from a normal variable's hold single integers of Laplace noise at
+        that level, and sums of several, whose law lies between the two.
+
+        Args:
+            level: in (0, 1).
+        """
+        if self.law is None:
+            return self.stddev
+        own = sqrt(float(self.law.variance))
+        reach = self.law.reach(level) + _AT_THE_END
+        return self.stddev * max(1.0, reach / (deviations(level) * own))
 
 
 class SumsProgram(ABC):
@@ -100,7 +127,8 @@ class SumsProgram(ABC):
 
         Args:
             noise_multiplier: that all rounds together would have were they one: rounds whose
-                parts of the budget are w_k, adding to 1, have `noise_multiplier / sqrt(w_k)`.
+                parts of the budget are w_k, adding to 1, have `noise_multiplier / sqrt(w_k)`, or
+                `noise_multiplier / w_k` where their noise is integer Laplace.
         """
 
     def begin(self) -> FloatVector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod, sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,7 @@ class Count(OneSum):
         by: columns with declared categories, at most three; each has a cell for what is none.
     """
 
+    one_cell: ClassVar[bool] = True
     kind: Literal["count"] = "count"
     by: tuple[str, ...] = Field(default=(), max_length=3)
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from math import isqrt
-from typing import Any, NamedTuple, Self
+from math import gcd, isqrt, lcm, sqrt
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
-from privagg.privacy.plan import OpeningTerms
+from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
+from privagg.privacy.plan.sums import norm_of
 from privagg.programs.answers import Answer
 from privagg.programs.questions.asked import AnyQuestion
 from privagg.programs.questions.columns import Columns
@@ -33,6 +42,9 @@ S as it is their squares stay below 2^63 together."""
 
 SMALLEST_SCALE = 2**8
 
+LARGEST_MOVES = 256
+"""Sum of a record's integers under Laplace noise; shares are split to within one part of it."""
+
 
 class Asked(BaseModel):
     """What is asked of whom: public, and pinned with the plan.
@@ -41,6 +53,7 @@ class Asked(BaseModel):
         data: the columns, as declared.
         questions: in the order of their answers.
         level: of the intervals.
+        noise: of the opened sums; `laplace` where a record adds to one cell of each question.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +61,13 @@ class Asked(BaseModel):
     data: TableSchema
     questions: tuple[AnyQuestion, ...] = Field(min_length=1, max_length=1000)
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    noise: Literal["gaussian", "laplace"] = "gaussian"
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_noise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was pinned before there was other noise looks as it did."""
+        facts: dict[str, Any] = handler(self)
+        return {k: v for k, v in facts.items() if (k, v) != ("noise", "gaussian")}
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
@@ -55,6 +75,12 @@ class Asked(BaseModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two questions have one name: {', '.join(twice)}")
+        wide = [question.name for question in self.questions if not question.one_cell]
+        if wide and self.noise == "laplace":
+            raise ValueError(
+                f"noise 'laplace' is for questions of which a record adds to one cell; "
+                f"{', '.join(wide)} needs 'gaussian'"
+            )
         return self
 
 
@@ -65,7 +91,7 @@ class Part(NamedTuple):
         place: of the question among those asked.
         question: itself.
         width: how many integers they are.
-        scale: S_j, integers a unit.
+        scale: S_j, integers a unit: exactly what a record adds to a cell under Laplace noise.
         state: d_j, float64 values of the round's public state that are its own.
     """
 
@@ -84,6 +110,9 @@ class Questions(SumsProgram):
     trunc(S_j·x_j): x_j its row, of norm at most 1, and S_j = floor(S·sqrt(w_j / Σw)). So all of a
     record's integers have norm at most S, and question j is answered as if it had been asked alone
     under the fraction w_j / Σw of the round's budget (of a Gaussian's, which is 1/variance).
+
+    Under integer Laplace noise, whose budget is ε itself, S_j are small whole numbers in proportion
+    to the w_j, and a record moves one integer of each question by S_j.
 
     Args:
         content: what is asked, of which columns.
@@ -120,16 +149,33 @@ class Questions(SumsProgram):
         """
         whole = sum((Fraction(each.share) for each in self.content.questions), Fraction(0))
         square = Fraction(noise_multiplier) ** 2
-        return tuple(
-            OpeningTerms(
+        laplace, found = self.content.noise == "laplace", list[OpeningTerms]()
+        for number, parts in enumerate(self._rounds, 1):
+            rest = whole / self._weight(number)
+            moves = tuple(sorted((part.scale for part in parts), reverse=True))
+            terms = OpeningTerms(
                 state=sum(part.state for part in parts),
                 length=sum(part.width for part in parts),
-                sensitivity_grid=SENSITIVITY_GRID,
-                largest_grid=max(part.scale for part in parts),
-                noise_multiplier=sqrt_floor_decimal(square * whole / self._weight(number)),
+                sensitivity_grid=norm_of(moves) if laplace else SENSITIVITY_GRID,
+                largest_grid=moves[0],
+                noise_multiplier=sqrt_floor_decimal(square * (rest**2 if laplace else rest)),
+                moves=moves if laplace else None,
             )
-            for number, parts in enumerate(self._rounds, 1)
-        )
+            found.append(terms)
+        return tuple(found)
+
+    def largest_stddev(self, plan: SumsPlan) -> float:
+        """Of the noise of any cell, over what a record adds there, when every site contributes.
+
+        Args:
+            plan: the job's, or one of another noise to compare with.
+        """
+        found = []
+        for number, parts in enumerate(self._rounds, 1):
+            noise = plan.in_round(number).noise
+            stddev = sqrt(noise.stddev_grid**2 * plan.addends) if noise else 0.0
+            found.append(stddev / min(part.scale for part in parts))
+        return max(found)
 
     def begin(self) -> FloatVector:
         """See `SumsProgram.begin`: the questions' own states, one after the other."""
@@ -195,16 +241,21 @@ class Questions(SumsProgram):
             ConfigError: it does not fit one opening, or a share is too small beside the others.
         """
         schema, weight = self.content.data, self._weight(number)
-        parts = [
-            Part(
-                place,
-                each,
-                each.width(schema, number),
-                _root(SENSITIVITY_GRID**2 * Fraction(each.share) / each.round_count / weight),
-                each.state_length(schema, number),
-            )
+        asked = [
+            (place, each)
             for place, each in enumerate(self.content.questions)
             if each.round_count >= number
+        ]
+        shares = [Fraction(each.share) / each.round_count / weight for _, each in asked]
+        laplace = self.content.noise == "laplace"
+        scales = (
+            whole_parts(shares)
+            if laplace
+            else [_root(SENSITIVITY_GRID**2 * share) for share in shares]
+        )
+        parts = [
+            Part(place, each, each.width(schema, number), scale, each.state_length(schema, number))
+            for (place, each), scale in zip(asked, scales, strict=True)
         ]
         cells = sum(part.width for part in parts)
         if cells > MOST_NUMBERS:
@@ -213,7 +264,7 @@ class Questions(SumsProgram):
                 "opening; ask fewer, or with fewer bins. Nothing was spent"
             )
         least = min(parts, key=lambda part: part.scale)
-        if least.scale < SMALLEST_SCALE:
+        if not laplace and least.scale < SMALLEST_SCALE:
             raise ConfigError(
                 f"the share {least.question.share} of question {least.question.name!r} is too "
                 f"small beside {float(weight):g} of all together to be answered; give it more. "
@@ -230,12 +281,28 @@ class Questions(SumsProgram):
 
     def _found(self, number: int, found: NoisySum) -> dict[int, Found]:
         """Place of a question -> what a round opened for it."""
-        start, parts = 0, {}
+        start, parts, stddev = 0, {}, found.normal_stddev(self.level)
         for part in self._rounds[number - 1]:
             own = found.total[start : start + part.width].astype(np.float64)
-            parts[part.place] = Found(own / part.scale, found.stddev / part.scale)
+            parts[part.place] = Found(own / part.scale, stddev / part.scale)
             start += part.width
         return parts
+
+
+def whole_parts(shares: Sequence[Fraction]) -> list[int]:
+    """Whole numbers in proportion to the shares, at least 1 each.
+
+    Exactly, where that takes a sum of no more than `LARGEST_MOVES`; otherwise rounded to it.
+
+    Args:
+        shares: positive, adding to 1.
+    """
+    common = lcm(*(share.denominator for share in shares))
+    exact = [int(share * common) for share in shares]
+    divisor = gcd(*exact)
+    if sum(exact) <= LARGEST_MOVES * divisor:
+        return [part // divisor for part in exact]
+    return [max(1, round(share * LARGEST_MOVES)) for share in shares]
 
 
 def _root(square: Fraction) -> int:

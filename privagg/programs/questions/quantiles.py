@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -23,6 +23,7 @@ class Quantiles(OneSum):
         bins: of the histogram, all of one width.
     """
 
+    one_cell: ClassVar[bool] = True
     kind: Literal["quantiles"] = "quantiles"
     of: str
     at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5, 0.75)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,7 +29,8 @@ class Found(NamedTuple):
 
     Attributes:
         sums: float64 (width,), the rows' sum with noise.
-        stddev: of the noise of each of them.
+        stddev: of the noise of each of them, or as much more as makes normal intervals hold where
+            it is not normal (`NoisySum.normal_stddev`).
     """
 
     sums: FloatArray
@@ -46,6 +47,9 @@ class Question(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    one_cell: ClassVar[bool] = False
+    """True where a row is 1 in one place at most and 0 elsewhere: its noise may be Laplace."""
 
     name: str = Field(min_length=1, max_length=100)
     share: Decimal = Field(default=Decimal(1), gt=0, le=1000)
