@@ -14,6 +14,7 @@ the very bytes that a network would carry. A distributed runtime drives the same
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -24,9 +25,10 @@ from typing import Any, Self, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privagg.config.asking import AskSetup
-from privagg.config.data import TableData
-from privagg.config.jobs import job_of
+from privagg.config.asking import AskSetup, SumsSetup
+from privagg.config.data import TableData, UndeclaredData
+from privagg.config.jobs import beside, job_of
+from privagg.config.proposed import proposed
 from privagg.config.schema import Config, load_config, parse_config
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
@@ -144,6 +146,22 @@ class Federation:
         return AskSetup.of(self.setup)
 
     @property
+    def declared(self) -> bool:
+        """Whether the records' columns are declared, so that there is something to train."""
+        return not isinstance(self.config.data, UndeclaredData)
+
+    def beside(self, job: str) -> SumsSetup:
+        """A job that is asked beside training.
+
+        Args:
+            job: such as `questions` or `facts`.
+
+        Raises:
+            ConfigError: there is no such job, or the configuration does not have it.
+        """
+        return beside(self.setup, job)
+
+    @property
     def parameters(self) -> Parameters:
         """The scheme's parameters for this plan (before any key exists)."""
         return self.setup.parameters
@@ -187,7 +205,7 @@ class Federation:
             runs: how many runs of the job's plans, all together; by default any number that the
                 budget has room for until the last day.
             owner: the owner's key, where it is not kept in the sites' folders.
-            job: which of the configuration's jobs: its training, or `questions`.
+            job: which of the configuration's jobs: its training, `questions` or `facts`.
             accept_findings: these sites take part with their records as they are, now and later,
                 whatever `privagg check` finds in them.
 
@@ -296,22 +314,39 @@ class Federation:
         randomness: Randomness | None = None,
         run_id: str | None = None,
         resume: str | None = None,
+        job: str = AskSetup.job,
     ) -> RunResult:
-        """Ask the configured questions: charge, encrypt, add, open once; then answers and report.
+        """Ask the configured questions: charge, encrypt, add, open; then answers and report.
 
         `RunResult.answers` is the file of the answers. Asking again is charged again.
 
         Args:
             on_round: called after every attempt.
             randomness, run_id, resume: as for `run`.
+            job: `questions`, or `facts` for what `[data]` should declare; see `proposed`.
 
         Raises:
-            ConfigError: no questions are configured.
+            ConfigError: no questions, or no facts, are configured.
             PrivaggError: as `run`.
         """
         how: How = "resume" if resume is not None else "new"
         source = randomness or SystemRandomness()
-        return Run(self.asking, source, resume or run_id, how=how).drive(on_round)
+        setup = self.beside(job)
+        return Run(setup, source, resume or run_id, how=how).drive(on_round)
+
+    def proposed(self, result: RunResult) -> str:
+        """What `ask(job="facts")` found, as TOML sections for the configuration.
+
+        Args:
+            result: of the asking.
+
+        Raises:
+            ConfigError: nothing was opened.
+        """
+        if result.answers is None:
+            raise ConfigError(f"{result.run} opened nothing, so that nothing can be proposed")
+        declared = "target" in self.config.data.model_fields_set
+        return proposed(json.loads(result.answers.read_bytes()), target_declared=declared)
 
     def give_up(self, run: str, *, randomness: Randomness | None = None) -> RunResult:
         """End a run that was cut off: its model so far and its report are written, its key erased.

@@ -74,6 +74,10 @@ def assert_whole(federation: Federation, result: RunResult) -> None:
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_committed_settings_cost_what_they_say(path: Path) -> None:
     federation = Federation.from_toml(path)
+    if not federation.declared:  # what to declare is asked first
+        facts = federation.beside("facts")
+        assert facts.epsilon * Decimal("0.999") < facts.cost <= facts.epsilon
+        return
     plan, privacy = federation.plan, federation.config.privacy
     for name in plan.names:
         upper = federation.setup.accountant.epsilon(plan.total_committed(name), plan.delta).upper
@@ -104,6 +108,20 @@ def test_questions_before_training_from_python(
     assert (asked.model, trained.answers) == (None, None)
     assert "radius mean yes" in capsys.readouterr().out
     assert (folder / "out" / "answers.json").read_bytes() == asked.answers.read_bytes()
+
+
+def test_columns_are_declared_by_what_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workspace("unknown_columns", tmp_path, rounds=2)
+    made = runpy.run_path(str(folder / "ask.py"))
+    asked, trained = made["asked"], made["result"]
+    assert asked.outcome == trained.outcome == "finished"
+    assert 0 < trained.metrics["accuracy"] <= 1
+    assert "[[data.features]]" in capsys.readouterr().out
+    declared = load_config(folder / "out" / "declared.toml").data
+    assert declared.target.name == "malignant"
+    assert load_config(folder / "unknown_columns.toml").facts is not None
 
 
 def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from privagg.cli.training import (
     telling_how_to_go_on,
 )
 from privagg.durable import write_whole
+from privagg.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,17 @@ def ask(
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures as CSV too.")
     ] = None,
+    facts: Annotated[
+        bool,
+        typer.Option("--for", help="Ask \\[facts]: what this file should declare of its columns."),
+    ] = False,
+    written: Annotated[
+        Path | None,
+        typer.Option("--write", metavar="FILE", help="With --for: write the proposed sections."),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="With --for: add the proposed sections to this file.")
+    ] = False,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with an asking that was cut off.")
     ] = None,
@@ -60,6 +72,9 @@ def ask(
     Each figure has two intervals: for these records (the noise alone, whose size is known exactly)
     and for the population that they are a sample of (noise and sampling).
 
+    With --for, \\[facts] is asked instead: ranges, categories, gaps and classes of columns of which
+    nothing is declared yet. What follows from the answers is printed as sections for the file.
+
     [bold]Examples[/bold]
 
       privagg check my.toml                            what the questions cost, beside training
@@ -71,13 +86,20 @@ def ask(
       privagg ask my.toml --csv answers.csv --json > answers.json
 
       privagg ask my.toml --runtime flower --deployment coordinator
+
+      privagg ask --for my.toml --apply                ranges and categories that nobody knows
     """
     from privagg.cli.askview import print_questions
     from privagg.cli.live import stopping_when_terminated
+    from privagg.config.asking import AskSetup
+    from privagg.config.facts import FactsSetup
 
     require_runtime(runtime, deployment)
     federation = open_federation(config, deployment)
-    setup = federation.asking
+    _require_facts_alone(facts, written, apply, runtime)
+    setup = federation.beside(FactsSetup.job if facts else AskSetup.job)
+    if apply:
+        _require_appendable(federation, config)
     if runtime == "flower":
         if not as_json:
             print_questions(console.console(), setup)
@@ -89,8 +111,16 @@ def ask(
             if not as_json:
                 print_questions(console.console(), setup)
             with stopping_when_terminated():
-                result = federation.ask(resume=resume)
-    _tell(result, table, as_json=as_json)
+                result = federation.ask(resume=resume, job=setup.job)
+    sections, kept = "", None
+    if facts and result.answers is not None:
+        sections, kept = federation.proposed(result), result.answers.with_name("facts.toml")
+        write_whole(kept, sections.encode())
+    _tell(result, table, sections, as_json=as_json)
+    if sections and written is not None:
+        write_whole(written, sections.encode())
+    if sections and apply and kept is not None:
+        _add(config, sections, kept)
     if result.outcome != "finished":
         raise typer.Exit(2)
 
@@ -122,12 +152,58 @@ def _over_flower(
     return result
 
 
-def _tell(result: RunResult, table: Path | None, *, as_json: bool) -> None:
+def _require_facts_alone(facts: bool, written: Path | None, apply: bool, runtime: str) -> None:
+    if (written or apply) and not facts:
+        raise ConfigError("--write and --apply go with --for, which asks for facts to declare")
+    if facts and runtime == "flower":
+        raise ConfigError(
+            "facts are asked on one machine only so far, as a deployment agrees on a training plan "
+            "and there is none before columns are declared; leave out --runtime"
+        )
+
+
+def _require_appendable(federation: Federation, path: Path) -> None:
+    """Refuse, before anything is charged, a file that proposed sections cannot be added to."""
+    from privagg.config.data import UndeclaredData
+    from privagg.config.proposed import require_room
+
+    data = federation.config.data
+    if not isinstance(data, UndeclaredData):
+        raise ConfigError(
+            f"{path} declares [[data.features]] already, and --apply replaces nothing; ask without "
+            "it, and change them yourself. Nothing was spent"
+        )
+    sections = '[[data.features]]\nname = "any"\nrange = [0, 1]\n'
+    if "target" not in data.model_fields_set:
+        sections += '[data.target]\nname = "other"\npositive = "== 1"\n'
+    require_room(path.read_text(encoding="utf-8-sig"), sections)
+
+
+def _add(path: Path, sections: str, kept: Path) -> None:
+    """Add proposed sections to a configuration.
+
+    Raises:
+        ConfigError: it could not be used with them; it is as it was.
+    """
+    from privagg.config.proposed import with_proposed
+
+    try:
+        whole = with_proposed(path.read_text(encoding="utf-8-sig"), sections)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. {path} is as it was; what was proposed is kept in {kept}: add what it "
+            "lacks, and write both into the file"
+        ) from error
+    write_whole(path, whole.encode())
+    console.note(f"added to {path}: look at it, then `privagg check {path}`")
+
+
+def _tell(result: RunResult, table: Path | None, sections: str, *, as_json: bool) -> None:
     answers = _answers(result)
     if answers is not None and table is not None:
         write_whole(table, _as_csv(answers).encode())
     if as_json:
-        console.print_json(_as_json(result, answers))
+        console.print_json(_as_json(result, answers, sections))
         return
     out = console.console()
     if answers is not None:
@@ -139,6 +215,8 @@ def _tell(result: RunResult, table: Path | None, *, as_json: bool) -> None:
     if table is not None and answers is not None:
         found.append(("csv", str(table)))
     out.print()
+    if sections:
+        out.print(Text(sections), soft_wrap=True)
     print_places(out, found)
 
 
@@ -167,7 +245,7 @@ def _print_answers(out: Console, answers: Answers) -> None:
             out.print(Text(sentence(figure, answers.level), style="dim"), soft_wrap=True)
 
 
-def _as_json(result: RunResult, answers: Answers | None) -> dict[str, Any]:
+def _as_json(result: RunResult, answers: Answers | None, sections: str) -> dict[str, Any]:
     def text(path: Path | None) -> str | None:
         return None if path is None else str(path)
 
@@ -176,6 +254,7 @@ def _as_json(result: RunResult, answers: Answers | None) -> dict[str, Any]:
         "outcome": result.outcome,
         "reason": result.reason,
         "answers": None if answers is None else answers.model_dump(mode="json"),
+        "proposed": sections or None,
         "answers_json": text(result.answers),
         "report_json": text(result.report_json),
         "report_html": text(result.report_html),

@@ -13,6 +13,7 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.cli.planview import budgets
 from privagg.config.asking import SumsSetup
+from privagg.config.facts import FactsSetup
 from privagg.config.setup import Setup
 from privagg.party.ready import project
 from privagg.privacy.events import DpEvent
@@ -58,6 +59,8 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
 
     plan = setup.plan
     head = say("Questions of {federation}", federation=setup.config.federation.name)
+    if setup.job == FactsSetup.job:
+        head = say("Facts to declare in {federation}", federation=setup.config.federation.name)
     console.heading(out, head)
     numbers = sum(opening.length for opening in plan.openings)
     pairs = [*_asked(setup.sums)]

@@ -98,7 +98,8 @@ def check(
 ) -> None:
     """Validate a configuration and print the plan, before anyone trains. Spends nothing.
 
-    Where the configuration asks questions, their plan and its cost follow.
+    Where the configuration asks questions or facts, their plans and what they cost follow. Where no
+    column is declared yet, the plan of \\[facts] is all there is.
 
     What it says about a site's data is for the data's owner only; nothing of it is sent or stored.
 
@@ -111,27 +112,36 @@ def check(
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
     federation = open_federation(config)
-    from privagg.cli.askview import print_both, questions_facts
+    from privagg.cli.askview import print_both, print_questions, questions_facts
     from privagg.cli.planview import describe, print_plan, require_budgets
+    from privagg.config.jobs import jobs_besides
     from privagg.report.language import speaking
 
     _require_approved_code(federation)
-    if site is not None and site not in federation.plan.names:
-        raise ConfigError(f"no site {site!r}; the file has {', '.join(federation.plan.names)}")
+    names = [section.name for section in federation.config.sites]
+    if site is not None and site not in names:
+        raise ConfigError(f"no site {site!r}; the file has {', '.join(names)}")
+    if not federation.declared:
+        _check_facts_alone(federation, language, as_json=as_json)
+        return
     findings = _findings(federation, site) if data else {}
     facts = describe(federation.setup)
-    asking = federation.asking if federation.config.questions else None
-    facts["asking"] = questions_facts(asking) if asking is not None else None
+    beside = {setup.job: setup for setup in jobs_besides(federation.setup)}
+    told = {job: questions_facts(setup) for job, setup in beside.items()}
+    facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
         with speaking(language):
             print_plan(console.console(), facts, federation.plan)
-            if asking is not None:
-                print_both(console.console(), federation.setup, asking)
+            for job, setup in beside.items():
+                if job == "facts":  # asked before there was anything to train
+                    print_questions(console.console(), setup)
+                else:
+                    print_both(console.console(), federation.setup, setup)
             print_findings(findings, federation.plan.names)
-    setup = federation.setup
-    accepted = {section.name for section in setup.config.sites if setup.own(section.name).accepted}
+    own = federation.setup.own
+    accepted = {section.name for section in federation.config.sites if own(section.name).accepted}
     wrong = [
         name
         for name, found in findings.items()
@@ -143,6 +153,21 @@ def check(
             "Nothing was spent"
         )
     require_budgets(federation.setup, facts)
+
+
+def _check_facts_alone(federation: Federation, language: str, *, as_json: bool) -> None:
+    """Show what is asked before anything can be trained: no column is declared yet."""
+    from privagg.cli.askview import print_questions, questions_facts
+    from privagg.party.ready import require_room
+    from privagg.report.language import speaking
+
+    setup = federation.beside("facts")
+    if as_json:
+        console.print_json({"facts": questions_facts(setup)})
+    else:
+        with speaking(language):
+            print_questions(console.console(), setup)
+    require_room(setup)
 
 
 def _require_approved_code(federation: Federation) -> None:

@@ -13,10 +13,11 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import pandas as pd
 from pydantic import ValidationError
 
 from privagg.config.data import TableData
-from privagg.config.schema import AskSection
+from privagg.config.schema import AskSection, Config
 from privagg.config.setup import Setup
 from privagg.encoding.contribution import Learner
 from privagg.errors import (
@@ -49,6 +50,11 @@ class SumsSetup(Setup):
     Args:
         config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
     """
+
+    @classmethod
+    @abstractmethod
+    def configured(cls, config: Config) -> bool:
+        """Whether a configuration has this job."""
 
     @classmethod
     def of(cls, setup: Setup) -> Self:
@@ -183,10 +189,18 @@ class SumsSetup(Setup):
         Raises:
             ConfigError, DataError: the table cannot be read as declared.
         """
+        return Columns.read(self.table_of(site), self.schema)
+
+    def table_of(self, site: str) -> pd.DataFrame:
+        """A site's table, with all declared columns.
+
+        Raises:
+            ConfigError, DataError: it cannot be read as declared.
+        """
         section = self.section(site)
         source = self.source_of(section)
-        assert isinstance(source, TableSource)  # questions are asked of tables alone
-        return Columns.read(declared(source, self.base / section.data), self.schema)
+        assert isinstance(source, TableSource)  # what is asked is asked of tables alone
+        return declared(source, self.base / section.data)
 
     def rehearse(self) -> RecordsApart | None:
         """None: there is no model."""

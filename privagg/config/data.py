@@ -5,6 +5,7 @@ A Flower app of one's own reads its data itself; of it only the model's size is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
@@ -19,11 +20,13 @@ from pydantic import (
 )
 
 from privagg.errors import ConfigError, fault_words
+from privagg.programs.facts.categories import CategoryFacts
+from privagg.programs.facts.program import AnyFact, undeclared
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
 from privagg.training.features import Feature
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import TableFile
-from privagg.training.targets import AnyTarget, NumberedClasses, TargetKind
+from privagg.training.targets import AnyTarget, NumberedClasses, Target, TargetKind
 
 
 class Section(BaseModel):
@@ -187,4 +190,80 @@ class AppData(Section):
         )
 
 
-DataSection = Annotated[TableData | ImageData | DatasetData | AppData, Field(discriminator="kind")]
+UNKNOWN_TARGET = Target(name="unknown", positive="== 1")
+"""Stands for a target that is not declared yet."""
+
+
+class UndeclaredData(Section):
+    """Tables of whose columns no range or category is declared yet: `[facts]` asks for them.
+
+    Args:
+        target: the column that is predicted, where it is declared already.
+        drop_missing, file: as for tables.
+    """
+
+    kind: Literal["undeclared"]
+    target: AnyTarget = UNKNOWN_TARGET
+    drop_missing: bool = False
+    file: TableFile = TableFile()
+
+    @property
+    def source(self) -> NoReturn:
+        """Not known yet.
+
+        Raises:
+            ConfigError: always.
+        """
+        self._refuse()
+
+    @property
+    def shape(self) -> NoReturn:
+        """Not known yet.
+
+        Raises:
+            ConfigError: always.
+        """
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ConfigError(
+            "no column is declared yet under [[data.features]], so nothing can be trained; ask for "
+            "what to declare: privagg ask --for CONFIG --apply"
+        )
+
+
+DataSection = Annotated[
+    TableData | UndeclaredData | ImageData | DatasetData | AppData, Field(discriminator="kind")
+]
+
+
+def table_to_ask(data: TableData | UndeclaredData, columns: Sequence[AnyFact]) -> TableData:
+    """The table as one of whose columns nothing is known but how each is read.
+
+    Args:
+        data: as declared; its target stays.
+        columns: those whose facts are asked.
+
+    Raises:
+        ValueError: it is not said which column is the target, or there is no other.
+    """
+    marked = [each.name for each in columns if isinstance(each, CategoryFacts) and each.target]
+    declared = "target" in data.model_fields_set
+    if len(marked) + declared == 0:
+        raise ValueError(
+            "say which column is predicted: declare it as [data] target, or have its classes "
+            "proposed by `target = true` at a column of [facts] of kind 'category'"
+        )
+    if len({*marked, *([data.target.name] if declared else [])}) > 1:
+        told = " and ".join(dict.fromkeys([*([data.target.name] if declared else []), *marked]))
+        raise ValueError(f"only one column is the target, and {told} are said to be")
+    target = data.target if declared else Target(name=marked[0], positive="== 1")
+    asked = undeclared(each for each in columns if each.name not in target.columns)
+    names = {each.name for each in asked}
+    others = data.features if isinstance(data, TableData) else ()
+    features = (*asked, *(each for each in others if each.name not in names))
+    if not features:
+        raise ValueError("[facts] asks of at least one column besides the target")
+    return TableData(
+        features=features, target=target, drop_missing=data.drop_missing, file=data.file
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from privagg.config.asking import AskSetup, SumsSetup
+from privagg.config.facts import FactsSetup
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
 
-BESIDES: dict[str, type[SumsSetup]] = {each.job: each for each in (AskSetup,)}
+BESIDES: dict[str, type[SumsSetup]] = {each.job: each for each in (AskSetup, FactsSetup)}
 """Job -> how it is made from the configuration whose training it stands beside."""
 
 JOBS = (TRAINING, *BESIDES)
@@ -22,8 +23,19 @@ def job_of(training: Setup, job: str) -> Setup:
     Raises:
         ConfigError: there is no such job, or the configuration does not have it.
     """
-    if job == TRAINING:
-        return training
+    return training if job == TRAINING else beside(training, job)
+
+
+def beside(training: Setup, job: str) -> SumsSetup:
+    """A job of a configuration that stands beside its training.
+
+    Args:
+        training: its training.
+        job: one of `BESIDES`.
+
+    Raises:
+        ConfigError: there is no such job, or the configuration does not have it.
+    """
     if job not in BESIDES:
         raise ConfigError(f"there is no job {job!r}; there are {', '.join(JOBS)}")
     return BESIDES[job].of(training)

@@ -25,7 +25,15 @@ from pydantic import (
     model_validator,
 )
 
-from privagg.config.data import AppData, DataSection, ImageData, Section, TableData
+from privagg.config.data import (
+    AppData,
+    DataSection,
+    ImageData,
+    Section,
+    TableData,
+    UndeclaredData,
+    table_to_ask,
+)
 from privagg.config.faults import explain
 from privagg.config.proposal import Proposed, PublicFacts, expected_square, propose
 from privagg.config.unread import unread
@@ -34,6 +42,7 @@ from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
+from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.asked import AnyQuestion
 from privagg.programs.registry import QUESTIONS, program
@@ -339,6 +348,32 @@ class AskSection(Section):
         return program(self.program).of(asked)
 
 
+class FactsSection(Section):
+    """What of the tables is asked so that it can be declared: a job of its own beside training.
+
+    Args:
+        epsilon: what all columns together may cost each data set, at `privacy.delta`.
+        level: of both intervals of every figure, in (0.5, 1).
+        columns: each by its name and whether it holds numbers or categories.
+    """
+
+    epsilon: Decimal = Field(gt=0)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    columns: tuple[AnyFact, ...] = Field(min_length=1)
+
+    def program_over(self, data: TableSchema) -> Facts:
+        """What is asked.
+
+        Args:
+            data: the columns, declared only as far as they are read by it.
+
+        Raises:
+            ValueError: columns contradict each other (pydantic's is).
+            ConfigError: they do not fit one opening.
+        """
+        return Facts(AskedFacts(data=data, questions=self.columns, level=self.level))
+
+
 class AttestationSection(Section):
     """A statement of a named person, repeated in the report as theirs.
 
@@ -395,6 +430,7 @@ class Config(Section):
         tuning: a search over settings; none by default.
         ask: what questions may cost; none are asked by default.
         questions: what is asked of the sites' tables, all in one opening.
+        facts: columns of which it is asked what to declare; none by default.
         attestations: statements of named people, repeated in reports.
     """
 
@@ -409,6 +445,7 @@ class Config(Section):
     tuning: TuningSection | None = None
     ask: AskSection | None = None
     questions: tuple[AnyQuestion, ...] = ()
+    facts: FactsSection | None = None
     attestations: tuple[AttestationSection, ...] = ()
     _proposed: tuple[Proposed, ...] = PrivateAttr(default=())
 
@@ -420,8 +457,12 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _data_is_a_table_by_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("data"), dict):
-            return {**values, "data": {"kind": "table", **values["data"]}}
+        if not isinstance(values, dict):
+            return values
+        data = values.get("data", {} if "facts" in values else None)
+        if isinstance(data, dict):
+            undeclared = "facts" in values and "features" not in data
+            return {**values, "data": {"kind": "undeclared" if undeclared else "table", **data}}
         return values
 
     @model_validator(mode="after")
@@ -442,6 +483,7 @@ class Config(Section):
         if isinstance(self.data, ImageData) and any(site.labels is None for site in self.sites):
             raise ValueError("image sites need `labels`, the path of their labels' .npy file")
         self._each_site_has_data_or_an_app()
+        self._facts_can_be_asked()
         self._files_fit()
         self._questions_can_be_asked()
         self._model_can_be_centred()
@@ -547,7 +589,11 @@ class Config(Section):
             raise ValueError(str(error)) from error
 
     def _files_fit(self) -> None:
-        if not isinstance(self.data, TableData):
+        if isinstance(self.data, UndeclaredData) and self.facts is not None:
+            schema = table_to_ask(self.data, self.facts.columns).table_schema
+        elif isinstance(self.data, TableData):
+            schema = self.data.table_schema
+        else:
             return
         named = {f"sites[{site.name}]": site for site in self.sites}
         for place, one in {**named, "evaluation": self.evaluation}.items():
@@ -559,7 +605,7 @@ class Config(Section):
                 raise ValueError(
                     f"{place}.file with data.file: {'; '.join(map(fault_words, error.errors()))}"
                 ) from error
-            if strange := next(written.strange_to(self.data.table_schema), ""):
+            if strange := next(written.strange_to(schema), ""):
                 raise ValueError(f"{place}.file: {strange}")
 
     def _search_has_its_metric(self) -> None:
@@ -571,6 +617,21 @@ class Config(Section):
                 f"tuning.metric = {self.tuning.metric!r} is no figure of this target; choose one "
                 f"of {', '.join(measures)}"
             )
+
+    def _facts_can_be_asked(self) -> None:
+        if self.facts is None:
+            return
+        if not isinstance(self.data, TableData | UndeclaredData):
+            raise ValueError(
+                f"[facts] asks of the columns of tables; with data.kind = {self.data.kind!r} there "
+                "are none: remove [facts]"
+            )
+        try:
+            self.facts.program_over(table_to_ask(self.data, self.facts.columns).table_schema)
+        except ValidationError as error:
+            raise ValueError("; ".join(map(fault_words, error.errors()))) from error
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     def _each_site_has_data_or_an_app(self) -> None:
         app = isinstance(self.data, AppData)

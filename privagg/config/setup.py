@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import ValidationError
 
-from privagg.config.data import AppData, DatasetData
+from privagg.config.data import AppData, DatasetData, UndeclaredData
 from privagg.config.plan import build_plan, requirement_of
 from privagg.config.schema import Config, EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
@@ -364,7 +364,8 @@ class Setup:
                 on it would mislead.
         """
         evaluation = self.config.evaluation
-        if self.given_public is not None or evaluation is None:
+        undeclared = isinstance(self.config.data, UndeclaredData)  # nothing to read it by
+        if self.given_public is not None or evaluation is None or undeclared:
             return self.given_public
         records = load_records(
             self.source_of(evaluation), self.base, evaluation.data, evaluation.labels,

@@ -14,7 +14,7 @@ from privagg.privacy.plan import OpeningTerms, Plan, SumsPlan
 from privagg.programs.answering import contributors_of
 from privagg.programs.answers import answer_facts
 from privagg.programs.questions.question import OTHER
-from privagg.programs.registry import QUESTIONS, program_of
+from privagg.programs.registry import program_of
 from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.report.language import say, told
 from privagg.report.model import AnsweredFigure, Answers, Ends, Report
@@ -148,6 +148,6 @@ def asked_names(report: Report) -> list[str]:
         return []  # of a plan of training it is a word, and a model was trained
     asked = recipe.get("asked")
     questions = asked.get("questions") if isinstance(asked, dict) else None
-    if recipe["program"] != QUESTIONS or not isinstance(questions, list):
+    if not isinstance(questions, list):
         return [str(recipe["program"])]
     return [str(each.get("name")) for each in questions if isinstance(each, dict)]

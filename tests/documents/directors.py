@@ -120,6 +120,22 @@ def ask_first(story: Story) -> None:
     mean = rows["age", "mean", "outcome=yes"]
     assert float(mean["records_low"]) < float(mean["value"]) < float(mean["records_high"])
     assert (story.folder / "out" / "answers.json").exists()
+    unknown_ranges(story, whole)
+
+
+def unknown_ranges(story: Story, whole: str) -> None:
+    """The same file without its declared columns, and the section that asks for them instead."""
+    (story.folder / "out").rename(story.folder / "asked")
+    without, found = re.subn(r"(?s)\[data\]\n.*?(?=\[\[sites\]\])", "", whole)
+    assert found == 1
+    (story.folder / "my.toml").write_text(without + story.block("toml"))
+    story.until("privagg approve")
+    said = story.until("privagg ask --for").out
+    declared = (story.folder / "my.toml").read_text()
+    assert declared.count("[[data.features]]") >= 1
+    assert "quantile 0.995: about" in declared
+    assert 'positive = "== ' in said
+    assert Decimal("0.499") < spent_of(story, "north") <= Decimal("0.5")
 
 
 @directs(README, "Your own federation in five minutes")

@@ -46,8 +46,8 @@ LARGEST_MOVES = 256
 """Sum of a record's integers under Laplace noise; shares are split to within one part of it."""
 
 
-class Asked(BaseModel):
-    """What is asked of whom: public, and pinned with the plan.
+class AskedTogether(BaseModel):
+    """What is asked of whom in one asking, of whatever kinds: public, and pinned with the plan.
 
     Args:
         data: the columns, as declared.
@@ -59,7 +59,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: TableSchema
-    questions: tuple[AnyQuestion, ...] = Field(min_length=1, max_length=1000)
+    questions: tuple[Question, ...]
     level: float = Field(default=0.95, gt=0.5, lt=1)
     noise: Literal["gaussian", "laplace"] = "gaussian"
 
@@ -82,6 +82,16 @@ class Asked(BaseModel):
                 f"{', '.join(wide)} needs 'gaussian'"
             )
         return self
+
+
+class Asked(AskedTogether):
+    """What `[[questions]]` ask.
+
+    Args:
+        questions: of the kinds that a configuration can name.
+    """
+
+    questions: tuple[AnyQuestion, ...] = Field(min_length=1, max_length=1000)
 
 
 class Part(NamedTuple):
@@ -123,7 +133,7 @@ class Questions(SumsProgram):
 
     name = QUESTIONS
 
-    def __init__(self, content: Asked) -> None:
+    def __init__(self, content: AskedTogether) -> None:
         self.content = content
         count = max(question.round_count for question in content.questions)
         self._rounds = [self._parts(number) for number in range(1, count + 1)]

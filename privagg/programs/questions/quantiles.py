@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -57,35 +58,49 @@ class Quantiles(OneSum):
     def read(
         self, schema: TableSchema, sums: FloatArray, stddev: float, level: float
     ) -> tuple[Figure, ...]:
-        """See `OneSum.read`: where the noised distribution, made monotone, crosses each level.
-
-        An interval's ends are where the band of the cumulative counts crosses it; at a bin edge the
-        cumulative count of the first k bins has k times a bin's noise variance.
-        """
+        """See `OneSum.read`."""
         low, high = range_of(schema, self.of)
-        edges = np.linspace(low, high, self.bins + 1)
-        count = float(sums.sum())
-        counted = sqrt(self.bins) * stddev
-        if count < LEAST_DEVIATIONS * counted:
-            whole = Interval(low, high)
-            return tuple(Figure(f"quantile {q:g}", {}, None, q, whole, whole) for q in self.at)
-        below = np.concatenate([[0.0], np.cumsum(sums)]) / count
-        z, steps = deviations(level), np.arange(self.bins + 1)
-        # Of F(k) = A / (A + B), A the first k bins and B the rest, both with independent noise.
-        share = np.clip(below, 0.0, 1.0)
-        noise = stddev * np.sqrt((1 - share) ** 2 * steps + share**2 * (self.bins - steps)) / count
-        sampling = np.sqrt(share * (1 - share) / count)
-        found = []
-        for q in self.at:
-            value = _crossing(edges, np.maximum.accumulate(share), q)
-            found.append(
-                Figure(
-                    f"quantile {q:g}", {}, value, value,
-                    _band(edges, below, z * noise, q),
-                    _band(edges, below, z * np.sqrt(noise**2 + sampling**2), q),
-                )
-            )  # fmt: skip
-        return tuple(found)
+        return quantile_figures(np.linspace(low, high, self.bins + 1), sums, stddev, self.at, level)
+
+
+def quantile_figures(
+    edges: FloatArray, sums: FloatArray, stddev: float, at: Sequence[float], level: float
+) -> tuple[Figure, ...]:
+    """Where the noised distribution of a histogram, made monotone, crosses each level.
+
+    An interval's ends are where the band of the cumulative counts crosses it; at a bin edge the
+    cumulative count of the first k bins has k times a bin's noise variance.
+
+    Args:
+        edges: float64 (bins + 1,), ascending.
+        sums: float64 (bins,), counts with noise.
+        stddev: of the noise of each of them.
+        at: which quantiles, each in (0, 1), ascending.
+        level: of both intervals, in (0, 1).
+    """
+    bins, low, high = len(sums), float(edges[0]), float(edges[-1])
+    count = float(sums.sum())
+    counted = sqrt(bins) * stddev
+    if count < LEAST_DEVIATIONS * counted:
+        whole = Interval(low, high)
+        return tuple(Figure(f"quantile {q:g}", {}, None, q, whole, whole) for q in at)
+    below = np.concatenate([[0.0], np.cumsum(sums)]) / count
+    z, steps = deviations(level), np.arange(bins + 1)
+    # Of F(k) = A / (A + B), A the first k bins and B the rest, both with independent noise.
+    share = np.clip(below, 0.0, 1.0)
+    noise = stddev * np.sqrt((1 - share) ** 2 * steps + share**2 * (bins - steps)) / count
+    sampling = np.sqrt(share * (1 - share) / count)
+    found = []
+    for q in at:
+        value = _crossing(edges, np.maximum.accumulate(share), q)
+        found.append(
+            Figure(
+                f"quantile {q:g}", {}, value, value,
+                _band(edges, below, z * noise, q),
+                _band(edges, below, z * np.sqrt(noise**2 + sampling**2), q),
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _crossing(edges: FloatArray, below: FloatArray, level: float) -> float:
