@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 
+from flint import arb
+
 from privagg.errors import CertificationError, NoiseError, PrivacyError
 from privagg.privacy.certified import convolution, laplace
 from privagg.privacy.certified.accountant import CLOSED_FORM_BITS, epsilon_interval
-from privagg.privacy.certified.balls import ball, upper_end, working_precision
+from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
 from privagg.privacy.certified.convolution import convolution_upper_epsilon
 from privagg.privacy.certified.laplace import LaplaceRound, OneTestCurve
 from privagg.privacy.certified.mechanism import (
@@ -136,4 +138,26 @@ def _lower(
             lower = lower_epsilon(curve, delta, guess=loss * 0.999, slope=-10 / loss)
             if lower > best:
                 best, method = lower, laplace.METHOD
+    with suppress(*_NO_PROOF), working_precision(CLOSED_FORM_BITS):
+        together = max(_by_joint_test(coordinates, delta, least) for least in (None, 0))
+        if together > best:
+            best, method = together, laplace.METHOD
     return best, method
+
+
+def _by_joint_test(coordinates: _Coordinates, delta: Fraction, least: int | None) -> Fraction:
+    """Return what the test proves that every coordinate lies at or below 0, and not below `least`.
+
+    P(S) - e^eps Q(S) is above delta for every eps below log((P(S) - delta) / Q(S)).
+    """
+    own, other = arb(1), arb(1)
+    for each, times in coordinates:
+        atoms = each.atoms(_NEGLIGIBLE_BITS)
+        middle = len(atoms.own) // 2
+        first = 0 if least is None else middle + least
+        own *= sum(atoms.own[first : middle + 1], arb(0)) ** times
+        other *= sum(atoms.other[first : middle + 1], arb(0)) ** times
+    left = own - ball(delta)
+    if not left > 0:
+        return Fraction(0)
+    return max(lower_end((left / other).log()), Fraction(0))

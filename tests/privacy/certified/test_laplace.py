@@ -107,6 +107,8 @@ def test_several_coordinates_never_cost_more_than_is_proven(shape: Fraction) -> 
         rounds = [each for each, times in two.items() for _ in range(times)]
         assert enumerated(rounds, float(found.upper)) <= float(delta) * (1 + 1e-9)
         assert enumerated(rounds, 0.98 * float(found.upper)) > float(delta)
+        assert enumerated(rounds, float(found.lower)) >= float(delta) * (1 - 1e-9)
+        assert found.lower > 0.6 * found.upper
 
 
 @pytest.mark.parametrize(("scale", "shift", "times"), [(10, 1, 30), (4, 2, 5), (20, 1, 200)])
