@@ -331,7 +331,24 @@ def test_a_ridge_is_told_where_columns_cannot_be_told_apart() -> None:
         assert figures[1].value > 0
         slope = found["age"].value + found["bmi"].value / 2
         assert slope == pytest.approx(0.1, abs=1e-4 if not stddev else 0.02)
-        assert all(isfinite(end) for f in found.values() for end in (*f.records, *f.population))
+        for figure in found.values():  # nobody can say what each has
+            assert (figure.records, figure.population) == ((-inf, inf), (-inf, inf))
+
+
+def test_a_ridge_leaves_intervals_to_the_coefficients_that_it_does_not_draw() -> None:
+    """A category of five people among 4,000 is hidden by the noise, the age is not."""
+    draw, frame = np.random.default_rng(9), table(4000, np.random.default_rng(10))
+    frame.loc[frame.ward == "b", "ward"] = "a"
+    frame.loc[:4, "ward"] = "b"
+    columns, question = Columns.read(frame, SCHEMA), ASKED["logistic"]
+    exact = terms(question.answer(SCHEMA, opened(question, columns, 0.0, draw), 0.95))
+    figures = question.answer(SCHEMA, opened(question, columns, 3.0, draw), 0.95)
+    found = terms(figures, "ridge coefficient")
+    assert figures[1].what == "ridge"
+    assert found["age"].records.low <= exact["age"].raw <= found["age"].records.high
+    assert isfinite(found["ward: c"].population.high)
+    assert found["ward: b"].population.high == terms(figures, "odds ratio")["ward: b"].records.high
+    assert found["ward: b"].errors is None
 
 
 @pytest.mark.parametrize("question", [*ASKED.values(), SHORT[0]], ids=lambda each: each.kind)

@@ -30,8 +30,8 @@ class Linear(Regression):
     range, over the largest norm that they can have: no record is clipped beyond the declared
     ranges. The population's intervals take residuals to be normal with one variance, since
     their fourth moments are not opened. Where the noise hides directions of x, a ridge in the
-    scale of the declared ranges is added and told as a figure, and the intervals are those of the
-    ridge coefficients.
+    scale of the declared ranges is added and told as a figure; coefficients that it draws to 0 have
+    no interval, and those of the others are of ridge coefficients.
 
     Args:
         of: a column with a declared range.
@@ -81,7 +81,7 @@ class Linear(Regression):
             unit * solved.vector + shift,
             unit**2 * solved.noise,
             unit**2 * (solved.noise + max(residual, 0.0) * solved.inverse),
-            solved.ridge,
+            solved,
         )
         figures += coefficient_figures(design, estimate, level)
         opened, sampling = residual * unit**2, 2 * residual**2 / count

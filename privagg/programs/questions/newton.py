@@ -249,7 +249,7 @@ def _joined(steps: list[Step], last: Solution) -> Estimate:
     for part, step in zip(parts, steps, strict=True):
         noise = noise + part**2 * step.covariance
     mean = sum(part * step.coefficients for part, step in zip(parts, steps, strict=True))
-    return Estimate(mean, noise, noise + last.inverse, last.ridge, left <= MOST_LEFT)
+    return Estimate(mean, noise, noise + last.inverse, last, left <= MOST_LEFT)
 
 
 def predictors(x: FloatArray, coefficients: FloatArray) -> FloatArray:

@@ -12,11 +12,15 @@ from privagg.programs.answers import Figure, Interval, StandardErrors, around
 from privagg.programs.questions.columns import FloatArray
 from privagg.programs.questions.design import Design
 from privagg.programs.questions.question import Question
+from privagg.training.features import BoolArray
 from privagg.training.table import TableSchema
 
 LEAST_EIGENVALUE = 1.0
 """Of a matrix that is solved with, in deviations of the noise that its entries have, see `solve`.
 """
+
+HIDDEN = 0.05
+"""Part of a coefficient that a ridge takes: where it is more, the coefficient has no interval."""
 
 LEAST_SHARE = 1e-6
 """Of its largest eigenvalue, whatever the noise: so that every machine solves it alike."""
@@ -68,6 +72,11 @@ class Solution(NamedTuple):
     ridge: FloatArray
     noise: FloatArray
 
+    @property
+    def hidden(self) -> BoolArray:
+        """Of which coefficients the ridge takes more than `HIDDEN`, bool (m,)."""
+        return np.asarray(np.diag(self.inverse @ self.ridge) > HIDDEN)
+
 
 def solve(
     design: Design,
@@ -80,8 +89,8 @@ def solve(
 
     A ridge lifts eigenvalues to `LEAST_EIGENVALUE` deviations of an entry times the root of the
     matrix's order, half of what noise alone may have: in simulations `noise` holds from there on.
-    Half of that does for a step, which the next one corrects. The ridge draws to 0 what
-    coefficients have in those directions, and in no other.
+    The ridge draws to 0 what coefficients have in those directions, and in no other;
+    `Solution.hidden` says whose.
 
     Args:
         design: whose products the matrix holds.
@@ -92,8 +101,8 @@ def solve(
     """
     values, vectors = np.linalg.eigh(matrix)
     of_matrix, of_right = deviations
-    hidden = (LEAST_EIGENVALUE if start is None else LEAST_EIGENVALUE / 2) * of_matrix
-    floor = max(hidden * sqrt(len(matrix)), LEAST_SHARE * max(float(values[-1]), 1.0))
+    hidden = LEAST_EIGENVALUE * of_matrix * sqrt(len(matrix))
+    floor = max(hidden, LEAST_SHARE * max(float(values[-1]), 1.0))
     inverse = (vectors / np.maximum(values, floor)) @ vectors.T
     ridge = (vectors * np.maximum(floor - values, 0.0)) @ vectors.T
     vector = inverse @ (right if start is None else right - ridge @ start)
@@ -108,14 +117,14 @@ class Estimate(NamedTuple):
     Attributes:
         coefficients: float64 (m,).
         records, population: float64 (m, m), their covariance by the noise alone, and with sampling.
-        ridge: float64 (m, m), with which they were found.
-        sure: False where they have no interval.
+        solved: by which they were found, the last time.
+        sure: False where none has an interval.
     """
 
     coefficients: FloatArray
     records: FloatArray
     population: FloatArray
-    ridge: FloatArray
+    solved: Solution
     sure: bool = True
 
 
@@ -136,7 +145,8 @@ def coefficient_figures(
         np.sqrt(np.maximum(np.diag(to_own @ each @ to_own.T), 0.0))
         for each in (found.records, found.population)
     ]
-    figures, ridge = [], float(np.linalg.norm(found.ridge, 2))
+    hidden = np.abs(to_own) @ found.solved.hidden > 0
+    figures, ridge = [], float(np.linalg.norm(found.solved.ridge, 2))
     what = "ridge coefficient" if ridge else "coefficient"
     if ridge:
         figures.append(
@@ -144,10 +154,11 @@ def coefficient_figures(
         )
     for place, (term, value) in enumerate(zip(design.terms, values.tolist(), strict=True)):
         group, errors = {"term": term.name}, StandardErrors(*(float(each[place]) for each in both))
+        sure = found.sure and not hidden[place]
         records, population = (
-            around(value, error, level) if found.sure else Interval(-inf, inf) for error in errors
+            around(value, error, level) if sure else Interval(-inf, inf) for error in errors
         )
-        told = errors if found.sure else None
+        told = errors if sure else None
         figures.append(Figure(what, group, value, value, records, population, told))
         if ratio and term.column:
             power = exponential(value)
