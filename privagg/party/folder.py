@@ -48,9 +48,9 @@ PartyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class PartyFileModel(BaseModel):
-    """A small file of a party: unknown keys are errors."""
+    """A small file of a party: unknown keys are errors, and no error repeats what it holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class PartyFile(PartyFileModel):

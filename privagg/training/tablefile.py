@@ -211,6 +211,9 @@ def _same(one: Category, other: Category) -> bool:
 class Database(BaseModel):
     """A query in place of a file: the owner's own, so only `party.toml` holds it.
 
+    SQLite and PostgreSQL are told to change nothing, and what the query did is rolled back in any
+    case; elsewhere let the address name a user who may only read.
+
     Args:
         url: as SQLAlchemy reads it, `dialect+driver://user:password@host/database`; the path of a
             SQLite file is relative to the party's folder.

@@ -137,6 +137,24 @@ def test_a_file_with_a_password_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert "hunter2" not in str(raised.value) + repr(held.party())
 
 
+def test_a_wrong_setting_is_named_without_what_the_file_holds(tmp_path: Path) -> None:
+    path = asked_and_trained(tmp_path)
+    held = say(tmp_path / "out/parties/north")
+    secret = 'url = "sqlite:///hunter2"'
+    query = 'query = "SELECT 1"'
+    for section, says in {
+        f'[database]\n{secret}\nurl_variable = "A"\n{query}': "either url",
+        f"[database]\n{secret}": "query: is missing",
+        f'[database]\nurl = ["hunter2"]\n{query}': "should be text",
+        '[file]\ndelimiter = "hunter2"': "should be one sign between two cells",
+    }.items():
+        held.party_file.write_text(f'name = "north"\n\n{section}\n')
+        with pytest.raises(ConfigError, match=says) as raised:
+            Federation.from_toml(path).check_ready()
+        assert "party.toml" in str(raised.value)
+        assert "hunter2" not in f"{raised.value} {raised.value.__cause__}"
+
+
 def test_a_deployed_sites_own_settings_are_its_own(tmp_path: Path) -> None:
     """The others' folders, the shared file and its plan say nothing of them."""
     config = write_federation(tmp_path, rounds=3, scheme="plaintext")

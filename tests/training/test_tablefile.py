@@ -25,6 +25,7 @@ from privagg.training.reading import declared, lying, read_frame, with_gaps
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import ENCODINGS, Database, TableFile
 from privagg.training.targets import Target
+from tests.privacy.ledger import postgres
 
 SCHEMA = TableSchema(
     features=(
@@ -246,6 +247,40 @@ def test_lines_of_another_encoding_are_told_by_their_numbers(tmp_path: Path) -> 
     assert any("2 lines (4, 5) are no record" in f.message for f in check_table(SCHEMA, frame))
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    line=st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")),
+    encoding=st.sampled_from(ENCODINGS),
+    place=st.integers(0, 3),
+)
+@example(line=b"\x81", encoding="gb18030", place=1)
+@example(line=b'1;"\x81";\xff', encoding="cp932", place=0)
+@example(line=b"\xef\xbb\xbf1;2", encoding="latin-1", place=0)
+def test_one_line_changes_no_other_in_any_encoding(
+    tmp_path_factory: pytest.TempPathFactory, line: bytes, encoding: str, place: int
+) -> None:
+    others = [b"1,5;a;x", b"2.000,25;b;y", b"ja;;z"]
+    path = tmp_path_factory.mktemp("line") / "t.csv"
+    schema = TableSchema(
+        features=(
+            NumericFeature(name="v", range=(0, 9)),
+            CategoricalFeature(name="w", categories=("a", "b")),
+        ),
+        target=Target(name="t", classes=("x", "y", "z")),
+    )
+    file = TableFile(delimiter=";", decimal=",", thousands=".", true=("ja",), encoding=encoding)
+
+    def read(*lines: bytes) -> list[list[Any]]:
+        path.write_bytes(b"\n".join((b"v;w;t", *lines, b"")))
+        return declared(TableSource(schema, file), path).astype(object).values.tolist()
+
+    alone = read(*others)
+    assert alone == [["1.5", "a", "x"], ["2000.25", "b", "y"], ["true", None, "z"]]
+    found = read(*others[:place], line, *others[place:])
+    assert found[:place] == alone[:place]
+    assert found[len(found) - 3 + place :] == alone[place:]
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding_keeps_lines_and_cells_apart(tmp_path: Path, encoding: str) -> None:
     """Signs of two bytes may hold those of `|` and of letters, never a line feed or a comma."""
@@ -450,3 +485,34 @@ def test_the_url_may_be_kept_in_the_environment(
     assert len(lying(asked(clinic, url="", url_variable="CLINIC_URL"), Path())) == 2
     with pytest.raises(ValidationError, match="give either url or url_variable"):
         Database(url="sqlite://", url_variable="CLINIC_URL", query=QUERY)
+
+
+def test_a_postgresql_table_is_read_and_cannot_be_changed() -> None:
+    """A real server: its numerics, dates and booleans; a query that writes is refused by it."""
+    if postgres.programs() is None:
+        pytest.skip("no PostgreSQL server: install Debian's package `postgresql`")
+    with postgres.running() as server:
+        url = server.database()
+        with create_engine(url).begin() as connection:
+            connection.execute(text(
+                "CREATE TABLE visits (weight numeric(8, 2), admitted date, smokes boolean, "
+                "ward text, ill char(5))"
+            ))  # fmt: skip
+            connection.execute(text(
+                "INSERT INTO visits VALUES (1.50, '2020-01-01', true, 'surgery', 'yes'), "
+                "(NULL, '2021-05-06', false, NULL, 'no')"
+            ))  # fmt: skip
+        source = TableSource(SCHEMA, database=Database(url=url, query=QUERY.replace(" DESC", "")))
+        x, y = SCHEMA.encode(declared(source, Path()))
+        plain = pd.DataFrame(
+            [[1.5, date(2020, 1, 1), True, "surgery", "yes"],
+             [None, date(2021, 5, 6), False, None, "no"]], columns=[*SCHEMA.source_columns],
+        )  # fmt: skip
+        expected = SCHEMA.encode(plain)
+        np.testing.assert_array_equal(x, expected[0])
+        np.testing.assert_array_equal(y, expected[1])
+        for query in ("DELETE FROM visits RETURNING *", "DROP TABLE visits"):
+            writing = TableSource(SCHEMA, database=Database(url=url, query=query))
+            with pytest.raises(DataError, match="read-only transaction"):
+                lying(writing, Path())
+        assert len(lying(source, Path())) == 2
