@@ -444,14 +444,14 @@ def test_a_round_fits_the_terminal(
 ) -> None:
     out = Console(width=width, force_terminal=True, color_system=None)
     with out.capture() as captured:
-        RoundLines(out, 40, sites, metric=True).header()
+        RoundLines(out, 40, sites, shown=("accuracy", "base_rate", "auc")).header()
     (line,) = captured.get().splitlines()
     assert len(line) <= width
     assert all(word in line for word in told)
     assert not any(word in line for word in spared)
     piped = Console(width=width)
     with piped.capture() as captured:
-        RoundLines(piped, 40, sites, metric=True).header()
+        RoundLines(piped, 40, sites, shown=("accuracy", "base_rate", "auc")).header()
     assert "open" in captured.get()
 
 

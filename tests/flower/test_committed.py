@@ -64,7 +64,7 @@ def test_where_randomness_is_known_it_is_infinite(
 
 def lines_of(report: RoundReport) -> str:
     out = Console(width=200, record=True, quiet=True)
-    lines = RoundLines(out, 5, ("a", "b"), metric=False, ledgers_here=False)
+    lines = RoundLines(out, 5, ("a", "b"), shown=(), ledgers_here=False)
     with out.capture() as captured:
         out.quiet = False
         lines.header()
