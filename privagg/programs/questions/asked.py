@@ -13,8 +13,9 @@ from privagg.programs.questions.logistic import Logistic
 from privagg.programs.questions.moments import Mean
 from privagg.programs.questions.poisson import Poisson
 from privagg.programs.questions.quantiles import Quantiles
+from privagg.programs.questions.survival import Survival
 
 AnyQuestion = Annotated[
-    Count | Mean | Quantiles | Missing | Covariance | Linear | Logistic | Poisson,
+    Count | Mean | Quantiles | Missing | Covariance | Linear | Logistic | Poisson | Survival,
     Field(discriminator="kind"),
 ]

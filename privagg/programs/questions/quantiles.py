@@ -96,8 +96,8 @@ def quantile_figures(
         found.append(
             Figure(
                 f"quantile {q:g}", {}, value, value,
-                _band(edges, below, z * noise, q),
-                _band(edges, below, z * np.sqrt(noise**2 + sampling**2), q),
+                band(edges, below, z * noise, q, high),
+                band(edges, below, z * np.sqrt(noise**2 + sampling**2), q, high),
             )
         )  # fmt: skip
     return tuple(found)
@@ -108,10 +108,20 @@ def _crossing(edges: FloatArray, below: FloatArray, level: float) -> float:
     return float(np.interp(level, below, edges))
 
 
-def _band(edges: FloatArray, below: FloatArray, reach: FloatArray, level: float) -> Interval:
-    """Where a band around a function surely was below `level`, and surely is above it."""
+def band(
+    edges: FloatArray, below: FloatArray, reach: FloatArray, level: float, most: float
+) -> Interval:
+    """Where a band around a function surely was below `level`, and surely is above it.
+
+    Args:
+        edges: float64 (k,), where the function is known, ascending.
+        below: float64 (k,), its values.
+        reach: float64 (k,), of the band, to both sides.
+        level: that is crossed.
+        most: the interval's end where the function may stay below.
+    """
     under = np.flatnonzero(below + reach < level)
     above = np.flatnonzero(below - reach > level)
     low = edges[0] if not len(under) else edges[under[-1]]
-    high = edges[-1] if not len(above) else edges[above[0]]
+    high = most if not len(above) else edges[above[0]]
     return Interval(float(min(low, high)), float(max(low, high)))
