@@ -124,6 +124,14 @@ def test_columns_are_declared_by_what_was_asked(
     assert load_config(folder / "unknown_columns.toml").facts is not None
 
 
+def test_survival_curves_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = workspace("time_to_event", tmp_path, rounds=2)
+    asked = runpy.run_path(str(folder / "ask.py"))["asked"]
+    assert asked.outcome == "finished"
+    assert "log-rank p-value: " in capsys.readouterr().out
+    assert "Dark: for these records." in asked.report_html.read_text()
+
+
 def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workspace("breast_cancer", tmp_path, rounds=2)
     names = runpy.run_path(str(folder / "federation.py"))

@@ -45,6 +45,9 @@ def ask(
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures as CSV too.")
     ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the report's plots as SVG, too.")
+    ] = None,
     facts: Annotated[
         bool,
         typer.Option("--for", help="Ask \\[facts]: what this file should declare of its columns."),
@@ -83,7 +86,7 @@ def ask(
 
       privagg ask my.toml
 
-      privagg ask my.toml --csv answers.csv --json > answers.json
+      privagg ask my.toml --csv answers.csv --plots plots --json > answers.json
 
       privagg ask my.toml --runtime flower --deployment coordinator
 
@@ -116,7 +119,7 @@ def ask(
     if facts and result.answers is not None:
         sections, kept = federation.proposed(result), result.answers.with_name("facts.toml")
         write_whole(kept, sections.encode())
-    _tell(result, table, sections, as_json=as_json)
+    _tell(result, table, plots, sections, as_json=as_json)
     if sections and written is not None:
         write_whole(written, sections.encode())
     if sections and apply and kept is not None:
@@ -198,10 +201,13 @@ def _add(path: Path, sections: str, kept: Path) -> None:
     console.note(f"added to {path}: look at it, then `privagg check {path}`")
 
 
-def _tell(result: RunResult, table: Path | None, sections: str, *, as_json: bool) -> None:
+def _tell(
+    result: RunResult, table: Path | None, plots: Path | None, sections: str, *, as_json: bool
+) -> None:
     answers = _answers(result)
     if answers is not None and table is not None:
         write_whole(table, _as_csv(answers).encode())
+    drawn = _draw(answers, plots) if answers is not None and plots is not None else []
     if as_json:
         console.print_json(_as_json(result, answers, sections))
         return
@@ -214,6 +220,7 @@ def _tell(result: RunResult, table: Path | None, sections: str, *, as_json: bool
     found = [("run", result.run), *places(result)]
     if table is not None and answers is not None:
         found.append(("csv", str(table)))
+    found += [("plot", str(path)) for path in drawn]
     out.print()
     if sections:
         out.print(Text(sections), soft_wrap=True)
@@ -227,6 +234,19 @@ def _answers(result: RunResult) -> Answers | None:
     if result.report_json is None:
         return None
     return Report.from_json(result.report_json.read_bytes()).answers
+
+
+def _draw(answers: Answers, folder: Path) -> list[Path]:
+    """The report's plots of answers as files, in the order of the questions."""
+    from privagg.report.answerplots import answer_plots
+    from privagg.report.drawing import on_paper
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for plot in (plot for each in answer_plots(answers) for plot in each):
+        written.append(folder / f"{plot.name}.svg")
+        write_whole(written[-1], on_paper(plot).encode())
+    return written
 
 
 def _print_answers(out: Console, answers: Answers) -> None:

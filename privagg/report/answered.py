@@ -93,11 +93,16 @@ def about(question: dict[str, Any]) -> str:
 def figure_name(figure: AnsweredFigure) -> str:
     """A figure and the group that it is of."""
     what = told(figure.what)
-    group = say(", ").join(
+    group = group_name(figure)
+    return say("{figure} ({group})", figure=what, group=group) if group else what
+
+
+def group_name(figure: AnsweredFigure) -> str:
+    """The group that a figure is of; empty where it is of all records."""
+    return say(", ").join(
         f"{column} = {say('other or missing') if category == OTHER else category}"
         for column, category in figure.group.items()
     )
-    return say("{figure} ({group})", figure=what, group=group) if group else what
 
 
 def number_text(value: float | None) -> str:

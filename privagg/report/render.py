@@ -18,6 +18,7 @@ from typing import Any
 
 from privagg.errors import MissingDependencyError
 from privagg.report import plots, view
+from privagg.report.answerplots import answer_plots
 from privagg.report.drawing import PAPER, Plot, on_paper, shortened
 from privagg.report.figures import epsilon_text
 from privagg.report.language import Language, say, spoken, told, unfilled
@@ -90,6 +91,7 @@ class _Drawn:
     page: Page
     spending: tuple[Plot, ...]
     quality: tuple[Plot, ...]
+    answers: tuple[tuple[Plot, ...], ...]
     cost: tuple[Plot, ...]
     comparisons: tuple[tuple[view.ComparisonGroup, Plot | None], ...]
 
@@ -97,7 +99,8 @@ class _Drawn:
     def plots(self) -> tuple[Plot, ...]:
         """All of them."""
         compared = (plot for _, plot in self.comparisons if plot is not None)
-        return (*self.spending, *self.quality, *self.cost, *compared)
+        answered = (plot for each in self.answers for plot in each)
+        return (*self.spending, *self.quality, *answered, *self.cost, *compared)
 
 
 def _drawn(page: Page) -> _Drawn:
@@ -113,6 +116,7 @@ def _drawn(page: Page) -> _Drawn:
             plots.epsilon_plot(site, report.run, i) for i, site in enumerate(page.plotted)
         ),
         quality=tuple(plot for plot in quality if plot is not None),
+        answers=answer_plots(report.answers),
         cost=tuple(plot for plot in cost if plot is not None),
         comparisons=tuple(
             (group, plots.accountant_plot(group.representative, i, view.accountant_name))
@@ -167,6 +171,7 @@ def _context(drawn: _Drawn) -> Mapping[str, Any]:
         "sites": tuple(zip(page.bars, report.sites, strict=True)),
         "spending_plots": drawn.spending,
         "quality_plots": drawn.quality,
+        "answers": tuple(zip(page.answers, drawn.answers, strict=True)),
         "cost_plots": drawn.cost,
         "comparisons": drawn.comparisons,
         "group_limit": view.MOST_GROUPS,

@@ -297,7 +297,14 @@ def shortened(story: Story) -> None:
         pytest.skip(f"no tables in {DATA}; set PRIVAGG_DATA to the folder that has them")
 
 
-for _name in ("ask_first", "breast_cancer", "credit_default", "heart_disease", "real_files"):
+for _name in (
+    "ask_first",
+    "breast_cancer",
+    "credit_default",
+    "heart_disease",
+    "real_files",
+    "time_to_event",
+):
     directs(f"examples/{_name}/README.md", "", mark="nightly")(shortened)
 
 

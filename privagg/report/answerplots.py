@@ -1,0 +1,169 @@
+"""The plots of answers: survival curves, bars of counts, and other figures with their intervals.
+
+A figure is drawn by what it is called, whoever asked: `count`, `quantile ...`, `survival at ...`,
+`... ratio`, `mean`. Dark is the interval for these records, light the one for the population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from privagg.report.answered import figure_name, group_name, number_text
+from privagg.report.drawing import COLOURS, Plot, canvas, few_ticks, finish, shortened, styled
+from privagg.report.language import say
+from privagg.report.model import Answered, AnsweredFigure, Answers, Ends
+
+MOST_ROWS = 40
+"""Figures in one plot; the table below it has all."""
+
+SERIES = ("series-1", "series-2", "series-3", "series-4")
+SURVIVAL = "survival at "
+
+INTERVALS = "Dark: for these records. Light: for the population."
+
+LARGEST = 1e12
+"""Of what is drawn: a report may come from anywhere, and axes have few digits."""
+
+
+def answer_plots(answers: Answers | None) -> tuple[tuple[Plot, ...], ...]:
+    """The plots of each answer, in their order; none where its figures are not drawn.
+
+    Args:
+        answers: of a report; None where nothing was answered.
+    """
+    if answers is None:
+        return ()
+    return tuple(_plots(each, number) for number, each in enumerate(answers.answers, 1))
+
+
+def _plots(answer: Answered, number: int) -> tuple[Plot, ...]:
+    kinds: dict[str, list[AnsweredFigure]] = {}
+    for figure in answer.figures:
+        if figure.value is not None and not _drawable(figure):
+            continue
+        ratio = "ratio" if figure.what.endswith(" ratio") else ""
+        at = SURVIVAL if figure.what.startswith(SURVIVAL) else ""
+        quantile = "quantile" if figure.what.startswith("quantile ") else ""
+        kinds.setdefault(at or ratio or quantile or figure.what, []).append(figure)
+    name, found = f"answer-{number}", list[Plot | None]()
+    if SURVIVAL in kinds:
+        found.append(_curves(kinds[SURVIVAL], name, str(answer.question.get("time", ""))))
+    elif "ratio" in kinds:
+        found.append(_intervals(kinds["ratio"], f"{name}-ratios", kinds["ratio"][0].what))
+    elif "mean" in kinds and len(kinds["mean"]) > 1:
+        found.append(_intervals(kinds["mean"], f"{name}-means", "mean"))
+    elif "quantile" in kinds:
+        found.append(_intervals(kinds["quantile"], f"{name}-quantiles", ""))
+    elif len(kinds.get("count", ())) > 1:
+        found.append(_intervals(kinds["count"], f"{name}-counts", "count"))
+    return tuple(plot for plot in found if plot is not None)
+
+
+def _drawable(figure: AnsweredFigure) -> bool:
+    ends = [end for each in (figure.records, figure.population) if each for end in _ends(each)]
+    return all(abs(value) <= LARGEST for value in (figure.value or 0.0, *ends))
+
+
+def _ends(ends: Ends) -> tuple[float, float]:
+    return float(ends.low), float(ends.high)
+
+
+def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | None:
+    """A step curve for each group with the band of its intervals, as far as it is told."""
+    groups: dict[str, list[tuple[float, AnsweredFigure]]] = {}
+    for figure in figures:
+        try:
+            time = float(figure.what.removeprefix(SURVIVAL))
+        except ValueError:
+            return None
+        label = group_name(figure)
+        if figure.value is not None and 0 < time <= LARGEST:
+            groups.setdefault(label, []).append((time, figure))
+    if not groups:
+        return None
+    with styled(name):
+        drawn, axes = canvas(4.4, 2.75)
+        for colour, (label, told) in zip(SERIES, groups.items(), strict=False):
+            times = [0.0, *(time for time, _ in told)]
+            for which, alpha in (("population", 0.14), ("records", 0.3)):
+                bands = [getattr(figure, which) for _, figure in told]
+                ends = [(1.0, 1.0), *(_ends(each) if each else (0.0, 1.0) for each in bands)]
+                lows, highs = zip(*ends, strict=True)
+                axes.fill_between(
+                    times, lows, highs, step="post", color=COLOURS[colour], alpha=alpha, lw=0
+                )
+            heights = [1.0, *(figure.value for _, figure in told)]
+            axes.step(
+                times, heights, where="post", color=COLOURS[colour], linewidth=1.5,
+                label=shortened(label, 28),
+            )  # fmt: skip
+            axes.plot(times[1:], heights[1:], "o", color=COLOURS[colour], markersize=2.6)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(0, max(time for told in groups.values() for time, _ in told))
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+        axes.grid(axis="y")
+        axes.set_xlabel(shortened(unit))
+        if any(groups):
+            drawn.legend(loc="outside upper left", ncols=2, handlelength=1.2, columnspacing=1.2)
+        spoken = [figure for told in groups.values() for _, figure in told]
+        return finish(drawn, name, say(INTERVALS), _alt(spoken))
+
+
+def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot | None:
+    """A row for each figure: bars for counts, else points; its two intervals over it."""
+    told = [figure for figure in figures if figure.value is not None][:MOST_ROWS]
+    if not told:
+        return None
+    ratio, counted = what.endswith("ratio"), what == "count"
+    if ratio and any(each.value is None or each.value <= 0 for each in told):
+        return None
+    with styled(name):
+        drawn, axes = canvas(4.4, 0.27 * len(told) + 0.85)
+        for place, figure in enumerate(told):
+            value = float(figure.value or 0.0)
+            if counted:
+                axes.barh([place], [value], height=0.6, color=COLOURS["series-1"], alpha=0.45, lw=0)
+            for ends, width, colour in (
+                (figure.population, 1.3, "muted"), (figure.records, 3.2, "series-1"),
+            ):  # fmt: skip
+                if ends is not None:
+                    low, high = _ends(ends)
+                    low = max(low, value * 1e-3) if ratio else low
+                    axes.plot(
+                        [low, high], [place] * 2, color=COLOURS[colour], linewidth=width,
+                        solid_capstyle="butt",
+                    )  # fmt: skip
+            axes.plot([value], [place], "o", color=COLOURS["ink"], markersize=3.6)
+        _rows(axes, told, ratio=ratio, counted=counted)
+        axes.set_xlabel(say(what) if what else "")
+        return finish(drawn, name, say(INTERVALS), _alt(told))
+
+
+def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bool) -> None:
+    """What each row is called, and the scale below all of them."""
+    names = [group_name(figure) or figure_name(figure) for figure in told]
+    axes.set_yticks(range(len(told)), [shortened(name, 30) for name in names])
+    axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
+    axes.set_ylim(len(told) - 0.4, -0.6)
+    axes.grid(axis="x")
+    if ratio:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.set_xscale("log")
+        axes.axvline(1.0, color=COLOURS["muted"], linewidth=0.8)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(few_ticks())
+    if counted:
+        axes.set_xlim(left=0)
+
+
+def _alt(figures: Sequence[AnsweredFigure]) -> str:
+    spoken = [
+        say("{figure} {value}", figure=figure_name(figure), value=number_text(figure.value))
+        for figure in figures[:MOST_ROWS]
+    ]
+    return say("{amounts}.", amounts=say("; ").join(spoken))
