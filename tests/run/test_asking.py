@@ -411,8 +411,7 @@ def test_the_command_line_asks_from_check_to_csv(tmp_path: Path) -> None:
     table = tmp_path / "answers.csv"
     answer = call("ask", path, "--csv", table, "--plots", tmp_path / "plots")
     assert answer.code == 0, answer.err
-    drawn = sorted(file.name for file in (tmp_path / "plots").iterdir())
-    assert drawn == ["answer-1-counts.svg", "answer-3-quantiles.svg", "answer-4-counts.svg"]
+    assert (tmp_path / "plots" / "answer-1-counts.svg").read_text().startswith("<svg ")
     assert "for these records between" in answer.out
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert {row["question"] for row in rows} == {"people", "age", "ages", "gaps"}

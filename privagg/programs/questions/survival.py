@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf, sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Survival(Followed, OneSum):
         by: a column with declared categories.
     """
 
+    one_cell: ClassVar[bool] = True
     kind: Literal["survival"] = "survival"
     by: str | None = None
 
@@ -97,11 +98,12 @@ def _curve(
     reached = bool(lost[-1] >= 0.5)
     median = float(np.interp(0.5, lost, edges)) if reached else float(edges[-1])
     dead, z = np.concatenate([[0.0], 1.0 - raw]), deviations(level)
-    within = [
+    records, population = (
         band(edges, dead, np.concatenate([[0.0], z * deviation]), 0.5, last)
         for deviation in (curve.noise, both)
-    ]
-    found.append(Figure("median survival", group, median if reached else None, median, *within))
+    )
+    value = median if reached else None
+    found.append(Figure("median survival", group, value, median, records, population))
     return found
 
 
@@ -120,16 +122,17 @@ def _comparison(tables: list[LifeTable], level: float) -> list[Figure]:
             for what, raw, ends in zip(names, (0.0, 1.0), unknown, strict=True)
         ]
     reach = sqrt(chi_square_quantile(level, test.freedom))
-    ends = [
+    records, population = (
         Interval(max(test.norm - reach * each, 0.0) ** 2, (test.norm + reach * each) ** 2)
         for each in (test.noise, sqrt(1 + test.noise**2))
-    ]
+    )
     tails = [
-        Interval(*(chi_square_tail(end, test.freedom) for end in reversed(each))) for each in ends
+        Interval(*(chi_square_tail(end, test.freedom) for end in reversed(each)))
+        for each in (records, population)
     ]
     raw = test.norm**2
     values = test.statistic, chi_square_tail(test.statistic, test.freedom)
     return [
-        Figure(names[0], {}, values[0], raw, *ends),
-        Figure(names[1], {}, values[1], chi_square_tail(raw, test.freedom), *tails),
+        Figure(names[0], {}, values[0], raw, records, population),
+        Figure(names[1], {}, values[1], chi_square_tail(raw, test.freedom), tails[0], tails[1]),
     ]
