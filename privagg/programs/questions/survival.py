@@ -102,8 +102,8 @@ def _curve(
         band(edges, dead, np.concatenate([[0.0], z * deviation]), 0.5, last)
         for deviation in (curve.noise, both)
     )
-    value = median if reached else None
-    found.append(Figure("median survival", group, value, median, records, population))
+    crossed = median if reached else None
+    found.append(Figure("median survival", group, crossed, median, records, population))
     return found
 
 
