@@ -34,7 +34,8 @@ class Logistic(Newton):
     """Logistic regression of a column with two categories, or of one category against the others.
 
     A record adds p (1 - p) x xᵀ and (y - p) x: where the score is scaled to norm 1 by |y - p| <= 1
-    and the largest x, the information comes along free, see `FREE`.
+    and the largest x, the information comes along free, see `FREE`. The population's intervals are
+    those of a model that is right.
 
     Args:
         of: a column with declared categories, or the target.
@@ -47,7 +48,10 @@ class Logistic(Newton):
     @property
     def about(self) -> str:
         """See `Question.about`."""
-        return f"logistic regression of {self.of} on {', '.join(self.on)}"
+        return (
+            f"logistic regression of {self.of} on {', '.join(self.on)}; for the population as if "
+            "the model were right"
+        )
 
     @property
     def ratio(self) -> str:

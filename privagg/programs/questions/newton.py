@@ -40,8 +40,8 @@ LONGEST_STEP = 2.0
 MOST_LEFT = 0.5
 """Of the same: where the steps may be further from their end, nothing is said of how far."""
 
-EXACT = 1e-4
-"""Of the same: the square of what does not matter."""
+NEGLIGIBLE = 1e-8
+"""Of the same: what nobody needs to tell from nothing."""
 
 
 class Scales(NamedTuple):
@@ -240,9 +240,11 @@ def _moved(state: FloatArray, solved: Solution) -> FloatArray:
 def _joined(steps: list[Step], last: Solution) -> Estimate:
     """The mean of where the steps lead, each by how far it may be off: all have their own noise.
 
-    What the mean still lacks is spread over all directions of the predictors alike.
+    The first counts only where it is alone: it starts from what its own noise moved. What the mean
+    still lacks is spread over all directions of the predictors alike.
     """
-    parts = np.array([1.0 / (step.noise**2 + step.left**2 + EXACT**4) for step in steps])
+    steps = steps[1:] or steps
+    parts = np.array([1.0 / (step.noise**2 + step.left**2 + NEGLIGIBLE**2) for step in steps])
     parts /= parts.sum()
     left = sum(part * step.left for part, step in zip(parts, steps, strict=True))
     noise = left**2 * last.matrix[0, 0] / len(last.vector) * last.inverse

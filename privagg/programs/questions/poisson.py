@@ -25,6 +25,8 @@ class Poisson(Newton):
     A record adds μ x xᵀ and (y - μ) x. y is within its declared range [0, c], and a rate above
     `largest_rate` counts as that, r: so |y - μ| <= max(c, r) and μ <= r. A model that expects more
     than r of some records is not the one that is fitted: declare r so that no record has more.
+    The population's intervals are those of a model that is right: too narrow where counts vary more
+    than a Poisson variable does.
 
     Args:
         of: a column with a declared range from 0 or more on.
@@ -37,7 +39,10 @@ class Poisson(Newton):
     @property
     def about(self) -> str:
         """See `Question.about`."""
-        return f"Poisson regression of {self.of} on {', '.join(self.on)}"
+        return (
+            f"Poisson regression of {self.of} on {', '.join(self.on)}; for the population as if "
+            "the model were right"
+        )
 
     @property
     def ratio(self) -> str:
