@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.config.asking import AskSetup, SumsSetup
 from privagg.config.data import TableData, UndeclaredData
+from privagg.config.evaluating import EvaluateSetup
 from privagg.config.jobs import beside, job_of
 from privagg.config.proposed import proposed
 from privagg.config.schema import Config, load_config, parse_config
@@ -162,6 +163,15 @@ class Federation:
         return beside(self.setup, job)
 
     @property
+    def evaluating(self) -> EvaluateSetup:
+        """The configured private evaluation as a job of its own.
+
+        Raises:
+            ConfigError: none is configured.
+        """
+        return EvaluateSetup.of(self.setup)
+
+    @property
     def parameters(self) -> Parameters:
         """The scheme's parameters for this plan (before any key exists)."""
         return self.setup.parameters
@@ -205,7 +215,8 @@ class Federation:
             runs: how many runs of the job's plans, all together; by default any number that the
                 budget has room for until the last day.
             owner: the owner's key, where it is not kept in the sites' folders.
-            job: which of the configuration's jobs: its training, `questions` or `facts`.
+            job: which of the configuration's jobs: its training, `questions`, `facts` or
+                `evaluation`.
             accept_findings: these sites take part with their records as they are, now and later,
                 whatever `privagg check` finds in them.
 
@@ -333,6 +344,35 @@ class Federation:
         source = randomness or SystemRandomness()
         setup = self.beside(job)
         return Run(setup, source, resume or run_id, how=how).drive(on_round)
+
+    def evaluate(
+        self,
+        *,
+        on_round: Callable[[RoundReport], None] | None = None,
+        randomness: Randomness | None = None,
+        run_id: str | None = None,
+        resume: str | None = None,
+    ) -> RunResult:
+        """Evaluate an opened model on the sites' held-out records; then answers and report.
+
+        The model is the latest run's, unless `evaluation.model` names one; a run of this federation
+        released it, trained without these records. Evaluating again is charged again.
+
+        Args:
+            on_round: called after every attempt.
+            randomness, run_id, resume: as for `run`.
+
+        Raises:
+            ConfigError: no private evaluation is configured; no such model, or another one.
+            PrivaggError: as `run`.
+        """
+        return self.ask(
+            on_round=on_round,
+            randomness=randomness,
+            run_id=run_id,
+            resume=resume,
+            job=EvaluateSetup.job,
+        )
 
     def proposed(self, result: RunResult) -> str:
         """What `ask(job="facts")` found, as TOML sections for the configuration.

@@ -15,6 +15,7 @@ from privagg.cli import (
     approve,
     asking,
     deploy,
+    evaluating,
     ledgers,
     numbers,
     reports,
@@ -40,6 +41,7 @@ trains; a report says what was spent, and against whom it holds.
   privagg approve my.toml --all-sites    the owner decides
   privagg ask my.toml      counts, means, quantiles first, where it has questions
   privagg run my.toml      train
+  privagg evaluate my.toml how well the model does on records held out
   privagg runs my.toml     what was bought: every run, its ε, its files
 
 [bold]On several machines[/bold]
@@ -76,6 +78,7 @@ app.command("check")(training.check)
 app.command("approve")(approve.approve)
 app.command("ask")(asking.ask)
 app.command("run")(training.run)
+app.command("evaluate")(evaluating.evaluate)
 app.command("tune")(tuning.tune)
 app.command("demo")(training.demo)
 app.add_typer(deploy.app, name="deploy")

@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from privagg.report.model import AnsweredFigure, Answers
     from privagg.run.results import RunResult
 
+Csv = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures as CSV too.")
+]
+
+Plots = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write the report's plots as SVG, too.")
+]
+
 CSV_COLUMNS = (
     "question", "figure", "group", "value", "raw", "records_low", "records_high",
     "population_low", "population_high", "records_error", "population_error", "level",
@@ -42,12 +50,8 @@ CSV_COLUMNS = (
 
 def ask(
     config: ConfigPath,
-    table: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures as CSV too.")
-    ] = None,
-    plots: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write the report's plots as SVG, too.")
-    ] = None,
+    table: Csv = None,
+    plots: Plots = None,
     facts: Annotated[
         bool,
         typer.Option("--for", help="Ask \\[facts]: what this file should declare of its columns."),
@@ -119,7 +123,7 @@ def ask(
     if facts and result.answers is not None:
         sections, kept = federation.proposed(result), result.answers.with_name("facts.toml")
         write_whole(kept, sections.encode())
-    _tell(result, table, plots, sections, as_json=as_json)
+    tell(result, table, plots, sections, as_json=as_json)
     if sections and written is not None:
         write_whole(written, sections.encode())
     if sections and apply and kept is not None:
@@ -201,9 +205,25 @@ def _add(path: Path, sections: str, kept: Path) -> None:
     console.note(f"added to {path}: look at it, then `privagg check {path}`")
 
 
-def _tell(
-    result: RunResult, table: Path | None, plots: Path | None, sections: str, *, as_json: bool
+def tell(
+    result: RunResult,
+    table: Path | None,
+    plots: Path | None,
+    sections: str = "",
+    *,
+    as_json: bool,
+    sentences: bool = True,
 ) -> None:
+    """What was answered, and where it lies.
+
+    Args:
+        result: how the job ended.
+        table: where the figures are written as CSV, if anywhere.
+        plots: where the report's plots are written, likewise.
+        sections: of a configuration, as they are proposed.
+        as_json: for a machine.
+        sentences: each figure in a sentence too.
+    """
     answers = _answers(result)
     if answers is not None and table is not None:
         write_whole(table, _as_csv(answers).encode())
@@ -213,9 +233,9 @@ def _tell(
         return
     out = console.console()
     if answers is not None:
-        _print_answers(out, answers)
+        _print_answers(out, answers, sentences=sentences)
     if result.outcome != "finished":
-        out.print(Text(f"the asking was {result.outcome}: {result.reason}", style="yellow"),
+        out.print(Text(f"the job was {result.outcome}: {result.reason}", style="yellow"),
                   soft_wrap=True)  # fmt: skip
     found = [("run", result.run), *places(result)]
     if table is not None and answers is not None:
@@ -249,19 +269,20 @@ def _draw(answers: Answers, folder: Path) -> list[Path]:
     return written
 
 
-def _print_answers(out: Console, answers: Answers) -> None:
+def _print_answers(out: Console, answers: Answers, *, sentences: bool) -> None:
     from privagg.report.answered import ends_text, figure_name, number_text, sentence
+    from privagg.report.language import told
 
     columns = ("figure", "value", "for these records", "for the population")
     for answer in answers.answers:
-        console.heading(out, str(answer.question["name"]))
+        console.heading(out, told(str(answer.question["name"])))
         rows = [
             (figure_name(f), number_text(f.value), ends_text(f.records), ends_text(f.population))
             for f in answer.figures
         ]
         console.table(out, columns, rows, left=(0,))
         out.print()
-        for figure in answer.figures:
+        for figure in answer.figures if sentences else ():
             out.print(Text(sentence(figure, answers.level), style="dim"), soft_wrap=True)
 
 

@@ -13,11 +13,13 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.cli.planview import budgets
 from privagg.config.asking import SumsSetup
+from privagg.config.evaluating import EvaluateSetup, ForeseenEvaluation
 from privagg.config.facts import FactsSetup
 from privagg.config.setup import Setup
 from privagg.party.ready import project
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import SumsPlan
+from privagg.programs.evaluation import Evaluated, Evaluation
 from privagg.programs.questions.program import Questions
 from privagg.programs.sums_program import SumsProgram
 
@@ -61,6 +63,8 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
     head = say("Questions of {federation}", federation=setup.config.federation.name)
     if setup.job == FactsSetup.job:
         head = say("Facts to declare in {federation}", federation=setup.config.federation.name)
+    if setup.job == EvaluateSetup.job:
+        head = say("Evaluation of {federation}", federation=setup.config.federation.name)
     console.heading(out, head)
     numbers = sum(opening.length for opening in plan.openings)
     pairs = [*_asked(setup.sums)]
@@ -72,8 +76,9 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
                            epsilon=epsilon_text(_of_one_share(setup), 4))),
         (say("opened"), say("{times}: {numbers} with noise", times=count_text(
             plan.rounds, "sum"), numbers=count_text(numbers, "number"))),
-        (say("plan digest"), plan.digest),
     ]  # fmt: skip
+    if not isinstance(setup, ForeseenEvaluation):
+        pairs.append((say("plan digest"), plan.digest))
     console.facts(out, pairs)
 
 
@@ -97,6 +102,9 @@ def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
     """What is asked by name, and the part of the budget that it has."""
     from privagg.report.language import say, told
 
+    if isinstance(program, Evaluation):
+        yield from _evaluated(program.content)
+        return
     if not isinstance(program, Questions):
         settings = {key: value for key, value in program.asked.items() if key != "data"}
         yield say("program"), f"{program.name} {json.dumps(settings, ensure_ascii=False)}"
@@ -107,6 +115,24 @@ def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
         share = f"{float(100 * each.share / whole):.3g} %"
         what = told(each.about)
         yield each.name, say("{what}; {share} of the budget", what=what, share=share)
+
+
+def _evaluated(content: Evaluated) -> Iterator[tuple[str, str]]:
+    """Which model is evaluated, and on what."""
+    from privagg.report.language import say
+
+    rule = content.held_out
+    there = content.model.sha256.strip("0")
+    known = say("SHA-256 {digest}", digest=content.model.sha256)
+    yield say("model"), known if there else say("none yet: the one that is trained")
+    yield (
+        say("records"),
+        say("about {share} of every site's, held out of training by the key “{key}”",
+            share=f"{float(100 * rule.share):.3g} %", key=rule.key),
+    )  # fmt: skip
+    groups = [say("site")] if content.sites else []
+    if groups := [*groups, *content.subgroups]:
+        yield say("also by"), say(", ").join(groups)
 
 
 def print_both(out: Console, training: Setup, setup: SumsSetup) -> None:
@@ -128,7 +154,7 @@ def print_both(out: Console, training: Setup, setup: SumsSetup) -> None:
         _, after, budget, fits = project(setup, name, both)
         if not fits:
             text = say(
-                "{site}: asking and then training comes to ε {after}, beyond the budget of "
+                "{site}: this and training come to ε {after} together, beyond the budget of "
                 "{budget}; a larger privacy.budget_epsilon has room for both",
                 site=name, after=epsilon_text(after, 4), budget=epsilon_text(budget, 4),
             )  # fmt: skip

@@ -211,7 +211,7 @@ def _reporting(setup: Setup, *, as_json: bool) -> Iterator[Callable[[dict[str, A
         machine = json_lines(plan.rounds)
         yield lambda facts: machine(report_of(facts))
         return
-    measured = setup.job == TRAINING and setup.config.evaluation is not None
+    measured = setup.job == TRAINING and setup.config.public_table is not None
     shown = setup.config.data.target.shown if measured else ()
     out = console.console()
     out.print(

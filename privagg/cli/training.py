@@ -98,8 +98,9 @@ def check(
 ) -> None:
     """Validate a configuration and print the plan, before anyone trains. Spends nothing.
 
-    Where the configuration asks questions or facts, their plans and what they cost follow. Where no
-    column is declared yet, the plan of \\[facts] is all there is.
+    Where the configuration asks questions or facts, or evaluates on held-out records, their plans
+    and what they cost follow. Where no column is declared yet, the plan of \\[facts] is all there
+    is.
 
     What it says about a site's data is for the data's owner only; nothing of it is sent or stored.
 
@@ -114,6 +115,7 @@ def check(
     federation = open_federation(config)
     from privagg.cli.askview import print_both, print_questions, questions_facts
     from privagg.cli.planview import describe, print_plan, require_budgets
+    from privagg.config.evaluating import EvaluateSetup
     from privagg.config.jobs import jobs_besides
     from privagg.report.language import speaking
 
@@ -126,9 +128,13 @@ def check(
         return
     findings = _findings(federation, site) if data else {}
     facts = describe(federation.setup)
-    beside = {setup.job: setup for setup in jobs_besides(federation.setup)}
+    besides = [*jobs_besides(federation.setup)]
+    if EvaluateSetup.configured(federation.config) and not EvaluateSetup.is_in(federation.setup):
+        besides.append(federation.evaluating.foreseen)
+    beside = {setup.job: setup for setup in besides}
     told = {job: questions_facts(setup) for job, setup in beside.items()}
     facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
+    facts["evaluation"] = told.get("evaluation")
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
@@ -219,7 +225,7 @@ def _findings(federation: Federation, only: str | None) -> dict[str, list[dict[s
         for section in federation.config.sites
         if only in (None, section.name)
     }
-    evaluation = federation.config.evaluation
+    evaluation = federation.config.public_table
     if only is None and evaluation is not None:
         public = federation.setup.inspect_public()  # read now, so that a bad file is named now
         found[f"{evaluation.name}, declared public"] = [asdict(finding) for finding in public]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 from pydantic import ValidationError
@@ -42,6 +42,9 @@ from privagg.training.reading import declared
 from privagg.training.rehearsal import RecordsApart
 from privagg.training.table import TableSchema
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True, eq=False)
 class SumsSetup(Setup):
@@ -65,8 +68,8 @@ class SumsSetup(Setup):
         """
         if setup.given:
             raise ConfigError(
-                f"{cls.job} are asked of the lines of the sites' files, and records were given in "
-                "the program instead; name the files in the configuration"
+                f"{cls.job}: sums are over the lines of the sites' files, and records were given "
+                "in the program instead; name the files in the configuration"
             )
         values = {each.name: getattr(setup, each.name) for each in fields(Setup)}
         made = cls(**{**values, "pinned": None})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from privagg.config.asking import AskSetup, SumsSetup
+from privagg.config.evaluating import EvaluateSetup
 from privagg.config.facts import FactsSetup
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
 
-BESIDES: dict[str, type[SumsSetup]] = {each.job: each for each in (AskSetup, FactsSetup)}
+BESIDES: dict[str, type[SumsSetup]] = {
+    each.job: each for each in (AskSetup, FactsSetup, EvaluateSetup)
+}
 """Job -> how it is made from the configuration whose training it stands beside."""
 
 JOBS = (TRAINING, *BESIDES)

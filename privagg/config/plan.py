@@ -91,7 +91,7 @@ def _plan(config: Config, dimension: int, noise_multiplier: Decimal) -> Training
         "noise_multiplier": noise_multiplier,
         "scheme_protects": find_scheme(config.secure.scheme).protects,
         "compression": _compression(config, kind, dimension),
-        "recipe": _recipe(config),
+        "recipe": recipe_of(config),
     }
     try:
         return kind.from_settings(settings)
@@ -116,7 +116,7 @@ def _compression(config: Config, kind: type[TrainingPlan], dimension: int) -> Co
         raise PlanError(f"compression: {validation_faults(error, whole='the plan')}") from error
 
 
-def _recipe(config: Config) -> dict[str, JsonValue]:
+def recipe_of(config: Config) -> dict[str, JsonValue]:
     """What is trained and how, pinned with the plan; no path and no secret in it."""
     training = config.training
     if isinstance(config.data, AppData):
@@ -137,7 +137,13 @@ def _recipe(config: Config) -> dict[str, JsonValue]:
         "proximal_mu": training.proximal_mu,
         "physical_batch": training.physical_batch,
         "optimizer": training.optimizer.model_dump(mode="json"),
+        **_held_out(config),
     }
+
+
+def _held_out(config: Config) -> dict[str, JsonValue]:
+    """Which records are left out of training; nothing where all are trained with."""
+    return {} if config.held_out is None else {"held_out": config.held_out.model_dump(mode="json")}
 
 
 def _without_paths(data: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    Discriminator,
     Field,
     PrivateAttr,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -35,6 +37,7 @@ from privagg.config.data import (
     table_to_ask,
 )
 from privagg.config.faults import explain
+from privagg.config.private import PrivateEvaluationSection
 from privagg.config.proposal import Proposed, PublicFacts, expected_square, propose
 from privagg.config.unread import unread
 from privagg.errors import ConfigError, fault_words
@@ -42,6 +45,7 @@ from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
+from privagg.programs.evaluation import Evaluated, Evaluation, OpenedModel
 from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.asked import AnyQuestion
@@ -50,6 +54,7 @@ from privagg.programs.sums_program import SumsProgram
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
+from privagg.training.heldout import HeldOut
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import TableFile
 from privagg.training.targets import ClassKind
@@ -282,6 +287,22 @@ class EvaluationSection(Section):
     file: TableFile = TableFile()
 
 
+PUBLIC_TABLE, HELD_OUT_RECORDS = "a table declared public", "held-out records"
+
+
+def _records_meant(values: Any) -> str:
+    """On which records an evaluation section is."""
+    private = "private" in values if isinstance(values, dict) else hasattr(values, "private")
+    return HELD_OUT_RECORDS if private else PUBLIC_TABLE
+
+
+AnyEvaluation = Annotated[
+    Annotated[EvaluationSection, Tag(PUBLIC_TABLE)]
+    | Annotated[PrivateEvaluationSection, Tag(HELD_OUT_RECORDS)],
+    Discriminator(_records_meant),
+]
+
+
 class TuningSection(Section):
     """A search over settings; each candidate is a run of its own and charged in full.
 
@@ -426,7 +447,7 @@ class Config(Section):
         compression: how uploads are made smaller; not at all by default.
         data: what the sites' records are.
         sites: at least one, each with its own name.
-        evaluation: the table declared public; none by default.
+        evaluation: the table declared public, or the held-out records; none by default.
         tuning: a search over settings; none by default.
         ask: what questions may cost; none are asked by default.
         questions: what is asked of the sites' tables, all in one opening.
@@ -441,7 +462,7 @@ class Config(Section):
     compression: CompressionSection | None = None
     data: DataSection
     sites: tuple[SiteSection, ...] = Field(min_length=1)
-    evaluation: EvaluationSection | None = None
+    evaluation: AnyEvaluation | None = None
     tuning: TuningSection | None = None
     ask: AskSection | None = None
     questions: tuple[AnyQuestion, ...] = ()
@@ -453,6 +474,24 @@ class Config(Section):
     def proposed(self) -> tuple[Proposed, ...]:
         """Settings that the file left out and that were proposed; empty where it has rounds."""
         return self._proposed
+
+    @property
+    def public_table(self) -> EvaluationSection | None:
+        """The table declared public, if there is one."""
+        return self.evaluation if isinstance(self.evaluation, EvaluationSection) else None
+
+    @property
+    def private_evaluation(self) -> PrivateEvaluationSection | None:
+        """The evaluation on held-out records, if there is one."""
+        return self.evaluation if isinstance(self.evaluation, PrivateEvaluationSection) else None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Which records are left out of training for it."""
+        private = self.private_evaluation
+        if private is None:
+            return None
+        return HeldOut(share=private.held_out, key=private.key or self.federation.name)
 
     @model_validator(mode="before")
     @classmethod
@@ -488,6 +527,7 @@ class Config(Section):
         self._questions_can_be_asked()
         self._model_can_be_centred()
         self._search_has_its_metric()
+        self._held_out_records_are_of_tables()
         if found := list(unread(self)):
             raise ValueError("; ".join(found))
         return self
@@ -596,7 +636,7 @@ class Config(Section):
         else:
             return
         named = {f"sites[{site.name}]": site for site in self.sites}
-        for place, one in {**named, "evaluation": self.evaluation}.items():
+        for place, one in {**named, "evaluation": self.public_table}.items():
             if one is None:
                 continue
             try:
@@ -632,6 +672,46 @@ class Config(Section):
             raise ValueError("; ".join(map(fault_words, error.errors()))) from error
         except ConfigError as error:
             raise ValueError(str(error)) from error
+
+    def _held_out_records_are_of_tables(self) -> None:
+        private = self.private_evaluation
+        if private is None or isinstance(self.data, AppData | UndeclaredData):
+            return
+        if not isinstance(self.data, TableData):
+            raise ValueError(
+                "evaluation.private is for tables, whose columns are declared; with data.kind = "
+                f"{self.data.kind!r} evaluate on a table declared public"
+            )
+        anything = OpenedModel(
+            spec=ModelSpec(), seed=0, sha256="0" * 64, parameters=1, parameters_sha256="0" * 64
+        )
+        try:
+            _ = Evaluation(self.evaluated(anything))
+        except ValidationError as error:
+            raise ValueError("; ".join(map(fault_words, error.errors()))) from error
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    def evaluated(self, model: OpenedModel) -> Evaluated:
+        """What the private evaluation is of, for a configuration that has one.
+
+        Args:
+            model: the evaluated one.
+        """
+        private, rule = self.private_evaluation, self.held_out
+        assert private is not None  # whoever asks has looked
+        assert rule is not None
+        assert isinstance(self.data, TableData)
+        return Evaluated(
+            data=self.data.table_schema,
+            model=model,
+            held_out=rule,
+            sites=tuple(site.name for site in self.sites) if private.by_site else (),
+            subgroups=private.subgroups,
+            threshold=private.threshold,
+            bins=private.bins,
+            level=private.level,
+        )
 
     def _each_site_has_data_or_an_app(self) -> None:
         app = isinstance(self.data, AppData)

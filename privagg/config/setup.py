@@ -36,6 +36,7 @@ from privagg.secure.scheme import Parameters, Scheme
 from privagg.training.data import (
     DatasetRecords,
     Records,
+    kept_by,
     read_array,
     targets_of,
 )
@@ -100,6 +101,7 @@ class Setup:
     given_public: Records | None = None
     _read: dict[str, Records] = field(default_factory=dict, repr=False)
     _found: dict[tuple[str, str], list[Finding]] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Records] = field(default_factory=dict, repr=False)
     _apart: dict[tuple[object, ...], RecordsApart] = field(default_factory=dict, repr=False)
     _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
 
@@ -145,7 +147,7 @@ class Setup:
         named += [config.training.loss] if config.training.loss else []
         if isinstance(config.data, DatasetData):
             named += [site.data for site in config.sites]
-            named += [config.evaluation.data] if config.evaluation else []
+            named += [config.public_table.data] if config.public_table else []
         return tuple(dict.fromkeys(named))
 
     # --- model, plan and scheme -----------------------------------------------------------------
@@ -319,7 +321,26 @@ class Setup:
         return TableSource(source.schema, written, own.database, own.folder)
 
     def records_of(self, site: SiteSection) -> Records:
-        """One site's records, read and encoded by the public declaration.
+        """One site's records to train with: none that is held out for evaluation.
+
+        Raises:
+            ApprovalError, ConfigError, DataError: as `all_records_of`.
+        """
+        every, rule = self.all_records_of(site), self.config.held_out
+        if rule is None:
+            return every
+        if site.name not in self._kept:
+            self._kept[site.name] = kept_by(rule, every, self._encoded_columns)
+        return self._kept[site.name]
+
+    @property
+    def _encoded_columns(self) -> tuple[str, ...]:
+        """Names of a record's inputs, where they have any."""
+        source = self.config.data.source
+        return source.schema.columns if isinstance(source, TableSource) else ()
+
+    def all_records_of(self, site: SiteSection) -> Records:
+        """All of one site's records, read and encoded by the public declaration.
 
         Raises:
             ApprovalError: a factory makes them, and no approval names it.
@@ -347,7 +368,7 @@ class Setup:
             return None
         place = (site.name, known.path)
         if place not in self._tags:
-            records = self.records_of(site)
+            records = self.all_records_of(site)
             if site.name in self.given:
                 held = record_bytes(self.config.data.source, self.base, "", records)
             else:
@@ -363,7 +384,7 @@ class Setup:
             ApprovalError, ConfigError, DataError: as `records_of`, or its classes show that figures
                 on it would mislead.
         """
-        evaluation = self.config.evaluation
+        evaluation = self.config.public_table
         undeclared = isinstance(self.config.data, UndeclaredData)  # nothing to read it by
         if self.given_public is not None or evaluation is None or undeclared:
             return self.given_public
@@ -398,7 +419,7 @@ class Setup:
             return []
         place = (site.name, self.job)
         if place not in self._found:
-            records = self.records_of(site)
+            records = self.all_records_of(site)
             found = [] if site.name in self.given else self._inspect_files(site, records)
             if self.job == TRAINING:  # else of lines, whose number a learner of sums looks at
                 found += check_count(len(records), site.records, self.training_plan)
@@ -439,7 +460,7 @@ class Setup:
         Raises:
             ApprovalError, ConfigError, DataError: as `public_records`.
         """
-        records, section = self.public_records, self.config.evaluation
+        records, section = self.public_records, self.config.public_table
         if records is None or section is None or self.given_public is not None:
             return []
         return self._inspect_files(section, records)
@@ -473,9 +494,10 @@ class Setup:
             more = f", job={self.job!r}" if self.job != TRAINING else ""
             command = f"federation.approve(who=..., why=...{more})"
         named = ", ".join(map(repr, parties))
-        what = "this plan" if self.job == TRAINING else f"these {self.job}"
+        what = {TRAINING: "this plan", "questions": "these questions"}
+        told = what.get(self.job, f"this {self.job}")
         owners = f"the owner of {named} has" if len(parties) == 1 else f"the owners of {named} have"
         return ApprovalError(
-            f"{owners} not approved {what}; nothing was spent "
+            f"{owners} not approved {told}; nothing was spent "
             f"({why}). Look at the plan, then approve it: {command}"
         )

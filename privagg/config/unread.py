@@ -57,7 +57,7 @@ def unread(config: Any) -> Iterator[str]:
         yield _sentence("federation.seed", "data.kind = 'app'", "models that privagg makes")
     named = {f"sites[{site.name}]": site for site in config.sites}
     kind = f"data.kind = {config.data.kind!r}"
-    for place, one in {**named, "evaluation": config.evaluation}.items():
+    for place, one in {**named, "evaluation": config.public_table}.items():
         if one is not None and one.labels is not None and config.data.kind != "images":
             yield _sentence(f"{place}.labels", kind, "data.kind = 'images'")
         if one is not None and one.file.model_fields_set and config.data.kind != "table":

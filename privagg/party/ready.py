@@ -11,10 +11,12 @@ from shlex import quote
 from typing import NamedTuple
 
 from privagg.config.data import TableData
+from privagg.config.evaluating import EvaluateSetup
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ApprovalError, BudgetExceededError, ConfigError
 from privagg.party.local import local_folder
 from privagg.party.open import decided_folder, ledger_here, recogniser_in
+from privagg.party.released import require_released
 from privagg.privacy.events import DpEvent
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Released
@@ -49,10 +51,12 @@ def require_data(setup: Setup, *, joins: bool = True) -> None:
         joins: the sites join a run now; one that has started stops for nothing that is in the data.
 
     Raises:
-        ConfigError, DataError: one cannot be read as declared, or answers that class weights rest
-            on were charged to nobody here.
+        ConfigError, DataError: one cannot be read as declared, a model is none to evaluate, or
+            answers that class weights rest on were charged to nobody here.
         DataError: a site does not join with its records as they are; one text for all causes.
     """
+    if isinstance(setup, EvaluateSetup):
+        require_released(setup)
     _require_charged(setup)
     for site in setup.config.sites:
         setup.records_of(site)

@@ -437,7 +437,7 @@ def _answers(report: Report) -> tuple[AnswerView, ...]:
         return ()
     return tuple(
         AnswerView(
-            name=str(answer.question.get("name", "")),
+            name=told(str(answer.question.get("name", ""))),
             about=about(answer.question),
             rows=tuple(
                 (

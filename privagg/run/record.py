@@ -174,7 +174,7 @@ class RunRecorder:
 
 def _public_table(setup: Setup) -> dict[str, Any] | None:
     """The table declared public: its name, and its size, which is public too."""
-    evaluation, records = setup.config.evaluation, setup.public_records
+    evaluation, records = setup.config.public_table, setup.public_records
     if records is None:
         return None
     name = evaluation.name if evaluation is not None else "given in the program"

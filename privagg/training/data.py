@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from privagg.errors import ConfigError, DataError
 from privagg.training.declared import TableSource
+from privagg.training.heldout import HeldOut
 from privagg.training.reading import declared
 from privagg.training.table import TableSchema
 from privagg.training.targets import Encoded
@@ -226,6 +227,18 @@ def _read_item(
 def targets_of(records: Records) -> Encoded:
     """Targets of all records, `(n, ...)`. Private where the records are."""
     return np.asarray(records.gather(np.arange(len(records)))[1].numpy())
+
+
+def kept_by(rule: HeldOut, records: Records, columns: Sequence[str] = ()) -> Records:
+    """The records that are left to train with.
+
+    Args:
+        rule: which are held out.
+        records: all of a site's.
+        columns: as for `HeldOut.mask`.
+    """
+    every = TensorRecords(*records.gather(np.arange(len(records))), records.public)
+    return every.take(np.flatnonzero(~rule.mask(every.x.numpy(), columns)))
 
 
 def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -> TensorRecords:

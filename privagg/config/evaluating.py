@@ -1,0 +1,160 @@
+"""The evaluation of an opened model on held-out records: a job of sums beside the training."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from privagg.config.asking import SumsSetup
+from privagg.config.data import TableData
+from privagg.config.private import PrivateEvaluationSection
+from privagg.config.schema import Config
+from privagg.config.setup import Setup
+from privagg.encoding.vectors import FloatVector
+from privagg.errors import ConfigError
+from privagg.programs.evaluation import Evaluation, OpenedModel
+from privagg.programs.evaluation.held import HeldRecords, digest_of
+from privagg.programs.program import MODEL_NAME
+from privagg.programs.questions.columns import Columns
+from privagg.training.heldout import HeldOut
+from privagg.training.models import get_parameters
+from privagg.training.saving import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluateSetup(SumsSetup):
+    """An opened model on the records that the configuration holds out.
+
+    Args:
+        config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
+    """
+
+    job: ClassVar[str] = "evaluation"
+    command: ClassVar[str] = "evaluate"
+    epsilon_key: ClassVar[str] = "evaluation.epsilon"
+
+    @classmethod
+    def is_in(cls, setup: Setup) -> bool:
+        """See `SumsSetup.is_in`: a model is there, too, as the plan names it."""
+        return cls.configured(setup.config) and cls._model_path(setup).is_file()
+
+    @classmethod
+    def configured(cls, config: Config) -> bool:
+        """Whether a configuration evaluates on held-out records of declared columns."""
+        return config.private_evaluation is not None and isinstance(config.data, TableData)
+
+    def require_there(self) -> None:
+        """See `SumsSetup.require_there`."""
+        if not self.configured(self.config):
+            raise ConfigError(
+                f"{self.source or 'the configuration'} holds no records out; write [evaluation] "
+                "with private = true and its epsilon, and train with it, before you evaluate"
+            )
+
+    @property
+    def terms(self) -> PrivateEvaluationSection:
+        """What is evaluated, and what it may cost."""
+        assert self.config.private_evaluation is not None  # refused by `of`
+        return self.config.private_evaluation
+
+    @property
+    def rule(self) -> HeldOut:
+        """Which records are held out."""
+        assert self.config.held_out is not None
+        return self.config.held_out
+
+    @property
+    def epsilon(self) -> Decimal:
+        """See `SumsSetup.epsilon`."""
+        return self.terms.epsilon
+
+    @property
+    def model_path(self) -> Path:
+        """The file of the evaluated model; it need not be there yet."""
+        return self._model_path(self)
+
+    @staticmethod
+    def _model_path(setup: Setup) -> Path:
+        private = setup.config.private_evaluation
+        if private is None or private.model is None:
+            return setup.output / MODEL_NAME
+        return setup.base / private.model
+
+    @cached_property
+    def sums(self) -> Evaluation:
+        """See `SumsSetup.sums`.
+
+        Raises:
+            ConfigError: there is no model, or another than the one that is pinned.
+            ModelError: it has another shape than the configuration's.
+        """
+        path = self.model_path
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(
+                f"there is no model {path} to evaluate ({error.strerror}); train one first, or "
+                "name its file as evaluation.model. Nothing was spent"
+            ) from error
+        if self.terms.model_sha256 not in (None, digest):
+            raise ConfigError(
+                f"the model {path} has SHA-256 {digest}, and evaluation.model_sha256 names "
+                f"{self.terms.model_sha256}; name the file that is meant. Nothing was spent"
+            )
+        parameters = get_parameters(load_model(self.fresh_model(), path))
+        opened = self._opened(digest, parameters)
+        return Evaluation(self.config.evaluated(opened), parameters, self.code)
+
+    @property
+    def foreseen(self) -> EvaluateSetup:
+        """The same before there is a model: what it will cost, under a plan of another digest."""
+        if self.model_path.exists():
+            return self
+        return ForeseenEvaluation.of(self)
+
+    def lines_of(self, site: str) -> HeldRecords:
+        """See `SumsSetup.lines_of`: the usable lines that are held out of training."""
+        schema = self.schema
+        frame = self.table_of(site)
+        usable = frame.loc[schema.usable(frame)]
+        inputs, targets = schema.encode(usable)
+        held = self.rule.mask(inputs, schema.columns)
+        columns = Columns.read(usable, schema)
+        return HeldRecords(
+            self.plan.names.index(site),
+            inputs[held],
+            targets[held],
+            {name: columns.codes(name)[held] for name in self.terms.subgroups},
+        )
+
+    def _opened(self, digest: str, parameters: FloatVector) -> OpenedModel:
+        return OpenedModel(
+            spec=self.config.training.model,
+            seed=self.config.federation.seed,
+            sha256=digest,
+            parameters=len(parameters),
+            parameters_sha256=digest_of(parameters),
+        )
+
+    def _references(self) -> tuple[str, ...]:
+        """A model of somebody's own is code, here as in training."""
+        return Setup._references(self)
+
+
+@dataclass(frozen=True, eq=False)
+class ForeseenEvaluation(EvaluateSetup):
+    """An evaluation whose model is not trained yet; it is looked at and never run.
+
+    Args:
+        config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
+    """
+
+    @cached_property
+    def sums(self) -> Evaluation:
+        """See `SumsSetup.sums`; of no model."""
+        opened = self._opened("0" * 64, get_parameters(self.fresh_model()))
+        return Evaluation(self.config.evaluated(opened))

@@ -1,0 +1,29 @@
+"""Which measure fits which kind of target."""
+
+from __future__ import annotations
+
+from privagg.errors import ConfigError
+from privagg.programs.evaluation.binary import BinaryMeasure
+from privagg.programs.evaluation.classes import ClassesMeasure
+from privagg.programs.evaluation.measure import Measure
+from privagg.training.targets import ClassKind, TargetKind
+
+
+def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
+    """How a model of this target is measured.
+
+    Args:
+        target: what it predicts.
+        threshold, bins: as `BinaryMeasure` has them; other kinds need none.
+
+    Raises:
+        ConfigError: nothing measures this kind yet.
+    """
+    if isinstance(target, ClassKind):
+        if target.class_count == 2:
+            return BinaryMeasure(threshold, bins)
+        return ClassesMeasure(target.class_count)
+    raise ConfigError(
+        f"a model of {target.name!r} cannot be evaluated on held-out records: classes can, and "
+        "this target has none. Nothing was spent"
+    )

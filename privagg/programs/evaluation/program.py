@@ -1,0 +1,276 @@
+"""An opened model on the sites' own held-out records: what a record adds, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from math import isqrt
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from privagg.encoding.vectors import FloatVector
+from privagg.errors import ConfigError
+from privagg.privacy.plan import OpeningTerms
+from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
+from privagg.programs.answers import Answer, count_figure
+from privagg.programs.evaluation.estimates import Cells, FloatArray
+from privagg.programs.evaluation.held import HeldRecords, OpenedModel
+from privagg.programs.evaluation.measure import Codes, Measure, Scores
+from privagg.programs.evaluation.measures import measure_of
+from privagg.programs.questions.columns import categories_of
+from privagg.programs.questions.question import OTHER
+from privagg.programs.sums import IntMatrix
+from privagg.programs.sums_program import NoisySum, SumsProgram
+from privagg.training.factories import ApprovedCode
+from privagg.training.heldout import HeldOut
+from privagg.training.table import TableSchema
+
+SENSITIVITY_GRID = 2**20
+MOST_NUMBERS = 2**16
+"""As of questions: what one entry of a ledger holds."""
+
+SITE = "site"
+
+
+class Evaluated(BaseModel):
+    """Which model is evaluated on what: public, and pinned with the plan.
+
+    Args:
+        data: the columns, as declared.
+        model: which is evaluated.
+        held_out: which records are evaluated on, and were left out of training.
+        sites: their names, where figures are given by site; else none.
+        subgroups: columns with declared categories by which figures are given.
+        threshold: probability from which on a record of two classes is called positive.
+        bins: of the scores.
+        level: of the intervals.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: TableSchema
+    model: OpenedModel
+    held_out: HeldOut
+    sites: tuple[str, ...] = Field(default=(), max_length=1000)
+    subgroups: tuple[str, ...] = Field(default=(), max_length=100)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    bins: int = Field(default=8, ge=2, le=100)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @field_validator("sites", "subgroups")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return names
+
+
+class Family(NamedTuple):
+    """Groups that every record is in one of.
+
+    Attributes:
+        name: column that they are by; `SITE`; empty of all records together.
+        labels: of the groups.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+
+
+class Evaluation(SumsProgram):
+    """How well an opened model does, from sums over held-out records in all their groups.
+
+    In the last round a record adds a row to the sums of all records, to those of its site and to
+    those of its category in each declared column: in m families of groups, so that one record's
+    integers have norm at most S. The sums over a family's groups say again what those of all
+    records do, and both are taken together by their noise.
+
+    Args:
+        content: what is evaluated.
+        parameters: float64 `(d,)`, the model's, for whoever sends them round; not for an auditor.
+        code: what may be imported for a model of somebody's own.
+
+    Raises:
+        ConfigError: what is asked does not fit the declared table; nothing was spent.
+    """
+
+    name = "evaluation"
+
+    def __init__(
+        self,
+        content: Evaluated,
+        parameters: FloatVector | None = None,
+        code: ApprovedCode | None = None,
+    ) -> None:
+        self.content = content
+        self._parameters, self._code = parameters, code or ApprovedCode()
+        self._measure: Measure = measure_of(
+            content.data.target, threshold=content.threshold, bins=content.bins
+        )
+        self._families = tuple(self._grouped())
+        if self._length(self._rounds) > MOST_NUMBERS:
+            raise ConfigError(
+                f"the evaluation opens {self._length(self._rounds)} numbers, at most "
+                f"{MOST_NUMBERS} fit one opening; take fewer subgroups or bins. Nothing was spent"
+            )
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Self:
+        """See `SumsProgram.of`."""
+        return cls(Evaluated.model_validate(asked))
+
+    @property
+    def asked(self) -> dict[str, JsonValue]:
+        """See `SumsProgram.asked`."""
+        return self.content.model_dump(mode="json")
+
+    @property
+    def level(self) -> float:
+        """See `SumsProgram.level`."""
+        return self.content.level
+
+    def openings(self, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
+        """See `SumsProgram.openings`."""
+        return tuple(
+            OpeningTerms(
+                state=self.content.model.parameters + self._measure.knots(number),
+                length=self._length(number),
+                sensitivity_grid=SENSITIVITY_GRID,
+                largest_grid=self._scale(number),
+                noise_multiplier=sqrt_floor_decimal(Fraction(noise_multiplier) ** 2 / part),
+            )
+            for number, part in enumerate(self._measure.parts, 1)
+        )
+
+    def begin(self) -> FloatVector:
+        """See `SumsProgram.begin`: the model's parameters.
+
+        Raises:
+            ConfigError: they are not at hand.
+        """
+        if self._parameters is None:
+            raise ConfigError(
+                "an evaluation needs the model that it is of; write [evaluation] with private = "
+                "true and call `privagg evaluate`. Nothing was spent"
+            )
+        return self._parameters
+
+    def integers(self, number: int, state: FloatVector, records: HeldRecords) -> IntMatrix:
+        """See `SumsProgram.integers`; a record is one of `HeldRecords`."""
+        from privagg.programs.evaluation.scoring import model_outputs
+
+        content, size = self.content, self.content.model.parameters
+        target, code = content.data.target, self._code
+        outputs = model_outputs(content.model, target, state[:size], records.inputs, code)
+        scores = Scores(outputs, records.targets)
+        own = self._measure.rows(number, state[size:], scores)
+        added = np.trunc(own * float(self._scale(number))).astype(np.int64)
+        if number < self._rounds:
+            return added
+        families = [
+            _in_groups(_group(family, records), len(family.labels), added)
+            for family in self._families
+        ]
+        return np.concatenate(families, axis=1)
+
+    def step(self, number: int, state: FloatVector, found: NoisySum) -> FloatVector:
+        """See `SumsProgram.step`: public knots follow the parameters."""
+        knots = self._measure.place(found.total / float(self._scale(number)))
+        return np.concatenate([state[: self.content.model.parameters], knots])
+
+    def answers(self, sums: Sequence[NoisySum]) -> tuple[Answer, ...]:
+        """See `SumsProgram.answers`; of a job that was cut short, how many records there are."""
+        scale = float(self._scale(len(sums)))
+        opened, stddev = sums[-1].total / scale, sums[-1].stddev / scale
+        if len(sums) < self._rounds:
+            noise = stddev * float(np.sqrt(len(opened)))
+            figure = count_figure(float(opened.sum()), {}, noise, self.level)
+            return (Answer({"name": "all records", "about": "how many records"}, (figure,)),)
+        before = self._rounds - 1
+        knots = np.zeros(0)
+        if before:
+            knots = self._measure.place(sums[before - 1].total / float(self._scale(before)))
+        return tuple(self._answered(knots, opened, stddev**2))
+
+    # --- groups ---------------------------------------------------------------------------------
+
+    def _grouped(self) -> Iterator[Family]:
+        """Every family of groups, that of all records first.
+
+        Raises:
+            ConfigError: a column has no declared categories.
+        """
+        content = self.content
+        yield Family("", ("",))
+        if content.sites:
+            yield Family(SITE, content.sites)
+        for column in content.subgroups:
+            yield Family(column, (*categories_of(content.data, column), OTHER))
+
+    def _answered(self, knots: FloatArray, opened: FloatArray, variance: float) -> Iterator[Answer]:
+        """All answers; what is said of all records comes from every family's sums.
+
+        Args:
+            knots: public, that the last round started from.
+            opened: float64 (n,), in records.
+            variance: of the noise of each.
+        """
+        ends = np.cumsum([len(family.labels) for family in self._families])
+        groups = np.split(opened.reshape(-1, self._measure.width(self._rounds)), ends[:-1])
+        weights = [1 / len(each) for each in groups]
+        whole = sum(w * each.sum(axis=0) for w, each in zip(weights, groups, strict=True))
+        cells = self._cells(whole / sum(weights), variance / sum(weights), {})
+        figures = self._measure.figures(knots, cells)
+        yield Answer({"name": "all records", "about": "how well the model does"}, figures)
+        yield from self._measure.curves(knots, cells)
+        for family, sums in zip(self._families[1:], groups[1:], strict=True):
+            found = [
+                self._measure.figures(knots, self._cells(own, variance, {family.name: label}))
+                for label, own in zip(family.labels, sums, strict=True)
+            ]
+            yield Answer(
+                {
+                    "name": f"by {family.name}",
+                    "about": f"how well the model does by {family.name}",
+                },
+                tuple(figure for figures in found for figure in figures),
+            )
+
+    def _cells(self, opened: FloatArray, variance: float, group: dict[str, str]) -> Cells:
+        return self._measure.cells(opened, variance, group, self.level)
+
+    # --- sizes ----------------------------------------------------------------------------------
+
+    @property
+    def _rounds(self) -> int:
+        return len(self._measure.parts)
+
+    def _length(self, number: int) -> int:
+        """How many integers a record adds in a round."""
+        groups = sum(len(family.labels) for family in self._families)
+        return self._measure.width(number) * (groups if number == self._rounds else 1)
+
+    def _scale(self, number: int) -> int:
+        """Integers a unit: m rows of that many, truncated, have norm at most S."""
+        rows = len(self._families) if number == self._rounds else 1
+        return isqrt(int(SENSITIVITY_GRID**2 / (rows * self._measure.square(number))))
+
+
+def _group(family: Family, records: HeldRecords) -> Codes:
+    """In which of a family's groups each record is, int64 (r,)."""
+    if not family.name:
+        return np.zeros(len(records), dtype=np.int64)
+    if family.name == SITE:
+        return np.full(len(records), records.site, dtype=np.int64)
+    return records.codes[family.name]
+
+
+def _in_groups(group: Codes, count: int, rows: IntMatrix) -> IntMatrix:
+    """Each row at its group's place among zeros, int64 (r, count · width)."""
+    placed = np.zeros((len(rows), count, rows.shape[1]), dtype=np.int64)
+    placed[np.arange(len(rows)), group] = rows
+    return placed.reshape(len(rows), -1)
