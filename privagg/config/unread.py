@@ -30,6 +30,8 @@ _READERS = {
 _ASKED = ("privacy.dropouts", "privacy.colluders")
 """Read wherever questions are asked: their noise is shared out under every mode of training."""
 
+_TABLES = ("table", "undeclared")
+
 _KNOWN = frozenset((*_RECORDS, *_STEPS))
 
 
@@ -60,7 +62,7 @@ def unread(config: Any) -> Iterator[str]:
     for place, one in {**named, "evaluation": config.public_table}.items():
         if one is not None and one.labels is not None and config.data.kind != "images":
             yield _sentence(f"{place}.labels", kind, "data.kind = 'images'")
-        if one is not None and one.file.model_fields_set and config.data.kind != "table":
+        if one and one.file.model_fields_set and config.data.kind not in _TABLES:
             yield _sentence(f"{place}.file", kind, "data.kind = 'table'")
 
 

@@ -49,6 +49,9 @@ def _log1p(values: npt.NDArray[np.float64] | np.float64) -> Any:
 
 DAYS_IN_A_YEAR = 365.2425
 
+UNKNOWN = ("?",)
+"""Categories of a column whose values nobody knows yet."""
+
 TRUTH = {"true": 1.0, "false": 0.0}
 """The numbers that a boolean's text, in whatever letters, stands for in every file."""
 

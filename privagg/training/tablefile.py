@@ -18,7 +18,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from privagg.errors import ConfigError
-from privagg.training.features import CategoricalFeature, Category, NumericFeature, as_number
+from privagg.training.features import (
+    UNKNOWN,
+    CategoricalFeature,
+    Category,
+    NumericFeature,
+    as_number,
+)
 from privagg.training.table import TableSchema
 
 ENCODINGS = (
@@ -191,12 +197,15 @@ class TableFile(BaseModel):
 
 
 def _values(schema: TableSchema, column: str) -> tuple[Category, ...] | None:
-    """The declared values of a column; None where a range or a rule stands in their place."""
+    """The declared values of a column; None where a range or a rule stands in their place, or
+    nobody knows them yet."""
     if column in schema.target.columns:
         classes: tuple[Category, ...] | None = getattr(schema.target, "classes", None)
         return classes
     found = [feature for feature in schema.features if feature.name == column]
-    return found[0].categories if found and isinstance(found[0], CategoricalFeature) else None
+    if not found or not isinstance(found[0], CategoricalFeature):
+        return None
+    return None if found[0].categories == UNKNOWN else found[0].categories
 
 
 def _folded(text: object) -> str:

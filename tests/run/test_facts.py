@@ -14,6 +14,7 @@ import pytest
 from privagg import Federation
 from privagg.audit import Brought, Verdict, verify_file
 from privagg.audit.answered import ANSWERS, SUM
+from privagg.config.jobs import job_of
 from privagg.config.proposed import proposed
 from privagg.errors import ConfigError
 from privagg.party.local import local_ledgers
@@ -297,3 +298,27 @@ def test_proposals_are_toml_whatever_a_category_is_called() -> None:
     }  # fmt: skip
     (feature,) = tomllib.loads(proposed(answers, target_declared=True))["data"]["features"]
     assert feature["categories"] == ['a"b\\c', 1, 2.5, 100000.0, "naïve = [x]", "# no", "> 3"]
+
+
+def test_facts_are_asked_of_a_file_as_its_site_writes_it(tmp_path: Path) -> None:
+    """Also with other names of values, whose declared ones nobody knows yet."""
+    plain = Federation.from_toml(write(tmp_path / "plain"))
+    path = write(tmp_path / "german")
+    table = pd.read_csv(path.parent / "north.csv")
+    spelt = table.replace({"ward": {"säuglinge": "Säuglingsstation"}, "sick": {"yes": "Ja"}})
+    spelt = spelt.rename(columns={"age": "Alter"})
+    spelt.to_csv(path.parent / "north.csv", index=False, sep=";", decimal=",", encoding="latin-1")
+    file = """file.encoding = "latin-1"
+file.delimiter = ";"
+file.decimal = ","
+file.columns = { age = "Alter" }
+file.aliases.ward = { "Säuglingsstation" = "säuglinge" }
+file.aliases.sick = { ja = "yes" }
+"""
+    path.write_text(path.read_text().replace('data = "north.csv"\n', f'data = "north.csv"\n{file}'))
+    german = Federation.from_toml(path)
+    before, after = (job_of(each.setup, "facts").lines_of("north") for each in (plain, german))
+    np.testing.assert_array_equal(after.numbers("age"), before.numbers("age"))
+    for column in ("ward", "sick"):
+        for one, other in zip(after.texts(column), before.texts(column), strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -16,7 +16,7 @@ from privagg.programs.facts.cells import Cells
 from privagg.programs.facts.numbers import NumberFacts
 from privagg.programs.questions.columns import LARGEST_END
 from privagg.programs.questions.program import AskedTogether, Questions
-from privagg.training.features import CategoricalFeature, Feature, NumericFeature
+from privagg.training.features import UNKNOWN, CategoricalFeature, Feature, NumericFeature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +65,6 @@ def undeclared(columns: Iterable[AnyFact]) -> tuple[Feature, ...]:
     return tuple(
         NumericFeature(name=each.name, range=(-LARGEST_END, LARGEST_END))
         if isinstance(each, NumberFacts)
-        else CategoricalFeature(name=each.name, categories=("?",))
+        else CategoricalFeature(name=each.name, categories=UNKNOWN)
         for each in columns
     )
