@@ -48,6 +48,7 @@ guides: $(VENV)/.ready  ## every command of the guides to deployments, between p
 bench: $(VENV)/.ready  ## heart and credit on DATA (default ../shared/data), and compression
 	$(BIN)/python -m tests.benchmarks.heart --data $(DATA)/heart --json out/heart.json
 	$(BIN)/python -m tests.benchmarks.credit --data $(DATA)/credit --json out/credit.json
+	$(BIN)/python -m tests.benchmarks.defaults --data $(DATA) --json out/defaults.json
 	$(BIN)/python -m tests.benchmarks.compression --json out/compression.json
 
 accountant: $(VENV)/.ready  ## certified intervals on 2,000 settings: widths, times; a ledger's next round

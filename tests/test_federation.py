@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from privagg import Federation
 from privagg.config.schema import parse_config
@@ -162,6 +164,20 @@ def test_a_run_predicts_and_a_second_that_would_overspend_is_refused_unspent(
     sites = "--site riverside --site hillcrest --site lakeview"
     assert f"privagg approve CONFIG {sites} --budget NEW" in said
     assert ledger_here(again.setup, "riverside").checkpoint() == before
+
+
+def test_what_is_proposed_trains_and_predicts(tables: dict[str, Path], tmp_path: Path) -> None:
+    values = config(tables, privacy={"colluders": 0})
+    values["training"] = {}
+    job = approved(Federation.from_dict(values, base=tmp_path))
+    assert {one.key for one in job.config.proposed} >= {"training.rounds", "training.optimizer"}
+    assert job.config.training.model.centred
+    result = job.run()
+    assert result.metrics["auc"] > 0.95
+    public = pd.read_csv(tables["public"])
+    chances = job.predict(tables["public"])
+    truth = BREAST_CANCER_SCHEMA.target.read(public)
+    assert roc_auc_score(truth, chances[:, 1]) == pytest.approx(result.metrics["auc"], abs=1e-6)
 
 
 def test_a_budget_too_small_for_one_round_is_refused_before_any_key_or_charge(

@@ -9,10 +9,11 @@ intercepts far apart, b1 and b2, all weights 0. From one to the other they chang
 
 so that the ratio of the entries gives the means m, and the place where the last entry crosses 0 is
 the intercept at which the model answers with the classes' shares. From there the sites train on
-x - m (`privagg.training.models.Centre`). The part of the gradient that goes with x - m is
-g_x - m g_b, which is the same at both openings, and so they give the first step as well. Clipping
-shrinks a record's whole gradient, and a ratio of its entries bears that: m is then a mean in which
-long records count less.
+x - m beside a small constant c, whose weight is the intercept over c: so little of the clip goes to
+what is nearly known (`privagg.training.models.Centre`). The part of the gradient that goes with
+x - m is g_x - m g_b, which is the same at both openings, and so they give the first step as well.
+Clipping shrinks a record's whole gradient, and a ratio of its entries bears that: m is then a mean
+in which long records count less.
 
 Nothing is charged beside the rounds: m follows from opened sums, and a record's gradient at a
 public state is clipped as ever (proofs/sensitivity.md).
@@ -45,11 +46,13 @@ class Centring:
 
     Args:
         outputs: k, logits of the model: 1 for two classes.
-        width: features. The parameters are a centre (width,), weights (k, width), intercepts (k,).
+        width: features. The parameters are a centre (width,) and weights (k, width + 1), the last
+            one of each row the constant's.
+        constant: the input that stands for the intercept, c.
     """
 
-    def __init__(self, outputs: int, width: int) -> None:
-        self.outputs, self.width = outputs, width
+    def __init__(self, outputs: int, width: int, constant: float) -> None:
+        self.outputs, self.width, self._constant = outputs, width, constant
         self._first: FloatVector | None = None
         self.done = False
 
@@ -65,14 +68,14 @@ class Centring:
 
         Returns:
             The state of the second opening and None; or, after that, the state that training starts
-            from and the direction downhill there, float64 (d - width,), of weights and intercepts.
+            from and the direction downhill there, float64 (d - width,), of the weights.
         """
         if self._first is None:
             self._first = downhill.copy()
             return self._probe(1), None
         (x1, b1), (x2, b2) = self._split(self._first), self._split(downhill)
         apart, toward = b1 - b2, x1 - x2
-        answers = [self._answers(self._split(self._probe(number))[1]) for number in (0, 1)]
+        answers = [self._answers(self._intercepts(number)) for number in (0, 1)]
         least = LEAST_APART * (answers[1] - answers[0])
         square = float((apart**2).sum())
         told = square >= float((least**2).sum())
@@ -83,9 +86,9 @@ class Centring:
         shares = np.clip(answers[0] + (answers[1] - answers[0]) * crossing, rarest, 1 - rarest)
         self.done = True
         mean, intercept = (x1 + x2) / 2, (b1 + b2) / 2
-        first = np.concatenate([(mean - np.outer(intercept, means)).reshape(-1), intercept * 0])
-        weights = np.zeros(self.outputs * self.width)
-        return np.concatenate([means, weights, self._answering(shares)]), first
+        first = self._joined(mean - np.outer(intercept, means), np.zeros(self.outputs))
+        start = self._joined(np.zeros_like(mean), self._answering(shares))
+        return np.concatenate([means, start]), first
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume later, exact and safe for JSON."""
@@ -107,17 +110,27 @@ class Centring:
             )
         self._first, self.done = first, done
 
-    def _split(self, vector: FloatVector) -> tuple[FloatVector, FloatVector]:
-        """Weights (k, width) and intercepts (k,)."""
-        cut = self.width * (1 + self.outputs)
-        return vector[self.width : cut].reshape(self.outputs, self.width), vector[cut:]
+    def _split(self, downhill: FloatVector) -> tuple[FloatVector, FloatVector]:
+        """Weights' entries (k, width) and intercepts' (k,), as if the constant were 1."""
+        rows = downhill[self.width :].reshape(self.outputs, self.width + 1)
+        return rows[:, :-1], rows[:, -1] / self._constant
+
+    def _joined(self, weights: FloatVector, intercepts: FloatVector) -> FloatVector:
+        """The rows of weights that stand for these weights and intercepts, float64 (d - width,)."""
+        rows = np.column_stack([weights, intercepts / self._constant]).reshape(-1)
+        return np.asarray(rows, dtype=np.float64)
 
     def _probe(self, number: int) -> FloatVector:
-        """All weights 0; every other class's intercept up and the others' down, then reversed."""
-        state = np.zeros(self.width + self.outputs * (self.width + 1))
+        """The state of the first or second opening: all weights 0 but for the intercepts."""
+        weights = np.zeros((self.outputs, self.width))
+        return np.concatenate(
+            [np.zeros(self.width), self._joined(weights, self._intercepts(number))]
+        )
+
+    def _intercepts(self, number: int) -> FloatVector:
+        """Every other class's up and the others' down, then reversed, (k,)."""
         signs = 1.0 - 2.0 * ((np.arange(self.outputs) + number) % 2)
-        state[-self.outputs :] = PROBE * signs
-        return state
+        return np.asarray(PROBE * signs, dtype=np.float64)
 
     def _answers(self, intercepts: FloatVector) -> FloatVector:
         """What a model without weights answers, (k,)."""

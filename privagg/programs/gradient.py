@@ -26,8 +26,8 @@ def _centring_of(model: nn.Module) -> Centring | None:
     """What opens a centred model's means; None where the model has no centre."""
     if not any(isinstance(layer, Centre) for layer in model.modules()):
         return None
-    _, weights, _ = ParameterLayout.of(model).shapes
-    return Centring(*weights)
+    (width,), (outputs, _) = ParameterLayout.of(model).shapes
+    return Centring(outputs, width, Centre.constant)
 
 
 class GradientTraining:

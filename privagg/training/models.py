@@ -96,26 +96,36 @@ def _head(width: int, target: TargetKind) -> list[nn.Module]:
 
 
 class Centre(nn.Module):
-    """Takes a public vector off its inputs. No gradient reaches it: the coordinator sets it."""
+    """Takes a public vector off its inputs, and adds a constant input for the intercept.
+
+    No gradient reaches the centre: the coordinator sets it. The constant is small beside a record,
+    as its entry of a gradient counts in the clip and the intercept is nearly known by then.
+    """
+
+    constant = 0.5
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.centre = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x - centre, float32 `(B, width)`."""
-        return x - self.centre.detach()
+        """(x - centre, constant), float32 `(B, width + 1)`."""
+        constants = x.new_full((len(x), 1), self.constant)
+        return torch.cat([x - self.centre.detach(), constants], dim=1)
 
 
 def _logistic(
     input_shape: tuple[int, ...], target: TargetKind, *, centred: bool = False
 ) -> nn.Module:
-    head = _head(math.prod(input_shape), target)
+    width = math.prod(input_shape)
+    if centred:
+        head: list[nn.Module] = [nn.Linear(width + 1, target.outputs, bias=False)]
+    else:
+        head = _head(width, target)
     for parameter in itertools.chain.from_iterable(layer.parameters() for layer in head):
         if parameter.requires_grad:
             nn.init.zeros_(parameter)
-    centre = [Centre(math.prod(input_shape))] if centred else []
-    return nn.Sequential(nn.Flatten(), *centre, *head)
+    return nn.Sequential(nn.Flatten(), *([Centre(width)] if centred else []), *head)
 
 
 def _mlp(input_shape: tuple[int, ...], hidden: tuple[int, ...], target: TargetKind) -> nn.Module:

@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from privagg.config.schema import parse_config
 from privagg.training.table import TableSchema
 from tests.benchmarks import (
     compression,
     contained,
     credit,
+    defaults,
     heart,
+    propose,
     questions,
     synthetic_credit,
     synthetic_heart,
@@ -132,6 +135,27 @@ def test_credit_federation_is_configured_for_three_banks() -> None:
     assert federation.plan.names == credit.BANKS
     event = federation.plan.observers("bank_a", 3)[0].event.repeated(federation.plan.rounds)
     assert federation.setup.accountant.epsilon(event, Decimal(credit.DELTA)).upper <= 1
+
+
+@pytest.mark.parametrize("table", sorted(defaults.TABLES))
+def test_the_defaults_are_left_to_proposals(table: str) -> None:
+    config = parse_config(defaults.configuration(table, "1", 1))
+    named = {one.key for one in config.proposed}
+    assert {"training.rounds", "training.optimizer", "privacy.clip_norm_l2"} <= named
+
+
+def test_the_search_chooses_what_lies_nearest_its_ceiling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(propose, "RECORDS", 300)
+    monkeypatch.setattr(propose, "LEVELS", (0.05,))
+    monkeypatch.setattr(propose, "KINDS", ((0.05, True, 6), (0.05, False, 6)))
+    propose.main(["--worlds", "2", "--json", str(tmp_path / "rows.json")])
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert row["rounds"] == 6
+    assert row["rate"] in propose.RATES
+    assert row["clip"] in propose.CLIPS
+    assert row["gap"] < 0.3
 
 
 def test_flowers_overhead_is_measured_on_opened_rounds(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from privagg.config.proposal import (
     expected_square,
     propose,
 )
-from privagg.config.schema import Config, parse_config
+from privagg.config.schema import Config, parse_config, tuning_candidates
 from privagg.errors import ConfigError
 from privagg.training.features import CategoricalFeature, NumericFeature
-from tests.benchmarks.propose import Recipes, Table, _Training
+from tests.benchmarks.propose import RECORDS, Recipes, Table, _Training
 
 FACTS = PublicFacts(
     epsilon=Decimal(1), delta=Decimal("1e-5"), records=24_000, largest_site=8_000, parameters=81,
@@ -103,6 +103,16 @@ def test_the_plan_is_that_of_the_same_settings_in_the_file() -> None:
     assert facts["colluders_cost"]["noise_times"] == pytest.approx(2**0.5, abs=1e-3)
     alone = values(privacy={"noise_multiplier": "1e3", "colluders": 0}, training={"rounds": 3})
     assert describe(Federation.from_dict(alone).setup)["colluders_cost"] is None
+
+
+def test_a_search_varies_one_setting_and_keeps_what_is_proposed_for_the_others() -> None:
+    grid = {"training.optimizer.learning_rate": [0.5, 0.25]}
+    base = parse_config(values(tuning={"grid": grid}))
+    for (_, found), rate in zip(tuning_candidates(base), (0.5, 0.25), strict=True):
+        assert found.training.optimizer.learning_rate == rate
+        assert found.training.optimizer.average_from == base.training.optimizer.average_from
+        kept = (found.training.rounds, found.training.model, found.privacy.clip_norm_l2)
+        assert kept == (base.training.rounds, base.training.model, base.privacy.clip_norm_l2)
 
 
 def test_no_surrounding_arithmetic_moves_a_proposal() -> None:
@@ -188,22 +198,25 @@ def test_the_search_trains_as_the_sites_do(tmp_path: Path) -> None:
     from privagg.training.models import build_model
 
     rng = np.random.default_rng(5)
-    x = rng.uniform([-0.5, -1, -1], [1.5, 1, 1], (12_000, 3))
-    y = (rng.random(12_000) < 0.3).astype(np.float64)
-    table = Table(np.column_stack([x, np.ones(12_000)]), y, 2.0)
+    x = rng.uniform([-0.5, -1, -1], [1.5, 1, 1], (2 * RECORDS, 3))
+    y = (rng.random(2 * RECORDS) < 0.3).astype(np.float64)
+    table = Table(np.column_stack([x, np.ones(2 * RECORDS)]), y, 2.0)
     clip = 0.3 * 2.0**0.5
     search = _Training(rng, table, Recipes(True, 9, np.array([50.0]), np.array([0.3])), 0.0)
     search.centre()
-    search.weights = np.array([[0.5], [-1.0], [2.0], [-0.4]])
+    search.weights = np.array([[0.5], [-1.0], [2.0], [-0.8]])
     records = TensorRecords(
-        torch.from_numpy(x[:6_000].astype(np.float32)), torch.from_numpy(y[:6_000].astype(np.int64))
+        torch.from_numpy(x[:RECORDS].astype(np.float32)),
+        torch.from_numpy(y[:RECORDS].astype(np.int64)),
     )
     steps = 2**20
     trainer = DpSgd(
         build_model(ModelSpec(centred=True), (3,), 2), records,
-        Grid(Decimal(str(clip)), steps, 6_000 * steps), physical_batch=6_000,
+        Grid(Decimal(str(clip)), steps, RECORDS * steps), physical_batch=RECORDS,
     )  # fmt: skip
     state = np.concatenate([search.means[:, 0], search.weights[:, 0]]).astype(np.float64)
-    total = trainer.slotted_sum(state, np.arange(6_000))
+    total = trainer.slotted_sum(state, np.arange(RECORDS))
     assert not total[:3].any()
-    np.testing.assert_allclose(total[3:] * clip / steps / 6_000, search.gradient()[:, 0], atol=2e-6)
+    np.testing.assert_allclose(
+        total[3:] * clip / steps / RECORDS, search.gradient()[:, 0], atol=2e-6
+    )

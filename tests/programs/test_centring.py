@@ -18,13 +18,13 @@ from privagg.programs.gradient import GradientTraining
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.program import Opened
 from privagg.training.declared import ModelSpec
-from privagg.training.models import build_model, set_parameters
+from privagg.training.models import Centre, build_model, set_parameters
 from privagg.training.rehearsal import require_model_apart
 
 Floats = npt.NDArray[np.float64]
 Mean = Callable[[Floats], Floats]
 
-WIDTH, RECORDS = 3, 400
+WIDTH, RECORDS, CONSTANT = 3, 400, Centre.constant
 CENTRED = ModelSpec(centred=True)
 
 
@@ -41,12 +41,12 @@ def mean_gradient(x: Floats, y: npt.NDArray[np.int64], classes: int) -> Mean:
     truth = np.eye(classes)[y][:, -outputs:]
 
     def downhill(state: Floats) -> Floats:
-        centre, weights = state[:WIDTH], state[WIDTH:-outputs].reshape(outputs, WIDTH)
-        logits = (x - centre) @ weights.T + state[-outputs:]
+        centre, weights = state[:WIDTH], state[WIDTH:].reshape(outputs, WIDTH + 1)
+        inputs = np.column_stack([x - centre, np.full(len(x), CONSTANT)])
+        logits = inputs @ weights.T
         answers = 1 / (1 + np.exp(-logits)) if outputs == 1 else softmax(logits, axis=1)
-        apart = truth - answers
-        slopes = apart.T @ (x - centre) / len(x)
-        return np.concatenate([np.zeros(WIDTH), slopes.reshape(-1), apart.mean(axis=0)])
+        slopes = (truth - answers).T @ inputs / len(x)
+        return np.concatenate([np.zeros(WIDTH), slopes.reshape(-1)])
 
     return downhill
 
@@ -64,15 +64,16 @@ def folded(job: GradientTraining, state: Floats, downhill: Mean, number: int) ->
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_two_openings_tell_the_means_and_the_classes_shares(classes: int) -> None:
     x, y = records(classes)
-    centring = Centring(1 if classes == 2 else classes, WIDTH)
+    centring = Centring(1 if classes == 2 else classes, WIDTH, CONSTANT)
     downhill = mean_gradient(x, y, classes)
     second, nothing = centring.probe(downhill(centring.begin()))
     assert nothing is None
-    np.testing.assert_array_equal(np.abs(second[-centring.outputs :]), PROBE)
+    intercepts = CONSTANT * second[WIDTH:].reshape(-1, WIDTH + 1)[:, -1]
+    np.testing.assert_array_equal(np.abs(intercepts), PROBE)
     start, first = centring.probe(downhill(second))
     np.testing.assert_allclose(start[:WIDTH], x.mean(axis=0), rtol=1e-9)
     shares = np.bincount(y, minlength=classes) / RECORDS
-    given = start[-centring.outputs :]
+    given = CONSTANT * start[WIDTH:].reshape(-1, WIDTH + 1)[:, -1]
     answers = 1 / (1 + np.exp(-given)) if classes == 2 else softmax(given)
     np.testing.assert_allclose(answers, shares[-centring.outputs :], rtol=1e-9)
     np.testing.assert_allclose(first, downhill(start)[WIDTH:], atol=1e-12)
@@ -96,7 +97,7 @@ def test_reaches_what_scikit_learn_finds(classes: int) -> None:
 
 
 def test_noise_that_hides_the_means_leaves_features_where_they_are() -> None:
-    centring = Centring(1, WIDTH)
+    centring = Centring(1, WIDTH, CONSTANT)
     centring.probe(np.array([0.0, 0, 0, 5.0, -4.0, 9.0, 0.01]))
     start, first = centring.probe(np.array([0.0, 0, 0, 1.0, 1.0, 1.0, 0.02]))
     np.testing.assert_array_equal(start[: 2 * WIDTH], 0)
@@ -110,7 +111,7 @@ def test_a_shrunken_gradient_tells_the_same() -> None:
     x, y = records(2)
     downhill, found = mean_gradient(x, y, 2), []
     for shrunk in (1.0, 0.3):
-        centring = Centring(1, WIDTH)
+        centring = Centring(1, WIDTH, CONSTANT)
         second, _ = centring.probe(shrunk * downhill(centring.begin()))
         found.append(centring.probe(shrunk * downhill(second))[0])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
@@ -147,10 +148,10 @@ def test_an_intercept_that_was_asked_for_is_never_released_as_a_model(tmp_path: 
     "damage", [{"done": 1}, {"done": None}, {"first": "AAAA"}, {"first": "AAAAAAAAAAA="}]
 )
 def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
-    centring = Centring(1, WIDTH)
+    centring = Centring(1, WIDTH, CONSTANT)
     centring.probe(np.ones(2 * WIDTH + 1))
     with pytest.raises(ConfigError, match="centring|damaged"):
-        Centring(1, WIDTH).load({**centring.state(), **damage})
+        Centring(1, WIDTH, CONSTANT).load({**centring.state(), **damage})
 
 
 def test_no_gradient_reaches_the_centre_and_records_stay_apart() -> None:
@@ -160,8 +161,9 @@ def test_no_gradient_reaches_the_centre_and_records_stay_apart() -> None:
     set_parameters(model, state)
     x = torch.tensor([[1.0, 2.0, 3.0]])
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], torch.ones(1))
-    centre, weights, intercept = model.parameters()
-    found = torch.autograd.grad(loss, (centre, weights, intercept), allow_unused=True)
-    assert found[0] is None
-    expected = (found[2] * (x - torch.tensor([[0.5, -1.0, 2.0]]))).numpy()
-    np.testing.assert_allclose(found[1].numpy(), expected, rtol=1e-6)
+    centre, weights = model.parameters()
+    nothing, found = torch.autograd.grad(loss, (centre, weights), allow_unused=True)
+    assert nothing is None
+    logit = (np.array([0.5, 3.0, 1.0, CONSTANT]) * state[WIDTH:]).sum()
+    expected = -np.array([0.5, 3.0, 1.0, CONSTANT]) / (1 + np.exp(logit))
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-5)
