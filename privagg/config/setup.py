@@ -38,6 +38,7 @@ from privagg.training.data import (
     Records,
     kept_by,
     read_array,
+    require_encoded,
     targets_of,
 )
 from privagg.training.declared import ImageSource, Source, TableSource
@@ -345,9 +346,12 @@ class Setup:
         Raises:
             ApprovalError: a factory makes them, and no approval names it.
             ConfigError, DataError: they cannot be read as declared.
+            DataError: those given in the program have other targets than are declared.
         """
         if site.name in self.given:
-            return self.given[site.name]
+            given = self.given[site.name]
+            require_encoded(given, self.config.data.target, repr(site.name))
+            return given
         if site.name not in self._read:
             self._read[site.name] = load_records(
                 self.source_of(site), self.base, site.data, site.labels, code=self.code

@@ -21,7 +21,7 @@ from privagg.training.declared import TableSource
 from privagg.training.heldout import HeldOut
 from privagg.training.reading import declared
 from privagg.training.table import TableSchema
-from privagg.training.targets import Encoded
+from privagg.training.targets import Encoded, TargetKind
 
 Indices = npt.NDArray[np.int64]
 
@@ -222,6 +222,27 @@ def _read_item(
         return (x, number) if fits and known else None
     except Exception:  # a stranger's code may raise anything, and its text may be about the record
         return None
+
+
+def require_encoded(records: Records, target: TargetKind, whose: str) -> None:
+    """Refuse records whose targets are not encoded as the declared kind takes them.
+
+    Args:
+        records: as a program gives them.
+        target: what is predicted.
+        whose: for the text.
+
+    Raises:
+        DataError: they have another type or shape.
+    """
+    found = records.gather(np.arange(0))[1].numpy()
+    taken = target.examples(np.random.default_rng(0), 1)
+    if found.dtype != taken.dtype or found.shape[1:] != taken.shape[1:]:
+        raise DataError(
+            f"the records given for {whose} have targets {found.dtype} of shape "
+            f"{('n', *found.shape[1:])}, and {target.name!r} takes {taken.dtype} of shape "
+            f"{('n', *taken.shape[1:])}; encode them as `TargetKind.read` does"
+        )
 
 
 def targets_of(records: Records) -> Encoded:

@@ -19,8 +19,11 @@ from privagg import Federation
 from privagg.cli.training import TARGETS
 from privagg.config.data import TableData
 from privagg.config.schema import Config
-from privagg.errors import ConfigError, ModelError
+from privagg.errors import ConfigError, DataError, ModelError
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.report import Report
+from privagg.report.annexes.facts import target as target_facts
+from privagg.training.data import TensorRecords
 from tests.approvals import approved
 from tests.commands import call
 from tests.run.small import run_small, write_small
@@ -186,7 +189,11 @@ def test_counted_weights_rest_on_an_asking_that_was_charged(tmp_path: Path) -> N
     assert json.loads(data)["run"] in told.out
     assert "charged then" in told.out
     assert "answers" not in federation.plan.recipe["data"]["target"]["class_weights"]
-    assert run_small(federation).outcome == "finished"
+    finished = run_small(federation)
+    assert finished.outcome == "finished"
+    assert finished.report_json is not None
+    annex = target_facts(Report.model_validate_json(finished.report_json.read_text()))
+    assert digest in annex[1].text
     # Another file, or one that no run here released: nobody was charged for it.
     for changed, words in ((data + b" ", "SHA-256"), (None, "no run here released")):
         file = tmp_path / "out" / "answers.json"
@@ -341,6 +348,16 @@ def test_a_loss_that_does_not_keep_records_apart_is_refused_by_its_name(
         approved(federation)
         run_small(federation)
     assert f"own_losses:{name}" in str(refusal.value)
+
+
+def test_records_given_with_other_targets_than_declared_are_refused(tmp_path: Path) -> None:
+    path = write_template(tmp_path, "regression")
+    x = np.zeros((30, 5))
+    for y in (np.zeros(30, np.int64), np.zeros((30, 2), np.float32)):
+        given = TensorRecords.of(x, y)
+        federation = Federation.from_toml(path, records={"riverside": given})
+        with pytest.raises(DataError, match="riverside.*float32 of shape"):
+            approved(federation)
 
 
 def test_what_nothing_reads_or_measures_is_refused(tmp_path: Path) -> None:

@@ -464,7 +464,29 @@ def target(report: Report) -> tuple[Fact, ...]:
         name=name,
         kind=kind,
     )
-    return (Fact(text, ("/plan/recipe/data/target",)),)
+    return (Fact(text, ("/plan/recipe/data/target",)), *_class_weights(report))
+
+
+def _class_weights(report: Report) -> tuple[Fact, ...]:
+    """What records of each class count in the loss, and where that is from; nothing where alike."""
+    weights = _recipe(report, "data", "target", "class_weights")
+    if isinstance(weights, list):
+        text = say(
+            "In the loss, records of the classes count {weights}, numbers that were declared.",
+            weights=joined(
+                [f"{weight:g}" for weight in weights if isinstance(weight, int | float)]
+            ),
+        )
+    elif isinstance(weights, dict):
+        text = say(
+            "What records of the classes count in the loss follows from the answer {question}, "
+            "which was charged when it was asked (answers with the SHA-256 {digest}).",
+            question=str(weights.get("question")),
+            digest=str(weights.get("sha256")),
+        )
+    else:
+        return ()
+    return (Fact(text, ("/plan/recipe/data/target/class_weights",)),)
 
 
 def regularisation(report: Report) -> tuple[Fact, ...]:
