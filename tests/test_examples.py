@@ -132,6 +132,15 @@ def test_survival_curves_from_python(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Dark: for these records." in asked.report_html.read_text()
 
 
+def test_regressions_from_python(tmp_path: Path) -> None:
+    """Every coefficient is within six standard errors of the one that its table was drawn with."""
+    folder = workspace("regressions", tmp_path, rounds=2)
+    told = runpy.run_path(str(folder / "ask.py"))["told"]
+    assert len(told) == 3 * 4
+    for name, (value, error, drawn) in told.items():
+        assert abs(value - drawn) < 6 * error, name
+
+
 def test_breast_cancer_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workspace("breast_cancer", tmp_path, rounds=2)
     names = runpy.run_path(str(folder / "federation.py"))

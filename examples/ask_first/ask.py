@@ -1,4 +1,4 @@
-"""Three hospitals ask five questions, look at the answers, and train: all of it from Python."""
+"""Three hospitals ask four questions, look at the answers, and train: all of it from Python."""
 
 import json
 from pathlib import Path

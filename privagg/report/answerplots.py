@@ -1,7 +1,8 @@
 """The plots of answers: survival curves, bars of counts, and other figures with their intervals.
 
 A figure is drawn by what it is called, whoever asked: `count`, `quantile ...`, `survival at ...`,
-`... ratio`, `mean`. Dark is the interval for these records, light the one for the population.
+`... ratio`, `correlation`, `mean`. Dark is the interval for these records, light the one for the
+population.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def _plots(answer: Answered, number: int) -> tuple[Plot, ...]:
         found.append(_curves(kinds[SURVIVAL], name, str(answer.question.get("time", ""))))
     elif "ratio" in kinds:
         found.append(_intervals(kinds["ratio"], f"{name}-ratios", kinds["ratio"][0].what))
+    elif "correlation" in kinds:
+        found.append(_intervals(kinds["correlation"], f"{name}-correlations", "correlation"))
     elif "mean" in kinds and len(kinds["mean"]) > 1:
         found.append(_intervals(kinds["mean"], f"{name}-means", "mean"))
     elif "quantile" in kinds:

@@ -303,6 +303,7 @@ for _name in (
     "credit_default",
     "heart_disease",
     "real_files",
+    "regressions",
     "time_to_event",
 ):
     directs(f"examples/{_name}/README.md", "", mark="nightly")(shortened)

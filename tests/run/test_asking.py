@@ -286,7 +286,10 @@ def test_regressions_are_asked_told_and_verified_as_other_questions_are(tmp_path
     assert verify_file(result.bundle, Brought()).holds
     assert result.report_json is not None
     report = Report.from_json(result.report_json.read_bytes())
-    assert "correlation (of = age, with = bmi)" in render_html(report)
+    page = render_html(report)
+    assert "correlation (of = age, with = bmi)" in page
+    assert "answer-1-ratios" in page
+    assert "answer-3-correlations" in page
     with speaking("zh"):
         chinese = render_html(report)
     assert set(left(visible(chinese))) <= {"before the study"}
