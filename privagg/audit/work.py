@@ -26,6 +26,8 @@ _ANY, _EACH = 4, 2
 _ALONE = 600
 _OFTEN = Decimal("1e-3")
 _RENYI = 100
+# Of rounds that integer Laplace noise is convolved with, anew after almost every round.
+_CONVOLVED = 150
 # Milliseconds for each unit of a Laplace mechanism's scale.
 _SCALE = 2
 # Microseconds for a term of a ledger's total, added up and hashed again with every charge.
@@ -105,6 +107,7 @@ def growing_price(totals: Sequence[DpEvent]) -> int:
         afresh = rare or rounds > 2 * planned
         planned = rounds if afresh else planned
         price += _ALONE if afresh else least_price(event)
+        price += _CONVOLVED if _laplace_price(event) else 0
     return price
 
 

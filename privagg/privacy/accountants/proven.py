@@ -24,7 +24,7 @@ from privagg.privacy.laplace_law import LARGEST_SHAPE, LaplaceLaw
 
 if TYPE_CHECKING:
     from privagg.privacy import certified
-    from privagg.privacy.certified import ContourState
+    from privagg.privacy.certified import ContourState, Convolved
 
 
 class CertifiedAccountant:
@@ -41,6 +41,7 @@ class CertifiedAccountant:
 
     def __init__(self) -> None:
         self._followed: list[ContourState] = []
+        self._convolved: Convolved | None = None
 
     def epsilon(self, event: DpEvent, delta: Decimal) -> EpsilonBound:
         """Enclose epsilon at `delta` in a proven interval.
@@ -76,12 +77,14 @@ class CertifiedAccountant:
         distance = Fraction(event.distance)
         composition, laplaces = _by_kind(event)
         if laplaces:
+            self._convolved = self._convolved or certified.Convolved()
             return certified.mixed_epsilon_interval(
                 composition,
                 laplaces,
                 delta,
                 extra_distance=distance,
                 state=self._following(composition) if composition else None,
+                convolved=self._convolved,
             )
         return self._following(composition).epsilon(delta, extra_distance=distance)
 

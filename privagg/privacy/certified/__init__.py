@@ -17,7 +17,7 @@ from privagg.privacy.certified.mechanism import (
     round_down,
     round_up,
 )
-from privagg.privacy.certified.mixed import mixed_epsilon_interval
+from privagg.privacy.certified.mixed import Convolved, mixed_epsilon_interval
 from privagg.privacy.certified.planning import Effort
 from privagg.privacy.certified.renyi import epsilon_from_renyi, renyi_divergences
 from privagg.privacy.certified.state import ContourState
@@ -25,6 +25,7 @@ from privagg.privacy.certified.state import ContourState
 __all__ = [
     "Composition",
     "ContourState",
+    "Convolved",
     "Effort",
     "Interval",
     "LaplaceRound",

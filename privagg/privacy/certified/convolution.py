@@ -12,6 +12,7 @@ proofs/certified-epsilon.md, section 'Convolution'.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -122,13 +123,36 @@ def convolution_upper_epsilon(
 
     Raises: CertificationError where the grid would need too many cells.
     """
+    resolution = resolution_for(rounds, delta, guess=guess, least_cells=least_cells)
+    curves = (ConvolutionCurve(rounds, direction, resolution) for direction in Direction)
+    return worst_upper_epsilon(curves, delta, guess=guess, extra_distance=extra_distance)
+
+
+def resolution_for(
+    rounds: AnyRounds, delta: Fraction, *, guess: float, least_cells: int
+) -> Resolution:
+    """Return a grid that costs about 0.1 % of epsilon.
+
+    Args:
+        rounds, delta, guess, least_cells: as for `convolution_upper_epsilon`.
+    """
     cells = max(least_cells, _cells(rounds, delta))
-    resolution = Resolution(
+    return Resolution(
         as_dyadic(max(guess, 1e-12) / cells), negligible_bits=_negligible_bits(rounds, delta)
     )
+
+
+def worst_upper_epsilon(
+    curves: Iterable[ConvolutionCurve], delta: Fraction, *, guess: float, extra_distance: Fraction
+) -> Fraction:
+    """Return the largest of the curves' upper ends of epsilon at delta.
+
+    Args:
+        curves: of both directions.
+        delta, guess, extra_distance: as for `convolution_upper_epsilon`.
+    """
     worst = Fraction(0)
-    for direction in Direction:
-        curve = ConvolutionCurve(rounds, direction, resolution)
+    for curve in curves:
         with working_precision(_BITS):
             slope = -5.0 / max(guess, 1e-12)
             found = upper_epsilon(

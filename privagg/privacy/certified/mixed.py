@@ -5,6 +5,7 @@ Argument in proofs/laplace.md, section 'Composition'.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -15,10 +16,17 @@ from privagg.errors import CertificationError, NoiseError, PrivacyError
 from privagg.privacy.certified import convolution, laplace
 from privagg.privacy.certified.accountant import CLOSED_FORM_BITS, epsilon_interval
 from privagg.privacy.certified.balls import ball, lower_end, upper_end, working_precision
-from privagg.privacy.certified.convolution import convolution_upper_epsilon
+from privagg.privacy.certified.convolution import (
+    AnyRounds,
+    ConvolutionCurve,
+    Resolution,
+    resolution_for,
+    worst_upper_epsilon,
+)
 from privagg.privacy.certified.laplace import LaplaceRound, OneTestCurve
 from privagg.privacy.certified.mechanism import (
     Composition,
+    Direction,
     Interval,
     Rational,
     checked_delta,
@@ -35,10 +43,11 @@ METHOD = "largest-loss"
 _NO_PROOF = (*NO_PROOF, NoiseError)
 
 FEW = 100
-"""Gaussian rounds that are convolved with Laplace noise, at most: a ledger asks after each round,
-and convolving thousands again and again would take longer than training."""
+"""Runs of one mechanism that are convolved as they are; more are counted up to two digits and
+zeros, as a ledger asks after each round, and a convolution takes a tenth of a second or more."""
 
 _CELLS = 500
+_HELD = 8
 _NEGLIGIBLE_BITS = 90
 _HOPELESS = 5000
 
@@ -52,6 +61,7 @@ def mixed_epsilon_interval(
     *,
     extra_distance: Rational = Fraction(0),
     state: ContourState | None = None,
+    convolved: Convolved | None = None,
 ) -> Interval:
     """Return a proven interval for epsilon at delta of rounds of both kinds, both directions.
 
@@ -61,6 +71,7 @@ def mixed_epsilon_interval(
         delta: exact rational in (0, 1).
         extra_distance: tau, as for `epsilon_interval`.
         state: of exactly the Gaussian rounds, where one is followed; it answers faster.
+        convolved: what was convolved before, likewise.
 
     Guarantees: as for `epsilon_interval`; each round may depend on what came out before.
     Raises:
@@ -79,15 +90,10 @@ def mixed_epsilon_interval(
     uppers: dict[str, Fraction] = {}
     with suppress(*_NO_PROOF), limited(MOST_WORK):
         uppers[METHOD] = _by_largest_loss(coordinates, distance, alone)
-    if sum(times for _, times in rounds) <= FEW:
-        with suppress(*_NO_PROOF), limited(MOST_WORK):
-            uppers[convolution.METHOD] = convolution_upper_epsilon(
-                (*rounds, *coordinates),
-                target,
-                guess=float(min(uppers.values(), default=Fraction(1))),
-                extra_distance=distance,
-                least_cells=_CELLS,
-            )
+    with suppress(*_NO_PROOF), limited(MOST_WORK):
+        held = Convolved() if convolved is None else convolved
+        guess = float(min(uppers.values(), default=Fraction(1)))
+        uppers[convolution.METHOD] = held.upper((*rounds, *coordinates), target, distance, guess)
     if not uppers:
         raise CertificationError(
             f"no finite epsilon is proven at delta {round_up(target, 3)} for these rounds of "
@@ -97,6 +103,54 @@ def mixed_epsilon_interval(
     with limited(MOST_WORK):
         lower, lower_method = _lower(coordinates, target, alone)
     return Interval(lower, uppers[method], method, lower_method, CLOSED_FORM_BITS)
+
+
+class Convolved:
+    """Compositions that were convolved last: nearly the same are asked for after every round."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[AnyRounds, Resolution], tuple[ConvolutionCurve, ...]] = {}
+
+    def upper(
+        self, rounds: AnyRounds, delta: Fraction, distance: Fraction, guess: float
+    ) -> Fraction:
+        """Return an epsilon proven at delta, in both directions.
+
+        Args:
+            rounds: of both kinds, each with how often it ran.
+            delta: exact rational in (0, 1).
+            distance: tau.
+            guess: float near epsilon; it sets the grid and starts the search, and proves nothing.
+
+        Raises: CertificationError where the grid would need too many cells.
+        """
+        more = tuple((each, _two_digits(times)) for each, times in rounds)
+        found = self._upper(more, delta, distance, guess)
+        if found < guess / 2:  # losses largely cancel, so that the grid was a coarse one
+            with suppress(*_NO_PROOF):
+                found = min(found, self._upper(more, delta, distance, float(found)))
+        return found
+
+    def _upper(
+        self, rounds: AnyRounds, delta: Fraction, distance: Fraction, guess: float
+    ) -> Fraction:
+        # The same grid for guesses that are nearly the same.
+        steps = math.floor(8 * math.log2(max(guess, 1e-9)))
+        resolution = resolution_for(rounds, delta, guess=2 ** (steps / 8), least_cells=_CELLS)
+        place = (rounds, resolution)
+        curves = self._held.pop(place, None)
+        if curves is None:
+            curves = tuple(ConvolutionCurve(rounds, each, resolution) for each in Direction)
+        self._held = {place: curves, **dict(list(self._held.items())[: _HELD - 1])}
+        return worst_upper_epsilon(curves, delta, guess=guess, extra_distance=distance)
+
+
+def _two_digits(times: int) -> int:
+    """Return `times` up to `FEW`, above it the next number of two digits and zeros."""
+    if times <= FEW:
+        return times
+    unit = int(10 ** (len(str(times)) - 2))
+    return -(-times // unit) * unit
 
 
 def _counted(laplaces: Mapping[LaplaceRound, int]) -> _Coordinates:

@@ -16,6 +16,7 @@ from scipy import stats
 from privagg.errors import CertificationError, PrivacyError, UnknownEventError
 from privagg.privacy.accountants import CertifiedAccountant, PldAccountant, RdpAccountant
 from privagg.privacy.certified import (
+    Convolved,
     Interval,
     LaplaceRound,
     Mechanism,
@@ -153,12 +154,18 @@ def test_with_a_gaussian_round_delta_is_the_integral_over_both_losses() -> None:
     assert 0 < found.lower < found.upper
 
 
-def test_many_gaussian_rounds_take_the_largest_loss_on_top() -> None:
-    rounds = {Mechanism(Fraction(1, 100), Fraction(1)): FEW + 1}
-    each = coordinate(2, 1, 1)
-    found = mixed_epsilon_interval(rounds, {each: 1}, DELTA)
-    assert found.method == "largest-loss"
-    assert found.upper == Fraction(1, 2) + epsilon_interval(rounds, DELTA).upper
+def test_many_gaussian_rounds_are_counted_up_and_never_cost_less() -> None:
+    """A ledger's figure grows with every round, and is the exact one at counts of two digits."""
+    each, held, before = coordinate(2, 1, 1), Convolved(), Fraction(0)
+    for times in (FEW, FEW + 1, FEW + 10):
+        rounds = {Mechanism(Fraction(1, 100), Fraction(1)): times}
+        found = mixed_epsilon_interval(rounds, {each: 1}, DELTA, convolved=held)
+        assert found.upper >= before * (1 - Fraction(1, 10**9))
+        before = found.upper
+    assert before == mixed_epsilon_interval(rounds, {each: 1}, DELTA).upper
+    alone = epsilon_interval(rounds, DELTA).upper
+    assert alone < found.lower + Fraction(1, 2)
+    assert alone < found.upper <= Fraction(1, 2) + alone
 
 
 def test_a_distance_is_folded_in_and_refused_where_it_uses_up_delta() -> None:
