@@ -42,7 +42,7 @@ print(f"asked for ε = {answers['epsilon']} at δ = {answers['delta']}")
 for answer in answers["answers"]:
     for figure in answer["figures"]:
         label = " ".join((answer["question"]["name"], figure["what"], *figure["group"].values()))
-        if figure["value"] is None:
+        if figure["value"] is None or figure["population"] is None:
             print(f"{label}: too few records for the noise")
         else:
             low, high = figure["population"]["low"], figure["population"]["high"]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from privagg.programs.questions.counts import Count, Missing
 from privagg.programs.questions.covariance import Covariance
+from privagg.programs.questions.cox import Cox
 from privagg.programs.questions.linear import Linear
 from privagg.programs.questions.logistic import Logistic
 from privagg.programs.questions.moments import Mean
@@ -16,6 +17,6 @@ from privagg.programs.questions.quantiles import Quantiles
 from privagg.programs.questions.survival import Survival
 
 AnyQuestion = Annotated[
-    Count | Mean | Quantiles | Missing | Covariance | Linear | Logistic | Poisson | Survival,
+    Count | Mean | Quantiles | Missing | Covariance | Linear | Logistic | Poisson | Survival | Cox,
     Field(discriminator="kind"),
 ]

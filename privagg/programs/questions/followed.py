@@ -25,6 +25,13 @@ Category = Annotated[str, BeforeValidator(lambda given: str(given))]
 """A category as text; `event_is = 1` names the category 1."""
 
 
+Intervals = (
+    Annotated[int, Field(ge=1, le=1000)]
+    | Annotated[tuple[FiniteFloat, ...], Field(max_length=1000)]
+)
+"""How many of one width, or where each ends."""
+
+
 class Seen(NamedTuple):
     """How each of some records was seen last.
 
@@ -56,10 +63,7 @@ class Followed(Question, ABC):
     event: str
     event_is: Category = "yes"
     until: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    intervals: (
-        Annotated[int, Field(ge=1, le=1000)]
-        | Annotated[tuple[FiniteFloat, ...], Field(max_length=1000)]
-    ) = 10
+    intervals: Intervals = 10
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -159,7 +159,7 @@ class Newton(Regression):
         """See `Question.step`."""
         design = self.design(schema)
         start, opened = self._opened(schema, design, number, state, found)
-        return _moved(start, opened.solve(design, start))
+        return moved(start, opened.solve(design, start))
 
     def answer(
         self, schema: TableSchema, found: Sequence[Found], level: float
@@ -174,9 +174,10 @@ class Newton(Regression):
         for number, each in enumerate(found, 1):
             start, opened = self._opened(schema, design, number, state, each)
             solved = opened.solve(design, start)
-            steps.append(_step(start, solved))
-            state = _moved(start, solved)
-        estimate = _joined(steps, solved)
+            steps.append(step_of(start, solved))
+            state = moved(start, solved)
+        # The first starts from what its own noise moved, so it counts only where it is alone.
+        estimate = joined(steps[1:] or steps, solved)
         return (*figures, *coefficient_figures(design, estimate, level, self.ratio))
 
     # --- Newton's step ----------------------------------------------------------------------------
@@ -224,26 +225,38 @@ def _size(step: FloatArray, solved: Solution) -> float:
     return sqrt(float(step @ solved.matrix @ step) / float(solved.matrix[0, 0]))
 
 
-def _step(state: FloatArray, solved: Solution) -> Step:
-    """Where Newton's step leads, at its full length."""
+def step_of(state: FloatArray, solved: Solution) -> Step:
+    """Where Newton's step leads, at its full length.
+
+    Args:
+        state: float64 (m,), where it started.
+        solved: the step.
+    """
     noise = float(np.sum(solved.matrix * solved.noise)) / float(solved.matrix[0, 0])
     left = _size(solved.vector, solved) ** 2 / 2
     return Step(state + solved.vector, solved.noise, sqrt(noise), left)
 
 
-def _moved(state: FloatArray, solved: Solution) -> FloatArray:
-    """The coefficients one step further, and no further than `LONGEST_STEP`."""
+def moved(state: FloatArray, solved: Solution) -> FloatArray:
+    """The coefficients one step further, and no further than `LONGEST_STEP`.
+
+    Args:
+        state: float64 (m,), the coefficients before.
+        solved: the step.
+    """
     shortened = LONGEST_STEP / max(_size(solved.vector, solved), LONGEST_STEP)
     return np.clip(state + shortened * solved.vector, -LARGEST, LARGEST)
 
 
-def _joined(steps: list[Step], last: Solution) -> Estimate:
+def joined(steps: list[Step], last: Solution) -> Estimate:
     """The mean of where the steps lead, each by how far it may be off: all have their own noise.
 
-    The first counts only where it is alone: it starts from what its own noise moved. What the mean
-    still lacks is spread over all directions of the predictors alike.
+    What the mean still lacks is spread over all directions of the predictors alike.
+
+    Args:
+        steps: one or more, in their order.
+        last: of them, as it was solved.
     """
-    steps = steps[1:] or steps
     parts = np.array([1.0 / (step.noise**2 + step.left**2 + NEGLIGIBLE**2) for step in steps])
     parts /= parts.sum()
     left = sum(part * step.left for part, step in zip(parts, steps, strict=True))
