@@ -70,7 +70,7 @@ def ask(
     deployment: Deployment = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the configuration's questions: counts, means, quantiles, gaps; then write the answers.
+    """Ask the configuration's questions: counts, means, regressions; then write the answers.
 
     All [[questions]] are answered by opened sums with noise, under the budgets that training is
     charged to; together they cost \\[ask] epsilon. Every site's owner approves them first. A record
