@@ -11,7 +11,7 @@ Source: `proofs/laplace.md`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from math import ceil
@@ -21,7 +21,7 @@ from flint import arb, ctx
 from numpy.typing import NDArray
 
 from privagg.errors import NoiseError
-from privagg.privacy.laplace_law import LaplaceLaw, integer_ends
+from privagg.privacy.laplace_law import LaplaceLaw
 from privagg.privacy.noise_bounds import decimal_above
 from privagg.privacy.noise_table import MAGNITUDE_BITS, MagnitudeTable
 from privagg.privacy.randomness import ByteStream
@@ -69,10 +69,15 @@ class IntegerLaplace:
 
     @cached_property
     def stddev_grid(self) -> Fraction:
-        """Standard deviation of a share in grid units, rounded up to a multiple of 2^-20."""
-        with ctx.workprec(_FIRST_BITS):
-            _, steps = integer_ends(self.law.variance.sqrt() * _STDDEV_STEP)
-        return Fraction(steps, _STDDEV_STEP)
+        """Standard deviation of a share in grid units, rounded up to a multiple of 2^-20.
+
+        It is attested, so every party has to find the same digits: decimals have no precision that
+        is shared among threads, as that of balls is.
+        """
+        with localcontext(Context(prec=60)):
+            a = (Decimal(-self.scale.denominator) / Decimal(self.scale.numerator)).exp()
+            stddev = (2 * a / self.shares).sqrt() / (1 - a)
+            return Fraction(ceil(stddev * _STDDEV_STEP), _STDDEV_STEP)
 
     def sample(self, stream: ByteStream, size: int) -> NDArray[np.int64]:
         """Draw `size` independent values.
