@@ -35,6 +35,10 @@ class ConfigError(PrivaggError):
     """The configuration cannot be used: unknown key, wrong type, contradiction, missing file."""
 
 
+class ProgramMissingError(ConfigError):
+    """A program is asked, or was, that no package installed here has."""
+
+
 class PlanError(ConfigError):
     """The plan contradicts itself or promises what its numbers cannot hold."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isclose
 from typing import Any
 
@@ -11,12 +11,12 @@ from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
 from privagg.digest import tree_digest
 from privagg.encoding.vectors import sum_of_text
-from privagg.errors import VerificationError
+from privagg.errors import ProgramMissingError, VerificationError
 from privagg.privacy.ledger.entries import RoundEnded
-from privagg.privacy.plan import Plan, SumsPlan
+from privagg.privacy.plan import Plan, SumsPlan, load_plan
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
-from privagg.report.answered import answers_of, asked_names
+from privagg.report.answered import answers_of, asked_names, program_in
 from privagg.report.figures import count_text
 from privagg.report.model import Answers, Report
 
@@ -56,17 +56,43 @@ def check_answers(
         if isinstance(entry.payload, RoundEnded) and entry.payload.run == report.run
     ]
     with findings.guarded(ANSWERS, _claimed(report)):
-        expected = answers_of(plan, rounds, None, None)
-        mine, theirs = _figures(report.answers), _figures(expected)
-        different = first_difference(mine, theirs)
-        findings.check(
-            ANSWERS, _claimed(report), "recomputed alike" if not different else "other figures",
-            not different, different, compared=_leaves(theirs),
-        )  # fmt: skip
+        _check_figures(findings, report, plan, rounds)
     opened = [ended for ended in rounds if ended.outcome == "opened"]
     for ended in opened:
         with findings.guarded(SUM, f"round {ended.round}, attempt {ended.attempt}"):
             _check_sum(findings, report, plan, ended, signed.get((ended.round, ended.attempt)))
+
+
+def _check_figures(
+    findings: Findings, report: Report, plan: Plan, rounds: Sequence[RoundEnded]
+) -> None:
+    try:
+        expected = answers_of(plan, rounds, None, None)
+    except ProgramMissingError as error:
+        findings.undecided(ANSWERS, _claimed(report), f"the package of its program; {error}")
+        return
+    mine, theirs = _figures(report.answers), _figures(expected)
+    different = first_difference(mine, theirs)
+    findings.check(
+        ANSWERS, _claimed(report), "recomputed alike" if not different else "other figures",
+        not different, different, compared=_leaves(theirs),
+    )  # fmt: skip
+
+
+def can_answer(report: Report) -> bool:
+    """Whether its answers can be recomputed here: their program is installed, or there is none.
+
+    Args:
+        report: what is claimed.
+
+    Raises:
+        PlanError, LedgerError: its plan is no plan, or pins what cannot be asked.
+    """
+    try:
+        program_in(load_plan(report.plan))
+    except ProgramMissingError:
+        return False
+    return True
 
 
 def leave_answers(findings: Findings, report: Report) -> Report:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.audit import bare
-from privagg.audit.answered import check_answers, leave_answers
+from privagg.audit.answered import can_answer, check_answers, leave_answers
 from privagg.audit.approved import attest_approval
 from privagg.audit.bundle import (
     PUBLISHED_BEFORE,
@@ -295,6 +295,7 @@ def _check_rebuilt(
         names = {site.accountants[0].name for site in report.sites if site.accountants}
         if len(names) == 1:
             accountant = methods.named(names.pop()) or accountant
+        answered = can_answer(report)
         rebuilt = build_report(
             run=report.run,
             coordinator=ledgers[COORDINATOR],
@@ -302,8 +303,10 @@ def _check_rebuilt(
             accountant=accountant,
             peers=(),
             generated=report.generated,
+            answered=answered,
         )
-        compare(findings, _values(_own_figures(report)), _values(_with_sentences(rebuilt, report)))
+        own = report if answered else report.model_copy(update={"answers": None})
+        compare(findings, _values(_own_figures(own)), _values(_with_sentences(rebuilt, report)))
 
 
 def _consult_others(findings: Findings, report: Report, methods: Methods) -> None:

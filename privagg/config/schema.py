@@ -40,7 +40,7 @@ from privagg.config.faults import explain
 from privagg.config.private import PrivateEvaluationSection
 from privagg.config.proposal import Proposed, PublicFacts, expected_square, propose
 from privagg.config.unread import unread
-from privagg.errors import ConfigError, fault_words
+from privagg.errors import ConfigError, fault_words, validation_faults
 from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
@@ -624,7 +624,10 @@ class Config(Section):
         try:
             self.ask.program_over(self.data.table_schema, self.questions)
         except ValidationError as error:
-            raise ValueError("; ".join(map(fault_words, error.errors()))) from error
+            told = "; ".join(map(fault_words, error.errors()))
+            if not own:
+                told = f"[ask.settings] of {self.ask.program!r}: {validation_faults(error)}"
+            raise ValueError(told) from error
         except ConfigError as error:
             raise ValueError(str(error)) from error
 

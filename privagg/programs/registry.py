@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, ProgramMissingError
 from privagg.programs.sums_program import SumsProgram
 
 GROUP = "privagg.programs"
@@ -33,11 +33,12 @@ def program(name: str) -> type[SumsProgram]:
         name: as its package registers it.
 
     Raises:
-        ConfigError: no installed package registers that name, or it registers something else.
+        ProgramMissingError: no installed package registers that name, or what it names is gone.
+        ConfigError: several packages register it, or it is something else.
     """
     found = list(entry_points(group=GROUP, name=name))
     if not found:
-        raise ConfigError(
+        raise ProgramMissingError(
             f"no program is called {name!r}; installed: {', '.join(program_names()) or 'none'}. "
             f"A package registers its own in the entry points' group {GROUP!r}"
         )
@@ -49,7 +50,7 @@ def program(name: str) -> type[SumsProgram]:
     try:
         loaded = found[0].load()
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"program {name!r} is registered but broken: {error}") from error
+        raise ProgramMissingError(f"program {name!r} is registered but broken: {error}") from error
     if not (isinstance(loaded, type) and issubclass(loaded, SumsProgram) and loaded.name == name):
         raise ConfigError(f"{found[0].value} is not a privagg SumsProgram called {name!r}")
     return loaded

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from privagg.encoding.vectors import sum_of_text
-from privagg.errors import ConfigError, LedgerError
+from privagg.errors import ConfigError, LedgerError, ProgramMissingError
 from privagg.privacy.ledger.entries import Released, RoundEnded
 from privagg.privacy.plan import OpeningTerms, Plan, SumsPlan
 from privagg.programs.answering import contributors_of
@@ -24,13 +24,16 @@ def program_in(plan: Plan) -> SumsProgram | None:
     """The program that a plan pins; None of a plan of training.
 
     Raises:
-        LedgerError: it is none, not installed here, or not the one that the openings are for.
+        ProgramMissingError: it is not installed here.
+        LedgerError: it is none, or not the one that the openings are for.
     """
     if not isinstance(plan, SumsPlan):
         return None
     try:
         found = program_of(plan.recipe)
         needed = found.openings(plan.openings[0].noise_multiplier)
+    except ProgramMissingError:
+        raise  # says nothing about the plan
     except (ConfigError, ValidationError, ValueError) as error:
         raise LedgerError(f"the plan pins what cannot be asked: {error}") from error
     if [*map(_but_noise, needed)] != [*map(_but_noise, plan.openings)]:
@@ -55,6 +58,7 @@ def answers_of(
         day: when that was recorded.
 
     Raises:
+        ProgramMissingError: as `program_in`.
         LedgerError: the record does not hold the sums of the plan's rounds, in their order.
     """
     program = program_in(plan)

@@ -94,6 +94,7 @@ def build_report(
     accountant: Accountant | None = None,
     peers: Sequence[Accountant] | None = None,
     generated: datetime | None = None,
+    answered: bool = True,
 ) -> Report:
     """The report of one run.
 
@@ -104,8 +105,10 @@ def build_report(
         accountant: whose epsilon is reported; the certified one by default.
         peers: accountants whose figures stand beside it; dp-accounting's two by default.
         generated: the report's own time; now by default.
+        answered: with its answers; an auditor who does not have their program leaves them out.
 
     Raises:
+        ProgramMissingError: the program of its answers is not installed here.
         LedgerError: the run is unknown, a site's ledger is missing, or two ledgers contradict.
         LedgerTamperedError: a ledger does not hold what its checkpoint covers.
     """
@@ -128,6 +131,9 @@ def build_report(
         require_one_ending(name, sites[name].entries(), run)
         reports.append(_site_report(name, sites[name], plan, story, bounds, others))
     draft = _assemble(record, facts, plan, reports, coordinator, generated or datetime.now(UTC))
+    if answered:
+        found = answers_of(plan, record.rounds, record.released, record.released_day)
+        draft = draft.model_copy(update={"answers": found})
     searches = tuning_searches(
         run,
         {"coordinator": _searches(entries), **{n: s.searches for n, s in stories.items()}},
@@ -230,7 +236,6 @@ def _assemble(
         sites=tuple(sites),
         rounds=tuple(_round(r) for r in record.rounds),
         model=_released(record.released, record.released_day),
-        answers=answers_of(plan, record.rounds, record.released, record.released_day),
         coordinator=_ledger_facts(coordinator),
         assumptions=distinct_assumptions(sites),
         unprotected=(),

@@ -21,6 +21,7 @@ import pytest
 from privagg.run import rounds
 from tests.documents.reading import ROOT, read
 from tests.documents.story import Director, Story
+from tests.run.test_own_program import install
 
 README = "README.md"
 HEART = "examples/flower_heart/README.md"
@@ -314,6 +315,16 @@ def digits_images(story: Story) -> None:
     shortened(story)
     story.until("privagg run")
     story.left_to("test_people_as_clients", "python examples/digits_images/by_person.py")
+
+
+@directs("examples/own_program/README.md", "", mark="nightly")
+def own_program(story: Story) -> None:
+    """As if its package had been installed."""
+    test = "test_it_is_asked_reported_and_verified_and_without_it_nothing_is_decided"
+    story.left_to(test, "pip install")
+    with pytest.MonkeyPatch.context() as patch:
+        install(story.folder / "site-packages", patch)
+        story.rest()
 
 
 @directs("examples/README.md", "", mark="nightly")
