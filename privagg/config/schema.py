@@ -588,10 +588,12 @@ class Config(Section):
         classes = not isinstance(self.data, TableData) or isinstance(self.data.target, ClassKind)
         whole = compression is None or compression.keep == 1
         rounds = training.rounds is None or training.rounds > 2
-        if not (self.privacy.mode == "record-distributed" and classes and whole and rounds):
+        fits = self.privacy.mode == "record-distributed" and training.loss is None
+        if not (fits and classes and whole and rounds):
             raise ValueError(
                 "a model that is `centred` needs privacy.mode = 'record-distributed', a target of "
-                "classes, at least 3 rounds and uploads of all coordinates; leave `centred` out"
+                "classes with its own loss, at least 3 rounds and uploads of all coordinates; "
+                "leave `centred` out"
             )
 
     def _questions_can_be_asked(self) -> None:

@@ -140,6 +140,8 @@ def test_no_surrounding_arithmetic_moves_a_proposal() -> None:
             "needs privacy.mode = 'record-distributed'",
         ),
         ({"training": {"rounds": 9, "model": {"kind": "mlp", "centred": True}}}, "centred"),
+        ({"training": {"rounds": 9, "loss": "m:f", "model": {"centred": True}}}, "its own loss"),
+        ({"training": {"loss": "m:f"}}, r"no training\.loss"),
     ],
 )
 def test_what_nothing_is_known_of_is_refused(sections: dict[str, Any], said: str) -> None:
