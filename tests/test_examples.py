@@ -124,6 +124,17 @@ def test_columns_are_declared_by_what_was_asked(
     assert load_config(folder / "unknown_columns.toml").facts is not None
 
 
+def test_evaluation_on_held_out_patients_from_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workspace("private_evaluation", tmp_path, rounds=2)
+    made = runpy.run_path(str(folder / "evaluate.py"))
+    trained, evaluated = made["result"], made["evaluated"]
+    assert trained.outcome == evaluated.outcome == "finished"
+    assert (trained.metrics, evaluated.model) == ({}, None)
+    assert "area under the ROC curve: " in capsys.readouterr().out
+
+
 def test_survival_curves_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workspace("time_to_event", tmp_path, rounds=2)
     asked = runpy.run_path(str(folder / "ask.py"))["asked"]

@@ -124,6 +124,23 @@ def ask_first(story: Story) -> None:
     unknown_ranges(story, whole)
 
 
+@directs(README, "Evaluate on records that nobody may publish")
+def held_out_records(story: Story) -> None:
+    """The file of the section above with this section's [evaluation], in two rounds."""
+    whole = blocks_of(README, "Your own federation in five minutes", "toml")[0]
+    without = re.sub(r"(?s)\[evaluation\].*", "", whole).replace("rounds = 20", "rounds = 2")
+    room = without.replace("epsilon = 1.0 ", "budget_epsilon = 1.6\nepsilon = 1.0 ", 1)
+    write_federation(story.folder, room + story.block("toml"))
+    story.until("privagg run")
+    spent = spent_of(story, "north")
+    said = story.until("privagg evaluate").out
+    assert "area under the ROC curve" in said
+    assert spent < spent_of(story, "north") < spent + Decimal("0.51")
+    with (story.folder / "figures.csv").open(newline="") as file:
+        groups = {row["group"] for row in csv.DictReader(file) if row["question"] == "by site"}
+    assert groups == {"site=north", "site=south"}
+
+
 def unknown_ranges(story: Story, whole: str) -> None:
     """The same file without its declared columns, and the section that asks for them instead."""
     (story.folder / "out").rename(story.folder / "asked")
@@ -303,6 +320,7 @@ for _name in (
     "breast_cancer",
     "credit_default",
     "heart_disease",
+    "private_evaluation",
     "real_files",
     "regressions",
     "time_to_event",
