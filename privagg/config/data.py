@@ -27,6 +27,7 @@ from privagg.training.features import Feature
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import TableFile
 from privagg.training.targets import AnyTarget, NumberedClasses, Target, TargetKind
+from privagg.training.targets.weights import Weight
 
 
 class Section(BaseModel):
@@ -95,21 +96,33 @@ class LabelledData(Section):
     Args:
         classes: number of classes.
         first_label: label of the first class; labels are first_label ... first_label + classes - 1.
+        class_weights: what a record of each class counts in the loss; all alike by default.
     """
 
     classes: int = Field(ge=2)
     first_label: int = Field(default=0, ge=0, le=10**6)
+    class_weights: tuple[Weight, ...] | None = None
+
+    @model_validator(mode="after")
+    def _a_weight_for_each_class(self) -> Self:
+        if self.class_weights is not None and len(self.class_weights) != self.classes:
+            raise ValueError(
+                f"class_weights has {len(self.class_weights)} numbers for {self.classes} classes; "
+                "give one for each"
+            )
+        return self
 
     @property
     def target(self) -> TargetKind:
         """What is predicted."""
-        return NumberedClasses(count=self.classes)
+        return NumberedClasses(count=self.classes, class_weights=self.class_weights)
 
     @model_serializer(mode="wrap")
     def _usual_label_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plans pin what a configuration says: labels from 0 are what was meant without a word."""
+        """Plans pin what a configuration says: labels from 0 and equal weights are left unsaid."""
         facts: dict[str, Any] = dump(self)
-        return facts if self.first_label else {k: facts[k] for k in facts if k != "first_label"}
+        said = {"first_label": self.first_label, "class_weights": self.class_weights}
+        return {key: facts[key] for key in facts if said.get(key, True)}
 
 
 class ImageData(LabelledData):

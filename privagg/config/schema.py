@@ -145,7 +145,8 @@ class TrainingSection(Section):
         optimizer: the server's step.
         retries: attempts after a stopped round; each one is charged again.
         loss: a loss of your own in place of the target's: `package.module:function`, a function of
-            outputs (B, k) and targets (B, ...) that gives each record's loss, (B,).
+            outputs (B, k) and targets (B, ...), as the target encodes them, that gives each
+            record's loss, (B,).
     """
 
     model: ModelSpec = ModelSpec()

@@ -50,11 +50,12 @@ def unread(config: Any) -> Iterator[str]:
             yield _sentence(place, f"privacy.mode = {mode!r}", " and ".join(map(repr, modes)))
     if config.secure.opener is not None and config.secure.custody != "sites":
         yield _sentence("secure.opener", "secure.custody = 'authority'", "custody 'sites'")
-    target = config.data.target if config.data.kind == "table" else None
-    for weights in ("class_weights", "label_weights"):
-        if config.training.loss and getattr(target, weights, None) is not None:
-            own = f"training.loss = {config.training.loss!r}"
-            yield _sentence(f"data.target.{weights}", own, "the target's own loss")
+    if config.training.loss is not None:
+        for weights in ("class_weights", "label_weights"):
+            holders = (config.data, getattr(config.data, "target", None))
+            if any(getattr(holder, weights, None) is not None for holder in holders):
+                own = f"training.loss = {config.training.loss!r}"
+                yield _sentence(weights, own, "the target's own loss")
     if config.data.kind == "app" and _is_set(config.federation, "seed"):
         yield _sentence("federation.seed", "data.kind = 'app'", "models that privagg makes")
     named = {f"sites[{site.name}]": site for site in config.sites}

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from privagg import Federation
+from privagg.config.data import ImageData
 from privagg.config.schema import load_config, parse_config
 from privagg.errors import ConfigError
 
@@ -246,3 +248,13 @@ def test_plans_pin_where_labels_begin_only_where_they_do_not_begin_at_zero(
 def test_without_an_app_a_site_names_its_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs `data`"):
         load_config(write(tmp_path, GOOD.replace('data = "north.csv"\n', "")))
+
+
+def test_images_may_weigh_their_classes_and_what_is_unsaid_stays_unsaid() -> None:
+    facts = {"kind": "images", "shape": (1, 8, 8), "value_range": (0, 16), "classes": 3}
+    plain = TypeAdapter(ImageData).validate_python(facts)
+    assert set(plain.model_dump()) == set(facts)
+    weighted = TypeAdapter(ImageData).validate_python({**facts, "class_weights": [1, 2, 3]})
+    assert weighted.target.class_weights == (1, 2, 3)
+    with pytest.raises(ValidationError, match="2 numbers for 3 classes"):
+        TypeAdapter(ImageData).validate_python({**facts, "class_weights": [1, 2]})

@@ -117,6 +117,7 @@ def test_the_other_modes_train_them_too(kind: str, mode: str, tmp_path: Path) ->
     assert result.parameters.any()
 
 
+@pytest.mark.nightly
 def test_what_is_learned_under_little_noise_beats_the_mean(tmp_path: Path) -> None:
     """A straight line through the middle of the range, found by clipped gradients."""
     path = write_template(tmp_path, "regression")
@@ -372,7 +373,7 @@ def test_what_nothing_reads_or_measures_is_refused(tmp_path: Path) -> None:
     assert isinstance(config.data, TableData)
     facts = config.model_dump(exclude_unset=True)
     training = {**facts["training"], "loss": "own:loss"}
-    assert "data.target.class_weights has no effect" in refused({"training": training})
+    assert "class_weights has no effect" in refused({"training": training})
     metric = {"grid": {"training.rounds": [1, 2]}, "metric": "rmse"}
     assert "no figure of this target" in refused({"tuning": metric})
     assert Decimal(str(facts["privacy"]["epsilon"])) == 50

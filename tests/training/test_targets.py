@@ -100,6 +100,8 @@ def test_what_plans_pinned_of_classes_is_as_it_was() -> None:
         ({"kind": "regression", "range": [0, 9], "typical": 1}, "'poisson' or 'gamma'"),
         ({"kind": "regression", "range": [1, 9], "loss": "gamma", "typical": 10}, "in its range"),
         ({"kind": "regression", "range": [0, math.inf]}, "finite"),
+        ({"kind": "regression", "range": [-1e308, 1e308]}, "too wide"),
+        ({"kind": "regression", "range": [0, 1e9], "loss": "poisson", "typical": 1}, "millionth"),
         ({"kind": "regression"}, "range"),
         ({"kind": "ordinal", "classes": ["a", "b"]}, "at least 3"),
         ({"kind": "ordinal", "classes": ["a", "b", "a"]}, "differ"),

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-TEN_CELLS = 0.1
+STRAIGHT = 0.1
 """Part of the range beyond which the Huber loss grows in a straight line, unless declared."""
+
+LARGEST_END = 1e100
+"""Of a range; its width's square stays far below what floats hold."""
+
+FARTHEST = 1e6
+"""The largest amount over the typical one."""
 
 
 class Regression(TargetKind):
@@ -50,6 +56,11 @@ class Regression(TargetKind):
         low, high = self.range
         if not low < high:
             raise ValueError(f"range of {self.name!r} must have low < high, got [{low}, {high}]")
+        if max(map(abs, self.range)) > LARGEST_END:
+            raise ValueError(
+                f"the range {list(self.range)} of {self.name!r} is too wide to be computed with; "
+                f"declare ends within ±{LARGEST_END:g}"
+            )
         if self.delta is not None and self.loss != "huber":
             raise ValueError(f"delta of {self.name!r} belongs to loss = 'huber', not {self.loss!r}")
         if self.typical is not None and not self._is_log:
@@ -65,6 +76,11 @@ class Regression(TargetKind):
             )
         if self.typical is not None and not low <= self.typical <= high:
             raise ValueError(f"typical of {self.name!r} must lie in its range [{low}, {high}]")
+        if self.typical is not None and high / self.typical > FARTHEST:
+            raise ValueError(
+                f"typical of {self.name!r} is less than a millionth of its range's high end "
+                f"{high:g}; one record there would count as much as a million usual ones"
+            )
         return self
 
     @property
@@ -137,7 +153,7 @@ class Regression(TargetKind):
         if self.loss == "squared":
             return losses.squared_loss(outputs, 2.0 * encoded - 1.0)
         if self.loss == "huber":
-            delta = TEN_CELLS if self.delta is None else self.delta / (high - low)
+            delta = STRAIGHT if self.delta is None else self.delta / (high - low)
             return losses.huber_loss(outputs, 2.0 * encoded - 1.0, 2.0 * delta)
         if self.loss == "poisson":
             return losses.poisson_loss(outputs, encoded, log(high / self._unit))
