@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from privagg.cli.demo import write_demo
 from privagg.cli.live import RoundLines
-from privagg.cli.training import write_demo
 from privagg.config.data import TableData
 from privagg.config.schema import load_config, parse_config
 from privagg.federation import Federation

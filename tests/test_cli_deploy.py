@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from privagg.cli import deploystatus
-from privagg.cli.training import write_demo
+from privagg.cli.demo import write_demo
 from privagg.flower.deploy import superlink as control
 from privagg.flower.deploy.processes import folder_at
 from privagg.flower.deploy.superlink import NodeState, RunState

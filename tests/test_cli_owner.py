@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from privagg.cli.training import write_demo
+from privagg.cli.demo import write_demo
 from privagg.flower.deploy.processes import folder_at
 from privagg.identity.owner import needs_passphrase
 from privagg.privacy.ledger import Approval, Ledger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,3 +244,19 @@ def test_a_tree_of_aggregators(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert main().tolist() == [1 + 2 + 3 + 4 + 5] * 1000
     assert "north: 3 uploads in one frame" in capsys.readouterr().out
+
+
+def test_the_first_hours_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace("ask_first", tmp_path, rounds=3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = json.loads((EXAMPLES / "first_hour.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") for cell in cells)  # every reader makes their own
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            code = compile("".join(cell["source"]), f"first_hour.ipynb, cell {number}", "exec")
+            exec(code, names)
+    assert names["asked"].outcome == names["trained"].outcome == "finished"
+    assert names["found"].holds
+    assert names["again"] > 0

@@ -14,6 +14,7 @@ from privagg import __version__
 from privagg.cli import (
     approve,
     asking,
+    demo,
     deploy,
     evaluating,
     ledgers,
@@ -80,7 +81,7 @@ app.command("ask")(asking.ask)
 app.command("run")(training.run)
 app.command("evaluate")(evaluating.evaluate)
 app.command("tune")(tuning.tune)
-app.command("demo")(training.demo)
+app.command("demo")(demo.demo)
 app.add_typer(deploy.app, name="deploy")
 app.command("epsilon")(numbers.epsilon)
 app.command("calibrate")(numbers.calibrate)

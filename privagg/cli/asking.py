@@ -30,6 +30,7 @@ from privagg.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from privagg.config.asking import SumsSetup
     from privagg.federation import Federation
     from privagg.report.model import AnsweredFigure, Answers
     from privagg.run.results import RunResult
@@ -97,7 +98,6 @@ def ask(
       privagg ask --for my.toml --apply                ranges and categories that nobody knows
     """
     from privagg.cli.askview import print_questions
-    from privagg.cli.live import stopping_when_terminated
     from privagg.config.asking import AskSetup
     from privagg.config.facts import FactsSetup
 
@@ -112,13 +112,7 @@ def ask(
             print_questions(console.console(), setup)
         result = _over_flower(federation, config, deployment, resume, as_json=as_json)
     else:
-        with telling_how_to_go_on(federation):
-            federation.check_ready(resume, job=setup.job)
-            prepare_kernels(setup.parameters)
-            if not as_json:
-                print_questions(console.console(), setup)
-            with stopping_when_terminated():
-                result = federation.ask(resume=resume, job=setup.job)
+        result = on_this_machine(federation, setup, resume, as_json=as_json)
     sections, kept = "", None
     if facts and result.answers is not None:
         sections, kept = federation.proposed(result), result.answers.with_name("facts.toml")
@@ -130,6 +124,44 @@ def ask(
         _add(config, sections, kept)
     if result.outcome != "finished":
         raise typer.Exit(2)
+
+
+def ask_here(federation: Federation, *, as_json: bool) -> None:
+    """Ask on this machine, and print the answers.
+
+    Args:
+        federation: asks questions.
+        as_json: print them as a line of JSON.
+    """
+    result = on_this_machine(federation, federation.asking, None, as_json=as_json)
+    answers = _answers(result)
+    if as_json:
+        console.print_json_line(_as_json(result, answers, ""))
+    elif answers is not None:
+        _print_answers(console.console(), answers, sentences=False)
+
+
+def on_this_machine(
+    federation: Federation, setup: SumsSetup, resume: str | None, *, as_json: bool
+) -> RunResult:
+    """Do a job of sums, once everything that can be refused is not.
+
+    Args:
+        federation: whose job it is.
+        setup: the job.
+        resume: a run of it that was cut off.
+        as_json: nothing is printed.
+    """
+    from privagg.cli.askview import print_questions
+    from privagg.cli.live import stopping_when_terminated
+
+    with telling_how_to_go_on(federation):
+        federation.check_ready(resume, job=setup.job)
+        prepare_kernels(setup.parameters)
+        if not as_json:
+            print_questions(console.console(), setup)
+        with stopping_when_terminated():
+            return federation.ask(resume=resume, job=setup.job)
 
 
 def _over_flower(

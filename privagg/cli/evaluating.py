@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from privagg.cli import console
-from privagg.cli.asking import Csv, Plots, tell
+from privagg.cli.asking import Csv, Plots, on_this_machine, tell
 from privagg.cli.training import (
     AsJson,
     ConfigPath,
     open_federation,
-    prepare_kernels,
-    telling_how_to_go_on,
 )
 
 
@@ -44,18 +41,8 @@ def evaluate(
 
       privagg evaluate my.toml --csv figures.csv --json > figures.json
     """
-    from privagg.cli.askview import print_questions
-    from privagg.cli.live import stopping_when_terminated
-
     federation = open_federation(config)
-    setup = federation.evaluating
-    with telling_how_to_go_on(federation):
-        federation.check_ready(resume, job=setup.job)
-        prepare_kernels(setup.parameters)
-        if not as_json:
-            print_questions(console.console(), setup)
-        with stopping_when_terminated():
-            result = federation.evaluate(resume=resume)
+    result = on_this_machine(federation, federation.evaluating, resume, as_json=as_json)
     tell(result, table, plots, as_json=as_json, sentences=False)
     if result.outcome != "finished":
         raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""`init`, `check`, `run` and `demo`: from a configuration to a trained model."""
+"""`init`, `check` and `run`: from a configuration to a trained model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configurat
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _QUIET_SECONDS = 2.5  # on an idle machine, loading compiled kernels takes less
-DEMO_OWNER = "whoever started the demo"
 RUNTIMES = ("local", "flower")
 Runtime = Annotated[
     str, typer.Option(help="local: all parties in this process; flower: over a deployment.")
@@ -75,7 +74,7 @@ def init(
         raise ConfigError(f"--target is one of {', '.join(TARGETS)}, not {target!r}")
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already; choose another name, or replace it with --force")
-    _write(path, _template(target))
+    write_text(path, _template(target))
     out = console.console()
     out.print(f"wrote {path}", markup=False, soft_wrap=True)
     out.print(
@@ -295,7 +294,7 @@ def run(
         _abandon(federation, abandon, as_json=as_json)
         return
     if runtime == "local":
-        _train(federation, as_json=as_json, resume=resume)
+        train(federation, as_json=as_json, resume=resume)
         return
     from privagg.cli.flowerrun import run_on_flower
 
@@ -305,62 +304,14 @@ def run(
     )  # fmt: skip
 
 
-def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for data, model, ledgers and report.")
-    ] = Path("out"),
-    scheme: Annotated[
-        str, typer.Option(help="ckks, bfv, paillier or plaintext (unsafe).")
-    ] = "ckks",
-    as_json: AsJson = False,
-) -> None:
-    """Three hospitals train one breast-cancer model; nothing is downloaded.
+def train(federation: Federation, *, as_json: bool, resume: str | None = None) -> None:
+    """Run, reporting each round; what cuts the run off is said plainly, and how to go on.
 
-    Writes the hospitals' tables and the configuration into the output folder, so that you can
-    change it, approve it and run it again.
+    Args:
+        federation: trains.
+        as_json: print a line of JSON for each round.
+        resume: a run that was cut off.
     """
-    path = write_demo(output, scheme=scheme)
-    if not as_json:
-        console.note(
-            f"the configuration is {path}; the demo approves it for its own three hospitals. "
-            f"Change it, then `privagg approve {path} --all-sites` and `privagg run {path}`"
-        )
-    federation = open_federation(path)
-    federation.approve(who=DEMO_OWNER, why="privagg demo")
-    _train(federation, as_json=as_json)
-
-
-def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
-    """Write the demo's tables and configuration; return the configuration's path.
-
-    A second demo in the same folder is a new run on the same data: its ledgers are kept, and the
-    budget in it lasts for a few such runs.
-
-    Raises:
-        ConfigError: somebody has changed the configuration, which is not replaced.
-        MissingDependencyError: what training needs is not installed.
-    """
-    path, demo = folder / "breast-cancer.toml", _packaged("demo.toml")
-    if path.exists() and _of_scheme("ckks", path.read_text(encoding="utf-8")) != demo:
-        raise ConfigError(
-            f"{path} was changed since the demo wrote it, and is not replaced: approve and run it "
-            f"(privagg approve {path} --all-sites; privagg run {path}), or choose another folder "
-            "for the demo (--output)"
-        )
-    try:
-        from privagg.training.datasets import write_breast_cancer
-    except ImportError as error:
-        raise _missing(error) from error
-    write_breast_cancer(folder / "data")
-    return _write(path, _of_scheme(scheme, demo))
-
-
-def _of_scheme(scheme: str, text: str) -> str:
-    return re.sub(r'(?m)^scheme = "[^"]*"', f'scheme = "{scheme}"', text)
-
-
-def _train(federation: Federation, *, as_json: bool, resume: str | None = None) -> None:
-    """Run, reporting each round; what cuts the run off is said plainly, and how to go on."""
     from privagg.cli.live import stopping_when_terminated
 
     with telling_how_to_go_on(federation):
@@ -551,7 +502,7 @@ def open_federation(path: Path, deployment: Path | None = None) -> Federation:
     try:
         from privagg.federation import Federation
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing(error) from error
     code = None
     if deployment is not None:
         from privagg.party.folder import PartyFolder
@@ -562,7 +513,7 @@ def open_federation(path: Path, deployment: Path | None = None) -> Federation:
     return Federation(checked, base=path.resolve().parent, source=path, code=code)
 
 
-def _missing(error: ImportError) -> Exception:
+def missing(error: ImportError) -> Exception:
     """The error to raise for a failed import: ours where an extra is missing, else the same."""
     if (error.name or "").partition(".")[0] not in TRAINING_MODULES:
         return error
@@ -573,10 +524,10 @@ def _missing(error: ImportError) -> Exception:
 
 def _template(target: str) -> str:
     """The commented configuration, with the section of this kind of target."""
-    text = _packaged("template.toml")
+    text = packaged("template.toml")
     if target == "binary":
         return text
-    section = _packaged(f"targets/{target}.toml")
+    section = packaged(f"targets/{target}.toml")
     if target != "multiclass":  # nothing is proposed for other targets than classes
         for line in ("rounds =", "sampling_rate =", "[training.optimizer]", "kind =", "learning_"):
             text = text.replace(f"\n# {line}", f"\n{line}", 1)
@@ -585,11 +536,25 @@ def _template(target: str) -> str:
     return re.sub(r"(?ms)^\[data\.target\]\n.*?\n(?=\n)", lambda _: section, text, count=1)
 
 
-def _packaged(name: str) -> str:
+def packaged(name: str) -> str:
+    """A text that lies beside the commands.
+
+    Args:
+        name: of the file.
+    """
     return resources.files("privagg.cli").joinpath(name).read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
+    """Write a configuration where the user wants it.
+
+    Args:
+        path: where; its folder is made.
+        text: the configuration.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,7 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.audit.untrusted import check_numbers
-from privagg.cli.training import check, write_demo
+from privagg.cli.demo import write_demo
+from privagg.cli.training import check
 from privagg.errors import ApprovalError, ConfigError, LedgerError, LedgerTamperedError
 from privagg.federation import Federation
 from privagg.party.approving import Job, Terms, approve, check_approval, last_day

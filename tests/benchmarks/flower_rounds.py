@@ -30,7 +30,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from privagg.cli.training import write_demo
+from privagg.cli.demo import write_demo
 from privagg.flower.lead import ROUNDS_NAME, read_lines
 from tests.benchmarks.tables import show, write_json
 

@@ -205,7 +205,7 @@ def test_what_cannot_be_resumed_is_not_submitted(
     ],
 )
 def test_the_right_command_is_named(root: Path, words: tuple[str, ...], said: str) -> None:
-    from privagg.cli.training import write_demo
+    from privagg.cli.demo import write_demo
 
     write_demo(Path("demo"))
     code, _, err = call("run", *words)

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 
 import privagg
 from privagg.cli.console import wrapped
-from privagg.cli.training import write_demo
+from privagg.cli.demo import write_demo
 from privagg.errors import ConfigError, MissingDependencyError
 from privagg.report import Report, language
 from privagg.report.annexes import ANNEXES, KINDS, render_annex
