@@ -22,6 +22,7 @@ from tests.benchmarks import (
     heart,
     propose,
     questions,
+    survival,
     synthetic_credit,
     synthetic_heart,
 )
@@ -213,3 +214,13 @@ def test_questions_answers_are_as_near_as_their_intervals_say() -> None:
         error, coverage = questions.ours(made, tables_there, asked, draws=40)
         assert 0 < error < 5
         assert coverage > 0.6
+
+
+def test_a_survival_curve_and_a_regression_go_through() -> None:
+    study = survival.STUDIES[0]
+    table = survival.read(tables("survival"), study)
+    found = survival.curve(study, table, "1", draws=40)
+    assert found["error"] < 0.035  # 0.02 over many draws
+    assert found["coverage"] > 0.85
+    regression = survival.regression(study, table, "1000", draws=1)
+    assert abs(regression["c_index"] - regression["c_index_without_privacy"]) < 0.01

@@ -134,10 +134,15 @@ def drawn(draw: np.random.Generator, records: int, rate: float = 1 / 400) -> Any
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
-@pytest.mark.parametrize("which", ["records", "population"])
-def test_intervals_cover_as_often_as_they_say(level: float, which: str) -> None:
-    """600 draws: of the noise on one table, or of tables of one population with noise."""
-    asked, draw, stddev, times = question(), np.random.default_rng(7), 3.0, 600
+@pytest.mark.parametrize(
+    ("which", "stddev"), [("records", 3.0), ("population", 3.0), ("records", 25.0)]
+)
+def test_intervals_cover_as_often_as_they_say(level: float, which: str, stddev: float) -> None:
+    """600 draws: of the noise on one table, or of tables of one population with noise.
+
+    Where the noise decides how much is told at all, intervals must still hold as often.
+    """
+    asked, draw, times = question(), np.random.default_rng(7), 600
     kept = drawn(draw, 500)
     truth = {key: figure.raw for key, figure in told(asked, kept, 0.0).items()}
     if which == "population":
@@ -153,7 +158,9 @@ def test_intervals_cover_as_often_as_they_say(level: float, which: str) -> None:
     slack = 5 * np.sqrt(level * (1 - level) / times)
     for key, count in hits.items():
         assert count / times >= level - slack, key
-    for end in range(100, 501, 100):  # later, where less is told, they are wider
+    for end in (
+        range(100, 501, 100) if stddev < 10 else ()
+    ):  # later, where less is told, they are wider
         assert hits[f"survival at {end}",] / times <= level + slack + 0.01
 
 

@@ -16,8 +16,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from privagg.programs.answers import LEAST_DEVIATIONS
 from privagg.programs.questions.columns import FloatArray
+
+LEAST_EXPOSED = 4.0
+"""In deviations of the noise: where fewer are under observation, nothing is told. Whether there are
+is seen in noised counts, so with less the intervals would hold less often than they say."""
 
 
 class LifeTable(NamedTuple):
@@ -68,7 +71,7 @@ class LifeTable(NamedTuple):
     def told(self) -> int:
         """How many intervals, from the first, have more records exposed than noise hides."""
         noise = self.stddev * np.sqrt((self.exposed_by**2).sum(axis=1))
-        hidden = self.exposed <= np.maximum(LEAST_DEVIATIONS * noise, 0.0)
+        hidden = self.exposed <= np.maximum(LEAST_EXPOSED * noise, 0.0)
         return int(np.argmax(hidden)) if hidden.any() else self.intervals
 
     def upto(self, intervals: int) -> LifeTable:

@@ -82,7 +82,6 @@ def _curve(
     raw, both = curve.raw, np.hypot(curve.noise, curve.sampling)
     falling = np.minimum.accumulate(raw) + np.maximum.accumulate(raw[::-1])[::-1]
     told, found = np.clip(falling / 2, 0.0, 1.0), list[Figure]()
-    records, population = Interval(0.0, 1.0), Interval(0.0, 1.0)
     for place, end in enumerate(ends):
         what = f"survival at {end:.10g}"
         if place < len(raw):
@@ -90,10 +89,9 @@ def _curve(
             records = around(value, float(curve.noise[place]), level, (0.0, 1.0))
             population = around(value, float(both[place]), level, (0.0, 1.0))
             found.append(Figure(what, group, float(told[place]), value, records, population))
-        else:  # no more is known than that it is not above what it was before
-            value = float(raw[-1]) if len(raw) else 1.0
-            records, population = Interval(0.0, records.high), Interval(0.0, population.high)
-            found.append(Figure(what, group, None, value, records, population))
+        else:  # that it is told until here was the noise's choice: no bound from before holds
+            value, whole = float(raw[-1]) if len(raw) else 1.0, Interval(0.0, 1.0)
+            found.append(Figure(what, group, None, value, whole, whole))
     edges, lost = np.concatenate([[0.0], ends[: len(raw)]]), np.concatenate([[0.0], 1.0 - told])
     reached = bool(lost[-1] >= 0.5)
     median = float(np.interp(0.5, lost, edges)) if reached else float(edges[-1])
