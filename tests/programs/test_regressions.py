@@ -96,7 +96,7 @@ def record(units: list[float], codes: list[int]) -> Columns:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.kind)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     units=st.lists(UNIT, min_size=3, max_size=3),
     codes=st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 2)),
@@ -277,12 +277,12 @@ def covered(
         assert level - slack <= count / draws <= level + slack + 0.02, (level, which)
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(8, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
-    ("kind", "stddev", "draws"),
-    [("linear", 1.0, 300), ("logistic", 0.7, 120), ("poisson", 0.5, 120)],
+    ("kind", "stddev", "draws"), [("linear", 1.0, 150), ("logistic", 0.7, 80), ("poisson", 0.5, 80)]
 )
 def test_intervals_of_coefficients_cover_as_often_as_they_say(
-    kind: str, stddev: float, draws: int
+    kind: str, stddev: float, draws: int, times: int
 ) -> None:
     """With noise about as large as sampling."""
 
@@ -295,7 +295,7 @@ def test_intervals_of_coefficients_cover_as_often_as_they_say(
     def key(figure: Figure) -> Any:
         return figure.group.get("term") if figure.what == "coefficient" else None
 
-    covered(ASKED[kind], population, stddev, key, TRUE[kind], draws)
+    covered(ASKED[kind], population, stddev, key, TRUE[kind], times * draws)
 
 
 def test_intervals_of_covariances_cover_as_often_as_they_say() -> None:
@@ -311,7 +311,7 @@ def test_intervals_of_covariances_cover_as_often_as_they_say() -> None:
     question = Covariance(name="c", of=("age", "bmi"))
     covered(
         question, population, 3.0,
-        lambda figure: (figure.what, figure.group.get("of")), truth, draws=300,
+        lambda figure: (figure.what, figure.group.get("of")), truth, draws=150,
     )  # fmt: skip
 
 
