@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,16 +103,48 @@ class TestLogistic(ProgramContract):
         return case(sites=["north", "south"], subgroups=["ward"])
 
 
-class TestPerceptron(ProgramContract):
+class UnderOneScheme(ProgramContract):
+    """How integers are added is the same for all of them; `TestLogistic` goes through every one."""
+
+    @pytest.mark.parametrize("scheme", ["plaintext"])
+    def test_every_scheme_opens_the_same_sums(
+        self, case: Case, scheme: str, tmp_path: Path
+    ) -> None:
+        super().test_every_scheme_opens_the_same_sums(case, scheme, tmp_path)
+
+
+class TestPerceptron(UnderOneScheme):
     @pytest.fixture
     def case(self) -> Case:
         return case(kind="mlp", bins=3, threshold=0.1)
 
 
-class TestClasses(ProgramContract):
+class TestClasses(UnderOneScheme):
     @pytest.fixture
     def case(self) -> Case:
         return case(classes=3, subgroups=["ward"])
+
+
+def amounts(**target: Any) -> TableSchema:
+    """The same columns with an amount to predict."""
+    facts = schema().model_dump(mode="json")
+    facts["target"] = {"name": "cost", "kind": "regression", "range": [0, 50], **target}
+    return TableSchema.model_validate(facts)
+
+
+class TestAmounts(UnderOneScheme):
+    @pytest.fixture
+    def case(self) -> Case:
+        program, parameters = made("logistic", amounts(loss="poisson"), sites=["north", "south"])
+        some = extremes()
+        costs = np.linspace(0, 2, len(some)).astype(np.float32)
+        return Case(
+            program=lambda: Evaluation(program.content),
+            openings=program.openings(Decimal(0)),
+            records=HeldRecords(0, some.inputs, costs, some.codes),
+            take=lambda some, places: some[places],
+            states=(parameters,),
+        )
 
 
 def opened(
@@ -220,6 +253,24 @@ def test_three_classes_are_told_by_choice() -> None:
     assert found["log-loss"].value == pytest.approx(clamped, rel=1e-4)
     pairs = [f for f in first.figures if "called" in f.group]
     assert sum(f.value or 0 for f in pairs) == pytest.approx(900)
+
+
+def test_errors_of_amounts_are_in_the_columns_unit() -> None:
+    program, parameters = made(table=amounts(), scale=0.3)
+    some = records(2000)
+    costs = np.random.default_rng(4).beta(2, 4, 2000).astype(np.float32)
+    (first, *_) = program.answers(
+        opened(program, parameters, [HeldRecords(0, some.inputs, costs, some.codes)])
+    )
+    outputs = some.inputs.astype(np.float64) @ parameters[:SIZE] + parameters[SIZE]
+    off = np.abs(np.clip((outputs + 1) * 25, 0, 50) - 50 * costs.astype(np.float64))
+    found = by_name(first)
+    expected = float(np.sqrt((off**2).mean()))
+    assert found["root mean square error"].value == pytest.approx(expected, rel=1e-3)
+    for level in (0.5, 0.9):
+        assert found[f"error quantile {level}"].value == pytest.approx(
+            float(np.quantile(off, level)), rel=0.05
+        )
 
 
 def test_another_models_parameters_add_nothing() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from privagg.errors import ConfigError
+from privagg.programs.evaluation.amounts import AmountMeasure
 from privagg.programs.evaluation.binary import BinaryMeasure
 from privagg.programs.evaluation.classes import ClassesMeasure
 from privagg.programs.evaluation.measure import Measure
-from privagg.training.targets import ClassKind, TargetKind
+from privagg.training.targets import ClassKind, Regression, TargetKind
 
 
 def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
@@ -23,7 +24,9 @@ def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
         if target.class_count == 2:
             return BinaryMeasure(threshold, bins)
         return ClassesMeasure(target.class_count)
+    if isinstance(target, Regression):
+        return AmountMeasure(target)
     raise ConfigError(
-        f"a model of {target.name!r} cannot be evaluated on held-out records: classes can, and "
-        "this target has none. Nothing was spent"
+        f"a model of {target.name!r} cannot be evaluated on held-out records: one of classes or of "
+        "an amount can (data.target.kind binary, multiclass or regression). Nothing was spent"
     )

@@ -101,8 +101,12 @@ class Regression(TargetKind):
         encoded = amounts / self._unit if self._is_log else (amounts - low) / (high - low)
         return np.asarray(encoded, dtype=np.float32)
 
-    def _amounts(self, encoded: Encoded) -> FloatArray:
-        """The amounts in the column's unit, as they were encoded."""
+    def amounts(self, encoded: Encoded) -> FloatArray:
+        """The amounts in the column's unit, float64 `(n,)`, within the range.
+
+        Args:
+            encoded: as `read` gives them.
+        """
         low, high = self.range
         values = encoded.astype(np.float64)
         return np.clip(values * self._unit if self._is_log else low + values * (high - low),
@@ -188,4 +192,4 @@ class Regression(TargetKind):
 
     def figures(self, outputs: FloatArray, encoded: Encoded) -> dict[str, float]:
         """See `TargetKind.figures`: RMSE and MAE beside those of the mean, and R²."""
-        return amount_figures(self.predictions(outputs), self._amounts(encoded))
+        return amount_figures(self.predictions(outputs), self.amounts(encoded))
