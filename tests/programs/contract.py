@@ -6,18 +6,35 @@ same. `test_contract.py` shows that the suite finds out programs that break what
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from privagg import Federation
+from privagg.config.asking import SumsSetup
+from privagg.config.setup import Setup
+from privagg.errors import ConfigError
+from privagg.party.approving import Terms, approve_here, last_day
+from privagg.party.local import local_ledgers
+from privagg.privacy.ledger.entries import Charge
 from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
+from privagg.privacy.randomness import DeterministicRandomness
+from privagg.programs.answers import answer_facts
 from privagg.programs.sums import IntMatrix, RecordProgram, SumsLearner, bounded
+from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.protocol.round import run_round
 from privagg.protocol.site import Site
+from privagg.run.local import How, Run
+from privagg.run.unfinished import unfinished_runs
+from tests.run.kills import in_child
+from tests.run.small import RUN, SEED, write_small
 from tests.simulator import NAMES, Simulation
 
 
@@ -108,6 +125,139 @@ class ProgramContract:
             expected[: terms.length] = bounded(rows, len(rows), terms).sum(axis=0) * len(NAMES)
             np.testing.assert_array_equal(outcome.total, expected)
         assert [simulation.charges(name) for name in NAMES] == [len(case.openings)] * len(NAMES)
+
+    def test_state_and_answers_follow_from_opened_sums_alone(self, case: Case) -> None:
+        """A program that hands on what it saw of records, under less noise than is charged."""
+        fresh, used = self.whole(case), self.whole(case)
+        everybody, sums = list(range(len(case.records))), list[NoisySum]()
+        for number, terms in case.rounds():
+            rows = case.integers(case.program(), number, everybody)
+            total = bounded(rows, len(rows), terms).sum(axis=0)
+            sums.append(NoisySum(total, float(terms.sensitivity_grid), ("north",)))
+            case.integers(used, number, everybody[::2])
+            steps = [each.step(number, case.state(number), sums[-1]) for each in (fresh, used)]
+            np.testing.assert_array_equal(*steps)
+        told = [json.dumps([*map(answer_facts, each.answers(sums))]) for each in (fresh, used)]
+        assert told[0] == told[1]
+
+    def test_what_a_plan_pins_is_its_own_or_refused(self, case: Case) -> None:
+        """Whatever stands there: no other error than those of values and configurations."""
+        program = self.whole(case)
+        asked = json.loads(json.dumps(program.asked))
+        assert type(program).of(asked).asked == program.asked
+        for strange in changed(asked):
+            try:
+                made = type(program).of(strange)
+            except (ValueError, ConfigError):
+                continue
+            assert type(made).of(made.asked).asked == made.asked
+            assert made.openings(Decimal(1))
+
+    def test_a_coordinator_that_is_killed_ends_with_the_same_answers(
+        self, case: Case, tmp_path: Path
+    ) -> None:
+        """In the middle of the rounds, and the resumed one not again: charged once a round."""
+        self.whole(case)
+        killed_at(case, tmp_path, lambda writes: [writes * 2 // 5])
+
+    @pytest.mark.nightly
+    @pytest.mark.timeout(36000)
+    def test_a_coordinator_that_is_killed_anywhere_ends_with_the_same_answers(
+        self, case: Case, tmp_path: Path
+    ) -> None:
+        """At every write, between rounds and in them."""
+        self.whole(case)
+        killed_at(case, tmp_path, lambda writes: list(range(1, writes + 1)))
+
+    def whole(self, case: Case) -> SumsProgram:
+        """The program, where it is a whole job; else there is no job to speak of."""
+        program = case.program()
+        if not isinstance(program, SumsProgram):
+            pytest.skip("the sites' half of a program has no plan, state or answers of its own")
+        return program
+
+
+HOSTILE = (None, True, -1, 0.5, 10**40, "", "x" * 1000, [], [[]], {}, {"name": {}})
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """A JSON value with one part of it left out, added or in the place of another's."""
+    yield from HOSTILE if not isinstance(value, dict) else ()
+    if isinstance(value, dict):
+        yield {**value, "no such setting": 1}
+        for key, inner in value.items():
+            yield {other: each for other, each in value.items() if other != key}
+            yield from ({**value, key: each} for each in changed(inner))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value[:2]):
+            yield from ([*value[:place], each, *value[place + 1 :]] for each in changed(inner))
+
+
+def setup_of(case: Case, folder: Path) -> SumsSetup:
+    """A job of two sites with the case's records each, as a configuration would make it."""
+    path, program = folder / "small.toml", case.program()
+    program.begin = lambda: case.state(1)  # type: ignore[attr-defined]  # some are handed theirs
+
+    class OfCase(SumsSetup):
+        job: ClassVar[str] = "questions"
+        command: ClassVar[str] = "ask"
+        epsilon = Decimal(50)
+        sums = program
+
+        @classmethod
+        def is_in(cls, setup: Setup) -> bool:
+            return True
+
+        def require_there(self) -> None:
+            pass
+
+        def lines_of(self, site: str) -> Any:
+            return case.take(case.records, list(range(len(case.records))))
+
+    return OfCase.of(Federation.from_toml(path).setup)
+
+
+def killed_at(case: Case, folder: Path, which: Callable[[int], list[int]]) -> None:
+    """Kill a job at each of these writes, resume it, and compare with one that was left alone."""
+    base, result = folder / "b", folder / "result"
+
+    def prepare() -> None:
+        write_small(base)
+        terms = Terms("t", "a test", last_day(), without_guarantee=True, overlaps="a test")
+        approve_here(setup_of(case, base), terms, None, None)
+
+    def begin_or_go_on(here: Path) -> Callable[[], Any]:
+        def work() -> Any:
+            setup = setup_of(case, here)
+            left = unfinished_runs(setup.output)
+            if not left and (setup.output / "answers.json").exists():
+                return {}
+            how: How = "resume" if left else "new"
+            made = Run(setup, DeterministicRandomness(SEED), RUN, how=how).drive(None)
+            assert made.answers is not None
+            ledgers = local_ledgers(setup.output)
+            charged = [
+                sum(isinstance(entry.payload, Charge) for entry in ledgers[name].entries())
+                for name in setup.plan.names
+            ]
+            return {"answers": made.answers.read_bytes(), "charged": charged}
+
+        return work
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("privagg.report.write.can_draw", lambda: False)
+        in_child(prepare, result)
+        shutil.copytree(base, folder / "w")
+        expected, writes = in_child(begin_or_go_on(folder / "w"), result)
+        assert expected["charged"] == [len(case.openings)] * 2
+        for step in which(len(writes)):
+            here = folder / f"k{step}"
+            shutil.copytree(base, here)
+            assert in_child(begin_or_go_on(here), result, dies_at=step) is None
+            found, _ = in_child(begin_or_go_on(here), result)
+            if found:  # else it was over already
+                assert found == expected, f"killed at {step}, {writes[step - 1]}"
+            shutil.rmtree(here)
 
 
 class SumsSimulation(Simulation):

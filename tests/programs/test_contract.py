@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from privagg.privacy.plan import OpeningTerms
+from privagg.programs.answers import Answer
 from privagg.programs.sums import IntMatrix
+from privagg.programs.sums_program import NoisySum, SumsProgram
 from tests.programs.contract import Case, ProgramContract
 
 VALUES = np.array([0.0, 1.0, -1.0, 0.25, 1 / 3, 0.9, -0.6, 0.5, 0.1, 7.0])
@@ -107,6 +109,77 @@ def test_what_breaks_the_contract_is_found_out(program: type[Any], test: str) ->
     getattr(ProgramContract(), test)(honest)
     with pytest.raises(AssertionError):
         getattr(ProgramContract(), test)(broken)
+
+
+class Summed(Squares, SumsProgram):
+    """An honest whole job of the same two rounds: the state halves, the answer is a sum."""
+
+    name = "summed"
+    level = 0.95
+    asked: Any = {"scale": 1}  # noqa: RUF012
+
+    @classmethod
+    def of(cls, asked: Any) -> Any:
+        if asked != {"scale": 1}:
+            raise ValueError("not its own")
+        return cls()
+
+    def openings(self, noise_multiplier: Any) -> Any:
+        return case(Squares).openings
+
+    def step(self, number: int, state: Any, found: NoisySum) -> Any:
+        return state / 2
+
+    def answers(self, sums: Any) -> Any:
+        return (Answer({"name": "sum", "of": int(sums[0].total[0])}, ()),)
+
+
+class HandsOn(Summed):
+    """Puts the sum of its records into the state, without the noise that was charged."""
+
+    seen = 0
+
+    def integers(self, number: int, state: Any, records: Any) -> IntMatrix:
+        rows = super().integers(number, state, records)
+        self.seen += int(rows.sum())
+        return rows
+
+    def step(self, number: int, state: Any, found: NoisySum) -> Any:
+        return state / 2 + self.seen
+
+
+class Answers(HandsOn):
+    """Answers by it."""
+
+    def step(self, number: int, state: Any, found: NoisySum) -> Any:
+        return state / 2
+
+    def answers(self, sums: Any) -> Any:
+        return (Answer({"name": "sum", "of": self.seen}, ()),)
+
+
+class Trusts(Summed):
+    """Takes what a plan pins at its word."""
+
+    @classmethod
+    def of(cls, asked: Any) -> Any:
+        return cls() if asked["scale"] == 1 else 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("program", "test", "error"),
+    [
+        (HandsOn, "test_state_and_answers_follow_from_opened_sums_alone", AssertionError),
+        (Answers, "test_state_and_answers_follow_from_opened_sums_alone", AssertionError),
+        (Trusts, "test_what_a_plan_pins_is_its_own_or_refused", (ArithmeticError, KeyError)),
+    ],
+)
+def test_a_whole_job_that_breaks_the_contract_is_found_out(
+    program: type[Any], test: str, error: Any
+) -> None:
+    getattr(ProgramContract(), test)(case(Summed))
+    with pytest.raises(error):
+        getattr(ProgramContract(), test)(case(program))
 
 
 def test_a_program_that_lies_about_its_norm_still_moves_no_sum_further(tmp_path: Path) -> None:
