@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from privagg.config.data import TableData
-from privagg.config.schema import AskSection, Config
+from privagg.config.schema import AskSection
 from privagg.config.setup import Setup
 from privagg.encoding.contribution import Learner
 from privagg.errors import (
@@ -53,11 +53,6 @@ class SumsSetup(Setup):
     Args:
         config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
     """
-
-    @classmethod
-    @abstractmethod
-    def configured(cls, config: Config) -> bool:
-        """Whether a configuration has this job."""
 
     @classmethod
     def of(cls, setup: Setup) -> Self:

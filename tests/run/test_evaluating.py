@@ -127,6 +127,49 @@ def test_no_record_is_on_both_sides_and_none_is_lost(
         assert 0.15 < len(held) / SITES[name] < 0.45
 
 
+def test_a_copy_of_a_record_is_on_its_side_however_it_is_written(tmp_path: Path) -> None:
+    """Doubled, in another order of lines and columns, with other spellings and other targets."""
+    federation = Federation.from_toml(write(tmp_path))
+    section = federation.config.sites[0]
+    kept = federation.setup.records_of(section)
+    every = federation.setup.all_records_of(section)
+    path = tmp_path / section.data
+    header, *lines = list(csv.reader(path.read_text().splitlines()))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header[::-1])
+        for age, ward, sick in [*lines[::-1], *lines]:
+            writer.writerow([1 - int(sick), f" {ward.upper()} ", f"{float(age):e}"])
+    again = Federation.from_toml(tmp_path / "wards.toml")
+    copies = again.setup.records_of(section)
+    assert len(copies) == 2 * len(kept)
+    assert len(again.setup.all_records_of(section)) == 2 * len(every)
+    before, after = (
+        {row.tobytes() for row in one.gather(np.arange(len(one)))[0].numpy()}
+        for one in (kept, copies)
+    )
+    assert before == after
+
+
+@pytest.mark.parametrize("mode", ["record-distributed", "record-local", "client"])
+def test_no_mode_trains_with_a_record_that_is_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("privagg.config.setup.make_learner", lambda *_, records, **__: records)
+    text = CONFIG.replace("epsilon = 10\n", f'epsilon = 10\nmode = "{mode}"\n')
+    federation = Federation.from_toml(write(tmp_path, text))
+    for site in federation.config.sites:
+        kept, every = federation.setup.records_of(site), federation.setup.all_records_of(site)
+        rule = federation.config.held_out
+        assert rule is not None
+        columns = federation.evaluating.schema.columns
+        inputs = kept.gather(np.arange(len(kept)))[0].numpy()
+        assert not rule.mask(inputs, columns).any()
+        held = rule.mask(every.gather(np.arange(len(every)))[0].numpy(), columns)
+        assert len(kept) == len(every) - held.sum()
+        assert federation.setup.learner(site.name) is kept
+
+
 def test_the_answers_are_reported_and_recomputed(evaluated: tuple[Federation, RunResult]) -> None:
     federation, result = evaluated
     assert result.outcome == "finished"
