@@ -1,8 +1,8 @@
 """The plots of answers: survival curves, bars of counts, and other figures with their intervals.
 
 A figure is drawn by what it is called, whoever asked: `count`, `quantile ...`, `survival at ...`,
-`... ratio`, `correlation`, `mean`. Dark is the interval for these records, light the one for the
-population.
+`... ratio`, `correlation`, `mean`. Dark or thick is the interval for these
+records, light or thin the one for the population.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MOST_ROWS = 40
 SERIES = ("series-1", "series-2", "series-3", "series-4")
 SURVIVAL = "survival at "
 
-INTERVALS = "Dark: for these records. Light: for the population."
+BANDS = "Dark: for these records. Light: for the population."
+BARS = "Thick: for these records. Thin: for the population."
 
 LARGEST = 1e12
 """Of what is drawn: a report may come from anywhere, and axes have few digits."""
@@ -101,7 +102,9 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
                 times, heights, where="post", color=COLOURS[colour], linewidth=1.5,
                 label=shortened(label, 28),
             )  # fmt: skip
-            axes.plot(times[1:], heights[1:], "o", color=COLOURS[colour], markersize=2.6)
+            axes.plot(
+                times[1:], heights[1:], "o", color=COLOURS[colour], markersize=2.6, clip_on=False
+            )
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, max(time for told in groups.values() for time, _ in told))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
@@ -110,7 +113,7 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
         if any(groups):
             drawn.legend(loc="outside upper left", ncols=2, handlelength=1.2, columnspacing=1.2)
         spoken = [figure for told in groups.values() for _, figure in told]
-        return finish(drawn, name, say(INTERVALS), _alt(spoken))
+        return finish(drawn, name, say(BANDS), _alt(spoken))
 
 
 def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot | None:
@@ -140,7 +143,7 @@ def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot 
             axes.plot([value], [place], "o", color=COLOURS["ink"], markersize=3.6)
         _rows(axes, told, ratio=ratio, counted=counted)
         axes.set_xlabel(say(what) if what else "")
-        return finish(drawn, name, say(INTERVALS), _alt(told))
+        return finish(drawn, name, say(BARS), _alt(told))
 
 
 def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bool) -> None:
@@ -155,7 +158,9 @@ def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bo
 
         axes.set_xscale("log")
         axes.axvline(1.0, color=COLOURS["muted"], linewidth=0.8)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        low, high = axes.get_xlim()
+        steps = (1.0, 2.0, 5.0) if high > 8 * low else tuple(range(1, 10))
+        axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
