@@ -13,10 +13,10 @@ from privagg.digest import tree_digest
 from privagg.encoding.vectors import sum_of_text
 from privagg.errors import ProgramMissingError, VerificationError
 from privagg.privacy.ledger.entries import RoundEnded
-from privagg.privacy.plan import Plan, SumsPlan, load_plan
+from privagg.privacy.plan import Plan, load_plan
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
-from privagg.report.answered import answers_of, asked_names, program_in
+from privagg.report.answered import answers_of, asked_names, asks, program_in
 from privagg.report.figures import count_text
 from privagg.report.model import Answers, Report
 
@@ -46,7 +46,7 @@ def check_answers(
         ledgers: party -> ledger, of those that hold.
         signed: (round, attempt) -> tree digest of the payload that the key holder signed.
     """
-    if not isinstance(plan, SumsPlan) and report.answers is None:
+    if not asks(plan) and report.answers is None:
         return
     findings.section = "run"
     entries = ledgers[COORDINATOR].entries() if COORDINATOR in ledgers else []

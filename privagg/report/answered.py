@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -20,6 +20,15 @@ from privagg.report.language import say, told
 from privagg.report.model import AnsweredFigure, Answers, Ends, Report
 
 
+def asks(plan: Plan) -> TypeGuard[SumsPlan]:
+    """Whether a plan pins a program that answers; a plan of sums alone may be for anything.
+
+    Args:
+        plan: any.
+    """
+    return isinstance(plan, SumsPlan) and "program" in plan.recipe
+
+
 def program_in(plan: Plan) -> SumsProgram | None:
     """The program that a plan pins; None of a plan of training.
 
@@ -27,7 +36,7 @@ def program_in(plan: Plan) -> SumsProgram | None:
         ProgramMissingError: it is not installed here.
         LedgerError: it is none, or not the one that the openings are for.
     """
-    if not isinstance(plan, SumsPlan):
+    if not asks(plan):
         return None
     try:
         found = program_of(plan.recipe)
@@ -63,7 +72,7 @@ def answers_of(
     """
     program = program_in(plan)
     opened = [ended for ended in rounds if ended.outcome == "opened"]
-    if program is None or not isinstance(plan, SumsPlan) or not opened:
+    if program is None or not asks(plan) or not opened:
         return None
     if [ended.round for ended in opened] != [*range(1, len(opened) + 1)]:
         raise LedgerError("the coordinator's ledger has no opened sum of one round after the other")

@@ -77,7 +77,10 @@ def killed_at_writes(tmp_path: Path, scheme: str, which: Callable[[int], list[in
         folder = tmp_path / f"killed-{step}"
         shutil.copytree(base, folder)
         work = begin_or_go_on(folder)
-        assert in_child(work, result, dies_at=step) is None
+        done = in_child(work, result, dies_at=step)
+        if done is not None:  # how many writes there are differs by a few from run to run
+            assert (done[0], len(done[1]) < step) == (expected, True)
+            continue
         in_child(work, result, dies_at=draw.randrange(1, len(writes)))
         found, _ = in_child(work, result)
         if found:  # else it was over already, its files included
