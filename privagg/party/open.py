@@ -76,7 +76,10 @@ def open_party(
             opener = open_key_holder(setup, folder, roster, stays=stays)
             if name == KEY_HOLDER:
                 return opener.handle
-        return open_site(setup, folder, roster, randomness=randomness, key_holder=opener).handle
+        begun = has_begun(setup, folder)
+        return open_site(
+            setup, folder, roster, randomness=randomness, key_holder=opener, begun=begun
+        ).handle
 
     besides = jobs_besides(training)
     first = handler(training)
@@ -375,12 +378,15 @@ def open_site(
     randomness: Randomness | None = None,
     key_holder: KeyHolder | None = None,
     joins: bool = True,
+    begun: bool = False,
 ) -> Site:
     """One site, with its own data and what it computes on them.
 
     Args:
         setup, folder, roster, randomness, key_holder: as for `open_seat`.
         joins: False where it goes on with a run that it joined before.
+        begun: as `has_begun`: its records may have changed since, and what they hold now must not
+            stop a run that goes on. They are looked at before the next run's first charge.
 
     Raises:
         ApprovalError: a factory makes its records, and no approval names it.
@@ -388,16 +394,37 @@ def open_site(
         ModelError: the model does not keep records apart.
     """
     name, apart = folder.party().name, setup.rehearse()
-    if joins:
+    if joins and not begun:
         setup.require_joining(setup.section(name))
-    learner = setup.learner(name)
+    learner, recognise = setup.learner(name), recogniser_in(folder, setup)
+
+    def look(approval: Approval) -> None:
+        setup.require_joining(setup.section(name))
+        if recognise is not None:
+            recognise(approval)
+
     site = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder).site(
         learner,
         records_apart=apart.facts() if apart else None,
-        recognise=recogniser_in(folder, setup),
+        recognise=look if begun else recognise,
     )
-    site.require_approved_records()
+    if not begun:
+        site.require_approved_records()
     return site
+
+
+def has_begun(setup: Setup, folder: PartyFolder) -> bool:
+    """Whether a run of this plan has charged the site: one may be under way.
+
+    Args:
+        setup: the agreed configuration and its plan.
+        folder: the site's own.
+    """
+    if not has_ledger(folder):
+        return False
+    with closing(Ledger.open(folder.ledger)) as ledger:
+        key = setup.budget_key(folder.party().name)
+        return ledger.plan_was_charged(key, setup.plan.digest)
 
 
 def recogniser_in(folder: PartyFolder, setup: Setup) -> Callable[[Approval], None] | None:

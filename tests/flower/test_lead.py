@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from privagg import Federation
@@ -15,7 +16,7 @@ from privagg.errors import CohortError, ConfigError
 from privagg.flower.bridge.inprocess import Faults
 from privagg.identity.owner import read_owner_key
 from privagg.party.approving import withdraw
-from privagg.party.open import ledger_here, open_party
+from privagg.party.open import has_begun, ledger_here, open_federation, open_party
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.transport import Handler
@@ -201,3 +202,28 @@ def test_a_journal_of_another_key_is_not_gone_on_with(world: World) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
         world.lead()
     assert np.isfinite(facts["round"])
+
+
+def test_a_site_opened_anew_goes_on_with_a_run_whatever_its_records_are_by_then(
+    world: World,
+) -> None:
+    """A database in use changes while a run goes on: whether it goes on must not tell how."""
+    folder = world.trial.parties["va"].party
+    table = world.config.parent / "data" / "va.csv"
+
+    def changing(honest: Handler) -> Handler:
+        def handler(data: bytes) -> bytes:
+            answer = honest(data)
+            if has_begun(open_federation(folder), folder):
+                pd.read_csv(table).assign(num=0, age=99).to_csv(table, index=False)
+            return answer
+
+        return handler
+
+    world.meddle["va"] = changing
+    result = world.lead()
+    assert "va" in result.rounds[-1].outcome.survivors
+    assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 3
+    again = world.lead("heart-2")
+    assert all("va" not in report.outcome.survivors for report in again.rounds)
+    assert [e.kind for e in ledger_of(world, "va").entries()].count("charge") == 3

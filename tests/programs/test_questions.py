@@ -301,3 +301,14 @@ def test_a_cross_table_of_more_cells_than_memory_is_refused_at_once() -> None:
     )
     with pytest.raises(ConfigError, match="8012006001 cells together"):
         Questions(Asked(data=schema, questions=(Count(name="all", by=("x", "y", "z")),)))
+
+
+def test_a_table_without_lines_adds_nothing_and_stops_nothing() -> None:
+    """A query may find no record; that it did is no reason to say so."""
+    asked = Questions(Asked(data=SCHEMA, questions=ALL))
+    nobody = Columns.read(table(3).iloc[:0], SCHEMA)
+    (opening,) = asked.openings(Decimal(1))
+    assert asked.integers(1, asked.begin(), nobody).shape == (0, opening.length)
+    found = NoisySum(np.zeros(opening.length, np.int64), 0.0, ("north",))
+    values = [figure.value for answer in asked.answers([found]) for figure in answer.figures]
+    assert not any(value is not None and np.isnan(value) for value in values)

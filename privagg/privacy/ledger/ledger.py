@@ -784,6 +784,11 @@ class Ledger:
         with self._store.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    def plan_was_charged(self, key: BudgetKey, plan_digest: str) -> bool:
+        """Whether any run under a plan is filed as charged to `key`; no proof, as `was_charged`."""
+        charges = (entry.payload for entry in self._entries_of(key, Charge.kind))
+        return any(isinstance(c, Charge) and c.plan_digest == plan_digest for c in charges)
+
     def entry_about(self, kind: str, subject: Sequence[str | int]) -> Entry | None:
         """The entry of this kind about (run, round, attempt[, dataset, unit]), if there is one."""
         name = canonical.dumps(list(subject)).decode("ascii")

@@ -66,7 +66,7 @@ class Columns:
             else:
                 codes[feature.name] = _codes(column, feature)
         target = schema.target
-        encoded = target.read(frame).reshape(len(frame), -1)
+        encoded = target.read(frame).reshape(len(frame), len(target.columns))
         for place, name in enumerate(target.columns):
             if ends := target.range_of(name):
                 numbers[name] = np.clip(numeric_values(frame[name]), *ends)

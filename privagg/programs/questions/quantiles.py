@@ -81,7 +81,7 @@ def quantile_figures(
     bins, low, high = len(sums), float(edges[0]), float(edges[-1])
     count = float(sums.sum())
     counted = sqrt(bins) * stddev
-    if count < LEAST_DEVIATIONS * counted:
+    if count < LEAST_DEVIATIONS * counted or count <= 0:
         whole = Interval(low, high)
         return tuple(Figure(f"quantile {q:g}", {}, None, q, whole, whole) for q in at)
     below = np.concatenate([[0.0], np.cumsum(sums)]) / count
