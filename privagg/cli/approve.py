@@ -80,7 +80,11 @@ def approve(
         typer.Option(metavar="FILE", help="The owner's key, where it is kept elsewhere."),
     ] = None,
     job: Annotated[
-        str, typer.Option(help="Which of the configuration's jobs: training, or questions.")
+        str,
+        typer.Option(
+            help="Which of the configuration's jobs: training, questions, facts (`privagg ask "
+            "--for`) or evaluation."
+        ),
     ] = "training",
     taking_back: Annotated[
         bool, typer.Option("--withdraw", help="Take back every approval in force.")
@@ -95,7 +99,7 @@ def approve(
 ) -> None:
     """Approve a plan, or all candidates of a search: without it no site takes part in anything.
 
-    With --job questions it is what `privagg ask` asks that is approved, by a plan of its own.
+    Questions, facts and an evaluation are jobs of their own, each approved by its plan (--job).
 
     Says first what was found in the sites' records, for their owner only. What would change what
     is learned keeps a site from joining, unless its owner accepts it (--accept-findings).
@@ -324,16 +328,18 @@ def _purpose(setup: Setup, words: _Words) -> str:
 
 def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
     """What is approved, in words."""
+    from privagg.config.setup import TRAINING
     from privagg.report.figures import delta_text, epsilon_text
 
     out, plan, privacy = console.console(), job.plans[0], setup.config.privacy
     delta = delta_text(plan.delta)
     what = "a run" if job.kind == "plan" else f"a search of {len(job.plans)} runs"
+    what = what if setup.job == TRAINING else setup.job
     often = "any number, as far as the budget reaches" if words.runs is None else f"{words.runs}"
     console.heading(out, f"To be approved for {setup.config.federation.name}: {what}")
     pairs = [
-        ("a run is", _in_words(plan)),
-        ("how many runs", often),
+        ("a run is" if setup.job == TRAINING else "once is", _in_words(plan)),
+        ("how many runs" if setup.job == TRAINING else "how many times", often),
         ("who opens", plan.custody.plainly),
         ("for", _purpose(setup, words)),
         ("decided by", words.who),
@@ -352,8 +358,12 @@ def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
 
 def _in_words(plan: Plan) -> str:
     """What one run of a plan is."""
-    from privagg.privacy.plan import TrainingPlan
+    from privagg.privacy.plan import SumsPlan, TrainingPlan
     from privagg.report.figures import count_text
+
+    if isinstance(plan, SumsPlan):
+        sums = count_text(plan.rounds, "opened sum")
+        return f"{sums} with noise; hidden is one {plan.unit.value}"
 
     noise = ""
     if isinstance(plan, TrainingPlan):

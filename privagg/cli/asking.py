@@ -302,7 +302,8 @@ def _draw(answers: Answers, folder: Path) -> list[Path]:
 
 
 def _print_answers(out: Console, answers: Answers, *, sentences: bool) -> None:
-    from privagg.report.answered import ends_text, figure_name, number_text, sentence
+    from privagg.report.answered import ends_text, figure_name, number_text
+    from privagg.report.answered import sentences as sentences_of
     from privagg.report.language import told
 
     columns = ("figure", "value", "for these records", "for the population")
@@ -314,8 +315,8 @@ def _print_answers(out: Console, answers: Answers, *, sentences: bool) -> None:
         ]
         console.table(out, columns, rows, left=(0,))
         out.print()
-        for figure in answer.figures if sentences else ():
-            out.print(Text(sentence(figure, answers.level), style="dim"), soft_wrap=True)
+        for line in sentences_of(answer.figures, answers.level) if sentences else ():
+            out.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def _as_json(result: RunResult, answers: Answers | None, sections: str) -> dict[str, Any]:

@@ -19,6 +19,10 @@ _NAME = (
     "a name takes letters (no umlauts), digits, dots, dashes and underscores, up to 64 of them, "
     "and begins with a letter or digit"
 )
+_CODE = (
+    "this is code of your own, 'package.module:function'; where one of privagg's losses is meant, "
+    "write it as `loss` of a [data.target] of kind 'regression'"
+)
 _QUOTED = re.compile(r"'([^']*)'")
 
 Keys = Mapping[str, tuple[Any, ...]]
@@ -54,7 +58,8 @@ def _told(
         choices = " or ".join(map(repr, known.get(section, {}).get(key, ())))
         return f"{place!r} is missing; add it{f': {choices}' if choices else ''}"
     if fault["type"] == "string_pattern_mismatch":
-        return f"{place!r}: {_NAME} (got {fault['input'][:LONGEST_VALUE]!r})"
+        rule = _CODE if fault["loc"][-1] == "loss" else _NAME
+        return f"{place!r}: {rule} (got {fault['input'][:LONGEST_VALUE]!r})"
     if fault["type"] in ("tuple_type", "list_type") and isinstance(fault["input"], Mapping):
         return f"{place!r} should be a list; write [[{place}]] in double brackets, once for each"
     others = dict.fromkeys(fault_words(one).removeprefix("should be ") for one in faults[1:])

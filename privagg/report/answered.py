@@ -113,9 +113,13 @@ def figure_name(figure: AnsweredFigure) -> str:
 def group_name(figure: AnsweredFigure) -> str:
     """The group that a figure is of; empty where it is of all records."""
     return say(", ").join(
-        f"{column} = {say('other or missing') if category == OTHER else category}"
-        for column, category in figure.group.items()
+        f"{column} = {category_name(category)}" for column, category in figure.group.items()
     )
+
+
+def category_name(category: str) -> str:
+    """A category as people read it."""
+    return say("other or missing") if category == OTHER else category
 
 
 def number_text(value: float | None) -> str:
@@ -132,11 +136,28 @@ def ends_text(ends: Ends | None) -> str:
     return say("{low} to {high}", low=number_text(ends.low), high=number_text(ends.high))
 
 
-def sentence(figure: AnsweredFigure, level: float) -> str:
-    """What a figure says, in one sentence."""
-    if figure.value is None:
-        return say("{figure}: too few records for the noise; nothing can be said.",
-                   figure=figure_name(figure))  # fmt: skip
+def sentences(figures: Iterable[AnsweredFigure], level: float) -> tuple[str, ...]:
+    """What an answer's figures say: a sentence for each that is told, one for all the others."""
+    figures = tuple(figures)
+    told_of = [_sentence(figure, level) for figure in figures if figure.value is not None]
+    silent = say("; ").join(figure_name(figure) for figure in figures if figure.value is None)
+    if silent:
+        told_of.append(say("Too few records for the noise to tell: {figures}.", figures=silent))
+    return tuple(told_of)
+
+
+def _sentence(figure: AnsweredFigure, level: float) -> str:
+    both = (figure.records, figure.population)
+    if both == (None, None):
+        return say(
+            "{figure} comes out as {value}, and the noise leaves no interval for it: do not use it "
+            "as an estimate. A larger ε, more records or fewer columns tell more.",
+            figure=figure_name(figure),
+            value=number_text(figure.value),
+        )
+    if all(ends is not None and ends.low == ends.high for ends in both):
+        return say("{figure} is {value}.", figure=figure_name(figure),
+                   value=number_text(figure.value))  # fmt: skip
     return say(
         "{figure} is about {value}: for these records between {records}, for the population that "
         "they stand for between {population}, each with {level} confidence.",

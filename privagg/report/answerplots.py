@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from privagg.report.answered import figure_name, group_name, number_text
+from privagg.report.answered import category_name, figure_name, group_name, number_text
 from privagg.report.drawing import COLOURS, Plot, canvas, few_ticks, finish, shortened, styled
 from privagg.report.language import say
 from privagg.report.model import Answered, AnsweredFigure, Answers, Ends
@@ -20,6 +20,9 @@ MOST_ROWS = 40
 
 SERIES = ("series-1", "series-2", "series-3", "series-4")
 SURVIVAL = "survival at "
+
+BEYOND = 0.15
+"""Part of a curve's last step that is drawn after it, so that its interval there is seen."""
 
 BANDS = "Dark: for these records. Light: for the population."
 BARS = "Thick: for these records. Thin: for the population."
@@ -88,25 +91,28 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
         return None
     with styled(name):
         drawn, axes = canvas(4.4, 2.75)
+        ends_at = list[float]()
         for colour, (label, told) in zip(SERIES, groups.items(), strict=False):
             times = [0.0, *(time for time, _ in told)]
+            times.append(times[-1] + BEYOND * (times[-1] - times[-2]))
             for which, alpha in (("population", 0.14), ("records", 0.3)):
                 bands = [getattr(figure, which) for _, figure in told]
                 ends = [(1.0, 1.0), *(_ends(each) if each else (0.0, 1.0) for each in bands)]
-                lows, highs = zip(*ends, strict=True)
+                lows, highs = zip(*ends, ends[-1], strict=True)
                 axes.fill_between(
                     times, lows, highs, step="post", color=COLOURS[colour], alpha=alpha, lw=0
                 )
             heights = [1.0, *(figure.value for _, figure in told)]
             axes.step(
-                times, heights, where="post", color=COLOURS[colour], linewidth=1.5,
+                times, [*heights, heights[-1]], where="post", color=COLOURS[colour], linewidth=1.5,
                 label=shortened(label, 28),
             )  # fmt: skip
             axes.plot(
-                times[1:], heights[1:], "o", color=COLOURS[colour], markersize=2.6, clip_on=False
+                times[1:-1], heights[1:], "o", color=COLOURS[colour], markersize=2.6, clip_on=False
             )
+            ends_at.append(times[-1])
         axes.set_ylim(0, 1.02)
-        axes.set_xlim(0, max(time for told in groups.values() for time, _ in told))
+        axes.set_xlim(0, max(ends_at))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
         axes.grid(axis="y")
         axes.set_xlabel(shortened(unit))
@@ -117,8 +123,12 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
 
 
 def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot | None:
-    """A row for each figure: bars for counts, else points; its two intervals over it."""
-    told = [figure for figure in figures if figure.value is not None][:MOST_ROWS]
+    """A row for each figure: bars for counts, else points; its two intervals over it.
+
+    A figure without an interval has no row: as a mere point it would look certain.
+    """
+    shown = [each for each in figures if each.records or each.population]
+    told = [each for each in shown if each.value is not None][:MOST_ROWS]
     if not told:
         return None
     ratio, counted = what.endswith("ratio"), what == "count"
@@ -148,8 +158,13 @@ def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot 
 
 def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bool) -> None:
     """What each row is called, and the scale below all of them."""
-    names = [group_name(figure) or figure_name(figure) for figure in told]
-    axes.set_yticks(range(len(told)), [shortened(name, 30) for name in names])
+    columns = tuple(told[0].group)
+    if len(columns) > 1 and all(tuple(figure.group) == columns for figure in told):
+        names = [say(", ").join(map(category_name, each.group.values())) for each in told]
+        axes.set_ylabel(shortened(say(", ").join(columns), 40))
+    else:
+        names = [group_name(figure) or figure_name(figure) for figure in told]
+    axes.set_yticks(range(len(told)), [shortened(name, 36) for name in names])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
     axes.set_ylim(len(told) - 0.4, -0.6)
     axes.grid(axis="x")

@@ -11,7 +11,7 @@ from privagg.report.answered import (
     ends_text,
     figure_name,
     number_text,
-    sentence,
+    sentences,
 )
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
@@ -448,7 +448,7 @@ def _answers(report: Report) -> tuple[AnswerView, ...]:
                 )
                 for figure in answer.figures
             ),
-            sentences=tuple(sentence(figure, found.level) for figure in answer.figures),
+            sentences=sentences(answer.figures, found.level),
         )
         for answer in found.answers
     )

@@ -133,7 +133,7 @@ def _how_it_ended(report: Report) -> str:
 def _opened(report: Report, opened: int) -> str:
     planned = report.plan.get("rounds")
     if not isinstance(planned, int):
-        return count_text(opened, "was opened", "were opened")
+        return count_text(opened, "sum was opened", "sums were opened")
     of = count_text(planned, "planned round")
     if opened == 1:
         return say("1 of {planned} was opened", planned=of)

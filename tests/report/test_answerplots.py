@@ -78,3 +78,20 @@ def test_a_name_is_no_markup() -> None:
     plots = drawn(*(figure("count", 5.0, ward=name) for name in ("<script>", "$x^2$")))
     assert "<script>" not in plots[0].svg
     assert "$x^2$" in plots[0].svg
+
+
+def test_rows_of_several_columns_are_told_apart_by_their_categories() -> None:
+    wards = ("internal medicine and emergencies", "surgery")
+    cells = [figure("count", 5.0, department=ward, again=a) for ward in wards for a in "yn"]
+    (plot,) = drawn(*cells)
+    assert "department, again" in plot.svg
+    for ward in wards:
+        assert all(f"{ward}, {again}" in plot.svg for again in "yn")
+
+
+def test_a_figure_without_an_interval_is_no_point() -> None:
+    endless = figure("odds ratio", 2.0, term="age") | {"records": None, "population": None}
+    assert drawn(endless) == ()
+    (plot,) = drawn(endless, figure("odds ratio", 3.0, term="ward: b"))
+    assert "ward: b" in plot.svg
+    assert "age" not in plot.svg
