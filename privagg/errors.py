@@ -224,6 +224,7 @@ _YES_OR_NO = "should be true or false, without quotation marks"
 _SECTION = "should be a section or table of `key = value`"
 _LIST = "should be a list in square brackets, such as [1, 2]"
 _BYTES = "should be bytes"
+_DATE = "should be a day written as 2026-12-31"
 _DAY = "should be a day and time, such as 2026-12-31T12:00:00Z"
 
 WORDS = {
@@ -233,6 +234,10 @@ WORDS = {
     "bytes_too_short": "should have at least {min_length} bytes",
     "bytes_type": _BYTES,
     "bytes_invalid_encoding": _BYTES,
+    "date_from_datetime_inexact": _DATE,
+    "date_from_datetime_parsing": _DATE,
+    "date_parsing": _DATE,
+    "date_type": _DATE,
     "datetime_from_date_parsing": _DAY,
     "datetime_object_invalid": _DAY,
     "datetime_parsing": _DAY,

@@ -27,6 +27,9 @@ _FAULTS = {
     "@tz_constraint": ("timezone_aware",),
     "bool": ("bool_type", "bool_parsing"),
     "bytes": ("bytes_type", "bytes_invalid_encoding"),
+    "date": (
+        *("date_type", "date_parsing", "date_from_datetime_parsing", "date_from_datetime_inexact"),
+    ),
     "datetime": (
         *("datetime_type", "datetime_parsing", "datetime_object_invalid"),
         "datetime_from_date_parsing",
