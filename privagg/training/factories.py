@@ -25,10 +25,12 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from sysconfig import get_paths
 from types import CodeType, ModuleType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from privagg.errors import ApprovalError, ConfigError
-from privagg.privacy.ledger import Ledger
+
+if TYPE_CHECKING:  # a configuration is read without what stores ledgers
+    from privagg.privacy.ledger import Ledger
 
 
 @dataclass(frozen=True)
