@@ -410,6 +410,12 @@ class AttestationSection(Section):
     about: str = ""
 
 
+_ASKED_BY_THEIR_OWN = {
+    Facts.name: "[facts]",
+    Evaluation.name: "[evaluation] with private = true",
+}
+"""Program -> the section that asks it."""
+
 _TRAINS = {
     "model",
     "local_steps",
@@ -602,6 +608,11 @@ class Config(Section):
             return
         if self.ask is None:
             raise ValueError("[[questions]] need [ask] with epsilon, what they may cost together")
+        if (section := _ASKED_BY_THEIR_OWN.get(self.ask.program)) is not None:
+            raise ValueError(
+                f"ask.program = {self.ask.program!r} reads the sites' records in a way of its own; "
+                f"write {section}, and remove ask.program"
+            )
         own = self.ask.program == QUESTIONS
         if own and not self.questions:
             raise ValueError("[ask] needs a question: add a [[questions]] section, or remove [ask]")

@@ -86,6 +86,8 @@ class SumsLearner:
         """
         number = round_id[1]
         terms = self._plan.openings[number - 1]
+        parameters = parameters.copy()
+        parameters.flags.writeable = False  # what one record wrote there, the next one would read
         total = np.zeros(terms.length, dtype=np.int64)
         together = max(1, min(TOGETHER, NUMBERS_TOGETHER // terms.length))
         for start in range(0, len(self._records), together):

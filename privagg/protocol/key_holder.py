@@ -155,7 +155,8 @@ class KeyHolder:
             self._until()
         except ApprovalError:
             ended += self._keys.erase_unapproved(self._plan.digest)
-        if ended:
+        # Another job's holder, or another process, may have erased the key that is loaded here.
+        if ended or (self._loaded is not None and not self._keys.living(self._loaded[0])):
             self._loaded = None
 
     def erase(self, run: str) -> None:

@@ -51,6 +51,12 @@ class KeyStore:
         with closing(self._connect()) as database:
             return bool(database.execute("SELECT 1 FROM run_key WHERE run = ?", (run,)).fetchall())
 
+    def living(self, run: str) -> bool:
+        """Whether the run has a key that is not erased."""
+        query = "SELECT 1 FROM run_key WHERE run = ? AND secret IS NOT NULL"
+        with closing(self._connect()) as database:
+            return bool(database.execute(query, (run,)).fetchall())
+
     def statement(self, run: str) -> bytes | None:
         """The signed statement of a run's key, None where it has none yet.
 

@@ -377,6 +377,18 @@ def test_who_withdraws_the_approval_has_the_key_erased(tmp_path: Path) -> None:
     assert simulation.round(1).outcome == "opened", "a new approval is for new runs"
 
 
+def test_a_key_that_another_job_of_the_party_erased_is_forgotten_here_too(tmp_path: Path) -> None:
+    """One file of keys, a holder for each job: who came second kept the key in memory for good."""
+    simulation = Simulation(tmp_path)
+    assert simulation.round(1).outcome == "opened"
+    here, other = simulation.key_holder, simulation.make_key_holder()
+    here.erase_ended()
+    assert here._loaded is not None
+    other.erase(simulation.run)
+    here.erase_ended()
+    assert here._loaded is None
+
+
 def test_keys_for_endless_runs_are_refused_until_some_are_gone(tmp_path: Path) -> None:
     """Each took a file's space for ever, and an entry in every site's ledger that costs nothing."""
     simulation = Simulation(tmp_path, rounds=1)

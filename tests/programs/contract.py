@@ -253,7 +253,10 @@ def killed_at(case: Case, folder: Path, which: Callable[[int], list[int]]) -> No
         for step in which(len(writes)):
             here = folder / f"k{step}"
             shutil.copytree(base, here)
-            assert in_child(begin_or_go_on(here), result, dies_at=step) is None
+            done = in_child(begin_or_go_on(here), result, dies_at=step)
+            if done is not None:  # how many writes there are differs by a few from run to run
+                assert (done[0], len(done[1]) < step) == (expected, True)
+                continue
             found, _ = in_child(begin_or_go_on(here), result)
             if found:  # else it was over already
                 assert found == expected, f"killed at {step}, {writes[step - 1]}"

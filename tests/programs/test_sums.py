@@ -148,6 +148,24 @@ def test_a_record_that_cannot_be_computed_adds_nothing_and_harms_no_other(
     assert [text[:22] for text in told] == ["a record adds nothing,"]
 
 
+def test_a_program_cannot_leave_one_records_word_in_the_state_for_the_next() -> None:
+    class Writes:
+        def integers(self, number: int, state: Any, records: IntMatrix) -> IntMatrix:
+            state += records[:, :1].sum()
+            return np.full((len(records), 4), int(state[0]), np.int64)
+
+    openings = (terms(4, 50, 40).model_copy(update={"state": 1}), terms(9, 1, 1))
+    plan = learner(np.zeros((1, 4), np.int64))._plan.model_copy(update={"openings": openings})
+    records = np.ones((2 * TOGETHER, 4), np.int64)
+    state = np.zeros(1)
+    for _ in range(2):
+        found = SumsLearner(plan, "a", Writes(), records).contribution(
+            state, DeterministicRandomness(b"s"), PLACE
+        )
+        assert not found.any()  # it adds nothing rather than a sum of what it has read
+    assert not state.any()
+
+
 def test_no_record_at_all_is_still_noise() -> None:
     nothing = contribution(np.zeros((0, 4), np.int64), multiplier="3")
     assert (nothing[:4] != 0).any()

@@ -288,8 +288,10 @@ def test_regressions_are_asked_told_and_verified_as_other_questions_are(tmp_path
     report = Report.from_json(result.report_json.read_bytes())
     page = render_html(report)
     assert "correlation (of = age, with = bmi)" in page
-    assert "answer-1-ratios" in page
-    assert "answer-3-correlations" in page
+    told = [each for each in figures_of(result).values() if each["what"] == "odds ratio"]
+    assert ("answer-1-ratios" in page) == any(each["records"] for each in told)
+    (between,) = (each for each in figures_of(result).values() if each["what"] == "correlation")
+    assert ("answer-3-correlations" in page) == bool(between["records"])
     with speaking("zh"):
         chinese = render_html(report)
     assert set(left(visible(chinese))) <= {"before the study"}

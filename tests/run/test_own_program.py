@@ -167,6 +167,7 @@ def test_it_is_asked_reported_and_verified_and_without_it_nothing_is_decided(
         ('column = "sick"', 'colum = "sick"', "of 'diversity': column: is missing"),
         ('column = "sick"', 'column = "sick"\nlevel = 0.5', "may not say"),
         ('program = "diversity"', 'program = "diverse"', "no program is called 'diverse'"),
+        ('program = "diversity"', 'program = "facts"', "write [facts], and remove ask.program"),
     ],
 )
 def test_what_it_cannot_be_asked_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
