@@ -256,6 +256,8 @@ def tell(
         as_json: for a machine.
         sentences: each figure in a sentence too.
     """
+    from privagg.cli.live import spending_line
+
     answers = _answers(result)
     if answers is not None and table is not None:
         write_whole(table, _as_csv(answers).encode())
@@ -276,6 +278,8 @@ def tell(
     out.print()
     if sections:
         out.print(Text(sections), soft_wrap=True)
+    if result.report_json is not None:
+        out.print(Text(spending_line(result.report_json), style="dim"), soft_wrap=True)
     print_places(out, found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -21,7 +22,7 @@ from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import SumsPlan
 from privagg.programs.evaluation import Evaluated, Evaluation
 from privagg.programs.questions.program import Questions
-from privagg.programs.sums_program import SumsProgram
+from privagg.programs.sums_program import NoisySum
 
 
 def questions_facts(setup: SumsSetup) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
         head = say("Evaluation of {federation}", federation=setup.config.federation.name)
     console.heading(out, head)
     numbers = sum(opening.length for opening in plan.openings)
-    pairs = [*_asked(setup.sums)]
+    pairs = [*_asked(setup)]
     pairs += [
         (say("cost"), say("ε {epsilon} at δ = {delta} for every data set; the unit is a record",
                           epsilon=epsilon_text(setup.cost, 4), delta=delta_text(plan.delta))),
@@ -98,10 +99,12 @@ def _of_one_share(setup: SumsSetup) -> Decimal:
     return setup.accountant.epsilon(event, plan.delta).upper
 
 
-def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
-    """What is asked by name, and the part of the budget that it has."""
+def _asked(setup: SumsSetup) -> Iterator[tuple[str, str]]:
+    """What is asked by name, the part of the budget that it has, and how near counts will be."""
+    from privagg.report.answered import number_text
     from privagg.report.language import say, told
 
+    program = setup.sums
     if isinstance(program, Evaluation):
         yield from _evaluated(program.content)
         return
@@ -111,10 +114,25 @@ def _asked(program: SumsProgram) -> Iterator[tuple[str, str]]:
         return
     questions = program.content.questions
     whole = sum(question.share for question in questions)
-    for each in questions:
+    for each, reach in zip(questions, _reaches(setup.plan, program), strict=True):
         share = f"{float(100 * each.share / whole):.3g} %"
         what = told(each.about)
-        yield each.name, say("{what}; {share} of the budget", what=what, share=share)
+        text = say("{what}; {share} of the budget", what=what, share=share)
+        if reach is not None:
+            text = say("{text}; counts to ± {reach}, by the noise alone", text=text,
+                       reach=number_text(reach))  # fmt: skip
+        yield each.name, text
+
+
+def _reaches(plan: SumsPlan, program: Questions) -> Iterator[float | None]:
+    """How far the interval of a question's counts will reach for these records, where it has any.
+
+    Known beforehand: it is the noise's alone, with every site in the sum.
+    """
+    nothing = NoisySum.of(plan, 1, np.zeros(plan.upload_dimension, np.int64), plan.names)
+    for answer in program.answers([nothing]):
+        ends = [figure.records.high for figure in answer.figures if figure.what == "count"]
+        yield max(ends, default=None)
 
 
 def _evaluated(content: Evaluated) -> Iterator[tuple[str, str]]:

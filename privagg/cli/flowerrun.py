@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from privagg.flower.submit import Submitted
 
 PARTY_FILE, TRAINING = "party.toml", "training"
-SHOWN_SITES = 6
 
 
 def run_on_flower(
@@ -226,7 +225,7 @@ def _reporting(setup: Setup, *, as_json: bool) -> Iterator[Callable[[dict[str, A
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
-    from privagg.cli.live import result_lines
+    from privagg.cli.live import result_lines, spending_line
     from privagg.flower.lead import missing_text
 
     if as_json:
@@ -237,7 +236,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     for line in result_lines(result.get("metrics", {})):
         out.print(line, markup=False, soft_wrap=True)
     if result.get("report_json"):
-        out.print(_spending(Path(result["report_json"])), markup=False, soft_wrap=True)
+        out.print(spending_line(Path(result["report_json"])), markup=False, soft_wrap=True)
     names = (("model", "model"), ("report", "report_json"), ("page", "report_html"),
              ("bundle", "bundle"))  # fmt: skip
     found = [(label, str(result[name])) for label, name in names if result.get(name)]
@@ -249,18 +248,3 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         )
     if result.get("missing"):
         out.print(missing_text(result["missing"]), style="yellow", markup=False, soft_wrap=True)
-
-
-def _spending(report: Path) -> str:
-    """What the sites' ledgers say now, over all jobs, as the report has it."""
-    from privagg.report import Report
-    from privagg.report.figures import epsilon_text
-
-    sites = Report.from_json(report.read_bytes()).sites
-    spent = [
-        f"{site.name} {epsilon_text(site.epsilon_after_run)}"
-        + (f" of {epsilon_text(site.budget.epsilon)}" if site.budget else "")
-        for site in sites[:SHOWN_SITES]
-    ]
-    more = len(sites) - SHOWN_SITES
-    return f"ε spent over all jobs: {', '.join(spent)}" + (f" and {more} more" if more > 0 else "")

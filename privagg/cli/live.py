@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from privagg.run.results import RoundReport
 
 MOST_SITE_COLUMNS = 4
+
+SHOWN_SITES = 6
 
 
 class RoundLines:
@@ -169,6 +172,25 @@ def result_lines(metrics: Mapping[str, float]) -> list[str]:
         )
         lines.append(f"recall: {shares}")
     return lines
+
+
+def spending_line(report: Path) -> str:
+    """What the sites' ledgers say now, over all jobs, as a report has it.
+
+    Args:
+        report: its JSON.
+    """
+    from privagg.report import Report
+    from privagg.report.figures import epsilon_text
+
+    sites = Report.from_json(report.read_bytes()).sites
+    spent = [
+        f"{site.name} {epsilon_text(site.epsilon_after_run)}"
+        + (f" of {epsilon_text(site.budget.epsilon)}" if site.budget else "")
+        for site in sites[:SHOWN_SITES]
+    ]
+    more = len(sites) - SHOWN_SITES
+    return f"ε spent over all jobs: {', '.join(spent)}" + (f" and {more} more" if more > 0 else "")
 
 
 def json_lines(rounds: int) -> Callable[[RoundReport], None]:

@@ -7,6 +7,15 @@ words about connecting are not repeated.
 from __future__ import annotations
 
 from pathlib import Path
+from sqlite3 import (
+    SQLITE_DENY,
+    SQLITE_FUNCTION,
+    SQLITE_OK,
+    SQLITE_READ,
+    SQLITE_RECURSIVE,
+    SQLITE_SELECT,
+)
+from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection, Engine, create_engine
@@ -86,7 +95,7 @@ def _answer(connection: Connection, query: str) -> pd.DataFrame:
         connection = connection.execution_options(postgresql_readonly=True)
     try:
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA query_only = ON")
+            _read_alone(connection)
         found = connection.exec_driver_sql(query)
         if not found.returns_rows:
             raise DataError("the query of [database] in party.toml returns no table; use a SELECT")
@@ -105,6 +114,19 @@ def _answer(connection: Connection, query: str) -> pd.DataFrame:
             "answer; name each one once (AS)"
         )
     return pd.DataFrame([tuple(row) for row in rows], columns=names, dtype=object)
+
+
+def _read_alone(connection: Connection) -> None:
+    """Have SQLite refuse every statement but one that reads: its own flag can be taken back by the
+    query, and does not keep other files from being made (`ATTACH`, `VACUUM INTO`).
+    """
+    reading = (SQLITE_SELECT, SQLITE_READ, SQLITE_FUNCTION, SQLITE_RECURSIVE)
+
+    def allowed(action: int, *_: str | None) -> int:
+        return SQLITE_OK if action in reading else SQLITE_DENY
+
+    driver: Any = connection.connection.driver_connection
+    driver.set_authorizer(allowed)
 
 
 def _first_line(error: SQLAlchemyError) -> str:

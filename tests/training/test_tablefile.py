@@ -448,11 +448,31 @@ def test_a_query_gives_the_records_of_the_same_table_in_a_file(clinic: Path) -> 
 
 
 def test_a_query_changes_nothing(clinic: Path) -> None:
-    before = clinic.read_bytes()
-    for query in ("DELETE FROM visits", "DELETE FROM visits RETURNING *", "DROP TABLE visits"):
+    before, there = clinic.read_bytes(), sorted(clinic.parent.iterdir())
+    other = clinic.with_name("other.sqlite")
+    for query in (
+        "DELETE FROM visits",
+        "DELETE FROM visits RETURNING *",
+        "DROP TABLE visits",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA query_only = OFF",
+        f"ATTACH '{other}' AS other",
+        f"VACUUM INTO '{other}'",
+        "SELECT load_extension('anything')",
+    ):
         with pytest.raises(DataError, match=r"the query of \[database\]"):
             lying(asked(clinic, query=query), Path())
     assert clinic.read_bytes() == before
+    assert sorted(clinic.parent.iterdir()) == there
+
+
+def test_a_query_may_join_count_and_recur(clinic: Path) -> None:
+    query = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) "
+        "SELECT max(weight) AS weight, '2020-01-01' AS admitted, 1 AS smokes, upper('a') AS ward, "
+        "'no' AS ill FROM visits JOIN n GROUP BY i"
+    )
+    assert len(lying(asked(clinic, query=query), Path())) == 3
 
 
 @pytest.mark.parametrize(

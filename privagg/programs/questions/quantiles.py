@@ -20,14 +20,14 @@ class Quantiles(OneSum):
 
     Args:
         of: a column with a declared range.
-        at: which, each in (0, 1), ascending.
+        at: which, each in (0, 1), ascending, at most 200.
         bins: of the histogram, all of one width.
     """
 
     one_cell: ClassVar[bool] = True
     kind: Literal["quantiles"] = "quantiles"
     of: str
-    at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5, 0.75)
+    at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.25, 0.5, 0.75), max_length=200)
     bins: int = Field(default=64, ge=2, le=4096)
 
     @property
