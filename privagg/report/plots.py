@@ -131,9 +131,6 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
     label = say("Accuracy") if measure == "accuracy" else LABELS[measure]
     share = measure in SHARES
 
-    def text(value: float) -> str:
-        return f"{value:.1%}" if share else f"{value:.4g}"
-
     with styled("metric"):
         figure, axes = canvas(4.4, 2.55)
         kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
@@ -167,24 +164,38 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
         axes.grid(axis="y")
         whole_numbers(axes.xaxis, 8)
         axes.set_xlabel(say("attempt at a round"))
-        alt = say(
-            "{label} on {table} went from {first} to {last} over {n} opened rounds; {n2} were "
-            "stopped."
-            if base is None
-            else "{label} on {table} went from {first} to {last}, beside a base rate of {base} "
-            "over {n} opened rounds; {n2} were stopped."
-            if share
-            else "{label} on {table} went from {first} to {last}, beside {base} for always naming "
-            "the mean, over {n} opened rounds; {n2} were stopped.",
-            label=label,
-            table=table,
-            first=text(values[0]),
-            last=text(values[-1]),
-            base="" if base is None else text(base),
-            n=len(series),
-            n2=len(stopped),
-        )
+        alt = _metric_in_words(label, table, values, base, len(stopped), share=share)
         return finish(figure, "metric", say("{label} on the public table", label=label), alt)
+
+
+def _metric_in_words(
+    label: str,
+    table: str,
+    values: Sequence[float],
+    base: float | None,
+    stopped: int,
+    *,
+    share: bool,
+) -> str:
+    def text(value: float) -> str:
+        return f"{value:.1%}" if share else f"{value:.4g}"
+
+    return say(
+        "{label} on {table} went from {first} to {last} over {n} opened rounds; {n2} were stopped."
+        if base is None
+        else "{label} on {table} went from {first} to {last}, beside a base rate of {base} "
+        "over {n} opened rounds; {n2} were stopped."
+        if share
+        else "{label} on {table} went from {first} to {last}, beside {base} for always naming "
+        "the mean, over {n} opened rounds; {n2} were stopped.",
+        label=label,
+        table=table,
+        first=text(values[0]),
+        last=text(values[-1]),
+        base="" if base is None else text(base),
+        n=len(values),
+        n2=stopped,
+    )
 
 
 STAGES = (("encrypt", "series-1"), ("add", "series-2"), ("open", "series-4"))
