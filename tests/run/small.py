@@ -106,10 +106,10 @@ def told(result: RunResult) -> dict[str, Any]:
 
 
 NOT_SAID_TWICE = frozenset(
-    {"seconds", "generated", "parties", "key_id", "root", "checkpoint", "public_key", "owner_key",
-     "bytes_up", "bytes_down", "exchanges"}
+    {"seconds", "generated", "date", "parties", "key_id", "root", "checkpoint", "public_key",
+     "owner_key", "bytes_up", "bytes_down", "exchanges"}
 )  # fmt: skip
-"""Times, keys, signatures, and how often something was sent."""
+"""Times, days (midnight may pass), keys, signatures, and how often something was sent."""
 
 
 def _comparable(value: Any) -> Any:
