@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +14,9 @@ def no_page() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("privagg.report.write.can_draw", lambda: False)
         yield
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for one test, as pytest's own, but short: a party's socket has to fit beneath it."""
+    return tmp_path_factory.mktemp("t")
