@@ -50,6 +50,17 @@ def _load_u64(typingctx: Any, base: Any, offset: Any) -> Any:
     return types.uint64(types.uint64, types.int64), codegen
 
 
+def _load_u32(typingctx: Any, base: Any, offset: Any) -> Any:
+    """The little-endian half word at byte `offset` of address `base`, at any alignment."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = builder.load(_pointer(builder, args, ir.IntType(32)))
+        loaded.align = 1
+        return builder.zext(loaded, ir.IntType(64))
+
+    return types.int64(types.uint64, types.int64), codegen
+
+
 def _load_u8(typingctx: Any, base: Any, offset: Any) -> Any:
     """The byte at `offset` of address `base`, as a word."""
 
@@ -94,5 +105,6 @@ def _multiply_wide(typingctx: Any, left: Any, right: Any) -> Any:
 
 multiply_wide: Any = intrinsic(_multiply_wide)
 load_u64: Any = intrinsic(_load_u64)
+load_u32: Any = intrinsic(_load_u32)
 load_u8: Any = intrinsic(_load_u8)
 store_u64: Any = intrinsic(_store_u64)

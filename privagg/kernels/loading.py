@@ -15,6 +15,7 @@ _MODULES = {
     "residues": "privagg.kernels._residues_numba",
     "wide": "privagg.kernels._wide_numba",
     "modular": "privagg.kernels._modular_numba",
+    "packed_sums": "privagg.kernels._packed_sums_numba",
 }
 
 
@@ -24,7 +25,7 @@ def load_kernels(names: Iterable[str]) -> None:
     Does nothing where the numpy fallback is in use.
 
     Args:
-        names: among `residues`, `wide` and `modular`; a scheme's `compiled_kernels`.
+        names: among `residues`, `wide`, `modular` and `packed_sums`; a scheme's `compiled_kernels`.
     """
     if default_backend() == "numba":
         for name in names:

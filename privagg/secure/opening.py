@@ -8,20 +8,23 @@ aggregator, kernels, round and coordinator: what they hold has no way to a secre
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
+from privagg.encoding.vectors import IntVector
 from privagg.secure.registry import registered
-from privagg.secure.scheme import Buffer, EncryptionKey, Parameters
+from privagg.secure.scheme import Buffer, EncryptionKey, Occasion, Parameters
 
 GROUP = "privagg.key_generators"
 
 
-class DecryptionKey(ABC):
-    """A key holder's secret (or its share of one).
+class SecretKey(ABC):
+    """What a party keeps to itself of a run.
 
     Attributes:
-        encryption_key: the matching key that sites encrypt under.
+        encryption_key: the matching public key, as the party states it.
     """
 
     encryption_key: EncryptionKey
@@ -29,6 +32,73 @@ class DecryptionKey(ABC):
     @abstractmethod
     def to_bytes(self) -> bytes:
         """The secret, for the owner's own protected storage. Never sent in a message."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A contribution under masks.
+
+    Args:
+        payload: `parameters.payload_bytes` bytes.
+        attachments: what leaves with it; `parameters.attachment_bytes` bytes.
+        kept: what the site keeps, to release with the others'.
+    """
+
+    payload: bytes
+    attachments: bytes
+    kept: bytes
+
+
+class MaskingKey(SecretKey):
+    """A site's own secret where nobody holds a key that opens sums."""
+
+    @abstractmethod
+    def mask(
+        self, values: IntVector, site: str, stated: EncryptionKey, occasion: Occasion
+    ) -> Masked:
+        """Mask one contribution; each call draws a seed of its own.
+
+        Args:
+            values: int64 (d,), every coordinate within +-upload_bound.
+            site: whose it is, a member.
+            stated: what all members stated.
+            occasion: what it is for.
+
+        Raises:
+            CapacityError: wrong length, or a coordinate beyond the bound.
+        """
+
+    @abstractmethod
+    def release(
+        self,
+        site: str,
+        stated: EncryptionKey,
+        occasion: Occasion,
+        listed: Sequence[str],
+        packets: Buffer,
+        kept: bytes,
+    ) -> bytes:
+        """What takes the masks off the sum of exactly the listed sites.
+
+        Never both a share of a site's own seed and one of a seed that it has with a listed site.
+
+        Args:
+            site, stated, occasion: as for `mask`.
+            listed: whose payloads are in the sum, in roster order; `site` is one of them.
+            packets: `Recovery.packets` for this site. One that does not open gives no share.
+            kept: of this occasion's `mask`.
+
+        Raises:
+            CiphertextError: `packets` is malformed.
+        """
+
+
+class DecryptionKey(SecretKey):
+    """A key holder's secret (or its share of one).
+
+    Attributes:
+        encryption_key: the matching key that sites encrypt under.
+    """
 
     @abstractmethod
     def open_share(self, payload: Buffer, count: int) -> bytes:

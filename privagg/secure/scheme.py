@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 from privagg.digest import json_digest
 from privagg.encoding.vectors import IntVector
-from privagg.errors import PrivaggError
+from privagg.errors import PrivaggError, SchemeError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -37,14 +37,17 @@ Buffer = bytes | bytearray | memoryview
 class Phase(str, Enum):
     """The steps a scheme takes part in; the round drives the ones a scheme declares, in order.
 
-    Today it drives upload and open. A scheme that declares another is refused before a site is
-    asked for anything.
+    `open`: whoever holds the key opens the sum. Where nobody does: `consent`, the contributors
+    agree on whose uploads are in the sum where one is missing; `release`, they give what unmasks
+    it. A scheme that declares another order is refused before a site is asked for anything.
     """
 
     SETUP = "setup"
     UPLOAD = "upload"
     RECOVERY = "recovery"
     OPEN = "open"
+    CONSENT = "consent"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,97 @@ class Parameters(ABC):
     def key_part_fold(self) -> Fold | None:
         """An empty running sum of key parts; None where the scheme has none."""
         return None
+
+    @property
+    def attachment_bytes(self) -> int:
+        """Exact size in bytes of what comes with each payload, to open the sum by; 0 for none."""
+        return 0
+
+    @property
+    def least_releases(self) -> int:
+        """Sites that have to release together before a sum opens; 0 where a key opens it."""
+        return 0
+
+    def recovery(self, occasion: Occasion) -> Recovery | None:
+        """What unmasks a round's sum by the sites' releases; None where a key opens sums."""
+        return None
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """Which round a contribution is masked for; what is drawn for it serves no other.
+
+    Args:
+        run, round, attempt: where in the job.
+        members: sites that are asked and have a key of their own in this run, in roster order.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unmasked:
+    """What releases gave.
+
+    Args:
+        total: int64 (d,), the sum; None where the releases do not suffice.
+        problem: why not; empty where they do.
+        wrong: site -> what of it contradicts its own signed commitments or its other words.
+    """
+
+    total: IntVector | None
+    problem: str
+    wrong: Mapping[str, str]
+
+
+class Recovery(ABC):
+    """One round's attachments at whoever adds, and the unmasking by what sites release."""
+
+    @abstractmethod
+    def add(self, site: str, attachments: Buffer) -> None:
+        """Take what came with a site's payload.
+
+        Args:
+            site: a member.
+            attachments: `attachment_bytes` bytes.
+
+        Raises:
+            CiphertextError: malformed, or contradicted by another site's; names that one.
+        """
+
+    @abstractmethod
+    def require_list(self, listed: Sequence[str]) -> None:
+        """Refuse a list of contributors that must not be opened together.
+
+        Args:
+            listed: members, in roster order.
+
+        Raises:
+            CohortError: too few, or as many as may collude could cut the others apart.
+        """
+
+    @abstractmethod
+    def needs_consent(self, listed: Sequence[str]) -> bool:
+        """Whether the listed sites have to agree on the list before any of them releases."""
+
+    @abstractmethod
+    def packets(self, site: str, listed: Sequence[str]) -> bytes:
+        """What the listed sites attached for one of them, sealed; goes with the request to it."""
+
+    @abstractmethod
+    def unmask(
+        self, total: Buffer, listed: Sequence[str], releases: Mapping[str, Buffer]
+    ) -> Unmasked:
+        """Take the masks off a sum.
+
+        Args:
+            total: the sum, `payload_bytes` bytes.
+            listed: whose payloads are in it, in roster order.
+            releases: site -> what it released for exactly this list.
+        """
 
 
 class Fold(ABC):
@@ -241,6 +335,11 @@ class Scheme(ABC):
     protects: ClassVar[bool] = True
     phases: ClassVar[tuple[Phase, ...]] = (Phase.UPLOAD, Phase.OPEN)
 
+    @property
+    def every_site(self) -> bool:
+        """Whether nobody holds a key that opens sums, and every site states one of its own."""
+        return Phase.RELEASE in self.phases
+
     @abstractmethod
     def choose_parameters(self, requirement: Requirement, **options: Any) -> Parameters:
         """Smallest parameters that hold the requirement with proven headroom.
@@ -260,6 +359,23 @@ class Scheme(ABC):
         Raises:
             KeyMismatchError, CiphertextError: the bytes are not a key for these parameters.
         """
+
+    def joint_key(
+        self, parameters: Parameters, *, epoch: str, roster: str, cards: Mapping[str, bytes]
+    ) -> EncryptionKey:
+        """What several sites stated of their own keys, together; its `key_id` covers all of it.
+
+        Args:
+            parameters: those of every card.
+            epoch: names the run, or the rounds of one between two changes of the roster.
+            roster: digest of who is who.
+            cards: site -> the key that it stated (`EncryptionKey.to_bytes`), in roster order.
+
+        Raises:
+            SchemeError: one party states the key of this scheme.
+            KeyMismatchError, CiphertextError: too few cards, or one that is no key.
+        """
+        raise SchemeError(f"the key of scheme {self.name!r} is stated by the party that holds it")
 
     @abstractmethod
     def combine(self, parameters: Parameters, shares: Sequence[bytes], count: int) -> IntVector:

@@ -1,0 +1,234 @@
+"""A round's attachments at whoever adds, and the unmasking of a sum by what sites release.
+
+Holds public parameters and what sites sent; no key. Whoever contradicts its own signed commitments
+is found here, by place:
+
+* a released share that does not fit its dealer's tag: the releasing site, unless it shows by the
+  sealing key that the dealer sealed another share than it tagged;
+* shares that fit their tags and give no seed of the commitment: the dealer;
+* a seed in common with a site that is gone which is not what the releasing site committed to: it.
+
+Two sites whose commitments to their common seed differ are told together: one of them lies, and no
+signature says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from privagg.errors import CiphertextError, PrivaggError
+from privagg.secure import facts as fact
+from privagg.secure.masked import attachments as attached
+from privagg.secure.masked.attachments import Attachments
+from privagg.secure.masked.graph import Graph
+from privagg.secure.masked.releases import Release, wanted_seeds
+from privagg.secure.masked.rule import Rule
+from privagg.secure.masked.sharing import SEED_BYTES, combine, factors_at_zero
+from privagg.secure.masked.streams import add_masks
+from privagg.secure.masked.widths import layout_of
+from privagg.secure.scheme import Buffer, Occasion, Recovery, Requirement, Unmasked
+
+
+class MaskedRecovery(Recovery):
+    """One attempt's attachments and unmasking.
+
+    Args:
+        requirement: of the plan.
+        rule: who must agree.
+        occasion: run, round, attempt, and who is asked.
+
+    Raises:
+        CohortError: a number of members that the rule is not for.
+    """
+
+    def __init__(self, requirement: Requirement, rule: Rule, occasion: Occasion) -> None:
+        self._requirement, self._layout = requirement, layout_of(requirement)
+        self._graph = Graph(rule, occasion)
+        self._taken: dict[int, Attachments] = {}
+
+    def add(self, site: str, attachments: Buffer) -> None:
+        """Take a site's attachments; see `Recovery.add`."""
+        graph, place = self._graph, self._graph.place(site)
+        if place in self._taken:
+            raise CiphertextError(f"attachments of {site!r} were taken already")
+        total = attached.size(graph.rule.neighbours)
+        made = Attachments.from_bytes(attachments, place, graph.neighbours[place], total)
+        for other, commitment in made.pairs.items():
+            if other in self._taken and self._taken[other].pairs[place] != commitment:
+                raise CiphertextError(
+                    f"{site!r} and {self._name(other)!r} commit to different seeds for the mask "
+                    "that they have in common: one of the two broke the protocol, or they were "
+                    "shown different keys or members"
+                )
+        self._taken[place] = made
+
+    def require_list(self, listed: Sequence[str]) -> None:
+        """Refuse a list that the rule does not allow; see `Recovery.require_list`."""
+        self._graph.require_list(listed)
+
+    def needs_consent(self, listed: Sequence[str]) -> bool:
+        """Whether the listed sites agree first: where one is missing, or always by the rule."""
+        full = len(listed) == len(self._graph.occasion.members)
+        return self._graph.rule.always_consents or not full
+
+    def packets(self, site: str, listed: Sequence[str]) -> bytes:
+        """For each listed neighbour, in order: the tags of this site's shares, and the shares."""
+        place, places = self._graph.place(site), self._graph.require_list(listed)
+        dealers = [dealer for dealer in self._graph.dealers(place, places) if dealer != place]
+        return b"".join(self._of(d).tags[place] + self._of(d).sealed[place] for d in dealers)
+
+    def unmask(
+        self, total: Buffer, listed: Sequence[str], releases: Mapping[str, Buffer]
+    ) -> Unmasked:
+        """Take the masks off a sum; see `Recovery.unmask`.
+
+        Raises:
+            CohortError: a list that the rule does not allow.
+            CiphertextError: a total of another size, or a listed site without attachments.
+        """
+        places = self._graph.require_list(listed)
+        if memoryview(total).nbytes != self._layout.payload_bytes:
+            raise CiphertextError(
+                f"the sum has {memoryview(total).nbytes} bytes instead of "
+                f"{self._layout.payload_bytes}"
+            )
+        opening = _Opening(self._graph, {place: self._of(place) for place in places})
+        for site, release in releases.items():
+            opening.take(self._graph.place(site), release)
+        masks = opening.masks()
+        wrong = {self._name(place): why for place, why in opening.wrong.items()}
+        if opening.lacks is not None:
+            name, why = self._name(opening.lacks[0]), opening.lacks[1]
+            return Unmasked(None, f"a seed of {name!r} stays closed: {why}", wrong)
+        lanes = np.frombuffer(total, dtype="<u4").astype(np.int64)
+        add_masks(lanes, masks)
+        opened = self._layout.to_bytes(lanes)
+        values = self._layout.unpack(opened, fact.sum_bound(self._requirement))
+        try:
+            fact.share_from(values, self._requirement, len(places))
+        except PrivaggError as error:
+            return Unmasked(None, str(error), wrong)
+        return Unmasked(values, "", wrong)
+
+    def _of(self, place: int) -> Attachments:
+        if place not in self._taken:
+            raise CiphertextError(f"{self._name(place)!r} is listed and sent no attachments")
+        return self._taken[place]
+
+    def _name(self, place: int) -> str:
+        return self._graph.occasion.members[place]
+
+
+class _Opening:
+    """Good shares as they come in, and who broke the protocol.
+
+    Args:
+        graph: the occasion's.
+        taken: listed site's place -> its attachments.
+    """
+
+    def __init__(self, graph: Graph, taken: dict[int, Attachments]) -> None:
+        self._graph, self._taken = graph, taken
+        self._listed = set(taken)
+        self._shares: dict[tuple[int, int], dict[int, bytes]] = {
+            (dealer, seed): {}
+            for dealer in sorted(taken)
+            for seed in wanted_seeds(graph, dealer, self._listed)
+        }
+        self._given: dict[tuple[int, int], bytes] = {}
+        self.wrong: dict[int, str] = {}
+        self.lacks: tuple[int, str] | None = None
+
+    def take(self, site: int, data: Buffer) -> None:
+        """Check a listed site's release, and keep what is good of it."""
+        if site not in self._listed:
+            self.wrong[site] = "it released for a list that it is not on"
+            return
+        try:
+            release = Release.from_bytes(data, self._graph, site, self._listed)
+        except CiphertextError as error:
+            self.wrong[site] = str(error)
+            return
+        for dealer, held in release.held.items():
+            if held.complains:
+                self._judge(site, dealer, held.data)
+            self._take_shares(site, dealer, held.found)
+        neighbours = self._graph.neighbours[site]
+        for other, seed in release.seeds.items():
+            if attached.commit(seed) == self._taken[site].pairs[other]:
+                self._given[site, neighbours.index(other) + 1] = seed
+            else:
+                self.wrong[site] = "it released another seed than it had committed to"
+
+    def masks(self) -> list[tuple[bytes, int]]:
+        """Every mask in the sum of the listed, with the sign that takes it off."""
+        wanted = [key for key in self._shares if key not in self._given]
+        seeds = {**self._given, **self._combined(wanted)}
+        if self.lacks is not None:
+            return []
+        found = []
+        for (dealer, number), seed in seeds.items():
+            if number == 0:
+                found.append((seed, -1))
+            else:
+                other = self._graph.neighbours[dealer][number - 1]
+                found.append((seed, -1 if dealer < other else 1))
+        return found
+
+    def _judge(self, site: int, dealer: int, key: bytes) -> None:
+        """A complaint stands where the seal opens to shares that do not fit their tags."""
+        if self._taken[dealer].convicts(site, key):
+            self.wrong[dealer] = "it sealed other shares than it had tagged"
+        else:
+            self.wrong[site] = "it complained of shares without cause"
+
+    def _take_shares(self, site: int, dealer: int, shares: list[bytes]) -> None:
+        tags = self._taken[dealer].tags[site]
+        wanted = wanted_seeds(self._graph, dealer, self._listed)
+        for number, share in zip(wanted, shares, strict=False):  # all of them, or none
+            at = attached.TAG_BYTES * number
+            if attached.tag(share) == tags[at : at + attached.TAG_BYTES]:
+                self._shares[dealer, number][site] = share
+            else:
+                self.wrong[site] = "it released another share than it was dealt"
+
+    def _combined(self, wanted: list[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """Seeds from t shares each; those dealt to the same points have the same factors."""
+        threshold = self._graph.rule.threshold
+        groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for key in wanted:
+            shares, points = self._shares[key], self._graph.points(key[0])
+            if len(shares) < threshold:
+                self.lacks = key[0], f"{len(shares)} good shares of {threshold} were released"
+                continue
+            groups.setdefault(
+                tuple(points[site] for site in sorted(shares)[:threshold]), []
+            ).append(key)
+        found = {}
+        for at, keys in groups.items():
+            joined = b"".join(
+                self._shares[key][site]
+                for number in range(threshold)
+                for key in keys
+                for site in (sorted(self._shares[key])[number],)
+            )
+            stacked = np.frombuffer(joined, dtype=np.uint8).reshape(
+                threshold, len(keys), SEED_BYTES
+            )
+            seeds = combine(stacked, factors_at_zero(at))
+            for key, seed in zip(keys, seeds, strict=True):
+                found[key] = seed.tobytes()
+                self._hold(key, found[key])
+        return found
+
+    def _hold(self, key: tuple[int, int], seed: bytes) -> None:
+        """Hold a seed against its dealer's commitment."""
+        dealer, number = key
+        made = self._taken[dealer]
+        neighbours = self._graph.neighbours[dealer]
+        committed = made.own if number == 0 else made.pairs[neighbours[number - 1]]
+        if attached.commit(seed) != committed:
+            self.wrong[dealer] = "it dealt shares of another seed than it had committed to"
+            self.lacks = dealer, "its shares give another than it had committed to"
