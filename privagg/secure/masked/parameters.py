@@ -93,7 +93,7 @@ class MaskedParameters(Parameters):
 
     def explain(self) -> str:
         """Why these parameters; plain text."""
-        rule, length = self.rule, self.requirement.length
+        rule, length, missing = self.rule, self.requirement.length, self.rule.may_be_missing()
         reach = "every other site" if rule.is_full else f"{rule.neighbours} sites on a ring"
         return "\n".join(
             (
@@ -104,8 +104,9 @@ class MaskedParameters(Parameters):
                 f"{self.attachment_bytes} bytes to open the sum by",
                 f"each site has masks in common with {reach}; {rule.threshold} shares open a seed",
                 f"a sum opens where {rule.least} of {rule.asked} sites agree on one list of "
-                f"contributors; {rule.readers} sites would have to collude with the aggregator to "
-                "read an upload",
+                f"contributors; in all {missing['consent']} may be missing by then and "
+                f"{missing['release']} when they release",
+                f"{rule.readers} sites would have to collude with the aggregator to read an upload",
             )
         )
 
@@ -169,10 +170,10 @@ class JointKey(EncryptionKey):
         self.cards = {name: check_public(card) for name, card in cards.items()}
         if len(set(self.cards.values())) != len(self.cards):
             raise KeyMismatchError("two sites state one and the same key")
-        if not parameters.rule.least <= len(self.cards) <= parameters.rule.asked:
+        if len(self.cards) < parameters.rule.least:
             raise KeyMismatchError(
-                f"{len(self.cards)} sites stated a key; the rule needs "
-                f"{parameters.rule.least} to {parameters.rule.asked}"
+                f"{len(self.cards)} sites stated a key; at least {parameters.rule.least} must be "
+                "in a sum"
             )
 
     def to_bytes(self) -> bytes:
@@ -189,8 +190,13 @@ class JointKey(EncryptionKey):
         """
         try:
             facts = json.loads(bytes(data))
-            cards = [(name, bytes.fromhex(card)) for name, card in facts["cards"]]
-            made = cls(parameters, epoch=facts["epoch"], roster=facts["roster"], cards=dict(cards))
+            cards = [(str(name), bytes.fromhex(card)) for name, card in facts["cards"]]
+            made = cls(
+                parameters,
+                epoch=str(facts["epoch"]),
+                roster=str(facts["roster"]),
+                cards=dict(cards),
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise CiphertextError("these bytes are no joint key of masked sums") from error
         if made.to_bytes() != bytes(data):

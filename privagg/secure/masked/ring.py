@@ -1,21 +1,23 @@
 """Which sites have masks in common, and whether what is left of them still hangs together.
 
 Up to 32 sites all have. Above, sites stand on a ring and have masks in common with the k/2 next
-ones on either side (Bell et al., "Secure single-server aggregation with (poly)logarithmic
-overhead", CCS 2020; there the graph is random and k holds but for a small probability). Here k
-holds *by count*: the aggregator says who dropped out, so it would say so of just those who cut a
-site off. Two listed sites next to each other on what is left of the ring have no mask in common
-exactly where k/2 places in a row between them are gone. To cut the ring in two takes two such gaps,
-k places; n - m dropouts and c colluders do not fill them where k > n - m + c.
+ones on either side (a graph of few neighbours: Bell et al., "Secure single-server aggregation with
+(poly)logarithmic overhead", CCS 2020). Two listed sites next to each other on what is left of the
+ring have no mask in common exactly where k/2 places in a row between them are gone; to cut the
+ring in two takes two such gaps.
 
-Sites check the list that they are shown all the same (`fewest_that_cut`): the rule's numbers are
-promises about a round, a list is what happened.
+It is the aggregator who says which sites dropped out, and it would name just those that cut a site
+off. So no guarantee rests on chance: every site counts, on the very list that it is shown, how many
+of the listed would have to collude to cut the others in two (`fewest_that_cut`), and releases
+nothing where the rule's colluders could. Chance decides only how often an honest aggregator's list
+is refused, or leaves too few holders of a seed: `enough_neighbours` keeps that below 2^-30 a round.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +26,50 @@ FULL_UP_TO = 32
 """Sites up to which all have masks in common: key traffic grows with the square of neighbours."""
 
 
-def neighbours_by_count(dropouts: int, colluders: int) -> int:
-    """The least even k that so many dropouts and colluders cannot cut: above their sum."""
-    least = dropouts + colluders + 1
-    return least + least % 2
+LOSS_BITS = 30
+"""A round with as many dropouts as planned, whoever they are, is lost less often than 1 in 2^30."""
+
+_MOST_EXACT = 10_000  # sites up to which chances are computed; above, neighbours hold by count
+
+
+def enough_neighbours(asked: int, dropouts: int, colluders: int) -> int:
+    """The least even k with which a round with random dropouts is as good as never lost.
+
+    Args:
+        asked: n, sites on the ring.
+        dropouts: D of them drop out, by the time of the release.
+        colluders: c, so that c + 1 shares open a seed.
+
+    Returns:
+        k; never more than where D dropouts and c colluders cannot cut the ring whoever they are.
+    """
+    by_count = dropouts + colluders + 1
+    by_count += by_count % 2
+    least = colluders + 2 - colluders % 2  # above c, or colluders alone could cut every list
+    if asked <= _MOST_EXACT:
+        for neighbours in range(least, min(by_count, asked - 1), 2):
+            lost = _lost_of_all(asked, dropouts, colluders, neighbours)
+            if lost << LOSS_BITS <= comb(asked, dropouts):
+                return neighbours
+    return by_count
+
+
+def _lost_of_all(asked: int, dropouts: int, colluders: int, neighbours: int) -> int:
+    """A bound on how many of all C(n, D) sets of dropouts lose a round.
+
+    Union over the n (n - k + 1) / 2 pairs of separate gaps of k/2 places, of which at most c are
+    left, and over the n sites, of whose k + 1 holders at most c are left.
+    """
+    pairs = asked * (asked - neighbours + 1) // 2
+    cut = _sets_with(asked, dropouts, neighbours, neighbours - colluders)
+    short = _sets_with(asked, dropouts, neighbours + 1, neighbours + 1 - colluders)
+    return pairs * cut + asked * short
+
+
+def _sets_with(asked: int, dropouts: int, inside: int, least: int) -> int:
+    """Sets of dropouts of which at least so many are among certain `inside` sites."""
+    counts = range(least, min(inside, dropouts) + 1)
+    return sum(comb(inside, x) * comb(asked - inside, dropouts - x) for x in counts)
 
 
 def neighbours_of(members: Sequence[str], neighbours: int, run: str) -> list[list[int]]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from privagg.errors import ParameterError
 from privagg.secure.facts import MAX_ADDENDS, require_keys
-from privagg.secure.masked.ring import FULL_UP_TO, neighbours_by_count
+from privagg.secure.masked.ring import FULL_UP_TO, enough_neighbours
 
 MAX_HOLDERS = 255
 """Holders of shares of one seed: points other than zero of the field of the shares."""
@@ -67,10 +67,10 @@ class Rule:
             )
         if not self.is_full and not self.always_consents:
             raise ParameterError("where sites have few neighbours, every opening needs consents")
-        if not self.is_full and (k % 2 or k <= n - m + c):
+        if not self.is_full and (k % 2 or k <= c):
             raise ParameterError(
-                f"{k} neighbours can be cut off by {n - m} dropouts and {c} colluders; an even "
-                f"number above {n - m + c} is needed"
+                f"{c} colluders can cut off a site with {k} neighbours; an even number above {c} "
+                "is needed"
             )
         if k + 1 > MAX_HOLDERS:
             raise ParameterError(
@@ -102,7 +102,7 @@ class Rule:
     def choose(
         cls, asked: int, least: int, colluders: int, *, always_consents: bool = False
     ) -> Rule:
-        """The rule with as few neighbours as dropouts and colluders can never cut off.
+        """The rule with the fewest neighbours that lose a round less often than 1 in 2^30.
 
         All are neighbours up to `FULL_UP_TO` sites; above, every opening asks for consents.
 
@@ -113,11 +113,13 @@ class Rule:
         Raises:
             ParameterError: as the class.
         """
-        full = asked - 1
-        if type(asked) is int and asked > FULL_UP_TO:
-            by_count = neighbours_by_count(asked - least, colluders)
-            if by_count < full:
-                return cls(asked, least, colluders, by_count, True)
+        if not all(type(number) is int for number in (asked, least, colluders)):
+            return cls(asked, least, colluders, 1, always_consents)  # says which is wrong
+        few = full = asked - 1
+        if asked > FULL_UP_TO and 0 <= colluders < least <= asked:
+            few = enough_neighbours(asked, asked - least, colluders)
+        if few < full:
+            return cls(asked, least, colluders, few, True)
         return cls(asked, least, colluders, full, always_consents)
 
     @property
@@ -133,31 +135,27 @@ class Rule:
 
     @property
     def readers(self) -> int:
-        """Sites that would have to collude, with the aggregator, to read one site's upload.
+        """Sites that would have to collude, with the aggregator, to read one site's upload: c + 1.
 
-        Either t holders of shares of its seed, or enough to consent to two lists at once, or all
-        its honest neighbours' places: the least of them, never below c + 1.
+        Where consents are always asked, so many hold t shares of all its seeds. Where not, so many
+        consent to a list without it and have, with the n - m sites that are shown the full list,
+        t shares of its own seed.
         """
         return self.colluders + 1
 
-    def may_vanish(self) -> dict[str, int]:
-        """How many sites may vanish, by the stage that they reached at last.
+    def may_be_missing(self) -> dict[str, int]:
+        """How many sites, in all, may be missing by each stage of a round that still opens.
+
+        On a ring the number at the release holds but for a chance of 2^-30, see `ring`; on a full
+        graph whoever is missing.
 
         Returns:
-            `before_list`: in all, before the contributors are listed. `before_consent`: in all,
-            before they consent. `after_consent`: of those that consented, further ones.
-            `full_list`: of all, once all have uploaded and none needs to consent; 0 where consents
-            are always asked.
+            `list`: when the contributors are listed. `consent`: when they have to consent.
+            `release`: when they release.
         """
-        n, m, t = self.asked, self.least, self.threshold
-        # On a ring a site's shares lie with its k neighbours and with itself.
-        after = m - t if self.is_full else max(0, self.neighbours + 1 - (n - m) - t)
-        return {
-            "before_list": n - m,
-            "before_consent": n - m,
-            "after_consent": after,
-            "full_list": 0 if self.always_consents else n - t,
-        }
+        by_list = self.asked - self.least
+        by_release = self.asked - self.threshold if self.is_full else by_list
+        return {"list": by_list, "consent": by_list, "release": by_release}
 
     @classmethod
     def from_dict(cls, facts: Any) -> Rule:
