@@ -27,9 +27,10 @@ def evaluate(
 
     With \\[evaluation] private = true, a keyed hash of each record says whether it is held out, and
     no run trains with it. This opens sums with noise over those records: area under the ROC curve,
-    its points, calibration, accuracy beside the base rate, confusion, Brier score and log-loss; by
-    site and by declared subgroup where \\[evaluation] says so. Every site's owner approves it
-    first. Evaluating again is charged again.
+    its points, calibration, accuracy beside the base rate, confusion, Brier score and log-loss, for
+    several labels of each; of grades the table of pairs and how many grades the model is off; of
+    amounts the error's quantiles. By site and by declared subgroup where \\[evaluation] says so.
+    Every site's owner approves it first. Evaluating again is charged again.
 
     [bold]Examples[/bold]
 

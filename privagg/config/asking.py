@@ -7,11 +7,12 @@ model is built and nothing measured on a public table.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ from privagg.errors import (
 from privagg.privacy.calibration import RESOLUTION, calibrate
 from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs.answering import Answering
+from privagg.programs.evaluation import Evaluation
 from privagg.programs.program import Program
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.program import Questions
@@ -44,6 +46,10 @@ from privagg.training.table import TableSchema
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Noisy = TypeVar("Noisy", Questions, Evaluation)
+"""A program that can have either kind of noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +140,25 @@ class SumsSetup(Setup):
             accountant=self.accountant,
         )
         return unit.with_noise(noise)
+
+    def quieter(self, usual: Noisy, other: Callable[[], Noisy]) -> tuple[Noisy, SumsPlan]:
+        """Of one program under two kinds of noise the one that leaves less in any cell, by public
+        facts alone; with its plan.
+
+        Args:
+            usual: with Gaussian noise.
+            other: makes the same with integer Laplace noise, of which there may be no table.
+
+        Raises:
+            PlanError, CalibrationError, NoiseError: as `planned` of the usual one.
+        """
+        plan = self.planned(usual)
+        with suppress(NoiseError, CalibrationError):
+            changed = other()
+            less = self.planned(changed)
+            if changed.largest_stddev(less) < usual.largest_stddev(plan):
+                return changed, less
+        return usual, plan
 
     def _plan(self, sums: SumsProgram) -> SumsPlan:
         """With a noise multiplier of 1."""
@@ -266,15 +291,10 @@ class AskSetup(SumsSetup):
     def _chosen(self) -> tuple[SumsProgram, SumsPlan]:
         terms, questions = self.terms, self.config.questions
         usual = terms.program_over(self.schema, questions)
-        plan = self.planned(usual)
         if terms.noise != "auto" or not isinstance(usual, Questions):
-            return usual, plan
+            return usual, self.planned(usual)
         if not all(question.one_cell for question in questions):
-            return usual, plan
+            return usual, self.planned(usual)
         other = terms.program_over(self.schema, questions, "laplace")
         assert isinstance(other, Questions)  # the same program
-        with suppress(NoiseError, CalibrationError):
-            less = self.planned(other)
-            if other.largest_stddev(less) < usual.largest_stddev(plan):
-                return other, less
-        return usual, plan
+        return self.quieter(usual, lambda: other)

@@ -16,6 +16,7 @@ from privagg.config.schema import Config
 from privagg.config.setup import Setup
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
+from privagg.privacy.plan import SumsPlan
 from privagg.programs.evaluation import Evaluation, OpenedModel
 from privagg.programs.evaluation.held import HeldRecords, digest_of
 from privagg.programs.program import MODEL_NAME
@@ -84,7 +85,7 @@ class EvaluateSetup(SumsSetup):
             return setup.output / MODEL_NAME
         return setup.base / private.model
 
-    @cached_property
+    @property
     def sums(self) -> Evaluation:
         """See `SumsSetup.sums`.
 
@@ -92,6 +93,26 @@ class EvaluateSetup(SumsSetup):
             ConfigError: there is no model, or another than the one that is pinned.
             ModelError: it has another shape than the configuration's.
         """
+        return self._chosen[0]
+
+    @property
+    def plan(self) -> SumsPlan:
+        """See `SumsSetup.plan`; of two kinds of noise the one that leaves less in any cell."""
+        return self._chosen[1]
+
+    @cached_property
+    def _chosen(self) -> tuple[Evaluation, SumsPlan]:
+        model, parameters = self._model
+        usual = self.config.evaluated(model)
+        program = Evaluation(usual, parameters, self.code)
+        if self.terms.noise != "auto" or not program.only_ones:
+            return program, self.planned(program)
+        laplace = usual.model_copy(update={"noise": "laplace"})
+        return self.quieter(program, lambda: Evaluation(laplace, parameters, self.code))
+
+    @property
+    def _model(self) -> tuple[OpenedModel, FloatVector]:
+        """The model and its parameters."""
         path = self.model_path
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -106,8 +127,7 @@ class EvaluateSetup(SumsSetup):
                 f"{self.terms.model_sha256}; name the file that is meant. Nothing was spent"
             )
         parameters = get_parameters(load_model(self.fresh_model(), path))
-        opened = self._opened(digest, parameters)
-        return Evaluation(self.config.evaluated(opened), parameters, self.code)
+        return self._opened(digest, parameters), parameters
 
     @property
     def foreseen(self) -> EvaluateSetup:
@@ -153,8 +173,8 @@ class ForeseenEvaluation(EvaluateSetup):
         config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
     """
 
-    @cached_property
-    def sums(self) -> Evaluation:
-        """See `SumsSetup.sums`; of no model."""
-        opened = self._opened("0" * 64, get_parameters(self.fresh_model()))
-        return Evaluation(self.config.evaluated(opened))
+    @property
+    def _model(self) -> tuple[OpenedModel, FloatVector]:
+        """One that is not trained."""
+        parameters = get_parameters(self.fresh_model())
+        return self._opened("0" * 64, parameters), parameters

@@ -35,6 +35,8 @@ class PrivateEvaluationSection(Section):
         by_site: give figures by site too.
         subgroups: columns with declared categories by which figures are given too.
         level: of both intervals of every figure, in (0.5, 1).
+        noise: of the opened sums: `gaussian`, or of a model of grades `laplace`; `auto` takes what
+            leaves less in any cell.
     """
 
     private: Annotated[Literal[True], BeforeValidator(_meant)]
@@ -48,6 +50,7 @@ class PrivateEvaluationSection(Section):
     by_site: bool = False
     subgroups: tuple[str, ...] = ()
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    noise: Literal["auto", "gaussian", "laplace"] = "auto"
 
     @model_validator(mode="before")
     @classmethod

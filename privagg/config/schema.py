@@ -728,6 +728,7 @@ class Config(Section):
             threshold=private.threshold,
             bins=private.bins,
             level=private.level,
+            noise="gaussian" if private.noise == "auto" else private.noise,
         )
 
     def _each_site_has_data_or_an_app(self) -> None:

@@ -11,7 +11,9 @@ import pytest
 from sklearn.metrics import (
     accuracy_score,
     brier_score_loss,
+    confusion_matrix,
     log_loss,
+    mean_absolute_error,
     recall_score,
     roc_auc_score,
 )
@@ -147,6 +149,47 @@ class TestAmounts(UnderOneScheme):
         )
 
 
+def grades(**target: Any) -> TableSchema:
+    facts = schema().model_dump(mode="json")
+    facts["target"] = {"name": "pain", "kind": "ordinal", "classes": ["mild", "some", "severe"]}
+    return TableSchema.model_validate(facts)
+
+
+def labels(count: int = 2) -> TableSchema:
+    facts = schema().model_dump(mode="json")
+    names = ["pain", "fever", "cough"][:count]
+    facts["target"] = {"name": "signs", "kind": "multi-label", "labels": names, "positive": "==1"}
+    return TableSchema.model_validate(facts)
+
+
+class TestGrades(UnderOneScheme):
+    @pytest.fixture
+    def case(self) -> Case:
+        program, parameters = made(table=grades(), subgroups=["ward"], noise="laplace")
+        return Case(
+            program=lambda: Evaluation(program.content),
+            openings=program.openings(Decimal(0)),
+            records=extremes(3),
+            take=lambda some, places: some[places],
+            states=(parameters,),
+        )
+
+
+class TestLabels(UnderOneScheme):
+    @pytest.fixture
+    def case(self) -> Case:
+        program, parameters = made(table=labels(), bins=3)
+        some = extremes()
+        signs = np.random.default_rng(8).integers(0, 2, (len(some), 2))
+        return Case(
+            program=lambda: Evaluation(program.content),
+            openings=program.openings(Decimal(0)),
+            records=HeldRecords(0, some.inputs, signs, some.codes),
+            take=lambda some, places: some[places],
+            states=(parameters, np.concatenate([parameters, *[np.linspace(0.0, 1.0, 33)] * 2])),
+        )
+
+
 def opened(
     program: Evaluation, parameters: np.ndarray, sites: list[HeldRecords], noise: float = 0.0
 ) -> list[NoisySum]:
@@ -253,6 +296,76 @@ def test_three_classes_are_told_by_choice() -> None:
     assert found["log-loss"].value == pytest.approx(clamped, rel=1e-4)
     pairs = [f for f in first.figures if "called" in f.group]
     assert sum(f.value or 0 for f in pairs) == pytest.approx(900)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_grades_are_told_by_the_median_grade(noise: str) -> None:
+    program, parameters = made(table=grades(), noise=noise, sites=["north", "south"], scale=0.6)
+    some = records(1200, 3, site=1)
+    first, by_site = program.answers(opened(program, parameters, [some]))
+    outputs = some.inputs.astype(np.float64) @ parameters[:SIZE]
+    outputs = outputs[:, None] + parameters[SIZE:]
+    chosen = (program.content.data.target.predictions(outputs).cumsum(1) < 0.5).sum(1)
+    assert len(set(chosen.tolist())) == 3
+    table = confusion_matrix(some.targets, chosen)
+    grouped = [Answer({}, first.figures), Answer({}, by_site.figures[len(first.figures) :])]
+    for found in map(by_name, grouped):
+        assert found["accuracy"].value == pytest.approx(
+            accuracy_score(some.targets, chosen), abs=1e-3
+        )
+        off = mean_absolute_error(some.targets, chosen)
+        assert found["mean absolute grade error"].value == pytest.approx(off, abs=1e-3)
+        guess = min(np.abs(some.targets - k).mean() for k in range(3))
+        assert found["base grade error"].value == pytest.approx(guess, abs=1e-3)
+    pairs = [f.value for f in first.figures if "called" in f.group]
+    assert pairs == pytest.approx(table.ravel().tolist(), abs=0.1)
+    assert first.figures[-4].group == {"class": "severe", "called": "some"}
+
+
+def test_each_label_is_measured_as_two_classes_are() -> None:
+    program, parameters = made(table=labels(3), sites=["north", "south"])
+    some = records(2500, site=1)
+    weights, biases = parameters[: 3 * SIZE].reshape(3, SIZE), parameters[3 * SIZE :]
+    outputs = some.inputs.astype(np.float64) @ weights.T + biases
+    chances = 1 / (1 + np.exp(-outputs))
+    signs = (np.random.default_rng(5).random(chances.shape) < chances).astype(np.int64)
+    sites = [HeldRecords(1, some.inputs, signs, some.codes)]
+    sums = opened(program, parameters, sites)
+    first, roc, calibration, _ = program.answers(sums)
+    assert [each.question["name"] for each in (roc, calibration)] == ["ROC curve", "calibration"]
+    for place, label in enumerate(("pain", "fever", "cough")):
+        own = tuple(f for f in first.figures if f.group["label"] == label)
+        found, targets, scores = by_name(Answer({}, own)), signs[:, place], chances[:, place]
+        expected = {
+            "count": len(some),
+            "share of positives": targets.mean(),
+            "accuracy": accuracy_score(targets, scores >= 0.5),
+            "sensitivity": recall_score(targets, scores >= 0.5),
+            "false positives": ((scores >= 0.5) & (targets == 0)).sum(),
+            "Brier score": brier_score_loss(targets, scores),
+        }
+        assert {name: found[name].value for name in expected} == pytest.approx(expected, rel=2e-3)
+        area = roc_auc_score(targets, scores)
+        assert found["area under the ROC curve"].value == pytest.approx(area, abs=3e-3)
+    (only,) = program.answers(sums[:1])
+    assert only.figures[0].value == pytest.approx(len(some))
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (schema(), "nothing but ones"),
+        (labels(), "nothing but ones"),
+    ],
+)
+def test_laplace_noise_is_for_ones_alone(table: TableSchema, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        made(table=table, noise="laplace")
+
+
+def test_what_was_pinned_before_there_was_other_noise_looks_as_it_did() -> None:
+    assert "noise" not in made()[0].asked
+    assert made(table=grades(), noise="laplace")[0].asked["noise"] == "laplace"
 
 
 def test_errors_of_amounts_are_in_the_columns_unit() -> None:

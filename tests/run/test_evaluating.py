@@ -246,6 +246,8 @@ def test_the_command_line_evaluates_from_check_to_csv(tmp_path: Path) -> None:
         ("held_out = 0.3", "held_out = 1", "held_out"),
         ("held_out = 0.3", "threshold = 1", "threshold"),
         ("held_out = 0.3", "threshold = 0.001", "between 0.002 and 0.998"),
+        ("held_out = 0.3", 'noise = "laplace"', "nothing but ones"),
+        ("held_out = 0.3", 'noise = "none"', "noise"),
         ("held_out = 0.3", 'model_sha256 = "abc"', "model_sha256"),
         ("held_out = 0.3", 'data = "public.csv"', "keep one of both"),
         ("private = true", "private = false", "should be true"),
@@ -260,6 +262,30 @@ def test_settings_that_cannot_be_evaluated_are_told(
     path = write(tmp_path, CONFIG.replace(old, new, 1))
     with pytest.raises(ConfigError, match=told):
         Federation.from_toml(path)
+
+
+GRADES = CONFIG.replace(
+    'target = { name = "sick", positive = "== 1" }',
+    'target = { name = "sick", kind = "ordinal", classes = [0, 1, 2] }',
+)
+
+
+def test_grades_have_the_noise_that_leaves_less(tmp_path: Path) -> None:
+    """A record is in one cell for each family of groups, so Laplace noise is less in a few."""
+    federation = Federation.from_toml(write(tmp_path, GRADES))
+    foreseen = federation.evaluating.foreseen
+    assert foreseen.plan.openings[0].moves == (1, 1, 1)
+    assert foreseen.plan.openings[0].length == 9 * (1 + 2 + 3)
+    assert foreseen.cost <= 20
+    against = {one.name for one in foreseen.plan.in_round(1).observers("north", 2)}
+    assert len(against) > 1
+    told = foreseen.sums.largest_stddev(foreseen.plan)
+    gaussian = write(tmp_path, GRADES.replace("held_out = 0.3", 'noise = "gaussian"'))
+    usual = Federation.from_toml(gaussian).evaluating.foreseen
+    assert usual.plan.openings[0].moves is None
+    assert told < usual.sums.largest_stddev(usual.plan)
+    answer = call("check", write(tmp_path, GRADES))
+    assert "integer Laplace" in answer.out
 
 
 def test_only_an_opened_model_that_saw_none_of_them_is_evaluated(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ class AmountMeasure(Measure):
         """See `Measure.square`."""
         return Fraction(2)
 
+    def ones(self, number: int) -> int:
+        """See `Measure.ones`."""
+        return 1
+
     def rows(self, number: int, knots: FloatArray, scores: Scores) -> FloatArray:
         """See `Measure.rows`; each prediction is made by itself."""
         outputs = np.nan_to_num(scores.outputs, nan=0.0)

@@ -67,6 +67,10 @@ class BinaryMeasure(Measure):
         """See `Measure.square`: a place lies within a half of 0."""
         return Fraction(1) if number == 1 else 1 + Fraction(1, 4) + 2 * LOSS_WEIGHT**2
 
+    def ones(self, number: int) -> int:
+        """See `Measure.ones`."""
+        return 1
+
     def knots(self, number: int) -> int:
         """See `Measure.knots`: the distribution function at `ENDS`."""
         return 0 if number == 1 else len(ENDS)

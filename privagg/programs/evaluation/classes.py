@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import exp, inf, log
 
@@ -27,11 +28,7 @@ class ClassesMeasure(Measure):
     """
 
     def __init__(self, classes: int) -> None:
-        if classes > MOST_CLASSES:
-            raise ConfigError(
-                f"a table of {classes} classes by {classes} would be mostly noise; at most "
-                f"{MOST_CLASSES} classes are evaluated on held-out records. Nothing was spent"
-            )
+        require_few(classes)
         self._classes = classes
 
     def width(self, number: int) -> int:
@@ -41,6 +38,10 @@ class ClassesMeasure(Measure):
     def square(self, number: int) -> Fraction:
         """See `Measure.square`."""
         return 1 + 2 * LOSS_WEIGHT**2
+
+    def ones(self, number: int) -> int:
+        """See `Measure.ones`."""
+        return 1
 
     def rows(self, number: int, knots: FloatArray, scores: Scores) -> FloatArray:
         """See `Measure.rows`; of equal outputs the first is chosen."""
@@ -63,33 +64,62 @@ class ClassesMeasure(Measure):
 
     def figures(self, knots: FloatArray, cells: Cells) -> tuple[Figure, ...]:
         """See `Measure.figures`: accuracy beside the base rate, each class's recall, losses."""
-        classes, counts = self._classes, self._classes**2
-        everyone = some_of(counts, slice(None))
-        right = some_of(counts, [k * classes + k for k in range(classes)])
-        each = [some_of(counts, slice(k * classes, (k + 1) * classes)) for k in range(classes)]
+        names = [*map(str, range(self._classes))]
         return (
-            cells.count("count", everyone),
-            cells.share("accuracy", right, everyone),
-            cells.figure("base rate", self._base_rate, everyone),
-            *(
-                cells.share("recall", right & own, own, {"class": str(k)})
-                for k, own in enumerate(each)
-            ),
-            *(
-                cells.count(
-                    "count", some_of(counts, [k * classes + j]), {"class": str(k), "called": str(j)}
-                )
-                for k in range(classes)
-                for j in range(classes)
-            ),
+            *confusion_figures(cells, names),
             cells.mean("Brier score", -2, 2.0),
             cells.mean("log-loss", -1, LONGEST_LOSS),
         )
 
-    def _base_rate(self, values: FloatArray) -> float:
-        """The largest class's share."""
-        each = values[: self._classes**2].reshape(self._classes, -1).sum(axis=1)
-        return float(each.max() / each.sum())
+
+def require_few(classes: int) -> None:
+    """Refuse a table of pairs that would be mostly noise.
+
+    Args:
+        classes: how many there are.
+
+    Raises:
+        ConfigError: too many.
+    """
+    if classes > MOST_CLASSES:
+        raise ConfigError(
+            f"a table of {classes} classes by {classes} would be mostly noise; at most "
+            f"{MOST_CLASSES} classes are evaluated on held-out records. Nothing was spent"
+        )
+
+
+def confusion_figures(cells: Cells, names: Sequence[str]) -> tuple[Figure, ...]:
+    """How many there are, accuracy beside the base rate, each class's recall, and all pairs.
+
+    Args:
+        cells: those of the first class come first, by what the model chose.
+        names: of the K classes; the first K² counts are of their pairs.
+    """
+    classes, counts = len(names), cells.counts
+    everyone = some_of(counts, slice(None))
+    right = some_of(counts, [k * classes + k for k in range(classes)])
+    each = [some_of(counts, slice(k * classes, (k + 1) * classes)) for k in range(classes)]
+
+    def base_rate(values: FloatArray) -> float:
+        own = values[: classes**2].reshape(classes, -1).sum(axis=1)
+        return float(own.max() / own.sum())
+
+    return (
+        cells.count("count", everyone),
+        cells.share("accuracy", right, everyone),
+        cells.figure("base rate", base_rate, everyone),
+        *(
+            cells.share("recall", right & own, own, {"class": name})
+            for name, own in zip(names, each, strict=True)
+        ),
+        *(
+            cells.count(
+                "count", some_of(counts, [k * classes + j]), {"class": name, "called": called}
+            )
+            for k, name in enumerate(names)
+            for j, called in enumerate(names)
+        ),
+    )
 
 
 def _losses(outputs: list[float], own: int) -> tuple[float, float]:

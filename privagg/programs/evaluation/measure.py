@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from fractions import Fraction
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,9 @@ class Measure(ABC):
     parts: tuple[Fraction, ...] = (Fraction(1),)
     """Of the budget, for each round; they add to 1."""
 
+    only_ones: ClassVar[bool] = False
+    """Whether a record adds nothing but ones, so that integer Laplace noise can hide it."""
+
     @abstractmethod
     def width(self, number: int) -> int:
         """How many floats a record adds in round `number`, in one group."""
@@ -43,6 +46,10 @@ class Measure(ABC):
     @abstractmethod
     def square(self, number: int) -> Fraction:
         """What the squares of these floats add up to at most."""
+
+    @abstractmethod
+    def ones(self, number: int) -> int:
+        """In how many cells a record counts, in one group: 1 each, beside what else it adds."""
 
     def knots(self, number: int) -> int:
         """How many public knots round `number` starts from."""

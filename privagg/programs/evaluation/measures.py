@@ -6,8 +6,10 @@ from privagg.errors import ConfigError
 from privagg.programs.evaluation.amounts import AmountMeasure
 from privagg.programs.evaluation.binary import BinaryMeasure
 from privagg.programs.evaluation.classes import ClassesMeasure
+from privagg.programs.evaluation.grades import GradesMeasure
+from privagg.programs.evaluation.labels import LabelsMeasure
 from privagg.programs.evaluation.measure import Measure
-from privagg.training.targets import ClassKind, Regression, TargetKind
+from privagg.training.targets import ClassKind, MultiLabel, Ordinal, Regression, TargetKind
 
 
 def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
@@ -15,7 +17,7 @@ def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
 
     Args:
         target: what it predicts.
-        threshold, bins: as `BinaryMeasure` has them; other kinds need none.
+        threshold, bins: as `BinaryMeasure` has them; kinds without scores of two classes need none.
 
     Raises:
         ConfigError: nothing measures this kind yet.
@@ -26,7 +28,12 @@ def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
         return ClassesMeasure(target.class_count)
     if isinstance(target, Regression):
         return AmountMeasure(target)
+    if isinstance(target, Ordinal):
+        return GradesMeasure(target)
+    if isinstance(target, MultiLabel):
+        return LabelsMeasure(target, threshold, bins)
     raise ConfigError(
-        f"a model of {target.name!r} cannot be evaluated on held-out records: one of classes or of "
-        "an amount can (data.target.kind binary, multiclass or regression). Nothing was spent"
+        f"a model of {target.name!r} cannot be evaluated on held-out records: one of classes, "
+        "grades, labels or an amount can (data.target.kind binary, multiclass, ordinal, "
+        "multi-label or regression). Nothing was spent"
     )

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from math import isqrt
-from typing import Any, NamedTuple, Self
+from math import isqrt, sqrt
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
-from privagg.privacy.plan import OpeningTerms
+from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
+from privagg.privacy.plan.sums import norm_of
 from privagg.programs.answers import Answer, count_figure
 from privagg.programs.evaluation.estimates import Cells, FloatArray
 from privagg.programs.evaluation.held import HeldRecords, OpenedModel
@@ -47,6 +56,7 @@ class Evaluated(BaseModel):
         threshold: probability from which on a record of two classes is called positive.
         bins: of the scores.
         level: of the intervals.
+        noise: of the opened sums; `laplace` where a record adds nothing but ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +69,13 @@ class Evaluated(BaseModel):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     bins: int = Field(default=8, ge=2, le=100)
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    noise: Literal["gaussian", "laplace"] = "gaussian"
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_noise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was pinned before there was other noise looks as it did."""
+        facts: dict[str, Any] = handler(self)
+        return {k: v for k, v in facts.items() if (k, v) != ("noise", "gaussian")}
 
     @field_validator("sites", "subgroups")
     @classmethod
@@ -111,6 +128,12 @@ class Evaluation(SumsProgram):
         self._measure: Measure = measure_of(
             content.data.target, threshold=content.threshold, bins=content.bins
         )
+        self._laplace = content.noise == "laplace"
+        if self._laplace and not self._measure.only_ones:
+            raise ConfigError(
+                "evaluation.noise 'laplace' is for models of which a record adds nothing but ones "
+                "(data.target.kind ordinal); take 'gaussian' or 'auto'. Nothing was spent"
+            )
         self._families = tuple(self._grouped())
         if self._length(self._rounds) > MOST_NUMBERS:
             raise ConfigError(
@@ -133,18 +156,40 @@ class Evaluation(SumsProgram):
         """See `SumsProgram.level`."""
         return self.content.level
 
+    @property
+    def only_ones(self) -> bool:
+        """Whether a record adds nothing but ones, so that integer Laplace noise can hide it."""
+        return self._measure.only_ones
+
     def openings(self, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
         """See `SumsProgram.openings`."""
-        return tuple(
-            OpeningTerms(
+        found = list[OpeningTerms]()
+        for number, part in enumerate(self._measure.parts, 1):
+            moves = (1,) * (self._measure.ones(number) * self._rows(number))
+            rest = part**2 if self._laplace else part
+            terms = OpeningTerms(
                 state=self.content.model.parameters + self._measure.knots(number),
                 length=self._length(number),
-                sensitivity_grid=SENSITIVITY_GRID,
+                sensitivity_grid=norm_of(moves) if self._laplace else SENSITIVITY_GRID,
                 largest_grid=self._scale(number),
-                noise_multiplier=sqrt_floor_decimal(Fraction(noise_multiplier) ** 2 / part),
+                noise_multiplier=sqrt_floor_decimal(Fraction(noise_multiplier) ** 2 / rest),
+                moves=moves if self._laplace else None,
             )
-            for number, part in enumerate(self._measure.parts, 1)
-        )
+            found.append(terms)
+        return tuple(found)
+
+    def largest_stddev(self, plan: SumsPlan) -> float:
+        """Of the noise of any cell, in records, when every site contributes.
+
+        Args:
+            plan: the job's, or one of another noise to compare with.
+        """
+        found = []
+        for number in range(1, self._rounds + 1):
+            noise = plan.in_round(number).noise
+            stddev = sqrt(noise.stddev_grid**2 * plan.addends) if noise else 0.0
+            found.append(stddev / self._scale(number))
+        return max(found)
 
     def begin(self) -> FloatVector:
         """See `SumsProgram.begin`: the model's parameters.
@@ -185,10 +230,11 @@ class Evaluation(SumsProgram):
     def answers(self, sums: Sequence[NoisySum]) -> tuple[Answer, ...]:
         """See `SumsProgram.answers`; of a job that was cut short, how many records there are."""
         scale = float(self._scale(len(sums)))
-        opened, stddev = sums[-1].total / scale, sums[-1].stddev / scale
+        opened, stddev = sums[-1].total / scale, sums[-1].normal_stddev(self.level) / scale
         if len(sums) < self._rounds:
-            noise = stddev * float(np.sqrt(len(opened)))
-            figure = count_figure(float(opened.sum()), {}, noise, self.level)
+            each = self._measure.ones(len(sums))
+            noise = stddev * float(np.sqrt(len(opened))) / each
+            figure = count_figure(float(opened.sum()) / each, {}, noise, self.level)
             return (Answer({"name": "all records", "about": "how many records"}, (figure,)),)
         before = self._rounds - 1
         knots = np.zeros(0)
@@ -256,8 +302,14 @@ class Evaluation(SumsProgram):
 
     def _scale(self, number: int) -> int:
         """Integers a unit: m rows of that many, truncated, have norm at most S."""
-        rows = len(self._families) if number == self._rounds else 1
-        return isqrt(int(SENSITIVITY_GRID**2 / (rows * self._measure.square(number))))
+        if self._laplace:
+            return 1
+        square = self._rows(number) * self._measure.square(number)
+        return isqrt(int(SENSITIVITY_GRID**2 / square))
+
+    def _rows(self, number: int) -> int:
+        """To how many groups a record adds."""
+        return len(self._families) if number == self._rounds else 1
 
 
 def _group(family: Family, records: HeldRecords) -> Codes:
