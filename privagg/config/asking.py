@@ -1,6 +1,6 @@
 """Jobs that open sums over the lines of the sites' tables: the configuration's questions first.
 
-Such a job is a `SumsProgram` with its own plan, approval and charge. Nothing is trained, so no
+Such a job is a `AnsweringProgram` with its own plan, approval and charge. Nothing is trained, so no
 model is built and nothing measured on a public table.
 """
 
@@ -35,8 +35,8 @@ from privagg.programs.evaluation import Evaluation
 from privagg.programs.program import Program
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.program import Questions
-from privagg.programs.sums import SumsLearner
-from privagg.programs.sums_program import SumsProgram
+from privagg.programs.shards import learner_of
+from privagg.programs.sums_program import AnsweringProgram, openings_of
 from privagg.secure.registry import scheme as find_scheme
 from privagg.training.data import Records
 from privagg.training.declared import TableSource
@@ -97,7 +97,7 @@ class SumsSetup(Setup):
 
     @property
     @abstractmethod
-    def sums(self) -> SumsProgram:
+    def sums(self) -> AnsweringProgram:
         """What is opened, and what follows from it."""
 
     @property
@@ -116,7 +116,7 @@ class SumsSetup(Setup):
         """
         return self.planned(self.sums)
 
-    def planned(self, sums: SumsProgram) -> SumsPlan:
+    def planned(self, sums: AnsweringProgram) -> SumsPlan:
         """The plan of a program, its noise calibrated to `epsilon`.
 
         Args:
@@ -160,7 +160,7 @@ class SumsSetup(Setup):
                 return changed, less
         return usual, plan
 
-    def _plan(self, sums: SumsProgram) -> SumsPlan:
+    def _plan(self, sums: AnsweringProgram) -> SumsPlan:
         """With a noise multiplier of 1."""
         privacy, secure = self.config.privacy, self.config.secure
         facts = {
@@ -168,7 +168,6 @@ class SumsSetup(Setup):
                 SiteTerms(name=site.name, dataset=site.dataset, records=site.records)
                 for site in self.config.sites
             ],
-            "openings": sums.openings(Decimal(1)),
             "delta": privacy.delta,
             "dropouts": privacy.dropouts,
             "colluders": privacy.colluders,
@@ -182,7 +181,8 @@ class SumsSetup(Setup):
             },
         }
         try:
-            return SumsPlan.model_validate(facts)
+            openings = openings_of(sums, Decimal(1))
+            return SumsPlan.model_validate({**facts, "openings": openings})
         except ValidationError as error:
             raise PlanError(validation_faults(error, whole="the plan")) from error
 
@@ -201,7 +201,7 @@ class SumsSetup(Setup):
 
     def learner(self, site: str) -> Learner:
         """See `Setup.learner`; a record is one line of the site's file."""
-        return SumsLearner(self.plan, site, self.sums, self.lines_of(site))
+        return learner_of(self.plan, site, self.sums, self.lines_of(site))
 
     def lines_of(self, site: str) -> Any:
         """What the program is asked of at a site; by default the declared columns of every line.
@@ -275,7 +275,7 @@ class AskSetup(SumsSetup):
         return self.terms.epsilon
 
     @property
-    def sums(self) -> SumsProgram:
+    def sums(self) -> AnsweringProgram:
         """See `SumsSetup.sums`."""
         return self._chosen[0]
 
@@ -288,7 +288,7 @@ class AskSetup(SumsSetup):
         return self._chosen[1]
 
     @cached_property
-    def _chosen(self) -> tuple[SumsProgram, SumsPlan]:
+    def _chosen(self) -> tuple[AnsweringProgram, SumsPlan]:
         terms, questions = self.terms, self.config.questions
         usual = terms.program_over(self.schema, questions)
         if terms.noise != "auto" or not isinstance(usual, Questions):

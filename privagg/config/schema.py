@@ -50,7 +50,7 @@ from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.asked import AnyQuestion
 from privagg.programs.registry import QUESTIONS, program
-from privagg.programs.sums_program import SumsProgram
+from privagg.programs.sums_program import AnsweringProgram
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
@@ -351,7 +351,7 @@ class AskSection(Section):
 
     def program_over(
         self, data: TableSchema, questions: Sequence[BaseModel], noise: str | None = None
-    ) -> SumsProgram:
+    ) -> AnsweringProgram:
         """What is asked of a declared table.
 
         Args:

@@ -14,6 +14,20 @@ FloatVector = NDArray[np.float64]
 """float64 `(n,)`: parameters, updates and decoded means."""
 
 
+def rows_bytes(values: NDArray[np.floating]) -> list[bytes]:
+    """Each row as bytes that are the same for equal rows, and for no others.
+
+    Args:
+        values: `(n, m)`; every zero is one zero and every NaN one NaN.
+
+    Returns:
+        Little-endian float64, one after the other, a row each.
+    """
+    rows = values.astype("<f8") + 0.0
+    rows[np.isnan(rows)] = np.nan
+    return [row.tobytes() for row in rows]
+
+
 def sum_text(total: IntVector) -> str:
     """An opened sum as text: little-endian int64 in base64, so that a ledger can hold it."""
     return base64.b64encode(total.astype("<i8").tobytes()).decode("ascii")

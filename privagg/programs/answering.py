@@ -17,13 +17,13 @@ from privagg.errors import ConfigError
 from privagg.privacy.plan import SumsPlan
 from privagg.programs.answers import answer_facts
 from privagg.programs.program import ANSWERS_NAME, Opened, Result
-from privagg.programs.sums_program import NoisySum, SumsProgram
+from privagg.programs.sums_program import AnsweringProgram, NoisySum
 
 FORMAT = "privagg-answers/1"
 
 
 class Answering:
-    """A `SumsProgram` as a `Program`: every opened sum is kept, and moves the public state on.
+    """A `AnsweringProgram` as a `Program`: every opened sum is kept, and moves the public state on.
 
     Args:
         program: the job's.
@@ -34,7 +34,7 @@ class Answering:
     file_name = ANSWERS_NAME
     keeps_sums = True
 
-    def __init__(self, program: SumsProgram, plan: SumsPlan, epsilon: Decimal) -> None:
+    def __init__(self, program: AnsweringProgram, plan: SumsPlan, epsilon: Decimal) -> None:
         self._program, self._plan, self._epsilon = program, plan, epsilon
         self._run, self._sums = "", list[NoisySum]()
 

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from privagg.errors import ConfigError, ProgramMissingError
-from privagg.programs.sums_program import SumsProgram
+from privagg.programs.sums_program import AnsweringProgram, ShardsProgram, SumsProgram
 
 GROUP = "privagg.programs"
 
@@ -26,7 +26,7 @@ def program_names() -> tuple[str, ...]:
 
 
 @cache
-def program(name: str) -> type[SumsProgram]:
+def program(name: str) -> type[AnsweringProgram]:
     """The program called `name`.
 
     Args:
@@ -51,12 +51,15 @@ def program(name: str) -> type[SumsProgram]:
         loaded = found[0].load()
     except (ImportError, AttributeError) as error:
         raise ProgramMissingError(f"program {name!r} is registered but broken: {error}") from error
-    if not (isinstance(loaded, type) and issubclass(loaded, SumsProgram) and loaded.name == name):
-        raise ConfigError(f"{found[0].value} is not a privagg SumsProgram called {name!r}")
+    kinds = (SumsProgram, ShardsProgram)
+    if not (isinstance(loaded, type) and issubclass(loaded, kinds) and loaded.name == name):
+        raise ConfigError(
+            f"{found[0].value} is not a privagg SumsProgram or ShardsProgram called {name!r}"
+        )
     return loaded
 
 
-def program_of(recipe: Mapping[str, Any]) -> SumsProgram:
+def program_of(recipe: Mapping[str, Any]) -> AnsweringProgram:
     """The program that a plan pins.
 
     Args:

@@ -9,6 +9,7 @@ anybody but the owner: a refusal would depend on records.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from math import isqrt
 from typing import Any, Protocol
 
@@ -56,24 +57,22 @@ class RecordProgram(Protocol):
         """
 
 
-class SumsLearner:
+class NoisedSums(ABC):
     """A site's part under a `SumsPlan`: a `privagg.encoding.contribution.Learner`.
 
     Args:
         plan: what everybody agreed to.
         site: its name in the plan.
-        program: turns records into integers.
-        records: the site's own; `len` and slices of them are asked for.
+        records: the site's own.
     """
 
-    def __init__(self, plan: SumsPlan, site: str, program: RecordProgram, records: Any) -> None:
-        self._plan, self._terms = plan, plan.site(site)
-        self._program, self._records = program, records
+    def __init__(self, plan: SumsPlan, site: str, records: Any) -> None:
+        self._plan, self._terms, self._records = plan, plan.site(site), records
 
     def contribution(
         self, parameters: FloatVector, randomness: Randomness, round_id: RoundId
     ) -> IntVector:
-        """The noised sum of the records' bounded integers.
+        """The noised sum of bounded integers.
 
         Args:
             parameters: float64 (d,), the round's public state.
@@ -88,16 +87,50 @@ class SumsLearner:
         terms = self._plan.openings[number - 1]
         parameters = parameters.copy()
         parameters.flags.writeable = False  # what one record wrote there, the next one would read
+        draws = Draws(randomness, round_id, self._terms.name, self._plan)
+        total = self.total(number, parameters, terms, draws)
+        clamp = self._plan.contribution_bound(self._terms, number)
+        sent = np.zeros(self._plan.upload_dimension, dtype=np.int64)
+        sent[: terms.length] = np.clip(total, -clamp, clamp) + draws.noise(terms.length)
+        return sent
+
+    @abstractmethod
+    def total(
+        self, number: int, state: FloatVector, terms: OpeningTerms, draws: Draws
+    ) -> IntVector:
+        """The sum before clamp and noise, int64 (n,).
+
+        Args:
+            number: of the round.
+            state: float64 (d,), the round's public state, not to be written to.
+            terms: the round's.
+            draws: the attempt's.
+        """
+
+
+class SumsLearner(NoisedSums):
+    """Sums over records.
+
+    Args:
+        plan, site: as for `NoisedSums`.
+        program: turns records into integers.
+        records: the site's own; `len` and slices of them are asked for.
+    """
+
+    def __init__(self, plan: SumsPlan, site: str, program: RecordProgram, records: Any) -> None:
+        super().__init__(plan, site, records)
+        self._program = program
+
+    def total(
+        self, number: int, state: FloatVector, terms: OpeningTerms, draws: Draws
+    ) -> IntVector:
+        """See `NoisedSums.total`: every record's integers, none longer than the plan charges."""
         total = np.zeros(terms.length, dtype=np.int64)
         together = max(1, min(TOGETHER, NUMBERS_TOGETHER // terms.length))
         for start in range(0, len(self._records), together):
             some = self._records[start : start + together]
-            total += self._bounded(number, parameters, some, terms).sum(axis=0)
-        clamp = self._plan.contribution_bound(self._terms, number)
-        noise = Draws(randomness, round_id, self._terms.name, self._plan).noise(terms.length)
-        sent = np.zeros(self._plan.upload_dimension, dtype=np.int64)
-        sent[: terms.length] = np.clip(total, -clamp, clamp) + noise
-        return sent
+            total += self._bounded(number, state, some, terms).sum(axis=0)
+        return total
 
     def _bounded(
         self, number: int, state: FloatVector, some: Any, terms: OpeningTerms
@@ -124,8 +157,9 @@ def bounded(integers: Any, count: int, terms: OpeningTerms) -> IntMatrix:
         terms: the round's.
 
     Returns:
-        int64 (count, n), no coordinate beyond `largest_grid`, no norm beyond `sensitivity_grid`;
-        where the opening has `moves`, no row's magnitudes beyond those, in falling order.
+        int64 (count, n), no coordinate below `least_grid` or beyond `largest_grid`, the squares
+        of no row more than `largest_square` together; where the opening has `moves`, no row's
+        magnitudes beyond those, in falling order.
 
     Raises:
         ValueError: not integers of this shape.
@@ -135,14 +169,16 @@ def bounded(integers: Any, count: int, terms: OpeningTerms) -> IntMatrix:
         raise ValueError(
             f"a program owes int64 ({count}, {terms.length}), not {rows.dtype} {rows.shape}"
         )
-    rows = np.asarray(np.clip(rows, -terms.largest_grid, terms.largest_grid))
+    rows = np.asarray(np.clip(rows, terms.least_grid, terms.largest_grid))
     if terms.moves is not None:
         return _within_moves(rows, terms.moves)
     # Below 2^63: the plan refuses a length and a bound whose squares could add up to more.
     squares = (rows * rows).sum(axis=1)
-    for place in np.flatnonzero(squares > terms.sensitivity_grid**2):
-        # Towards zero by S / r with r > norm: no coordinate grows, and the norm stays below S.
-        norm, row = isqrt(int(squares[place])) + 1, rows[place]
+    times = 2 if terms.shards else 1
+    for place in np.flatnonzero(squares > terms.largest_square):
+        # Towards zero by S / r, r > norm (sqrt(2) norm of a shard's): no coordinate grows, and the
+        # norm stays below S (S / sqrt(2)).
+        norm, row = isqrt(times * int(squares[place])) + 1, rows[place]
         rows[place] = np.sign(row) * (np.abs(row) * terms.sensitivity_grid // norm)
     return rows
 

@@ -1,9 +1,10 @@
-"""Programs over record sums that answer: as what a statistic, or anybody's own job, is written.
+"""Programs over sums that answer: as what a statistic, or anybody's own job, is written.
 
-One class is a whole job: what its rounds open (`openings`), what a record adds (`integers`, at the
-sites), how an opened sum moves the public state on (`step`) and what follows from all of them
-(`answers`). Everything else is the same for every program: plan, approval, charge, receipts,
-attempts, resume, report, and an auditor who calls `answers` on the opened sums of the record.
+One class is a whole job: what its rounds open (`openings`), what a record adds at the sites
+(`integers` of a `SumsProgram`) or a shard of records (`votes` of a `ShardsProgram`), how an opened
+sum moves the public state on (`step`) and what follows from all of them (`answers`). Everything
+else is the same for every program: plan, approval, charge, receipts, attempts, resume, report, and
+an auditor who calls `answers` on the opened sums of the record.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import numpy as np
 from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector, IntVector
+from privagg.errors import ConfigError
 from privagg.privacy.laplace_law import LARGEST_SHAPE, LaplaceLaw
 from privagg.privacy.laplace_noise import IntegerLaplace
 from privagg.privacy.plan import OpeningTerms, SumsPlan
+from privagg.privacy.plan.sums import norm_of
+from privagg.privacy.randomness import ByteStream
 from privagg.programs.answers import Answer, deviations
 from privagg.programs.sums import IntMatrix
 
@@ -80,12 +84,12 @@ class NoisySum:
         return self.stddev * max(1.0, reach / (deviations(level) * own))
 
 
-class SumsProgram(ABC):
-    """A job that opens noised sums over records and answers from them.
+class AnsweringProgram(ABC):
+    """A job that opens noised sums and answers from them; what its sums are over, subclasses say.
 
-    Pure but for what `integers` is handed: it keeps nothing between calls, or every guarantee that
-    rests on one record moving one row is lost. `tests/programs/contract.py` looks for what is not
-    so; `privagg.programs.sums.SumsLearner` holds every row against the plan whatever it does.
+    Pure but for the records that it is handed: it keeps nothing between calls, or every guarantee
+    that rests on one record moving one vector is lost. `tests/programs/contract.py` looks for what
+    is not so.
     """
 
     name: ClassVar[str]
@@ -135,10 +139,6 @@ class SumsProgram(ABC):
         """The public state that round 1 starts from, float64 (d,); by default there is none."""
         return np.zeros(0)
 
-    @abstractmethod
-    def integers(self, number: int, state: FloatVector, records: Any) -> IntMatrix:
-        """See `RecordProgram.integers`; the records are `Columns` of a site's table."""
-
     def step(self, number: int, state: FloatVector, found: NoisySum) -> FloatVector:
         """The state that round `number + 1` starts from; only public facts go in.
 
@@ -157,3 +157,98 @@ class SumsProgram(ABC):
             sums: what rounds 1, 2, ... opened: all, or where the job was cut short the first of
                 them, one at least.
         """
+
+
+class SumsProgram(AnsweringProgram):
+    """Sums over records: each adds a vector of integers that follows from it alone.
+
+    `privagg.programs.sums.SumsLearner` holds every row against the plan whatever it does.
+    """
+
+    @abstractmethod
+    def integers(self, number: int, state: FloatVector, records: Any) -> IntMatrix:
+        """See `RecordProgram.integers`; the records are `Columns` of a site's table."""
+
+
+class ShardsProgram(AnsweringProgram):
+    """Sums over shards: each votes by what its own records say, together.
+
+    Every opening states `shards`; `opening_of_votes` makes one. The records are dealt by the
+    engine, and `privagg.programs.shards.ShardsLearner` holds every vector against the plan.
+    """
+
+    @abstractmethod
+    def votes(self, number: int, state: FloatVector, shard: Any, draws: ByteStream) -> IntVector:
+        """What one shard adds in a round.
+
+        A function of these four alone: nothing kept from other shards or earlier rounds, no
+        chance but `draws`.
+
+        Args:
+            number: of the round, from 1.
+            state: float64 (d,), the round's public state.
+            shard: its records, `Columns` of a site's table, in an order that follows from their
+                values; there may be none.
+            draws: random bytes of the shard's own, secret.
+
+        Returns:
+            int64 (n,), n as the plan's opening of this round says; none below 0.
+        """
+
+
+def openings_of(program: AnsweringProgram, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
+    """What a program opens, of the kind that it is.
+
+    Args:
+        program: over records or over shards.
+        noise_multiplier: see `AnsweringProgram.openings`.
+
+    Raises:
+        ConfigError: an opening is over shards and the program over records, or the other way round.
+        ValueError: no plan has such an opening (pydantic's are).
+    """
+    openings = program.openings(noise_multiplier)
+    of_shards = isinstance(program, ShardsProgram)
+    for number, terms in enumerate(openings, 1):
+        if (terms.shards is not None) != of_shards:
+            raise ConfigError(
+                f"program {program.name!r} is over {'shards' if of_shards else 'records'}, and its "
+                f"opening {number} states {'no' if of_shards else terms.shards} shards; "
+                "`opening_of_votes` makes one of a ShardsProgram, no other states any. "
+                "Nothing was spent"
+            )
+    return openings
+
+
+def opening_of_votes(
+    *, length: int, votes: int, weight: int, shards: int, noise_multiplier: Decimal, state: int = 0
+) -> OpeningTerms:
+    """One round in which every shard casts votes, each `weight` in one place or shared out.
+
+    Another set of votes lies sqrt(2) `weight` away for each of them, sqrt(2 `votes`) `weight` for
+    all at once, and that is the sensitivity that the noise is for.
+
+    Args:
+        length: n, integers that a shard adds.
+        votes: m, how many a shard casts.
+        weight: grid units of one.
+        shards: of each site.
+        noise_multiplier: of the round.
+        state: d, float64 values in the public state that the round starts from.
+
+    Raises:
+        ValidationError: no plan has such an opening.
+
+    Source: Papernot, Abadi, Erlingsson, Goodfellow & Talwar, "Semi-supervised knowledge transfer
+        for deep learning from private training data", ICLR 2017 (votes of models on disjoint
+        parts); Papernot, Song, Mironov, Raghunathan, Talwar & Erlingsson, "Scalable private
+        learning with PATE", ICLR 2018 (Gaussian noise, one record changes two counts by one).
+    """
+    return OpeningTerms(
+        state=state,
+        length=length,
+        sensitivity_grid=norm_of([weight] * (2 * votes)),
+        largest_grid=weight,
+        shards=shards,
+        noise_multiplier=noise_multiplier,
+    )

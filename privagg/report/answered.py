@@ -15,7 +15,7 @@ from privagg.programs.answering import contributors_of
 from privagg.programs.answers import answer_facts
 from privagg.programs.questions.question import OTHER
 from privagg.programs.registry import program_of
-from privagg.programs.sums_program import NoisySum, SumsProgram
+from privagg.programs.sums_program import AnsweringProgram, NoisySum, openings_of
 from privagg.report.language import say, told
 from privagg.report.model import AnsweredFigure, Answers, Ends, Report
 
@@ -29,7 +29,7 @@ def asks(plan: Plan) -> TypeGuard[SumsPlan]:
     return isinstance(plan, SumsPlan) and "program" in plan.recipe
 
 
-def program_in(plan: Plan) -> SumsProgram | None:
+def program_in(plan: Plan) -> AnsweringProgram | None:
     """The program that a plan pins; None of a plan of training.
 
     Raises:
@@ -40,7 +40,7 @@ def program_in(plan: Plan) -> SumsProgram | None:
         return None
     try:
         found = program_of(plan.recipe)
-        needed = found.openings(plan.openings[0].noise_multiplier)
+        needed = openings_of(found, plan.openings[0].noise_multiplier)
     except ProgramMissingError:
         raise  # says nothing about the plan
     except (ConfigError, ValidationError, ValueError) as error:

@@ -67,6 +67,14 @@ class Draws:
         """Seed of layers that draw, such as dropout; only whole clients are trained with them."""
         return int(self._randomness.stream("layers", *self._labels).uint64(1)[0] >> 1)
 
+    def shard_key(self) -> bytes:
+        """What the records are dealt to shards by: 32 bytes, as secret as the noise."""
+        return self._randomness.stream("shards", *self._labels).bytes(32)
+
+    def of_shard(self, number: int) -> ByteStream:
+        """What one shard's program draws from; no other shard's draws move it."""
+        return self._randomness.stream("shard", *self._labels, number)
+
     def batches(self, count: int, batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
         """Endless batches from shuffled passes over `count` records."""
         stream = self._randomness.stream("batches", *self._labels)

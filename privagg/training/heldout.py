@@ -11,12 +11,13 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from decimal import Decimal
-from math import floor
+from math import floor, prod
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from privagg.encoding.vectors import rows_bytes
 from privagg.training.features import BoolArray
 
 _CONTEXT = b"privagg held-out records/1\n"
@@ -48,14 +49,13 @@ class HeldOut(BaseModel):
                 they are declared then does not matter.
         """
         count = len(inputs)
-        values = np.array(inputs, dtype=np.float64).reshape(count, -1) + 0.0
-        values[np.isnan(values)] = np.nan
+        values = inputs.reshape(count, prod(inputs.shape[1:]))
         if len(columns) == values.shape[1]:
             values = values[:, sorted(range(len(columns)), key=columns.__getitem__)]
         key = hashlib.sha256(_CONTEXT + self.key.encode()).digest()
         limit = floor(self.share * _WORD)
         found = (
-            int.from_bytes(hmac.digest(key, row.astype("<f8").tobytes(), "sha256")[:8]) < limit
-            for row in values
+            int.from_bytes(hmac.digest(key, row, "sha256")[:8]) < limit
+            for row in rows_bytes(values)
         )
         return np.fromiter(found, dtype=np.bool_, count=count)

@@ -1,7 +1,8 @@
-"""What every program over records must stand, whoever wrote it.
+"""What every program over sums must stand, whoever wrote it.
 
-Subclass `ProgramContract` in a test module, with a `Case`. A program from another package does the
-same. `test_contract.py` shows that the suite finds out programs that break what they may claim.
+Subclass `ProgramContract` in a test module, with a `Case`; `ShardsContract` where a program is over
+shards. A program from another package does the same. `test_contract.py` shows that the suite finds
+out programs that break what they may claim.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 from privagg import Federation
 from privagg.config.asking import SumsSetup
 from privagg.config.setup import Setup
+from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import ConfigError
 from privagg.party.approving import Terms, approve_here, last_day
 from privagg.party.local import local_ledgers
@@ -27,12 +29,14 @@ from privagg.privacy.ledger.entries import Charge
 from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.answers import answer_facts
+from privagg.programs.shards import ShardsLearner
 from privagg.programs.sums import IntMatrix, RecordProgram, SumsLearner, bounded
-from privagg.programs.sums_program import NoisySum, SumsProgram
+from privagg.programs.sums_program import AnsweringProgram, NoisySum, ShardsProgram
 from privagg.protocol.round import run_round
 from privagg.protocol.site import Site
 from privagg.run.local import How, Run
 from privagg.run.unfinished import unfinished_runs
+from privagg.training.draws import Draws
 from tests.run.kills import in_child
 from tests.run.small import RUN, SEED, write_small
 from tests.simulator import NAMES, Simulation
@@ -45,12 +49,13 @@ class Case:
     Args:
         program: makes a fresh one; it is asked for more than one.
         openings: its rounds, without noise.
-        records: rows of made-up records, of any type that `take` understands, extremes among them.
+        records: rows of made-up records, of any type that `take` understands, extremes among them,
+            and for shards some that differ from others in their last bit alone.
         take: records by their places, in this order; places may repeat.
         states: a public state for each round.
     """
 
-    program: Callable[[], RecordProgram]
+    program: Callable[[], Any]
     openings: tuple[OpeningTerms, ...]
     records: Any
     take: Callable[[Any, list[int]], Any]
@@ -65,13 +70,100 @@ class Case:
     def integers(self, program: RecordProgram, number: int, places: list[int]) -> IntMatrix:
         return program.integers(number, self.state(number), self.take(self.records, places))
 
+    def votes(self, program: ShardsProgram, number: int, places: list[int], seed: int) -> IntVector:
+        draws = DeterministicRandomness(seed).stream("shard")
+        return program.votes(number, self.state(number), self.take(self.records, places), draws)
 
-class ProgramContract:
-    """The suite; `case` is the subclass's."""
+    def ask(self, program: Any, number: int, places: list[int]) -> None:
+        """Whatever it gives for some records."""
+        if isinstance(program, ShardsProgram):
+            self.votes(program, number, places, 0)
+        else:
+            self.integers(program, number, places)
+
+
+class JobContract:
+    """What every whole job must stand, whatever its sums are over; `case` is the subclass's."""
 
     @pytest.fixture
     def case(self) -> Case:
         raise NotImplementedError
+
+    @pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks", "paillier"])
+    def test_every_scheme_opens_the_same_sums(
+        self, case: Case, scheme: str, tmp_path: Path
+    ) -> None:
+        """A whole round of each opening: charged once, and opened to the very sum."""
+        simulation = SumsSimulation(tmp_path, case, scheme)
+        for number, terms in case.rounds():
+            outcome = simulation.open(number)
+            assert (outcome.outcome, outcome.reason) == ("opened", "")
+            expected = np.zeros(simulation.plan.upload_dimension, dtype=np.int64)
+            expected[: terms.length] = sum(self.sum_of(case, number, name) for name in NAMES)
+            np.testing.assert_array_equal(outcome.total, expected)
+        assert [simulation.charges(name) for name in NAMES] == [len(case.openings)] * len(NAMES)
+
+    def test_state_and_answers_follow_from_opened_sums_alone(self, case: Case) -> None:
+        """A program that hands on what it saw of records, under less noise than is charged."""
+        fresh, used = self.whole(case), self.whole(case)
+        everybody, sums = list(range(len(case.records))), list[NoisySum]()
+        for number, terms in case.rounds():
+            total = self.sum_of(case, number, NAMES[0])
+            sums.append(NoisySum(total, float(terms.sensitivity_grid), (NAMES[0],)))
+            case.ask(used, number, everybody[::2])
+            steps = [each.step(number, case.state(number), sums[-1]) for each in (fresh, used)]
+            np.testing.assert_array_equal(*steps)
+        told = [json.dumps([*map(answer_facts, each.answers(sums))]) for each in (fresh, used)]
+        assert told[0] == told[1]
+
+    def test_what_a_plan_pins_is_its_own_or_refused(self, case: Case) -> None:
+        """Whatever stands there: no other error than those of values and configurations."""
+        program = self.whole(case)
+        asked = json.loads(json.dumps(program.asked))
+        assert type(program).of(asked).asked == program.asked
+        for strange in changed(asked):
+            try:
+                made = type(program).of(strange)
+            except (ValueError, ConfigError):
+                continue
+            assert type(made).of(made.asked).asked == made.asked
+            assert made.openings(Decimal(1))
+
+    def test_a_coordinator_that_is_killed_ends_with_the_same_answers(
+        self, case: Case, tmp_path: Path
+    ) -> None:
+        """In the middle of the rounds, and the resumed one not again: charged once a round."""
+        self.whole(case)
+        killed_at(case, tmp_path, lambda writes: [writes * 2 // 5])
+
+    @pytest.mark.nightly
+    @pytest.mark.timeout(36000)
+    def test_a_coordinator_that_is_killed_anywhere_ends_with_the_same_answers(
+        self, case: Case, tmp_path: Path
+    ) -> None:
+        """At every write, between rounds and in them."""
+        self.whole(case)
+        killed_at(case, tmp_path, lambda writes: list(range(1, writes + 1)))
+
+    def sum_of(self, case: Case, number: int, site: str) -> IntVector:
+        """What a site adds without noise, int64 (n,)."""
+        raise NotImplementedError
+
+    def whole(self, case: Case) -> AnsweringProgram:
+        """The program, where it is a whole job; else there is no job to speak of."""
+        program = case.program()
+        if not isinstance(program, AnsweringProgram):
+            pytest.skip("the sites' half of a program has no plan, state or answers of its own")
+        return program
+
+
+class ProgramContract(JobContract):
+    """The suite of programs over records."""
+
+    def sum_of(self, case: Case, number: int, site: str) -> IntVector:
+        rows = case.integers(case.program(), number, list(range(len(case.records))))
+        total: IntVector = bounded(rows, len(rows), case.openings[number - 1]).sum(axis=0)
+        return total
 
     def test_a_row_is_its_records_alone(self, case: Case) -> None:
         """The same bits alone, in any order, among any number of others, and asked again."""
@@ -111,70 +203,113 @@ class ProgramContract:
             norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
             assert norms.max() >= 0.5 * terms.sensitivity_grid
 
-    @pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks", "paillier"])
-    def test_every_scheme_opens_the_same_sums(
-        self, case: Case, scheme: str, tmp_path: Path
-    ) -> None:
-        """A whole round of each opening: charged once, and opened to the very sum."""
-        simulation = SumsSimulation(tmp_path, case, scheme)
+
+class ShardsContract(JobContract):
+    """The suite of programs over shards."""
+
+    def sum_of(self, case: Case, number: int, site: str) -> IntVector:
+        return np.stack(parts(case, number, everybody(case), site=site)).sum(axis=0)
+
+    def test_votes_are_their_shards_alone(self, case: Case) -> None:
+        """The same bits alone, after other shards and rounds, in any order, and asked again."""
         for number, terms in case.rounds():
-            outcome = simulation.open(number)
-            assert (outcome.outcome, outcome.reason) == ("opened", "")
-            rows = case.integers(case.program(), number, list(range(len(case.records))))
-            expected = np.zeros(simulation.plan.upload_dimension, dtype=np.int64)
-            expected[: terms.length] = bounded(rows, len(rows), terms).sum(axis=0) * len(NAMES)
-            np.testing.assert_array_equal(outcome.total, expected)
-        assert [simulation.charges(name) for name in NAMES] == [len(case.openings)] * len(NAMES)
+            groups = shards_of(case, terms)
+            alone = [case.votes(case.program(), number, *group) for group in groups]
+            for order in (groups, groups[::-1], groups):
+                used = case.program()
+                for other, _ in case.rounds():
+                    for group in order[::2]:
+                        case.votes(used, other, *group)
+                for votes, group in zip(alone, groups, strict=True):
+                    np.testing.assert_array_equal(case.votes(used, number, *group), votes)
 
-    def test_state_and_answers_follow_from_opened_sums_alone(self, case: Case) -> None:
-        """A program that hands on what it saw of records, under less noise than is charged."""
-        fresh, used = self.whole(case), self.whole(case)
-        everybody, sums = list(range(len(case.records))), list[NoisySum]()
+    def test_one_record_moves_one_shards_part_by_what_is_charged(self, case: Case) -> None:
+        """Each record left out, twice there, standing elsewhere, or in the place of another."""
         for number, terms in case.rounds():
-            rows = case.integers(case.program(), number, everybody)
-            total = bounded(rows, len(rows), terms).sum(axis=0)
-            sums.append(NoisySum(total, float(terms.sensitivity_grid), ("north",)))
-            case.integers(used, number, everybody[::2])
-            steps = [each.step(number, case.state(number), sums[-1]) for each in (fresh, used)]
-            np.testing.assert_array_equal(*steps)
-        told = [json.dumps([*map(answer_facts, each.answers(sums))]) for each in (fresh, used)]
-        assert told[0] == told[1]
+            places = everybody(case)
+            for key in range(3):
+                before = parts(case, number, places, key=key)
+                assert not moved(before, parts(case, number, places[::-1], key=key), terms)
+                for place in places:
+                    rest = [other for other in places if other != place]
+                    for after in (rest, [*places, place], [place, *places]):
+                        assert moved(before, parts(case, number, after, key=key), terms) <= 1
+                    changed = [*rest[:place], rest[place - 1], *rest[place:]]
+                    assert moved(before, parts(case, number, changed, key=key), terms) <= 2
 
-    def test_what_a_plan_pins_is_its_own_or_refused(self, case: Case) -> None:
-        """Whatever stands there: no other error than those of values and configurations."""
-        program = self.whole(case)
-        asked = json.loads(json.dumps(program.asked))
-        assert type(program).of(asked).asked == program.asked
-        for strange in changed(asked):
-            try:
-                made = type(program).of(strange)
-            except (ValueError, ConfigError):
-                continue
-            assert type(made).of(made.asked).asked == made.asked
-            assert made.openings(Decimal(1))
+    def test_votes_are_within_what_the_plan_charges(self, case: Case) -> None:
+        """No vector is shrunk: what a program states of its shards is what they have."""
+        for number, terms in case.rounds():
+            for group in shards_of(case, terms):
+                votes = case.votes(case.program(), number, *group)[None]
+                np.testing.assert_array_equal(bounded(votes, 1, terms), votes)
 
-    def test_a_coordinator_that_is_killed_ends_with_the_same_answers(
-        self, case: Case, tmp_path: Path
-    ) -> None:
-        """In the middle of the rounds, and the resumed one not again: charged once a round."""
-        self.whole(case)
-        killed_at(case, tmp_path, lambda writes: [writes * 2 // 5])
+    def test_some_shard_comes_near_the_bound(self, case: Case) -> None:
+        """A sensitivity that no change of a shard comes near is noise for nothing."""
+        for number, terms in case.rounds():
+            votes = [case.votes(case.program(), number, *each) for each in shards_of(case, terms)]
+            furthest = max(((a - b) ** 2).sum() for a in votes for b in votes)
+            assert furthest**0.5 >= 0.5 * terms.sensitivity_grid
 
-    @pytest.mark.nightly
-    @pytest.mark.timeout(36000)
-    def test_a_coordinator_that_is_killed_anywhere_ends_with_the_same_answers(
-        self, case: Case, tmp_path: Path
-    ) -> None:
-        """At every write, between rounds and in them."""
-        self.whole(case)
-        killed_at(case, tmp_path, lambda writes: list(range(1, writes + 1)))
+    def test_what_a_site_sends_moves_by_what_is_charged_under_its_noise(self, case: Case) -> None:
+        """The whole contribution, with the same key, draws and noise."""
+        places = everybody(case)
+        for number, terms in case.rounds():
+            for place in places:
+                one, other = (
+                    contribution(case, number, some)
+                    for some in (places, [each for each in places if each != place])
+                )
+                assert ((one - other) ** 2).sum() <= terms.sensitivity_grid**2
+            assert (contribution(case, number, places) != self.sum_of(case, number, NAMES[0])).any()
 
-    def whole(self, case: Case) -> SumsProgram:
-        """The program, where it is a whole job; else there is no job to speak of."""
-        program = case.program()
-        if not isinstance(program, SumsProgram):
-            pytest.skip("the sites' half of a program has no plan, state or answers of its own")
-        return program
+
+def everybody(case: Case) -> list[int]:
+    return list(range(len(case.records)))
+
+
+def shards_of(case: Case, terms: OpeningTerms) -> list[tuple[list[int], int]]:
+    """Shards with the seeds of what they draw: no record, each one alone, halves, all of them."""
+    places = everybody(case)
+    groups = [[], *([place] for place in places), places[::2], places[1::2], places, places * 2]
+    return [(group, seed) for seed, group in enumerate(groups)]
+
+
+def learner_and_draws(
+    case: Case, number: int, places: list[int], site: str, key: int, noise: str = "0"
+) -> tuple[ShardsLearner, Draws, FloatVector]:
+    """A site's part, what it draws in a round, and the round's state."""
+    openings = [{**each.model_dump(), "noise_multiplier": noise} for each in case.openings]
+    plan = SumsPlan.model_validate(
+        {
+            "sites": [SiteTerms(name=name, records=10**6) for name in NAMES],
+            "openings": openings, "delta": "1e-5", "scheme": "bfv", "custody": "authority",
+        }
+    )  # fmt: skip
+    made = ShardsLearner(plan, site, case.program(), case.take(case.records, places))
+    round_id = ("run-1", number, 1)
+    return made, Draws(DeterministicRandomness(key), round_id, site, plan), case.state(number)
+
+
+def parts(
+    case: Case, number: int, places: list[int], *, site: str = NAMES[0], key: int = 0
+) -> list[IntVector]:
+    """What each shard of a site adds."""
+    made, draws, state = learner_and_draws(case, number, places, site, key)
+    return list(made.parts(number, state, case.openings[number - 1], draws))
+
+
+def contribution(case: Case, number: int, places: list[int]) -> IntVector:
+    """What a site sends, noise included."""
+    made, _, state = learner_and_draws(case, number, places, NAMES[0], 0, "1.5")
+    return made.contribution(state, DeterministicRandomness(0), ("run-1", number, 1))
+
+
+def moved(before: list[IntVector], after: list[IntVector], terms: OpeningTerms) -> int:
+    """How many shards' parts differ; none by more than is charged."""
+    distances = [((a - b) ** 2).sum() for a, b in zip(before, after, strict=True)]
+    assert max(distances) <= terms.sensitivity_grid**2
+    return int(np.count_nonzero(distances))
 
 
 HOSTILE = (None, True, -1, 0.5, 10**40, "", "x" * 1000, [], [[]], {}, {"name": {}})
@@ -279,8 +414,13 @@ class SumsSimulation(Simulation):
 
     def site(self, name: str, **changes: Any) -> Site:
         everybody = self.case.take(self.case.records, list(range(len(self.case.records))))
-        learner = SumsLearner(self.plan, name, self.case.program(), everybody)
-        return super().site(name, **{"learner": learner, **changes})
+        program = self.case.program()
+        kind: Any = ShardsLearner if isinstance(program, ShardsProgram) else SumsLearner
+        facts = {
+            "learner": kind(self.plan, name, program, everybody),
+            "randomness": DeterministicRandomness(0),  # what a shard is, is drawn
+        }
+        return super().site(name, **facts | changes)
 
     def open(self, number: int) -> Any:
         return run_round(self.job, self.wire, self.case.state(number), round_number=number)

@@ -39,9 +39,9 @@ column = "sick"
 """
 
 
-def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """The package as an installer leaves it: on the path, with the entry points it registers."""
-    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+def install(package: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """A package as an installer leaves it: on the path, with the entry points it registers."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(
@@ -51,14 +51,14 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
     lines = [f"{name} = {value}" for name, value in points.items()]
     (info / "entry_points.txt").write_text("\n".join([f"[{registry.GROUP}]", *lines, ""]))
     patch.syspath_prepend(str(folder))
-    patch.syspath_prepend(str(PACKAGE))
+    patch.syspath_prepend(str(package))
 
 
 @pytest.fixture
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     """Undone, the package is not installed any more."""
     with pytest.MonkeyPatch.context() as patch:
-        install(tmp_path_factory.mktemp("site-packages"), patch)
+        install(PACKAGE, tmp_path_factory.mktemp("site-packages"), patch)
         registry.program.cache_clear()
         yield patch
     registry.program.cache_clear()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import (
     BaseModel,
@@ -39,9 +39,6 @@ _ADDING_AND_OPENING = ("scheme", "scheme_protects", "custody", "strict")
 class AgreedPlan(BaseModel, ABC):
     """A job everybody agreed to. Frozen; its digest is pinned by every site.
 
-    Attributes:
-        contribution_plainly: what leaves a site, in plain words for a report.
-
     Args:
         mode: which way to be private; set by the subclass.
         sites: the committed roster, in the order of the contributor bitmap.
@@ -58,8 +55,6 @@ class AgreedPlan(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    contribution_plainly: ClassVar[str]
 
     mode: str
     sites: tuple[SiteTerms, ...] = Field(min_length=1)

@@ -55,6 +55,13 @@ ALONE = "a record's integers follow from that record and public facts alone (tes
 SUMS_REST_ON = (ONE_UNIT[Unit.RECORD], HONEST_SITE, CSPRNG, UNTIMED_SUMS, ALONE)
 """What every row of a plan of sums over records rests on."""
 
+SHARD_ALONE = (
+    "a shard's votes follow from that shard's records, random numbers of its own and public facts "
+    "alone (tested, not proved)"
+)
+SHARDS_REST_ON = (ONE_UNIT[Unit.RECORD], HONEST_SITE, CSPRNG, UNTIMED_SUMS, SHARD_ALONE)
+"""What every row of a round over shards rests on."""
+
 
 def rests_on(unit: Unit, *, in_slots: bool) -> tuple[str, ...]:
     """What every row of a plan rests on; plans of version 1 keep their own text."""

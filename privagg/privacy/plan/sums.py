@@ -5,6 +5,9 @@ a record adds is a function of the round's public state and of that record alone
 record moves a round's sum by at most the L2 norm that the plan states, in exact integers. Rounds
 may differ in all they do; each is one Gaussian event, at its own noise, or where a record moves few
 integers one of integer Laplace noise.
+
+A round may be over *shards* instead: groups that each record falls into by its own bytes alone, of
+which each adds one bounded vector of votes. One record then replaces the votes of one shard.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from fractions import Fraction
 from functools import cached_property, reduce
 from math import isqrt
 from operator import add
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -45,7 +48,11 @@ from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import SiteTerms
 from privagg.privacy.plan.compression import Compression
 from privagg.privacy.plan.modes import plan_mode
-from privagg.privacy.plan.observing import SUMS_REST_ON, shared_noise_observers
+from privagg.privacy.plan.observing import (
+    SHARDS_REST_ON,
+    SUMS_REST_ON,
+    shared_noise_observers,
+)
 from privagg.privacy.unit import Unit
 
 MOST_DIFFERENT = 256
@@ -55,6 +62,9 @@ work for each of them, and a stranger's plan is read before anything vouches for
 
 MOST_MOVES = 256
 """Integers that a record moves under integer Laplace noise; of more, Gaussian noise is the less."""
+
+LARGEST_SHARDS = 10**4
+"""Of one site; each is computed anew in every round."""
 
 _EXACT = Context(prec=80)
 
@@ -81,6 +91,9 @@ class OpeningTerms(BaseModel):
             is for tests and comparisons.
         moves: with them the noise is integer Laplace, and the magnitudes of a record's integers,
             sorted in falling order, are at most these; beyond them all are 0.
+        shards: with them it is not records that add but so many shards at each site. No integer of
+            a shard is below 0, and twice the squares of all of them together are at most S^2, so
+            that S is as far as one shard's vector lies from any other that it may have.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +106,17 @@ class OpeningTerms(BaseModel):
     moves: tuple[Annotated[int, Field(ge=1, le=LARGEST_MOVE)], ...] | None = Field(
         default=None, min_length=1, max_length=MOST_MOVES
     )
+    shards: int | None = Field(default=None, ge=1, le=LARGEST_SHARDS)
+
+    @property
+    def least_grid(self) -> int:
+        """No integer lies below this."""
+        return 0 if self.shards else -self.largest_grid
+
+    @property
+    def largest_square(self) -> int:
+        """What the squares of a record's integers, or of a shard's, add up to at most."""
+        return self.sensitivity_grid**2 // (2 if self.shards else 1)
 
     @property
     def scale(self) -> Decimal:
@@ -123,10 +147,13 @@ class OpeningTerms(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.largest_grid > self.sensitivity_grid:
+        if self.shards and self.moves:
+            raise ValueError("shards vote under Gaussian noise; leave moves out")
+        if self.largest_grid**2 > self.largest_square:
+            added = "shard's integers, times sqrt(2)" if self.shards else "record's integers"
             raise ValueError(
                 f"largest_grid {self.largest_grid} exceeds the norm {self.sensitivity_grid} of all "
-                "of a record's integers together"
+                f"of a {added} together"
             )
         if self.length * self.largest_grid**2 >= 2**63:
             raise ValueError(
@@ -151,10 +178,6 @@ class SumsPlan(AgreedPlan):
         (proofs/integer-noise.md, proofs/laplace.md).
     """
 
-    contribution_plainly: ClassVar[str] = (
-        "the sum of its records' bounded integers with its share of the noise"
-    )
-
     version: Literal[2] = 2
     mode: Literal["record-sums"] = "record-sums"
     openings: tuple[OpeningTerms, ...] = Field(min_length=1, max_length=10**4)
@@ -171,6 +194,13 @@ class SumsPlan(AgreedPlan):
             raise ValueError("sums count every record once: site weights must be 1")
         self.check_capacity()
         return self
+
+    @property
+    def contribution_plainly(self) -> str:
+        """See `Plan.contribution_plainly`."""
+        if any(opening.shards for opening in self.openings):
+            return "the sum of its shards' bounded votes with its share of the noise"
+        return "the sum of its records' bounded integers with its share of the noise"
 
     @property
     def unit(self) -> Unit:
@@ -214,13 +244,14 @@ class SumsPlan(AgreedPlan):
         """Clamp of a site's noiseless sum, per coordinate, in grid units.
 
         Clamping never raises the sensitivity (proofs/sensitivity.md); with no more records than
-        declared nothing reaches it.
+        declared, and whatever shards add, nothing goes beyond it.
 
         Args:
             site: whose.
             number: of the round.
         """
-        return site.records * self._terms(number).largest_grid
+        terms = self._terms(number)
+        return (terms.shards or site.records) * terms.largest_grid
 
     def in_round(self, number: int) -> RoundOfSums:
         """See `Plan.in_round`; PlanError where the plan has no such round."""
@@ -381,7 +412,7 @@ class RoundOfSums:
             custody=plan.custody,
             protects=plan.hides,
             strict=plan.strict,
-            always=SUMS_REST_ON,
+            always=SHARDS_REST_ON if self.terms.shards else SUMS_REST_ON,
         )
 
     @property
@@ -393,6 +424,7 @@ class RoundOfSums:
             "minimum_survivors": plan.minimum_survivors,
             "length": self.terms.length,
             **({"moves": list(self.terms.moves)} if self.terms.moves else {}),
+            **({"shards": self.terms.shards} if self.terms.shards else {}),
             "sensitivity_grid": self.terms.sensitivity_grid,
             "largest_grid": self.terms.largest_grid,
             "noise_stddev_grid": self.noise_stddev_text,

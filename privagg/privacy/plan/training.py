@@ -61,6 +61,7 @@ class TrainingPlan(AgreedPlan):
             whole update is served too.
         rounds_updates: whether a whole update is rounded to the grid, and not each record's part.
         usual_rounding: what compression does where its rounding is not given.
+        contribution_plainly: see `Plan.contribution_plainly`.
 
     Args:
         version: 2; in plans of version 1 a record's row was its rank among the sampled ones, where
@@ -80,6 +81,7 @@ class TrainingPlan(AgreedPlan):
     sees_records: ClassVar[bool] = True
     rounds_updates: ClassVar[bool] = True
     usual_rounding: ClassVar[Rounding] = Rounding.STOCHASTIC
+    contribution_plainly: ClassVar[str]
 
     version: Literal[1, 2] = 2
     dimension: int = Field(ge=1, le=10**10)

@@ -72,9 +72,9 @@ class Cells(Columns):
             len(frame),
         )
 
-    def __getitem__(self, some: slice) -> Self:
-        """Some of the records."""
-        count = len(range(*some.indices(self._count)))
+    def __getitem__(self, some: slice | list[int]) -> Self:
+        """Some of the records, in this order."""
+        count = self._count_of(some)
         numbers = {name: values[some] for name, values in self._numbers.items()}
         texts = {
             name: Texts(each.text[some], each.length[some], each.hash[some])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
+from privagg.encoding.vectors import rows_bytes
 from privagg.errors import ConfigError
 from privagg.training.features import (
     CategoricalFeature,
@@ -79,11 +80,24 @@ class Columns:
         """Number of records; private."""
         return self._count
 
-    def __getitem__(self, some: slice) -> Self:
-        """Some of the records."""
+    def __getitem__(self, some: slice | list[int]) -> Self:
+        """Some of the records, in this order."""
         numbers = {name: values[some] for name, values in self._numbers.items()}
         codes = {name: values[some] for name, values in self._codes.items()}
-        return type(self)(numbers, codes, len(range(*some.indices(self._count))))
+        return type(self)(numbers, codes, self._count_of(some))
+
+    def record_bytes(self) -> list[bytes]:
+        """Each record's own bytes, from its declared columns in the order of their names.
+
+        Records that read alike have the same, wherever they stand and however they are written.
+        """
+        columns = {**self._numbers, **self._codes}
+        if not columns:
+            return [b""] * self._count
+        return rows_bytes(np.stack([columns[name] for name in sorted(columns)], axis=1))
+
+    def _count_of(self, some: slice | list[int]) -> int:
+        return len(range(*some.indices(self._count)) if isinstance(some, slice) else some)
 
     def numbers(self, name: str) -> FloatArray:
         """A column of numbers, float64 (r,)."""
