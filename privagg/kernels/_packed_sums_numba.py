@@ -92,12 +92,13 @@ def pack(lanes, values, width):  # type: ignore[no-untyped-def]
 
 @kernel(types.void(I64, _U32, types.int64))
 def unpack(values, words, width):  # type: ignore[no-untyped-def]
-    """values[j] = bits [width j, width (j + 1)) of the words, unsigned; width is at most 63."""
+    """values[j] = signed digit j of the words to base 2^width; what one borrowed is given back."""
     wide = width > 32
     step = width - 32 if wide else width
     mask = (np.uint64(1) << np.uint64(step)) - np.uint64(1)
     word = np.uint64(0xFFFFFFFF)
-    rest, filled, at = np.uint64(0), np.int64(0), 0
+    half, base = np.uint64(1) << np.uint64(width - 1), np.uint64(1) << np.uint64(width)
+    rest, filled, at, borrowed = np.uint64(0), np.int64(0), 0, np.uint64(0)
     for j in range(values.size):
         low = np.uint64(0)
         if wide:
@@ -112,4 +113,6 @@ def unpack(values, words, width):  # type: ignore[no-untyped-def]
         high = rest & mask
         rest >>= np.uint64(step)
         filled -= step
-        values[j] = np.int64((high << np.uint64(32)) | low) if wide else np.int64(high)
+        digit = borrowed + ((high << np.uint64(32)) | low if wide else high)
+        borrowed = np.uint64(digit >= half)
+        values[j] = np.int64(digit - borrowed * base)

@@ -105,25 +105,22 @@ class PackedLayout:
         words[-1] &= np.uint32((1 << self.top_bits) - 1)
         return words.astype("<u4", copy=False).tobytes()
 
-    def unpack(self, payload: Buffer, bound: int, backend: str | None = None) -> IntVector:
+    def unpack(self, payload: Buffer, backend: str | None = None) -> IntVector:
         """Summed values from the payload of a sum; int64 (n,).
 
         Args:
             payload: `payload_bytes` bytes.
-            bound: summed values lie within +-bound, bound < 2^(width-1).
             backend: as for `pack`.
         """
-        # Raised by the bound, every field is unsigned, and nothing borrows from its neighbour.
-        raised = self.pack(np.full(self.length, bound, dtype=np.int64), backend)
-        raised += np.frombuffer(payload, dtype="<u4")
-        words = np.frombuffer(self.to_bytes(raised, backend), dtype="<u4")
+        words = np.frombuffer(payload, dtype="<u4")
         if (backend or default_backend()) == "numba":
             values = np.empty(self.length, dtype=np.int64)
             _compiled().unpack(values, np.require(words, np.uint32, ["C", "A", "W"]), self.width)
-        else:
-            values = self._fields(words)
-        values -= bound
-        return values
+            return values
+        # Raised by half of its field, every value is unsigned, and nothing borrows.
+        half = 1 << (self.width - 1)
+        raised = self.pack(np.full(self.length, half, dtype=np.int64), "numpy") + words
+        return self._fields(np.frombuffer(self.to_bytes(raised, "numpy"), dtype="<u4")) - half
 
     def _fields(self, words: HalfWords) -> IntVector:
         padded = np.concatenate((words, np.zeros(2, dtype=np.uint32))).astype(np.uint64)

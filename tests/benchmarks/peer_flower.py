@@ -4,6 +4,7 @@
 with: float32, nothing encrypted. `secagg`: SecAgg+ with every site present, through the functions
 that its workflow calls in the stages *collect masked vectors* and *unmask*, without the network and
 the shares: the server reads and adds the masked vectors, and subtracts each site's private mask.
+`shares`: what that leaves out at the server, one seed of each site from its shares.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import peer_protocol
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common import bytes_to_ndarray, ndarray_to_bytes
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
 from flwr.common.secure_aggregation.ndarrays_arithmetic import (
     get_parameters_shape,
     parameters_addition,
@@ -60,7 +62,7 @@ class FedAvg:
 class SecAggPlus:
     """Masked averaging, nobody missing."""
 
-    def prepare(self, parameters: int, sites: int) -> dict[str, Any]:
+    def prepare(self, parameters: int, sites: int, threshold: int = 0) -> dict[str, Any]:
         """Make one masked update; every site sends these bytes."""
         values = np.random.default_rng(1).normal(size=parameters).astype(np.float32)
         masked = quantize([values], CLIPPING, LEVELS)
@@ -87,5 +89,21 @@ class SecAggPlus:
         dequantize(parameters_mod(total, MODULUS), CLIPPING, LEVELS)
 
 
+class SecAggShares:
+    """Seeds from shares, nobody missing."""
+
+    def prepare(self, parameters: int, sites: int, threshold: int) -> dict[str, Any]:
+        """Deal one seed to all sites; every site's seed is dealt like this."""
+        shares = create_shares(b"seed" * 8, threshold, sites)
+        self._sites, self._shares = sites, shares
+        return {"bytes": sum(map(len, shares))}
+
+    def run(self) -> None:
+        """Combine every site's shares, of which the workflow takes all that came."""
+        for _ in range(self._sites):
+            combine_shares(self._shares)
+
+
 if __name__ == "__main__":
-    peer_protocol.serve({"fedavg": FedAvg, "secagg": SecAggPlus}[sys.argv[1]]())
+    kinds = {"fedavg": FedAvg, "secagg": SecAggPlus, "shares": SecAggShares}
+    peer_protocol.serve(kinds[sys.argv[1]]())

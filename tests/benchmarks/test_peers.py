@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import kernels, peers
+from privagg.secure.masked.rule import Rule
+from tests.benchmarks import kernels, masking, peers
 
 DUMMY = """
 import sys
@@ -58,3 +59,9 @@ def test_rows_and_plots_of_small_sizes(tmp_path: Path) -> None:
     assert {row["uploads"] for row in sums} == {4}
     kernels.plot(sums, tmp_path / "kernels.png")
     assert {path.name for path in tmp_path.iterdir()} == {"peers.png", "kernels.png"}
+
+
+def test_every_part_of_a_masked_sum_has_its_row() -> None:
+    rows = masking.measure(500, Rule.choose(4, 3, 1), 1, {})
+    assert {row["what"] for row in rows} >= {"a site's upload", "unmasking, 1 missing"}
+    assert all(row["ms"] > 0 and row["bytes_a_value"] > 2.75 for row in rows)

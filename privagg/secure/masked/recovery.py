@@ -104,8 +104,7 @@ class MaskedRecovery(Recovery):
             return Unmasked(None, f"a seed of {name!r} stays closed: {why}", wrong)
         lanes = np.frombuffer(total, dtype="<u4").astype(np.int64)
         add_masks(lanes, masks)
-        opened = self._layout.to_bytes(lanes)
-        values = self._layout.unpack(opened, fact.sum_bound(self._requirement))
+        values = self._layout.unpack(self._layout.to_bytes(lanes))
         try:
             fact.share_from(values, self._requirement, len(places))
         except PrivaggError as error:
