@@ -25,10 +25,12 @@ from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
 from privagg.privacy.plan import AgreedPlan, DistributedPlan, SiteTerms, TrainingPlan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.job import Job, RoundOutcome
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms, RunKey
+from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.peers import PeerCheckpoints
-from privagg.protocol.round import Job, RoundOutcome, run_round
+from privagg.protocol.round import run_round
 from privagg.protocol.site import Pins, Site
 from privagg.protocol.transport import Reply
 from privagg.run.keying import key_of_run
@@ -117,42 +119,48 @@ class Simulation:
         kind: type[AgreedPlan] = DistributedPlan,
         scheme_name: str = "plaintext",
         budget: str = "1000",
+        names: tuple[str, ...] = NAMES,
         **plan: Any,
     ) -> None:
         self.folder = folder
+        self.names = names
+        self.scheme = scheme(scheme_name)
+        self.opener = "coordinator" if self.scheme.every_site else "key-holder"
         facts: dict[str, Any] = {
-            "sites": [SiteTerms(name=name, records=40) for name in NAMES],
+            "sites": [SiteTerms(name=name, records=40) for name in names],
             **(TRAINING if issubclass(kind, TrainingPlan) else {}),
             "delta": Decimal("1e-5"),
-            "custody": "authority",
+            "custody": "every-site" if self.scheme.every_site else "authority",
             "scheme": scheme_name,
             **({"sampling_rate": Decimal("0.5")} if kind is DistributedPlan else {}),
             **plan,
         }
         self.plan: Any = kind.model_validate(facts)
-        self.scheme = scheme(scheme_name)
         self.watched = Watched(key_generator(scheme_name))
         requirement = requirement_of(self.plan, security_bits=128)
-        self.parameters = self.scheme.choose_parameters(requirement)
+        rule = {
+            "minimum_survivors": self.plan.minimum_survivors,
+            "colluders": self.plan.colluders,
+        }
+        options = rule if self.scheme.every_site else {}
+        self.parameters = self.scheme.choose_parameters(requirement, **options)
         self.day = "2026-11-27"
         self.until = FOR_EVER
         self.keys: dict[str, tuple[RunKey, str]] = {}
-        self.identities = {n: Identity.generate(n) for n in (*NAMES, "coordinator", "key-holder")}
+        self.identities = {n: Identity.generate(n) for n in (*names, "coordinator", "key-holder")}
         self.roster = Roster.of(*self.identities.values())
         self.learners = {
             name: KnownLearner(np.arange(DIMENSION, dtype=np.int64) * (i + 1) - 3)
-            for i, name in enumerate(NAMES)
+            for i, name in enumerate(names)
         }
-        self.ledgers = {name: self._ledger(name, Decimal(budget)) for name in NAMES}
-        self.sites = {name: self.site(name) for name in NAMES}
-        self.key_holder = self.make_key_holder()
+        self.ledgers = {name: self._ledger(name, Decimal(budget)) for name in names}
+        self.sites = {name: self.site(name) for name in names}
+        self.key_holder = None if self.scheme.every_site else self.make_key_holder()
         self.keeper = CheckpointKeeper.open(folder / "kept.sqlite")
-        self.wire = Wire(
-            {
-                **{name: site.handle for name, site in self.sites.items()},
-                "key-holder": lambda data: self.key_holder.handle(data),
-            }
-        )
+        handlers = {name: lambda data, name=name: self.sites[name].handle(data) for name in names}
+        if not self.scheme.every_site:
+            handlers["key-holder"] = lambda data: self.key_holder.handle(data)
+        self.wire = Wire(handlers)
         self.begin("run-1")
 
     def begin(self, run: str) -> None:
@@ -164,8 +172,9 @@ class Simulation:
         self.watch = CheckpointWatch(self.keeper, self.roster)
         identity = self.identities["coordinator"]
         self.keys[run] = key_of_run(self.terms, run, identity, self.wire)
-        self.wire.seen["key-holder"].pop()  # what a story looks at begins after this
-        self.wire.post(dict.fromkeys(NAMES, self.run_key.frame))
+        for seen in self.wire.seen.values():
+            seen.pop()  # what a story looks at begins after this
+        self.wire.post(dict.fromkeys(self.names, self.run_key.frame))
 
     @property
     def run_key(self) -> RunKey:
@@ -183,10 +192,11 @@ class Simulation:
         return KeyTerms(
             roster=self.roster,
             coordinator="coordinator",
-            opener="key-holder",
+            opener=self.opener,
             plan_digest=self.plan.digest,
             scheme=self.scheme,
             parameters=self.parameters,
+            sites=self.names,
         )
 
     def _budget_key(self, name: str) -> BudgetKey:
@@ -207,7 +217,7 @@ class Simulation:
             roster=self.roster,
             coordinator="coordinator",
             plan_digest=self.plan.digest,
-            opener="key-holder",
+            opener=self.opener,
         )
         facts: dict[str, Any] = {
             "identity": self.identities[name],
@@ -218,9 +228,24 @@ class Simulation:
             "parameters": self.parameters,
             "ledger": self.ledgers[name],
             "randomness": SystemRandomness(),
+            "key_holder": self.make_mask_holder(name) if self.scheme.every_site else None,
             **changes,
         }
         return Site(**facts)
+
+    def make_mask_holder(self, name: str) -> MaskHolder:
+        return MaskHolder(
+            self.plan,
+            identity=self.identities[name],
+            key_generator=self.watched,
+            parameters=self.parameters,
+            until=lambda: self.until,
+            today=lambda: self.day,
+            roster=self.roster,
+            aggregator="coordinator",
+            opener=self.opener,
+            store=self.folder / f"{name}-openings.sqlite",
+        )
 
     def make_key_holder(self) -> KeyHolder:
         return KeyHolder(
@@ -248,7 +273,7 @@ class Simulation:
             key_gone=self.keys[self.run][1],
             identity=self.identities["coordinator"],
             roster=self.roster,
-            opener="key-holder",
+            opener=self.opener,
             watch=self.watch,
         )
 

@@ -279,9 +279,9 @@ def test_a_scheme_whose_phases_no_round_drives_is_refused_before_anything_is_mad
     tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = ready(tables, tmp_path)
-    phases = (Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN)
+    phases = (Phase.UPLOAD, Phase.CONSENT, Phase.OPEN)
     monkeypatch.setattr(PlaintextScheme, "phases", phases)
-    with pytest.raises(SchemeError, match="'plaintext' declares the phases upload, recovery, open"):
+    with pytest.raises(SchemeError, match="'plaintext' declares the phases upload, consent, open"):
         federation(tables, tmp_path).run()
     assert not list(tmp_path.rglob("openings*"))  # not even a key was made
     paths = [local_folder(made.setup.output, site).ledger for site in made.setup.plan.names]

@@ -14,9 +14,10 @@ from privagg.privacy.accountants import RdpAccountant
 from privagg.privacy.ledger import BudgetKey, Ledger
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.frames import Message, read_message
+from privagg.protocol.job import RoundOutcome
 from privagg.protocol.messages import OpenRequest, Refusal, RoundClose, RoundStart, Upload
 from privagg.protocol.peers import PeerCheckpoints
-from privagg.protocol.round import RoundOutcome, run_round
+from privagg.protocol.round import run_round
 from privagg.run.evidence import collect_ledgers
 from tests.approvals import approve_plan
 from tests.faults import Killed

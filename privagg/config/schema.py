@@ -40,7 +40,7 @@ from privagg.config.faults import explain
 from privagg.config.private import PrivateEvaluationSection
 from privagg.config.proposal import Proposed, PublicFacts, expected_square, propose
 from privagg.config.unread import unread
-from privagg.errors import ConfigError, fault_words, validation_faults
+from privagg.errors import ConfigError, SchemeError, fault_words, validation_faults
 from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
@@ -52,6 +52,7 @@ from privagg.programs.questions.asked import AnyQuestion
 from privagg.programs.registry import QUESTIONS, program
 from privagg.programs.sums_program import AnsweringProgram
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
+from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.registry import scheme_names
 from privagg.training.declared import ClientRule, ModelSpec
 from privagg.training.heldout import HeldOut
@@ -186,9 +187,10 @@ class SecureSection(Section):
     """How contributions are added unread.
 
     Args:
-        scheme: `ckks`, `bfv`, `paillier`, `plaintext` (unsafe), or an installed third party's;
-            in capital or small letters.
-        custody: who can open the sum; `authority` or `sites`. There is no default: choose.
+        scheme: `masked`, `ckks`, `bfv`, `paillier`, `plaintext` (unsafe), or an installed third
+            party's; in capital or small letters.
+        custody: who can open the sum; `authority` or `sites`. There is no default: choose. Where
+            the scheme says who (`every-site` for `masked`), it may be left out.
         opener: custody `sites`: the site that answers opening requests; defaults to the first.
         strict: the key holder adds the signed uploads again before it opens.
         security_bits: lowest classical security level accepted.
@@ -201,6 +203,32 @@ class SecureSection(Section):
     strict: bool = False
     security_bits: int = Field(default=128, ge=80, le=256)
     options: dict[str, int | str | bool] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _custody_of_the_scheme(cls, values: Any) -> Any:
+        """A scheme without a key that opens sums leaves no choice of who holds it."""
+        if not isinstance(values, dict) or not _is_every_sites(values.get("scheme")):
+            return values
+        return {"custody": Custody.EVERY_SITE, **values}
+
+    @model_validator(mode="after")
+    def _custody_is_the_schemes(self) -> Self:
+        if _is_every_sites(self.scheme) != (self.custody is Custody.EVERY_SITE):
+            needed = "'every-site'" if _is_every_sites(self.scheme) else "'authority' or 'sites'"
+            raise ValueError(
+                f"custody {self.custody.value!r} is not that of scheme {self.scheme!r}; write "
+                f"{needed}"
+            )
+        return self
+
+
+def _is_every_sites(name: Any) -> bool:
+    """Whether nobody holds a key that opens sums under the scheme of this name."""
+    try:
+        return isinstance(name, str) and find_scheme(name.lower()).every_site
+    except SchemeError:
+        return False
 
 
 class CompressionSection(Section):

@@ -29,8 +29,8 @@ from privagg.privacy.unit import Custody, Unit
 from privagg.programs.gradient import GradientTraining
 from privagg.programs.program import Program
 from privagg.programs.training import make_learner
-from privagg.protocol.names import KEY_HOLDER
-from privagg.protocol.round import require_driven
+from privagg.protocol.job import require_driven
+from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Parameters, Scheme
 from privagg.training.data import (
@@ -270,14 +270,25 @@ class Setup:
         """
         secure = self.config.secure
         requirement = requirement_of(plan, security_bits=secure.security_bits)
-        return self.scheme.choose_parameters(requirement, **secure.options)
+        rule = {"minimum_survivors": plan.minimum_survivors, "colluders": plan.colluders}
+        options = {**secure.options, **(rule if self.scheme.every_site else {})}
+        return self.scheme.choose_parameters(requirement, **options)
 
     @property
     def opener(self) -> str:
-        """The party that answers opening requests."""
-        if self.config.secure.custody is Custody.AUTHORITY:
+        """The party that states the runs' keys and what was opened."""
+        custody = self.config.secure.custody
+        if custody is Custody.AUTHORITY:
             return KEY_HOLDER
+        if custody is Custody.EVERY_SITE:
+            return COORDINATOR  # puts together what the sites state and release
         return self.config.secure.opener or self.plan.names[0]
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """The parties that hold a secret of a run."""
+        everybody = self.config.secure.custody is Custody.EVERY_SITE
+        return self.plan.names if everybody else (self.opener,)
 
     def budget_key(self, site: str) -> BudgetKey:
         """The budget that a site's contributions are charged to."""

@@ -49,7 +49,8 @@ def unread(config: Any) -> Iterator[str]:
         if mode not in modes and _is_set(getattr(config, section), name):
             yield _sentence(place, f"privacy.mode = {mode!r}", " and ".join(map(repr, modes)))
     if config.secure.opener is not None and config.secure.custody != "sites":
-        yield _sentence("secure.opener", "secure.custody = 'authority'", "custody 'sites'")
+        custody = f"secure.custody = {config.secure.custody.value!r}"
+        yield _sentence("secure.opener", custody, "custody 'sites'")
     if config.training.loss is not None:
         for weights in ("class_weights", "label_weights"):
             holders = (config.data, getattr(config.data, "target", None))

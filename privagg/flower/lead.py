@@ -88,18 +88,20 @@ def check_presence(setup: Setup, problems: Mapping[str, str]) -> None:
         raise BudgetExceededError(f"{'; '.join(poor)}; nothing was spent")
     missing = [name for name in plan.names if name in problems]
     there = len(plan.names) - len(missing)
-    if setup.opener in problems or there < plan.minimum_survivors:
+    alone = setup.opener if setup.opener in setup.holders else ""
+    if alone in problems or there < plan.minimum_survivors:
         told = "; ".join(f"{name}: {problems[name]}" for name in problems)
         raise CohortError(
             f"{there} of {len(plan.names)} sites are there, the plan needs "
-            f"{plan.minimum_survivors} and {setup.opener!r} to open; nothing was spent. {told}"
+            f"{plan.minimum_survivors}{f' and {alone!r} to open' if alone else ''}; nothing was "
+            f"spent. {told}"
         )
 
 
 def parties_of(setup: Setup) -> tuple[str, ...]:
     """Everybody whom the coordinator talks to."""
     names = setup.plan.names
-    return names if setup.opener in names else (*names, setup.opener)
+    return tuple(dict.fromkeys((*names, *setup.holders)))
 
 
 def round_facts(report: RoundReport) -> dict[str, Any]:

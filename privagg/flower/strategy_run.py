@@ -25,7 +25,7 @@ from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation, open_ledger
 from privagg.privacy.randomness import SystemRandomness
 from privagg.programs.program import MODEL_NAME
-from privagg.protocol.round import Job, RoundOutcome
+from privagg.protocol.job import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
 from privagg.report.figures import epsilon_text

@@ -219,7 +219,7 @@ def approve(
     for approver in approvers:
         if approver in sites:
             continue
-        if approver.name == approver.setup.opener:
+        if approver.name in approver.setup.holders:
             acts[approver.name] = approve_opening(approver, jobs[approver.name], terms)
         elif code := approver.setup.factories():
             acts[approver.name] = approve_code(approver, code, terms)

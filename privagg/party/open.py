@@ -2,7 +2,7 @@
 
     setup, roster = open_federation(folder), folder.pins().pinned_roster   # on its own machine
     open_ledger(setup, folder)               # any party's ledger, for writing
-    open_key_holder(setup, folder, roster)   # makes the runs' keys and opens under them
+    open_holder(setup, folder, roster)       # makes runs' keys and opens by them
     open_site(setup, folder, roster)         # trains: open_seat, and what trains
     open_party(folder)                       # what a process that serves a folder answers with
     open_node(folder)                        # the same where a Flower app trains
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from typing import Any
 
 from privagg.config.jobs import job_of, jobs_besides
 from privagg.config.schema import load_config
@@ -33,8 +34,10 @@ from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.protocol.frames import read_message
+from privagg.protocol.holder import Holder
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
+from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.site import Pins, Seat, Site
@@ -66,19 +69,19 @@ def open_party(
         DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
     name, training = folder.party().name, open_federation(folder)
-    if name not in (training.opener, *training.plan.names):
+    if name not in (*training.holders, *training.plan.names):
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
     roster = folder.pins().pinned_roster
 
     def handler(setup: Setup) -> Handler:
-        opener = None
-        if name == setup.opener:
-            opener = open_key_holder(setup, folder, roster, stays=stays)
+        holder = None
+        if name in setup.holders:
+            holder = open_holder(setup, folder, roster, stays=stays)
             if name == KEY_HOLDER:
-                return opener.handle
+                return holder.handle
         begun = has_begun(setup, folder)
         return open_site(
-            setup, folder, roster, randomness=randomness, key_holder=opener, begun=begun
+            setup, folder, roster, randomness=randomness, key_holder=holder, begun=begun
         ).handle
 
     besides = jobs_besides(training)
@@ -181,11 +184,11 @@ def open_node(folder: PartyFolder, *, stays: bool = False) -> Seat | Handler:
     name = folder.party().name
     if name == KEY_HOLDER:
         return open_party(folder, stays=stays)
-    setup, roster, opener = open_federation(folder), folder.pins().pinned_roster, None
+    setup, roster, holder = open_federation(folder), folder.pins().pinned_roster, None
     ClientPlan.require(setup.plan)
-    if name == setup.opener:
-        opener = open_key_holder(setup, folder, roster, stays=stays)
-    return open_seat(setup, folder, roster, key_holder=opener)
+    if name in setup.holders:
+        holder = open_holder(setup, folder, roster, stays=stays)
+    return open_seat(setup, folder, roster, key_holder=holder)
 
 
 # --- what every party has ------------------------------------------------------------------------
@@ -273,42 +276,46 @@ def key_terms(setup: Setup, roster: Roster) -> KeyTerms:
         plan_digest=setup.plan.digest,
         scheme=setup.scheme,
         parameters=setup.parameters,
+        sites=setup.plan.names,
     )
 
 
 # --- whoever opens -------------------------------------------------------------------------------
 
 
-def open_key_holder(
+def open_holder(
     setup: Setup,
     folder: PartyFolder,
     roster: Roster,
     *,
     until: Callable[[], str] | None = None,
     stays: bool = False,
-) -> KeyHolder:
-    """The part of a party that makes the runs' keys and opens under them.
+) -> Holder:
+    """The part of a party that makes keys of runs and opens by them: alone, or with the others.
 
     Args:
         setup: the agreed configuration and its plan.
         folder: the party's own.
         roster: identity keys that it pins.
-        until: as for `KeyHolder`; by default as long as the approval in its own ledger says.
+        until: as for `Holder`; by default as long as the approval in its own ledger says.
         stays: this process does, and looks for keys whose day is over.
     """
     parameters = setup.parameters
-    kept = CheckpointKeeper.open(folder.opener_checkpoints)
-    holder = KeyHolder(
-        setup.plan,
-        identity=folder.identity(),
-        key_generator=key_generator(parameters.scheme),
-        parameters=parameters,
-        until=until or (lambda: _approved_until(folder, setup.plan.digest)),
-        roster=roster,
-        aggregator=COORDINATOR,
-        store=folder.openings,
-        checkpoints=PeerCheckpoints(kept, roster),
-    )
+    holding: dict[str, Any] = {
+        "identity": folder.identity(),
+        "key_generator": key_generator(parameters.scheme),
+        "parameters": parameters,
+        "until": until or (lambda: _approved_until(folder, setup.plan.digest)),
+        "roster": roster,
+        "aggregator": COORDINATOR,
+        "store": folder.openings,
+    }
+    holder: Holder
+    if setup.scheme.every_site:
+        holder = MaskHolder(setup.plan, opener=setup.opener, **holding)
+    else:
+        kept = CheckpointKeeper.open(folder.opener_checkpoints)
+        holder = KeyHolder(setup.plan, checkpoints=PeerCheckpoints(kept, roster), **holding)
     if stays:
         threading.Thread(target=_erase_as_days_end, args=(holder,), daemon=True).start()
     return holder
@@ -324,7 +331,7 @@ def _approved_until(folder: PartyFolder, plan_digest: str) -> str:
         return ledger.approved_until(plan_digest)
 
 
-def _erase_as_days_end(holder: KeyHolder) -> None:
+def _erase_as_days_end(holder: Holder) -> None:
     """Erase keys also while nobody asks for anything."""
     while True:
         # Locked, a full disk, a ledger that cannot be read: it is tried again, come what may.
@@ -342,7 +349,7 @@ def open_seat(
     roster: Roster,
     *,
     randomness: Randomness | None = None,
-    key_holder: KeyHolder | None = None,
+    key_holder: Holder | None = None,
 ) -> Seat:
     """A site's place in the federation: all that it has but what trains.
 
@@ -351,7 +358,7 @@ def open_seat(
         folder: the site's own.
         roster: identity keys that it pins.
         randomness: source of its sampling and noise; the operating system's by default.
-        key_holder: under custody `sites`, at the site that opens.
+        key_holder: at a site that holds a secret of runs.
     """
     return Seat(
         identity=folder.identity(),
@@ -376,7 +383,7 @@ def open_site(
     roster: Roster,
     *,
     randomness: Randomness | None = None,
-    key_holder: KeyHolder | None = None,
+    key_holder: Holder | None = None,
     joins: bool = True,
     begun: bool = False,
 ) -> Site:

@@ -17,10 +17,12 @@ class Custody(str, Enum):
     """Who can open the sum. A required setting; it stands in every report.
 
     `authority`: a key holder apart from the aggregator. `sites`: every site holds the key.
+    `every-site`: nobody does; the contributors open a sum together. The scheme says so.
     """
 
     AUTHORITY = "authority"
     SITES = "sites"
+    EVERY_SITE = "every-site"
 
     @property
     def plainly(self) -> str:
@@ -30,6 +32,13 @@ class Custody(str, Enum):
                 "A key holder apart from the aggregator can open sums. Aggregator and key holder "
                 "together could read single contributions; then only each site's own share of "
                 "the noise protects them."
+            )
+        if self is Custody.EVERY_SITE:
+            return (
+                "Nobody holds a key. A sum opens only where the plan's fewest contributors or more "
+                "agree on one list of contributors and release it together. The aggregator and "
+                "more sites than the plan lets collude could read a single contribution; then only "
+                "that site's own share of the noise protects it."
             )
         return (
             "Every site holds the key. One site together with the aggregator could read every "

@@ -24,10 +24,15 @@ from privagg.errors import (
 from privagg.identity.keys import Identity, Roster
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.frames import Message, read_message, read_statement
-from privagg.protocol.key_parts import require_key_parts, signed_key_part, split_key_parts
+from privagg.protocol.key_parts import (
+    require_key_parts,
+    signed_key_part,
+    split_attachments,
+    split_key_parts,
+)
 from privagg.protocol.messages import Header, OpenRequest, PartialSum, Refusal, Statement, Upload
 from privagg.secure.contributors import bitmap_of, contributors_of
-from privagg.secure.scheme import Buffer, Parameters
+from privagg.secure.scheme import Buffer, Parameters, Recovery
 from privagg.secure.wire import EncryptedTensor
 
 FRAME_OVERHEAD_BYTES = 64 * 2**10
@@ -111,6 +116,7 @@ class Aggregator:
         parameters: public parameters of the scheme, with the key's public facts.
         roster: pinned identity keys of the sites.
         watch: keeps the sites' ledger checkpoints, from what it keeps as the round starts.
+        recovery: takes what is attached to uploads; None where the scheme attaches nothing.
     """
 
     def __init__(
@@ -119,8 +125,10 @@ class Aggregator:
         parameters: Parameters,
         roster: Roster,
         watch: CheckpointWatch | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         self.terms = terms
+        self._recovery = recovery
         self._watch = watch
         self._kept_sizes = watch.kept_sizes(terms.cohort) if watch is not None else {}
         self._parameters = parameters
@@ -187,8 +195,10 @@ class Aggregator:
 
     def _read(self, data: Buffer, sender: str | None) -> Message:
         """The message in a frame, its signature verified."""
+        part = self._parameters.key_part_bytes + self._parameters.attachment_bytes
         limit = self._parameters.payload_bytes + FRAME_OVERHEAD_BYTES
-        limit += self._may_combine * (FRAME_OVERHEAD_BYTES + self._parameters.key_part_bytes)
+        limit += self._parameters.attachment_bytes
+        limit += self._may_combine * (FRAME_OVERHEAD_BYTES + part)
         message = read_message(data, self._roster, max_bytes=limit)
         header = message.header
         if sender is not None and header.sender != sender:
@@ -206,9 +216,22 @@ class Aggregator:
         self._check_key(header.sender, header.key_id)
         self._keep_checkpoints([header])
         self._require_new((header.sender,))
-        tensor = self._check_tensor(header.sender, (header.sender,), message.payload)
-        part = signed_key_part(self._parameters, header, tensor.payload)
+        try:
+            inner, attachments = split_attachments(self._parameters, message.payload)
+        except PrivaggError as error:
+            raise _named(error, header.sender) from error
+        tensor = self._check_tensor(header.sender, (header.sender,), inner)
+        part = signed_key_part(self._parameters, header, tensor.payload, attachments)
+        self._take_attachments(header.sender, attachments)
         return _Checked(number, frame, message.statement, tensor, part)
+
+    def _take_attachments(self, sender: str, attachments: Buffer) -> None:
+        """Take what a site attached, where it contradicts nobody else's."""
+        if self._recovery is not None:
+            try:
+                self._recovery.add(sender, attachments)
+            except PrivaggError as error:
+                raise _named(error, sender) from error
 
     def _fold_uploads(
         self, waiting: dict[str, _Checked], answers: list[str | PrivaggError]
@@ -256,6 +279,8 @@ class Aggregator:
         )
         tensor = self._check_tensor(header.sender, tuple(statements), summed)
         require_key_parts(self._parameters, uploads, parts, tensor.payload, header.sender)
+        for upload, part in zip(uploads, parts, strict=True):
+            self._take_attachments(upload.sender, part[self._parameters.key_part_bytes :])
         try:
             self._fold.add(tensor.payload, addends=len(statements))
         except PrivaggError as error:

@@ -17,61 +17,24 @@ request carries the uploads, and the key holder adds them again whole.
 from __future__ import annotations
 
 import hashlib
-import os
-import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from privagg.errors import (
-    ApprovalError,
-    KeyErasedError,
     KeyMismatchError,
-    LedgerError,
     OpeningRefusedError,
     PrivaggError,
-    WrongRoundError,
 )
-from privagg.identity.keys import Identity, Roster
-from privagg.identity.secretfile import require_private
 from privagg.privacy.plan import Plan
-from privagg.protocol import key_store as keystore
-from privagg.protocol.frames import Message, read_message, read_statement
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.holder import Holder
 from privagg.protocol.key_parts import require_key_parts, split_key_parts
-from privagg.protocol.key_statement import FIRST
-from privagg.protocol.key_store import KeyStore
-from privagg.protocol.messages import (
-    Challenge,
-    KeyRequest,
-    KeyStatement,
-    Opening,
-    OpenRequest,
-    Presence,
-    Refusal,
-    RefusalReason,
-    Upload,
-    refusal_text,
-)
+from privagg.protocol.messages import Challenge, Opening, OpenRequest, Presence, Upload
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.secure.contributors import contributors_of
-from privagg.secure.opening import DecryptionKey, KeyGenerator
-from privagg.secure.scheme import Buffer, Parameters
+from privagg.secure.opening import DecryptionKey
+from privagg.secure.scheme import Buffer
 from privagg.secure.wire import EncryptedTensor
-
-_SCHEMA = f"""{keystore.SCHEMA}
-CREATE TABLE IF NOT EXISTS opening (
-    run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    request_sha256 TEXT NOT NULL, answer BLOB, PRIMARY KEY (run, round)
-) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS opening_is_kept BEFORE UPDATE ON opening
-    WHEN OLD.answer IS NOT NULL OR NEW.request_sha256 <> OLD.request_sha256
-        OR NEW.run <> OLD.run OR NEW.round <> OLD.round OR NEW.attempt <> OLD.attempt
-    BEGIN SELECT RAISE(ABORT, 'openings are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS opening_stays BEFORE DELETE ON opening
-    BEGIN SELECT RAISE(ABORT, 'openings are never deleted'); END;
-"""
-
 
 DOES_NOT_OPEN = (
     "the sum does not open to a value in the proven range: a contributor made up its upload, or "
@@ -81,7 +44,7 @@ DOES_NOT_OPEN = (
 )
 
 
-class KeyHolder:
+class KeyHolder(Holder):
     """Makes a key a run, and opens sums under it by one plan. Bytes in, bytes out; state in a file.
 
     What it answers; everything else gets a signed `Refusal`. First of all, keys whose day is over,
@@ -98,192 +61,40 @@ class KeyHolder:
        Then bind the round to it for good, open, store, answer.
 
     Args:
-        plan: the agreed plan; what may be opened follows from it.
-        identity: signs the answers.
-        key_generator: makes and reads the scheme's secret keys.
-        parameters: the scheme's, chosen for the plan before any key exists.
-        until: last day, UTC (`YYYY-MM-DD`), on which this party's owner lets it open for the plan;
-            raises `ApprovalError` where the owner does not. No key outlives the day that it gave
-            when the key was made.
-        roster: pinned identity keys of the sites and of the aggregator.
-        aggregator: the only party whose requests are considered.
-        store: SQLite file of keys and of what was opened; created with mode 0600 where absent.
+        plan, holding: as for `Holder`; what may be opened follows from the plan.
         checkpoints: its memory of the sites' ledgers; nothing is opened for one that was rewritten.
-        today: the day, UTC, as `until` writes it.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        identity: Identity,
-        key_generator: KeyGenerator,
-        parameters: Parameters,
-        until: Callable[[], str],
-        roster: Roster,
-        aggregator: str,
-        store: Path,
-        checkpoints: PeerCheckpoints,
-        today: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%d"),
-    ) -> None:
-        self.identity = identity
-        self._key_generator = key_generator
-        self._parameters = parameters
-        self._until = until
-        self._today = today
-        self._plan = plan
-        self._roster = roster
-        self._aggregator = aggregator
-        self._store = store
+    def __init__(self, plan: Plan, *, checkpoints: PeerCheckpoints, **holding: Any) -> None:
+        super().__init__(plan, opener=holding["identity"].name, **holding)
         self._checkpoints = checkpoints
-        store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(store, os.O_RDWR | os.O_CREAT, 0o600))
-        require_private(store, "the store of keys and openings")
-        with closing(self._connect()) as database:
-            database.executescript(_SCHEMA)
-        self._keys = KeyStore(self._connect)
-        self._loaded: tuple[str, DecryptionKey] | None = None
-        self.erase_ended()
 
-    def erase_ended(self) -> None:
-        """Erase the keys whose last day is over, and this plan's where no approval is in force.
-
-        Every message does, and so does a start.
-        """
-        ended = self._keys.erase_ended(self._today())
-        try:
-            self._until()
-        except ApprovalError:
-            ended += self._keys.erase_unapproved(self._plan.digest)
-        # Another job's holder, or another process, may have erased the key that is loaded here.
-        if ended or (self._loaded is not None and not self._keys.living(self._loaded[0])):
-            self._loaded = None
-
-    def erase(self, run: str) -> None:
-        """Erase the key of a run that nobody will resume."""
-        with closing(self._connect()) as database:
-            keystore.erase(database, run, "when the run ended")
-        self._loaded = None
-
-    def handle(self, data: bytes) -> bytes:
-        """Answer a request with a `KeyStatement` or an `Opening`, or a `Refusal` that says why.
-
-        Raises:
-            MessageError, SignatureError, UnknownPartyError: the bytes are no message of a pinned
-                party; there is nobody to answer.
-        """
-        message = read_message(data, self._roster)
-        try:
-            self.erase_ended()
-            if isinstance(message.header, Challenge):
-                return self._introduce(message.header)
-            if isinstance(message.header, KeyRequest):
-                return self._state_key(message.header)
-            return self._open(message, hashlib.sha256(data).hexdigest())
-        except PrivaggError as error:
-            return self._refusal(message, error)
+    def _answer(self, message: Message, data: bytes) -> bytes:
+        if isinstance(message.header, Challenge):
+            return self._introduce(message.header)
+        return self._open(message, hashlib.sha256(data).hexdigest())
 
     def _introduce(self, header: Challenge) -> bytes:
         """Prove who this is, to the aggregator of this plan."""
         self._require_aggregator(header)
         presence = Presence(
-            run=header.run,
-            round=header.round,
-            attempt=header.attempt,
-            sender=self.identity.name,
-            plan_digest=header.plan_digest,
+            **self.reply_to(header),
             nonce=header.nonce,
-            problem=self._problem(header.run),
+            problem=self.problem(header.run),
             kept_sizes=self._checkpoints.report_kept_sizes(header.run, self._plan.names),
         )
         return Message.sign(self.identity, presence).to_bytes()
 
-    def _problem(self, run: str) -> str:
-        """Why a new run would get no key; empty where it would, or where it has had one."""
-        try:
-            if not self._keys.known(run):
-                self._until()
-                self._keys.require_room()
-        except (ApprovalError, OpeningRefusedError) as error:
-            return str(error)
-        return ""
-
-    def _require_aggregator(self, header: Challenge | KeyRequest) -> None:
-        if header.sender != self._aggregator:
-            raise OpeningRefusedError(f"{header.sender!r} is not the aggregator pinned here")
-        if header.plan_digest != self._plan.digest:
-            raise _other_plan(header.plan_digest, self._plan)
-
-    def _state_key(self, header: KeyRequest) -> bytes:
-        """State the key of a run, made now if this is the first time that it is asked for.
-
-        What leaves is what was stored: whoever is killed on the way, and several processes at once,
-        state one and the same key.
-        """
-        self._require_aggregator(header)
-        federation = self._roster.federation_digest(
-            coordinator=self._aggregator, opener=self.identity.name
-        )
-        if header.federation_digest != federation:
-            raise WrongRoundError(
-                f"the request is for federation {header.federation_digest[:16]}..., pinned here is "
-                f"{federation[:16]}...: other identity keys, or other roles"
-            )
-        stored, until = self._keys.statement(header.run), self._until()
-        if stored is None:
-            self._keys.require_room()
-            self._make_key(header, federation, until)
-            stored = self._keys.statement(header.run)
-        if stored is None:
-            raise OpeningRefusedError(f"{self._store} did not keep the key; nothing is stated")
-        return stored
-
-    def _make_key(self, header: KeyRequest, federation: str, until: str) -> None:
-        secret = self._key_generator.generate_key(self._parameters)
-        public = secret.encryption_key
-        statement = KeyStatement(
-            run=header.run,
-            round=FIRST,
-            attempt=FIRST,
-            sender=self.identity.name,
-            plan_digest=header.plan_digest,
-            federation_digest=federation,
-            parameters_fingerprint=public.parameters.fingerprint,
-            key_id=public.key_id,
-            until=until,
-        )
-        frame = Message.sign(self.identity, statement, public.to_bytes()).to_bytes()
-        self._keys.keep(
-            header.run,
-            plan=header.plan_digest,
-            statement=frame,
-            secret=secret.to_bytes(),
-            until=until,
-        )
-
-    def _key_of(self, run: str) -> DecryptionKey:
+    def _opening_key(self, run: str) -> DecryptionKey:
         """The key of a run.
 
         Raises:
-            KeyErasedError, KeyMismatchError: as `KeyStore.secret`.
+            KeyErasedError, KeyMismatchError: as `KeyStore.secret`; or it opens no sums.
         """
-        data, loaded = self._keys.secret(run), self._loaded
-        if loaded is None or loaded[0] != run:
-            loaded = run, self._key_generator.load_decryption_key(self._parameters, data)
-            self._loaded = loaded
-        return loaded[1]
-
-    def _refusal(self, message: Message, error: PrivaggError) -> bytes:
-        refusal = Refusal(
-            run=message.header.run,
-            round=message.header.round,
-            attempt=message.header.attempt,
-            sender=self.identity.name,
-            plan_digest=message.header.plan_digest,
-            reason=_reason(error),
-            message=refusal_text(error),
-        )
-        return Message.sign(self.identity, refusal).to_bytes()
+        key = self._key_of(run)
+        if not isinstance(key, DecryptionKey):
+            raise KeyMismatchError(f"what is held of run {run!r} opens no sum by itself")
+        return key
 
     def _open(self, message: Message, request_sha256: str) -> bytes:
         header = message.header
@@ -295,10 +106,10 @@ class KeyHolder:
         stored = self._stored(header, request_sha256)
         if stored is not None:
             return stored
-        self._check_plan(header)
-        key = self._key_of(header.run)
+        self.check_plan(header)
+        key = self._opening_key(header.run)
         self._until()
-        uploads = self._check_contributions(header, key)
+        uploads = self.check_contributions(header, key.encryption_key.key_id)
         contributors = tuple(upload.sender for upload in uploads)
         tensor, rest = self._check_tensor(header, message.payload, contributors, key)
         if self._plan.strict:
@@ -316,11 +127,7 @@ class KeyHolder:
             error = OpeningRefusedError(DOES_NOT_OPEN)
             return self._remember(header, request_sha256, self._refusal(message, error))
         opening = Opening(
-            run=header.run,
-            round=header.round,
-            attempt=header.attempt,
-            sender=self.identity.name,
-            plan_digest=header.plan_digest,
+            **self.reply_to(header),
             key_id=header.key_id,
             request_sha256=request_sha256,
             contributors=contributors,
@@ -328,49 +135,6 @@ class KeyHolder:
         )
         answer = Message.sign(self.identity, opening, share).to_bytes()
         return self._remember(header, request_sha256, answer)
-
-    def _check_plan(self, header: OpenRequest) -> None:
-        plan = self._plan
-        if header.plan_digest != plan.digest:
-            raise _other_plan(header.plan_digest, plan)
-        if header.round > plan.rounds:
-            raise WrongRoundError(f"round {header.round} is beyond the plan's {plan.rounds}")
-
-    def _check_contributions(self, header: OpenRequest, key: DecryptionKey) -> list[Upload]:
-        """What was contributed, every signature verified; order and number as the plan says."""
-        plan, held = self._plan, key.encryption_key.key_id
-        if header.key_id != held:
-            raise KeyMismatchError(
-                f"the request is for key {header.key_id[:16]}..., that of run {header.run} is "
-                f"{held[:16]}..."
-            )
-        uploads = []
-        for statement in header.contributions:
-            upload = read_statement(statement, self._roster)
-            if not isinstance(upload, Upload):
-                raise OpeningRefusedError(f"a {type(upload).__name__} is not a contribution")
-            if upload.round_id != header.round_id or upload.plan_digest != header.plan_digest:
-                raise WrongRoundError(
-                    f"the contribution of {upload.sender!r} is signed for run {upload.run}, round "
-                    f"{upload.round}, attempt {upload.attempt}; the request is for run "
-                    f"{header.run}, round {header.round}, attempt {header.attempt}"
-                )
-            if upload.key_id != header.key_id:
-                raise KeyMismatchError(f"{upload.sender!r} encrypted under another key")
-            uploads.append(upload)
-        names = [upload.sender for upload in uploads]
-        expected = [name for name in plan.names if name in set(names)]
-        if names != expected:
-            raise OpeningRefusedError(
-                "contributions must name different sites of the plan in roster order, got "
-                f"{', '.join(names) or 'none'}"
-            )
-        if not plan.minimum_survivors <= len(names) <= plan.addends:
-            raise OpeningRefusedError(
-                f"{len(names)} contributions; the plan opens {plan.minimum_survivors} to "
-                f"{plan.addends} together"
-            )
-        return uploads
 
     def _check_tensor(
         self,
@@ -450,75 +214,3 @@ class KeyHolder:
             tensor = EncryptedTensor.from_bytes(upload.payload, max_bytes=size)
             payloads[upload.header.sender] = tensor.payload
         return payloads
-
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._store, timeout=30, isolation_level=None)
-        # FULL alone leaves the last commit to the next sync of the folder: after a power loss the
-        # rollback journal would be back, and with it the round unbound.
-        database.execute("PRAGMA synchronous=EXTRA")
-        # An erased key leaves zeros in the file, not bytes that the file merely forgot.
-        database.execute("PRAGMA secure_delete=ON")
-        return database
-
-    def _stored(self, header: OpenRequest, request_sha256: str) -> bytes | None:
-        with closing(self._connect()) as database:
-            row = database.execute(
-                "SELECT request_sha256, answer FROM opening WHERE run = ? AND round = ?",
-                (header.run, header.round),
-            ).fetchone()
-        if row is None:
-            return None
-        if row[0] != request_sha256:
-            raise OpeningRefusedError(
-                f"round {header.round} of run {header.run} was opened already, for another "
-                "request; a second cohort of one round is never opened"
-            )
-        return None if row[1] is None else bytes(row[1])
-
-    def _bind(self, header: OpenRequest, request_sha256: str) -> bytes | None:
-        """Bind the round to this request for good; the stored answer where there is one."""
-        with closing(self._connect()) as database:
-            database.execute(
-                "INSERT OR IGNORE INTO opening VALUES (?, ?, ?, ?, NULL)",
-                (header.run, header.round, header.attempt, request_sha256),
-            )
-        return self._stored(header, request_sha256)
-
-    def _remember(self, header: OpenRequest, request_sha256: str, answer: bytes) -> bytes:
-        """Store the answer of a bound round; where another process was first, its answer.
-
-        With the last planned round's answer the run's key goes, in one transaction.
-        """
-        with closing(self._connect()) as database:
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(
-                "UPDATE opening SET answer = ? WHERE run = ? AND round = ? AND answer IS NULL",
-                (answer, header.run, header.round),
-            )
-            if header.round == self._plan.rounds:
-                keystore.erase(database, header.run, "with the result of its last round")
-                self._loaded = None
-            database.execute("COMMIT")
-        stored = self._stored(header, request_sha256)
-        if stored is None:
-            raise OpeningRefusedError(f"{self._store} did not keep the opening; nothing is sent")
-        return stored
-
-
-def _other_plan(digest: str, plan: Plan) -> WrongRoundError:
-    return WrongRoundError(
-        f"the request is for plan {digest[:16]}..., this key holder opens under "
-        f"{plan.digest[:16]}... only"
-    )
-
-
-def _reason(error: PrivaggError) -> RefusalReason:
-    if isinstance(error, KeyMismatchError):
-        return "key"
-    if isinstance(error, KeyErasedError):
-        return "key-erased"
-    if isinstance(error, WrongRoundError | ApprovalError):
-        return "plan"
-    if isinstance(error, LedgerError):
-        return "ledger"
-    return "cohort"

@@ -9,6 +9,9 @@ The attack is that of Chenal and Tang, "On key recovery attacks against existing
 homomorphic encryption schemes", Latincrypt 2014; a key holder is the decryption oracle it needs.
 
 Only a contributor chooses c1 now, its own; SECURITY.md says what that comes to.
+
+What a masking scheme attaches to an upload travels the same way: behind the tensor, its digest
+signed in the same field, and with the request to whoever opens.
 """
 
 from __future__ import annotations
@@ -21,18 +24,33 @@ from privagg.protocol.messages import Upload
 from privagg.secure.scheme import Buffer, Fold, Parameters
 
 
-def signed_key_part(parameters: Parameters, upload: Upload, payload: Buffer) -> bytes:
-    """The key part of an upload's payload, once it is the one that its sender signed.
+def split_attachments(parameters: Parameters, payload: Buffer) -> tuple[memoryview, memoryview]:
+    """The payload of an upload's frame, as its tensor and what is attached behind it.
+
+    Raises:
+        CiphertextError: it is shorter than the attachments.
+    """
+    view, size = memoryview(payload).cast("B"), parameters.attachment_bytes
+    if view.nbytes < size:
+        raise CiphertextError(f"{view.nbytes} bytes do not hold the {size} of the attachments")
+    return view[: view.nbytes - size], view[view.nbytes - size :]
+
+
+def signed_key_part(
+    parameters: Parameters, upload: Upload, payload: Buffer, attachments: Buffer
+) -> bytes:
+    """The key part of an upload and its attachments, once they are those that its sender signed.
 
     Args:
         parameters: of the round's scheme.
         upload: the verified header.
         payload: `payload_bytes` bytes.
+        attachments: `attachment_bytes` bytes.
 
     Raises:
         CiphertextError: the sender signed the digest of another.
     """
-    part = parameters.key_part(payload)
+    part = b"".join((parameters.key_part(payload), attachments))
     if tree_digest(part) != upload.key_part_digest:
         raise CiphertextError(
             f"upload of {upload.sender!r}: it signed another key part than the one inside"
@@ -45,6 +63,8 @@ def split_key_parts(
 ) -> tuple[memoryview, list[memoryview]]:
     """A payload that ends with `count` key parts, as what stands before them and the parts.
 
+    A part is what `signed_key_part` gives.
+
     Args:
         parameters: of the round's scheme; give the size of a part.
         count: contributions in the sum that it carries.
@@ -53,7 +73,7 @@ def split_key_parts(
     Raises:
         CiphertextError: it is shorter than the parts.
     """
-    size = parameters.key_part_bytes
+    size = parameters.key_part_bytes + parameters.attachment_bytes
     first = payload.nbytes - count * size
     if first < 0:
         raise CiphertextError(f"{payload.nbytes} bytes do not hold {count} key parts of {size}")
@@ -81,14 +101,14 @@ def require_key_parts(
     Raises:
         OpeningRefusedError: a part is another than the one signed, or they add up to another.
     """
-    fold: Fold | None = parameters.key_part_fold()
-    if fold is None:
-        return
     for upload, part in zip(uploads, parts, strict=True):
         if tree_digest(part) != upload.key_part_digest:
             raise OpeningRefusedError(
                 f"{carrier!r} passed on a key part that {upload.sender!r} did not sign"
             )
+    fold: Fold | None = parameters.key_part_fold()
+    if fold is None:
+        return
     for upload, error in zip(uploads, fold.add_many(parts), strict=True):
         if error is not None:
             raise OpeningRefusedError(f"the key part of {upload.sender!r}: {error}")

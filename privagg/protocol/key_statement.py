@@ -3,23 +3,32 @@
 Nobody configures a key. The key holder makes one for each run and signs a statement of it; whoever
 reads the statement holds it against its own configuration: the key holder's identity key, the
 federation, the run, the plan and the scheme's parameters.
+
+Where nobody holds a key that opens sums, every site states its own, its card. The coordinator
+states all cards together, each in the frame that its site signed; `key_id` covers them all, so that
+two sites that were shown different cards never upload under one key.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from privagg.errors import (
     CiphertextError,
     KeyMismatchError,
     MessageError,
+    SchemeError,
     UnknownPartyError,
     WrongRoundError,
 )
 from privagg.identity.keys import Roster
+from privagg.privacy.plan import Plan
+from privagg.privacy.unit import Custody
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.messages import KeyStatement, Statement
-from privagg.secure.scheme import EncryptionKey, Parameters, Scheme
+from privagg.secure.scheme import Buffer, EncryptionKey, Occasion, Parameters, Scheme
 
 FIRST = 1
 """A key is of a whole run: request and statement are numbered as its first round and attempt."""
@@ -34,12 +43,18 @@ class RunKey:
         statement: without the key itself, for a third party.
         key: what sites encrypt under; its parameters are complete.
         until: last day, UTC, on which anything is opened under it.
+        run: whose key it is.
+        members: site -> the key on its card, in roster order; empty where one party holds the key.
+        cards: statements of the cards, in the same order.
     """
 
     frame: bytes
     statement: Statement
     key: EncryptionKey
     until: str
+    run: str
+    members: Mapping[str, bytes] = field(default_factory=dict)
+    cards: tuple[Statement, ...] = ()
 
     @property
     def key_id(self) -> str:
@@ -50,6 +65,16 @@ class RunKey:
     def parameters(self) -> Parameters:
         """The scheme's parameters, the key's public facts included."""
         return self.key.parameters
+
+    def occasion(self, number: int, attempt: int, cohort: Sequence[str]) -> Occasion:
+        """What contributions of an attempt are made for.
+
+        Args:
+            number, attempt: from 1.
+            cohort: sites that are asked, in roster order.
+        """
+        members = tuple(name for name in cohort if name in self.members)
+        return Occasion(self.run, number, attempt, members)
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,7 @@ class KeyTerms:
         plan_digest: SHA-256 (hex) of the plan.
         scheme: that the plan names.
         parameters: chosen for the plan, before any key exists.
+        sites: the plan's, in roster order; each states a key where the scheme says so.
     """
 
     roster: Roster
@@ -71,6 +97,7 @@ class KeyTerms:
     plan_digest: str
     scheme: Scheme
     parameters: Parameters
+    sites: tuple[str, ...] = ()
 
     @property
     def federation_digest(self) -> str:
@@ -108,18 +135,71 @@ class KeyTerms:
                 f"{self.opener!r}"
             )
         self._check_place(header, run)
+        if self.scheme.every_site:
+            return self._take_cards(header, message)
+        key = self._load(header, message.payload)
+        self._check_key(header, key)
+        return RunKey(message.to_bytes(), message.statement, key, header.until, run)
+
+    def take_card(self, message: Message, run: str) -> KeyStatement:
+        """Check what a site states of its own key.
+
+        Raises:
+            As `take`; UnknownPartyError: another party than a site of the plan signed it.
+        """
+        header = message.header
+        if not isinstance(header, KeyStatement):
+            raise MessageError(f"a {type(header).__name__} states no key")
+        if header.sender not in self.sites:
+            raise UnknownPartyError(f"{header.sender!r} is no site of the plan and states a key")
+        self._check_place(header, run)
+        self._check_key(header, self._load(header, message.payload))
+        return header
+
+    def _take_cards(self, header: KeyStatement, message: Message) -> RunKey:
+        """All cards of a run, each checked; what they are together is what is stated."""
+        frames = [read_message(frame, self.roster) for frame in split_cards(message.payload)]
+        stated = [self.take_card(frame, header.run) for frame in frames]
+        names = tuple(card.sender for card in stated)
+        if names != tuple(name for name in self.sites if name in names):
+            raise KeyMismatchError("the cards of a run are of different sites, in roster order")
+        cards = dict(zip(names, (bytes(frame.payload) for frame in frames), strict=True))
+        key = self.joint_key(header.run, cards)
+        self._check_key(header, key)
+        if header.until != min(card.until for card in stated):
+            raise KeyMismatchError("the cards of a run last as long as the first of them ends")
+        statements = tuple(frame.statement for frame in frames)
+        return RunKey(
+            message.to_bytes(), message.statement, key, header.until, header.run, cards, statements
+        )
+
+    def joint_key(self, run: str, cards: Mapping[str, bytes]) -> EncryptionKey:
+        """The key that the cards of a run make together.
+
+        Raises:
+            KeyMismatchError: too few, or one is no key.
+        """
         try:
-            key = self.scheme.load_encryption_key(self.parameters, bytes(message.payload))
+            return self.scheme.joint_key(
+                self.parameters, epoch=run, roster=self.federation_digest, cards=cards
+            )
         except CiphertextError as error:
-            raise KeyMismatchError(f"what {self.opener!r} states is no key: {error}") from error
+            raise KeyMismatchError(f"the cards of run {run!r} make no key: {error}") from error
+
+    def _load(self, header: KeyStatement, payload: Buffer) -> EncryptionKey:
+        try:
+            return self.scheme.load_encryption_key(self.parameters, bytes(payload))
+        except CiphertextError as error:
+            raise KeyMismatchError(f"what {header.sender!r} states is no key: {error}") from error
+
+    def _check_key(self, header: KeyStatement, key: EncryptionKey) -> None:
         stated = (header.parameters_fingerprint, header.key_id)
         if stated != (key.parameters.fingerprint, key.key_id):
             raise KeyMismatchError(
-                f"{self.opener!r} states key {header.key_id[:16]}... with parameters "
+                f"{header.sender!r} states key {header.key_id[:16]}... with parameters "
                 f"{header.parameters_fingerprint[:16]}..., what came with it is key "
                 f"{key.key_id[:16]}... with {key.parameters.fingerprint[:16]}..."
             )
-        return RunKey(message.to_bytes(), message.statement, key, header.until)
 
     def _check_place(self, header: KeyStatement, run: str) -> None:
         if header.round_id != (run, FIRST, FIRST) or header.plan_digest != self.plan_digest:
@@ -132,3 +212,39 @@ class KeyTerms:
                 f"the key that came is stated for federation {header.federation_digest[:16]}..., "
                 f"this is {self.federation_digest[:16]}...: other identity keys, or other roles"
             )
+
+
+_CARD = struct.Struct("<I")
+
+
+def pack_cards(frames: Iterable[bytes]) -> bytes:
+    """Cards' frames one after the other, each after its length (u32, little-endian)."""
+    return b"".join(_CARD.pack(len(frame)) + frame for frame in frames)
+
+
+def split_cards(payload: Buffer) -> Iterator[memoryview]:
+    """The frames that `pack_cards` put together (untrusted input).
+
+    Raises:
+        MessageError: a length that does not fit.
+    """
+    rest = memoryview(payload).cast("B")
+    while rest:
+        size = _CARD.unpack_from(rest)[0] if rest.nbytes >= _CARD.size else rest.nbytes
+        if rest.nbytes < _CARD.size + size:
+            raise MessageError("a list of cards ends within a card")
+        yield rest[_CARD.size : _CARD.size + size]
+        rest = rest[_CARD.size + size :]
+
+
+def require_custody(scheme: Scheme, plan: Plan) -> None:
+    """Refuse a plan that says otherwise than its scheme who can open a sum.
+
+    Raises:
+        SchemeError: one of the two has every site open together, the other a key.
+    """
+    if scheme.every_site != (plan.custody is Custody.EVERY_SITE):
+        raise SchemeError(
+            f"custody {plan.custody.value!r} is not that of scheme {scheme.name!r}; agree on a "
+            "plan in which the two fit"
+        )

@@ -6,11 +6,21 @@ whatever is not foreseen here is refused when it is parsed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
+from privagg.digest import json_digest
 from privagg.errors import PrivaggError
 from privagg.privacy.ledger.keeper import MAX_BRANCHES
 from privagg.protocol.names import RUN_ID
@@ -119,12 +129,13 @@ class RoundStart(Header):
 
 
 class Upload(Header):
-    """Site to aggregator: one contribution. Payload: an `EncryptedTensor`.
+    """Site to aggregator: one contribution. Payload: an `EncryptedTensor`, then attachments.
 
     Args:
         key_id: SHA-256 (hex) of the encryption key.
         key_part_digest: tree digest of the part of the payload that opening multiplies with the
-            secret key (`Parameters.key_part`); of no bytes where the scheme has no such part.
+            secret key (`Parameters.key_part`), then of what is attached behind the tensor
+            (`Parameters.attachment_bytes`); of no bytes where the scheme has neither.
         receipt_hash: hash of the ledger entry that charged this contribution.
         checkpoint: the site's signed ledger checkpoint after that charge; receivers keep it.
         consistency: proofs that it extends each checkpoint that the round's start asked for.
@@ -206,6 +217,7 @@ class RoundClose(Header):
         opening: the key holder's signed statement that it opened exactly these.
         contributions: the survivors' signed statements, in roster order; each site keeps the
             ledger checkpoints in them and requires that they extend those kept before.
+        releases: what sites signed as they unmasked exactly this sum; left out where a key opened.
     """
 
     kind: ClassVar[int] = 6
@@ -215,6 +227,11 @@ class RoundClose(Header):
     reason: str = Field(max_length=2048)
     opening: Statement | None
     contributions: tuple[Statement, ...] = Field(default=(), max_length=10**5)
+    releases: tuple[Statement, ...] = Field(default=(), max_length=10**5)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name != "releases" or value}
 
 
 class Acknowledgement(Header):
@@ -295,6 +312,9 @@ class KeyRequest(Header):
 class KeyStatement(Header):
     """Key holder to everybody: the key that a run encrypts under. Payload: the encryption key.
 
+    Where nobody holds a key that opens sums, each site states its own (its card), and the
+    coordinator states them together; the payload is then every card's frame.
+
     Args:
         federation_digest: of whose parties' run it is.
         parameters_fingerprint: of the scheme's parameters, the key's public facts included.
@@ -308,6 +328,54 @@ class KeyStatement(Header):
     parameters_fingerprint: Hex64
     key_id: Hex64
     until: Day
+
+
+class ReleaseRequest(Header):
+    """Coordinator to a contributor: unmask the sum of exactly these, or first agree to it.
+
+    Payload: what the others attached for this site, sealed; nothing where consent is asked.
+
+    Args:
+        key_id: SHA-256 (hex) that names what the sites stated.
+        contributions: the signed statements of every upload in the sum, in roster order.
+        consents: `Consent` statements to this very list; none are needed where nobody is missing.
+    """
+
+    kind: ClassVar[int] = 16
+
+    key_id: Hex64
+    contributions: tuple[Statement, ...] = Field(max_length=10**5)
+    consents: tuple[Statement, ...] = Field(default=(), max_length=10**5)
+
+
+class Consent(Header):
+    """Site to coordinator: in this round it unmasks the sum of this list and no other.
+
+    Args:
+        key_id: SHA-256 (hex) that names what the sites stated.
+        list_digest: of the contributors and their uploads (`list_digest`).
+        contributors: whose uploads the sum holds, in roster order.
+    """
+
+    kind: ClassVar[int] = 17
+
+    key_id: Hex64
+    list_digest: Hex64
+    contributors: tuple[Name, ...] = Field(max_length=10**5)
+
+
+class Release(Header):
+    """Site to coordinator: what takes the masks off the sum of this list (payload).
+
+    Args:
+        key_id, list_digest, contributors: as for `Consent`.
+    """
+
+    kind: ClassVar[int] = 18
+
+    key_id: Hex64
+    list_digest: Hex64
+    contributors: tuple[Name, ...] = Field(max_length=10**5)
 
 
 KINDS: dict[int, type[Header]] = {
@@ -327,6 +395,9 @@ KINDS: dict[int, type[Header]] = {
         LedgerExport,
         KeyRequest,
         KeyStatement,
+        ReleaseRequest,
+        Consent,
+        Release,
     )
 }
 
@@ -334,3 +405,13 @@ KINDS: dict[int, type[Header]] = {
 def refusal_text(error: PrivaggError) -> str:
     """What of an error may leave a party: its message where it is public, else only its kind."""
     return str(error)[:2048] if error.public else type(error).__name__
+
+
+def list_digest(contributions: Iterable[Statement]) -> str:
+    """SHA-256 (hex) over who is in a sum and with which upload; consents and releases sign it.
+
+    Args:
+        contributions: the signed statements of the uploads, in roster order.
+    """
+    stated = [statement.model_dump(mode="json") for statement in contributions]
+    return json_digest(stated, domain=b"privagg/list/1\0")

@@ -48,8 +48,9 @@ from privagg.privacy.ledger import (
 from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import Randomness
 from privagg.protocol.frames import Message, read_message, read_statement, require_readable
-from privagg.protocol.key_holder import KeyHolder
-from privagg.protocol.key_statement import KeyTerms, RunKey
+from privagg.protocol.holder import Holder
+from privagg.protocol.key_statement import KeyTerms, RunKey, require_custody
+from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.messages import (
     Acknowledgement,
     Challenge,
@@ -64,9 +65,12 @@ from privagg.protocol.messages import (
     Presence,
     Refusal,
     RefusalReason,
+    Release,
+    ReleaseRequest,
     RoundClose,
     RoundStart,
     Upload,
+    list_digest,
     refusal_text,
 )
 from privagg.protocol.peers import PeerCheckpoints
@@ -115,7 +119,7 @@ class Seat:
     parameters: Parameters
     ledger: Ledger
     randomness: Randomness
-    key_holder: KeyHolder | None = None
+    key_holder: Holder | None = None
 
     def site(
         self,
@@ -180,11 +184,12 @@ class Site:
         parameters: Parameters,
         ledger: Ledger,
         randomness: Randomness,
-        key_holder: KeyHolder | None = None,
+        key_holder: Holder | None = None,
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
     ) -> None:
         _require_agreed(identity.name, pins, plan, parameters)
+        require_custody(scheme, plan)
         self.identity = identity
         self.ledger = ledger
         self._pins = pins
@@ -200,6 +205,7 @@ class Site:
                 plan_digest=pins.plan_digest,
                 scheme=scheme,
                 parameters=parameters,
+                sites=plan.names,
             ),
         )
         self._randomness = randomness
@@ -213,6 +219,7 @@ class Site:
             plan=plan,
             ledger=ledger,
             secure=randomness.secure,
+            least_releases=parameters.least_releases,
         )
         self.encrypt_seconds = 0.0
         """Wall-clock seconds of the last encryption; shown to the owner, in no message."""
@@ -264,6 +271,9 @@ class Site:
             return self._introduce(header)
         if isinstance(header, LedgerRequest):
             return self._export(header)
+        if isinstance(header, ReleaseRequest) and isinstance(self._key_holder, MaskHolder):
+            key = self._keys.require(header.run, header.key_id)
+            return self._key_holder.release(message, key)
         raise MessageError(f"a site does not answer a {type(header).__name__}")
 
     # --- before and after the rounds --------------------------------------------------------------
@@ -287,6 +297,8 @@ class Site:
     def _export(self, header: LedgerRequest) -> bytes:
         """The whole ledger, public facts only; the run's stored uploads are needed no more."""
         self.ledger.forget_uploads(header.run)
+        if isinstance(self._key_holder, MaskHolder):
+            self._key_holder.forget(header.run)
         export = b"".join(self.ledger.bundle().to_bytes())
         facts = LedgerExport(**self._reply_to(header))
         return Message.sign(self.identity, facts, export).to_bytes()
@@ -353,7 +365,10 @@ class Site:
             self.ledger.require_approval(self._budget_key, self._plan.digest, header.run),
             header.run,
         )
-        return self._keys.require(header.run, header.key_id)
+        key = self._keys.require(header.run, header.key_id)
+        if isinstance(self._key_holder, MaskHolder):
+            self._key_holder.require_own(key)
+        return key
 
     def require_approved_records(self) -> None:
         """Refuse to serve on other records than an approval in force was given for.
@@ -421,7 +436,11 @@ class Site:
         self, header: RoundStart, key: RunKey, receipt: Receipt, values: IntVector
     ) -> bytes:
         start, planned = time.perf_counter(), self._plan.in_round(header.round)
-        payload = key.key.encrypt(values)
+        occasion = key.occasion(header.round, header.attempt, header.cohort)
+        if self._key_holder is None:
+            payload, attachments = key.key.encrypt(values), b""
+        else:
+            payload, attachments = self._key_holder.protect(key, values, occasion)
         tensor = EncryptedTensor(
             scheme=key.parameters.scheme,
             parameters_fingerprint=key.parameters.fingerprint,
@@ -434,14 +453,15 @@ class Site:
         upload = Upload(
             **self._reply_to(header),
             key_id=key.key_id,
-            key_part_digest=tree_digest(key.parameters.key_part(payload)),
+            key_part_digest=tree_digest(key.parameters.key_part(payload) + attachments),
             receipt_hash=receipt.entry_hash,
             checkpoint=receipt.checkpoint,
             consistency=self._consistency(header, receipt),
             generator=self._randomness.name,
             noise_stddev_grid=planned.noise_stddev_text,
         )
-        frame = Message.sign(self.identity, upload, tensor.to_bytes()).to_bytes()
+        body = b"".join((tensor.to_bytes(), attachments))
+        frame = Message.sign(self.identity, upload, body).to_bytes()
         self.encrypt_seconds = time.perf_counter() - start
         return frame
 
@@ -481,6 +501,7 @@ class Closing:
         plan: the plan whose digest it pinned.
         ledger: its own; the peers' checkpoints are kept in its database.
         secure: False where the randomness is a test's; the realised event is then infinite.
+        least_releases: contributors that must have released before a sum counts as opened.
     """
 
     def __init__(
@@ -491,8 +512,10 @@ class Closing:
         plan: Plan,
         ledger: Ledger,
         secure: bool,
+        least_releases: int = 0,
     ) -> None:
         self._name = name
+        self._least_releases = least_releases
         self._pins = pins
         self._plan = plan
         self._ledger = ledger
@@ -585,7 +608,26 @@ class Closing:
             raise CohortError("the coordinator and the key holder name different contributors")
         if not self._plan.is_quorum(in_order):
             raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
+        self._check_releases(close)
         return opening.sender
+
+    def _check_releases(self, close: RoundClose) -> None:
+        """Where nobody holds a key, what was opened is what enough contributors released."""
+        digest, released = list_digest(close.contributions), set[str]()
+        for statement in close.releases:
+            said = read_statement(statement, self._pins.roster)
+            if (
+                not isinstance(said, Release)
+                or said.round_id != close.round_id
+                or (said.list_digest, said.contributors) != (digest, close.survivors)
+            ):
+                raise CohortError(f"{said.sender!r} released for another list than the close's")
+            released.add(said.sender)
+        if len(released & {*close.survivors}) < self._least_releases:
+            raise CohortError(
+                f"{len(released)} contributors signed that they unmasked the sum; "
+                f"{self._least_releases} have to before it opens"
+            )
 
     def _record_realised(self, close: RoundClose, opener: str, place: dict[str, Any]) -> None:
         planned = self._plan.in_round(close.round)

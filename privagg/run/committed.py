@@ -9,7 +9,7 @@ from functools import lru_cache
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import Plan
-from privagg.protocol.round import RoundOutcome
+from privagg.protocol.job import RoundOutcome
 
 
 class CommittedSpending:

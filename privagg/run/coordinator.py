@@ -15,7 +15,7 @@ from privagg.errors import ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
 from privagg.programs.program import ANSWERS_NAME, Opened, Program
-from privagg.protocol.round import Job, RoundOutcome
+from privagg.protocol.job import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
 from privagg.run.committed import CommittedSpending

@@ -16,9 +16,9 @@ from privagg.errors import LedgerTamperedError, MessageError, PrivaggError
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger import Ledger
 from privagg.protocol.frames import Message, read_message
+from privagg.protocol.job import Job
 from privagg.protocol.messages import LedgerExport, LedgerRequest, Refusal, Statement
 from privagg.protocol.names import COORDINATOR
-from privagg.protocol.round import Job
 from privagg.protocol.transport import Reply, Transport
 from privagg.report import write_report
 

@@ -34,7 +34,7 @@ import numpy as np
 from privagg.durable import write_whole
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, RunInProgressError
-from privagg.protocol.round import RoundOutcome
+from privagg.protocol.job import RoundOutcome
 from privagg.run.results import outcome_facts, outcome_of
 
 VERSION = 2

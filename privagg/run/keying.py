@@ -1,14 +1,14 @@
-"""A coordinator gets the key of its run: asked of the key holder, kept beside the run's journal."""
+"""A coordinator gets the key of its run from whoever states it, and keeps it with the journal."""
 
 from __future__ import annotations
 
 from privagg.errors import KeyErasedError, KeyMismatchError, PrivaggError, ResumeError
 from privagg.identity.keys import Identity
 from privagg.protocol.frames import Message, read_message
-from privagg.protocol.key_statement import FIRST, KeyTerms, RunKey
-from privagg.protocol.messages import KeyRequest, Refusal
-from privagg.protocol.round import one_line
-from privagg.protocol.transport import Transport
+from privagg.protocol.job import one_line
+from privagg.protocol.key_statement import FIRST, KeyTerms, RunKey, pack_cards
+from privagg.protocol.messages import KeyRequest, KeyStatement, Refusal
+from privagg.protocol.transport import Reply, Transport
 from privagg.run.journal import Journal
 
 ASKING = 3
@@ -45,8 +45,14 @@ def key_of_run(
     known = None if kept is None else _begun_with(kept, terms, run)
     if over and known is not None:
         return known, f"run {run!r} is over"
+    if known is not None and terms.scheme.every_site:
+        return known, ""  # the cards of a run are those that its sites were shown
     try:
-        answer = _ask(terms, run, identity, transport)
+        answer = (
+            _gather_cards(terms, run, identity, transport)
+            if terms.scheme.every_site
+            else _ask(terms, run, identity, transport)
+        )
     except KeyErasedError as error:
         if known is None:
             raise
@@ -78,15 +84,7 @@ def _ask(terms: KeyTerms, run: str, identity: Identity, transport: Transport) ->
     Raises:
         KeyErasedError, KeyMismatchError: it refuses, or does not answer.
     """
-    header = KeyRequest(
-        run=run,
-        round=FIRST,
-        attempt=FIRST,
-        sender=identity.name,
-        plan_digest=terms.plan_digest,
-        federation_digest=terms.federation_digest,
-    )
-    frame = Message.sign(identity, header).to_bytes()
+    frame = _request(terms, run, identity)
     problem = "no answer"
     for _ in range(ASKING):
         for reply in transport.exchange({terms.opener: frame}):
@@ -96,6 +94,69 @@ def _ask(terms: KeyTerms, run: str, identity: Identity, transport: Transport) ->
     raise KeyMismatchError(
         f"{terms.opener!r} stated no key for run {run!r}: {one_line(problem)}; nothing was spent"
     )
+
+
+def _request(terms: KeyTerms, run: str, identity: Identity) -> bytes:
+    header = KeyRequest(
+        run=run,
+        round=FIRST,
+        attempt=FIRST,
+        sender=identity.name,
+        plan_digest=terms.plan_digest,
+        federation_digest=terms.federation_digest,
+    )
+    return Message.sign(identity, header).to_bytes()
+
+
+def _gather_cards(terms: KeyTerms, run: str, identity: Identity, transport: Transport) -> bytes:
+    """The cards of a run, each site's own, stated together by the coordinator.
+
+    A site that makes none takes no part in the run.
+
+    Raises:
+        KeyMismatchError: too few sites do; the message says why each of the others does not.
+    """
+    frame = _request(terms, run, identity)
+    cards, problems = dict[str, bytes](), dict.fromkeys(terms.sites, "no answer")
+    for _ in range(ASKING):
+        silent = [site for site in terms.sites if site in problems]
+        for reply in transport.exchange(dict.fromkeys(silent, frame)) if silent else ():
+            try:
+                cards[reply.party] = _card_in(reply, terms, run)
+                del problems[reply.party]
+            except PrivaggError as error:
+                problems[reply.party] = one_line(str(error))
+    frames = {site: cards[site] for site in terms.sites if site in cards}
+    messages = {site: read_message(card, terms.roster) for site, card in frames.items()}
+    try:
+        key = terms.joint_key(run, {site: bytes(m.payload) for site, m in messages.items()})
+    except KeyMismatchError as error:
+        told = "; ".join(f"{site}: {why}" for site, why in problems.items())
+        raise KeyMismatchError(
+            f"{error}. {told or 'Start a new run'}; nothing was spent"
+        ) from error
+    stated = KeyStatement(
+        run=run,
+        round=FIRST,
+        attempt=FIRST,
+        sender=identity.name,
+        plan_digest=terms.plan_digest,
+        federation_digest=terms.federation_digest,
+        parameters_fingerprint=key.parameters.fingerprint,
+        key_id=key.key_id,
+        until=min(terms.take_card(message, run).until for message in messages.values()),
+    )
+    return Message.sign(identity, stated, pack_cards(frames.values())).to_bytes()
+
+
+def _card_in(reply: Reply, terms: KeyTerms, run: str) -> bytes:
+    """A site's card, if it is that site's own for this run."""
+    if reply.data is None:
+        raise KeyMismatchError(reply.problem)
+    message = read_message(_statement_in(reply.data, terms, run), terms.roster)
+    if terms.take_card(message, run).sender != reply.party:
+        raise KeyMismatchError(f"{reply.party!r} sent another site's card")
+    return reply.data
 
 
 def _statement_in(data: bytes, terms: KeyTerms, run: str) -> bytes:

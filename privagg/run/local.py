@@ -16,7 +16,7 @@ from typing import Literal
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError, LedgerError, LedgerTamperedError
 from privagg.identity.keys import Roster
-from privagg.party.open import make_local, open_key_holder, open_ledger, open_site
+from privagg.party.open import make_local, open_holder, open_ledger, open_site
 from privagg.party.ready import require_approvals, require_data, require_room
 from privagg.privacy.ledger import Checkpoint, Ledger
 from privagg.privacy.randomness import Randomness
@@ -96,10 +96,13 @@ class Run:
                 undo.callback(remove, self._folder)
             else:
                 self._held.enter_context(resumed(setup.output, begun))
-            opener = self.folders[setup.opener]  # opens for as long as every site's owner approves
-            self._key_holder = open_key_holder(setup, opener, self.roster, until=until)
+            # Each opens for as long as every site's owner approves.
+            self._holders = {
+                name: open_holder(setup, self.folders[name], self.roster, until=until)
+                for name in setup.holders
+            }
             if how != "resume":  # made for a run that does not begin, or does not go on
-                undo.callback(self._key_holder.erase, self.run_id)
+                undo.callback(self._erase)
             self.sites = {name: self._open_site(name, randomness) for name in plan.names}
             self.coordinator = self._open_coordinator(randomness)
             self._require_same_ledgers()
@@ -120,7 +123,7 @@ class Run:
             show_latest(self.setup.output, ledger)  # where the last run's end was killed
             give_up = GIVEN_UP if self._how == "give up" else ""
             result = self.coordinator.drive(on_round, give_up=give_up)
-            self._key_holder.erase(self.run_id)
+            self._erase()
             if result.missing:
                 name, problem = next(iter(result.missing.items()))
                 raise LedgerError(
@@ -148,9 +151,9 @@ class Run:
 
     def _open_coordinator(self, randomness: Randomness) -> Coordinator:
         setup, folder = self.setup, self.folders[COORDINATOR]
-        opener = {setup.opener: self._key_holder.handle}
+        holders = {name: holder.handle for name, holder in self._holders.items()}
         sites = {name: site.handle for name, site in self.sites.items()}
-        transport = LocalTransport(opener | sites)
+        transport = LocalTransport(holders | sites)
         ledger, journal = open_ledger(setup, folder), Journal(self._folder)
         done, output = journal.progress(), run_folder(setup.output, self.run_id)
         over = done is not None and bool(done.over)
@@ -170,11 +173,16 @@ class Run:
         )
 
     def _open_site(self, name: str, randomness: Randomness) -> Site:
-        opener = self._key_holder if name == self.setup.opener else None
         return open_site(
-            self.setup, self.folders[name], self.roster, randomness=randomness, key_holder=opener,
+            self.setup, self.folders[name], self.roster, randomness=randomness,
+            key_holder=self._holders.get(name),
             joins=False,  # they have joined before
         )  # fmt: skip
+
+    def _erase(self) -> None:
+        """Nobody will open anything of this run any more."""
+        for holder in self._holders.values():
+            holder.erase(self.run_id)
 
     def _encrypt_seconds(self, sites: Mapping[str, int]) -> float:
         return sum(self.sites[name].encrypt_seconds for name in sites)

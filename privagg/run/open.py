@@ -10,8 +10,8 @@ from privagg.party.open import key_terms, open_federation, open_ledger
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.randomness import SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.job import Job
 from privagg.protocol.names import COORDINATOR
-from privagg.protocol.round import Job
 from privagg.protocol.transport import Transport
 from privagg.run.coordinator import Coordinator
 from privagg.run.journal import Journal

@@ -14,9 +14,9 @@ from privagg.config.setup import Setup
 from privagg.encoding.vectors import IntVector, sum_text
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Payload, Released, RoundEnded
+from privagg.protocol.job import Job
 from privagg.protocol.messages import Statement
 from privagg.protocol.names import COORDINATOR
-from privagg.protocol.round import Job
 from privagg.protocol.statements import StatementStore
 from privagg.run.results import RoundReport
 

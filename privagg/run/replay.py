@@ -16,7 +16,8 @@ from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ResumeError
-from privagg.protocol.round import RoundOutcome, reread_round
+from privagg.protocol.job import RoundOutcome
+from privagg.protocol.round import reread_round
 from privagg.run.differences import told_differences
 from privagg.run.journal import Asked
 from privagg.run.rounds import OnOutcome, RoundRunner

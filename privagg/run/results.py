@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.encoding.vectors import FloatVector
-from privagg.protocol.round import RoundOutcome
+from privagg.protocol.job import RoundOutcome
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector
-from privagg.protocol.round import Job, RoundOutcome, reopen_round, run_round
+from privagg.protocol.job import Job, RoundOutcome
+from privagg.protocol.round import reopen_round, run_round
 from privagg.protocol.transport import Transport
 from privagg.run.journal import Journal, UnfinishedAttempt
 from privagg.run.record import RunRecorder

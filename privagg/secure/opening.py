@@ -129,7 +129,7 @@ class KeyGenerator(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def generate_key(self, parameters: Parameters) -> DecryptionKey:
+    def generate_key(self, parameters: Parameters) -> SecretKey:
         """A fresh key from the operating system's CSPRNG; its public half is `.encryption_key`.
 
         Args:
@@ -142,7 +142,7 @@ class KeyGenerator(ABC):
         """
 
     @abstractmethod
-    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> DecryptionKey:
+    def load_decryption_key(self, parameters: Parameters, data: Buffer) -> SecretKey:
         """Read a decryption key from its owner's own storage.
 
         Args:

@@ -42,9 +42,7 @@ class Phase(str, Enum):
     it. A scheme that declares another order is refused before a site is asked for anything.
     """
 
-    SETUP = "setup"
     UPLOAD = "upload"
-    RECOVERY = "recovery"
     OPEN = "open"
     CONSENT = "consent"
     RELEASE = "release"

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from privagg.digest import tree_digest
 from privagg.kernels.residues import pack_residues
 from privagg.protocol.frames import Message, read_message
+from privagg.protocol.job import RoundOutcome
 from privagg.protocol.key_holder import DOES_NOT_OPEN
 from privagg.protocol.messages import Upload
-from privagg.protocol.round import RoundOutcome, run_round
+from privagg.protocol.round import run_round
 from privagg.secure.bfv import GUARD_BITS, BfvParameters
 from privagg.secure.lattice import LatticeParameters
 from privagg.secure.wire import EncryptedTensor

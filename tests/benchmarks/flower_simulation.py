@@ -169,8 +169,8 @@ def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
     from privagg.identity.keys import Identity
     from privagg.privacy.ledger import CheckpointKeeper
     from privagg.protocol.checkpoints import CheckpointWatch
+    from privagg.protocol.job import Job
     from privagg.protocol.key_statement import KeyTerms
-    from privagg.protocol.round import Job
     from privagg.run.keying import key_of_run
 
     plan, roster, scheme, parameters = world(folder)
@@ -201,7 +201,7 @@ def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
     from flwr.serverapp.strategy import FedAvg
 
     from privagg.flower.bridge.transport import Patience
-    from privagg.protocol.round import RoundOutcome
+    from privagg.protocol.job import RoundOutcome
 
     app = ServerApp()
 

@@ -27,7 +27,7 @@ from privagg import Federation
 from privagg.encoding.vectors import FloatVector
 from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFile, PartyFolder
-from privagg.party.open import open_key_holder, open_seat
+from privagg.party.open import open_holder, open_seat
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.events import DpEvent
@@ -36,8 +36,9 @@ from privagg.privacy.plan import TrainingPlan
 from privagg.programs.program import Opened
 from privagg.programs.training import make_learner
 from privagg.protocol.in_memory import LocalTransport
+from privagg.protocol.job import Job
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
-from privagg.protocol.round import Job, run_round
+from privagg.protocol.round import run_round
 from privagg.protocol.site import Site
 from privagg.run.journal import Journal
 from privagg.run.open import open_job
@@ -126,7 +127,7 @@ class Replay:
         try:
             handlers = {name: site.handle for name, site in sites.items()}
             setup, own = self._setup, folders[KEY_HOLDER]
-            opener = open_key_holder(setup, own, roster, until=lambda: FOR_EVER)
+            opener = open_holder(setup, own, roster, until=lambda: FOR_EVER)
             transport = LocalTransport({**handlers, KEY_HOLDER: opener.handle})
             job = open_job(
                 setup, folders[COORDINATOR], roster, run, transport, Journal(self._folder / run)

@@ -13,7 +13,7 @@ from rich.console import Console
 from privagg import Federation
 from privagg.cli.flowerrun import _print_result
 from privagg.cli.live import RoundLines
-from privagg.protocol.round import RoundOutcome
+from privagg.protocol.job import RoundOutcome
 from privagg.run.committed import CommittedSpending
 from privagg.run.results import RoundReport
 from tests.approvals import approved

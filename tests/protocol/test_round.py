@@ -89,8 +89,9 @@ class Toy(PlaintextScheme):
 @pytest.mark.parametrize(
     "phases",
     [
-        (Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN),
-        (Phase.SETUP, Phase.UPLOAD, Phase.OPEN),
+        (Phase.UPLOAD, Phase.CONSENT, Phase.OPEN),
+        (Phase.CONSENT, Phase.UPLOAD, Phase.RELEASE),
+        (Phase.UPLOAD, Phase.RELEASE),
         (Phase.OPEN, Phase.UPLOAD),
         (Phase.UPLOAD, Phase.UPLOAD, Phase.OPEN),
         (Phase.UPLOAD,),
@@ -113,16 +114,16 @@ def test_a_round_drives_the_declared_phases_in_order(
 ) -> None:
     driven = []
 
-    def recover(state: Any) -> None:
-        assert state.aggregator.contributors == NAMES
-        assert state.opening is None
-        driven.append(state.result.attempt)
+    def noted(phase: Phase) -> Any:
+        def drive(state: Any) -> None:
+            driven.append((phase, state.aggregator.contributors, state.opening is None))
+            PHASES[phase](state)
 
-    steps = {Phase.UPLOAD: PHASES[Phase.UPLOAD], Phase.RECOVERY: recover}
-    monkeypatch.setattr("privagg.protocol.round.PHASES", {**steps, Phase.OPEN: PHASES[Phase.OPEN]})
-    simulation.scheme = Toy(Phase.UPLOAD, Phase.RECOVERY, Phase.OPEN)
+        return drive
+
+    monkeypatch.setattr("privagg.protocol.round.PHASES", {each: noted(each) for each in PHASES})
     assert simulation.round().outcome == "opened"
-    assert driven == [1]
+    assert driven == [(Phase.UPLOAD, (), True), (Phase.OPEN, NAMES, True)]
 
 
 def test_no_more_uploads_are_held_at_once_than_are_added_together(

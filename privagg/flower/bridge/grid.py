@@ -31,7 +31,7 @@ from privagg.encoding.vectors import FloatVector
 from privagg.errors import CohortError, ConfigError, EncodingError
 from privagg.flower.bridge.arrays import TrainRequest, named_values
 from privagg.flower.bridge.transport import FlowerTransport
-from privagg.protocol.round import Job, RoundOutcome
+from privagg.protocol.job import Job, RoundOutcome
 
 Release = Callable[[Mapping[str, NDArray[Any]]], None]
 
@@ -238,7 +238,8 @@ class PrivateGrid(Grid):
 
     def _meet(self) -> None:
         """Find out where everybody is, and whether they can take part in the whole job."""
-        parties, directory = {*self._job.plan.names, self._job.opener}, self._transport.directory
+        parties = {*self._job.plan.names, self._job.opener} - {self._job.identity.name}
+        directory = self._transport.directory
         away = not parties <= directory.nodes.keys()
         if away:
             self._transport.meet(sorted(parties))

@@ -51,7 +51,7 @@ class Agreement:
         configuration: SHA-256 (hex) of the configuration's bytes.
         plan_digest: SHA-256 (hex) of the plan that follows from it.
         sites: names, in the plan's order.
-        opener: the party that opens: `key-holder`, or one of the sites.
+        opener: who opens: `key-holder`, or one of the sites; the coordinator where all do together.
     """
 
     federation: str
@@ -82,7 +82,8 @@ class Agreement:
     @property
     def nodes(self) -> tuple[str, ...]:
         """Parties with a SuperNode: everybody but the coordinator, who never holds the key."""
-        return self.sites if self.opener in self.sites else (*self.sites, self.opener)
+        apart = self.opener not in (*self.sites, COORDINATOR)
+        return (*self.sites, self.opener) if apart else self.sites
 
     @property
     def parties(self) -> tuple[str, ...]:

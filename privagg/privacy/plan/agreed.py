@@ -192,6 +192,11 @@ class AgreedPlan(BaseModel, ABC):
                 "strict with custody 'sites' would show every upload to the site that opens; use "
                 "custody 'authority', or leave strict out"
             )
+        if self.strict and self.custody is Custody.EVERY_SITE:
+            raise ValueError(
+                "strict has a key holder add again, and with custody 'every-site' nobody holds a "
+                "key; leave strict out"
+            )
         if self.counted_shares < 1:
             raise ValueError(
                 f"dropouts ({self.dropouts}) and colluders ({self.colluders}) leave no honest "

@@ -85,6 +85,7 @@ def shared_noise_observers(
     *,
     survivors: int,
     custody: Custody,
+    colluders: int,
     protects: bool,
     strict: bool,
     always: tuple[str, ...],
@@ -96,6 +97,7 @@ def shared_noise_observers(
         event_of_shares: the round's event when that many noise shares stay unknown.
         survivors: m, opened contributions.
         custody: who can open sums.
+        colluders: sites that the plan lets collude.
         protects: False for the plaintext oracle, under which the aggregator reads single uploads.
         strict: whether the key holder adds again.
         always: what every row rests on.
@@ -113,14 +115,16 @@ def shared_noise_observers(
 
     for k in range(survivors):
         event, attested = event_of_shares(survivors - k), _attested(survivors - k)
-        colluders = "one colluder" if k == 1 else f"{k} colluders"
-        sees = "every opened sum" if k == 0 else f"opened sums less the shares of {colluders}"
+        whose = "one colluder" if k == 1 else f"{k} colluders"
+        sees = "every opened sum" if k == 0 else f"opened sums less the shares of {whose}"
         row("model-users" if k == 0 else "sites", k, sees, event, *attested, *adder)
         reads_single = not protects or (custody is Custody.SITES and k > 0)
+        reads_single = reads_single or (custody is Custody.EVERY_SITE and k > colluders)
         if reads_single:
             row("aggregator", k, "this site's own upload in the clear", single)
         else:
-            extra = (*attested, UNBROKEN, honest, *adder)
+            made = () if custody is Custody.EVERY_SITE else (honest,)
+            extra = (*attested, UNBROKEN, *made, *adder)
             row("aggregator", k, f"ciphertexts and {sees}", event, *extra)
         if custody is Custody.AUTHORITY:
             if strict:  # every upload comes along, and the key holder can decrypt each

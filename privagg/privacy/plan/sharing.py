@@ -86,6 +86,7 @@ class SharedNoisePlan(TrainingPlan):
             lambda shares: self.event_of_shares(site, shares),
             survivors=survivors,
             custody=self.custody,
+            colluders=self.colluders,
             protects=self.hides,
             strict=self.strict,
             always=rests_on(self.unit, in_slots=self.version > 1),

@@ -410,6 +410,7 @@ class RoundOfSums:
             lambda shares: self.event_of_shares(site, shares),
             survivors=survivors,
             custody=plan.custody,
+            colluders=plan.colluders,
             protects=plan.hides,
             strict=plan.strict,
             always=SHARDS_REST_ON if self.terms.shards else SUMS_REST_ON,

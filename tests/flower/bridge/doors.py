@@ -24,10 +24,10 @@ from privagg.privacy.plan import ClientPlan, SiteTerms
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.in_memory import LocalTransport
+from privagg.protocol.job import Job, RoundOutcome
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.peers import PeerCheckpoints
-from privagg.protocol.round import Job, RoundOutcome
 from privagg.protocol.site import Pins, Seat
 from privagg.protocol.statements import StatementStore
 from privagg.run.journal import Journal

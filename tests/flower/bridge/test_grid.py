@@ -17,7 +17,7 @@ from privagg.errors import ConfigError
 from privagg.flower.bridge.inprocess import Faults
 from privagg.flower.bridge.mod import PrivateUpdates
 from privagg.flower.bridge.records import frames_to_records, records_to_frames
-from privagg.protocol.round import RoundOutcome
+from privagg.protocol.job import RoundOutcome
 from tests.flower.bridge.doors import NAMES, OPENER, Doors, initial_arrays
 
 

@@ -18,8 +18,9 @@ from privagg.flower.bridge.transport import FlowerTransport, Patience
 from privagg.identity.keys import Identity, Roster
 from privagg.protocol.frames import Message as SignedMessage
 from privagg.protocol.frames import read_message
+from privagg.protocol.job import RoundOutcome
 from privagg.protocol.messages import Challenge, Presence
-from privagg.protocol.round import RoundOutcome, run_round
+from privagg.protocol.round import run_round
 from privagg.protocol.transport import Handler
 from tests.simulator import DIMENSION, NAMES, Simulation
 

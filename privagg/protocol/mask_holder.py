@@ -1,0 +1,204 @@
+"""A site's half of an opening that the contributors make together; it masks the site's uploads too.
+
+Each site makes a key for the run and states it (its card). For an upload it draws a seed of its own
+and keeps a piece of what it dealt to the others. Later it is shown a list of whose uploads are in
+the sum. Before anything leaves, the round is bound to that list for good: another list is refused,
+also after a restart, so that no second sum of one round is ever unmasked. Then the site consents to
+the list, or releases what takes the masks off this sum and no other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from privagg.digest import tree_digest
+from privagg.encoding.vectors import IntVector
+from privagg.errors import CohortError, KeyMismatchError, MessageError, OpeningRefusedError
+from privagg.privacy.plan import Plan
+from privagg.protocol.frames import Message, read_statement
+from privagg.protocol.holder import Holder
+from privagg.protocol.key_statement import RunKey
+from privagg.protocol.messages import Consent, Release, ReleaseRequest, list_digest
+from privagg.secure.opening import MaskingKey
+from privagg.secure.scheme import Occasion, Recovery
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS piece (
+    run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    members TEXT NOT NULL, attachments TEXT NOT NULL, kept BLOB NOT NULL,
+    PRIMARY KEY (run, round, attempt)
+) WITHOUT ROWID;
+"""
+
+
+class _Piece(NamedTuple):
+    """What is kept of an upload: of which round, its attachments' digest, the site's own shares."""
+
+    occasion: Occasion
+    attachments: str
+    kept: bytes
+
+
+class MaskHolder(Holder):
+    """Masks a site's contributions, and releases with the others. State in a file of its own.
+
+    What it answers; everything else gets a signed `Refusal`:
+
+    1. `KeyRequest`: as `Holder`.
+    2. `ReleaseRequest` from the pinned aggregator, for this plan, an attempt in which this site
+       uploaded, a list with its own upload on it that holds every rule, and no other list in this
+       round before. The round is bound to the list first. Where consents are needed and none come
+       along: `Consent`. Else, with enough of them to this very list: `Release`, stored before it
+       leaves; asked again, the same bytes.
+
+    Args:
+        plan, holding: as for `Holder`.
+    """
+
+    def __init__(self, plan: Plan, **holding: Any) -> None:
+        super().__init__(plan, **holding)
+        with closing(self._connect()) as database:
+            database.executescript(_SCHEMA)
+
+    def require_own(self, key: RunKey) -> None:
+        """Refuse cards among which this site's own is missing or another.
+
+        Raises:
+            KeyMismatchError: it is; nothing was charged.
+            KeyErasedError: its secret is gone.
+        """
+        own = self._secret(key.run).encryption_key.to_bytes()
+        if key.members.get(self.identity.name) != own:
+            raise KeyMismatchError(
+                f"the cards of run {key.run!r} do not hold the one that {self.identity.name!r} "
+                "made; nothing was spent"
+            )
+
+    def protect(self, key: RunKey, values: IntVector, occasion: Occasion) -> tuple[bytes, bytes]:
+        """See `Holder.protect`: masked under a fresh seed, a piece of which is stored first."""
+        masked = self._secret(key.run).mask(values, self.identity.name, key.key, occasion)
+        with closing(self._connect()) as database:
+            database.execute(
+                "DELETE FROM piece WHERE run = ? AND round < ?", (key.run, occasion.round)
+            )
+            database.execute(
+                "INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    key.run,
+                    occasion.round,
+                    occasion.attempt,
+                    json.dumps(occasion.members),
+                    tree_digest(masked.attachments),
+                    masked.kept,
+                ),
+            )
+        return masked.payload, masked.attachments
+
+    def release(self, message: Message, key: RunKey) -> bytes:
+        """Answer a `ReleaseRequest` with a `Consent` or a `Release`.
+
+        Raises:
+            CohortError, OpeningRefusedError: the list is not one that this site opens.
+            As `Holder.handle` refuses.
+        """
+        header = message.header
+        if not isinstance(header, ReleaseRequest):
+            raise MessageError(f"a {type(header).__name__} asks for no release")
+        self._require_aggregator(header)
+        self.check_plan(header)
+        self._until()
+        piece = self._piece(header)
+        listed, recovery = self._check_list(header, key, piece)
+        digest = list_digest(header.contributions)
+        stored = self._bind(header, digest)
+        if stored is not None:
+            return stored
+        said = {
+            **self.reply_to(header),
+            "key_id": header.key_id,
+            "list_digest": digest,
+            "contributors": listed,
+        }
+        if recovery.needs_consent(listed):
+            if not header.consents:
+                return Message.sign(self.identity, Consent(**said)).to_bytes()
+            self._check_consents(header, digest, listed)
+        shares = self._secret(key.run).release(
+            self.identity.name, key.key, piece.occasion, listed, message.payload, piece.kept
+        )
+        answer = Message.sign(self.identity, Release(**said), shares).to_bytes()
+        return self._remember(header, digest, answer)
+
+    def forget(self, run: str) -> None:
+        """Erase the run's key and what is kept of its uploads; the run is over."""
+        self.erase(run)
+        with closing(self._connect()) as database:
+            database.execute("DELETE FROM piece WHERE run = ?", (run,))
+
+    def _secret(self, run: str) -> MaskingKey:
+        key = self._key_of(run)
+        if not isinstance(key, MaskingKey):
+            raise KeyMismatchError(f"what is held of run {run!r} masks nothing")
+        return key
+
+    def _piece(self, header: ReleaseRequest) -> _Piece:
+        with closing(self._connect()) as database:
+            row = database.execute(
+                "SELECT members, attachments, kept FROM piece "
+                "WHERE run = ? AND round = ? AND attempt = ?",
+                header.round_id,
+            ).fetchone()
+        if row is None:
+            raise CohortError(
+                f"{self.identity.name!r} keeps no upload of round {header.round}, attempt "
+                f"{header.attempt}; it opens no sum that it is not in"
+            )
+        members = tuple(json.loads(row[0]))
+        return _Piece(Occasion(*header.round_id, members), row[1], bytes(row[2]))
+
+    def _check_list(
+        self, header: ReleaseRequest, key: RunKey, piece: _Piece
+    ) -> tuple[tuple[str, ...], Recovery]:
+        """The contributors, and the rules of their round; every statement's signature verified."""
+        name, uploads = self.identity.name, self.check_contributions(header, key.key_id)
+        listed = tuple(upload.sender for upload in uploads)
+        own = next((upload for upload in uploads if upload.sender == name), None)
+        if own is None or own.key_part_digest != piece.attachments:
+            raise CohortError(f"the upload that {name!r} made in this round is not on the list")
+        if not set(listed) <= set(piece.occasion.members):
+            raise CohortError("the list names a site that was not asked in this round")
+        recovery = key.parameters.recovery(piece.occasion)
+        if recovery is None:
+            raise KeyMismatchError(f"a sum of scheme {key.parameters.scheme!r} needs no release")
+        recovery.require_list(listed)
+        return listed, recovery
+
+    def _check_consents(self, header: ReleaseRequest, digest: str, listed: Sequence[str]) -> None:
+        """Enough of the listed sites consent to this very list, and this site to no other."""
+        consenting = set[str]()
+        for statement in header.consents:
+            said = read_statement(statement, self._roster)
+            if not isinstance(said, Consent) or said.sender not in listed:
+                raise OpeningRefusedError(f"{said.sender!r} is no contributor that consents")
+            if (said.run, said.round, said.list_digest) != (header.run, header.round, digest):
+                own = (said.sender, said.run, said.round) == (
+                    self.identity.name, header.run, header.round
+                )  # fmt: skip
+                raise OpeningRefusedError(
+                    "this site's own signature stands under another list of this round: its store "
+                    "was restored from an older copy. It releases nothing"
+                    if own
+                    else f"{said.sender!r} consented to another list than the one shown here"
+                )
+            consenting.add(said.sender)
+        if len(consenting) < self._plan.minimum_survivors:
+            raise OpeningRefusedError(
+                f"{len(consenting)} contributors consent to the list; "
+                f"{self._plan.minimum_survivors} have to before anything is released"
+            )
+
+    def _answer(self, message: Message, data: bytes) -> bytes:
+        raise MessageError(f"a site's masks do not answer a {type(message.header).__name__}")
