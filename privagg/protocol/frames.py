@@ -19,17 +19,18 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from privagg.digest import canonical_json, tree_digest
-from privagg.errors import MessageError, validation_faults
+from privagg.errors import MessageError, SignatureError, validation_faults
 from privagg.identity.keys import SIGNATURE_BYTES, Identity, Roster
 from privagg.protocol.messages import KINDS, Header, Statement
 
 MAGIC = b"PVAG"
-VERSION = 3
-"""Version 2 named run, round, attempt and key a second time, in the tensor that an upload carries;
-version 1 signed the payload's SHA-256 in the place of its tree digest."""
+VERSION = 4
+"""Version 3 signed the payload's BLAKE2b tree digest in the place of BLAKE3's; version 2 named run,
+round, attempt and key a second time, in the tensor that an upload carries; version 1 signed the
+payload's SHA-256."""
 
-SIGNED_VERSION = 2
-"""What a signature covers is as in version 2, so that statements made under it are verified."""
+EARLIER_SIGNED_VERSION = 2
+"""What signatures covered in frames of versions 2 and 3; statements made then are verified."""
 
 _PREFIX = struct.Struct("<4sBBIQ")
 MAX_HEADER_BYTES = 16 * 2**20
@@ -125,9 +126,18 @@ def read_statement(statement: Statement, roster: Roster) -> Header:
     except UnicodeEncodeError as error:
         raise MessageError("a statement's header is not in canonical form") from error
     header = parse_header(statement.kind, text)
-    signed = _signed_bytes(statement.kind, text, statement.payload_digest)
-    roster.verify(header.sender, signed, bytes.fromhex(statement.signature))
+    try:
+        _verify_statement(statement, header, text, VERSION, roster)
+    except SignatureError:
+        _verify_statement(statement, header, text, EARLIER_SIGNED_VERSION, roster)
     return header
+
+
+def _verify_statement(
+    statement: Statement, header: Header, text: bytes, version: int, roster: Roster
+) -> None:
+    signed = _signed_bytes(statement.kind, text, statement.payload_digest, version)
+    roster.verify(header.sender, signed, bytes.fromhex(statement.signature))
 
 
 def header_to_bytes(header: Header) -> bytes:
@@ -193,6 +203,6 @@ def _split(view: memoryview) -> tuple[int, bytes, memoryview, bytes]:
     return kind, header, view[start : start + payload_size], bytes(view[start + payload_size :])
 
 
-def _signed_bytes(kind: int, header: bytes, digest: str) -> bytes:
+def _signed_bytes(kind: int, header: bytes, digest: str, version: int = VERSION) -> bytes:
     """What a signature covers; the prefix separates it from every other use of the key."""
-    return b"privagg/message/%d/%d\0" % (SIGNED_VERSION, kind) + header + b"\0" + digest.encode()
+    return b"privagg/message/%d/%d\0" % (version, kind) + header + b"\0" + digest.encode()

@@ -55,6 +55,18 @@ def test_a_statement_stands_without_its_payload() -> None:
         read_statement(forged, ROSTER)
 
 
+def test_what_earlier_frames_signed_is_verified_as_a_statement_alone() -> None:
+    message = start()
+    signed = f"privagg/message/2/{message.header.kind}\0{message.statement.header}\0" + "ab" * 32
+    signature = ALICE.sign(signed.encode()).hex()
+    earlier = {"payload_digest": "ab" * 32, "signature": signature}
+    statement = message.statement.model_copy(update=earlier)
+    assert read_statement(statement, ROSTER) == message.header
+    frame = message.to_bytes()
+    with pytest.raises(MessageError, match="an earlier privagg made it"):
+        read_message(frame[:4] + b"\3" + frame[5:-64] + bytes.fromhex(signature), ROSTER)
+
+
 def test_a_signature_has_one_statement() -> None:
     header = start().header.model_copy(update={"settings": {"note": "why?"}})
     statement = Message.sign(ALICE, header).statement

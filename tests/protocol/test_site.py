@@ -125,10 +125,10 @@ def test_an_upload_that_an_earlier_version_stored_is_refused_by_name(
     """Nobody would read it; its attempt stays charged, and charged once."""
     site = simulation.sites["north"]
     frame = site.handle(start_frame(simulation))
-    old = frame[:4] + b"\x02" + frame[5:]
+    old = frame[:4] + b"\x03" + frame[5:]
     monkeypatch.setattr(site.ledger, "stored_upload", lambda *_: old)
     again = refused(simulation, start_frame(simulation))
-    assert "version 2, where this side speaks 3: an earlier privagg made it" in again
+    assert "version 3, where this side speaks 4: an earlier privagg made it" in again
     assert simulation.charges("north") == 1
 
 
