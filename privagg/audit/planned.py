@@ -14,6 +14,7 @@ from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import SystemRandomness
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport, SchemeFacts
+from privagg.secure.masked import parameters as masked
 from privagg.secure.paillier_parameters import SECURITY_BITS, rated_security
 from privagg.secure.rns import MAX_MODULUS_BITS_BY_SECURITY
 
@@ -201,6 +202,7 @@ def _levels(scheme: str) -> tuple[int, ...] | None:
         "ckks": tuple(MAX_MODULUS_BITS_BY_SECURITY),
         "bfv": tuple(MAX_MODULUS_BITS_BY_SECURITY),
         "paillier": tuple(SECURITY_BITS.values()),
+        "masked": (masked.SECURITY_BITS,),
         "plaintext": (0,),
     }
     return levels.get(scheme)
@@ -211,6 +213,8 @@ def _reached(scheme: SchemeFacts) -> int | None:
     facts: Any = scheme.parameters
     if scheme.name == "paillier" and "modulus_bits" in facts:
         return rated_security(int(facts["modulus_bits"]))
+    if scheme.name == "masked":
+        return masked.SECURITY_BITS
     chain = facts.get("chain")
     if scheme.name not in ("ckks", "bfv") or chain is None:
         return None

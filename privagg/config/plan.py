@@ -168,12 +168,18 @@ def uncompressed(config: Config, plan: TrainingPlan) -> TrainingPlan:
     return _plan(plain, plan.dimension, plan.noise_multiplier)
 
 
-def requirement_of(plan: Plan, *, security_bits: int) -> Requirement:
-    """What a plan's sum asks of a secure aggregation scheme."""
+def requirement_of(plan: Plan, *, security_bits: int, by_tail: bool = False) -> Requirement:
+    """What a plan's sum asks of a secure aggregation scheme.
+
+    Args:
+        plan: the agreed plan.
+        security_bits: lowest classical security level accepted.
+        by_tail: whether the range may be what sums keep to but for 2^-64; see `Scheme.by_tail`.
+    """
     return Requirement(
         length=plan.upload_dimension,
         upload_bound=plan.upload_bound,
-        sum_bound=plan.sum_bound,
+        sum_bound=plan.sum_tail if by_tail else plan.sum_bound,
         addends=plan.addends,
         security_bits=security_bits,
     )

@@ -269,7 +269,9 @@ class Setup:
             ParameterError: no parameters of the scheme have room for the plan's sums.
         """
         secure = self.config.secure
-        requirement = requirement_of(plan, security_bits=secure.security_bits)
+        requirement = requirement_of(
+            plan, security_bits=secure.security_bits, by_tail=self.scheme.by_tail
+        )
         rule = {"minimum_survivors": plan.minimum_survivors, "colluders": plan.colluders}
         options = {**secure.options, **(rule if self.scheme.every_site else {})}
         return self.scheme.choose_parameters(requirement, **options)

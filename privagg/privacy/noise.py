@@ -166,6 +166,23 @@ class IntegerGaussian:
         """Largest magnitude that `sample` can return, in grid units."""
         return self.composition.bound
 
+    def sum_tail(self, shares: int, draws: int) -> int:
+        """What the noise of no sum passes in magnitude, in any of many draws, but for 2^-64.
+
+        Never more than every share at its `bound`; the argument is in `proofs/capacity.md`.
+
+        Args:
+            shares: in a sum, at most.
+            draws: coordinates of all sums together.
+        """
+        _at_least_one(shares=shares, draws=draws)
+        parts, worst = self.composition, shares * self.bound
+        if draws * shares * _sample_distance(parts) > Fraction(1, 2**65):
+            return worst
+        bits = (2 * draws).bit_length() + 65  # 2 draws exp(-x^2 / 2) <= 2^-65
+        square = Fraction(2 * bits * 693_148, 10**6) * shares * parts.variance  # ln 2 < 0.693148
+        return min(worst, isqrt(ceil(square)) + 1 + ceil(shares * parts.reach))
+
     @cached_property
     def distance(self) -> Decimal:
         """Upper bound of one sample's total-variation distance from the ideal, below 2^-100."""

@@ -327,11 +327,14 @@ class Scheme(ABC):
         name: what a configuration calls it.
         protects: False for the plaintext oracle, which hides nothing and is marked unsafe.
         phases: the phases of a round the scheme takes part in, in order.
+        by_tail: whether a value whose sum leaves the range is wrong, and its neighbour, and nothing
+            else: such a range may be what the job's sums keep to but for 2^-64.
     """
 
     name: ClassVar[str]
     protects: ClassVar[bool] = True
     phases: ClassVar[tuple[Phase, ...]] = (Phase.UPLOAD, Phase.OPEN)
+    by_tail: ClassVar[bool] = False
 
     @property
     def every_site(self) -> bool:

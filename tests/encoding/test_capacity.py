@@ -17,6 +17,7 @@ from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.privacy.unit import Custody
 from privagg.secure.facts import check_contribution
+from privagg.secure.registry import scheme, scheme_names
 
 
 def plan_for(records: int, rate: Decimal, sites: int = 3) -> DistributedPlan:
@@ -62,3 +63,14 @@ def test_the_worst_batch_and_noise_stay_within_the_upload_bound() -> None:
     noise = plan.noise.sample(DeterministicRandomness(2).stream(), 100_000)
     assert int(np.abs(noise).max()) <= plan.noise.bound
     assert len(plan.sites) * plan.upload_bound == plan.sum_bound
+    noiseless = plan.sum_bound - len(plan.sites) * plan.noise.bound
+    draws = plan.rounds * plan.upload_dimension
+    assert plan.sum_tail == noiseless + plan.noise.sum_tail(len(plan.sites), draws)
+
+
+def test_only_a_scheme_that_loses_nothing_but_the_value_is_asked_for_the_tail() -> None:
+    plan = plan_for(100, Decimal(1))
+    assert requirement_of(plan, security_bits=128).sum_bound == plan.sum_bound
+    asked = requirement_of(plan, security_bits=128, by_tail=True)
+    assert asked.sum_bound == plan.sum_tail < plan.sum_bound
+    assert [name for name in scheme_names() if scheme(name).by_tail] == ["masked"]

@@ -258,3 +258,30 @@ def test_a_count_below_one_is_refused(name: str) -> None:
 def test_equal_widths_are_equal_noise() -> None:
     assert IntegerGaussian(20) == IntegerGaussian(Decimal("20.0")) == IntegerGaussian(Fraction(20))
     assert compose(Fraction(20)).levels == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(exact_stddevs, st.integers(1, 2000), st.integers(1, 10**9))
+def test_a_sums_noise_keeps_to_its_tail_but_for_2_to_the_minus_64(
+    stddev: Any, shares: int, draws: int
+) -> None:
+    """Against scipy's normal tail, what moves a share off its Gaussian taken to the full."""
+    noise = IntegerGaussian(stddev)
+    tail, parts = noise.sum_tail(shares, draws), noise.composition
+    assert tail <= shares * noise.bound
+    width = math.sqrt(float(shares * parts.variance))
+    beyond = (tail - float(shares * parts.reach)) / width
+    if tail < shares * noise.bound:
+        chance = draws * 2 * math.exp(stats.norm.logsf(beyond))
+        chance += draws * shares * float(noise.distance)
+        assert chance < 2.0**-64
+    assert tail <= noise.sum_tail(shares + 1, draws) + width
+    assert tail <= noise.sum_tail(shares, 2 * draws)
+
+
+def test_64_shares_keep_to_three_bits_less_than_their_worst_case() -> None:
+    noise = IntegerGaussian(100)
+    assert 64 * noise.bound == 83_200
+    assert noise.sum_tail(64, 10**8) == 9_116
+    with pytest.raises(NoiseError, match="shares"):
+        noise.sum_tail(0, 1)

@@ -251,3 +251,12 @@ def test_moves_that_are_not_the_openings_bounds_are_refused(
 def test_laplace_noise_without_a_table_is_refused(multiplier: str) -> None:
     with pytest.raises(NoiseError, match="Gaussian"):
         plan(cells(noise_multiplier=multiplier))
+
+
+def test_a_tail_counts_gaussian_noise_by_its_sum_and_other_noise_at_its_largest() -> None:
+    gaussian = plan(opening())
+    share, draws = gaussian.in_round(1).noise, gaussian.openings[0].length
+    noiseless = gaussian.sum_bound - share.bound * gaussian.addends
+    assert gaussian.sum_tail == noiseless + share.sum_tail(gaussian.addends, draws)
+    laplace = plan(cells())
+    assert laplace.sum_tail == laplace.sum_bound

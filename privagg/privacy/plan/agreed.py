@@ -101,6 +101,11 @@ class AgreedPlan(BaseModel, ABC):
     def sum_bound(self) -> int:
         """See `Plan.sum_bound`."""
 
+    @property
+    def sum_tail(self) -> int:
+        """See `Plan.sum_tail`: where no noise is shared out, what a sum always keeps to."""
+        return self.sum_bound
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON; sites pin it."""

@@ -210,6 +210,10 @@ class Plan(Protocol):
         """No coordinate of the sum of a full cohort lies beyond +- this; below 2^62."""
 
     @property
+    def sum_tail(self) -> int:
+        """No coordinate of any of the job's sums lies beyond +- this, but for 2^-64."""
+
+    @property
     def sensitivity_grid(self) -> int:
         """The most, in L2 and grid units, that a unit of weight 1 moves a sum of any round."""
 

@@ -63,8 +63,19 @@ class SharedNoisePlan(TrainingPlan):
     def sum_bound(self) -> int:
         """A full cohort of the heaviest sites, every share at its largest."""
         noise = self.noise.bound if self.noise else 0
-        heaviest = sorted(self._largest_coordinates, reverse=True)[: self.addends]
-        return sum(heaviest) + noise * self.addends
+        return self._noiseless_bound + noise * self.addends
+
+    @cached_property
+    def sum_tail(self) -> int:
+        """See `Plan.sum_tail`: the same, with the tail of the noise's own sum."""
+        if self.noise is None:
+            return self.sum_bound
+        draws = self.rounds * self.upload_dimension
+        return self._noiseless_bound + self.noise.sum_tail(self.addends, draws)
+
+    @property
+    def _noiseless_bound(self) -> int:
+        return sum(sorted(self._largest_coordinates, reverse=True)[: self.addends])
 
     @property
     def _largest_coordinates(self) -> list[int]:

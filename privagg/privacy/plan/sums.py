@@ -235,6 +235,16 @@ class SumsPlan(AgreedPlan):
             for number in self._different
         )
 
+    @cached_property
+    def sum_tail(self) -> int:
+        """See `Plan.sum_tail`: the same, with the tail of Gaussian noise's own sum."""
+        draws = sum(opening.length for opening in self.openings)
+        return max(
+            sum(self.contribution_bound(site, number) for site in self.sites)
+            + self.in_round(number).noise_tail(draws)
+            for number in self._different
+        )
+
     @property
     def sensitivity_grid(self) -> int:
         """The largest norm of any round."""
@@ -363,6 +373,12 @@ class RoundOfSums:
     def noise_bound(self) -> int:
         """The largest noise of a share, in grid units."""
         return self.noise.bound if self.noise else 0
+
+    def noise_tail(self, draws: int) -> int:
+        """What a full cohort's noise keeps to; in `draws` coordinates, but for 2^-64."""
+        if isinstance(self.noise, IntegerGaussian):
+            return self.noise.sum_tail(self.plan.addends, draws)
+        return self.noise_bound * self.plan.addends
 
     @property
     def noise_stddev_text(self) -> str:

@@ -25,6 +25,7 @@ class MaskedScheme(Scheme):
 
     name = "masked"
     phases = (Phase.UPLOAD, Phase.CONSENT, Phase.RELEASE)
+    by_tail = True
 
     def choose_parameters(self, requirement: Requirement, **options: Any) -> MaskedParameters:
         """The bits of the sum's range, and the rule with the fewest neighbours."""
