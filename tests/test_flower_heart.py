@@ -54,7 +54,7 @@ class Hospitals:
         config.write_text(short_configuration(rounds, budget))
         federation = Federation.from_toml(config)
         self.plan = federation.plan
-        agreement = Agreement.of(federation.config, config, self.plan, federation.setup.opener)
+        agreement = Agreement.of(federation.setup, config)
         self.trial = make_trial(folder / "parties", config, agreement)
         approved_trial(self.trial)
         monkeypatch.syspath_prepend(str(EXAMPLE))

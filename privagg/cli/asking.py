@@ -97,20 +97,17 @@ def ask(
 
       privagg ask --for my.toml --apply                ranges and categories that nobody knows
     """
-    from privagg.cli.askview import print_questions
     from privagg.config.asking import AskSetup
     from privagg.config.facts import FactsSetup
 
     require_runtime(runtime, deployment)
     federation = open_federation(config, deployment)
-    _require_facts_alone(facts, written, apply, runtime)
+    _require_facts_alone(facts, written, apply)
     setup = federation.beside(FactsSetup.job if facts else AskSetup.job)
     if apply:
         _require_appendable(federation, config)
     if runtime == "flower":
-        if not as_json:
-            print_questions(console.console(), setup)
-        result = _over_flower(federation, config, deployment, resume, as_json=as_json)
+        result = over_flower(federation, setup, config, deployment, resume, as_json=as_json)
     else:
         result = on_this_machine(federation, setup, resume, as_json=as_json)
     sections, kept = "", None
@@ -121,7 +118,15 @@ def ask(
     if sections and written is not None:
         write_whole(written, sections.encode())
     if sections and apply and kept is not None:
+        if result.missing:
+            raise ConfigError(
+                f"{config} is as it was: ledgers did not come, and the asking is resumed under the "
+                f"file that it was begun with (--resume {result.run}). What was proposed is kept "
+                f"in {kept}"
+            )
         _add(config, sections, kept)
+        if runtime == "flower":
+            _tell_how_to_join_again(config, deployment or federation.setup.output / "trial")
     if result.outcome != "finished":
         raise typer.Exit(2)
 
@@ -164,25 +169,37 @@ def on_this_machine(
             return federation.ask(resume=resume, job=setup.job)
 
 
-def _over_flower(
+def over_flower(
     federation: Federation,
+    setup: SumsSetup,
     config: Path,
     deployment: Path | None,
     resume: str | None,
     *,
     as_json: bool,
 ) -> RunResult:
-    """Ask over a deployment, and what came of it, as its coordinator wrote it down."""
+    """Do a job of sums over a deployment; what came of it, as its coordinator wrote it down.
+
+    Args:
+        federation: whose job it is.
+        setup: the job.
+        config: the configuration's path.
+        deployment: the coordinator's folder, or a trial's; None starts a trial on this machine.
+        resume: a run of it that was cut off.
+        as_json: nothing but JSON is printed.
+    """
     import numpy as np
 
+    from privagg.cli.askview import print_questions
     from privagg.cli.flowerrun import follow_on_flower
     from privagg.flower.submit import submit_run
     from privagg.run.results import RunResult
 
-    job = federation.asking.job
+    if not as_json:
+        print_questions(console.console(), setup)
     facts = follow_on_flower(
-        federation, config, deployment, job,
-        lambda folder: submit_run(folder, resume=resume, job=job), as_json=as_json,
+        federation, config, deployment, setup.job,
+        lambda folder: submit_run(folder, resume=resume, job=setup.job), as_json=as_json,
     )  # fmt: skip
     result = RunResult(facts["run"], facts["outcome"], facts["reason"], np.empty(0))
     for name in ("answers", "report_json", "report_html", "bundle"):
@@ -191,14 +208,9 @@ def _over_flower(
     return result
 
 
-def _require_facts_alone(facts: bool, written: Path | None, apply: bool, runtime: str) -> None:
+def _require_facts_alone(facts: bool, written: Path | None, apply: bool) -> None:
     if (written or apply) and not facts:
         raise ConfigError("--write and --apply go with --for, which asks for facts to declare")
-    if facts and runtime == "flower":
-        raise ConfigError(
-            "facts are asked on one machine only so far, as a deployment agrees on a training plan "
-            "and there is none before columns are declared; leave out --runtime"
-        )
 
 
 def _require_appendable(federation: Federation, path: Path) -> None:
@@ -235,6 +247,27 @@ def _add(path: Path, sections: str, kept: Path) -> None:
         ) from error
     write_whole(path, whole.encode())
     console.note(f"added to {path}: look at it, then `privagg check {path}`")
+
+
+def _tell_how_to_join_again(config: Path, root: Path) -> None:
+    """How parties of a deployment go on with the columns declared.
+
+    Args:
+        config: declares them now.
+        root: the coordinator's folder, or a trial's.
+    """
+    if (root / "party.toml").is_file():
+        console.note(
+            f"next: every party puts the new {config.name} in the place of the earlier one, and "
+            f"there: privagg deploy party NAME {config.name}; once the new cards are everywhere: "
+            "privagg deploy join NAME *.card --replace, and privagg approve --party NAME. Keys "
+            "and ledgers stay"
+        )
+        return
+    console.note(
+        f"next: stop its parts, privagg deploy trial {config} {root} --replace; keys and ledgers "
+        f"stay. Then: privagg approve {config} --all-sites --deployment {root}"
+    )
 
 
 def tell(

@@ -139,6 +139,7 @@ def _data_remarks(
     Raises:
         ConfigError, DataError: those that are named now cannot; nothing was made or changed.
     """
+    from privagg.config.jobs import agreed_job
     from privagg.party.folder import PartyFile, PartyFolder
     from privagg.party.usable import require_usable
 
@@ -147,7 +148,7 @@ def _data_remarks(
     said = {key: path for key, path in own.items() if path is not None}
     try:
         found = require_usable(
-            federation.setup, before.model_copy(update={"name": name, **said}), root
+            agreed_job(federation.setup), before.model_copy(update={"name": name, **said}), root
         )
     except (ConfigError, DataError) as error:
         if said:
@@ -378,8 +379,14 @@ def trial(
     config: ConfigPath,
     folder: Annotated[Path, typer.Argument(help="Where all parties' folders go.")],
     trust_code: TrustCode = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Go on with another configuration in the same file.")
+    ] = False,
 ) -> None:
     """Make every party's folder on this machine, for trying out: keys, certificates, cards, pins.
+
+    Typed again it keeps them. Where the file says something else than before, such as columns that
+    `privagg ask --for` proposed, --replace has all parties join again; keys and ledgers stay.
 
     [bold]Example[/bold]
 
@@ -395,7 +402,7 @@ def trial(
     federation, agreement = _agreed(config, folder, trust_code)
     for name in agreement.nodes:
         socket_of(PartyFolder(folder / name))
-    made = make_trial(folder, config, agreement)
+    made = make_trial(folder, config, agreement, replace=replace)
     if trust_code:
         _write_trust([party.party for party in made.parties.values()], federation)
     console.facts(
@@ -457,8 +464,7 @@ def _agreed(
 
     federation = open_federation(config, folder)
     _trust(federation, trusted or [])
-    agreement = Agreement.of(federation.config, config, federation.plan, federation.setup.opener)
-    return federation, agreement
+    return federation, Agreement.of(federation.setup, config)
 
 
 def _trust(federation: Federation, trusted: list[str]) -> None:

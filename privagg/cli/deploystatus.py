@@ -45,6 +45,7 @@ def facts_at(root: Path, run: int | None) -> dict[str, Any]:
     refused = [name for name, one in owners.items() if one["refusal"]]
     config = Path(trial.coordinator.party.federation_file).resolve()
     approve = f"privagg approve {config} --all-sites --deployment {root}"
+    approve += _job(trial.coordinator)
     up = f"privagg deploy up {root}"
     if refused or facts["process"] is None:
         facts["next"] = approve if refused else up
@@ -54,7 +55,7 @@ def facts_at(root: Path, run: int | None) -> dict[str, Any]:
 
 
 def _begins_a_run(command: str) -> bool:
-    return command.startswith("privagg run ") and "--resume" not in command
+    return command.startswith(("privagg run ", "privagg ask ")) and "--resume" not in command
 
 
 def _has_room(owner: dict[str, Any]) -> bool:
@@ -196,23 +197,32 @@ def _next(folder: FlowerFolder, facts: dict[str, Any]) -> str:
         return "the authority has expired: see 'Renewing, replacing' in examples/flower/README.md"
     if facts.get("certificate_days_left", SOON_DAYS) < SOON_DAYS:
         return f"privagg deploy renew {root}, then stop the parts and start them again"
+    approve = f"privagg approve --party {root}{_job(folder)}"
     if facts.get("refusal"):
-        return f"privagg approve --party {root}"
+        return approve
     if facts["process"] is None:
         return f"privagg deploy start {root}"
     if facts.get("room") and not facts["room"]["fits"]:
-        return f"privagg approve --party {root} --budget E, where its owner allows a larger one"
+        return f"{approve} --budget E, where its owner allows a larger one"
     if facts["trouble"]:
         return "see the SuperLink's line above"
     if "written" not in facts:
         return "nothing here: the coordinator submits the runs"
     if facts.get("absent"):
         return f"have {', '.join(facts['absent'])} start: privagg deploy start NAME, there"
-    run = f"privagg run {config} --runtime flower --deployment {root}"
+    command = "ask --for" if _job(folder) else "run"
+    run = f"privagg {command} {config} --runtime flower --deployment {root}"
     newest = facts["written"][0] if facts["written"] else {"outcome": "", "missing": []}
     if newest["outcome"] == _CUT_OFF or newest["missing"]:
         return f"{run} --resume {newest['run']}"
     return "wait for the run under way" if newest["outcome"] == _DRIVEN else run
+
+
+def _job(folder: FlowerFolder) -> str:
+    """What an approval of the pinned plan is typed with beside the folder."""
+    from privagg.party.standing import pins_facts
+
+    return " --job facts" if pins_facts(folder.party) else ""
 
 
 def print_facts(out: Console, facts: dict[str, Any]) -> None:

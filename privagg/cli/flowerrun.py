@@ -179,7 +179,7 @@ def _own_trial(federation: Federation, config: Path) -> Any:
     from privagg.flower.deploy.join import Agreement
     from privagg.flower.deploy.trial import make_trial
 
-    agreement = Agreement.of(federation.config, config, federation.plan, federation.setup.opener)
+    agreement = Agreement.of(federation.setup, config)
     folder = _trial_folder(federation)
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.note(f"all parties on this machine, for trying out: {folder}")

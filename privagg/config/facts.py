@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from privagg.config.asking import SumsSetup
 from privagg.config.data import TableData, UndeclaredData, table_to_ask
-from privagg.config.schema import FactsSection
+from privagg.config.schema import FactsSection, SiteSection
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError
 from privagg.programs.facts.cells import Cells
@@ -72,6 +72,7 @@ class FactsSetup(SumsSetup):
         """See `SumsSetup.lines_of`: the columns that are asked about, each cell as it is."""
         return self.sums.cells(self.table_of(site))
 
-    def inspect(self, site: object) -> list[Finding]:
-        """See `Setup.inspect`: nothing is declared that a file could contradict."""
+    def inspect(self, site: SiteSection) -> list[Finding]:
+        """See `Setup.inspect`: nothing is declared that a file could contradict, if it is there."""
+        self.all_records_of(site)
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from privagg.config.asking import AskSetup, SumsSetup
+from privagg.config.data import UndeclaredData
 from privagg.config.evaluating import EvaluateSetup
 from privagg.config.facts import FactsSetup
 from privagg.config.setup import TRAINING, Setup
@@ -27,6 +28,21 @@ def job_of(training: Setup, job: str) -> Setup:
         ConfigError: there is no such job, or the configuration does not have it.
     """
     return training if job == TRAINING else beside(training, job)
+
+
+def agreed_job(training: Setup) -> Setup:
+    """The job whose plan parties pin when they join a deployment.
+
+    Args:
+        training: of the configuration.
+
+    Returns:
+        The training; while no column is declared, and there is none yet, the job of facts.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    return FactsSetup.of(training) if isinstance(training.config.data, UndeclaredData) else training
 
 
 def beside(training: Setup, job: str) -> SumsSetup:

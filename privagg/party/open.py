@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from typing import Any
 
-from privagg.config.jobs import job_of, jobs_besides
+from privagg.config.jobs import agreed_job, job_of, jobs_besides
 from privagg.config.schema import load_config
 from privagg.config.setup import TRAINING, Setup
 from privagg.durable import write_whole
@@ -31,7 +31,7 @@ from privagg.party.local import local_folder
 from privagg.party.own_data import own_table, with_own_data
 from privagg.party.standing import PLAN_NAME, kept_plan
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
-from privagg.privacy.plan import ClientPlan
+from privagg.privacy.plan import ClientPlan, TrainingPlan
 from privagg.privacy.randomness import Randomness, SystemRandomness
 from privagg.protocol.frames import read_message
 from privagg.protocol.holder import Holder
@@ -56,8 +56,8 @@ def open_party(
 ) -> Handler:
     """The handler of a site or of the key holder, as its folder pins the federation.
 
-    Each message is answered by the job whose plan it names: the training, opened here and now, or
-    another of the configuration's, opened when the first message of it comes.
+    Each message is answered by the job whose plan it names: the one that was agreed on at joining,
+    opened here and now, or another of the configuration's, opened when its first message comes.
 
     Args:
         folder: the party's own.
@@ -69,7 +69,8 @@ def open_party(
         DataError: the site's data does not fit its declaration, or its owner approved other data.
     """
     name, training = folder.party().name, open_federation(folder)
-    if name not in (*training.holders, *training.plan.names):
+    agreed = agreed_job(training)
+    if name not in (*agreed.holders, *agreed.plan.names):
         raise ConfigError(f"{folder.root} is the folder of {name!r}, which answers no messages")
     roster = folder.pins().pinned_roster
 
@@ -84,8 +85,8 @@ def open_party(
             setup, folder, roster, randomness=randomness, key_holder=holder, begun=begun
         ).handle
 
-    besides = jobs_besides(training)
-    first = handler(training)
+    besides = [each for each in jobs_besides(training) if each.job != agreed.job]
+    first = handler(agreed)
     return PlanSwitch(first, roster, besides, handler).handle if besides else first
 
 
@@ -93,7 +94,7 @@ class PlanSwitch:
     """Hands each message to the job whose plan it names.
 
     Args:
-        training: answers what is of no other job, with a refusal where it is of none.
+        agreed: answers what is of no other job, with a refusal where it is of none.
         roster: pinned identity keys.
         besides: the configuration's other jobs.
         open_job: makes one's handler.
@@ -101,12 +102,12 @@ class PlanSwitch:
 
     def __init__(
         self,
-        training: Handler,
+        agreed: Handler,
         roster: Roster,
         besides: Iterable[Setup],
         open_job: Callable[[Setup], Handler],
     ) -> None:
-        self._training, self._roster, self._open = training, roster, open_job
+        self._agreed, self._roster, self._open = agreed, roster, open_job
         self._besides = {setup.plan.digest: setup for setup in besides}
         self._opened = dict[str, Handler]()
 
@@ -118,7 +119,7 @@ class PlanSwitch:
         """
         digest = read_message(data, self._roster).header.plan_digest
         if digest not in self._besides:
-            return self._training(data)
+            return self._agreed(data)
         if digest not in self._opened:
             self._opened[digest] = self._open(self._besides[digest])
         return self._opened[digest](data)
@@ -137,23 +138,24 @@ def open_federation(folder: PartyFolder, job: str = TRAINING) -> Setup:
     """
     folder.require_pinned_configuration()
     path, pins, code = folder.federation_file, folder.pins(), code_in(folder)
-    name = folder.party().name
+    name, kept = folder.party().name, kept_plan(folder, pins)
     setup = Setup(
         with_own_data(load_config(path), folder.party(), folder.root),
         path.resolve().parent,
         source=path,
-        pinned=kept_plan(folder, pins),
+        pinned=kept if isinstance(kept, TrainingPlan) else None,
         allowed=lambda: code,
         own=lambda site: own_table(folder.party(), folder.root) if site == name else OwnTable(),
     )
-    if setup.plan.digest != pins.plan_digest:
+    agreed = agreed_job(setup)
+    if agreed.plan.digest != pins.plan_digest:
         raise ConfigError(
-            f"{path} stands for plan {setup.plan.digest[:16]}..., pinned is "
+            f"{path} stands for plan {agreed.plan.digest[:16]}..., pinned is "
             f"{pins.plan_digest[:16]}...; get the configuration that was agreed on"
         )
-    if setup.pinned is None:
-        write_whole(folder.root / PLAN_NAME, setup.plan.canonical_json.encode())
-    return job_of(setup, job)
+    if kept is None:
+        write_whole(folder.root / PLAN_NAME, agreed.plan.canonical_json.encode())
+    return agreed if job == agreed.job else job_of(setup, job)
 
 
 def code_in(*folders: PartyFolder) -> ApprovedCode:

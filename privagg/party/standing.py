@@ -14,7 +14,7 @@ from decimal import Decimal
 from privagg.errors import ApprovalError, BudgetExceededError, PlanError
 from privagg.party.folder import PartyFolder, PinsFile
 from privagg.privacy.ledger import BudgetKey, Ledger
-from privagg.privacy.plan import TrainingPlan, load_plan
+from privagg.privacy.plan import Plan, SumsPlan, load_plan
 from privagg.protocol.names import COORDINATOR
 
 PLAN_NAME = "plan.json"
@@ -54,13 +54,22 @@ class Standing:
     room: Room | None = None
 
 
-def kept_plan(folder: PartyFolder, pins: PinsFile) -> TrainingPlan | None:
+def kept_plan(folder: PartyFolder, pins: PinsFile) -> Plan | None:
     """The plan kept beside the pins, where it is the pinned one."""
     try:
         plan = load_plan(json.loads((folder.root / PLAN_NAME).read_bytes()))
     except (OSError, ValueError, PlanError):
         return None
-    return plan if isinstance(plan, TrainingPlan) and plan.digest == pins.plan_digest else None
+    return plan if plan.digest == pins.plan_digest else None
+
+
+def pins_facts(folder: PartyFolder) -> bool:
+    """Whether what a party pinned is the asking for facts, before there is a training.
+
+    Args:
+        folder: its own, which has joined.
+    """
+    return isinstance(kept_plan(folder, folder.pins()), SumsPlan)
 
 
 def standing(folder: PartyFolder) -> Standing:
@@ -89,7 +98,7 @@ def standing(folder: PartyFolder) -> Standing:
         return Standing(until, "", days, _room(ledger, plan, name))
 
 
-def _room(ledger: Ledger, plan: TrainingPlan, name: str) -> Room | None:
+def _room(ledger: Ledger, plan: Plan, name: str) -> Room | None:
     if name not in plan.names:
         return None
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from privagg.config.data import AppData, DatasetData
 from privagg.config.schema import SiteSection
-from privagg.config.setup import Setup
+from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError, DataError
 from privagg.party.folder import PartyFile
 from privagg.party.own_data import own_table, with_own_data
@@ -36,9 +36,8 @@ def require_usable(setup: Setup, party: PartyFile, root: Path) -> list[Finding]:
             raise ConfigError(f"there is no {party.data}, which the app should read; correct it")
         return []  # what lies there is the app's business
     config = with_own_data(setup.config, party, root)
-    own = replace(
-        setup, config=config, pinned=setup.training_plan, own=lambda _: own_table(party, root)
-    )
+    pinned = setup.training_plan if setup.job == TRAINING else None
+    own = replace(setup, config=config, pinned=pinned, own=lambda _: own_table(party, root))
     section = own.section(party.name)
     _require_no_other_sites(setup, section)
     if isinstance(config.data, DatasetData) and not setup.code.allows(look_at(section.data)):

@@ -100,6 +100,6 @@ def write_federation(
 def make_deployment(config: Path, root: Path) -> Trial:
     """Every party's folder, with keys, cards and pins."""
     federation = Federation.from_toml(config)
-    agreement = Agreement.of(federation.config, config, federation.plan, federation.setup.opener)
+    agreement = Agreement.of(federation.setup, config)
     trial = make_trial(root, config, agreement)
     return approved_trial(trial)

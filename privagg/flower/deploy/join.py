@@ -35,8 +35,7 @@ from privagg.party.node_keys import make_node_key, public_line
 from privagg.protocol.names import COORDINATOR
 
 if TYPE_CHECKING:  # with them comes torch, which what starts the parts must not wait for
-    from privagg.config.schema import Config
-    from privagg.privacy.plan import Plan
+    from privagg.config.setup import Setup
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """The coordinator's own processes reach the SuperLink under these."""
@@ -49,7 +48,8 @@ class Agreement:
     Args:
         federation: its name.
         configuration: SHA-256 (hex) of the configuration's bytes.
-        plan_digest: SHA-256 (hex) of the plan that follows from it.
+        plan_digest: SHA-256 (hex) of the plan that follows from it: the training's, or that of
+            `[facts]` while no column is declared.
         sites: names, in the plan's order.
         opener: who opens: `key-holder`, or one of the sites; the coordinator where all do together.
     """
@@ -61,23 +61,25 @@ class Agreement:
     opener: str
 
     @classmethod
-    def of(cls, config: Config, path: Path, plan: Plan, opener: str) -> Self:
+    def of(cls, training: Setup, path: Path) -> Self:
         """The agreement that a configuration file stands for.
 
         Args:
-            config: read from the file, and checked.
-            path: the file.
-            plan: what follows from the configuration.
-            opener: the party that opens.
+            training: of the configuration.
+            path: the file that it was read from.
 
         Raises:
             ConfigError: the file cannot be read.
         """
+        from privagg.config.jobs import agreed_job
+
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        return cls(config.federation.name, digest, plan.digest, plan.names, opener)
+        agreed = agreed_job(training)
+        name, plan = agreed.config.federation.name, agreed.plan
+        return cls(name, digest, plan.digest, plan.names, agreed.opener)
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -76,13 +76,14 @@ def nodes_beside(folder: FlowerFolder) -> dict[str, FlowerFolder]:
     return {name: folder_at(root / name) for name in names if (root / name / "party.toml").exists()}
 
 
-def make_trial(root: Path, config: Path, agreement: Agreement) -> Trial:
+def make_trial(root: Path, config: Path, agreement: Agreement, *, replace: bool = False) -> Trial:
     """Make every party's folder, exchange the cards, join; what is there already is kept.
 
     Args:
         root: the folder for all of it.
         config: the configuration, which stays where it is, as do the data that it names.
         agreement: what follows from the configuration.
+        replace: join again where the configuration is another than before, as after `[facts]`.
 
     Raises:
         DeploymentError, ConfigError: a folder belongs to another federation, or cannot be written.
@@ -100,7 +101,7 @@ def make_trial(root: Path, config: Path, agreement: Agreement) -> Trial:
     for (name, folder), port in zip(parties.items(), ports, strict=True):
         listen = "127.0.0.1" if name == COORDINATOR else None
         own_port = None if name == COORDINATOR else port
-        join(folder, agreement, cards, listen=listen, port=own_port)
+        join(folder, agreement, cards, listen=listen, port=own_port, replace=replace)
     return Trial(root, parties)
 
 
