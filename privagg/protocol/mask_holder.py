@@ -63,13 +63,30 @@ class MaskHolder(Holder):
         with closing(self._connect()) as database:
             database.executescript(_SCHEMA)
 
-    def require_own(self, key: RunKey) -> None:
-        """Refuse cards among which this site's own is missing or another.
+    def require_own(self, key: RunKey, number: int, attempt: int) -> None:
+        """Refuse cards among which this site's own is missing or another, and a bound round.
+
+        A site that is bound to a list masks for no further attempt of the round: two full lists of
+        two attempts could both be opened, each by other sites (proofs/masking.md).
+
+        Args:
+            key: the run's.
+            number, attempt: of the round that this site is asked to contribute to.
 
         Raises:
-            KeyMismatchError: it is; nothing was charged.
+            KeyMismatchError, OpeningRefusedError: it is; nothing was charged.
             KeyErasedError: its secret is gone.
         """
+        with closing(self._connect()) as database:
+            bound = database.execute(
+                "SELECT attempt FROM opening WHERE run = ? AND round = ? AND attempt <> ?",
+                (key.run, number, attempt),
+            ).fetchone()
+        if bound is not None:
+            raise OpeningRefusedError(
+                f"round {number} of run {key.run!r} is bound to a list of attempt {bound[0]}; no "
+                "other attempt of it is masked. Nothing was spent"
+            )
         own = self._secret(key.run).encryption_key.to_bytes()
         if key.members.get(self.identity.name) != own:
             raise KeyMismatchError(
@@ -78,11 +95,15 @@ class MaskHolder(Holder):
             )
 
     def protect(self, key: RunKey, values: IntVector, occasion: Occasion) -> tuple[bytes, bytes]:
-        """See `Holder.protect`: masked under a fresh seed, a piece of which is stored first."""
+        """See `Holder.protect`: masked under a fresh seed, a piece of which is stored first.
+
+        What was kept of earlier attempts goes: nothing of them is released any more.
+        """
         masked = self._secret(key.run).mask(values, self.identity.name, key.key, occasion)
         with closing(self._connect()) as database:
             database.execute(
-                "DELETE FROM piece WHERE run = ? AND round < ?", (key.run, occasion.round)
+                "DELETE FROM piece WHERE run = ? AND (round < ? OR round = ? AND attempt < ?)",
+                (key.run, occasion.round, occasion.round, occasion.attempt),
             )
             database.execute(
                 "INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?, ?, ?)",

@@ -367,7 +367,7 @@ class Site:
         )
         key = self._keys.require(header.run, header.key_id)
         if isinstance(self._key_holder, MaskHolder):
-            self._key_holder.require_own(key)
+            self._key_holder.require_own(key, header.round, header.attempt)
         return key
 
     def require_approved_records(self) -> None:

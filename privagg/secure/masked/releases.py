@@ -130,7 +130,13 @@ class Release:
 
 
 def wanted_seeds(graph: Graph, dealer: int, listed: set[int]) -> list[int]:
-    """Which of a listed dealer's seeds are opened: 0, its own, and i + 1 for neighbour number i
-    where that one is gone."""
+    """Numbers of a listed dealer's seeds that are opened, in order: 0, its own, and i + 1 for its
+    neighbour number i where that one is gone.
+
+    Args:
+        graph: the occasion's.
+        dealer: place of a listed site.
+        listed: places of all of them.
+    """
     neighbours = graph.neighbours[dealer]
     return [0, *(i + 1 for i, other in enumerate(neighbours) if other not in listed)]

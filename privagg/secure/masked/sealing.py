@@ -32,6 +32,11 @@ def seal(key: bytes, shares: bytes, tags: bytes) -> bytes:
 def unseal(key: bytes, sealed: bytes, tags: bytes) -> bytes:
     """The shares.
 
+    Args:
+        key: under which they were sealed.
+        sealed: nonce, shares and GCM's tag.
+        tags: that they were sealed with.
+
     Raises:
         CiphertextError: altered, of another occasion or direction, or under another key.
     """

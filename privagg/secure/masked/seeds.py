@@ -70,6 +70,12 @@ def pair_seed(root: bytes, occasion: bytes) -> bytes:
 
 
 def sealing_key(root: bytes, occasion: bytes, sender: str, receiver: str) -> bytes:
-    """The key under which one site seals shares for another on an occasion; either derives it."""
+    """The key under which one site seals shares for another; either derives it.
+
+    Args:
+        root: what the two have in common.
+        occasion: `occasion_digest`.
+        sender, receiver: names; either direction has a key of its own.
+    """
     names = canonical_json([sender, receiver])
     return hmac.digest(root, b"privagg/masked/seal/1\0" + occasion + names, "sha256")
