@@ -108,6 +108,12 @@ def _target_text(facts: dict[str, Any]) -> str:
     kind = declared.get("kind", "multiclass")
     parts = [say("{name} ({kind}), {predictions}", name=declared["name"], kind=kind,
                  predictions=say(facts["predictions"]))]  # fmt: skip
+    if "ends" in facts:
+        ends = [f"{end:.6g}" for end in facts["ends"]]
+        parts.append(
+            say("intervals that end at {ends}; a person's intervals are clipped as one",
+                ends=", ".join(ends))
+        )  # fmt: skip
     if facts["loss"]:
         parts.append(say("by a loss of your own, {loss}", loss=facts["loss"]))
     if weights:

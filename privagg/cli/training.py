@@ -46,7 +46,7 @@ Deployment = Annotated[
         help="flower: the coordinator's folder, or a trial's; else a trial is started here.",
     ),
 ]
-TARGETS = ("binary", "multiclass", "regression", "ordinal", "multi-label")
+TARGETS = ("binary", "multiclass", "regression", "ordinal", "multi-label", "time-to-event")
 TERMINATED = 143
 """Exit code of a process that SIGTERM ended."""
 

@@ -343,7 +343,9 @@ class TuningSection(Section):
     """
 
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
-    metric: Literal["accuracy", "auc", "rmse", "mae", "r2", "loss"] = "accuracy"
+    metric: Literal["accuracy", "auc", "rmse", "mae", "r2", "c_index", "log_likelihood", "loss"] = (
+        "accuracy"
+    )
     method: Literal["composition"] = "composition"
 
     @model_validator(mode="after")

@@ -117,6 +117,7 @@ def _epsilon_alt(site: SiteReport, charges: int) -> str:
 _GUESSES = {
     "accuracy": "base rate: always its largest class",
     "rmse": "base RMSE: always the mean",
+    "c_index": "base C-index: any order without a model",
 }
 
 

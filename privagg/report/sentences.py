@@ -366,6 +366,13 @@ def _public_metric(report: Report) -> str:
             **places,
             base=f"{base:.3f}",
         )
+    if name == "c_index":
+        return say(
+            "On the table {table}, which was declared public, the model put {value} of the pairs "
+            "in the right order (C-index); any order without a model has 0.5.",
+            table=places["table"],
+            value=places["value"],
+        )
     return say(
         "On the table {table}, which was declared public, the model reached {metric} of {value}.",
         **places,

@@ -91,6 +91,17 @@ def labels_loss(
     return _mean_logistic(outputs, labels, torch.tensor(weights))
 
 
+def hazard_loss(logits: torch.Tensor, seen: torch.Tensor, happened: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of discrete hazards, all intervals of a record added, float32 `(B,)`.
+
+    Args:
+        logits: of the hazard in each interval, float32 `(B, K)`.
+        seen: the part of each interval that counts, 1 in that of the event, `(B, K)`.
+        happened: 1 in the interval of the event, else 0, `(B, K)`.
+    """
+    return (functional.softplus(logits) * seen - logits * happened).sum(dim=1)
+
+
 def _mean_logistic(
     outputs: torch.Tensor, yes: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:

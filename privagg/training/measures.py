@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,13 +18,19 @@ import numpy.typing as npt
 BASE_RATE = "base_rate"
 """Share of the largest class: the accuracy of always answering with it."""
 
-BASES = {"accuracy": BASE_RATE, "rmse": "base_rmse", "mae": "base_mae"}
-"""Figure -> the same figure of a guess without a model: the largest class, or the mean."""
+BASES = {
+    "accuracy": BASE_RATE,
+    "rmse": "base_rmse",
+    "mae": "base_mae",
+    "c_index": "base_c_index",
+    "log_likelihood": "base_log_likelihood",
+}
+"""Figure -> the same figure of a guess without a model: the largest class, the mean, any order."""
 
-CHIEF = ("accuracy", "auc", "rmse")
+CHIEF = ("accuracy", "auc", "c_index", "rmse")
 """What a report leads with: the first of these that was measured."""
 
-SHARES = frozenset({"accuracy", BASE_RATE, "auc"})
+SHARES = frozenset({"accuracy", BASE_RATE, "auc", "c_index", "base_c_index"})
 """Figures between 0 and 1."""
 
 LABELS = {
@@ -35,6 +42,10 @@ LABELS = {
     "mae": "MAE",
     "base_mae": "base MAE",
     "r2": "R²",
+    "c_index": "C-index",
+    "base_c_index": "base C",
+    "log_likelihood": "log-likelihood",
+    "base_log_likelihood": "base log-likelihood",
 }
 """How figures are called in a table's head."""
 
@@ -119,6 +130,62 @@ def roc_auc(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
     rank_sum = float(mid_rank[group][positive].sum())
     wins = rank_sum - positives * (positives + 1) / 2.0
     return wins / (positives * (total - positives))
+
+
+def concordance(
+    risks: npt.NDArray[np.float64], times: npt.NDArray[np.float64], events: npt.NDArray[np.bool_]
+) -> float | None:
+    """How often, of two of whom it is known who had the event first, that one had the higher risk.
+
+    Equal risks count half. Who was seen last at the time of another's event outlived it; of two
+    with the event at one time none was first.
+
+    Args:
+        risks: `(n,)`, higher for an earlier event.
+        times: `(n,)`, when each was seen last.
+        events: `(n,)`, whether that was with the event.
+
+    Returns:
+        The share of pairs, or None where there is none.
+
+    Source: Harrell, Califf, Pryor, Lee & Rosati 1982, "Evaluating the yield of medical tests".
+    """
+    later, pairs, wins = list[float](), 0, 0.0
+    for time in np.unique(times)[::-1]:
+        here = times == time
+        for risk in risks[here & ~events].tolist():
+            insort(later, risk)
+        for risk in risks[here & events].tolist():
+            below = bisect_left(later, risk)
+            wins += (below + bisect_right(later, risk)) / 2
+            pairs += len(later)
+        for risk in risks[here & events].tolist():
+            insort(later, risk)
+    return wins / pairs if pairs else None
+
+
+def hazard_figures(
+    logits: npt.NDArray[np.float64],
+    seen: npt.NDArray[np.float64],
+    happened: npt.NDArray[np.float64],
+) -> dict[str, float]:
+    """Mean log-likelihood of a record, beside that of one hazard an interval for all of them.
+
+    Args:
+        logits: of the hazard in each interval, `(n, K)`, n >= 1.
+        seen: the part of each interval that counts, 1 in that of the event, `(n, K)`.
+        happened: 1 in the interval of the event, else 0, `(n, K)`.
+    """
+    each = logits * happened - np.logaddexp(0.0, logits) * seen
+    at_risk, had = seen.sum(axis=0), happened.sum(axis=0)
+    without = at_risk - had
+    with np.errstate(divide="ignore", invalid="ignore"):
+        told = np.where(had > 0, had * np.log(had / at_risk), 0.0)
+        told += np.where(without > 0, without * np.log(without / at_risk), 0.0)
+    return {
+        "log_likelihood": float(each.sum()) / len(logits),
+        "base_log_likelihood": float(told.sum()) / len(logits),
+    }
 
 
 def amount_figures(

@@ -232,7 +232,7 @@ def _own_texts(schema: TableSchema, column: str) -> list[str]:
         if feature.name == column and isinstance(feature, CategoricalFeature):
             own += feature.categories
     if column in schema.target.columns:
-        for name in ("classes", "positive"):
+        for name in ("classes", "positive", "event_is"):
             said = getattr(schema.target, name, None) or ()
             own += said if isinstance(said, tuple) else (said,)
     texts = [re.sub(r"^\s*(==|!=|>=|<=|>|<)", "", str(value)).strip() for value in own]

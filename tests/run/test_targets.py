@@ -44,9 +44,11 @@ CELLS: dict[str, dict[str, list[object]]] = {
     "ordinal": {"severity": ["mild", "moderate", "severe"]},
     "regression": {"length_of_stay": [0, 2, 5, 9, 30, 70, None]},
     "multi-label": {name: ["yes", "no"] for name in ("infection", "bleeding", "readmitted")},
+    "time-to-event": {"days": [0, 30, 187.5, 400, 999, 2000, None], "status": ["died", "alive"]},
 }
 
-OUTPUTS = {"binary": 2, "multiclass": 3, "ordinal": 3, "regression": 0, "multi-label": 3}
+OUTPUTS = {"binary": 2, "multiclass": 3, "ordinal": 3, "regression": 0, "multi-label": 3,
+           "time-to-event": 8}  # fmt: skip
 
 
 def write_template(folder: Path, kind: str) -> Path:
@@ -94,14 +96,16 @@ def test_the_template_of_every_target_runs(kind: str, tmp_path: Path) -> None:
     assert result.report_html is not None
     page = result.report_html.read_text()
     assert ("off by" in page) == (kind == "regression")
-    assert ("always naming its largest class" in page) == (kind != "regression")
+    classes = kind not in ("regression", "time-to-event")
+    assert ("always naming its largest class" in page) == classes
+    assert ("in the right order" in page) == (kind == "time-to-event")
     listed = call("runs", tmp_path / "out")
     assert ("RMSE" in listed.out) == (kind == "regression")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["record-local", "client"])
-@pytest.mark.parametrize("kind", ["regression", "ordinal", "multi-label"])
+@pytest.mark.parametrize("kind", ["regression", "ordinal", "multi-label", "time-to-event"])
 def test_the_other_modes_train_them_too(kind: str, mode: str, tmp_path: Path) -> None:
     path = write_template(tmp_path, kind)
     text = path.read_text().replace('mode = "record-distributed"', f'mode = "{mode}"')

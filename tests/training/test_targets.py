@@ -37,7 +37,7 @@ from privagg.training.evaluate import evaluate
 from privagg.training.factories import ApprovedCode
 from privagg.training.features import NumericFeature
 from privagg.training.inspection import check_table
-from privagg.training.measures import by_class
+from privagg.training.measures import BASES, by_class
 from privagg.training.models import build_model, get_parameters
 from privagg.training.objective import Objective
 from privagg.training.rehearsal import require_model_apart
@@ -50,6 +50,7 @@ from privagg.training.targets import (
     Regression,
     Target,
     TargetKind,
+    TimeToEvent,
 )
 
 RNG = np.random.default_rng(5)
@@ -70,6 +71,16 @@ KINDS: dict[str, TargetKind] = {
     "gamma": amounts("gamma", 0.5),
     "ordinal": Ordinal(kind="ordinal", name="y", classes=GRADES),
     "multi-label": MultiLabel(kind="multi-label", name="all", labels=("a", "b"), positive=1),
+    "time-to-event": TimeToEvent.model_validate(
+        {
+            "kind": "time-to-event",
+            "name": "y",
+            "time": "days",
+            "event": "status",
+            "event_is": 1,
+            "intervals": (30, 60, 180, 365),
+        }
+    ),
 }
 
 
@@ -341,7 +352,7 @@ def test_every_target_is_measured_on_a_public_table_alone(name: str) -> None:
     model = build_model("logistic", (3,), target)
     found = evaluate(model, get_parameters(model) + 0.1, records, target).figures
     assert {*target.measures, "loss"} <= set(found)
-    for figure, base in (("accuracy", "base_rate"), ("rmse", "base_rmse"), ("mae", "base_mae")):
+    for figure, base in BASES.items():
         assert (figure in found) == (base in found)
     assert all(math.isfinite(value) for value in found.values())
 

@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 from privagg.programs.answers import LEAST_DEVIATIONS, Figure, count_figure
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.questions.design import INTERCEPT, Design
-from privagg.programs.questions.followed import Followed, Intervals
+from privagg.programs.questions.followed import Followed
 from privagg.programs.questions.lifetable import LifeTable
 from privagg.programs.questions.logistic import ROUNDING, exponentials
 from privagg.programs.questions.newton import Opened, joined, moved, predictors, step_of
@@ -36,6 +36,7 @@ from privagg.programs.questions.question import Found, one_hot
 from privagg.programs.questions.regression import Solution, coefficient_figures, unknown
 from privagg.training.features import BoolArray
 from privagg.training.table import TableSchema
+from privagg.training.targets.intervals import Intervals
 
 PARTS = (0.7, 0.2, 0.1)
 """Of the squared norm, of score, information and baseline where all hazard is met: the score's

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC
-from itertools import pairwise
 from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from privagg.errors import ConfigError
 from privagg.programs.questions.columns import (
@@ -20,16 +19,10 @@ from privagg.programs.questions.columns import (
 )
 from privagg.programs.questions.question import Question
 from privagg.training.table import TableSchema
+from privagg.training.targets.intervals import Intervals, ends_of, require_ascending
 
 Category = Annotated[str, BeforeValidator(lambda given: str(given))]
 """A category as text; `event_is = 1` names the category 1."""
-
-
-Intervals = (
-    Annotated[int, Field(ge=1, le=1000)]
-    | Annotated[tuple[FiniteFloat, ...], Field(max_length=1000)]
-)
-"""How many of one width, or where each ends."""
 
 
 class Seen(NamedTuple):
@@ -67,18 +60,7 @@ class Followed(Question, ABC):
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if isinstance(self.intervals, int):
-            return self
-        ends = (0.0, *self.intervals)
-        if len(ends) == 1 or any(after <= before for before, after in pairwise(ends)):
-            raise ValueError(
-                "`intervals` lists where each ends, above 0 and in ascending order, got "
-                f"{list(self.intervals)}"
-            )
-        if self.until not in (None, ends[-1]):
-            raise ValueError(
-                f"`intervals` end at {ends[-1]:g} and `until` says {self.until:g}; leave it out"
-            )
+        require_ascending(self.intervals, self.until)
         return self
 
     def ends(self, schema: TableSchema) -> FloatArray:
@@ -95,12 +77,7 @@ class Followed(Question, ABC):
                 f"{self.event!r}, so nobody would have the event; its categories are "
                 f"{', '.join(labels)}. Nothing was spent"
             )
-        if isinstance(self.intervals, int):
-            last = high if self.until is None else self.until
-            ends = np.arange(1.0, self.intervals + 1) * (last / self.intervals)
-            ends[-1] = last
-        else:
-            ends = np.array(self.intervals, dtype=np.float64)
+        ends = ends_of(self.intervals, high if self.until is None else self.until)
         if not 0 <= low < ends[0] or not ends[-1] <= high:
             raise ConfigError(
                 f"question {self.name!r} has intervals from 0 to {ends[-1]:g}, the first until "

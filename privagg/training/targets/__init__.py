@@ -9,6 +9,7 @@ from privagg.training.targets.amounts import Regression
 from privagg.training.targets.base import Encoded, Remark, Spent, TargetKind
 from privagg.training.targets.classes import ClassKind, NumberedClasses, Target
 from privagg.training.targets.grades import Ordinal
+from privagg.training.targets.hazards import TimeToEvent
 from privagg.training.targets.labels import MultiLabel
 
 
@@ -23,7 +24,8 @@ AnyTarget = Annotated[
     | Annotated[Target, Tag("multiclass")]
     | Annotated[Regression, Tag("regression")]
     | Annotated[Ordinal, Tag("ordinal")]
-    | Annotated[MultiLabel, Tag("multi-label")],
+    | Annotated[MultiLabel, Tag("multi-label")]
+    | Annotated[TimeToEvent, Tag("time-to-event")],
     Discriminator(kind),
 ]
 """What `[data.target]` can be."""
@@ -40,4 +42,5 @@ __all__ = [
     "Spent",
     "Target",
     "TargetKind",
+    "TimeToEvent",
 ]
