@@ -35,6 +35,7 @@ def test_the_example_runs_as_its_guide_says_and_goes_on_where_it_was_killed(
 ) -> None:
     (home := tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLE.parents[1]))  # where `tests` is, for RESIDENT
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parts, "RESIDENT", "tests.flower.deterministic_app")
     trial = make_trial_by_commands()

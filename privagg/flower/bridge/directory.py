@@ -45,6 +45,14 @@ class Directory:
         known = {*self.nodes.values(), *self.strangers, *self._nonces}
         return [node for node in alive if node not in known]
 
+    def ask_anew(self) -> None:
+        """Have everybody asked again who is a stranger, or whose answer is not waited for.
+
+        Whoever reads only the first answer of an exchange leaves the others' challenges behind.
+        """
+        self.strangers.clear()
+        self._nonces.clear()
+
     def challenge(self, node: int) -> bytes:
         """A frame that asks a node who it is."""
         nonce = self._nonces[node] = secrets.token_hex(NONCE_BYTES)

@@ -114,7 +114,7 @@ class FlowerTransport:
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
         """See `Transport.exchange`."""
         self.exchanges += 1
-        self.directory.strangers.clear()  # whoever is still a stranger's is found out again
+        self.directory.ask_anew()
         started, left, waiting = self._clock(), dict(requests), dict[str, _Sent]()
         yield from self._tellings(requests)
         while left or any(sent.party is not None for sent in waiting.values()):
@@ -140,7 +140,7 @@ class FlowerTransport:
             Party -> why it is not there or cannot take part; only those of whom that is so.
         """
         self.exchanges += 1
-        self.directory.strangers.clear()
+        self.directory.ask_anew()
         started, waiting = self._clock(), dict[str, _Sent]()
         missing = dict.fromkeys(parties, b"")
         while missing and self._clock() - started < self.patience.absent_seconds:

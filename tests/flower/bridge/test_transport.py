@@ -167,6 +167,16 @@ def test_a_late_answer_is_refused_by_name_in_the_next_round(network: Network) ->
     assert network.simulation.charges("north") == 2
 
 
+def test_a_node_whose_answer_nobody_waited_for_is_asked_again(network: Network) -> None:
+    network.grid.faults[1] = Faults(pulls_late=12)
+    frame = network.transport.directory.challenge(5)
+    network.transport.directory.ask_anew()
+    first = next(iter(network.transport.exchange({"key-holder": frame})))
+    assert first.party == "key-holder"
+    network.grid.faults[1] = Faults()
+    assert network.meet(PARTIES) == {}
+
+
 def test_a_second_answer_is_refused_by_name(network: Network) -> None:
     network.meet(PARTIES)
     network.grid.faults[3] = Faults(answer=lambda reply: [reply, reply])
