@@ -61,6 +61,9 @@ def _opener_problem(
         return "the record names nobody who opened"
     if opener not in parties:
         return f"{opener!r} is not in the roster: no key shows what it signed"
+    if plan.custody is Custody.EVERY_SITE:
+        wrong = f"{opener!r} puts together what sites release; that is the coordinator's part"
+        return "" if opener == coordinator else wrong
     if opener == coordinator:
         return "the coordinator itself opened: it could read every single contribution"
     if plan.custody is Custody.AUTHORITY and opener in plan.names:

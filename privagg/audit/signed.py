@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from privagg.audit.agreed import Agreements
 from privagg.audit.claims import Findings
 from privagg.audit.planned import SECURE_GENERATORS
 from privagg.audit.replayed import ReplayedLedger
@@ -28,8 +29,17 @@ from privagg.privacy.ledger.entries import (
     RunStarted,
 )
 from privagg.privacy.plan import Plan
+from privagg.privacy.unit import Custody
 from privagg.protocol.frames import read_statement
-from privagg.protocol.messages import Header, KeyStatement, Opening, Statement, Upload
+from privagg.protocol.messages import (
+    Consent,
+    Header,
+    KeyStatement,
+    Opening,
+    Release,
+    Statement,
+    Upload,
+)
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport
@@ -37,6 +47,7 @@ from privagg.report.model import Report, RoundReport
 KEY = "parameters and key of the scheme"
 TAKEN = "one key in this run, taken before its first charge"
 OPENINGS = "opened sums: signed by whom the custody names"
+_KINDS = {kind.kind for kind in (Upload, Opening, KeyStatement, Consent, Release)}
 STOPS = "attempts that this ledger calls stopped"
 UPLOADS = "uploads: signed, of this ledger's charges, with the plan's noise"
 
@@ -65,6 +76,8 @@ class SignedRun:
 
     def __post_init__(self) -> None:
         self._roster = Roster(self.report.parties)
+        self._agreements = Agreements(self.report, self.plan)
+        self._together = self.plan.custody is Custody.EVERY_SITE
         self._rounds = {(r.round, r.attempt): r for r in self.report.rounds}
         self._charges = {
             (name, c.charge.round, c.charge.attempt): (c.index, c.charge)
@@ -85,7 +98,7 @@ class SignedRun:
             MessageError, UnknownPartyError, SignatureError: as `read_statement`.
         """
         for statement in statements:
-            if statement.kind not in (Upload.kind, Opening.kind, KeyStatement.kind):
+            if statement.kind not in _KINDS:
                 raise VerificationError(
                     f"a statement of kind {statement.kind} does not belong here"
                 )
@@ -93,36 +106,46 @@ class SignedRun:
             if isinstance(header, KeyStatement):
                 self._take_key(header)
                 continue
+            if isinstance(header, Consent | Release):
+                self._check_attempt(header)
+                self._agreements.take(header)
+                continue
             self._check_attempt(header)
             if isinstance(header, Opening):
                 self._take_opening(header)
                 self.sums[header.round, header.attempt] = statement.payload_digest
             elif isinstance(header, Upload):
                 self._take_upload(header)
+                place = (header.round, header.attempt), header.sender
+                self._agreements.uploads[place] = statement
 
     def _take_key(self, stated: KeyStatement) -> None:
         """The key holder's one statement of the run's key, against record, plan and roster."""
         who, scheme = stated.sender, self.report.scheme
-        if self.key is not None:
+        card = self._together and who in self.plan.names
+        if not card and self.key is not None:
             raise VerificationError(f"{who!r} signed a second statement of the run's key")
-        if who != self.report.opener:
+        if not card and who != self.report.opener:
             raise VerificationError(f"{who!r} stated the key, the opener is {self.report.opener!r}")
         federation = self._roster.federation_digest(
-            coordinator=COORDINATOR, opener=self.report.opener
+            coordinator=COORDINATOR, opener=str(self.report.opener)
         )
         facts = (
             ("run", stated.run, self.report.run),
             ("plan", stated.plan_digest, self.plan.digest),
             ("federation", stated.federation_digest, federation),
             ("parameters", stated.parameters_fingerprint, fingerprint_of(self._parameters())),
-            ("key", stated.key_id, scheme.key_id),
+            ("key", stated.key_id, stated.key_id if card else scheme.key_id),
         )
         for name, said, recorded in facts:
             if said != recorded:
                 raise VerificationError(
                     f"{who!r} stated a key for {name} {said[:64]}, the record says {recorded[:64]}"
                 )
-        self.key = stated
+        if card:
+            self._agreements.take_card(stated)
+        else:
+            self.key = stated
 
     def _parameters(self) -> Mapping[str, Any]:
         """The scheme's parameters as the coordinator recorded them when the run began."""
@@ -231,6 +254,8 @@ class SignedRun:
         findings.section = "run"
         signed = sum((r.round, r.attempt) in self.openings for r in opened)
         self._say(findings, OPENINGS, len(opened), signed, f"{self.report.opener}")
+        if self._together:
+            self._agreements.report_on(findings, self._parameters())
         for site in self.plan.names:
             findings.section = site
             shares = [r for r in opened if site in r.survivors]

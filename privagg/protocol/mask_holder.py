@@ -135,17 +135,18 @@ class MaskHolder(Holder):
         listed, recovery = self._check_list(header, key, piece)
         digest = list_digest(header.contributions)
         stored = self._bind(header, digest)
-        if stored is not None:
-            return stored
         said = {
             **self.reply_to(header),
             "key_id": header.key_id,
             "list_digest": digest,
             "contributors": listed,
         }
-        if recovery.needs_consent(listed):
-            if not header.consents:
-                return Message.sign(self.identity, Consent(**said)).to_bytes()
+        needed = recovery.needs_consent(listed)
+        if needed and not header.consents:
+            return Message.sign(self.identity, Consent(**said)).to_bytes()
+        if stored is not None:
+            return stored
+        if needed:
             self._check_consents(header, digest, listed)
         shares = self._secret(key.run).release(
             self.identity.name, key.key, piece.occasion, listed, message.payload, piece.kept

@@ -325,6 +325,8 @@ class Site:
         if stored is not None:
             require_readable(stored)
             return stored
+        if isinstance(self._key_holder, MaskHolder):
+            self._key_holder.require_own(key, header.round, header.attempt)
         receipt = self.ledger.charge(self._charge_request(header, key))
         if not self.ledger.cut_off(receipt):
             self.ledger.consume(receipt)
@@ -365,10 +367,7 @@ class Site:
             self.ledger.require_approval(self._budget_key, self._plan.digest, header.run),
             header.run,
         )
-        key = self._keys.require(header.run, header.key_id)
-        if isinstance(self._key_holder, MaskHolder):
-            self._key_holder.require_own(key, header.round, header.attempt)
-        return key
+        return self._keys.require(header.run, header.key_id)
 
     def require_approved_records(self) -> None:
         """Refuse to serve on other records than an approval in force was given for.

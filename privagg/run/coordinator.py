@@ -107,7 +107,7 @@ class Coordinator:
         if self._committed is not None and done is not None:
             for place, cohort in self.record.cohorts():
                 self._committed.asked(place, cohort)
-        self.record.keep([self.job.key.statement])
+        self.record.keep([*self.job.key.cards, self.job.key.statement])
         if not self.record.ever("run-started"):
             self.record.start(self.setup, self.job, self._generator)
         if done is None:
