@@ -7,13 +7,14 @@ from math import isclose
 from typing import Any
 
 from privagg.audit.bare import FROM_LEDGERS
-from privagg.audit.claims import Findings
+from privagg.audit.claims import Findings, Verdict
 from privagg.audit.replayed import ReplayedLedger
+from privagg.audit.work import Work
 from privagg.digest import is_digest_of
 from privagg.encoding.vectors import sum_of_text
 from privagg.errors import ProgramMissingError, VerificationError
 from privagg.privacy.ledger.entries import RoundEnded
-from privagg.privacy.plan import Plan, load_plan
+from privagg.privacy.plan import Plan
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
 from privagg.report.answered import answers_of, asked_names, asks, program_in
@@ -36,8 +37,11 @@ def check_answers(
     plan: Plan,
     ledgers: Mapping[str, ReplayedLedger],
     signed: Mapping[AttemptId, str],
+    work: Work,
 ) -> None:
     """Hold a report's answers against the opened sum, and that against the key holder's signature.
+
+    Answers whose recomputation does not fit into the work are not decided.
 
     Args:
         findings: gets the claims; none for a run that asked nothing.
@@ -45,6 +49,7 @@ def check_answers(
         plan: the run's.
         ledgers: party -> ledger, of those that hold.
         signed: (round, attempt) -> tree digest of the payload that the key holder signed.
+        work: what may be spent on recomputing answers, here and where the report is made again.
     """
     if not asks(plan) and report.answers is None:
         return
@@ -56,7 +61,7 @@ def check_answers(
         if isinstance(entry.payload, RoundEnded) and entry.payload.run == report.run
     ]
     with findings.guarded(ANSWERS, _claimed(report)):
-        _check_figures(findings, report, plan, rounds)
+        _check_figures(findings, report, plan, rounds, work)
     opened = [ended for ended in rounds if ended.outcome == "opened"]
     for ended in opened:
         with findings.guarded(SUM, f"round {ended.round}, attempt {ended.attempt}"):
@@ -64,9 +69,13 @@ def check_answers(
 
 
 def _check_figures(
-    findings: Findings, report: Report, plan: Plan, rounds: Sequence[RoundEnded]
+    findings: Findings, report: Report, plan: Plan, rounds: Sequence[RoundEnded], work: Work
 ) -> None:
     try:
+        if (program := program_in(plan)) is not None:
+            price = 2 * program.work() // 1000
+            work.require(price)
+            work.take(price)
         expected = answers_of(plan, rounds, None, None)
     except ProgramMissingError as error:
         findings.undecided(ANSWERS, _claimed(report), f"the package of its program; {error}")
@@ -79,20 +88,14 @@ def _check_figures(
     )  # fmt: skip
 
 
-def can_answer(report: Report) -> bool:
-    """Whether its answers can be recomputed here: their program is installed, or there is none.
+def are_decided(findings: Findings) -> bool:
+    """Whether answers were recomputed: their program is installed, and the work allowed it.
 
     Args:
-        report: what is claimed.
-
-    Raises:
-        PlanError, LedgerError: its plan is no plan, or pins what cannot be asked.
+        findings: of a verification that has come past `check_answers`.
     """
-    try:
-        program_in(load_plan(report.plan))
-    except ProgramMissingError:
-        return False
-    return True
+    verdicts = [claim.verdict for claim in findings.claims if claim.subject == ANSWERS]
+    return bool(verdicts) and Verdict.UNDECIDED not in verdicts
 
 
 def leave_answers(findings: Findings, report: Report) -> Report:

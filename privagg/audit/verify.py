@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privagg.audit import bare
-from privagg.audit.answered import can_answer, check_answers, leave_answers
+from privagg.audit.answered import are_decided, check_answers, leave_answers
 from privagg.audit.approved import attest_approval
 from privagg.audit.bundle import (
     PUBLISHED_BEFORE,
@@ -249,7 +249,8 @@ def _check_run(
             if STATEMENTS in bundle.files:
                 signed.read(unpack_statements(bundle.files[STATEMENTS]))
             signed.report_on(findings)
-        check_answers(findings, report, plan, ledgers, sums)
+        with brought.methods.work.portion(2):
+            check_answers(findings, report, plan, ledgers, sums, brought.methods.work)
 
 
 def _check_settings(findings: Findings, report: Report, plan: Plan) -> None:
@@ -295,7 +296,7 @@ def _check_rebuilt(
         names = {site.accountants[0].name for site in report.sites if site.accountants}
         if len(names) == 1:
             accountant = methods.named(names.pop()) or accountant
-        answered = can_answer(report)
+        answered = are_decided(findings)
         rebuilt = build_report(
             run=report.run,
             coordinator=ledgers[COORDINATOR],

@@ -5,8 +5,7 @@ The certified accountant counts its work itself, for others the price follows fr
 looks at a clock. So the same bundle gets the same verdicts on every machine, however fast or busy;
 what no longer fits is not decided, by name.
 
-Answers that follow from opened sums are recomputed beside it: what a plan may ask at all bounds
-them, to about a dozen seconds for the largest.
+What answers cost that follow from opened sums, their program says (`AnsweringProgram.work`).
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def ask_here(federation: Federation, *, as_json: bool) -> None:
     if as_json:
         console.print_json_line(_as_json(result, answers, ""))
     elif answers is not None:
-        _print_answers(console.console(), answers, sentences=False)
+        _print_answers(console.console(), answers)
 
 
 def on_this_machine(
@@ -277,7 +277,6 @@ def tell(
     sections: str = "",
     *,
     as_json: bool,
-    sentences: bool = True,
 ) -> None:
     """What was answered, and where it lies.
 
@@ -287,7 +286,6 @@ def tell(
         plots: where the report's plots are written, likewise.
         sections: of a configuration, as they are proposed.
         as_json: for a machine.
-        sentences: each figure in a sentence too.
     """
     from privagg.cli.live import spending_line
 
@@ -300,7 +298,7 @@ def tell(
         return
     out = console.console()
     if answers is not None:
-        _print_answers(out, answers, sentences=sentences)
+        _print_answers(out, answers)
     if result.outcome != "finished":
         out.print(Text(f"the job was {result.outcome}: {result.reason}", style="yellow"),
                   soft_wrap=True)  # fmt: skip
@@ -338,22 +336,17 @@ def _draw(answers: Answers, folder: Path) -> list[Path]:
     return written
 
 
-def _print_answers(out: Console, answers: Answers, *, sentences: bool) -> None:
-    from privagg.report.answered import ends_text, figure_name, number_text
-    from privagg.report.answered import sentences as sentences_of
+def _print_answers(out: Console, answers: Answers) -> None:
+    from privagg.report.answered import told_answer
     from privagg.report.language import told
 
-    columns = ("figure", "value", "for these records", "for the population")
     for answer in answers.answers:
         console.heading(out, told(str(answer.question["name"])))
-        rows = [
-            (figure_name(f), number_text(f.value), ends_text(f.records), ends_text(f.population))
-            for f in answer.figures
-        ]
-        console.table(out, columns, rows, left=(0,))
-        out.print()
-        for line in sentences_of(answer.figures, answers.level) if sentences else ():
-            out.print(Text(line, style="dim"), soft_wrap=True)
+        found = told_answer(answer.figures, answers.level)
+        for line in found.sentences:
+            out.print(Text(line), soft_wrap=True)
+        if found.rows:
+            console.table(out, found.columns, found.rows, left=(0,))
 
 
 def _as_json(result: RunResult, answers: Answers | None, sections: str) -> dict[str, Any]:

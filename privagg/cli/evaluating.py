@@ -44,6 +44,6 @@ def evaluate(
     """
     federation = open_federation(config)
     result = on_this_machine(federation, federation.evaluating, resume, as_json=as_json)
-    tell(result, table, plots, as_json=as_json, sentences=False)
+    tell(result, table, plots, as_json=as_json)
     if result.outcome != "finished":
         raise typer.Exit(2)

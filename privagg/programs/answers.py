@@ -40,7 +40,9 @@ class Figure:
         what: `count`, `sum`, `mean`, `variance` or `quantile 0.5`.
         group: column -> category that it is of; empty where it is of all records.
         value: after post-processing; None where the noise leaves nothing to say.
-        raw: as it was opened; for a count the noised count itself.
+        raw: as it was opened; for a count the noised count itself. Of a figure that is not told it
+            is no estimate of it, but what the noise left too small: the noised count that it would
+            be divided by, or 0 where it is not known.
         records: for these records: the noise alone.
         population: for the population: noise and sampling.
         errors: of a regression's coefficient; None of what is read by its intervals alone.
@@ -95,6 +97,21 @@ def around(
     reach, (least, most) = deviations(level) * deviation, limits
     near = min(max(value, least), most)
     return Interval(max(min(value, near) - reach, least), min(max(value, near) + reach, most))
+
+
+def possible_variance(variance: float, noise: float, level: float, most: float = inf) -> float:
+    """A variance for how far sampling goes: as it came out, or the most that it may be.
+
+    Where the noise left nothing above 0, records may vary all the same, as far as the end of the
+    interval; taken as 0 they would make the population's interval as short as these records'.
+
+    Args:
+        variance: as it was opened.
+        noise: its standard deviation.
+        level: of the intervals, in (0, 1).
+        most: that it can be.
+    """
+    return variance if variance > 0 else min(deviations(level) * noise, most)
 
 
 def count_figure(raw: float, group: dict[str, str], noise: float, level: float) -> Figure:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from pydantic import ValidationError
@@ -18,6 +19,9 @@ from privagg.programs.registry import program_of
 from privagg.programs.sums_program import AnsweringProgram, NoisySum, openings_of
 from privagg.report.language import say, told
 from privagg.report.model import AnsweredFigure, Answers, Ends, Report
+
+MOST_SENTENCES = 3
+"""Figures of an answer that are all told in sentences; of more, the first alone."""
 
 
 def asks(plan: Plan) -> TypeGuard[SumsPlan]:
@@ -136,25 +140,75 @@ def ends_text(ends: Ends | None) -> str:
     return say("{low} to {high}", low=number_text(ends.low), high=number_text(ends.high))
 
 
-def sentences(figures: Iterable[AnsweredFigure], level: float) -> tuple[str, ...]:
-    """What an answer's figures say: a sentence for each that is told, one for all the others."""
+@dataclass(frozen=True)
+class Told:
+    """An answer as people read it; each figure stands in one place.
+
+    Attributes:
+        sentences: of the first figure, or of all where they are few; and of those that the noise
+            leaves without an interval, or hides.
+        columns: of the table: the figure, its value, the interval for these records, the one for
+            the population, and where a figure has them its standard errors.
+        rows: of every other figure, as many texts as there are columns.
+    """
+
+    sentences: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def told_answer(figures: Iterable[AnsweredFigure], level: float) -> Told:
+    """What an answer's figures say.
+
+    Args:
+        figures: of one answer.
+        level: of the intervals.
+    """
     figures = tuple(figures)
-    told_of = [_sentence(figure, level) for figure in figures if figure.value is not None]
-    silent = say("; ").join(figure_name(figure) for figure in figures if figure.value is None)
-    if silent:
-        told_of.append(say("Too few records for the noise to tell: {figures}.", figures=silent))
-    return tuple(told_of)
+    known = [each for each in figures if each.value is not None]
+    sure = [each for each in known if each.records or each.population]
+    few = len(sure) <= MOST_SENTENCES
+    said, others = (sure, []) if few else (sure[:1], sure[1:])
+    lines = [_sentence(each, level) for each in said]
+    if unsure := [each for each in known if each not in sure]:
+        lines.append(_without_interval(unsure))
+    if silent := [each for each in figures if each.value is None]:
+        names = say("; ").join(map(figure_name, silent))
+        lines.append(say("Too few records for the noise to tell: {figures}.", figures=names))
+    columns: tuple[str, ...] = (say("Figure"), say("Value"))
+    columns += (say("For these records"), say("For the population"))
+    if with_errors := any(each.standard_errors for each in others):
+        columns += (say("Standard error by noise"), say("with sampling"))
+    rows = (_row(each)[: 6 if with_errors else 4] for each in others)
+    return Told(tuple(lines), columns, tuple(rows))
+
+
+def _row(figure: AnsweredFigure) -> tuple[str, ...]:
+    errors = figure.standard_errors
+    return (
+        figure_name(figure),
+        number_text(figure.value),
+        ends_text(figure.records),
+        ends_text(figure.population),
+        number_text(errors.records if errors else None),
+        number_text(errors.population if errors else None),
+    )
+
+
+def _without_interval(figures: Sequence[AnsweredFigure]) -> str:
+    each = (
+        say("{figure} {value}", figure=figure_name(figure), value=number_text(figure.value))
+        for figure in figures
+    )
+    return say(
+        "The noise leaves no interval for what came out as {figures}: do not use it as an "
+        "estimate. A larger ε, more records or fewer columns tell more.",
+        figures=say("; ").join(each),
+    )
 
 
 def _sentence(figure: AnsweredFigure, level: float) -> str:
     both = (figure.records, figure.population)
-    if both == (None, None):
-        return say(
-            "{figure} comes out as {value}, and the noise leaves no interval for it: do not use it "
-            "as an estimate. A larger ε, more records or fewer columns tell more.",
-            figure=figure_name(figure),
-            value=number_text(figure.value),
-        )
     if all(ends is not None and ends.low == ends.high for ends in both):
         return say("{figure} is {value}.", figure=figure_name(figure),
                    value=number_text(figure.value))  # fmt: skip

@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from privagg.report import roundview, view
-from privagg.report.answered import (
-    about,
-    asked_names,
-    ends_text,
-    figure_name,
-    number_text,
-    sentences,
-)
+from privagg.report.answered import Told, about, asked_names, told_answer
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined, lower_text
 from privagg.report.language import say, told
@@ -47,14 +40,12 @@ class AnswerView:
     Attributes:
         name: the question's.
         about: what it asks.
-        rows: (figure, value, interval for these records, for the population) of each figure.
-        sentences: what each figure says.
+        told: what its figures say.
     """
 
     name: str
     about: str
-    rows: tuple[tuple[str, str, str, str], ...]
-    sentences: tuple[str, ...]
+    told: Told
 
 
 @dataclass(frozen=True)
@@ -439,16 +430,7 @@ def _answers(report: Report) -> tuple[AnswerView, ...]:
         AnswerView(
             name=told(str(answer.question.get("name", ""))),
             about=about(answer.question),
-            rows=tuple(
-                (
-                    figure_name(figure),
-                    number_text(figure.value),
-                    ends_text(figure.records),
-                    ends_text(figure.population),
-                )
-                for figure in answer.figures
-            ),
-            sentences=sentences(answer.figures, found.level),
+            told=told_answer(answer.figures, found.level),
         )
         for answer in found.answers
     )

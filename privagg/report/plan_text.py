@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from privagg.errors import PlanError
-from privagg.privacy.plan import Compression, Plan, Rounding, TrainingPlan, load_plan
-from privagg.report.figures import count_text
+from privagg.privacy.plan import (
+    Compression,
+    OpeningTerms,
+    Plan,
+    Rounding,
+    SumsPlan,
+    TrainingPlan,
+    load_plan,
+)
+from privagg.report.figures import count_text, joined
 from privagg.report.language import say, told
 from privagg.report.model import Report
 
@@ -13,6 +21,9 @@ ROUNDING_PHRASE = {
     Rounding.NEAREST: "rounded to the nearest grid point",
     Rounding.STOCHASTIC: "rounded at random (right on average)",
 }
+
+MOST_OPENINGS = 12
+"""Different openings that are told; the JSON report has all."""
 
 
 def readable_plan(report: Report) -> Plan | None:
@@ -67,3 +78,39 @@ def _rounded(terms: Compression) -> str:
     }
     sentence = sentences[terms.rotation, bool(terms.bits)]
     return say(sentence, rounded=say(ROUNDING_PHRASE[terms.rounding]), bits=terms.bits)
+
+
+def mode_text(plan: Plan | None, mode: object) -> str:
+    """A plan's way of being private, in words where its name is no word.
+
+    Args:
+        plan: as it is read; None where it cannot be.
+        mode: as the report has it.
+    """
+    if not isinstance(plan, SumsPlan):
+        return str(mode)
+    if any(opening.shards for opening in plan.openings):
+        return say("sums over shards of records")
+    return say("sums over records")
+
+
+def openings_text(plan: SumsPlan) -> tuple[tuple[str, str], ...]:
+    """(which rounds, what each of them opens), where rounds differ one after the other."""
+    rounds: dict[OpeningTerms, list[int]] = {}
+    for number, terms in enumerate(plan.openings, 1):
+        rounds.setdefault(terms, []).append(number)
+    named = [(joined([*map(str, numbers)], most=6), terms) for terms, numbers in rounds.items()]
+    return tuple((numbers, _opening_text(terms)) for numbers, terms in named[:MOST_OPENINGS])
+
+
+def _opening_text(terms: OpeningTerms) -> str:
+    integers = count_text(terms.length, "integer")
+    moved = say("one record moves them by at most {norm} grid units in L2",
+                norm=terms.sensitivity_grid)  # fmt: skip
+    noised = say("the noise multiplier is {noise}", noise=format(terms.noise_multiplier, "f"))
+    if terms.moves:
+        noised = say("integer Laplace noise has scale {scale}", scale=format(terms.scale, "f"))
+    parts = [integers, moved, noised]
+    if terms.shards:
+        parts.insert(1, say("{n} shards at each site vote", n=terms.shards))
+    return say("; ").join(parts)

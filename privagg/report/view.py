@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from privagg.privacy.plan import AgreedPlan, TrainingPlan
+from privagg.privacy.plan import AgreedPlan, SumsPlan, TrainingPlan
 from privagg.report.answered import asked_names
 from privagg.report.figures import (
     count_text,
@@ -20,7 +20,12 @@ from privagg.report.figures import (
 )
 from privagg.report.language import say, told
 from privagg.report.model import AccountantFigure, ObserverRow, Report, SiteReport
-from privagg.report.plan_text import compression_text, readable_plan
+from privagg.report.plan_text import (
+    compression_text,
+    mode_text,
+    openings_text,
+    readable_plan,
+)
 from privagg.report.sentences import share_of_budget, worst_row
 from privagg.report.words import factor_text
 
@@ -395,11 +400,16 @@ def plan_rows(report: Report) -> tuple[tuple[str, str], ...]:
     known = {*PLAN_LABELS, *TrainingPlan.model_fields}
     fields: Iterable[str] = type(plan).model_fields if isinstance(plan, AgreedPlan) else ()
     own = {name: name.replace("_", " ").capitalize() for name in fields if name not in known}
+    own.pop("openings", None)
+    shown = {**report.plan, "mode": mode_text(plan, report.plan.get("mode"))}
     rows = tuple(
-        (say(label), _plain_value(report.plan[key]))
+        (say(label), _plain_value(shown[key]))
         for key, label in (PLAN_LABELS | own).items()
         if key in report.plan
     )
+    if isinstance(plan, SumsPlan):
+        opened = openings_text(plan)
+        rows += tuple((say("Opened in round {n}", n=n), text) for n, text in opened)
     compressed = compression_text(plan) if plan is not None else ""
     return (*rows, (say("Uploads"), compressed)) if compressed else rows
 

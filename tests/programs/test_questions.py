@@ -16,6 +16,7 @@ from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs.answers import Answer, Figure
 from privagg.programs.questions.asked import Count, Mean, Missing, Quantiles
 from privagg.programs.questions.columns import Columns
+from privagg.programs.questions.moments import _Moments, _moments
 from privagg.programs.questions.program import (
     MOST_NUMBERS,
     SENSITIVITY_GRID,
@@ -226,6 +227,28 @@ def _inside(
             interval = getattr(figure, which)
             hits[key] += interval.low <= truth[key].raw <= interval.high
     return {key: count / draws for key, count in hits.items()}
+
+
+def test_a_variance_that_the_noise_hides_leaves_no_interval_too_short() -> None:
+    """Samples of 100 of a mean of 0.2, under so much noise that many variances come out below 0;
+    of some 250 such tries fewer than 200 hits at 90 % have a probability below 10^-6."""
+    draw, hits, tries = np.random.default_rng(8), 0, 0
+    for _ in range(600):
+        u = np.clip(draw.normal(0.2, 0.3, 100), -1, 1)
+        opened = np.array([100, u.sum(), (u * u).sum()]) + draw.normal(0, 20, 3)
+        found = {f.what: f for f in _moments(_Moments(*opened, 20.0), {}, (-1.0, 1.0), 0.9)}
+        if found["variance"].value is None or found["variance"].raw > 0:
+            continue
+        assert found["variance"].value == 0
+        for each in found.values():
+            assert each.population.low <= each.records.low < each.records.high
+            assert each.records.high <= each.population.high
+        total = found["sum"]  # without limits: wider by what sampling does
+        assert total.population.low < total.records.low - 1
+        tries += 1
+        hits += found["mean"].population.low <= 0.2 <= found["mean"].population.high
+    assert tries >= 150
+    assert hits >= 0.8 * tries, (hits, tries)
 
 
 def test_shares_split_the_budget_as_they_say() -> None:

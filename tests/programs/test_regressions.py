@@ -326,8 +326,8 @@ def test_a_ridge_is_told_where_columns_cannot_be_told_apart() -> None:
     question = Linear(name="q", of="visits", on=("age", "bmi"))
     for stddev in (0.0, 2.0):
         figures = question.answer(SCHEMA, opened(question, columns, stddev, draw), 0.95)
-        found = {f.group["term"]: f for f in figures if f.what == "ridge coefficient"}
-        assert [f.what for f in figures[:2]] == ["count", "ridge"]
+        found = {f.group["term"]: f for f in figures if f.what == "penalised coefficient"}
+        assert [f.what for f in figures[:2]] == ["count", "penalty"]
         assert figures[1].value > 0
         slope = found["age"].value + found["bmi"].value / 2
         assert slope == pytest.approx(0.1, abs=1e-4 if not stddev else 0.02)
@@ -343,8 +343,8 @@ def test_a_ridge_leaves_intervals_to_the_coefficients_that_it_does_not_draw() ->
     columns, question = Columns.read(frame, SCHEMA), ASKED["logistic"]
     exact = terms(question.answer(SCHEMA, opened(question, columns, 0.0, draw), 0.95))
     figures = question.answer(SCHEMA, opened(question, columns, 3.0, draw), 0.95)
-    found = terms(figures, "ridge coefficient")
-    assert figures[1].what == "ridge"
+    found = terms(figures, "penalised coefficient")
+    assert figures[1].what == "penalty"
     assert found["age"].records.low <= exact["age"].raw <= found["age"].records.high
     assert isfinite(found["ward: c"].population.high)
     assert found["ward: b"].population.high == terms(figures, "odds ratio")["ward: b"].records.high

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from privagg.audit import Brought, Verdict, verify_file
+from privagg.audit import Brought, Methods, Verdict, Work, verify_file
 from privagg.audit.answered import ANSWERS, SUM
 from privagg.programs import registry
 from privagg.programs.questions.columns import Columns
@@ -135,6 +135,14 @@ def test_it_is_asked_reported_and_verified(tmp_path: Path, installed: pytest.Mon
     made = verify_file(bundle, Brought())
     assert made.holds, made.of(Verdict.CONTRADICTED)
     assert {claim.subject for claim in made.of(Verdict.PROVED)} >= {ANSWERS, SUM}
+    installed.setattr(registry.program("votes"), "work", lambda self: 20_000_000)
+    short = verify_file(bundle, Brought())
+    assert short.holds, short.of(Verdict.CONTRADICTED)
+    (claim,) = [claim for claim in short.claims if claim.subject == ANSWERS]
+    assert claim.verdict is Verdict.UNDECIDED
+    assert "`privagg verify --work 600` computes more" in claim.settle
+    longer = verify_file(bundle, Brought(methods=Methods(work=Work(600))))
+    assert ANSWERS in {claim.subject for claim in longer.of(Verdict.PROVED)}
 
 
 @pytest.mark.usefixtures("installed", "no_page")

@@ -9,7 +9,14 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from privagg.programs.answers import LEAST_DEVIATIONS, Figure, Interval, around, count_figure
+from privagg.programs.answers import (
+    LEAST_DEVIATIONS,
+    Figure,
+    Interval,
+    around,
+    count_figure,
+    possible_variance,
+)
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.questions.design import INTERCEPT, Design, Term, number_term
 from privagg.programs.questions.question import OneSum
@@ -117,8 +124,9 @@ class _Spread:
             value: float64 (k, k), as post-processed.
         """
         raw, unit = self._raw, self._terms[i].half * self._terms[j].half
-        noise = self._noise * sqrt(float(np.sum(self._gradient(i, j) ** 2)))
-        spread = max(value[i, i] * value[j, j] + value[i, j] ** 2, 0.0) / self._count
+        noise = self._of_noise(i, j)
+        varied = self._possible(i, value) * self._possible(j, value)
+        spread = max(varied + value[i, j] ** 2, 0.0) / self._count
         group = _group(tuple(term.name for term in self._terms), i, j)
         limits = (0.0 if i == j else -unit, unit)
         opened = float(raw[i, j]) * unit
@@ -149,6 +157,15 @@ class _Spread:
             around(opened, noise, self._level, (-1.0, 1.0)),
             around(opened, sqrt(noise**2 + sampling**2), self._level, (-1.0, 1.0)),
         )  # fmt: skip
+
+    def _of_noise(self, i: int, j: int) -> float:
+        """Standard deviation of a covariance by the noise."""
+        return self._noise * sqrt(float(np.sum(self._gradient(i, j) ** 2)))
+
+    def _possible(self, i: int, value: FloatArray) -> float:
+        """A column's variance for how far sampling goes, in its range of 2."""
+        found = float(value[i, i]) if self._raw[i, i] > 0 else 0.0
+        return possible_variance(found, self._of_noise(i, i), self._level, 1.0)
 
     def _gradient(self, i: int, j: int) -> FloatArray:
         """d covariance / d product, float64 (p,); to first order."""

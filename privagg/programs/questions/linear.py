@@ -8,7 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from privagg.programs.answers import LEAST_DEVIATIONS, Figure, around, count_figure
+from privagg.programs.answers import (
+    LEAST_DEVIATIONS,
+    Figure,
+    around,
+    count_figure,
+    possible_variance,
+)
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.questions.design import Design, number_term
 from privagg.programs.questions.question import Found
@@ -75,16 +81,17 @@ class Linear(Regression):
             return (*figures, *unknown(design))
         solved = solve(design, moments[:-1, :-1], moments[:-1, -1], (noise, noise))
         residual, deviation = _residual(joint, moments, solved, noise)
+        spread = possible_variance(residual, deviation, level)
         unit, shift = outcome.half, np.zeros(len(design.terms))
         shift[0] = outcome.middle
         estimate = Estimate(
             unit * solved.vector + shift,
             unit**2 * solved.noise,
-            unit**2 * (solved.noise + max(residual, 0.0) * solved.inverse),
+            unit**2 * (solved.noise + spread * solved.inverse),
             solved,
         )
         figures += coefficient_figures(design, estimate, level)
-        opened, sampling = residual * unit**2, 2 * residual**2 / count
+        opened, sampling = residual * unit**2, 2 * spread**2 / count
         figures.append(
             Figure(
                 "residual variance", {}, max(opened, 0.0), opened,

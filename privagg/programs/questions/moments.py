@@ -13,6 +13,7 @@ from privagg.programs.answers import (
     Interval,
     around,
     count_figure,
+    possible_variance,
 )
 from privagg.programs.questions.columns import Columns, FloatArray, categories_of, range_of
 from privagg.programs.questions.question import OTHER, OneSum, one_hot
@@ -95,9 +96,9 @@ def _moments(
     half = (high - low) / 2
     u, square = sums.first / n, sums.second / n
     variance = square - u * u
-    spread = max(variance, 0.0)
     of_mean = noise * sqrt(1 + u * u) / n
     of_variance = noise * sqrt(1 + 4 * u * u + (2 * u * u - square) ** 2) / n
+    spread = possible_variance(variance, of_variance, level, 1.0)
     mean, centre = (u + 1) * half + low, variance * half**2
     total, of_total = half * (sums.first + n) + low * n, noise * hypot(low + half, half)
     return [
@@ -111,7 +112,7 @@ def _moments(
             around(mean, half * sqrt(of_mean**2 + spread / n), level, limits),
         ),
         Figure(  # the sampling part is a normal column's, 2 v² / n
-            "variance", group, spread * half**2, centre,
+            "variance", group, max(centre, 0.0), centre,
             around(centre, of_variance * half**2, level, (0.0, half**2)),
             around(
                 centre, half**2 * sqrt(of_variance**2 + 2 * spread**2 / n), level, (0.0, half**2)

@@ -233,6 +233,11 @@ class Questions(SumsProgram):
             for place, question in enumerate(self.content.questions)
         )
 
+    def work(self) -> int:
+        """See `AnsweringProgram.work`."""
+        schema = self.content.data
+        return super().work() + sum(each.work(schema) for each in self.content.questions)
+
     def _weight(self, number: int) -> Fraction:
         """The shares that round `number` has of all questions' shares."""
         return sum(

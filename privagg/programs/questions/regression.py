@@ -147,10 +147,10 @@ def coefficient_figures(
     ]
     hidden = np.abs(to_own) @ found.solved.hidden > 0
     figures, ridge = [], float(np.linalg.norm(found.solved.ridge, 2))
-    what = "ridge coefficient" if ridge else "coefficient"
+    what = "penalised coefficient" if ridge else "coefficient"
     if ridge:
         figures.append(
-            Figure("ridge", {}, ridge, ridge, Interval(ridge, ridge), Interval(ridge, ridge))
+            Figure("penalty", {}, ridge, ridge, Interval(ridge, ridge), Interval(ridge, ridge))
         )
     for place, (term, value) in enumerate(zip(design.terms, values.tolist(), strict=True)):
         group, errors = {"term": term.name}, StandardErrors(*(float(each[place]) for each in both))

@@ -73,6 +73,10 @@ class Survival(Followed, OneSum):
             found += _curve(table, ends, last, group, level)
         return (*found, *(_comparison(tables, level) if len(groups) > 1 else ()))
 
+    def work(self, schema: TableSchema) -> int:
+        """See `Question.work`: each step of a curve depends on all before it."""
+        return len(self._groups(schema)) * len(self.ends(schema)) ** 2
+
 
 def _curve(
     table: LifeTable, ends: FloatArray, last: float, group: dict[str, str], level: float

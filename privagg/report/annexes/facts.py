@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from privagg.privacy.events import AnyMechanism, LaplaceMechanism
+from privagg.privacy.plan import SumsPlan
 from privagg.privacy.unit import Unit
 from privagg.report.annexes.lines import Fact
 from privagg.report.approvals import approval_text
@@ -20,7 +21,12 @@ from privagg.report.figures import (
 )
 from privagg.report.language import say, told
 from privagg.report.model import BoundedEvent, Report, SiteReport
-from privagg.report.plan_text import compression_text, readable_plan
+from privagg.report.plan_text import (
+    compression_text,
+    mode_text,
+    openings_text,
+    readable_plan,
+)
 from privagg.report.sentences import OBSERVER_PHRASE, UNIT_PHRASE, kept_apart, told_unprotected
 from privagg.training.measures import figure_text, overall
 
@@ -231,6 +237,12 @@ def contribution(report: Report) -> tuple[Fact, ...]:
     sent = say("a clipped, noised contribution")
     if agreed is not None:
         sent = told(agreed.contribution_plainly)
+    if isinstance(agreed, SumsPlan):
+        text = say("By the plan ({mode}) each institution sends {sent}.",
+                   mode=mode_text(agreed, plan.get("mode")), sent=sent)  # fmt: skip
+        rounds = openings_text(agreed)
+        opened = [say("Round {n}: {text}.", n=n, text=what) for n, what in rounds]
+        return (Fact(say(" ").join([text, *opened]), ("/plan/mode", "/plan/openings")),)
     text = say(
         "By the plan (mode {mode}) each institution sends {sent}, clipped to an L2 norm "
         "of {clip}, with a noise multiplier of {noise}.",
@@ -251,9 +263,17 @@ def noise(report: Report) -> tuple[Fact, ...]:
         "{sensitivity} grid units.",
         sensitivity=report.plan.get("sensitivity_grid"),
     )
+    place = "/plan/sensitivity_grid"
+    if isinstance(agreed, SumsPlan):
+        integers = say(
+            "By the plan, contributions and noise are integers, and the L2 sensitivity of a round "
+            "is {sensitivity} grid units at most.",
+            sensitivity=agreed.sensitivity_grid,
+        )
+        place = "/plan/openings"
     drawn = say("Noise and samples were drawn from: {generator}.", generator=told(report.generator))
     return (
-        Fact(integers, ("/plan/sensitivity_grid",)),
+        Fact(integers, (place,)),
         *((Fact(compressed, ("/plan/compression", "/plan/dimension")),) if compressed else ()),
         Fact(drawn, ("/generator",)),
     )
