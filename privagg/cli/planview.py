@@ -29,6 +29,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 
     bounds = Bounds(setup.accountant)
     plan, parameters = setup.training_plan, setup.parameters
+    upload = parameters.payload_bytes + parameters.attachment_bytes
     noise, observers = plan.noise, _observers(setup, bounds)
     return {
         "federation": setup.config.federation.name,
@@ -63,9 +64,9 @@ def describe(setup: Setup) -> dict[str, Any]:
             "protects": setup.scheme.protects,
             "security_bits": parameters.security_bits,
             "explanation": parameters.explain(),
-            "upload_bytes": parameters.payload_bytes,
-            "round_bytes_up": parameters.payload_bytes * plan.addends,
-            "job_bytes_up": parameters.payload_bytes * plan.addends * plan.rounds,
+            "upload_bytes": upload,
+            "round_bytes_up": upload * plan.addends,
+            "job_bytes_up": upload * plan.addends * plan.rounds,
         },
         "compression": _compression(setup),
         "batches": _batches(setup),

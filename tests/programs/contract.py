@@ -89,7 +89,7 @@ class JobContract:
     def case(self) -> Case:
         raise NotImplementedError
 
-    @pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks", "paillier"])
+    @pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks", "paillier", "masked"])
     def test_every_scheme_opens_the_same_sums(
         self, case: Case, scheme: str, tmp_path: Path
     ) -> None:

@@ -74,7 +74,11 @@ def write_small(
             for _ in range(records):
                 age, bmi = int(draw.integers(18, 100)), int(draw.integers(10, 50))
                 writer.writerow([age, bmi, int(draw.random() < (age + bmi) / 150)])
+    together = scheme == "masked"
+    custody = "every-site" if together else custody
     text = CONFIG.format(rounds=rounds, scheme=scheme, custody=custody)
+    # Of two sites none may collude: what is left of a sum would be the other's upload.
+    text = text.replace("[training]", "colluders = 0\n\n[training]" if together else "[training]")
     text += "".join(SITE.format(name=name, records=records) for name, records in SITES.items())
     path = folder / "small.toml"
     path.write_text(text)
@@ -129,7 +133,9 @@ def ledgers_of(federation: Federation) -> dict[str, list[tuple[str, str]]]:
 
 def opened(federation: Federation) -> list[tuple[str, int, int]]:
     """(run, round, attempt) of everything that was opened."""
-    return opened_rounds(local_folder(federation.setup.output, federation.setup.opener).openings)
+    return opened_rounds(
+        local_folder(federation.setup.output, federation.setup.holders[0]).openings
+    )
 
 
 def require_evidence(result: RunResult) -> None:

@@ -88,14 +88,14 @@ def killed_at_writes(tmp_path: Path, scheme: str, which: Callable[[int], list[in
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("scheme", ["plaintext", "bfv"])
+@pytest.mark.parametrize("scheme", ["plaintext", "bfv", "masked"])
 def test_killed_at_some_writes(tmp_path: Path, scheme: str) -> None:
     killed_at_writes(tmp_path, scheme, lambda writes: [writes * 2 // 5])
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(36000)
-@pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks"])
+@pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks", "masked"])
 def test_killed_at_every_write(tmp_path: Path, scheme: str) -> None:
     stride = 1 if scheme == "plaintext" else 7
     killed_at_writes(tmp_path, scheme, lambda writes: list(range(1, writes + 1, stride)))
