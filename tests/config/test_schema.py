@@ -13,6 +13,7 @@ from privagg import Federation
 from privagg.config.data import ImageData
 from privagg.config.schema import load_config, parse_config
 from privagg.errors import ConfigError
+from privagg.privacy.unit import Custody
 
 GOOD = """
 [federation]
@@ -258,3 +259,22 @@ def test_images_may_weigh_their_classes_and_what_is_unsaid_stays_unsaid() -> Non
     assert weighted.target.class_weights == (1, 2, 3)
     with pytest.raises(ValidationError, match="2 numbers for 3 classes"):
         TypeAdapter(ImageData).validate_python({**facts, "class_weights": [1, 2]})
+
+
+def test_custody_follows_from_a_scheme_that_nobody_holds_a_key_of(tmp_path: Path) -> None:
+    text = GOOD.replace('scheme = "ckks"', 'scheme = "masked"').replace('custody = "authority"', "")
+    assert load_config(write(tmp_path, text)).secure.custody is Custody.EVERY_SITE
+    assert load_config(write(tmp_path, text.replace("masked", "Masked"))).secure.scheme == "masked"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "custody", "needed"),
+    [("masked", "sites", "'every-site'"), ("bfv", "every-site", "'authority' or 'sites'")],
+)
+def test_a_custody_that_contradicts_the_scheme_is_refused(
+    tmp_path: Path, scheme: str, custody: str, needed: str
+) -> None:
+    text = GOOD.replace("ckks", scheme).replace('"authority"', f'"{custody}"')
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=f"custody '{custody}' is not that of.*write {needed}"):
+        load_config(path)
