@@ -86,6 +86,12 @@ def approve(
             "--for`) or evaluation."
         ),
     ] = "training",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="In a deployment, with --job evaluation: the opened model."
+        ),
+    ] = None,
     taking_back: Annotated[
         bool, typer.Option("--withdraw", help="Take back every approval in force.")
     ] = False,
@@ -103,6 +109,9 @@ def approve(
 
     Says first what was found in the sites' records, for their owner only. What would change what
     is learned keeps a site from joining, unless its owner accepts it (--accept-findings).
+
+    In a deployment an evaluation is of a model whose file the owner has in hand (--model): the
+    approval is of these very bytes and keeps a copy beside the party's ledger. No other is taken.
 
     In a deployment a key holder of its own approves too: else it makes no keys and opens nothing.
 
@@ -125,8 +134,13 @@ def approve(
     """
     words = _Words(
         who or login(), why, _day(until), budget, overlap_known, without_guarantee, yes, runs,
-        accept_findings,
+        accept_findings, model,
     )  # fmt: skip
+    if model is not None and (job != "evaluation" or not (party or deployment)):
+        raise ConfigError(
+            "--model goes with --job evaluation and --party or --deployment; on one machine the "
+            "model is the latest run's, or the one that evaluation.model names"
+        )
     if party is not None:
         if config or site or all_sites or deployment:
             raise ConfigError("--party names one party's folder; give it alone")
@@ -167,6 +181,7 @@ class _Words:
     yes: bool
     runs: int | None
     accept_findings: bool
+    model: Path | None
 
 
 def login() -> str:
@@ -328,6 +343,7 @@ def _purpose(setup: Setup, words: _Words) -> str:
 
 def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
     """What is approved, in words."""
+    from privagg.config.evaluating import EvaluateSetup
     from privagg.config.setup import TRAINING
     from privagg.report.figures import delta_text, epsilon_text
 
@@ -345,6 +361,8 @@ def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
         ("decided by", words.who),
         ("plan digests", ", ".join(f"{digest[:16]}…" for digest in job.digests)),
     ]  # fmt: skip
+    if isinstance(setup, EvaluateSetup):
+        pairs.append(("model", f"SHA-256 {setup.sums.content.model.sha256}"))
     console.facts(out, pairs)
     for name in names:
         cost = setup.accountant.epsilon(job.event(name), plan.delta).upper
@@ -393,6 +411,7 @@ def _in_folders(
     """Approve in parties' own folders; several only where one person tries all of it out."""
     from privagg.cli.askview import print_questions
     from privagg.config.asking import SumsSetup
+    from privagg.config.evaluating import EvaluateSetup
     from privagg.party import approving
     from privagg.party.approving import Approver, Job, Terms, last_day, withdraw
     from privagg.party.open import open_federation as pinned
@@ -405,7 +424,7 @@ def _in_folders(
             count = withdraw(folder, key, who=words.who, why=words.why or "withdrawn")
             console.console().print(f"{folder.party().name}: {count} withdrawn", markup=False)
         return
-    approvers = [Approver(folder, key, pinned(folder, job)) for folder, key in owned]
+    approvers = [Approver(f, key, pinned(f, job, words.model)) for f, key in owned]
     setup = approvers[0].setup
     code = code_to_trust(setup, words.yes)
     if code:
@@ -426,6 +445,10 @@ def _in_folders(
         words.without_guarantee, words.overlaps, words.runs,
     )  # fmt: skip
     done = approving.approve(approvers, terms)
+    for each in approvers:
+        if words.model is None or not isinstance(each.setup, EvaluateSetup):
+            continue  # the job that --model goes with
+        each.folder.keep_evaluated(words.model, each.setup.sums.content.model.sha256)
     console.console().print(
         f"approved for {', '.join(done) or 'nobody: these parties need no approval'}; nothing was "
         "spent", markup=False, soft_wrap=True,

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from privagg.cli.asking import Csv, Plots, on_this_machine, tell
+from privagg.cli.asking import Csv, Plots, on_this_machine, over_flower, tell
 from privagg.cli.training import (
     AsJson,
     ConfigPath,
+    Deployment,
+    Runtime,
     open_federation,
+    require_runtime,
 )
+from privagg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from privagg.federation import Federation
+    from privagg.run.results import RunResult
 
 
 def evaluate(
@@ -20,6 +30,14 @@ def evaluate(
     plots: Plots = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with an evaluation that was cut off.")
+    ] = None,
+    runtime: Runtime = "local",
+    deployment: Deployment = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="flower: the opened model; by default the one evaluated last."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,9 +59,41 @@ def evaluate(
       privagg evaluate my.toml
 
       privagg evaluate my.toml --csv figures.csv --json > figures.json
+
+      privagg evaluate my.toml --runtime flower --deployment coordinator --model model.safetensors
     """
-    federation = open_federation(config)
-    result = on_this_machine(federation, federation.evaluating, resume, as_json=as_json)
+    require_runtime(runtime, deployment)
+    if model is not None and runtime != "flower":
+        raise ConfigError("--model belongs to --runtime flower; here evaluation.model names it")
+    federation = open_federation(config, deployment)
+    if runtime == "flower":
+        result = _on_flower(federation, config, deployment, model, resume, as_json=as_json)
+    else:
+        result = on_this_machine(federation, federation.evaluating, resume, as_json=as_json)
     tell(result, table, plots, as_json=as_json)
     if result.outcome != "finished":
         raise typer.Exit(2)
+
+
+def _on_flower(
+    federation: Federation,
+    config: Path,
+    deployment: Path | None,
+    model: Path | None,
+    resume: str | None,
+    *,
+    as_json: bool,
+) -> RunResult:
+    """Evaluate over a deployment, once its coordinator's ledger says that the model was opened."""
+    from privagg.cli.flowerrun import coordinator_at
+    from privagg.config.evaluating import EvaluateSetup
+    from privagg.party.released import require_released
+
+    folder = coordinator_at(federation, deployment)
+    opened = replace(federation.setup, opened=model or folder.evaluated)
+    setup = EvaluateSetup.of(opened)
+    require_released(setup, folder)
+    if model is not None:
+        folder.keep_evaluated(model, setup.sums.content.model.sha256)
+    federation.setup = opened
+    return over_flower(federation, setup, config, deployment, resume, as_json=as_json)

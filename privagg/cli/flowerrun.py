@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from privagg.flower.app_runs import AppArchive
     from privagg.flower.deploy.folder import FlowerFolder
     from privagg.flower.submit import Submitted
+    from privagg.party.folder import PartyFolder
 
 PARTY_FILE, TRAINING = "party.toml", "training"
 
@@ -168,6 +169,20 @@ def _coordinator(
         yield folder_at(deployment)
     else:
         yield Trial.at(deployment).coordinator
+
+
+def coordinator_at(federation: Federation, deployment: Path | None) -> PartyFolder:
+    """The coordinator's own folder, of a deployment that is there already.
+
+    Args:
+        federation: of the configuration.
+        deployment: the coordinator's folder, or a trial's; None: the trial of this machine.
+    """
+    from privagg.party.folder import PartyFolder
+    from privagg.protocol.names import COORDINATOR
+
+    root = deployment or _trial_folder(federation)
+    return PartyFolder(root if (root / PARTY_FILE).is_file() else root / COORDINATOR)
 
 
 def _trial_folder(federation: Federation) -> Path:

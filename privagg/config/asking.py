@@ -21,6 +21,7 @@ from privagg.config.data import TableData
 from privagg.config.schema import AskSection
 from privagg.config.setup import Setup
 from privagg.encoding.contribution import Learner
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import (
     CalibrationError,
     ConfigError,
@@ -224,6 +225,10 @@ class SumsSetup(Setup):
         source = self.source_of(section)
         assert isinstance(source, TableSource)  # what is asked is asked of tables alone
         return declared(source, self.base / section.data)
+
+    def require_state(self, number: int, state: FloatVector) -> None:
+        """See `Setup.require_state`; the program says which."""
+        self.sums.require_state(number, state)
 
     def rehearse(self) -> RecordsApart | None:
         """None: there is no model."""

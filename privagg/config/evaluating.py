@@ -80,6 +80,8 @@ class EvaluateSetup(SumsSetup):
 
     @staticmethod
     def _model_path(setup: Setup) -> Path:
+        if setup.opened is not None:
+            return setup.opened
         private = setup.config.private_evaluation
         if private is None or private.model is None:
             return setup.output / MODEL_NAME
@@ -117,9 +119,12 @@ class EvaluateSetup(SumsSetup):
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
+            advice = "train one first, or name its file as evaluation.model"
+            if self.opened is not None:
+                advice = "name the file of one that was trained: --model FILE"
             raise ConfigError(
-                f"there is no model {path} to evaluate ({error.strerror}); train one first, or "
-                "name its file as evaluation.model. Nothing was spent"
+                f"there is no model {path} to evaluate ({error.strerror}); {advice}. Nothing was "
+                "spent"
             ) from error
         if self.terms.model_sha256 not in (None, digest):
             raise ConfigError(

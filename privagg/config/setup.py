@@ -20,6 +20,7 @@ from privagg.config.data import AppData, DatasetData, UndeclaredData
 from privagg.config.plan import build_plan, requirement_of
 from privagg.config.schema import Config, EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ApprovalError, ConfigError, DataError, validation_faults
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
@@ -75,6 +76,7 @@ class Setup:
         allowed: says what may be imported for factories that the configuration names; asked each
             time, because an approval ends. Nothing by default.
         own: site -> what its owner says of its table on this machine; asked only when it is read.
+        opened: file of an opened model that is evaluated, in place of the configuration's.
         given: site -> records, in place of the files named in the configuration.
         given_public: the table declared public, in place of the file.
 
@@ -98,6 +100,7 @@ class Setup:
     pinned: TrainingPlan | None = None
     allowed: Callable[[], ApprovedCode] = ApprovedCode
     own: Callable[[str], OwnTable] = lambda _: OwnTable()
+    opened: Path | None = None
     given: Mapping[str, Records] = field(default_factory=dict)
     given_public: Records | None = None
     _read: dict[str, Records] = field(default_factory=dict, repr=False)
@@ -227,6 +230,14 @@ class Setup:
             objective=self.objective,
             tested=self.rehearse(),
         )
+
+    def require_state(self, number: int, state: FloatVector) -> None:
+        """Refuse, before a charge, a round's public state that the plan rules out; here none is.
+
+        Args:
+            number: of the round.
+            state: float64 (d,), that it would start from.
+        """
 
     def rehearse(self) -> RecordsApart | None:
         """How it is known that the model keeps records apart, by a test on this machine.

@@ -17,11 +17,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from privagg.config.evaluating import EvaluateSetup
 from privagg.config.setup import TRAINING, Setup
 from privagg.durable import write_whole
 from privagg.errors import BudgetExceededError, CohortError, PrivaggError
 from privagg.party.folder import PartyFolder
 from privagg.party.open import open_federation
+from privagg.party.released import require_released
 from privagg.protocol.transport import Transport
 from privagg.run.journal import alone
 from privagg.run.open import open_coordinator
@@ -62,7 +64,10 @@ def lead(
     with alone(output, run):
         (output / RESULT_NAME).unlink(missing_ok=True)
         try:
-            check_presence(open_federation(folder, job), problems)
+            setup = open_federation(folder, job)
+            if isinstance(setup, EvaluateSetup):
+                require_released(setup, folder)
+            check_presence(setup, problems)
             coordinator = open_coordinator(folder, transport, run, generator=generator, job=job)
             for party, sizes in (kept or {}).items():
                 coordinator.job.watch.record_kept_sizes(party, sizes)

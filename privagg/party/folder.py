@@ -13,6 +13,7 @@
                          run, until it is erased
       checkpoints.sqlite coordinator only: checkpoints of the sites' ledgers that it keeps
       openings-checkpoints.sqlite   the same of whoever opens; a site keeps others' in its ledger
+      evaluated.safetensors  public: the opened model whose evaluation its owner approved last
       out/               coordinator only: models, reports, bundles, a folder for each run
       flower/            what Flower's parts of this party need: FLWR_HOME, node key, certificates
 
@@ -163,6 +164,32 @@ class PartyFolder:
     def run_folder(self, run: str) -> Path:
         """Where the coordinator keeps everything of one run."""
         return self.output / run
+
+    @property
+    def evaluated(self) -> Path:
+        """The opened model that is evaluated here."""
+        return self.root / "evaluated.safetensors"
+
+    def keep_evaluated(self, model: Path, sha256: str) -> None:
+        """Keep a copy of an opened model as the one that is evaluated here.
+
+        Args:
+            model: its file.
+            sha256: of its bytes (hex), as approved.
+
+        Raises:
+            ConfigError: it cannot be read, or holds other bytes.
+        """
+        try:
+            data = model.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read {model}: {error.strerror}") from error
+        if (found := hashlib.sha256(data).hexdigest()) != sha256:
+            raise ConfigError(
+                f"{model} was changed meanwhile: its SHA-256 is {found}, not {sha256}; nothing "
+                "was kept"
+            )
+        write_whole(self.evaluated, data)
 
     @property
     def flower(self) -> Path:

@@ -18,13 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
+from privagg.config.evaluating import EvaluateSetup
 from privagg.config.jobs import agreed_job, job_of, jobs_besides
 from privagg.config.schema import load_config
 from privagg.config.setup import TRAINING, Setup
 from privagg.durable import write_whole
-from privagg.errors import ApprovalError, ConfigError, DataError
+from privagg.errors import ApprovalError, ConfigError, DataError, PrivaggError, WrongRoundError
 from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.local import local_folder
@@ -38,6 +40,7 @@ from privagg.protocol.holder import Holder
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.mask_holder import MaskHolder
+from privagg.protocol.messages import refusal_text
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.site import Pins, Seat, Site
@@ -85,30 +88,40 @@ def open_party(
             setup, folder, roster, randomness=randomness, key_holder=holder, begun=begun
         ).handle
 
-    besides = [each for each in jobs_besides(training) if each.job != agreed.job]
+    def besides(training: Setup) -> list[Setup]:
+        return [each for each in jobs_besides(training) if each.job != agreed.job]
+
+    def now() -> list[Setup]:
+        return besides(open_federation(folder))  # its owner may have named a model since
+
     first = handler(agreed)
-    return PlanSwitch(first, roster, besides, handler).handle if besides else first
+    if not besides(training) and not EvaluateSetup.configured(training.config):
+        return first
+    return PlanSwitch(first, agreed.plan.digest, roster, now, handler).handle
 
 
 class PlanSwitch:
     """Hands each message to the job whose plan it names.
 
     Args:
-        agreed: answers what is of no other job, with a refusal where it is of none.
+        agreed: answers what is of the plan that was pinned at joining.
+        agreed_digest: that plan's.
         roster: pinned identity keys.
-        besides: the configuration's other jobs.
+        besides: the configuration's other jobs as they are now.
         open_job: makes one's handler.
     """
 
     def __init__(
         self,
         agreed: Handler,
+        agreed_digest: str,
         roster: Roster,
-        besides: Iterable[Setup],
+        besides: Callable[[], Iterable[Setup]],
         open_job: Callable[[Setup], Handler],
     ) -> None:
         self._agreed, self._roster, self._open = agreed, roster, open_job
-        self._besides = {setup.plan.digest: setup for setup in besides}
+        self._look, self._agreed_digest = besides, agreed_digest
+        self._besides, self._unplanned = dict[str, Setup](), dict[str, str]()
         self._opened = dict[str, Handler]()
 
     def handle(self, data: bytes) -> bytes:
@@ -116,21 +129,46 @@ class PlanSwitch:
 
         Raises:
             As the job's own handler; and what keeps a job from being opened here.
+            WrongRoundError: the plan is none of this party's jobs.
         """
         digest = read_message(data, self._roster).header.plan_digest
-        if digest not in self._besides:
+        if digest == self._agreed_digest:
             return self._agreed(data)
+        if digest not in self._besides:
+            self._look_again()
+        if digest not in self._besides:
+            raise WrongRoundError(self._unknown(digest))
         if digest not in self._opened:
             self._opened[digest] = self._open(self._besides[digest])
         return self._opened[digest](data)
 
+    def _look_again(self) -> None:
+        """Note what jobs there are now, and which has no plan here, such as of a damaged model."""
+        for setup in self._look():
+            try:
+                self._besides[setup.plan.digest] = setup
+            except PrivaggError as error:
+                self._unplanned[setup.job] = refusal_text(error)
 
-def open_federation(folder: PartyFolder, job: str = TRAINING) -> Setup:
+    def _unknown(self, digest: str) -> str:
+        """What is known here instead of a plan, by name."""
+        known = [f"{self._agreed_digest[:16]}..., pinned at joining"]
+        for own, setup in self._besides.items():
+            model = ""
+            if isinstance(setup, EvaluateSetup):
+                model = f" of the model with SHA-256 {setup.sums.content.model.sha256}"
+            known.append(f"{own[:16]}..., {setup.job}{model}")
+        known += [f"none for {job}: {why}" for job, why in self._unplanned.items()]
+        return f"plan {digest[:16]}... is none of this party's: {'; '.join(known)}"
+
+
+def open_federation(folder: PartyFolder, job: str = TRAINING, model: Path | None = None) -> Setup:
     """The federation as this party pinned it.
 
     Args:
         folder: the party's own.
         job: which of the configuration's jobs. The pinned configuration says what any of them is.
+        model: file of the opened model that is evaluated; by default the one in the folder.
 
     Raises:
         ConfigError: the configuration is another file than the one pinned, or stands for another
@@ -145,6 +183,7 @@ def open_federation(folder: PartyFolder, job: str = TRAINING) -> Setup:
         source=path,
         pinned=kept if isinstance(kept, TrainingPlan) else None,
         allowed=lambda: code,
+        opened=model or folder.evaluated,
         own=lambda site: own_table(folder.party(), folder.root) if site == name else OwnTable(),
     )
     agreed = agreed_job(setup)
@@ -416,6 +455,7 @@ def open_site(
         learner,
         records_apart=apart.facts() if apart else None,
         recognise=look if begun else recognise,
+        require_state=setup.require_state,
     )
     if not begun:
         site.require_approved_records()

@@ -8,6 +8,7 @@ from typing import Any
 from privagg.config.evaluating import EvaluateSetup
 from privagg.config.plan import recipe_of
 from privagg.errors import ConfigError
+from privagg.party.folder import PartyFolder
 from privagg.party.local import local_folder
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Released, RunStarted
@@ -17,18 +18,19 @@ _SAME = ("data", "held_out")
 """Of the recipe that a model was trained by: which records it never saw follows from these."""
 
 
-def require_released(setup: EvaluateSetup) -> None:
+def require_released(setup: EvaluateSetup, coordinator: PartyFolder | None = None) -> None:
     """Refuse to evaluate a model that nobody opened, or that may have seen the held-out records.
 
     Args:
         setup: the evaluation.
+        coordinator: whose ledger says what was released; by default of a local run.
 
     Raises:
         ConfigError: no run recorded here released it, or that run held out other records.
         ModelError: as `EvaluateSetup.sums`.
     """
     digest = setup.sums.content.model.sha256
-    place = local_folder(setup.output, COORDINATOR).ledger
+    place = (coordinator or local_folder(setup.output, COORDINATOR)).ledger
     payloads = [entry.payload for entry in Ledger.open(place).entries()] if place.exists() else []
     runs = {
         str(each.facts.get("run"))
@@ -42,7 +44,7 @@ def require_released(setup: EvaluateSetup) -> None:
     ]
     if not recipes:
         raise ConfigError(
-            f"no run recorded under {setup.output} released the model {setup.model_path}; only a "
+            f"no run recorded in {place} released the model {setup.model_path}; only a "
             "model that was opened is evaluated: train it here first. Nothing was spent"
         )
     wanted = recipe_of(setup.config)

@@ -142,6 +142,20 @@ class AnsweringProgram(ABC):
         """The public state that round 1 starts from, float64 (d,); by default there is none."""
         return np.zeros(0)
 
+    def require_state(self, number: int, state: FloatVector) -> None:
+        """Refuse a round's public state that what is asked rules out; at a site, before its charge.
+
+        By default every state is taken: the guarantee holds under any.
+
+        Args:
+            number: of the round.
+            state: float64 (d,), that it would start from.
+
+        Raises:
+            WrongRoundError: what it should be; nothing is charged.
+        """
+        return
+
     def step(self, number: int, state: FloatVector, found: NoisySum) -> FloatVector:
         """The state that round `number + 1` starts from; only public facts go in.
 

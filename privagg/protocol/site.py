@@ -127,13 +127,20 @@ class Seat:
         *,
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
+        require_state: Callable[[int, FloatVector], None] | None = None,
     ) -> Site:
         """The site, with what trains.
 
         Args:
-            learner, records_apart, recognise: as for `Site`.
+            learner, records_apart, recognise, require_state: as for `Site`.
         """
-        return Site(**vars(self), learner=learner, records_apart=records_apart, recognise=recognise)
+        return Site(
+            **vars(self),
+            learner=learner,
+            records_apart=records_apart,
+            recognise=recognise,
+            require_state=require_state,
+        )
 
 
 class Site:
@@ -171,6 +178,8 @@ class Site:
             every charge states. None where whole clients are protected.
         recognise: refuses an approval that was given for other records than this site trains on;
             None where that was looked at before, or privagg does not see the records.
+        require_state: refuses the public state that a round (its number) would start from, where
+            the plan rules it out; None where the plan rules out none.
     """
 
     def __init__(
@@ -187,6 +196,7 @@ class Site:
         key_holder: Holder | None = None,
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
+        require_state: Callable[[int, FloatVector], None] | None = None,
     ) -> None:
         _require_agreed(identity.name, pins, plan, parameters)
         require_custody(scheme, plan)
@@ -213,6 +223,7 @@ class Site:
         self._records_apart = records_apart
         self._recognise = recognise
         self._recognised: set[str] = set()
+        self._require_state = require_state
         self._closing = Closing(
             name=identity.name,
             pins=pins,
@@ -321,6 +332,8 @@ class Site:
     def _take_part(self, header: RoundStart, message: Message) -> bytes:
         key = self._check_start(header)
         parameters = self._read_model(message)
+        if self._require_state is not None:
+            self._require_state(header.round, parameters)
         stored = self.ledger.stored_upload(*header.round_id)
         if stored is not None:
             require_readable(stored)

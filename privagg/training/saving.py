@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
@@ -75,7 +76,7 @@ def load_model(model: nn.Module, path: Path) -> nn.Module:
     """
     try:
         tensors = load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"cannot read the model {path}: {error}") from error
     set_parameters(model, ParameterLayout.of(model).from_tensors(tensors))
     return model

@@ -20,13 +20,13 @@ from pydantic import (
 )
 
 from privagg.encoding.vectors import FloatVector
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, WrongRoundError
 from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.sums import norm_of
 from privagg.programs.answers import Answer, count_figure
 from privagg.programs.evaluation.estimates import Cells, FloatArray
-from privagg.programs.evaluation.held import HeldRecords, OpenedModel
+from privagg.programs.evaluation.held import HeldRecords, OpenedModel, digest_of
 from privagg.programs.evaluation.measure import Codes, Measure, Scores
 from privagg.programs.evaluation.measures import measure_of
 from privagg.programs.questions.columns import categories_of
@@ -203,6 +203,17 @@ class Evaluation(SumsProgram):
                 "true and call `privagg evaluate`. Nothing was spent"
             )
         return self._parameters
+
+    def require_state(self, number: int, state: FloatVector) -> None:
+        """See `SumsProgram.require_state`: no other model than the pinned one is evaluated."""
+        pinned = self.content.model
+        found = digest_of(state[: pinned.parameters])
+        if found != pinned.parameters_sha256:
+            raise WrongRoundError(
+                f"the round brings a model whose parameters have SHA-256 {found}, and the plan "
+                f"evaluates the one with {pinned.parameters_sha256} (file {pinned.sha256}); "
+                "nothing was charged"
+            )
 
     def integers(self, number: int, state: FloatVector, records: HeldRecords) -> IntMatrix:
         """See `SumsProgram.integers`; a record is one of `HeldRecords`."""
