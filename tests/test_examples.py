@@ -137,6 +137,15 @@ def test_evaluation_on_held_out_patients_from_python(
     assert "area under the ROC curve: " in capsys.readouterr().out
 
 
+def test_hazards_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = workspace("hazards", tmp_path, rounds=2)
+    made = runpy.run_path(str(folder / "train.py"))
+    assert made["result"].outcome == made["evaluated"].outcome == "finished"
+    told = capsys.readouterr().out
+    assert "C-index between intervals: " in told
+    assert "alive at 70 years of age, new treatment: " in told
+
+
 def test_survival_curves_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workspace("time_to_event", tmp_path, rounds=2)
     asked = runpy.run_path(str(folder / "ask.py"))["asked"]

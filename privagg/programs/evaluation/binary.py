@@ -76,11 +76,8 @@ class BinaryMeasure(Measure):
         return 0 if number == 1 else len(ENDS)
 
     def place(self, opened: FloatArray) -> FloatArray:
-        """See `Measure.place`: it rises a little everywhere, whatever the noise says."""
-        counts = np.maximum(opened, 0.0)
-        counts = counts + max(float(counts.sum()), 1.0) / (100 * len(counts))
-        below = np.concatenate([[0.0], np.cumsum(counts)])
-        return np.asarray(below / below[-1])
+        """See `Measure.place`."""
+        return distribution(opened)
 
     def rows(self, number: int, knots: FloatArray, scores: Scores) -> FloatArray:
         """See `Measure.rows`."""
@@ -258,6 +255,18 @@ def _variance(cells: Cells, losses: FloatArray) -> float:
     whole = max(float(counts.sum()), 1.0)
     mean = float((counts * losses).sum()) / whole
     return float((counts * (losses - mean) ** 2).sum()) / whole
+
+
+def distribution(opened: FloatArray) -> FloatArray:
+    """A distribution function at `ENDS` from noised counts between; it rises a little everywhere.
+
+    Args:
+        opened: float64 `(len(ENDS) - 1,)`.
+    """
+    counts = np.maximum(opened, 0.0)
+    counts = counts + max(float(counts.sum()), 1.0) / (100 * len(counts))
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    return np.asarray(below / below[-1])
 
 
 def _ranks(logits: FloatArray, knots: FloatArray) -> FloatArray:

@@ -9,7 +9,15 @@ from privagg.programs.evaluation.classes import ClassesMeasure
 from privagg.programs.evaluation.grades import GradesMeasure
 from privagg.programs.evaluation.labels import LabelsMeasure
 from privagg.programs.evaluation.measure import Measure
-from privagg.training.targets import ClassKind, MultiLabel, Ordinal, Regression, TargetKind
+from privagg.programs.evaluation.survival import SurvivalMeasure
+from privagg.training.targets import (
+    ClassKind,
+    MultiLabel,
+    Ordinal,
+    Regression,
+    TargetKind,
+    TimeToEvent,
+)
 
 
 def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
@@ -32,8 +40,10 @@ def measure_of(target: TargetKind, *, threshold: float, bins: int) -> Measure:
         return GradesMeasure(target)
     if isinstance(target, MultiLabel):
         return LabelsMeasure(target, threshold, bins)
+    if isinstance(target, TimeToEvent):
+        return SurvivalMeasure(target, bins)
     raise ConfigError(
         f"a model of {target.name!r} cannot be evaluated on held-out records: one of classes, "
-        "grades, labels or an amount can (data.target.kind binary, multiclass, ordinal, "
-        "multi-label or regression). Nothing was spent"
+        "grades, labels, an amount or the time to an event can (data.target.kind binary, "
+        "multiclass, ordinal, multi-label, regression or time-to-event). Nothing was spent"
     )

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from pydantic import model_validator as after_model
 
-from privagg.training.features import Category, FloatArray, numeric_values
+from privagg.training.features import BoolArray, Category, FloatArray, numeric_values
 from privagg.training.measures import concordance, hazard_figures
 from privagg.training.targets.base import Encoded, Remark, TargetKind, by_share
 from privagg.training.targets.classes import ClassNumbers, Target
@@ -114,11 +114,11 @@ class TimeToEvent(TargetKind):
 
     def read(self, frame: pd.DataFrame) -> Encoded:
         """See `TargetKind.read`: float32 `(n, 2)`, time in parts of the last end, and 1 or 0."""
-        times, events = numeric_values(frame[self.time]), self._seen_last(frame)
+        times, events = numeric_values(frame[self.time]), self._events_in(frame)
         parts = np.where(times >= 0, np.minimum(times, self.last) / self.last, np.nan)
         return np.stack([parts, events], axis=1).astype(np.float32)
 
-    def _seen_last(self, frame: pd.DataFrame) -> ClassNumbers:
+    def _events_in(self, frame: pd.DataFrame) -> ClassNumbers:
         """1 with the event, 0 without, -1 where that is missing."""
         found = self._events.encode(frame[self.event])
         later = numeric_values(frame[self.time]) > self.last
@@ -134,7 +134,7 @@ class TimeToEvent(TargetKind):
 
     def remarks(self, frame: pd.DataFrame) -> Iterator[Remark]:
         """See `TargetKind.remarks`: times that are none, or later than all; whether none has it."""
-        times, events = numeric_values(frame[self.time]), self._seen_last(frame)
+        times, events = numeric_values(frame[self.time]), self._events_in(frame)
         given = ~frame[self.time].isna().to_numpy(dtype=bool)
         strange = int((given & ~(times >= 0)).sum())
         if strange:
@@ -214,22 +214,41 @@ class TimeToEvent(TargetKind):
 
     def predictions(self, outputs: FloatArray) -> FloatArray:
         """See `TargetKind.predictions`: survival curves, `(n, K)`."""
-        return np.asarray(np.exp(-np.cumsum(np.logaddexp(0.0, self._logits(outputs)), axis=1)))
+        return np.asarray(np.exp(-np.cumsum(np.logaddexp(0.0, self.logits(outputs)), axis=1)))
 
     def figures(self, outputs: FloatArray, encoded: Encoded) -> dict[str, float]:
         """See `TargetKind.figures`: C-index and mean log-likelihood.
 
         Beside them 0.5, and the log-likelihood of the hazards that all records have together.
         """
-        logits, (times, events) = self._logits(outputs), encoded.astype(np.float64).T
+        logits, (times, events) = self.logits(outputs), encoded.astype(np.float64).T
         found = hazard_figures(logits, *_periods(times, events, self._parts))
         index = concordance(np.logaddexp(0.0, logits).sum(axis=1), times, events > 0)
         return found if index is None else {"c_index": index, "base_c_index": 0.5, **found}
 
-    def _logits(self, outputs: FloatArray) -> FloatArray:
-        """Of the hazards, float64 `(n, K)`; not a number counts as where a model starts."""
+    def logits(self, outputs: FloatArray) -> FloatArray:
+        """Of the hazards, float64 `(n, K)`; not a number counts as where a model starts.
+
+        Args:
+            outputs: of the model, float64 `(n, K)`.
+        """
         shown = np.nan_to_num(outputs, nan=0.0, posinf=LARGEST_LOGIT, neginf=-LARGEST_LOGIT)
         return np.asarray(np.clip(shown, -LARGEST_LOGIT, LARGEST_LOGIT) + self.starting_logits)
+
+    def seen_last(self, encoded: Encoded) -> tuple[ClassNumbers, BoolArray]:
+        """How many intervals each record outlived, int64 `(n,)`, and whether it had the event then.
+
+        One that was seen at an interval's end without the event outlived it.
+
+        Args:
+            encoded: as `read` gives them, each known.
+        """
+        times, event = encoded[:, 0].astype(np.float64), encoded[:, 1] > 0
+        ends = self._parts[1:]
+        before = np.searchsorted(ends, times, side="left")
+        return np.where(event, before, np.searchsorted(ends, times, side="right")).astype(
+            np.int64
+        ), event
 
     def describe(self) -> dict[str, Any]:
         """See `TargetKind.describe`: also the intervals' ends, and the logits at outputs of 0."""
