@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from scipy.special import hyp2f1
 
 from privagg.cli.demo import write_demo
 from privagg.cli.live import RoundLines
@@ -132,10 +134,48 @@ def test_epsilon_of_discrete_shares_has_no_lower_end() -> None:
     assert "renyi" in coarse["method"]
 
 
+def test_epsilon_of_laplace_noise_says_what_one_share_alone_is_worth() -> None:
+    """All shares cost the moves over the scale; one of three has the closed form at delta 0."""
+    words = ("epsilon", "--mechanism", "integer-laplace", "-d", "1e-12", "--json", "--no-peers")
+    found = call(*words, "-s", "1", "-n", "1", "--shares", "3").json
+    assert 0 <= float(found["epsilon"]) - 1 < 1e-6
+    alone = {each["unknown_shares"]: float(each["epsilon"]) for each in found["observers"]}
+    decay = math.exp(-1)
+    odds = hyp2f1(1 / 3, 1 / 3, 1, decay**2) / (decay / 3 * hyp2f1(1 / 3, 4 / 3, 2, decay**2))
+    assert alone[1] == pytest.approx(math.log(odds), abs=1e-6)
+    assert 1 < alone[2] < alone[1]
+    two = call(*words, "-s", "1", "-n", "1", "--move", "2", "--move", "1").json
+    assert float(two["epsilon"]) <= 1 + 1e-6  # 3 in all over a scale of 3
+    assert "observers" not in two
+    twice = call(*words, "-s", "1", "-n", "2").json
+    assert 1.9 < float(twice["epsilon"]) <= 2 + 1e-6
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--mechanism", "laplace"), "no proof is known"),
+        (("--mechanism", "integer-laplace", "--move", "0"), "moves.0: "),
+        (("--mechanism", "integer-laplace", "-q", "0.5"), "under sampling"),
+        (("--mechanism", "integer-laplace", "--move", "99999"), "moves.0: "),
+        (
+            (
+                "--mechanism",
+                "integer-laplace",
+                "--move",
+                "4000",
+                "--move",
+                "4000",
+                "--move",
+                "4000",
+            ),
+            "noise of scale",
+        ),
+        (
+            ("--mechanism", "integer-laplace", "--adjacency", "replace-one"),
+            "add-or-remove-one only",
+        ),
+        (("--mechanism", "gaussian", "--move", "2"), "--move belongs to"),
         (("--mechanism", "tree-aggregation"), "needs --steps"),
         (("--mechanism", "tree-aggregation", "--steps", "0"), "steps: "),
         (("--mechanism", "tree-aggregation", "--steps", "9", "-q", "0.5"), "under sampling"),

@@ -9,10 +9,10 @@ import typer
 
 from privagg.cli import console
 from privagg.cli.options import check_delta, exact, mixed_rounds, positive, spread
-from privagg.cli.releases import GAUSSIAN, MECHANISMS, TREE, described
+from privagg.cli.releases import GAUSSIAN, LAPLACE, MECHANISMS, TREE, described
 from privagg.errors import CertificationError, ConfigError, PrivacyError, UnknownEventError
 from privagg.privacy.events import DpEvent, Mechanism
-from privagg.privacy.releases import Release
+from privagg.privacy.releases import IntegerLaplaceSum, Release
 
 _DOWNWARD = Context(prec=60, rounding=ROUND_FLOOR)
 """For noise multipliers: as many digits as an event takes, and none is rounded up."""
@@ -46,7 +46,8 @@ def epsilon(
             "-s",
             parser=exact,
             metavar="SIGMA",
-            help="Noise standard deviation over L2 sensitivity.",
+            help="Noise standard deviation over L2 sensitivity; integer-laplace: the noise's scale "
+            "over the sum of the moves.",
         ),
     ],
     rounds: Rounds,
@@ -57,7 +58,11 @@ def epsilon(
         str, typer.Option(help=f"What a round releases: {', '.join(MECHANISMS)}.")
     ] = GAUSSIAN,
     shares: Annotated[
-        int, typer.Option(help="discrete-gaussian: independent shares, each with SIGMA.")
+        int,
+        typer.Option(
+            help="discrete-gaussian: independent shares, each with SIGMA; integer-laplace: shares "
+            "that make the noise together."
+        ),
     ] = 1,
     sensitivity_grid: Annotated[
         Decimal | None,
@@ -69,6 +74,12 @@ def epsilon(
     steps: Annotated[
         int | None, typer.Option(help="tree-aggregation: leaves of a tree; --rounds are trees.")
     ] = None,
+    move: Annotated[
+        list[int],
+        typer.Option(
+            metavar="K", help="integer-laplace: the most a unit moves an integer by; for each."
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Also ask dp-accounting's RDP and PLD.")
     ] = True,
@@ -89,26 +100,58 @@ def epsilon(
 
       privagg epsilon --mechanism discrete-gaussian --sensitivity-grid 64 --shares 10 --dimension 99
       -s 1.5 -n 20 --delta 1e-6
+
+      privagg epsilon --mechanism integer-laplace --move 1 --move 1 --shares 3 -s 2 -n 1 --delta
+      1e-6
     """  # fmt: skip
     check_delta(delta)
     moved = _sensitivity(sampling_rate, adjacency)
     multipliers = [_DOWNWARD.divide(value, Decimal(moved)) for value in noise_multiplier]
     event: DpEvent | None
+    observers: list[dict[str, Any]] = []
+    if move and mechanism != LAPLACE:
+        raise ConfigError(f"--move belongs to --mechanism {LAPLACE}")
     if mechanism == GAUSSIAN:
         rounds_event = mixed_rounds(sampling_rate, multipliers, rounds)
         event, figures = rounds_event, _figures(rounds_event, delta, peers)
     else:
         release = described(
             mechanism, rates=sampling_rate, multipliers=multipliers, rounds=rounds, shares=shares,
-            sensitivity_grid=sensitivity_grid, dimension=dimension, steps=steps,
+            sensitivity_grid=sensitivity_grid, dimension=dimension, steps=steps, moves=move,
         )  # fmt: skip
         event, figures = _release_figures(release, delta, peers)
         if mechanism == TREE and moved == 1:
             adjacency += ", a zero in its place"
+        if isinstance(release, IntegerLaplaceSum):
+            if moved != 1:
+                raise ConfigError(f"{LAPLACE} is proved for {ADJACENCIES[0]} only")
+            observers = _of_unknown_shares(release, delta)
     if as_json:
-        _print_epsilon_json(event, delta, adjacency, figures)
+        _print_epsilon_json(event, delta, adjacency, figures, observers)
     else:
         _print_epsilon(delta, adjacency, figures)
+        _print_observers(observers)
+
+
+def _of_unknown_shares(release: IntegerLaplaceSum, delta: Decimal) -> list[dict[str, Any]]:
+    """What it costs against those who know some of the noise: all but n - 1 shares, and all but 1.
+
+    Of a Gaussian's shares one has 1/n of the variance; of Laplace noise one protects far less.
+    """
+    counts = sorted({release.shares - 1, 1} - {0, release.shares}, reverse=True)
+    bounds = [(count, release.epsilon(delta, count)) for count in counts]
+    return [{"unknown": count, "epsilon": b.upper, "lower": b.lower} for count, b in bounds]
+
+
+def _print_observers(observers: list[dict[str, Any]]) -> None:
+    from privagg.report.figures import epsilon_text
+
+    if not observers:
+        return
+    out = console.console()
+    out.print()
+    rows = [(str(each["unknown"]), epsilon_text(each["epsilon"], 9)) for each in observers]
+    console.table(out, ("shares that an observer does not know", "ε ≤"), rows, left=())
 
 
 def _sensitivity(rates: list[Decimal], adjacency: str) -> int:
@@ -180,9 +223,21 @@ def _plain(value: Decimal | None) -> str | None:
 
 
 def _print_epsilon_json(
-    event: DpEvent | None, delta: Decimal, adjacency: str, figures: list[dict[str, Any]]
+    event: DpEvent | None,
+    delta: Decimal,
+    adjacency: str,
+    figures: list[dict[str, Any]],
+    observers: list[dict[str, Any]],
 ) -> None:
     proven = figures[0]
+    against = [
+        {
+            "unknown_shares": each["unknown"],
+            "epsilon": _plain(each["epsilon"]),
+            "epsilon_lower": _plain(each["lower"]),
+        }
+        for each in observers
+    ]
     console.print_json(
         {
             "epsilon": _plain(proven["epsilon"]),
@@ -202,6 +257,7 @@ def _print_epsilon_json(
                 }
                 for f in figures[1:]
             ],
+            **({"observers": against} if against else {}),
         }
     )
 

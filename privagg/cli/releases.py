@@ -8,10 +8,16 @@ from decimal import Decimal
 from pydantic import ValidationError
 
 from privagg.errors import ConfigError, validation_faults
-from privagg.privacy.releases import DiscreteGaussianSum, Release, TreeAggregation
+from privagg.privacy.releases import (
+    DiscreteGaussianSum,
+    IntegerLaplaceSum,
+    Release,
+    TreeAggregation,
+)
 
 GAUSSIAN, DISCRETE, TREE = "gaussian", "discrete-gaussian", "tree-aggregation"
-MECHANISMS = (GAUSSIAN, DISCRETE, TREE)
+LAPLACE = "integer-laplace"
+MECHANISMS = (GAUSSIAN, DISCRETE, LAPLACE, TREE)
 
 
 def described(
@@ -24,6 +30,7 @@ def described(
     sensitivity_grid: Decimal | None,
     dimension: int,
     steps: int | None,
+    moves: Sequence[int],
 ) -> Release:
     """The release that the options describe.
 
@@ -32,10 +39,12 @@ def described(
         rates: sampling rates, one.
         multipliers: noise multipliers, one.
         rounds: numbers of rounds, or of trees, one.
-        shares: parties that add noise; discrete Gaussian only.
+        shares: parties that add noise; discrete Gaussian and integer Laplace only.
         sensitivity_grid: L2, in grid units; discrete Gaussian only, and required there.
         dimension: coordinates; discrete Gaussian only.
         steps: leaves of a tree; trees only, and required there.
+        moves: the most that a unit moves each integer by; integer Laplace only. None given: one
+            integer, by 1.
 
     Raises:
         ConfigError: several groups of rounds, an option that is missing or does not belong here,
@@ -57,6 +66,14 @@ def described(
             if rate != 1:
                 raise ConfigError("tree aggregation has no proof under sampling; leave the rate 1")
             return TreeAggregation(steps=steps, trees=count, noise_multiplier=multiplier)
+        if mechanism == LAPLACE:
+            if rate != 1:
+                raise ConfigError(
+                    "integer Laplace noise has no proof under sampling; leave the rate 1"
+                )
+            return IntegerLaplaceSum(
+                moves=tuple(moves) or (1,), noise_multiplier=multiplier, shares=shares, rounds=count
+            )
         if sensitivity_grid is None:
             raise ConfigError("--mechanism discrete-gaussian needs --sensitivity-grid")
         return DiscreteGaussianSum(

@@ -295,11 +295,12 @@ class AskSetup(SumsSetup):
     @cached_property
     def _chosen(self) -> tuple[AnsweringProgram, SumsPlan]:
         terms, questions = self.terms, self.config.questions
-        usual = terms.program_over(self.schema, questions)
+        records = self.config.declared_records
+        usual = terms.program_over(self.schema, questions, records)
         if terms.noise != "auto" or not isinstance(usual, Questions):
             return usual, self.planned(usual)
         if not all(question.one_cell for question in questions):
             return usual, self.planned(usual)
-        other = terms.program_over(self.schema, questions, "laplace")
+        other = terms.program_over(self.schema, questions, records, "laplace")
         assert isinstance(other, Questions)  # the same program
         return self.quieter(usual, lambda: other)

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
+from fractions import Fraction
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -49,6 +50,7 @@ from privagg.programs.evaluation import Evaluated, Evaluation, OpenedModel
 from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.asked import AnyQuestion
+from privagg.programs.questions.question import Question
 from privagg.programs.registry import QUESTIONS, program
 from privagg.programs.sums_program import AnsweringProgram
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
@@ -380,13 +382,18 @@ class AskSection(Section):
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def program_over(
-        self, data: TableSchema, questions: Sequence[BaseModel], noise: str | None = None
+        self,
+        data: TableSchema,
+        questions: Sequence[Question],
+        records: int,
+        noise: str | None = None,
     ) -> AnsweringProgram:
         """What is asked of a declared table.
 
         Args:
             data: the declaration.
             questions: of the configuration.
+            records: of all sites, as declared; what questions leave open is chosen for them.
             noise: of the questions' sums; by default as it is set, Gaussian where it is `auto`.
 
         Raises:
@@ -395,7 +402,9 @@ class AskSection(Section):
         """
         asked = {"data": data.model_dump(mode="json"), "level": self.level, **self.settings}
         if self.program == QUESTIONS:
-            asked["questions"] = [each.model_dump(mode="json") for each in questions]
+            each_part = Fraction(self.epsilon) / sum(Fraction(each.share) for each in questions)
+            fitted = (each.fitted(records, each_part * Fraction(each.share)) for each in questions)
+            asked["questions"] = [each.model_dump(mode="json") for each in fitted]
             asked["noise"] = noise or ("gaussian" if self.noise == "auto" else self.noise)
         return program(self.program).of(asked)
 
@@ -633,6 +642,11 @@ class Config(Section):
                 "leave `centred` out"
             )
 
+    @property
+    def declared_records(self) -> int:
+        """Of all sites together."""
+        return sum(site.records for site in self.sites)
+
     def _questions_can_be_asked(self) -> None:
         if self.ask is None and not self.questions:
             return
@@ -666,7 +680,7 @@ class Config(Section):
                 f"{self.data.kind!r} there are none: remove [ask] and [[questions]]"
             )
         try:
-            self.ask.program_over(self.data.table_schema, self.questions)
+            self.ask.program_over(self.data.table_schema, self.questions, self.declared_records)
         except ValidationError as error:
             told = "; ".join(map(fault_words, error.errors()))
             if not own:

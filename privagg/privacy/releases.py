@@ -7,15 +7,22 @@ by a reduction proved in proofs/certified-epsilon.md; whatever has no such proof
 from __future__ import annotations
 
 import math
+from collections import Counter
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from privagg.errors import CertificationError, PrivacyError
+from privagg.errors import CertificationError, PrivacyError, validation_faults
 from privagg.privacy.accountant import EpsilonBound, round_up
-from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism
+from privagg.privacy.events import (
+    LARGEST_MOVE,
+    DpEvent,
+    ExactDecimal,
+    LaplaceMechanism,
+    Mechanism,
+)
 
 if TYPE_CHECKING:
     from privagg.privacy.certified.discrete import ShareSum
@@ -152,5 +159,62 @@ class DiscreteGaussianSum(BaseModel):
         return _DOWN.next_minus(_DOWN.sqrt(squared))
 
 
-Release = TreeAggregation | DiscreteGaussianSum
+class IntegerLaplaceSum(BaseModel):
+    """Integer vectors summed with integer Laplace noise that several parties share out.
+
+    Each party adds an independent share, the difference of two negative binomial draws of shape
+    1/shares, exactly sampled; all of them together make integer Laplace noise.
+
+    Args:
+        moves: the most that a unit moves each of the integers that it moves at all by.
+        noise_multiplier: the noise's scale over the sum of `moves`.
+        shares: n, parties that add noise.
+        rounds: how many such sums.
+
+    Source: Goryczka & Xiong 2017, "A Comprehensive Comparison of Multiparty Secure Additions with
+        Differential Privacy" (Laplace noise as a sum of shares).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["integer-laplace"] = "integer-laplace"
+    moves: tuple[Annotated[int, Field(ge=1, le=LARGEST_MOVE)], ...] = Field(min_length=1)
+    noise_multiplier: ExactDecimal = Field(gt=0, max_digits=60)
+    shares: int = Field(default=1, ge=1, le=10**6)
+    rounds: int = Field(default=1, ge=1, le=10**6)
+
+    def event(self, unknown: int | None = None) -> DpEvent:
+        """The release against whoever does not know so many of the shares; all by default.
+
+        Raises:
+            PrivacyError: a scale for which the law is not enclosed.
+        """
+        scale = _DOWN.multiply(self.noise_multiplier, Decimal(sum(self.moves)))
+        event = DpEvent()
+        try:
+            for move, count in Counter(self.moves).items():
+                mechanism = LaplaceMechanism.of(
+                    move, scale, self.shares if unknown is None else unknown, self.shares
+                )
+                event += DpEvent.once(mechanism, count=count * self.rounds)
+        except ValidationError as error:
+            raise PrivacyError(f"noise of {validation_faults(error)}") from error
+        return event
+
+    def epsilon(self, delta: Decimal, unknown: int | None = None) -> EpsilonBound:
+        """Enclose epsilon at `delta`; both ends are those of `event`.
+
+        Args:
+            delta: in (0, 1).
+            unknown: shares that the observer does not know; all by default.
+
+        Raises:
+            CertificationError: delta lies outside (0, 1), or no bound could be enclosed.
+        """
+        from privagg.privacy.accountants import CertifiedAccountant
+
+        return CertifiedAccountant().epsilon(self.event(unknown), delta)
+
+
+Release = TreeAggregation | DiscreteGaussianSum | IntegerLaplaceSum
 """Whatever is not here, and is no event, has no proof."""

@@ -34,7 +34,6 @@ from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Guarantee, guarantee
 from privagg.privacy.plan import TrainingPlan
 from privagg.programs.program import Opened
-from privagg.programs.training import make_learner
 from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.job import Job
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
@@ -80,14 +79,7 @@ class Replay:
         self._folder = folder
         self._setup = federation.setup
         self._learners = {
-            site.name: make_learner(
-                self.plan,
-                site.name,
-                model=federation.setup.fresh_model(),
-                records=federation.setup.records_of(site),
-                rule=federation.config.training.client_rule,
-            )
-            for site in federation.config.sites
+            site.name: federation.setup.learner(site.name) for site in federation.config.sites
         }
 
     def draws(self, count: int) -> Iterator[Draw]:

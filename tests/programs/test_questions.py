@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
+from scipy.stats import norm
 
 from privagg.errors import ConfigError
 from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs.answers import Answer, Figure
 from privagg.programs.questions.asked import Count, Mean, Missing, Quantiles
 from privagg.programs.questions.columns import Columns
-from privagg.programs.questions.moments import _Moments, _moments
+from privagg.programs.questions.moments import _moments
 from privagg.programs.questions.program import (
     MOST_NUMBERS,
     SENSITIVITY_GRID,
     Asked,
     Questions,
 )
+from privagg.programs.questions.quantiles import quantile_figures
 from privagg.programs.questions.question import OTHER
 from privagg.programs.registry import program_of
 from privagg.programs.sums_program import NoisySum
@@ -235,8 +239,10 @@ def test_a_variance_that_the_noise_hides_leaves_no_interval_too_short() -> None:
     draw, hits, tries = np.random.default_rng(8), 0, 0
     for _ in range(600):
         u = np.clip(draw.normal(0.2, 0.3, 100), -1, 1)
-        opened = np.array([100, u.sum(), (u * u).sum()]) + draw.normal(0, 20, 3)
-        found = {f.what: f for f in _moments(_Moments(*opened, 20.0), {}, (-1.0, 1.0), 0.9)}
+        p = (1 + u) / 2
+        exact = np.array([((1 - p) ** 2).sum(), (2 * p * (1 - p)).sum(), (p * p).sum()])
+        opened = exact + draw.normal(0, 12, 3)
+        found = {f.what: f for f in _moments(opened, 12.0, {}, (-1.0, 1.0), 0.9)}
         if found["variance"].value is None or found["variance"].raw > 0:
             continue
         assert found["variance"].value == 0
@@ -249,6 +255,42 @@ def test_a_variance_that_the_noise_hides_leaves_no_interval_too_short() -> None:
         hits += found["mean"].population.low <= 0.2 <= found["mean"].population.high
     assert tries >= 150
     assert hits >= 0.8 * tries, (hits, tries)
+
+
+@pytest.mark.parametrize(("records", "epsilon"), [(228, "0.1"), (920, "0.1"), (10**5, "0.5")])
+def test_bins_are_as_many_as_noise_and_width_together_leave_least(
+    records: int, epsilon: str
+) -> None:
+    """Against other numbers of bins, of a bell curve whose middle is anywhere in a bin."""
+    chosen = Quantiles(name="q", of="age").fitted(records, Fraction(epsilon)).bins
+    assert chosen is not None
+    assert Quantiles(name="q", of="age", bins=9).fitted(records, Fraction(epsilon)).bins == 9
+    draw, stddev = np.random.default_rng(1), math.sqrt(2) / float(epsilon)
+
+    def error(bins: int) -> float:
+        edges, off = np.linspace(0, 1, bins + 1), []
+        for middle in draw.uniform(0.35, 0.65, 300):
+            shares = np.diff(norm.cdf(edges, middle, 0.15))
+            noise = draw.laplace(0, stddev / math.sqrt(2), bins)
+            (found,) = quantile_figures(edges, records * shares + noise, stddev, (0.5,), 0.95)
+            off.append(found.raw - middle)
+        return float(np.sqrt(np.mean(np.square(off))))
+
+    least = min(map(error, (4, 6, 9, 14, 24, 48, 96, 192)))
+    assert error(chosen) <= 1.5 * least + 0.002
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_an_interval_of_a_quantile_holds_it_whatever_lies_between_the_records(level: float) -> None:
+    """All but half of them at one end: the noise of every bin between may seem to cross first."""
+    counts = np.zeros(64)
+    counts[0], counts[-1] = 50_200.0, 50_000.0
+    draw, inside, draws = np.random.default_rng(2), 0, 2000
+    for _ in range(draws):
+        sums = counts + draw.normal(0, 30.0, len(counts))
+        (found,) = quantile_figures(np.arange(65.0), sums, 30.0, (0.5,), level)
+        inside += found.records.low <= 0.5 <= found.records.high
+    assert inside / draws >= level - 5 * math.sqrt(level * (1 - level) / draws)
 
 
 def test_shares_split_the_budget_as_they_say() -> None:

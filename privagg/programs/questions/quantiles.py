@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import sqrt
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -14,6 +15,11 @@ from privagg.programs.questions.columns import Columns, FloatArray, range_of
 from privagg.programs.questions.question import OneSum, one_hot
 from privagg.training.table import TableSchema
 
+USUAL_BINS = 64
+"""Where neither the question nor whoever asks it says how many."""
+
+FEWEST_BINS, MOST_CHOSEN = 4, 256
+
 
 class Quantiles(OneSum):
     """Quantiles of a column of numbers, from a histogram over its declared range.
@@ -21,14 +27,15 @@ class Quantiles(OneSum):
     Args:
         of: a column with a declared range.
         at: which, each in (0, 1), ascending, at most 200.
-        bins: of the histogram, all of one width.
+        bins: of the histogram, all of one width; chosen for the records and epsilon where it is
+            left out (`fitting_bins`).
     """
 
     one_cell: ClassVar[bool] = True
     kind: Literal["quantiles"] = "quantiles"
     of: str
     at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.25, 0.5, 0.75), max_length=200)
-    bins: int = Field(default=64, ge=2, le=4096)
+    bins: int | None = Field(default=None, ge=2, le=4096)
 
     @property
     def about(self) -> str:
@@ -44,23 +51,47 @@ class Quantiles(OneSum):
     def cells(self, schema: TableSchema) -> int:
         """See `OneSum.cells`: bins."""
         range_of(schema, self.of)
-        return self.bins
+        return self.bins or USUAL_BINS
+
+    def fitted(self, records: int, epsilon: Fraction) -> Self:
+        """See `Question.fitted`: with its bins chosen."""
+        if self.bins is not None:
+            return self
+        return self.model_copy(update={"bins": fitting_bins(records, epsilon)})
 
     def values(self, schema: TableSchema, records: Columns) -> FloatArray:
         """See `OneSum.values`: 1 in the value's bin; nothing where it is missing."""
         low, high = range_of(schema, self.of)
-        values = records.numbers(self.of)
+        values, bins = records.numbers(self.of), self.cells(schema)
         known = ~np.isnan(values)
-        place = np.where(known, (values - low) / (high - low), 0.0) * self.bins
-        cell = np.minimum(place.astype(np.int64), self.bins - 1)
-        return one_hot(cell, self.bins) * known[:, None]
+        place = np.where(known, (values - low) / (high - low), 0.0) * bins
+        cell = np.minimum(place.astype(np.int64), bins - 1)
+        return one_hot(cell, bins) * known[:, None]
 
     def read(
         self, schema: TableSchema, sums: FloatArray, stddev: float, level: float
     ) -> tuple[Figure, ...]:
         """See `OneSum.read`."""
         low, high = range_of(schema, self.of)
-        return quantile_figures(np.linspace(low, high, self.bins + 1), sums, stddev, self.at, level)
+        return quantile_figures(np.linspace(low, high, len(sums) + 1), sums, stddev, self.at, level)
+
+
+def fitting_bins(records: int, epsilon: Fraction) -> int:
+    """How many bins cost a quantile as little as may be by their noise and by their width.
+
+    The count of half of k bins has noise of deviation √k/ε or so, and a bin of evenly spread values
+    n/k records. With k³ ≤ (nε)²/2 one is as large as the other, up to √2: more bins would blur more
+    than they resolve. Whole numbers, so that everybody finds the same.
+
+    Args:
+        records: n, as declared, of all sites.
+        epsilon: of this question alone.
+
+    Returns:
+        From 4 to 256.
+    """
+    most = Fraction(records) ** 2 * epsilon**2 / 2
+    return max(k for k in range(FEWEST_BINS, MOST_CHOSEN + 1) if k == FEWEST_BINS or k**3 <= most)
 
 
 def quantile_figures(
@@ -68,8 +99,10 @@ def quantile_figures(
 ) -> tuple[Figure, ...]:
     """Where the noised distribution of a histogram, made monotone, crosses each level.
 
-    An interval's ends are where the band of the cumulative counts crosses it; at a bin edge the
-    cumulative count of the first k bins has k times a bin's noise variance.
+    Monotone is the middle between the least ascending function above it and the greatest below it,
+    which noise moves to neither side. An interval has all bins that the level may be crossed in by
+    the band of the cumulative counts; at a bin edge the cumulative count of the first k bins has k
+    times a bin's noise variance.
 
     Args:
         edges: float64 (bins + 1,), ascending.
@@ -90,9 +123,10 @@ def quantile_figures(
     share = np.clip(below, 0.0, 1.0)
     noise = stddev * np.sqrt((1 - share) ** 2 * steps + share**2 * (bins - steps)) / count
     sampling = np.sqrt(share * (1 - share) / count)
+    rising = np.maximum.accumulate(share) + np.minimum.accumulate(share[::-1])[::-1]
     found = []
     for q in at:
-        value = _crossing(edges, np.maximum.accumulate(share), q)
+        value = float(np.interp(q, rising / 2, edges))
         found.append(
             Figure(
                 f"quantile {q:g}", {}, value, value,
@@ -103,15 +137,13 @@ def quantile_figures(
     return tuple(found)
 
 
-def _crossing(edges: FloatArray, below: FloatArray, level: float) -> float:
-    """Where an ascending function, linear between the edges, reaches `level`."""
-    return float(np.interp(level, below, edges))
-
-
 def band(
     edges: FloatArray, below: FloatArray, reach: FloatArray, level: float, most: float
 ) -> Interval:
-    """Where a band around a function surely was below `level`, and surely is above it.
+    """Between which edges an ascending function may reach `level`, by a band around it.
+
+    It reaches it between two edges next to each other, so it does outside only if the band misses
+    it at one of these two, whatever the band does elsewhere.
 
     Args:
         edges: float64 (k,), where the function is known, ascending.
@@ -120,8 +152,9 @@ def band(
         level: that is crossed.
         most: the interval's end where the function may stay below.
     """
-    under = np.flatnonzero(below + reach < level)
-    above = np.flatnonzero(below - reach > level)
-    low = edges[0] if not len(under) else edges[under[-1]]
-    high = most if not len(above) else edges[above[0]]
-    return Interval(float(min(low, high)), float(max(low, high)))
+    reached = np.flatnonzero(below + reach >= level)
+    short = np.flatnonzero(below - reach <= level)
+    first = max(int(reached[0]) - 1, 0) if len(reached) else len(edges) - 1
+    last = int(short[-1]) + 1 if len(short) else 0
+    low, high = float(edges[first]), float(edges[last]) if last < len(edges) else most
+    return Interval(min(low, high), max(low, high))

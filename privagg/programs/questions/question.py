@@ -12,7 +12,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import ClassVar, NamedTuple
+from fractions import Fraction
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,6 +64,15 @@ class Question(BaseModel, ABC):
     def round_count(self) -> int:
         """How many sums it needs, each of one round."""
         return 1
+
+    def fitted(self, records: int, epsilon: Fraction) -> Self:
+        """The question with what it leaves to be chosen chosen, by public facts alone.
+
+        Args:
+            records: of all sites, as declared.
+            epsilon: the part of the asking's that is its own.
+        """
+        return self
 
     @abstractmethod
     def width(self, schema: TableSchema, number: int) -> int:
