@@ -148,13 +148,14 @@ class SumsSetup(Setup):
 
         Args:
             usual: with Gaussian noise.
-            other: makes the same with integer Laplace noise, of which there may be no table.
+            other: makes the same with integer Laplace noise, of which there may be no table, or
+                which moves more integers than a plan may.
 
         Raises:
             PlanError, CalibrationError, NoiseError: as `planned` of the usual one.
         """
         plan = self.planned(usual)
-        with suppress(NoiseError, CalibrationError):
+        with suppress(NoiseError, CalibrationError, PlanError):
             changed = other()
             less = self.planned(changed)
             if changed.largest_stddev(less) < usual.largest_stddev(plan):
@@ -299,7 +300,7 @@ class AskSetup(SumsSetup):
         usual = terms.program_over(self.schema, questions, records)
         if terms.noise != "auto" or not isinstance(usual, Questions):
             return usual, self.planned(usual)
-        if not all(question.one_cell for question in questions):
+        if not all(question.ones for question in questions):
             return usual, self.planned(usual)
         other = terms.program_over(self.schema, questions, records, "laplace")
         assert isinstance(other, Questions)  # the same program

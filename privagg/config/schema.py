@@ -369,8 +369,8 @@ class AskSection(Section):
     Args:
         epsilon: what all questions together may cost each data set, at `privacy.delta`.
         level: of both intervals of every figure, in (0.5, 1).
-        noise: of the opened sums: `gaussian`, or where a record adds to one cell of each question
-            (counts, quantiles) `laplace`; `auto` takes what leaves the answers less uncertain.
+        noise: of the opened sums: `gaussian`, or where a record adds nothing but ones (counts,
+            gaps, quantiles, survival) `laplace`; `auto` takes what leaves answers less uncertain.
         program: an installed program that is asked in place of `[[questions]]`, by its name.
         settings: the program's own.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from fractions import Fraction
 from math import log, sqrt
@@ -22,7 +23,7 @@ from privagg.privacy.laplace_law import LaplaceLaw
 from privagg.privacy.laplace_noise import IntegerLaplace
 from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.questions.asked import Count, Mean, Quantiles
+from privagg.programs.questions.asked import Count, Mean, Missing, Quantiles
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.program import LARGEST_MOVES, Asked, Questions, whole_parts
 from privagg.programs.sums_program import NoisySum
@@ -33,6 +34,7 @@ CELLS = (
     Count(name="patients"),
     Count(name="by ward", by=("ward",), share=Decimal(2)),
     Quantiles(name="ages", of="age", bins=12),
+    Missing(name="gaps", of=("age", "ward", "ill"), share=Decimal(3)),
 )
 
 
@@ -69,10 +71,28 @@ class TestLaplaceQuestions(ProgramContract):
 def test_a_record_moves_one_integer_of_each_question_by_its_part() -> None:
     questions = asked()
     (terms,) = questions.openings(Decimal(10))
-    assert (terms.moves, terms.sensitivity_grid, terms.scale) == ((2, 1, 1), 3, 40)
+    assert (terms.moves, terms.sensitivity_grid, terms.scale) == ((2, 1, 1, 1, 1, 1), 3, 70)
     rows = questions.integers(1, np.zeros(0), Columns.read(table(50), SCHEMA))
     assert set(np.unique(rows)) == {0, 1, 2}
-    assert {tuple(sorted(row[row > 0])) for row in rows.tolist() and [*rows]} <= {(1, 1, 2), (1, 2)}
+    without_gaps = {tuple(sorted(row[row > 0].tolist())) for row in rows[:, :-3]}
+    assert without_gaps <= {(1, 1, 2), (1, 2)}
+    assert set(np.unique(rows[:, -3:])) == {0, 1}
+
+
+def test_gaps_of_a_few_columns_are_counted_under_laplace_noise_where_it_is_less() -> None:
+    """Each count has noise of deviation √2·k/ε, and a Gaussian's for k columns √k·σ."""
+    questions, frame = asked(Missing(name="gaps", of=("age", "ward", "ill"))), table(500)
+    plan = plan_of(questions, "0.5")
+    total = questions.integers(1, np.zeros(0), Columns.read(frame, SCHEMA)).sum(axis=0)
+    (answer,) = questions.answers([NoisySum.of(plan, 1, total, plan.names)])
+    missing = [
+        float(frame["age"].isna().sum()),
+        float((~frame["ward"].isin(["a", "b", "c"])).sum()),
+    ]
+    assert [figure.value for figure in answer.figures[:2]] == pytest.approx(missing, abs=1e-9)
+    width = answer.figures[0].records.high - answer.figures[0].raw
+    assert width == pytest.approx(math.log(20) * 3 / 0.5, rel=0.1)
+    assert questions.largest_stddev(plan) == pytest.approx(math.sqrt(2) * 3 / 0.5, rel=0.01)
 
 
 @given(st.lists(st.decimals("0.001", "1000", places=3), min_size=1, max_size=8))
@@ -199,9 +219,15 @@ def test_a_single_count_has_the_noise_of_the_laplace_mechanism() -> None:
     assert made.cost <= Decimal("0.1")
 
 
+def test_more_counts_than_laplace_noise_is_for_are_asked_with_gaussian_noise() -> None:
+    """A plan takes 256 moves of a record; 300 counts were refused for them."""
+    made = setup([{"name": f"n{i}", "kind": "count"} for i in range(300)])
+    assert made.plan.openings[0].moves is None
+
+
 def test_laplace_noise_for_a_mean_is_refused_before_a_charge() -> None:
     questions = [COUNT, {"name": "age", "kind": "mean", "of": "age"}]
     with pytest.raises((ValidationError, ConfigError), match="age needs 'gaussian'"):
         setup(questions, noise="laplace")
-    with pytest.raises(ValidationError, match="adds to one cell"):
+    with pytest.raises(ValidationError, match="adds nothing but ones"):
         asked(Mean(name="age", of="age"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod, sqrt
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,9 +22,13 @@ class Count(OneSum):
         by: columns with declared categories, at most three; each has a cell for what is none.
     """
 
-    one_cell: ClassVar[bool] = True
     kind: Literal["count"] = "count"
     by: tuple[str, ...] = Field(default=(), max_length=3)
+
+    @property
+    def ones(self) -> int:
+        """See `Question.ones`."""
+        return 1
 
     @property
     def about(self) -> str:
@@ -70,6 +74,11 @@ class Missing(OneSum):
     def about(self) -> str:
         """See `Question.about`."""
         return f"how many records lack a value of {', '.join(self.of)}"
+
+    @property
+    def ones(self) -> int:
+        """See `Question.ones`."""
+        return len(self.of)
 
     def cells(self, schema: TableSchema) -> int:
         """See `OneSum.cells`: a count a column."""

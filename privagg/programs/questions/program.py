@@ -53,7 +53,7 @@ class AskedTogether(BaseModel):
         data: the columns, as declared.
         questions: in the order of their answers.
         level: of the intervals.
-        noise: of the opened sums; `laplace` where a record adds to one cell of each question.
+        noise: of the opened sums; `laplace` where a record adds nothing but ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,10 +75,10 @@ class AskedTogether(BaseModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two questions have one name: {', '.join(twice)}")
-        wide = [question.name for question in self.questions if not question.one_cell]
+        wide = [question.name for question in self.questions if not question.ones]
         if wide and self.noise == "laplace":
             raise ValueError(
-                f"noise 'laplace' is for questions of which a record adds to one cell; "
+                f"noise 'laplace' is for questions to which a record adds nothing but ones; "
                 f"{', '.join(wide)} needs 'gaussian'"
             )
         return self
@@ -121,8 +121,8 @@ class Questions(SumsProgram):
     record's integers have norm at most S, and question j is answered as if it had been asked alone
     under the fraction w_j / Σw of the round's budget (of a Gaussian's, which is 1/variance).
 
-    Under integer Laplace noise, whose budget is ε itself, S_j are small whole numbers in proportion
-    to the w_j, and a record moves one integer of each question by S_j.
+    Under integer Laplace noise, whose budget is ε itself, a record moves k_j integers of question j
+    by S_j each (`Question.ones`), with small whole numbers S_j in proportion to w_j / k_j.
 
     Args:
         content: what is asked, of which columns.
@@ -162,12 +162,13 @@ class Questions(SumsProgram):
         laplace, found = self.content.noise == "laplace", list[OpeningTerms]()
         for number, parts in enumerate(self._rounds, 1):
             rest = whole / self._weight(number)
-            moves = tuple(sorted((part.scale for part in parts), reverse=True))
+            each = (scale for part in parts for scale in [part.scale] * part.question.ones)
+            moves = tuple(sorted(each, reverse=True))
             terms = OpeningTerms(
                 state=sum(part.state for part in parts),
                 length=sum(part.width for part in parts),
                 sensitivity_grid=norm_of(moves) if laplace else SENSITIVITY_GRID,
-                largest_grid=moves[0],
+                largest_grid=max(part.scale for part in parts),
                 noise_multiplier=sqrt_floor_decimal(square * (rest**2 if laplace else rest)),
                 moves=moves if laplace else None,
             )
@@ -175,7 +176,7 @@ class Questions(SumsProgram):
         return tuple(found)
 
     def largest_stddev(self, plan: SumsPlan) -> float:
-        """Of the noise of any cell, over what a record adds there, when every site contributes.
+        """Of the noise of any count, when every site contributes; of questions with `ones` alone.
 
         Args:
             plan: the job's, or one of another noise to compare with.
@@ -184,7 +185,8 @@ class Questions(SumsProgram):
         for number, parts in enumerate(self._rounds, 1):
             noise = plan.in_round(number).noise
             stddev = sqrt(noise.stddev_grid**2 * plan.addends) if noise else 0.0
-            found.append(stddev / min(part.scale for part in parts))
+            ones = ((sqrt(part.question.ones), self._a_row(part)) for part in parts)
+            found.append(stddev * max(root / unit for root, unit in ones))
         return max(found)
 
     def begin(self) -> FloatVector:
@@ -195,11 +197,12 @@ class Questions(SumsProgram):
     def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix:
         """See `SumsProgram.integers`."""
         schema = self.content.data
+        whole = np.rint if self.content.noise == "laplace" else np.trunc  # there they are S_j
         return np.concatenate(
             [
-                np.trunc(
-                    part.question.rows(schema, number, own, records) * float(part.scale)
-                ).astype(np.int64)
+                whole(part.question.rows(schema, number, own, records) * self._a_row(part)).astype(
+                    np.int64
+                )
                 for part, own in self._states(number, state)
             ],
             axis=1,
@@ -238,6 +241,11 @@ class Questions(SumsProgram):
         schema = self.content.data
         return super().work() + sum(each.work(schema) for each in self.content.questions)
 
+    def _a_row(self, part: Part) -> float:
+        """Integers that a row of norm 1 stands for: S_j, or of k_j times S_j their norm."""
+        laplace = self.content.noise == "laplace"
+        return part.scale * (sqrt(part.question.ones) if laplace else 1.0)
+
     def _weight(self, number: int) -> Fraction:
         """The shares that round `number` has of all questions' shares."""
         return sum(
@@ -264,7 +272,7 @@ class Questions(SumsProgram):
         shares = [Fraction(each.share) / each.round_count / weight for _, each in asked]
         laplace = self.content.noise == "laplace"
         scales = (
-            whole_parts(shares)
+            _of_ones(shares, [each.ones for _, each in asked])
             if laplace
             else [_root(SENSITIVITY_GRID**2 * share) for share in shares]
         )
@@ -299,7 +307,8 @@ class Questions(SumsProgram):
         start, parts, stddev = 0, {}, found.normal_stddev(self.level)
         for part in self._rounds[number - 1]:
             own = found.total[start : start + part.width].astype(np.float64)
-            parts[part.place] = Found(own / part.scale, stddev / part.scale)
+            unit = self._a_row(part)
+            parts[part.place] = Found(own / unit, stddev / unit)
             start += part.width
         return parts
 
@@ -318,6 +327,12 @@ def whole_parts(shares: Sequence[Fraction]) -> list[int]:
     if sum(exact) <= LARGEST_MOVES * divisor:
         return [part // divisor for part in exact]
     return [max(1, round(share * LARGEST_MOVES)) for share in shares]
+
+
+def _of_ones(shares: Sequence[Fraction], ones: Sequence[int]) -> list[int]:
+    """S_j of questions with these shares, to whose cells a record adds so many times S_j."""
+    each = [share / times for share, times in zip(shares, ones, strict=True)]
+    return whole_parts([part / sum(each) for part in each])
 
 
 def _root(square: Fraction) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from math import sqrt
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -31,11 +31,15 @@ class Quantiles(OneSum):
             left out (`fitting_bins`).
     """
 
-    one_cell: ClassVar[bool] = True
     kind: Literal["quantiles"] = "quantiles"
     of: str
     at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.25, 0.5, 0.75), max_length=200)
     bins: int | None = Field(default=None, ge=2, le=4096)
+
+    @property
+    def ones(self) -> int:
+        """See `Question.ones`."""
+        return 1
 
     @property
     def about(self) -> str:

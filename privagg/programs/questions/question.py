@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,11 +49,16 @@ class Question(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    one_cell: ClassVar[bool] = False
-    """True where a row is 1 in one place at most and 0 elsewhere: its noise may be Laplace."""
-
     name: str = Field(min_length=1, max_length=100)
     share: Decimal = Field(default=Decimal(1), gt=0, le=1000)
+
+    @property
+    def ones(self) -> int:
+        """k where a row is 1/√k in k places at most and 0 elsewhere: its noise may be Laplace.
+
+        0 where it adds other amounts: as small whole numbers these would be rounded too coarsely.
+        """
+        return 0
 
     @property
     @abstractmethod

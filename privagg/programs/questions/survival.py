@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf, sqrt
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -32,9 +32,13 @@ class Survival(Followed, OneSum):
         by: a column with declared categories.
     """
 
-    one_cell: ClassVar[bool] = True
     kind: Literal["survival"] = "survival"
     by: str | None = None
+
+    @property
+    def ones(self) -> int:
+        """See `Question.ones`."""
+        return 1
 
     @property
     def about(self) -> str:
