@@ -81,11 +81,12 @@ class Quantiles(OneSum):
 
 
 def fitting_bins(records: int, epsilon: Fraction) -> int:
-    """How many bins cost a quantile as little as may be by their noise and by their width.
+    """How many bins blur a quantile by their noise about as much as by their width.
 
-    The count of half of k bins has noise of deviation √k/ε or so, and a bin of evenly spread values
-    n/k records. With k³ ≤ (nε)²/2 one is as large as the other, up to √2: more bins would blur more
-    than they resolve. Whole numbers, so that everybody finds the same.
+    Half the difference of the counts on both sides of a median has, over k bins of Laplace noise,
+    deviation √k/(√2·ε). Where values are evenly spread a bin has n/k of them, and where one lies in
+    it has deviation 1/√12 of its width: k³ = (nε)²/6 makes them equal. Exact, so that everybody
+    finds the same.
 
     Args:
         records: n, as declared, of all sites.
@@ -94,7 +95,7 @@ def fitting_bins(records: int, epsilon: Fraction) -> int:
     Returns:
         From 4 to 256.
     """
-    most = Fraction(records) ** 2 * epsilon**2 / 2
+    most = Fraction(records) ** 2 * epsilon**2 / 6
     return max(k for k in range(FEWEST_BINS, MOST_CHOSEN + 1) if k == FEWEST_BINS or k**3 <= most)
 
 
