@@ -23,4 +23,7 @@ It supplies one class for each of `Parameters`, `EncryptionKey`, `DecryptionKey`
 A configuration then says `[secure] scheme = "mine"`; nothing else in privagg knows schemes by name,
 but that `privagg.audit.planned` rates the security of privagg's own. `bfv.py`, `ckks.py` (both on
 `lattice.py`) and `paillier.py` (keys in `paillier_keys.py`) are the schemes that protect.
+
+In `masked/` nobody holds a key that opens sums: a site's secret is a `MaskingKey`, an upload
+carries attachments, and `Recovery` takes the masks off by what enough contributors release.
 """

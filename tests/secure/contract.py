@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -24,9 +24,9 @@ from privagg.errors import (
     ParameterError,
     PrivaggError,
 )
-from privagg.secure.opening import DecryptionKey, KeyGenerator, key_generator
+from privagg.secure.opening import KeyGenerator, MaskingKey, key_generator
 from privagg.secure.registry import scheme as find_scheme
-from privagg.secure.scheme import Parameters, Requirement, Scheme
+from privagg.secure.scheme import EncryptionKey, Occasion, Parameters, Requirement, Scheme
 
 REQUIREMENTS = {
     "one small value": Requirement(1, upload_bound=1, sum_bound=2, addends=2),
@@ -44,7 +44,8 @@ class Setup:
     scheme: Scheme
     generator: KeyGenerator
     parameters: Parameters
-    key: DecryptionKey
+    key: Any
+    """A `DecryptionKey`, or one site's `MaskingKey`."""
 
     @property
     def requirement(self) -> Requirement:
@@ -66,17 +67,79 @@ class Setup:
         )
 
 
-@cache
+class Together(Setup):
+    """The same where nobody holds a key: all sites of one round, which begins with each opening.
+
+    Those that a test does not have contribute add zeros, so that all of them release.
+    """
+
+    def begin(self, sites: dict[str, MaskingKey], joint: EncryptionKey) -> Self:
+        vars(self).update(_sites=sites, _joint=joint, _attempt=0)
+        self._begin_round()
+        return self
+
+    def _begin_round(self) -> None:
+        vars(self).update(_attempt=self._attempt + 1, _masked={}, _next=0)
+
+    @property
+    def _occasion(self) -> Occasion:
+        return Occasion("run", 1, self._attempt, tuple(self._sites))
+
+    def encrypt(self, values: IntVector) -> bytes:
+        names = tuple(self._sites)
+        site = names[self._next % len(names)]
+        masked = self._sites[site].mask(values, site, self._joint, self._occasion)
+        vars(self).update(_next=self._next + 1)
+        self._masked[site] = masked
+        assert len(masked.attachments) == self.parameters.attachment_bytes
+        return masked.payload
+
+    def open(self, payload: bytes, count: int) -> IntVector:
+        fold, names = self.parameters.fold(), tuple(self._sites)
+        fold.add(payload, addends=count)
+        while self._next < len(names):
+            fold.add(self.encrypt(np.zeros(self.requirement.length, dtype=np.int64)))
+        recovery = self.parameters.recovery(self._occasion)
+        assert recovery is not None
+        for site in names:
+            recovery.add(site, self._masked[site].attachments)
+        releases = {
+            site: self._sites[site].release(
+                site, self._joint, self._occasion, names, recovery.packets(site, names),
+                self._masked[site].kept,
+            )
+            for site in names
+        }  # fmt: skip
+        found = recovery.unmask(fold.payload(), names, releases)
+        self._begin_round()
+        assert found.total is not None, found.problem
+        return found.total
+
+
 def setup(name: str, case: str) -> Setup:
+    made = _setup(name, case)
+    if isinstance(made, Together):
+        made._begin_round()
+    return made
+
+
+@cache
+def _setup(name: str, case: str) -> Setup:
     found, generator = find_scheme(name), key_generator(name)
     parameters = found.choose_parameters(REQUIREMENTS[case])
     key = generator.generate_key(parameters)
+    if isinstance(key, MaskingKey):
+        sites = {f"site-{i}": generator.generate_key(parameters)
+                 for i in range(parameters.requirement.addends)}  # fmt: skip
+        cards = {site: each.encryption_key.to_bytes() for site, each in sites.items()}
+        joint = found.joint_key(parameters, epoch="run", roster="who is who", cards=cards)
+        return Together(found, generator, parameters, key).begin(sites, joint)
     # A scheme whose modulus is its key completes its parameters there.
     return Setup(found, generator, key.encryption_key.parameters, key)
 
 
 class SchemeContract:
-    """The laws; a test class inherits them and supplies the fixture `name`."""
+    """The laws of every scheme; a test class inherits them and supplies the fixture `name`."""
 
     @pytest.mark.parametrize("case", CASES)
     def test_opening_a_fold_gives_the_exact_sum(self, name: str, case: str) -> None:
@@ -121,22 +184,6 @@ class SchemeContract:
         opened = made.open(fold.payload(), len(heads))
         assert opened.tolist() == values.sum(axis=0).tolist()
 
-    def test_many_at_once_are_added_as_one_after_the_other(self, name: str) -> None:
-        made = setup(name, CASES[1])
-        values = made.draw(np.random.default_rng(29), 6)
-        good = [made.encrypt(contribution) for contribution in values]
-        greatest = b"\xff" * 8 if made.scheme.protects else b"\xff" * 7 + b"\x7f"
-        bad = good[1][:-8] + greatest
-        one, many = made.parameters.fold(), made.parameters.fold()
-        for payload in good:
-            one.add(payload)
-        assert many.add_many([]) == []
-        errors = many.add_many([good[0], bad, memoryview(good[1]), good[2][:-1], *good[2:]])
-        assert [error is None for error in errors] == [True, False, True, False] + [True] * 4
-        assert all(isinstance(errors[place], CiphertextError) for place in (1, 3))
-        assert many.count == 6
-        assert many.payload() == one.payload()
-
     def test_partial_sums_merge(self, name: str) -> None:
         made = setup(name, CASES[1])
         values = made.draw(np.random.default_rng(21), 5)
@@ -171,6 +218,94 @@ class SchemeContract:
         values = made.draw(np.random.default_rng(23), 1)[0]
         differ = made.encrypt(values) != made.encrypt(values)
         assert differ == made.scheme.protects
+
+    def test_contributions_out_of_bounds_are_refused_without_naming_values(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        bound, length = made.requirement.upload_bound, made.requirement.length
+        for secret in (bound + 12_345, -bound - 12_345, np.iinfo(np.int64).min):
+            values = np.zeros(length, dtype=np.int64)
+            values[7] = secret
+            with pytest.raises(CapacityError) as caught:
+                made.encrypt(values)
+            assert str(abs(int(secret))) not in str(caught.value)
+        for shape in ((length + 1,), (1, length), ()):
+            with pytest.raises(CapacityError, match="shape"):
+                made.encrypt(np.zeros(shape, np.int64))
+        with pytest.raises(CapacityError, match="int64"):
+            made.encrypt(np.zeros(length))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_parameters_survive_json(self, name: str, case: str) -> None:
+        made = setup(name, case)
+        facts = json.loads(json.dumps(made.parameters.to_dict()))
+        again = made.scheme.load_parameters(facts)
+        assert again == made.parameters
+        assert again.fingerprint == made.parameters.fingerprint
+        assert again.payload_bytes == made.parameters.payload_bytes
+        assert again.security_bits == made.parameters.security_bits
+
+    def test_parameters_reach_the_security_asked_for(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        wanted = made.requirement.security_bits if made.scheme.protects else 0
+        assert made.parameters.security_bits >= wanted
+        assert str(made.parameters.payload_bytes) in made.parameters.explain()
+
+    def test_hostile_facts_get_a_parameter_error(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        facts = made.parameters.to_dict()
+        for spoiled in _spoiled(facts):
+            try:
+                loaded = made.scheme.load_parameters(spoiled)
+            except ParameterError:
+                continue
+            # Whatever is still accepted must be other valid parameters, never the same ones.
+            assert loaded.fingerprint != made.parameters.fingerprint
+
+    def test_other_lengths_are_other_parameters(self, name: str) -> None:
+        prints = {setup(name, case).parameters.fingerprint for case in CASES}
+        assert len(prints) == len(CASES)
+
+    def test_impossible_requirements_are_refused(self, name: str) -> None:
+        found = find_scheme(name)
+        for bad in (
+            Requirement(0, 1, 1, 1),
+            Requirement(1, 0, 1, 1),
+            Requirement(1, 1, 0, 1),
+            Requirement(1, 1, 1 << 62, 1),
+            Requirement(1, 1, 1, 0),
+        ):
+            with pytest.raises(ParameterError):
+                found.choose_parameters(bad)
+        with pytest.raises(ParameterError, match="no_such_option"):
+            found.choose_parameters(REQUIREMENTS[CASES[0]], no_such_option=1)
+
+    def test_parameters_of_another_scheme_are_refused(self, name: str) -> None:
+        made = setup(name, CASES[0])
+        other = setup("ckks" if name == "plaintext" else "plaintext", CASES[0])
+        with pytest.raises(PrivaggError):
+            made.generator.generate_key(other.parameters)
+        with pytest.raises(ParameterError):
+            made.scheme.load_parameters(other.parameters.to_dict())
+
+
+class KeyContract(SchemeContract):
+    """The same, and those of a scheme in which one party holds the key."""
+
+    def test_many_at_once_are_added_as_one_after_the_other(self, name: str) -> None:
+        made = setup(name, CASES[1])
+        values = made.draw(np.random.default_rng(29), 6)
+        good = [made.encrypt(contribution) for contribution in values]
+        greatest = b"\xff" * 8 if made.scheme.protects else b"\xff" * 7 + b"\x7f"
+        bad = good[1][:-8] + greatest
+        one, many = made.parameters.fold(), made.parameters.fold()
+        for payload in good:
+            one.add(payload)
+        assert many.add_many([]) == []
+        errors = many.add_many([good[0], bad, memoryview(good[1]), good[2][:-1], *good[2:]])
+        assert [error is None for error in errors] == [True, False, True, False] + [True] * 4
+        assert all(isinstance(errors[place], CiphertextError) for place in (1, 3))
+        assert many.count == 6
+        assert many.payload() == one.payload()
 
     @pytest.mark.parametrize(
         "spoil", [lambda p: p[:-1], lambda p: p + b"\0", lambda p: b"", lambda p: p * 2]
@@ -222,21 +357,6 @@ class SchemeContract:
             fold.add(payload)
         assert made.open(fold.payload(), 2).tolist() == [2]
 
-    def test_contributions_out_of_bounds_are_refused_without_naming_values(self, name: str) -> None:
-        made = setup(name, CASES[1])
-        bound, length = made.requirement.upload_bound, made.requirement.length
-        for secret in (bound + 12_345, -bound - 12_345, np.iinfo(np.int64).min):
-            values = np.zeros(length, dtype=np.int64)
-            values[7] = secret
-            with pytest.raises(CapacityError) as caught:
-                made.encrypt(values)
-            assert str(abs(int(secret))) not in str(caught.value)
-        for shape in ((length + 1,), (1, length), ()):
-            with pytest.raises(CapacityError, match="shape"):
-                made.encrypt(np.zeros(shape, np.int64))
-        with pytest.raises(CapacityError, match="int64"):
-            made.encrypt(np.zeros(length))  # type: ignore[arg-type]
-
     def test_openings_of_impossible_counts_are_refused(self, name: str) -> None:
         made = setup(name, CASES[0])
         payload = made.encrypt(np.ones(1, dtype=np.int64))
@@ -261,51 +381,6 @@ class SchemeContract:
             fold.add(made.encrypt(np.full(301, 32_767, dtype=np.int64)))
         with pytest.raises(CiphertextError):
             made.open(fold.payload(), 2)
-
-    @pytest.mark.parametrize("case", CASES)
-    def test_parameters_survive_json(self, name: str, case: str) -> None:
-        made = setup(name, case)
-        facts = json.loads(json.dumps(made.parameters.to_dict()))
-        again = made.scheme.load_parameters(facts)
-        assert again == made.parameters
-        assert again.fingerprint == made.parameters.fingerprint
-        assert again.payload_bytes == made.parameters.payload_bytes
-        assert again.security_bits == made.parameters.security_bits
-
-    def test_parameters_reach_the_security_asked_for(self, name: str) -> None:
-        made = setup(name, CASES[1])
-        wanted = made.requirement.security_bits if made.scheme.protects else 0
-        assert made.parameters.security_bits >= wanted
-        assert str(made.parameters.payload_bytes) in made.parameters.explain()
-
-    def test_hostile_facts_get_a_parameter_error(self, name: str) -> None:
-        made = setup(name, CASES[1])
-        facts = made.parameters.to_dict()
-        for spoiled in _spoiled(facts):
-            try:
-                loaded = made.scheme.load_parameters(spoiled)
-            except ParameterError:
-                continue
-            # Whatever is still accepted must be other valid parameters, never the same ones.
-            assert loaded.fingerprint != made.parameters.fingerprint
-
-    def test_other_lengths_are_other_parameters(self, name: str) -> None:
-        prints = {setup(name, case).parameters.fingerprint for case in CASES}
-        assert len(prints) == len(CASES)
-
-    def test_impossible_requirements_are_refused(self, name: str) -> None:
-        found = find_scheme(name)
-        for bad in (
-            Requirement(0, 1, 1, 1),
-            Requirement(1, 0, 1, 1),
-            Requirement(1, 1, 0, 1),
-            Requirement(1, 1, 1 << 62, 1),
-            Requirement(1, 1, 1, 0),
-        ):
-            with pytest.raises(ParameterError):
-                found.choose_parameters(bad)
-        with pytest.raises(ParameterError, match="no_such_option"):
-            found.choose_parameters(REQUIREMENTS[CASES[0]], no_such_option=1)
 
     def test_keys_survive_their_bytes(self, name: str) -> None:
         made = setup(name, CASES[1])
@@ -342,14 +417,6 @@ class SchemeContract:
         values = made.draw(np.random.default_rng(27), 1)[0]
         with pytest.raises(CiphertextError):
             other.open_share(made.encrypt(values), 1)
-
-    def test_parameters_of_another_scheme_are_refused(self, name: str) -> None:
-        made = setup(name, CASES[0])
-        other = setup("ckks" if name == "plaintext" else "plaintext", CASES[0])
-        with pytest.raises(PrivaggError):
-            made.generator.generate_key(other.parameters)
-        with pytest.raises(ParameterError):
-            made.scheme.load_parameters(other.parameters.to_dict())
 
 
 def _spoiled(facts: dict[str, Any]) -> list[Any]:

@@ -22,7 +22,7 @@ from privagg.secure import facts as fact
 from privagg.secure import opening, registry
 from privagg.secure.opening import DecryptionKey, KeyGenerator
 from privagg.secure.scheme import Buffer, EncryptionKey, Fold, Parameters, Requirement, Scheme
-from tests.secure.contract import SchemeContract
+from tests.secure.contract import KeyContract
 from tests.simulator import NAMES, Simulation
 
 
@@ -156,7 +156,7 @@ def name() -> str:
     return "tally"
 
 
-class TestContract(SchemeContract):
+class TestContract(KeyContract):
     pass
 
 
