@@ -131,6 +131,8 @@ def check(
     if EvaluateSetup.configured(federation.config) and not EvaluateSetup.is_in(federation.setup):
         besides.append(federation.evaluating.foreseen)
     beside = {setup.job: setup for setup in besides}
+    for setup in besides:
+        setup.rehearse()
     told = {job: questions_facts(setup) for job, setup in beside.items()}
     facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
     facts["evaluation"] = told.get("evaluation")

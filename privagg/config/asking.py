@@ -36,6 +36,7 @@ from privagg.programs.evaluation import Evaluation
 from privagg.programs.program import Program
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.program import Questions
+from privagg.programs.rehearsal import made_up, require_computable
 from privagg.programs.shards import learner_of
 from privagg.programs.sums_program import AnsweringProgram, openings_of
 from privagg.secure.registry import scheme as find_scheme
@@ -292,6 +293,15 @@ class AskSetup(SumsSetup):
         Compared are the least exact answers, by public facts alone.
         """
         return self._chosen[1]
+
+    def rehearse(self) -> RecordsApart | None:
+        """Refuse a program that fails on made-up records, whoever wrote it; there is no model.
+
+        Raises:
+            ConfigError: in which round, and how. Nothing is charged for it.
+        """
+        require_computable(self.sums, self.plan, made_up(self.schema))
+        return None
 
     @cached_property
     def _chosen(self) -> tuple[AnsweringProgram, SumsPlan]:

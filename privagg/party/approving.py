@@ -207,6 +207,8 @@ def approve(
     jobs = {approver.name: job or Job.of(approver.setup) for approver in approvers}
     require_joining(sites)
     for approver in sites:
+        if approver.setup.job != TRAINING:
+            approver.setup.rehearse()
         check_approval(approver, jobs[approver.name], terms)
     names = {approver.name for approver in sites}
     if job is not None:

@@ -58,6 +58,8 @@ def require_data(setup: Setup, *, joins: bool = True) -> None:
     if isinstance(setup, EvaluateSetup):
         require_released(setup)
     _require_charged(setup)
+    if setup.job != TRAINING:
+        setup.rehearse()
     for site in setup.config.sites:
         setup.records_of(site)
         if joins:

@@ -15,12 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from privagg import Federation
 from privagg.audit import Brought, Verdict, verify_file
 from privagg.audit.answered import ANSWERS, SUM
 from privagg.errors import ConfigError, ProgramMissingError
+from privagg.party.local import local_ledgers
+from privagg.privacy.ledger.entries import Charge
 from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs import registry
 from privagg.programs.questions.columns import Columns
+from privagg.programs.rehearsal import made_up
 from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.report import Report
 from privagg.training.table import TableSchema
@@ -198,3 +202,42 @@ def test_the_example_is_the_package_that_is_tested() -> None:
     lines = (PACKAGE / f"{module}.py").read_text().splitlines()
     assert len(lines) <= 100
     assert json.dumps(config["ask"]["settings"]) == '{"column": "malignant"}'
+
+
+@pytest.mark.parametrize("broken", ["raises", "floats", "too wide"])
+def test_one_that_fails_on_every_record_is_refused_by_name_before_any_charge(
+    tmp_path: Path, installed: pytest.MonkeyPatch, broken: str
+) -> None:
+    path, program = ask(tmp_path), registry.program("diversity")
+    assert call("approve", path, "--all-sites", "--job", "questions", "--yes").code == 0
+    honest = program.integers
+
+    def integers(self: Any, number: int, state: Any, records: Any) -> Any:
+        rows = honest(self, number, state, records)
+        if broken == "raises":
+            raise KeyError("no such column")
+        return rows.astype(float) if broken == "floats" else np.concatenate([rows, rows], axis=1)
+
+    installed.setattr(program, "integers", integers)
+    approve = ("approve", path, "--all-sites", "--job", "questions", "--yes")
+    for command in (("check", path), approve, ("ask", path)):
+        refused = call(*command)
+        assert refused.code not in (0, None)
+        assert "'diversity' fails on made-up records" in refused.err
+        assert "round 1 of 1" in refused.err
+    with pytest.raises(ConfigError, match="'diversity' fails"):  # as a site's own process opens
+        Federation.from_toml(path).asking.rehearse()
+    for ledger in local_ledgers(path.parent / "out").values():
+        assert not any(isinstance(entry.payload, Charge) for entry in ledger.entries())
+
+
+def test_made_up_records_reach_every_category_and_both_ends_of_a_range() -> None:
+    schema = TableSchema.model_validate(
+        {**SCHEMA.model_dump(), "features": [
+            {"name": "ward", "categories": ["a", "b", "c"]}, {"name": "age", "range": [18, 100]},
+        ]}
+    )  # fmt: skip
+    records = made_up(schema)
+    assert set(records.codes("ward")) == {0, 1, 2}
+    assert set(records.codes("ill")) == {0, 1}
+    assert {18.0, 100.0} <= set(records.numbers("age"))
