@@ -148,6 +148,11 @@ class Aggregator:
         """Sites whose uploads are in the sum, in roster order."""
         return tuple(name for name in self.terms.names if name in self._statements)
 
+    def contradicted(self) -> tuple[str, ...]:
+        """Contributors whose attachments more others contradict than may collude."""
+        found = self._recovery.contradicted() if self._recovery is not None else ()
+        return tuple(name for name in found if name in self._statements)
+
     def receive(self, data: Buffer, *, sender: str | None = None) -> str:
         """Check one frame and fold it in; see `receive_many`.
 

@@ -17,7 +17,7 @@ from privagg.protocol.aggregator import RoundTerms
 from privagg.protocol.checkpoints import CheckpointWatch
 from privagg.protocol.key_statement import RunKey, require_custody
 from privagg.protocol.messages import Statement
-from privagg.secure.scheme import Parameters, Phase, Scheme
+from privagg.secure.scheme import Parameters, Phase, Recovery, Scheme
 
 DRIVEN = ((Phase.UPLOAD, Phase.OPEN), (Phase.UPLOAD, Phase.CONSENT, Phase.RELEASE))
 """The orders of phases that a round drives: one party opens, or the contributors together."""
@@ -97,6 +97,15 @@ class Job:
     def key_id(self) -> str:
         """SHA-256 (hex) of the encryption key."""
         return self.key.key_id
+
+    def recovery(self, result: RoundOutcome) -> Recovery | None:
+        """What takes the round's attachments; None where the scheme attaches nothing.
+
+        Raises:
+            CohortError: fewer sites that are asked have a key of their own than a sum needs.
+        """
+        occasion = self.key.occasion(result.round, result.attempt, result.cohort)
+        return self.parameters.recovery(occasion)
 
     def cohort(self) -> tuple[str, ...]:
         """The sites asked in a round: `addends` of them, drawn uniformly by the OS CSPRNG."""

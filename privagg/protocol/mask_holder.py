@@ -10,6 +10,7 @@ the list, or releases what takes the masks off this sum and no other.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -78,15 +79,7 @@ class MaskHolder(Holder):
             KeyErasedError: its secret is gone.
         """
         with closing(self._connect()) as database:
-            bound = database.execute(
-                "SELECT attempt FROM opening WHERE run = ? AND round = ? AND attempt <> ?",
-                (key.run, number, attempt),
-            ).fetchone()
-        if bound is not None:
-            raise OpeningRefusedError(
-                f"round {number} of run {key.run!r} is bound to a list of attempt {bound[0]}; no "
-                "other attempt of it is masked. Nothing was spent"
-            )
+            _require_unbound(database, key.run, number, attempt)
         own = self._secret(key.run).encryption_key.to_bytes()
         if key.members.get(self.identity.name) != own:
             raise KeyMismatchError(
@@ -101,6 +94,8 @@ class MaskHolder(Holder):
         """
         masked = self._secret(key.run).mask(values, self.identity.name, key.key, occasion)
         with closing(self._connect()) as database:
+            database.execute("BEGIN IMMEDIATE")  # another process may release meanwhile
+            _require_unbound(database, key.run, occasion.round, occasion.attempt)
             database.execute(
                 "DELETE FROM piece WHERE run = ? AND (round < ? OR round = ? AND attempt < ?)",
                 (key.run, occasion.round, occasion.round, occasion.attempt),
@@ -116,6 +111,7 @@ class MaskHolder(Holder):
                     masked.kept,
                 ),
             )
+            database.execute("COMMIT")
         return masked.payload, masked.attachments
 
     def release(self, message: Message, key: RunKey) -> bytes:
@@ -135,6 +131,7 @@ class MaskHolder(Holder):
         listed, recovery = self._check_list(header, key, piece)
         digest = list_digest(header.contributions)
         stored = self._bind(header, digest)
+        self._piece(header)  # no later attempt was masked before the round was bound
         said = {
             **self.reply_to(header),
             "key_id": header.key_id,
@@ -224,3 +221,16 @@ class MaskHolder(Holder):
 
     def _answer(self, message: Message, data: bytes) -> bytes:
         raise MessageError(f"a site's masks do not answer a {type(message.header).__name__}")
+
+
+def _require_unbound(database: sqlite3.Connection, run: str, number: int, attempt: int) -> None:
+    """Refuse a round of which another attempt is bound to a list."""
+    bound = database.execute(
+        "SELECT attempt FROM opening WHERE run = ? AND round = ? AND attempt <> ?",
+        (run, number, attempt),
+    ).fetchone()
+    if bound is not None:
+        raise OpeningRefusedError(
+            f"round {number} of run {run!r} is bound to a list of attempt {bound[0]}; no other "
+            "attempt of it is masked. Nothing was spent"
+        )

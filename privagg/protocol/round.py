@@ -19,7 +19,13 @@ from pydantic import JsonValue
 
 from privagg.encoding.planned import decode_sum
 from privagg.encoding.vectors import FloatVector
-from privagg.errors import KeyErasedError, MessageError, OpeningRefusedError, PrivaggError
+from privagg.errors import (
+    CohortError,
+    KeyErasedError,
+    MessageError,
+    OpeningRefusedError,
+    PrivaggError,
+)
 from privagg.identity.keys import Roster
 from privagg.protocol.aggregator import TOGETHER, Aggregator
 from privagg.protocol.frames import Message, read_message, read_statement
@@ -87,13 +93,11 @@ def run_round(
     if journal is not None:
         journal.begun(result)
     with result.timed("round"):
-        terms = job.terms(round_number, attempt, result.cohort)
         _hand_out_key(job, transport, result)
         _call_the_roll(job, transport, result)
-        aggregator = Aggregator(terms, job.parameters, job.roster, job.watch)
-        state = _RoundState(job, transport, parameters, result, aggregator, settings or {}, journal)
+        state = _RoundState(job, transport, parameters, result, settings or {}, journal)
         _drive(state, job.scheme.phases)
-        _close(state, aggregator.contributions)
+        _close(state, state.aggregator.contributions if state.aggregator is not None else ())
     return result
 
 
@@ -102,7 +106,8 @@ class _RoundState:
     """What the phases of one round share.
 
     Attributes:
-        aggregator: holds the sum; None where a killed coordinator's request is asked again.
+        aggregator: holds the sum; None before the upload, and where a killed coordinator's request
+            is asked again.
         request: the frame that asks for the opening; nothing else is opened once it is there.
         contributors: whose uploads it asks for, in roster order.
         opening: the opener's statement of what was opened; None before that.
@@ -114,9 +119,9 @@ class _RoundState:
     transport: Transport
     parameters: FloatVector
     result: RoundOutcome
-    aggregator: Aggregator | None = None
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     journal: RoundJournal | None = None
+    aggregator: Aggregator | None = None
     request: bytes = b""
     contributors: tuple[str, ...] = ()
     opening: Statement | None = None
@@ -125,15 +130,22 @@ class _RoundState:
 
 
 def _drive(state: _RoundState, phases: Iterable[Phase]) -> None:
-    """The phases in turn; where one after the upload does not come to its end, the round stops."""
+    """The phases in turn; where one does not come to its end, by the rules, the round stops."""
     for phase in phases:
         try:
             PHASES[phase](state)
         except PrivaggError as error:
-            if phase is Phase.UPLOAD or state.opened:
+            if state.opened or (phase is Phase.UPLOAD and not isinstance(error, CohortError)):
                 raise
             state.result.reason = one_line(str(error))
             return
+
+
+def _fresh_aggregator(job: Job, result: RoundOutcome) -> Aggregator:
+    """Of the round, before any upload."""
+    terms = job.terms(result.round, result.attempt, result.cohort)
+    recovery = job.recovery(result)
+    return Aggregator(terms, job.parameters, job.roster, job.watch, recovery)
 
 
 def _hand_out_key(job: Job, transport: Transport, result: RoundOutcome) -> None:
@@ -174,8 +186,11 @@ def _record_kept_sizes(job: Job, reply: Reply, nonce: str = "") -> None:
 
 
 def _upload(state: _RoundState) -> None:
-    """Ask the cohort for contributions and fold them as they come."""
-    assert state.aggregator is not None
+    """Ask the cohort for contributions and fold them as they come.
+
+    Where a contributor turns out to contradict more others than may collude, the sum is made again
+    without it: of the same stored uploads, which are free.
+    """
     job, result, transport = state.job, state.result, state.transport
     header = RoundStart(
         **job.heading(result),
@@ -187,10 +202,19 @@ def _upload(state: _RoundState) -> None:
     payload = np.ascontiguousarray(state.parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
     result.bytes_down = {site: size + len(start) for site, size in result.bytes_down.items()}
-    result.exchanges += 1
-    replies = iter(transport.exchange(dict.fromkeys(result.cohort, start)))
-    while some := list(itertools.islice(replies, TOGETHER)):
-        _fold_replies(state, state.aggregator, some)
+    asked = result.cohort
+    while True:
+        state.aggregator = _fresh_aggregator(job, result)
+        result.exchanges += 1
+        replies = iter(transport.exchange(dict.fromkeys(asked, start)))
+        while some := list(itertools.islice(replies, TOGETHER)):
+            _fold_replies(state, state.aggregator, some)
+        wrong = state.aggregator.contradicted()
+        if not wrong:
+            return
+        for site in wrong:
+            result.refuse(site, "it attached what more sites contradict than may collude")
+        asked = tuple(site for site in asked if site not in wrong)
 
 
 def _fold_replies(state: _RoundState, aggregator: Aggregator, replies: Sequence[Reply]) -> None:

@@ -29,7 +29,7 @@ from privagg.protocol.messages import (
 )
 from privagg.protocol.transport import Transport
 from privagg.secure import facts as fact
-from privagg.secure.scheme import Recovery, Unmasked
+from privagg.secure.scheme import Unmasked
 from privagg.secure.wire import EncryptedTensor
 
 Answer = TypeVar("Answer", Consent, Release)
@@ -70,7 +70,11 @@ class Unmasking:
             job.parameters, len(self.listed), memoryview(message.payload).cast("B")
         )
         self._sum = EncryptedTensor.from_bytes(summed, max_bytes=summed.nbytes)
-        self._recovery = _recovery(job, result)
+        recovery = job.recovery(result)
+        if recovery is None:
+            raise OpeningRefusedError(f"scheme {job.scheme.name!r} has no masks to take off")
+        self._recovery = recovery
+        self._found: tuple[int, Unmasked] | None = None
         for site, part in zip(self.listed, parts, strict=True):
             self._recovery.add(site, part)
         self._recovery.require_list(self.listed)
@@ -133,9 +137,13 @@ class Unmasking:
         return made
 
     def _unmask(self) -> Unmasked:
-        with self._result.timed("open"):
-            given = {site: answer.payload for site, answer in self.answers.items()}
-            return self._recovery.unmask(self._sum.payload, self.listed, given)
+        """What the releases give that came so far."""
+        if self._found is None or self._found[0] != len(self.answers):
+            with self._result.timed("open"):
+                given = {site: answer.payload for site, answer in self.answers.items()}
+                found = self._recovery.unmask(self._sum.payload, self.listed, given)
+            self._found = len(given), found
+        return self._found[1]
 
     def _ask(
         self,
@@ -196,11 +204,3 @@ class Unmasking:
         missing = [name for name in self.listed if name not in self.answers | self.consents]
         told = {name: self._result.refusals.get(name, "no answer") for name in missing}
         return "".join(f"; {name}: {why}" for name, why in told.items())
-
-
-def _recovery(job: Job, result: RoundOutcome) -> Recovery:
-    occasion = job.key.occasion(result.round, result.attempt, result.cohort)
-    found = job.parameters.recovery(occasion)
-    if found is None:
-        raise OpeningRefusedError(f"scheme {job.scheme.name!r} has no masks to take off")
-    return found

@@ -193,6 +193,10 @@ class Recovery(ABC):
         """
 
     @abstractmethod
+    def contradicted(self) -> tuple[str, ...]:
+        """Sites whose attachments two others contradict, and more than may collude: they lie."""
+
+    @abstractmethod
     def require_list(self, listed: Sequence[str]) -> None:
         """Refuse a list of contributors that must not be opened together.
 

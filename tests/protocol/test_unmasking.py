@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from privagg.digest import tree_digest
 from privagg.errors import KeyErasedError, KeyMismatchError, SchemeError
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.job import RoundOutcome
@@ -252,6 +253,29 @@ def test_a_wrong_share_and_a_false_list_are_told_by_name_and_the_sum_opens(
     outcome = simulation.round(2)
     assert check(simulation, outcome)
     assert "signed another list" in outcome.refusals["south"]
+
+
+@pytest.mark.parametrize("rogue", ["north", "south", "west"])
+def test_a_site_that_commits_to_other_seeds_is_told_and_the_round_goes_on_without_it(
+    simulation: Simulation, rogue: str
+) -> None:
+    def forged(frame: bytes) -> bytes:
+        message = read_message(frame, simulation.roster)
+        if not isinstance(message.header, Upload):
+            return frame
+        body, size = bytes(message.payload), simulation.parameters.attachment_bytes
+        tensor, attached = body[:-size], body[-size:]
+        lies = attached[:32] + bytes(byte ^ 1 for byte in attached[32:128]) + attached[128:]
+        header = message.header.model_copy(update={"key_part_digest": tree_digest(lies)})
+        return Message.sign(simulation.identities[rogue], header, tensor + lies).to_bytes()
+
+    simulation.wire.answers[rogue] = forged
+    outcome = simulation.round(1)
+    assert check(simulation, outcome)
+    assert outcome.survivors == tuple(name for name in NAMES if name != rogue)
+    told = outcome.refusals[rogue]
+    assert ("more sites contradict" if rogue == "north" else "different seeds") in told
+    assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
 
 
 def test_a_site_opens_no_second_list_of_a_round(simulation: Simulation) -> None:

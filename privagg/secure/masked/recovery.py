@@ -47,6 +47,7 @@ class MaskedRecovery(Recovery):
         self._requirement, self._layout = requirement, layout_of(requirement)
         self._graph = Graph(rule, occasion)
         self._taken: dict[int, Attachments] = {}
+        self._against: dict[int, set[int]] = {}
 
     def add(self, site: str, attachments: Buffer) -> None:
         """Take a site's attachments; see `Recovery.add`."""
@@ -55,14 +56,30 @@ class MaskedRecovery(Recovery):
             raise CiphertextError(f"attachments of {site!r} were taken already")
         total = attached.size(graph.rule.neighbours)
         made = Attachments.from_bytes(attachments, place, graph.neighbours[place], total)
-        for other, commitment in made.pairs.items():
-            if other in self._taken and self._taken[other].pairs[place] != commitment:
-                raise CiphertextError(
-                    f"{site!r} and {self._name(other)!r} commit to different seeds for the mask "
-                    "that they have in common: one of the two broke the protocol, or they were "
-                    "shown different keys or members"
-                )
+        against = {
+            other
+            for other, commitment in made.pairs.items()
+            if other in self._taken and self._taken[other].pairs[place] != commitment
+        }
+        for other in against:
+            self._against.setdefault(place, set()).add(other)
+            self._against.setdefault(other, set()).add(place)
+        if against:
+            raise CiphertextError(
+                f"{site!r} and {self._name(min(against))!r} commit to different seeds for the mask "
+                "that they have in common: one of the two broke the protocol, or they were "
+                "shown different keys or members"
+            )
         self._taken[place] = made
+
+    def contradicted(self) -> tuple[str, ...]:
+        """See `Recovery.contradicted`: an honest site's seed differs at dishonest ones alone.
+
+        Where none may collude, one may be dishonest all the same, and contradicts everybody.
+        """
+        most = max(1, self._graph.rule.colluders)
+        found = (place for place, others in self._against.items() if len(others) > most)
+        return tuple(self._name(place) for place in sorted(found))
 
     def require_list(self, listed: Sequence[str]) -> None:
         """Refuse a list that the rule does not allow; see `Recovery.require_list`."""
