@@ -70,6 +70,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    config = write_federation(tmp_path, rounds=3, scheme="plaintext")
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    """Under the plaintext scheme, unless a test names another."""
+    scheme = getattr(request, "param", "plaintext")
+    custody = "every-site" if scheme == "masked" else "authority"
+    config = write_federation(tmp_path, rounds=3, scheme=scheme, custody=custody)
     return World(make_deployment(config, tmp_path / "parties"), config)

@@ -106,6 +106,32 @@ def test_a_killed_coordinator_goes_on_where_it_was(
     assert [r["outcome"] for r in report["rounds"]] == ["opened"] * 3
 
 
+@pytest.mark.parametrize("world", ["masked"], indirect=True)
+@pytest.mark.parametrize(
+    ("lives", "before"),
+    [
+        (0, False),  # after the sites' cards, before they were kept
+        (3, False),  # after the uploads of round 2
+        (4, True),  # before the releases of round 2 are asked for
+        (6, False),  # after the last releases, which took the sites' keys along
+    ],
+)
+def test_sites_that_open_together_end_with_the_same_model_though_the_coordinator_is_killed(
+    world: World, local: Local, lives: int, before: bool
+) -> None:
+    with pytest.raises(Killed):
+        world.lead(transport=Fragile(world.transport(), lives, before=before))
+    result = world.lead()
+    assert (result.outcome, result.missing) == ("finished", {})
+    assert result.model is not None
+    assert result.model.read_bytes() == local.model
+    for name in SITES:
+        kinds = [entry.kind for entry in ledger_of(world, name).entries()]
+        assert kinds.count("charge") == kinds.count("upload") == kinds.count("realised") == 3
+    assert result.bundle is not None
+    assert verify_file(result.bundle, Brought()).holds
+
+
 def test_a_site_that_dies_is_left_out_and_comes_back(world: World) -> None:
     asked: list[bytes] = []
 

@@ -129,6 +129,7 @@ def test_whoever_vanishes_at_whatever_stage_the_sum_is_right_or_the_round_stops(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(36000)
 @pytest.mark.parametrize(("dropouts", "colluders"), RULES)
 def test_every_subset_of_three_at_every_stage(
     tmp_path: Path, dropouts: int, colluders: int

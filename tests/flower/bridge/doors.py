@@ -27,6 +27,7 @@ from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.job import Job, RoundOutcome
 from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
+from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.peers import PeerCheckpoints
 from privagg.protocol.site import Pins, Seat
 from privagg.protocol.statements import StatementStore
@@ -113,6 +114,8 @@ class Doors:
         **plan: Any,
     ) -> None:
         self.folder = folder
+        self.scheme = scheme(scheme_name)
+        self.opener = "coordinator" if self.scheme.every_site else OPENER
         self.randomness = randomness or SystemRandomness()
         facts: dict[str, Any] = {
             "sites": [SiteTerms(name=n, records=40, weight=i + 1) for i, n in enumerate(NAMES)],
@@ -122,14 +125,15 @@ class Doors:
             "sensitivity_grid": 2**24,
             "noise_multiplier": Decimal(0),
             "delta": Decimal("1e-5"),
-            "custody": "authority",
+            "custody": "authority" if self.opener == OPENER else "every-site",
             "scheme": scheme_name,
             **plan,
         }
         self.plan = ClientPlan.model_validate(facts)
-        self.scheme = scheme(scheme_name)
         requirement = requirement_of(self.plan, security_bits=128)
-        self.parameters = self.scheme.choose_parameters(requirement)
+        least = {"minimum_survivors": self.plan.minimum_survivors, "colluders": self.plan.colluders}
+        options = least if self.scheme.every_site else {}
+        self.parameters = self.scheme.choose_parameters(requirement, **options)
         self.until = FOR_EVER
         self.identities = {n: Identity.generate(n) for n in (*NAMES, "coordinator", OPENER)}
         self.roster = Roster.of(*self.identities.values())
@@ -137,7 +141,8 @@ class Doors:
             name: self.ledger(name, Decimal(budget), folder / f"{name}.sqlite") for name in NAMES
         }
         self.counting = CountingApp([PrivateUpdates(self.party, evaluation=evaluation)])
-        self.nodes = {name: 11 + i for i, name in enumerate((*NAMES, OPENER))}
+        parties = (*NAMES, *(() if self.scheme.every_site else (OPENER,)))
+        self.nodes = {name: 11 + i for i, name in enumerate(parties)}
         self.grid = InProcessGrid(
             dict.fromkeys(self.nodes.values(), self.counting.app),
             node_configs={node: {"party": name} for name, node in self.nodes.items()},
@@ -160,7 +165,7 @@ class Doors:
             roster=self.roster,
             coordinator="coordinator",
             plan_digest=self.plan.digest,
-            opener=OPENER,
+            opener=self.opener,
         )
         return Seat(
             identity=self.identities[name],
@@ -170,6 +175,20 @@ class Doors:
             parameters=self.parameters,
             ledger=self.ledgers[name],
             randomness=self.randomness,
+            key_holder=self.mask_holder(name) if self.scheme.every_site else None,
+        )
+
+    def mask_holder(self, name: str) -> MaskHolder:
+        return MaskHolder(
+            self.plan,
+            identity=self.identities[name],
+            key_generator=key_generator(self.plan.scheme),
+            parameters=self.parameters,
+            until=lambda: self.until,
+            roster=self.roster,
+            aggregator="coordinator",
+            opener=self.opener,
+            store=self.folder / f"{name}-openings.sqlite",
         )
 
     def key_holder(self) -> KeyHolder:
@@ -192,10 +211,11 @@ class Doors:
         return KeyTerms(
             roster=self.roster,
             coordinator="coordinator",
-            opener=OPENER,
+            opener=self.opener,
             plan_digest=self.plan.digest,
             scheme=self.scheme,
             parameters=self.parameters,
+            sites=NAMES,
         )
 
     def told(self) -> str:
@@ -230,7 +250,7 @@ class Doors:
             key_gone=gone,
             identity=identity,
             roster=self.roster,
-            opener=OPENER,
+            opener=self.opener,
             watch=CheckpointWatch(CheckpointKeeper.open(self.folder / "kept.sqlite"), self.roster),
         )
         record = RunRecorder(

@@ -39,7 +39,7 @@ def train_messages(doors: Doors, content: RecordDict | None = None) -> list[Mess
     return [Message(content, dst_node_id=doors.nodes[n], message_type="train") for n in NAMES]
 
 
-@pytest.mark.parametrize("scheme_name", ["bfv", "ckks"])
+@pytest.mark.parametrize("scheme_name", ["bfv", "ckks", "masked"])
 def test_a_strategy_gets_the_opened_noised_mean(tmp_path: Path, scheme_name: str) -> None:
     doors = Doors(tmp_path, scheme_name=scheme_name, noise_multiplier=1, rounds=1)
     heard: list[RoundOutcome] = []
