@@ -39,10 +39,12 @@ from privagg.protocol.frames import Message, parse_header, read_message, read_st
 from privagg.protocol.messages import Challenge, Statement
 from privagg.report.model import Report
 from privagg.secure.contributors import contributor_bitmap
+from privagg.secure.masked.rule import Rule
 from privagg.secure.opening import key_generator
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Parameters, Requirement
 from privagg.secure.wire import EncryptedTensor
+from tests.secure.masked.worlds import World
 
 VECTOR = Path(__file__).parent / "vectors" / "bundle-649ed6a.privagg.zip"
 TEMPLATE = Path(__file__).parent.parent / "privagg" / "cli" / "template.toml"
@@ -99,6 +101,40 @@ def _messages() -> dict[str, Parser]:
         "statement": Parser(message.header_bytes, statement),
         "tensor": Parser(
             tensor.to_bytes(), lambda data: EncryptedTensor.from_bytes(data, max_bytes=2**30)
+        ),
+    }
+
+
+def _masked() -> dict[str, Parser]:
+    """What sites send whoever adds under masks, and what they are sent to release by."""
+    world = World.of(Rule.choose(4, 3, 1), length=8)
+    listed, name = world.names[:3], world.names[0]
+    recovery, masked, facts = world.recovery(listed), world.mask(name), world.parameters.to_dict()
+    release = world.release(name, listed, recovery)
+
+    def unmask(data: bytes) -> object:
+        return recovery.unmask(world.total(listed), listed, {name: data})
+
+    def add(data: bytes) -> None:
+        world.parameters.recovery(world.occasion).add(name, data)
+
+    def packets(data: bytes) -> object:
+        return world.sites[name].release(
+            name, world.joint, world.occasion, listed, data, masked.kept
+        )
+
+    return {
+        "masked payload": Parser(masked.payload, lambda d: world.parameters.fold().add(d)),
+        "masked attachments": Parser(masked.attachments, add),
+        "masked packets": Parser(recovery.packets(name, listed), packets),
+        "masked release": Parser(release, unmask),
+        "masked joint key": Parser(
+            world.joint.to_bytes(),
+            lambda data: scheme("masked").load_encryption_key(world.parameters, data),
+        ),
+        "masked parameters": Parser(
+            json.dumps(facts).encode(),
+            lambda data: scheme("masked").load_parameters(_as_json(data)),
         ),
     }
 
@@ -230,7 +266,7 @@ def _files() -> dict[str, Parser]:
 
 def parsers() -> dict[str, Parser]:
     """Name -> parser, each with honest bytes."""
-    return {**_messages(), **_secure(), **_evidence(), **_files()}
+    return {**_messages(), **_secure(), **_masked(), **_evidence(), **_files()}
 
 
 _PIECES = (

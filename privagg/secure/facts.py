@@ -104,7 +104,7 @@ def share_from(values: IntVector, requirement: Requirement, count: int) -> bytes
     Raises:
         CiphertextError: a coordinate that no honest contributions sum to.
     """
-    _check_opened(values, requirement, count)
+    check_opened(values, requirement, count)
     return values.astype("<i8", copy=False).tobytes()
 
 
@@ -139,11 +139,19 @@ def sum_from(share: Buffer, requirement: Requirement, count: int) -> IntVector:
     if size != 8 * requirement.length:
         raise CiphertextError(f"opening share has {size} bytes instead of {8 * requirement.length}")
     values = np.frombuffer(share, dtype="<i8").astype(np.int64)
-    _check_opened(values, requirement, count)
+    check_opened(values, requirement, count)
     return values
 
 
-def _check_opened(values: IntVector, requirement: Requirement, count: int) -> None:
+def check_opened(values: IntVector, requirement: Requirement, count: int) -> None:
+    """Refuse an opened sum that no honest contributions have.
+
+    Args:
+        values, requirement, count: as for `share_from`.
+
+    Raises:
+        CiphertextError: a coordinate beyond what `count` contributions can reach.
+    """
     bound = sum_bound(requirement, count)
     if int(values.max()) > bound or int(values.min()) < -bound:
         raise CiphertextError(

@@ -23,18 +23,22 @@ import numpy as np
 from privagg.digest import tree_digest
 from privagg.identity.keys import Identity, Roster, forget_signatures
 from privagg.protocol.aggregator import TOGETHER, Aggregator, RoundTerms
-from privagg.protocol.frames import Message
-from privagg.protocol.messages import Upload
+from privagg.protocol.frames import Message, read_message
+from privagg.protocol.key_parts import split_key_parts
+from privagg.protocol.messages import Release, Upload
+from privagg.secure.masked.rule import Rule
 from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 from privagg.secure.wire import EncryptedTensor, contributor_bitmap
 from tests.benchmarks.kernels import random_payloads, read_job, tenseal_job
+from tests.benchmarks.masked_cohort import Cohort
 from tests.benchmarks.tables import show, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".peers"
 SIZES = ((10_000, 4), (10_000, 64), (1_000_000, 4), (1_000_000, 64))
 QUICK, FULL = ((10_000, 4),), (*SIZES, (25_600_000, 4))
+RULES = {4: Rule.choose(4, 3, 1), 64: Rule.choose(64, 58, 6)}
 PHE_VALUES = 400
 DIGEST = "ab" * 32
 
@@ -122,11 +126,12 @@ def timed(work: Callable[[], object]) -> Callable[[], tuple[float, float]]:
 
 
 def upload_frames(
-    terms: RoundTerms, parameters: Any, identities: list[Identity], payload: bytes
+    terms: RoundTerms, parameters: Any, identities: list[Identity], sent: list[tuple[bytes, bytes]]
 ) -> list[bytes]:
-    """Every site's signed frame, around one payload."""
-    frames, part = [], tree_digest(parameters.key_part(payload))
-    for place, identity in enumerate(identities):
+    """Every site's signed frame, around its payload and what is attached to it."""
+    frames = []
+    for place, (identity, (payload, attachments)) in enumerate(zip(identities, sent, strict=True)):
+        part = tree_digest(parameters.key_part(payload) + attachments)
         tensor = EncryptedTensor(
             parameters.scheme, parameters.fingerprint, terms.dimension, parameters.packing,
             contributor_bitmap([place], len(terms.names)), len(terms.names), memoryview(payload),
@@ -137,7 +142,7 @@ def upload_frames(
             receipt_hash="", checkpoint="",
             generator="", noise_stddev_grid="",
         )  # fmt: skip
-        frames.append(Message.sign(identity, header, tensor).to_bytes())
+        frames.append(Message.sign(identity, header, tensor + attachments).to_bytes())
     return frames
 
 
@@ -149,7 +154,7 @@ def privagg_job(name: str, length: int, sites: int) -> Job:
     names = tuple(identity.name for identity in identities)
     terms = RoundTerms("bench", 1, 1, DIGEST, DIGEST, length, names, names, 2, False)
     payload = random_payloads(parameters.layout, 1)[0]
-    frames = upload_frames(terms, parameters, identities, payload)
+    frames = upload_frames(terms, parameters, identities, [(payload, b"")] * sites)
     roster = Roster.of(*identities)
 
     def work() -> None:
@@ -160,6 +165,56 @@ def privagg_job(name: str, length: int, sites: int) -> Job:
         aggregator.open_request(identities[0])
 
     return Job(timed(work), length * sites, len(frames[0]) / length)
+
+
+def masked_job(length: int, sites: int, missing: int) -> Job:
+    """The aggregator under masks: uploads in, the sites' releases in, integers out."""
+    cohort = Cohort(length, RULES[sites])
+    parameters, names = cohort.parameters, cohort.occasion.members
+    identities = [Identity.generate(name) for name in names]
+    terms = RoundTerms("bench", 1, 1, DIGEST, DIGEST, length, names, names, 2, False)
+    sent = [(masked.payload, masked.attachments) for masked in cohort.masked.values()]
+    frames = upload_frames(terms, parameters, identities, sent)[missing:]
+    roster, listed = Roster.of(*identities), names[missing:]
+    given = release_frames(cohort, terms, identities, listed)
+
+    def work() -> None:
+        forget_signatures()
+        aggregator = Aggregator(
+            terms, parameters, roster, recovery=parameters.recovery(cohort.occasion)
+        )
+        for at in range(0, len(frames), TOGETHER):
+            aggregator.receive_many([(None, frame) for frame in frames[at : at + TOGETHER]])
+        request = aggregator.open_request(identities[0])
+        summed, parts = split_key_parts(
+            parameters, len(listed), memoryview(request.payload).cast("B")
+        )
+        recovery = parameters.recovery(cohort.occasion)
+        for name, part in zip(listed, parts, strict=True):
+            recovery.add(name, part)
+        releases = {name: read_message(frame, roster).payload for name, frame in given.items()}
+        total = EncryptedTensor.from_bytes(summed, max_bytes=summed.nbytes).payload
+        opened = recovery.unmask(total, listed, releases)
+        if opened.total is None:
+            raise SystemExit(f"an honest sum was not opened: {opened.problem}")
+
+    return Job(timed(work), length * len(listed), len(frames[0]) / length)
+
+
+def release_frames(
+    cohort: Cohort, terms: RoundTerms, identities: list[Identity], listed: tuple[str, ...]
+) -> dict[str, bytes]:
+    """What the fewest sites that suffice release, each in its signed frame."""
+    recovery, frames = cohort.read(listed), {}
+    holders = cohort.rule.threshold if cohort.rule.is_full else len(listed)
+    for identity in [each for each in identities if each.name in listed][:holders]:
+        header = Release(
+            run=terms.run, round=terms.round, attempt=terms.attempt, sender=identity.name,
+            plan_digest=DIGEST, key_id=DIGEST, list_digest=DIGEST, contributors=listed,
+        )  # fmt: skip
+        released = cohort.release(identity.name, listed, recovery)
+        frames[identity.name] = Message.sign(identity, header, released).to_bytes()
+    return frames
 
 
 def straight_jobs(length: int, sites: int) -> dict[str, Job]:
@@ -199,6 +254,9 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Rows for one size."""
     jobs = {f"privagg {name.upper()}": privagg_job(name, length, sites) for name in ("bfv", "ckks")}
+    jobs["privagg, masked, unmasking in it"] = masked_job(length, sites, 0)
+    if sites == 64:
+        jobs["privagg, masked, 1 missing"] = masked_job(length, sites, 1)
     jobs |= straight_jobs(length, sites)
     jobs |= {name: peer.job(length, sites) for name, peer in peers.items()}
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
@@ -228,6 +286,7 @@ def measure(
             "million_parameters_per_processor_second": processor_rate[name] / 1e6,
             "privagg_bfv_is_times": rate[ours] / rate[name],
             "privagg_bfv_is_times_by_processor_time": processor_rate[ours] / processor_rate[name],
+            "processor_ms": 1e3 * statistics.median(processor for _, processor in spent[name]),
         }
         for name, job in jobs.items()
     ]
@@ -285,6 +344,7 @@ def main() -> None:
             "upload bytes each": "bytes_per_parameter",
             "M parameters/s": "million_parameters_per_second",
             "M/CPU s": "million_parameters_per_processor_second",
+            "CPU ms": "processor_ms",
             "privagg BFV is x": "privagg_bfv_is_times",
             "by CPU time": "privagg_bfv_is_times_by_processor_time",
         },

@@ -53,10 +53,6 @@ class Graph:
         held = holders(dealer, self.neighbours[dealer])
         return {place: number + 1 for number, place in enumerate(held)}
 
-    def gone(self, place: int, listed: set[int]) -> list[int]:
-        """A member's neighbours that are not listed, in order."""
-        return [other for other in self.neighbours[place] if other not in listed]
-
     def dealers(self, holder: int, listed: set[int]) -> list[int]:
         """Listed members whose shares a listed member holds, itself among them, in order."""
         return [place for place in holders(holder, self.neighbours[holder]) if place in listed]

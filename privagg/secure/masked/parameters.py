@@ -197,7 +197,7 @@ class JointKey(EncryptionKey):
                 roster=str(facts["roster"]),
                 cards=dict(cards),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CiphertextError("these bytes are no joint key of masked sums") from error
         if made.to_bytes() != bytes(data):
             raise CiphertextError("the joint key is not in its canonical spelling")

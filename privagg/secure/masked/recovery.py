@@ -5,8 +5,7 @@ is found here, by place:
 
 * a released share that does not fit its dealer's tag: the releasing site, unless it shows by the
   sealing key that the dealer sealed another share than it tagged;
-* shares that fit their tags and give no seed of the commitment: the dealer;
-* a seed in common with a site that is gone which is not what the releasing site committed to: it.
+* shares that fit their tags and give no seed of the commitment: the dealer.
 
 Two sites whose commitments to their common seed differ are told together: one of them lies, and no
 signature says which.
@@ -19,11 +18,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from privagg.errors import CiphertextError, PrivaggError
+from privagg.kernels.packed_sums import PackedSum
 from privagg.secure import facts as fact
 from privagg.secure.masked import attachments as attached
 from privagg.secure.masked.attachments import Attachments
 from privagg.secure.masked.graph import Graph
-from privagg.secure.masked.releases import Release, wanted_seeds
+from privagg.secure.masked.releases import read_release, wanted_seeds
 from privagg.secure.masked.rule import Rule
 from privagg.secure.masked.sharing import SEED_BYTES, combine, factors_at_zero
 from privagg.secure.masked.streams import add_masks
@@ -106,10 +106,11 @@ class MaskedRecovery(Recovery):
             CiphertextError: a total of another size, or a listed site without attachments.
         """
         places = self._graph.require_list(listed)
-        if memoryview(total).nbytes != self._layout.payload_bytes:
+        summed = PackedSum(self._layout)
+        if memoryview(total).nbytes != summed.input_bytes or summed.add([total])[0] is not None:
             raise CiphertextError(
-                f"the sum has {memoryview(total).nbytes} bytes instead of "
-                f"{self._layout.payload_bytes}"
+                f"the sum is no packed integer of {summed.input_bytes} bytes whose unused top bits "
+                "are 0"
             )
         opening = _Opening(self._graph, {place: self._of(place) for place in places})
         for site, release in releases.items():
@@ -119,11 +120,11 @@ class MaskedRecovery(Recovery):
         if opening.lacks is not None:
             name, why = self._name(opening.lacks[0]), opening.lacks[1]
             return Unmasked(None, f"a seed of {name!r} stays closed: {why}", wrong)
-        lanes = np.frombuffer(total, dtype="<u4").astype(np.int64)
+        lanes = summed.lanes()
         add_masks(lanes, masks)
         values = self._layout.unpack(self._layout.to_bytes(lanes))
         try:
-            fact.share_from(values, self._requirement, len(places))
+            fact.check_opened(values, self._requirement, len(places))
         except PrivaggError as error:
             return Unmasked(None, str(error), wrong)
         return Unmasked(values, "", wrong)
@@ -148,12 +149,8 @@ class _Opening:
     def __init__(self, graph: Graph, taken: dict[int, Attachments]) -> None:
         self._graph, self._taken = graph, taken
         self._listed = set(taken)
-        self._shares: dict[tuple[int, int], dict[int, bytes]] = {
-            (dealer, seed): {}
-            for dealer in sorted(taken)
-            for seed in wanted_seeds(graph, dealer, self._listed)
-        }
-        self._given: dict[tuple[int, int], bytes] = {}
+        self._wanted = {d: wanted_seeds(graph, d, self._listed) for d in sorted(taken)}
+        self._pieces: dict[int, dict[int, bytes]] = {dealer: {} for dealer in self._wanted}
         self.wrong: dict[int, str] = {}
         self.lacks: tuple[int, str] | None = None
 
@@ -163,34 +160,34 @@ class _Opening:
             self.wrong[site] = "it released for a list that it is not on"
             return
         try:
-            release = Release.from_bytes(data, self._graph, site, self._listed)
+            held = read_release(data, self._graph, site, self._wanted)
         except CiphertextError as error:
             self.wrong[site] = str(error)
             return
-        for dealer, held in release.held.items():
-            if held.complains:
-                self._judge(site, dealer, held.data)
-            self._take_shares(site, dealer, held.found)
-        neighbours = self._graph.neighbours[site]
-        for other, seed in release.seeds.items():
-            if attached.commit(seed) == self._taken[site].pairs[other]:
-                self._given[site, neighbours.index(other) + 1] = seed
-            else:
-                self.wrong[site] = "it released another seed than it had committed to"
+        for dealer, entry in held.items():
+            if entry.complains:
+                self._judge(site, dealer, entry.data)
+            elif entry.data:
+                self._take_shares(site, dealer, entry.data)
 
     def masks(self) -> list[tuple[bytes, int]]:
-        """Every mask in the sum of the listed, with the sign that takes it off."""
-        wanted = [key for key in self._shares if key not in self._given]
-        seeds = {**self._given, **self._combined(wanted)}
-        if self.lacks is not None:
-            return []
+        """Every mask in the sum of the listed, with the sign that takes it off.
+
+        Seeds that were dealt to the same points are combined together, with the same factors.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        threshold = self._graph.rule.threshold
+        for dealer, pieces in self._pieces.items():
+            if len(pieces) < threshold:
+                self.lacks = dealer, f"{len(pieces)} good shares of {threshold} were released"
+                return []
+            points = self._graph.points(dealer)
+            at = tuple(points[site] for site in sorted(pieces)[:threshold])
+            groups.setdefault(at, []).append(dealer)
         found = []
-        for (dealer, number), seed in seeds.items():
-            if number == 0:
-                found.append((seed, -1))
-            else:
-                other = self._graph.neighbours[dealer][number - 1]
-                found.append((seed, -1 if dealer < other else 1))
+        for at, dealers in groups.items():
+            for dealer, seeds in self._combined(at, dealers).items():
+                found += self._masks_of(dealer, seeds)
         return found
 
     def _judge(self, site: int, dealer: int, key: bytes) -> None:
@@ -200,51 +197,34 @@ class _Opening:
         else:
             self.wrong[site] = "it complained of shares without cause"
 
-    def _take_shares(self, site: int, dealer: int, shares: list[bytes]) -> None:
-        tags = self._taken[dealer].tags[site]
-        wanted = wanted_seeds(self._graph, dealer, self._listed)
-        for number, share in zip(wanted, shares, strict=False):  # all of them, or none
-            at = attached.TAG_BYTES * number
-            if attached.tag(share) == tags[at : at + attached.TAG_BYTES]:
-                self._shares[dealer, number][site] = share
-            else:
-                self.wrong[site] = "it released another share than it was dealt"
+    def _take_shares(self, site: int, dealer: int, shares: bytes) -> None:
+        """Keep a site's shares of a dealer's seeds where all of them fit their tags."""
+        tags, size = self._taken[dealer].tags[site], attached.TAG_BYTES
+        signed = b"".join(tags[size * i : size * (i + 1)] for i in self._wanted[dealer])
+        if attached.tags_of(shares) == signed:
+            self._pieces[dealer][site] = shares
+        else:
+            self.wrong[site] = "it released another share than it was dealt"
 
-    def _combined(self, wanted: list[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-        """Seeds from t shares each; those dealt to the same points have the same factors."""
-        threshold = self._graph.rule.threshold
-        groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for key in wanted:
-            shares, points = self._shares[key], self._graph.points(key[0])
-            if len(shares) < threshold:
-                self.lacks = key[0], f"{len(shares)} good shares of {threshold} were released"
-                continue
-            groups.setdefault(
-                tuple(points[site] for site in sorted(shares)[:threshold]), []
-            ).append(key)
-        found = {}
-        for at, keys in groups.items():
-            joined = b"".join(
-                self._shares[key][site]
-                for number in range(threshold)
-                for key in keys
-                for site in (sorted(self._shares[key])[number],)
-            )
-            stacked = np.frombuffer(joined, dtype=np.uint8).reshape(
-                threshold, len(keys), SEED_BYTES
-            )
-            seeds = combine(stacked, factors_at_zero(at))
-            for key, seed in zip(keys, seeds, strict=True):
-                found[key] = seed.tobytes()
-                self._hold(key, found[key])
+    def _combined(self, at: tuple[int, ...], dealers: list[int]) -> dict[int, list[bytes]]:
+        """The wanted seeds of dealers whose shares lie at these points."""
+        held = {dealer: sorted(self._pieces[dealer])[: len(at)] for dealer in dealers}
+        rows = b"".join(
+            self._pieces[dealer][held[dealer][number]]
+            for number in range(len(at))
+            for dealer in dealers
+        )
+        shares = np.frombuffer(rows, dtype=np.uint8).reshape(len(at), -1, SEED_BYTES)
+        seeds = iter(combine(shares, factors_at_zero(at)))
+        return {d: [next(seeds).tobytes() for _ in self._wanted[d]] for d in dealers}
+
+    def _masks_of(self, dealer: int, seeds: list[bytes]) -> list[tuple[bytes, int]]:
+        """A dealer's masks in the sum, once every seed is what it committed to."""
+        made, found = self._taken[dealer], []
+        for number, seed in zip(self._wanted[dealer], seeds, strict=True):
+            other = None if number == 0 else self._graph.neighbours[dealer][number - 1]
+            if attached.commit(seed) != (made.own if other is None else made.pairs[other]):
+                self.wrong[dealer] = "it dealt shares of another seed than it had committed to"
+                self.lacks = dealer, "its shares give another than it had committed to"
+            found.append((seed, -1 if other is None or dealer < other else 1))
         return found
-
-    def _hold(self, key: tuple[int, int], seed: bytes) -> None:
-        """Hold a seed against its dealer's commitment."""
-        dealer, number = key
-        made = self._taken[dealer]
-        neighbours = self._graph.neighbours[dealer]
-        committed = made.own if number == 0 else made.pairs[neighbours[number - 1]]
-        if attached.commit(seed) != committed:
-            self.wrong[dealer] = "it dealt shares of another seed than it had committed to"
-            self.lacks = dealer, "its shares give another than it had committed to"

@@ -1,13 +1,13 @@
 """What a listed site releases: shares of the listed sites' own seeds, and of the seeds between them
-and those that are gone; and its own seeds with the latter.
+and those that are gone.
 
 Bytes: for each listed site whose shares the sender holds, in order, a byte that says what follows:
-0 nothing, 1 its shares, 2 the sealing key that shows that the shares do not fit its tags. Then
-the sender's seeds with its neighbours that are gone, in order.
+0 nothing, 1 its shares, 2 the sealing key that shows that the shares do not fit its tags.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from privagg.errors import CiphertextError
@@ -63,70 +63,48 @@ class Held:
         return cls(_SHARES, b"".join(piece[SEED_BYTES * i : SEED_BYTES * (i + 1)] for i in wanted))
 
     @property
-    def found(self) -> list[bytes]:
-        """The shares, own seed first; none where there are none."""
-        if self.kind != _SHARES:
-            return []
-        return [self.data[at : at + SEED_BYTES] for at in range(0, len(self.data), SEED_BYTES)]
-
-    @property
     def complains(self) -> bool:
         """Whether it is a key that convicts the dealer."""
         return self.kind == _COMPLAINT
 
 
-@dataclass(frozen=True)
-class Release:
-    """One site's release for one list.
+def write_release(held: Mapping[int, Held]) -> bytes:
+    """A release, from what is released of each dealer, by place."""
+    return b"".join(bytes([held[dealer].kind]) + held[dealer].data for dealer in sorted(held))
+
+
+def read_release(
+    data: Buffer, graph: Graph, site: int, wanted: Mapping[int, Sequence[int]]
+) -> dict[int, Held]:
+    """Read a release (untrusted input).
 
     Args:
-        held: dealer's place -> what is released of its seeds.
-        seeds: place of a neighbour that is gone -> the seed in common with it.
+        data: what the site sent.
+        graph: the occasion's.
+        site: its place.
+        wanted: place of each listed site -> `wanted_seeds` of it.
+
+    Returns:
+        Dealer's place -> what is released of its seeds.
+
+    Raises:
+        CiphertextError: no release of this site for this list.
     """
-
-    held: dict[int, Held]
-    seeds: dict[int, bytes]
-
-    def to_bytes(self) -> bytes:
-        """The release, dealers and neighbours in order of their places."""
-        held = (bytes([self.held[d].kind]) + self.held[d].data for d in sorted(self.held))
-        return b"".join((*held, *(self.seeds[place] for place in sorted(self.seeds))))
-
-    @classmethod
-    def from_bytes(cls, data: Buffer, graph: Graph, site: int, listed: set[int]) -> Release:
-        """Read a release (untrusted input).
-
-        Args:
-            data: what the site sent.
-            graph: the occasion's.
-            site: its place.
-            listed: places of the list that it released for.
-
-        Raises:
-            CiphertextError: no release of this site for this list.
-        """
-        whole, at = bytes(data), 0
-        held = {}
-        for dealer in graph.dealers(site, listed):
-            kind = whole[at] if at < len(whole) else -1
-            sizes = {
-                _NOTHING: 0,
-                _SHARES: SEED_BYTES * len(wanted_seeds(graph, dealer, listed)),
-                _COMPLAINT: _KEY_BYTES,
-            }
-            if kind not in sizes:
-                raise CiphertextError("a release breaks off or holds an unknown kind of entry")
-            at += 1
-            held[dealer] = Held(kind, whole[at : at + sizes[kind]])
-            at += sizes[kind]
-        gone = graph.gone(site, listed)
-        if len(whole) != at + SEED_BYTES * len(gone):
-            raise CiphertextError(
-                f"a release has {len(whole)} bytes instead of {at + SEED_BYTES * len(gone)}"
-            )
-        ends = range(at, len(whole), SEED_BYTES)
-        seeds = {place: whole[e : e + SEED_BYTES] for place, e in zip(gone, ends, strict=True)}
-        return cls(held, seeds)
+    whole, at, held = bytes(data), 0, {}
+    for dealer in graph.dealers(site, set(wanted)):
+        kind = whole[at] if at < len(whole) else -1
+        sizes = {
+            _NOTHING: 0,
+            _SHARES: SEED_BYTES * len(wanted[dealer]),
+            _COMPLAINT: _KEY_BYTES,
+        }
+        if kind not in sizes:
+            raise CiphertextError("a release breaks off or holds an unknown kind of entry")
+        at += 1 + sizes[kind]
+        held[dealer] = Held(kind, whole[at - sizes[kind] : at])
+    if len(whole) != at:
+        raise CiphertextError(f"a release has {len(whole)} bytes instead of {at}")
+    return held
 
 
 def wanted_seeds(graph: Graph, dealer: int, listed: set[int]) -> list[int]:

@@ -16,7 +16,7 @@ from privagg.secure.masked import attachments as attached
 from privagg.secure.masked.attachments import Attachments
 from privagg.secure.masked.graph import Graph
 from privagg.secure.masked.parameters import KEY_BYTES, JointKey, MaskedParameters, SiteCard
-from privagg.secure.masked.releases import Held, Release
+from privagg.secure.masked.releases import Held, write_release
 from privagg.secure.masked.sealing import seal, unseal
 from privagg.secure.masked.seeds import occasion_digest, pair_roots, pair_seed, sealing_key
 from privagg.secure.masked.sharing import SEED_BYTES, deal
@@ -98,8 +98,7 @@ class MaskedSite(MaskingKey):
         held = {place: Held.shares(kept, graph, place, places)}
         for dealer, packet in zip(dealers, _packets(packets, graph, dealers), strict=True):
             held[dealer] = pairs.opened(dealer, packet, places)
-        seeds = {other: pairs.seeds[other] for other in graph.gone(place, places)}
-        return Release(held, seeds).to_bytes()
+        return write_release(held)
 
     def _pairs(self, site: str, stated: EncryptionKey, occasion: Occasion) -> _Pairs:
         if not isinstance(stated, JointKey) or stated.parameters != self._parameters:
