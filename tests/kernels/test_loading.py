@@ -11,7 +11,7 @@ from privagg.secure.registry import scheme
 from privagg.secure.scheme import Requirement
 
 
-@pytest.mark.parametrize("name", ["bfv", "ckks", "paillier", "plaintext"])
+@pytest.mark.parametrize("name", ["bfv", "ckks", "masked", "paillier", "plaintext"])
 def test_every_scheme_names_kernels_that_exist(name: str) -> None:
     parameters = scheme(name).choose_parameters(Requirement(40, 1000, 4000, 4, 112))
     names = parameters.compiled_kernels

@@ -34,7 +34,7 @@ class Graph:
         self.places = {name: place for place, name in enumerate(members)}
 
     @cached_property
-    def neighbours(self) -> list[list[int]]:
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
         """Places of each member's neighbours, in order."""
         return neighbours_of(self.occasion.members, self.rule.neighbours, self.occasion.run)
 

@@ -16,11 +16,10 @@ is refused, or leaves too few holders of a seed: `enough_neighbours` keeps that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from functools import lru_cache
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 FULL_UP_TO = 32
 """Sites up to which all have masks in common: key traffic grows with the square of neighbours."""
@@ -72,7 +71,10 @@ def _sets_with(asked: int, dropouts: int, inside: int, least: int) -> int:
     return sum(comb(inside, x) * comb(asked - inside, dropouts - x) for x in counts)
 
 
-def neighbours_of(members: Sequence[str], neighbours: int, run: str) -> list[list[int]]:
+@lru_cache(maxsize=8)  # where one process is many sites, all of them ask for the same
+def neighbours_of(
+    members: tuple[str, ...], neighbours: int, run: str
+) -> tuple[tuple[int, ...], ...]:
     """Places of the sites with which each has masks in common, in order.
 
     Args:
@@ -83,22 +85,24 @@ def neighbours_of(members: Sequence[str], neighbours: int, run: str) -> list[lis
     """
     count = len(members)
     if neighbours >= count - 1:
-        return [[other for other in range(count) if other != place] for place in range(count)]
-    order, found = ring_order(members, run), [[0]] * count
-    for at, place in enumerate(order):
-        reach = range(1, neighbours // 2 + 1)
-        found[place] = sorted(order[(at + side * far) % count] for far in reach for side in (1, -1))
-    return found
+        return tuple(tuple(o for o in range(count) if o != place) for place in range(count))
+    order, reach = ring_order(members, run), range(1, neighbours // 2 + 1)
+    found = {
+        place: tuple(sorted(order[(at + side * far) % count] for far in reach for side in (1, -1)))
+        for at, place in enumerate(order)
+    }
+    return tuple(found[place] for place in range(count))
 
 
-def ring_order(members: Sequence[str], run: str) -> list[int]:
+@lru_cache(maxsize=8)
+def ring_order(members: tuple[str, ...], run: str) -> tuple[int, ...]:
     """Places of the members in the order in which they stand on a run's ring."""
     seed = hashlib.sha256(b"privagg/masked/ring/1\0" + run.encode()).digest()
     drawn = [hashlib.sha256(seed + member.encode()).digest() for member in members]
-    return sorted(range(len(members)), key=drawn.__getitem__)
+    return tuple(sorted(range(len(members)), key=drawn.__getitem__))
 
 
-def fewest_that_cut(members: Sequence[str], neighbours: int, run: str, listed: set[int]) -> int:
+def fewest_that_cut(members: tuple[str, ...], neighbours: int, run: str, listed: set[int]) -> int:
     """Fewest listed sites without which some others have no masks in common with the rest.
 
     Args:
@@ -111,18 +115,18 @@ def fewest_that_cut(members: Sequence[str], neighbours: int, run: str, listed: s
     count, half = len(members), neighbours // 2
     if neighbours >= count - 1:
         return count
-    alive = np.array([place in listed for place in ring_order(members, run)], dtype=np.int64)
-    return _fewest(alive, half)
+    return _fewest(tuple(place in listed for place in ring_order(members, run)), half)
 
 
-def _fewest(alive: NDArray[np.int64], half: int) -> int:
-    """Fewest of the living in two separate gaps of `half` places with one alive on either side.
+@lru_cache(maxsize=8)
+def _fewest(listed: tuple[bool, ...], half: int) -> int:
+    """Fewest of the listed in two separate gaps of `half` places with one listed on either side.
 
     Args:
-        alive: 0 or 1 (n,), around the ring.
+        listed: whether each place is, around the ring.
         half: places in a row that cut it.
     """
-    count = alive.size
+    alive, count = np.array(listed, dtype=np.int64), len(listed)
     around = np.concatenate(([0], np.cumsum(np.concatenate((alive, alive)))))
     held = around[half : half + count] - around[:count]  # alive in the gap from each place on
     best = count

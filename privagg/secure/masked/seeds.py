@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from privagg.digest import canonical_json
-from privagg.errors import KeyMismatchError
 from privagg.secure.scheme import Occasion
 
 ROOT_BYTES = 32
@@ -34,34 +32,18 @@ def occasion_digest(occasion: Occasion) -> bytes:
     return hashlib.sha256(b"privagg/masked/occasion/1\0" + canonical_json(facts)).digest()
 
 
-def pair_roots(
-    secret: X25519PrivateKey, site: str, cards: Mapping[str, bytes], key_id: str
-) -> dict[str, bytes]:
-    """What a site has in common with every other for an epoch.
+def pair_root(secret: X25519PrivateKey, names: tuple[str, str], card: bytes, key_id: str) -> bytes:
+    """What a site has in common with another for an epoch, 32 bytes; the same at both.
 
     Args:
         secret: the site's key of the epoch.
-        site: its name.
-        cards: site -> public key, of the whole epoch.
+        names: of the two, in either order.
+        card: the other's public key.
         key_id: of the joint key.
-
-    Returns:
-        Other site -> 32 bytes.
-
-    Raises:
-        KeyMismatchError: the card under the site's name is another key's.
     """
-    if cards.get(site) != secret.public_key().public_bytes_raw():
-        raise KeyMismatchError(f"the card under {site!r} is not that of the key held here")
-    roots = {}
-    for other, card in cards.items():
-        if other == site:
-            continue
-        agreed = secret.exchange(X25519PublicKey.from_public_bytes(card))
-        names = canonical_json(sorted((site, other)))
-        kdf = HKDF(SHA256(), ROOT_BYTES, bytes.fromhex(key_id), b"privagg/masked/pair/1\0" + names)
-        roots[other] = kdf.derive(agreed)
-    return roots
+    agreed = secret.exchange(X25519PublicKey.from_public_bytes(card))
+    info = b"privagg/masked/pair/1\0" + canonical_json(sorted(names))
+    return HKDF(SHA256(), ROOT_BYTES, bytes.fromhex(key_id), info).derive(agreed)
 
 
 def pair_seed(root: bytes, occasion: bytes) -> bytes:

@@ -18,7 +18,7 @@ from privagg.secure.masked.graph import Graph
 from privagg.secure.masked.parameters import KEY_BYTES, JointKey, MaskedParameters, SiteCard
 from privagg.secure.masked.releases import Held, write_release
 from privagg.secure.masked.sealing import seal, unseal
-from privagg.secure.masked.seeds import occasion_digest, pair_roots, pair_seed, sealing_key
+from privagg.secure.masked.seeds import occasion_digest, pair_root, pair_seed, sealing_key
 from privagg.secure.masked.sharing import SEED_BYTES, deal
 from privagg.secure.masked.streams import add_masks
 from privagg.secure.opening import Masked, MaskingKey
@@ -44,7 +44,7 @@ class MaskedSite(MaskingKey):
             raise CiphertextError(f"a masking key has {KEY_BYTES} bytes, not {len(data)}")
         self._parameters = parameters
         self._secret = X25519PrivateKey.from_private_bytes(data)
-        self._roots: tuple[str, str, dict[str, bytes]] | None = None
+        self._roots: dict[tuple[str, str, str], bytes] = {}
         public = self._secret.public_key().public_bytes_raw()
         self.encryption_key = SiteCard(parameters, public)
 
@@ -103,14 +103,26 @@ class MaskedSite(MaskingKey):
     def _pairs(self, site: str, stated: EncryptionKey, occasion: Occasion) -> _Pairs:
         if not isinstance(stated, JointKey) or stated.parameters != self._parameters:
             raise KeyMismatchError("masks need the joint key of all sites, for the same parameters")
-        if self._roots is None or self._roots[:2] != (stated.key_id, site):
-            roots = pair_roots(self._secret, site, stated.cards, stated.key_id)
-            self._roots = stated.key_id, site, roots
-        graph = Graph(self._parameters.rule, occasion)
+        if stated.cards.get(site) != self.encryption_key.to_bytes():
+            raise KeyMismatchError(f"the card under {site!r} is not that of the key held here")
         missing = [name for name in occasion.members if name not in stated.cards]
         if missing:
             raise KeyMismatchError(f"{missing[0]!r} is asked and has stated no key")
-        return _Pairs.of(graph, site, self._roots[2])
+        graph = Graph(self._parameters.rule, occasion)
+        place = graph.place(site)
+        roots = {
+            other: self._root(site, occasion.members[other], stated)
+            for other in graph.neighbours[place]
+        }
+        return _Pairs.of(graph, place, roots)
+
+    def _root(self, site: str, other: str, stated: JointKey) -> bytes:
+        """The root in common with another site, computed once."""
+        place = stated.key_id, site, other
+        if place not in self._roots:
+            card = stated.cards[other]
+            self._roots[place] = pair_root(self._secret, (site, other), card, stated.key_id)
+        return self._roots[place]
 
     def _attachments(self, own: bytes, pairs: _Pairs) -> tuple[bytes, bytes]:
         """What the site keeps, and what leaves with the payload."""
@@ -143,12 +155,10 @@ class _Pairs:
     seeds: dict[int, bytes]
 
     @classmethod
-    def of(cls, graph: Graph, site: str, roots: dict[str, bytes]) -> _Pairs:
-        place, occasion = graph.place(site), occasion_digest(graph.occasion)
-        members = graph.occasion.members
-        mine = {other: roots[members[other]] for other in graph.neighbours[place]}
-        seeds = {other: pair_seed(root, occasion) for other, root in mine.items()}
-        return cls(graph, place, occasion, mine, seeds)
+    def of(cls, graph: Graph, place: int, roots: dict[int, bytes]) -> _Pairs:
+        occasion = occasion_digest(graph.occasion)
+        seeds = {other: pair_seed(root, occasion) for other, root in roots.items()}
+        return cls(graph, place, occasion, roots, seeds)
 
     def key(self, sender: int, receiver: int) -> bytes:
         """The sealing key of one direction."""

@@ -90,7 +90,7 @@ def test_a_cut_is_what_a_search_through_the_graph_finds() -> None:
     draw = random.Random(1)
     for _ in range(60):
         count, neighbours = draw.randint(6, 11), draw.choice([2, 4])
-        members = [f"s{number}" for number in range(count)]
+        members = tuple(f"s{number}" for number in range(count))
         beside = neighbours_of(members, neighbours, "run")
         assert all(len(set(some)) == min(neighbours, count - 1) for some in beside)
         assert all(place in beside[other] for place, some in enumerate(beside) for other in some)
@@ -99,7 +99,7 @@ def test_a_cut_is_what_a_search_through_the_graph_finds() -> None:
         assert found == _searched(beside, listed, count)
 
 
-def _searched(beside: list[list[int]], listed: set[int], none: int) -> int:
+def _searched(beside: tuple[tuple[int, ...], ...], listed: set[int], none: int) -> int:
     for size in range(len(listed) - 1):
         for taken in combinations(listed, size):
             left = listed - set(taken)
@@ -117,7 +117,7 @@ def _searched(beside: list[list[int]], listed: set[int], none: int) -> int:
 def test_the_chance_of_losing_a_round_is_bounded() -> None:
     """Every set of dropouts of a small ring, against the union bound that chooses neighbours."""
     count, dropouts, colluders = 14, 4, 2
-    members = [f"s{number}" for number in range(count)]
+    members = tuple(f"s{number}" for number in range(count))
     for neighbours in (4, 6):
         bound = _union_bound(count, dropouts, colluders, neighbours)
         beside = neighbours_of(members, neighbours, "run")
