@@ -57,7 +57,7 @@ class BareReport:
             "sites": sites,
             "plan_digest": self.plan.digest,
             "custody": self.plan.custody,
-            "custody_plainly": self.plan.custody.plainly,
+            "custody_plainly": self.plan.custody_plainly,
         }
         return self.report.model_copy(update=changed)
 

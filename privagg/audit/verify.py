@@ -256,7 +256,7 @@ def _check_run(
 def _check_settings(findings: Findings, report: Report, plan: Plan) -> None:
     """What the run is said to have used is what its plan, and so every guarantee, assumes."""
     stated = (report.scheme.name, report.scheme.protects, report.custody, report.custody_plainly)
-    agreed = (plan.scheme, plan.hides, plan.custody, plan.custody.plainly)
+    agreed = (plan.scheme, plan.hides, plan.custody, plan.custody_plainly)
     findings.check(
         "scheme and custody are the plan's", f"{report.scheme.name}, {report.custody.value}",
         f"{plan.scheme}, {plan.custody.value}", stated == agreed, compared=len(agreed),

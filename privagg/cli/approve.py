@@ -356,7 +356,7 @@ def _show(setup: Setup, job: Job, names: Iterable[str], words: _Words) -> None:
     pairs = [
         ("a run is" if setup.job == TRAINING else "once is", _in_words(plan)),
         ("how many runs" if setup.job == TRAINING else "how many times", often),
-        ("who opens", plan.custody.plainly),
+        ("who opens", plan.custody_plainly),
         ("for", _purpose(setup, words)),
         ("decided by", words.who),
         ("plan digests", ", ".join(f"{digest[:16]}…" for digest in job.digests)),

@@ -56,7 +56,7 @@ def describe(setup: Setup) -> dict[str, Any]:
             for one in setup.config.proposed
         ],
         "custody": plan.custody.value,
-        "custody_plainly": plan.custody.plainly,
+        "custody_plainly": plan.custody_plainly,
         "epsilon_by_round": _by_round(setup, bounds),
         "observers": observers,
         "scheme": {

@@ -34,12 +34,7 @@ class Custody(str, Enum):
                 "the noise protects them."
             )
         if self is Custody.EVERY_SITE:
-            return (
-                "Nobody holds a key. A sum opens only where the plan's fewest contributors or more "
-                "agree on one list of contributors and release it together. The aggregator and "
-                "more sites than the plan lets collude could read a single contribution; then only "
-                "that site's own share of the noise protects it."
-            )
+            return "Nobody holds a key: contributors open a sum together."
         return (
             "Every site holds the key. One site together with the aggregator could read every "
             "other site's single contributions; then only each site's own share of the noise "

@@ -77,7 +77,7 @@ class RunRecorder:
                     "parameters": job.parameters.to_dict(),
                 },
                 "custody": plan.custody.value,
-                "custody_plainly": plan.custody.plainly,
+                "custody_plainly": plan.custody_plainly,
                 "opener": setup.opener,
                 "parties": dict(job.roster.keys),
                 "public_table": _public_table(setup),

@@ -118,7 +118,7 @@ def _started(plan: DistributedPlan, identities: dict[str, Identity]) -> dict[str
               "explanation": "CKKS"}  # fmt: skip
     return {
         "federation": "benchmark", "plan": plan.canonical_json, "plan_digest": plan.digest,
-        "scheme": scheme, "custody": plan.custody.value, "custody_plainly": plan.custody.plainly,
+        "scheme": scheme, "custody": plan.custody.value, "custody_plainly": plan.custody_plainly,
         "opener": "key-holder", "parties": {n: i.public_hex for n, i in identities.items()},
         "public_table": "t", "attestations": [], "versions": {"privagg": "0.1.0"},
         "generator": METADATA["generator"],

@@ -213,7 +213,7 @@ class World:
         facts: dict[str, Any] = {
             "federation": self.federation, "plan": plan.canonical_json,
             "plan_digest": plan.digest, "scheme": scheme, "custody": plan.custody.value,
-            "custody_plainly": plan.custody.plainly, "opener": self.opener,
+            "custody_plainly": plan.custody_plainly, "opener": self.opener,
             "parties": {name: i.public_hex for name, i in self.identities.items()},
             "public_table": "holdout-table", "attestations": list(self.attestations),
             "versions": {"privagg": "0.1.0", "python": "3.11.9", "numpy": "2.3.1"},

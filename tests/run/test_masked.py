@@ -18,6 +18,7 @@ from privagg.audit.verify import Brought, Verification, verify_file
 from privagg.party.local import local_folder
 from privagg.protocol.frames import Message
 from privagg.protocol.messages import Release, Statement
+from privagg.report.language import speaking, told
 from tests.approvals import approved
 from tests.run.small import run_small, write_small
 
@@ -48,12 +49,19 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
     whole = verify_file(bundle, Brought())
     assert whole.holds
     assert verdicts(whole, CARDS) == verdicts(whole, RELEASES) == {Verdict.PROVED}
+    report = runs["masked"].report_json
+    assert report is not None
+    said = json.loads(report.read_text())["custody_plainly"]
+    assert "2 or more of the 2 sites asked agree on one list of contributors" in said
+    assert "The aggregator with 1 of them could read a single contribution" in said
+    with speaking("zh"):
+        assert "2 家" in told(said)
     left_out = rewritten(bundle, tmp_path, lambda each: [] if each.kind == Release.kind else [each])
     assert verdicts(left_out, RELEASES) == {Verdict.ATTESTED}
     twice = rewritten(bundle, tmp_path, lambda each: [each, *second_list(each, tmp_path)])
     assert not twice.holds
-    told = [claim.note for claim in twice.claims if claim.verdict is Verdict.CONTRADICTED]
-    assert any("'south' signed two lists of contributors" in note for note in told)
+    notes = [claim.note for claim in twice.claims if claim.verdict is Verdict.CONTRADICTED]
+    assert any("'south' signed two lists of contributors" in note for note in notes)
 
 
 def rewritten(

@@ -142,6 +142,18 @@ class AgreedPlan(BaseModel, ABC):
         return self.scheme_protects and self.scheme != "plaintext"
 
     @property
+    def custody_plainly(self) -> str:
+        """See `Plan.custody_plainly`."""
+        if self.custody is not Custody.EVERY_SITE:
+            return self.custody.plainly
+        return (
+            f"Nobody holds a key. A sum opens only where {self.minimum_survivors} or more of the "
+            f"{self.addends} sites asked agree on one list of contributors and open it together. "
+            f"The aggregator with {self.colluders + 1} of them could read a single contribution; "
+            "then only that site's own share of the noise protects it."
+        )
+
+    @property
     def addends(self) -> int:
         """Most contributions of one round."""
         return len(self.sites)

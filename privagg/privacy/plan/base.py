@@ -240,5 +240,9 @@ class Plan(Protocol):
         """Who can open the sum."""
 
     @property
+    def custody_plainly(self) -> str:
+        """The same in plain words for a report: who has to agree, and who could read uploads."""
+
+    @property
     def strict(self) -> bool:
         """Whether the key holder adds the signed uploads again before it opens."""
