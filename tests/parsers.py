@@ -36,6 +36,7 @@ from privagg.privacy.ledger.copies import Bundle
 from privagg.privacy.ledger.entries import Entry
 from privagg.privacy.plan import load_plan
 from privagg.protocol.frames import Message, parse_header, read_message, read_statement
+from privagg.protocol.key_statement import pack_cards, split_cards
 from privagg.protocol.messages import Challenge, Statement
 from privagg.report.model import Report
 from privagg.secure.contributors import contributor_bitmap
@@ -99,6 +100,7 @@ def _messages() -> dict[str, Parser]:
         "frame": Parser(message.to_bytes(), lambda data: read_message(data, roster)),
         "header": Parser(message.header_bytes, lambda data: parse_header(header.kind, data)),
         "statement": Parser(message.header_bytes, statement),
+        "cards": Parser(pack_cards([message.to_bytes()] * 2), lambda data: list(split_cards(data))),
         "tensor": Parser(
             tensor.to_bytes(), lambda data: EncryptedTensor.from_bytes(data, max_bytes=2**30)
         ),

@@ -85,7 +85,8 @@ class Run:
         until = self._approved_until(None if fresh else self.run_id)
         if randomness.secure and how != "give up":
             require_room(setup, None if fresh else self.run_id)
-        names = (COORDINATOR, KEY_HOLDER, *plan.names)
+        apart = () if setup.scheme.every_site else (KEY_HOLDER,)
+        names = (COORDINATOR, *apart, *plan.names)
         self.folders = {name: make_local(setup, name) for name in names}
         self.roster = Roster.of(*(folder.identity() for folder in self.folders.values()))
         begun = Begun.of(setup, self.run_id, generator=randomness.name, search=search)
