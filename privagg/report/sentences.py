@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from privagg.privacy.plan import load_plan
-from privagg.privacy.unit import Unit
+from privagg.privacy.unit import Custody, Unit
 from privagg.report.answered import asked_names
 from privagg.report.approvals import approval_text
 from privagg.report.figures import count_text, delta_text, epsilon_text, joined
@@ -153,14 +153,25 @@ def _ending(report: Report) -> str:
 
 
 def _what_left(report: Report) -> str:
-    sent = told(load_plan(report.plan).contribution_plainly)
-    scheme = report.scheme
+    plan, scheme = load_plan(report.plan), report.scheme
+    sent = told(plan.contribution_plainly)
     if not scheme.protects:
         return say(
             "By the plan each institution sent {sent}. The scheme {scheme} does not encrypt: "
             "the aggregator could read every single contribution.",
             sent=sent,
             scheme=scheme.name,
+        )
+    if plan.custody is Custody.EVERY_SITE:
+        return say(
+            "By the plan each institution sent {sent}, under masks at {bits}-bit security that "
+            "cancel in the sum; at least {n} of the {n2} institutions asked had to agree before a "
+            "sum was opened, and {n3} would have to collude with the aggregator to read an upload.",
+            sent=sent,
+            bits=scheme.security_bits,
+            n=plan.minimum_survivors,
+            n2=plan.addends,
+            n3=plan.colluders + 1,
         )
     name = scheme.name.upper()
     if scheme.security_bits:

@@ -51,8 +51,10 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
     assert verdicts(whole, CARDS) == verdicts(whole, RELEASES) == {Verdict.PROVED}
     report = runs["masked"].report_json
     assert report is not None
-    said = json.loads(report.read_text())["custody_plainly"]
-    assert "2 or more of the 2 sites asked agree on one list of contributors" in said
+    facts = json.loads(report.read_text())
+    assert "at least 2 of the 2 institutions asked had to agree" in " ".join(facts["summary"])
+    said = facts["custody_plainly"]
+    assert "at least 2 of the 2 sites asked agree on one list of contributors" in said
     assert "The aggregator with 1 of them could read a single contribution" in said
     with speaking("zh"):
         assert "2 家" in told(said)

@@ -147,7 +147,7 @@ class AgreedPlan(BaseModel, ABC):
         if self.custody is not Custody.EVERY_SITE:
             return self.custody.plainly
         return (
-            f"Nobody holds a key. A sum opens only where {self.minimum_survivors} or more of the "
+            f"Nobody holds a key. A sum opens only where at least {self.minimum_survivors} of the "
             f"{self.addends} sites asked agree on one list of contributors and open it together. "
             f"The aggregator with {self.colluders + 1} of them could read a single contribution; "
             "then only that site's own share of the noise protects it."

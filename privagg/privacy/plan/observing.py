@@ -32,6 +32,7 @@ HONEST_ENCRYPTION_1 = (
 )
 """What plans of version 1 say, which holds too little: one site needs no one else for it."""
 HONEST_ADDER = "the aggregator adds honestly (strict mode removes this)"
+HONEST_ADDER_OF_MASKS = "the aggregator adds honestly"
 CSPRNG = "the operating system's random generator is sound"
 UNTIMED = (
     "when a site answers, and so whether it is late, tells nothing about its records (training "
@@ -103,7 +104,8 @@ def shared_noise_observers(
         always: what every row rests on.
         honest: what a row of ciphertexts asks of those who made them.
     """
-    adder = () if strict or not protects else (HONEST_ADDER,)
+    honest_adder = HONEST_ADDER_OF_MASKS if custody is Custody.EVERY_SITE else HONEST_ADDER
+    adder = () if strict or not protects else (honest_adder,)
     single = event_of_shares(1)
     rows: list[Observer] = []
 
