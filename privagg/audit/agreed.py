@@ -7,7 +7,7 @@ was, unless a site signed two lists; then it is named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from privagg.audit.claims import Findings
@@ -74,7 +74,7 @@ class Agreements:
             )
         self.signed.setdefault(attempt, []).append(said)
 
-    def report_on(self, findings: Findings, facts: Mapping[str, object]) -> None:
+    def report_on(self, findings: Findings, facts: Callable[[], Mapping[str, object]]) -> None:
         """Say what contributors' signatures prove of the opened sums.
 
         Args:
@@ -83,9 +83,12 @@ class Agreements:
         """
         findings.section = "run"
         try:
-            parameters = scheme(self.report.scheme.name).load_parameters(facts)
+            parameters = scheme(self.report.scheme.name).load_parameters(facts())
         except PrivaggError as error:
-            findings.contradicted(RELEASES, self.report.scheme.name, str(error))
+            findings.attested(
+                RELEASES, self.report.scheme.name, by=COORDINATOR,
+                settle=f"the scheme's parameters, which cannot be read: {error}",
+            )  # fmt: skip
             return
         opened = [r for r in self.report.rounds if r.outcome == "opened"]
         named = {site for r in opened for site in r.survivors}
@@ -100,10 +103,13 @@ class Agreements:
         digest = list_digest(each for each in uploads if each is not None)
         said = [each for each in self.signed.get(attempt, ()) if each.list_digest == digest]
         members = tuple(site for site in ended.cohort if site in self.cards)
-        recovery = parameters.recovery(Occasion(self.report.run, *attempt, members))
-        if recovery is None or None in uploads:
+        try:
+            recovery = parameters.recovery(Occasion(self.report.run, *attempt, members))
+            if recovery is None or None in uploads:
+                return False
+            recovery.require_list(ended.survivors)
+        except PrivaggError:  # too few cards, or contributors that the rule lets nobody open
             return False
-        recovery.require_list(ended.survivors)
         released = {each.sender for each in said if isinstance(each, Release)}
         consented = {each.sender for each in said if isinstance(each, Consent)}
         needed = self.plan.minimum_survivors if recovery.needs_consent(ended.survivors) else 0

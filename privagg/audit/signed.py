@@ -255,7 +255,7 @@ class SignedRun:
         signed = sum((r.round, r.attempt) in self.openings for r in opened)
         self._say(findings, OPENINGS, len(opened), signed, f"{self.report.opener}")
         if self._together:
-            self._agreements.report_on(findings, self._parameters())
+            self._agreements.report_on(findings, self._parameters)
         for site in self.plan.names:
             findings.section = site
             shares = [r for r in opened if site in r.survivors]

@@ -17,7 +17,7 @@ from privagg.audit.statements import pack_statements, unpack_statements
 from privagg.audit.verify import Brought, Verification, verify_file
 from privagg.party.local import local_folder
 from privagg.protocol.frames import Message
-from privagg.protocol.messages import Release, Statement
+from privagg.protocol.messages import KeyStatement, Release, Statement
 from privagg.report.language import speaking, told
 from tests.approvals import approved
 from tests.run.small import run_small, write_small
@@ -60,6 +60,8 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
         assert "2 家" in told(said)
     left_out = rewritten(bundle, tmp_path, lambda each: [] if each.kind == Release.kind else [each])
     assert verdicts(left_out, RELEASES) == {Verdict.ATTESTED}
+    no_cards = rewritten(bundle, tmp_path, lambda each: [] if is_card(each) else [each])
+    assert verdicts(no_cards, CARDS) == verdicts(no_cards, RELEASES) == {Verdict.ATTESTED}
     twice = rewritten(bundle, tmp_path, lambda each: [each, *second_list(each, tmp_path)])
     assert not twice.holds
     notes = [claim.note for claim in twice.claims if claim.verdict is Verdict.CONTRADICTED]
@@ -82,6 +84,11 @@ def rewritten(
     path = folder / "rewritten.zip"
     ReportBundle(files, InTotoAttestation.sign(identity, files, said)).write(path)
     return verify_file(path, Brought())
+
+
+def is_card(statement: Statement) -> bool:
+    said = json.loads(statement.header)
+    return statement.kind == KeyStatement.kind and said["sender"] != "coordinator"
 
 
 def second_list(statement: Statement, folder: Path) -> list[Statement]:
