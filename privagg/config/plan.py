@@ -136,9 +136,17 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
         "local_batch_size": training.local_batch_size,
         "proximal_mu": training.proximal_mu,
         "physical_batch": training.physical_batch,
+        **_engine(config),
         "optimizer": training.optimizer.model_dump(mode="json"),
         **_held_out(config),
     }
+
+
+def _engine(config: Config) -> dict[str, JsonValue]:
+    """How gradients of records are clipped; Opacus' hooks where nothing is said, as it once was."""
+    if config.privacy.mode == "client" or config.training.engine == "opacus":
+        return {}
+    return {"engine": config.training.engine}
 
 
 def _held_out(config: Config) -> dict[str, JsonValue]:

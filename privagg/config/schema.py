@@ -56,7 +56,7 @@ from privagg.programs.sums_program import AnsweringProgram
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.registry import scheme_names
-from privagg.training.declared import ClientRule, ModelSpec
+from privagg.training.declared import ClientRule, EngineName, ModelSpec
 from privagg.training.heldout import HeldOut
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import TableFile
@@ -144,7 +144,9 @@ class TrainingSection(Section):
         update_bound: largest coordinate of a local update (`record-local`); the default is what
             the local steps can reach.
         cohort_size: `client` mode: clients asked in a round; 0 asks all.
-        physical_batch: records whose gradients are in memory at once.
+        physical_batch: records whose gradients are computed at once.
+        engine: how a record's gradient is clipped: `exact` for the most part without forming it,
+            `opacus` after Opacus' hooks have formed it.
         optimizer: the server's step.
         retries: attempts after a stopped round; each one is charged again.
         loss: a loss of your own in place of the target's: `package.module:function`, a function of
@@ -162,6 +164,7 @@ class TrainingSection(Section):
     update_bound: Decimal | None = Field(default=None, gt=0)
     cohort_size: int = Field(default=0, ge=0)
     physical_batch: int = Field(default=64, ge=1, le=65536)
+    engine: EngineName = "exact"
     optimizer: OptimizerSpec = OptimizerSpec()
     retries: int = Field(default=0, ge=0, le=100)
     loss: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
@@ -175,6 +178,7 @@ class TrainingSection(Section):
             steps=self.local_steps,
             batch_size=self.local_batch_size,
             physical_batch=self.physical_batch,
+            engine=self.engine,
         )
 
     @model_validator(mode="before")
@@ -462,6 +466,7 @@ _TRAINS = {
     "local_batch_size",
     "proximal_mu",
     "physical_batch",
+    "engine",
     "optimizer",
     "retries",
     "loss",

@@ -252,11 +252,15 @@ class Setup:
         training, data, objective = self.config.training, self.config.data, self.objective
         if self.plan.unit is not Unit.RECORD:
             return None
-        rows = training.client_rule.physical_batch
-        case = (training.model.model_dump_json(), data.shape, data.target, training.loss, rows)
+        rows, engine = training.physical_batch, training.engine
+        units = self.training_plan.sensitivity_grid
+        model = training.model.model_dump_json()
+        case = (model, data.shape, data.target, training.loss, rows, engine, units)
         if case not in self._apart:
-            model = self.fresh_model()
-            self._apart[case] = require_model_apart(model, data.shape, rows, objective)
+            self._apart[case] = require_model_apart(
+                self.fresh_model(), data.shape, rows, objective,
+                engine=engine, sensitivity_grid=units,
+            )  # fmt: skip
         return self._apart[case]
 
     @cached_property

@@ -24,6 +24,7 @@ _READERS = {
     "training.update_bound": ("record-local",),
     "training.cohort_size": ("client",),
     "training.physical_batch": _RECORDS,
+    "training.engine": _RECORDS,
 }
 """Setting -> the modes under which it is read; all others are read under every mode."""
 

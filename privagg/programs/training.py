@@ -94,6 +94,7 @@ class _RecordLearner(Generic[_Plan]):
             physical_batch=rule.physical_batch,
             batches=plan.step_batches(site, rule.physical_batch),
             objective=objective,
+            engine=rule.engine,
         )
         self._prepare()
         self.records_apart = tested or require_records_apart(self._trainer)

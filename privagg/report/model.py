@@ -154,6 +154,8 @@ class RecordsApart(_Part):
     """Version."""
     opacus: Name
     """Version."""
+    engine: Literal["exact", "opacus"] = "opacus"
+    """How a record's gradient is clipped; statements that lack it are older than the choice."""
 
 
 class OwnersApproval(_Part):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -70,6 +70,10 @@ class ModelSpec(BaseModel):
         return self
 
 
+EngineName = Literal["exact", "opacus"]
+"""How per-record gradients are clipped: mostly without forming them, or after Opacus did."""
+
+
 class ClientRule(BaseModel):
     """How a site trains between two rounds; public, the same for every site.
 
@@ -80,6 +84,7 @@ class ClientRule(BaseModel):
         epochs: instead of `steps`: passes over as many records as the site declared.
         batch_size: records of one client-level step.
         physical_batch: rows of a per-record forward pass; a speed setting.
+        engine: how per-record gradients are clipped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +95,7 @@ class ClientRule(BaseModel):
     epochs: int | None = Field(default=None, ge=1, le=10**6)
     batch_size: int = Field(default=32, ge=1)
     physical_batch: int = Field(default=64, ge=1)
+    engine: EngineName = "exact"
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -1,7 +1,8 @@
-"""Sums of clipped per-record gradients, as integers. The only file that knows Opacus.
+"""Sums of clipped per-record gradients, as integers.
 
-Opacus supplies per-record gradients by hooks; sampling, clipping in exact arithmetic, noise and
-the normaliser are ours. A record's gradient bits depend on its row in a physical batch, so a row
+An engine turns a batch into integers: `exact` mostly without forming a gradient, `opacus` by its
+hooks; sampling, clipping in exact arithmetic, noise and the normaliser are ours. A record's
+gradient bits depend on its row in a physical batch, so a row
 must not follow from how many others were sampled: the sampled records lie in random slots of a
 public number of batches, which all run, empty slots filled with synthetic rows
 (`proofs/sensitivity.md`). That bits do not depend on *which* others lie beside a record is an
@@ -11,16 +12,15 @@ machine at hand.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from privagg.encoding.grid import Grid
@@ -28,15 +28,51 @@ from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import ConfigError, ModelError
 from privagg.privacy.randomness import ByteStream
 from privagg.training.data import Records
+from privagg.training.declared import EngineName
 from privagg.training.draws import place_records
+from privagg.training.ghost.engine import ExactEngine
+from privagg.training.hooks import HooksEngine
 from privagg.training.models import ParameterLayout, set_parameters
-from privagg.training.objective import CLASSES, Objective
+from privagg.training.objective import CLASSES, LossFunction, Objective
 from privagg.training.torch_state import layer_randomness
 
 Mask = npt.NDArray[np.bool_]
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
+
+
+class Engine(Protocol):
+    """How the records of a batch become integers; made of a model that it may hook."""
+
+    def require_room(self, physical_batch: int) -> None:
+        """Raises ConfigError where so many records together are too many."""
+
+    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> IntVector:
+        """The sum over a batch's records of their clipped gradients, int64 `(d,)`.
+
+        Args:
+            x: float32 `(B, *input_shape)`.
+            y: their targets, `(B, ...)`.
+            kept: bool `(B,)`, False in rows that hold no record.
+        """
+
+    def batch_gradients(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Each record's gradient, float32 `(B, d)`; rows may hold values that are not finite."""
+
+    def batch_bits(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.int32]:
+        """All that each record's integers are made of and from, bit for bit: int32 `(B, k)`."""
+
+    def silent(self) -> AbstractContextManager[None]:
+        """While it lasts, the model may be used without a hook noticing."""
+
+
+class _MakesEngine(Protocol):
+    def __call__(self, model: nn.Module, loss: LossFunction, grid: Grid) -> Engine: ...
+
+
+ENGINES: Mapping[EngineName, _MakesEngine] = {"exact": ExactEngine, "opacus": HooksEngine}
+"""By the name that a configuration gives."""
 
 
 class DpSgd:
@@ -54,6 +90,7 @@ class DpSgd:
         physical_batch: int = 64,
         batches: int | None = None,
         objective: Objective = CLASSES,
+        engine: EngineName = "opacus",
     ) -> None:
         """Hooks the model; it must not be trained elsewhere from now on.
 
@@ -65,9 +102,12 @@ class DpSgd:
             batches: public number of forward passes of a step, as `slot_batches` has it from the
                 plan. None makes room for all records: a private number, for tests alone.
             objective: each record's loss from its row alone.
+            engine: how gradients are clipped: `exact` mostly without forming them, `opacus` after
+                Opacus' hooks have formed each.
 
         Raises:
-            ConfigError: physical_batch or batches is not positive.
+            ConfigError: physical_batch or batches is not positive, or the engine has no room for
+                them or for the grid.
             ModelError: Opacus has no per-record gradients for a layer, or a layer draws.
         """
         if physical_batch < 1:
@@ -88,7 +128,9 @@ class DpSgd:
         _require_no_draws(model, records.input_shape)
         _leave_inputs_alone(model)
         self._computable = self._find_computable()
-        self._hooked = _hook(model)
+        self.engine = engine
+        self._engine: Engine = ENGINES[engine](model, self._loss, grid)
+        self._engine.require_room(physical_batch)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
 
     @property
@@ -152,7 +194,7 @@ class DpSgd:
         set_parameters(self._model, parameters)
         total = np.zeros(self.dimension, dtype=np.int64)
         for batch in records_at.reshape(self.batches, self.physical_batch):
-            total += self._grid.sum_records(self._rows_or_zeros(batch))
+            total += self._batch_sum(batch)
         return self._grid.clamp(total)
 
     def per_record_gradients(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -165,6 +207,13 @@ class DpSgd:
             float32 `(physical_batch, d)`, zeros in rows without a record and in rows of records
             that the model cannot take; others may hold values that are not finite. Private.
         """
+        x, y, taken = self._rows(records_at)
+        gradients = self.batch_gradients(x, y)
+        gradients[~taken] = 0.0
+        return gradients
+
+    def _rows(self, records_at: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+        """Inputs and targets of one physical batch, and in which rows a record lies; else zeros."""
         taken = records_at >= 0
         taken[taken] = self._computable[records_at[taken]]
         x = torch.zeros((self.physical_batch, *self.input_shape))
@@ -172,33 +221,35 @@ class DpSgd:
         inputs, targets = self._records.gather(records_at[taken])
         y = targets.new_zeros((self.physical_batch, *targets.shape[1:]))
         x[rows], y[rows] = inputs, targets
-        gradients = self.batch_gradients(x, y)
-        gradients[~taken] = 0.0
-        return gradients
+        return x, y, taken
 
-    def _rows_or_zeros(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _sum_at(self, records_at: npt.NDArray[np.int64]) -> IntVector:
+        x, y, taken = self._rows(records_at)
+        return self._engine.batch_sum(x, y, torch.from_numpy(taken))
+
+    def _batch_sum(self, records_at: npt.NDArray[np.int64]) -> IntVector:
         """One batch; where it fails, each record alone in its own row: only who fails counts zero.
 
         What fails whatever the parameters are was left out when the trainer was made, so that this
         is for models that take a record at some parameters and not at others.
         """
         try:
-            return self.per_record_gradients(records_at)
+            return self._sum_at(records_at)
         except MemoryError:  # says nothing about a record
             raise
         except Exception as error:
             _OWNERS_LOG.warning("a batch is computed record by record: %s", error)
-        gradients = np.zeros((self.physical_batch, self.dimension), dtype=np.float32)
+        total = np.zeros(self.dimension, dtype=np.int64)
         for row, record in enumerate(records_at):
             alone = np.full_like(records_at, -1)
             alone[row] = record
             try:
-                gradients[row] = self.per_record_gradients(alone)[row]
+                total += self._sum_at(alone)
             except MemoryError:
                 raise
             except Exception as error:
                 _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
-        return gradients
+        return total
 
     def _find_computable(self) -> Mask:
         """Which records the model takes, bool `(n,)`: asked before any round, so it costs none."""
@@ -236,14 +287,19 @@ class DpSgd:
         Raises:
             ModelError: a layer gave another number of rows than there are records.
         """
-        try:
-            # A sum, so that no record's gradient is divided by how many there are.
-            with _quiet_hooks():
-                torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
-            rows = [self._rows_of(parameter, len(x)) for parameter in self._trainable]
-            return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
-        finally:
-            self._forget_batch()
+        return self._engine.batch_gradients(x, y)
+
+    def batch_bits(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.int32]:
+        """All that each record's contribution is made of and from, bit for bit: int32 `(m, k)`.
+
+        Args:
+            x: float32 `(m, *input_shape)`.
+            y: their targets, `(m, ...)`.
+
+        Raises:
+            ModelError: a layer gave another number of rows than there are records.
+        """
+        return self._engine.batch_bits(x, y)
 
     def own_gradient(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
         """One record's gradient by autograd alone, no record beside it and no hook: float32 `(d,)`.
@@ -252,45 +308,14 @@ class DpSgd:
             x: float32 `(1, *input_shape)`.
             y: its target, `(1, ...)`.
         """
-        self._hooked.disable_hooks()
-        try:
-            with _quiet_hooks():
-                loss = self._loss(self._model(x), y).sum()
-                found = torch.autograd.grad(loss, self._trainable, allow_unused=True)
-        finally:
-            self._hooked.enable_hooks()
+        with self._engine.silent():
+            loss = self._loss(self._model(x), y).sum()
+            found = torch.autograd.grad(loss, self._trainable, allow_unused=True)
         parts = [
             torch.zeros(parameter.numel()) if gradient is None else gradient.reshape(-1)
             for parameter, gradient in zip(self._trainable, found, strict=True)
         ]
         return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
-
-    def _forget_batch(self) -> None:
-        """Leaves nothing behind that Opacus would add to the next batch, also after a failure."""
-        for parameter in self._trainable:
-            parameter.grad = None
-            vars(parameter).update(grad_sample=None, _forward_counter=0)
-            vars(parameter).pop("_current_grad_sample", None)
-        for layer in self._model.modules():
-            layer.__dict__.pop("activations", None)
-            layer.__dict__.pop("max_batch_len", None)
-
-    def _rows_of(self, parameter: nn.Parameter, count: int) -> torch.Tensor:
-        rows = getattr(parameter, "grad_sample", None)
-        if rows is None:  # the parameter takes no part in the loss
-            return torch.zeros(count, parameter.numel())
-        if isinstance(rows, list):
-            if any(len(part) != count for part in rows):
-                rows = rows[0]
-            else:
-                rows = torch.stack(rows).sum(dim=0)
-        if len(rows) != count:
-            name = next(n for n, p in self._model.named_parameters() if p is parameter)
-            raise ModelError(
-                f"parameter {name!r} got {len(rows)} gradients for {count} records, so its layer "
-                "does not see one record in each place of axis 0"
-            )
-        return torch.as_tensor(rows).detach().reshape(count, -1)
 
 
 def _require_no_draws(model: nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -321,24 +346,3 @@ def _leave_inputs_alone(model: nn.Module) -> None:
     for layer in model.modules():
         if getattr(layer, "inplace", False) is True:
             layer.inplace = False  # type: ignore[assignment]
-
-
-def _hook(model: nn.Module) -> GradSampleModule:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            hooked = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
-    except Exception as error:  # Opacus raises several kinds, some of its own
-        raise ModelError(
-            f"Opacus has no per-record gradients for this model: {error}; replace the layer by one "
-            "that Opacus supports (opacus.layers has recurrent and attention layers)"
-        ) from error
-    return hooked
-
-
-@contextlib.contextmanager
-def _quiet_hooks() -> Iterator[None]:
-    """Silences torch's remark that inputs need no gradient, which is how training is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        yield

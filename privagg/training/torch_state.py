@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 
 @contextlib.contextmanager
 def deterministic_torch() -> Iterator[None]:
-    """One thread and deterministic algorithms while the context lasts; then as it was before."""
+    """One thread, deterministic algorithms and whole float32 while it lasts; then as before."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    precision = torch.get_float32_matmul_precision()
+    filled = memory.fill_uninitialized_memory
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    # Every kernel writes what it returns; filling it first costs a tenth of a step.
+    memory.fill_uninitialized_memory = False
+    torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with torch.autocast("cpu", enabled=False):
+            yield
     finally:
+        torch.set_float32_matmul_precision(precision)
+        memory.fill_uninitialized_memory = filled
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 

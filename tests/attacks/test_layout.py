@@ -19,7 +19,7 @@ from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.training import make_learner
 from privagg.training.data import TensorRecords
-from privagg.training.declared import ClientRule
+from privagg.training.declared import ClientRule, EngineName
 from privagg.training.models import get_parameters, require_separable
 from tests.zoo import ACCEPTED, REFUSED, VOCABULARY, Case, Computed
 
@@ -28,7 +28,9 @@ PLACE = ("run", 1, 1)
 RANDOM = DeterministicRandomness(b"layout")
 
 
-def contribution(model: nn.Module, records: TensorRecords, rows: int = 64) -> np.ndarray:
+def contribution(
+    model: nn.Module, records: TensorRecords, rows: int = 64, engine: EngineName = "exact"
+) -> np.ndarray:
     """What a site's learner makes of all its records, with no noise on top."""
     parameters = get_parameters(model)
     plan = DistributedPlan(
@@ -44,7 +46,7 @@ def contribution(model: nn.Module, records: TensorRecords, rows: int = 64) -> np
         scheme="plaintext",
     )
     require_separable(model, records.input_shape, 2)
-    rule = ClientRule(physical_batch=rows)
+    rule = ClientRule(physical_batch=rows, engine=engine)
     learner = make_learner(plan, "a", model=model, records=records, rule=rule)
     return learner.contribution(parameters, RANDOM, PLACE)
 
@@ -107,7 +109,7 @@ def test_a_model_that_minds_strange_neighbours_is_refused(unlike: object) -> Non
         head=nn.Linear(4, 2),
     )
     records = TensorRecords.of(np.random.default_rng(0).standard_normal((9, 4)), np.arange(9) % 2)
-    with pytest.raises(ModelError, match="changes by up to .* beside it"):
+    with pytest.raises(ModelError, match="changes in .* numbers with .* beside it"):
         contribution(model, records)
 
 

@@ -229,13 +229,13 @@ def test_what_a_flower_app_has_in_its_own_place_is_not_configured_here(
 def test_plans_pin_where_labels_begin_only_where_they_do_not_begin_at_zero(
     data: dict[str, Any], digest: str
 ) -> None:
-    def plan_digest(**more: int) -> str:
+    def plan_digest(engine: str = "opacus", **more: int) -> str:
         labels = {"labels": "l.npy"} if data["kind"] == "images" else {}
         sites = [{"name": name, "data": "a.npy", "records": 50, **labels} for name in ("a", "b")]
         values = {
             "federation": {"name": "x"},
             "privacy": {"epsilon": "2", "delta": "1e-5"},
-            "training": {"rounds": 2},
+            "training": {"rounds": 2, "engine": engine},
             "secure": {"custody": "authority", "scheme": "plaintext"},
             "sites": sites,
             "data": {**data, **more},
@@ -244,6 +244,7 @@ def test_plans_pin_where_labels_begin_only_where_they_do_not_begin_at_zero(
 
     assert plan_digest() == plan_digest(first_label=0) == digest
     assert plan_digest(first_label=1) != digest
+    assert plan_digest("exact") != digest  # what says nothing is of before there was a choice
 
 
 def test_without_an_app_a_site_names_its_data(tmp_path: Path) -> None:

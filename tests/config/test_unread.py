@@ -83,6 +83,7 @@ ELSEWHERE = {
     "secure.strict": "what the key holder does before it opens: tests/attacks/test_spoiled_sums.py",
     "secure.security_bits": "a lowest level that is refused below: tests/secure",
     "training.physical_batch": "rows in memory at once; see below",
+    "training.engine": "roundings of a grid unit: tests/training/test_ghost.py",
     "training.loss": "code, under the owners' approval: tests/run/test_targets.py",
     "training.retries": "attempts after a round that was stopped: tests/run",
 }

@@ -97,7 +97,8 @@ def test_distributed_sum_against_numpy() -> None:
     gradients = (1 / (1 + np.exp(-x @ W)) - y)[:, None] * x
     norms = np.linalg.norm(gradients, axis=1, keepdims=True)
     expected = (gradients * np.minimum(1, 0.6 / norms)).sum(axis=0)
-    total = learner(plan).contribution(W, RANDOM, PLACE) * float(plan.unit_per_grid)
+    ours = learner(plan, engine="opacus")
+    total = ours.contribution(W, RANDOM, PLACE) * float(plan.unit_per_grid)
     np.testing.assert_allclose(total, expected, atol=30 * 0.6 / S + 1e-5)
 
 
@@ -171,7 +172,7 @@ def test_local_steps_against_a_hand_written_reference(mu: float, clip: str) -> N
         norms = np.linalg.norm(gradients, axis=1, keepdims=True)
         mean = (gradients * np.minimum(1, float(clip) / norms)).sum(axis=0) / SIZES["a"]
         w = w - rate * (mean + mu * (w - W))
-    ours = learner(plan, quadratic=True, learning_rate=rate, prox_mu=mu)
+    ours = learner(plan, quadratic=True, learning_rate=rate, prox_mu=mu, engine="opacus")
     np.testing.assert_allclose(ours.delta(W, RANDOM, PLACE), w - W, atol=2e-5)
 
 

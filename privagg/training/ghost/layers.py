@@ -1,0 +1,190 @@
+"""From a layer's inputs and output gradients to what each record's gradient is made of there.
+
+Linear layers, convolutions and embeddings are factored where that is cheaper than forming their
+gradients. All others are formed by Opacus' rules, layer by layer; so are parameters of two layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.grad_sample.functorch import ft_compute_per_sample_gradient, prepare_layer
+from opacus.layers import DPGRU, DPLSTM, DPRNN
+from opacus.layers.dp_rnn import RNNLinear
+from torch import nn
+from torch.nn import functional
+
+from privagg.errors import ModelError
+from privagg.training.ghost.pieces import (
+    LARGEST_FACTORED_GRID,
+    Factors,
+    Formed,
+    Piece,
+    Tokens,
+)
+from privagg.training.ghost.taps import Use
+
+_CELLS_HOLD_THE_PARAMETERS = (DPRNN, DPGRU, DPLSTM)
+_LINEAR = (nn.Linear, RNNLinear)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Layers with trainable parameters of their own, by path.
+
+    Nothing inside a layer that Opacus has no rule for: the rule for its kind covers all of it.
+    """
+    yield from _below("", model)
+
+
+def _below(path: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    own = any(p.requires_grad for p in layer.parameters(recurse=False))
+    if own and type(layer) not in _CELLS_HOLD_THE_PARAMETERS:
+        yield path, layer
+        if type(layer) not in GradSampleModule.GRAD_SAMPLERS:
+            return
+    for name, child in layer.named_children():
+        yield from _below(f"{path}.{name}" if path else name, child)
+
+
+class Breakdown:
+    """How the gradients of one model's parameters are made of its layers' inputs and outputs.
+
+    Args:
+        model: as it will train.
+        sensitivity: S, the integer norm that no record exceeds.
+
+    Raises:
+        ModelError: Opacus has no rule for a layer.
+    """
+
+    def __init__(self, model: nn.Module, sensitivity: int) -> None:
+        self.layers = dict(layers_of(model))
+        self._sensitivity = sensitivity
+        self._names = {id(p): name for name, p in model.named_parameters()}
+        owners = Counter(id(p) for layer in self.layers.values() for p in layer.parameters())
+        self._shared = {parameter for parameter, count in owners.items() if count > 1}
+        for path, layer in self.layers.items():
+            if type(layer) not in GradSampleModule.GRAD_SAMPLERS:
+                _prepare(path, layer)
+
+    def pieces(self, uses: Mapping[str, Sequence[Use]], count: int) -> list[Piece]:
+        """What each trainable parameter's gradients are made of; each parameter at most once.
+
+        Args:
+            uses: path -> calls of the layer, from `Taps`.
+            count: number of records.
+
+        Raises:
+            ModelError: a layer saw another number of rows than there are records.
+        """
+        pieces: list[Piece] = []
+        formed: dict[nn.Parameter, torch.Tensor] = {}
+        for path, calls in uses.items():
+            layer = self.layers[path]
+            for call in calls:
+                self._require_rows(layer, call, count)
+            if self._is_factored(layer):
+                pieces += self._own(layer, calls, count)
+                continue
+            for call in calls:
+                for parameter, rows in _by_opacus(layer, call).items():
+                    if len(rows) != count:
+                        raise self._wrong_rows(parameter, len(rows), count)
+                    flat = rows.detach().reshape(count, -1)
+                    formed[parameter] = formed[parameter] + flat if parameter in formed else flat
+        return pieces + [Formed(p, rows) for p, rows in formed.items() if p.requires_grad]
+
+    def _is_factored(self, layer: nn.Module) -> bool:
+        if any(id(p) in self._shared for p in layer.parameters()):
+            return False
+        if isinstance(layer, nn.Conv1d | nn.Conv2d) and type(layer) in _CONVOLUTIONS:
+            plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+            return plain and layer.groups == 1
+        return type(layer) in (*_LINEAR, nn.Embedding)
+
+    def _own(self, layer: nn.Module, calls: Sequence[Use], count: int) -> list[Piece]:
+        """The pieces of a layer of a kind that is known here."""
+        if isinstance(layer, nn.Embedding):
+            return [_embedded(layer, calls, count)]
+        laid = [_as_positions(layer, call) for call in calls]
+        a = torch.cat([a for a, _ in laid], dim=1) if len(laid) > 1 else laid[0][0]
+        g = torch.cat([g for _, g in laid], dim=1) if len(laid) > 1 else laid[0][1]
+        weight, bias = layer.weight, layer.bias
+        pieces: list[Piece] = []
+        if isinstance(weight, nn.Parameter) and weight.requires_grad:
+            if self._forms(a.shape[1], a.shape[2], g.shape[2]):
+                pieces.append(Formed(weight, (g.transpose(1, 2) @ a).flatten(1)))
+            else:
+                pieces.append(Factors(weight, a, g, self._sensitivity))
+        if isinstance(bias, nn.Parameter) and bias.requires_grad:
+            pieces.append(Formed(bias, g.sum(1) if g.shape[1] > 1 else g[:, 0]))
+        return pieces
+
+    def _forms(self, positions: int, m: int, o: int) -> bool:
+        """Whether the gradient itself is cheaper than Gram matrices of its factors."""
+        if positions == 1:
+            return False
+        return positions * (m + o) >= m * o or self._sensitivity > LARGEST_FACTORED_GRID
+
+    def _require_rows(self, layer: nn.Module, call: Use, count: int) -> None:
+        for seen in (len(call.entered), len(call.gradient)):
+            if seen != count:
+                raise self._wrong_rows(next(layer.parameters()), seen, count)
+
+    def _wrong_rows(self, parameter: nn.Parameter, seen: int, count: int) -> ModelError:
+        return ModelError(
+            f"parameter {self._names.get(id(parameter), '')!r} got {seen} gradients for {count} "
+            "records, so its layer does not see one record in each place of axis 0"
+        )
+
+
+def _embedded(layer: nn.Embedding, calls: Sequence[Use], count: int) -> Piece:
+    tokens = torch.cat([call.entered.reshape(count, -1) for call in calls], dim=1)
+    g = torch.cat([c.gradient.reshape(count, -1, layer.embedding_dim) for c in calls], dim=1)
+    if layer.padding_idx is not None:  # this row is not trained
+        g = g.masked_fill((tokens == layer.padding_idx)[:, :, None], 0.0)
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    return Tokens(weight, tokens.long(), g)
+
+
+def _as_positions(layer: nn.Module, call: Use) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs `(B, T, m)` and output gradients `(B, T, o)` of one call."""
+    a, g = call.entered, call.gradient
+    count = len(a)
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        tail = 2 - len(layer.kernel_size)  # a sequence is an image of one row
+        image = a.unsqueeze(2) if tail else a
+        kernel, dilation, stride = (
+            (*((1,) * tail), *values)
+            for values in (layer.kernel_size, layer.dilation, layer.stride)
+        )
+        padding = (*((0,) * tail), *(int(size) for size in layer.padding))
+        unfolded = functional.unfold(image, kernel, dilation, padding, stride)
+        return unfolded.transpose(1, 2), g.flatten(2).transpose(1, 2)
+    width_in, width_out = a.shape[-1], g.shape[-1]
+    positions = math.prod(a.shape[1:-1])
+    return a.reshape(count, positions, width_in), g.reshape(count, positions, width_out)
+
+
+def _by_opacus(layer: nn.Module, call: Use) -> dict[nn.Parameter, torch.Tensor]:
+    """Opacus' own per-record gradients of one call of a layer, each `(B, ...)`."""
+    rule = GradSampleModule.GRAD_SAMPLERS.get(type(layer), ft_compute_per_sample_gradient)
+    found: dict[nn.Parameter, torch.Tensor] = rule(layer, [call.entered], call.gradient)
+    return found
+
+
+def _prepare(path: str, layer: nn.Module) -> None:
+    try:
+        prepare_layer(layer)
+    except Exception as error:  # Opacus raises several kinds, some of its own
+        raise ModelError(
+            f"Opacus has no per-record gradients for layer {path!r} ({type(layer).__name__}): "
+            f"{error}; replace the layer by one that Opacus supports (opacus.layers has recurrent "
+            "and attention layers)"
+        ) from error

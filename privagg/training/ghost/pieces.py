@@ -1,0 +1,305 @@
+"""What one parameter's gradients are made of, record by record, on an integer grid.
+
+A record's gradient in a linear layer is the sum over positions t of g_t a_t^T. Both factors are
+rounded to integers A_t and G_t, and the record's contribution is *defined* as the integer matrix
+z = sum_t G_t A_t^T. Its squared norm is known without forming it, and so is the sum over records:
+one matrix product. Where forming is cheaper, the gradient itself is rounded to integers.
+
+Integers are kept in float32, which holds them exactly: nothing here adds two of them in float32
+unless every partial sum stays below 2^24, nor in float64 unless it stays below 2^53. A squared
+norm that could not be known exactly comes out as a number of at least 2^53, or as infinity or NaN,
+so that it passes no bound below that (`proofs/exact-ghost.md`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+EXACT32 = 2.0**24
+"""Integers up to here, and sums of them that stay up to here, are exact in float32."""
+
+EXACT64 = 2.0**53
+"""The same for float64."""
+
+LARGEST_FACTORED_GRID = 2**22
+"""Up to this S, gradients of several positions are factored; beyond it they are formed."""
+
+LARGEST_BATCH = 2**16
+"""Up to so many records together, sums over them stay within float64's exact integers."""
+
+_LARGEST_SCALE = 2.0**64
+_LEAST_ROWS = 256  # of a float32 product; smaller ones cost more than one in float64
+
+
+class Piece(ABC):
+    """One parameter's gradients in a batch, float at first, integers once `quantise` was called."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        self.parameter = parameter
+
+    @abstractmethod
+    def float_squares(self) -> torch.Tensor:
+        """About the squared norm of each record's gradient, float64 `(B,)`, for choosing a clip."""
+
+    @abstractmethod
+    def quantise(self, scale: torch.Tensor) -> None:
+        """Brings each record's gradient, times its scale, to integers.
+
+        Args:
+            scale: float64 `(B,)`, grid units a model unit, the record's clip included.
+        """
+
+    @abstractmethod
+    def squares(self) -> torch.Tensor:
+        """Each record's squared integer norm, float64 `(B,)`: exact, or at least 2^53, or NaN."""
+
+    @abstractmethod
+    def shrunk(self, factor: torch.Tensor) -> None:
+        """Multiplies each record's integers by a factor in [0, 1], truncated towards zero."""
+
+    @abstractmethod
+    def clear(self, rows: torch.Tensor) -> None:
+        """Fills the integers of these records, bool `(B,)`, with zeros, whatever was there."""
+
+    @abstractmethod
+    def total(self) -> torch.Tensor:
+        """The sum over records, float64 of the parameter's size, exact given all norms' bound."""
+
+    @abstractmethod
+    def floats(self) -> torch.Tensor:
+        """All that the integers are made from, float32 `(B, k)`."""
+
+    @abstractmethod
+    def integers(self) -> torch.Tensor:
+        """All that a record's contribution is made of, float32 `(B, k)`."""
+
+    @abstractmethod
+    def gradients(self) -> torch.Tensor:
+        """Each record's gradient, formed in float32, `(B, numel)`."""
+
+
+class Formed(Piece):
+    """Gradients that exist: of biases, of norms' weights, of convolutions on large images.
+
+    Args:
+        parameter: whose they are.
+        rows: float32 `(B, numel)`, one record a row.
+    """
+
+    def __init__(self, parameter: nn.Parameter, rows: torch.Tensor) -> None:
+        super().__init__(parameter)
+        self._rows = rows
+
+    def float_squares(self) -> torch.Tensor:
+        return _norms(self._rows).square()
+
+    def quantise(self, scale: torch.Tensor) -> None:
+        self._z = _scaled(self._rows, scale).round_()
+
+    def squares(self) -> torch.Tensor:
+        return _squares(self._z)
+
+    def shrunk(self, factor: torch.Tensor) -> None:
+        self._z = _scaled(self._z, factor).trunc_()
+
+    def clear(self, rows: torch.Tensor) -> None:
+        self._z.masked_fill_(rows[:, None], 0.0)
+
+    def total(self) -> torch.Tensor:
+        return self._z.sum(0, dtype=torch.float64)
+
+    def floats(self) -> torch.Tensor:
+        return self._rows
+
+    def integers(self) -> torch.Tensor:
+        return self._z
+
+    def gradients(self) -> torch.Tensor:
+        return self._rows
+
+
+class _Factored(Piece):
+    """A gradient whose right factor g alone is scaled: what is common to the two kinds."""
+
+    def __init__(self, parameter: nn.Parameter, g: torch.Tensor) -> None:
+        super().__init__(parameter)
+        self._g = g
+
+    def quantise(self, scale: torch.Tensor) -> None:
+        self._whole = _scaled(self._g, scale).round_()
+
+    def shrunk(self, factor: torch.Tensor) -> None:
+        self._whole = _scaled(self._whole, factor).trunc_()
+
+
+class Factors(_Factored):
+    """A linear layer's weight: the sum over positions t of g_t a_t^T.
+
+    Args:
+        parameter: of o by m values, in whatever shape.
+        a: float32 `(B, T, m)`, what entered the layer, unfolded for a convolution.
+        g: float32 `(B, T, o)`, the loss's gradients at what left it.
+        sensitivity: S; up to 2^22 where T > 1.
+    """
+
+    def __init__(
+        self, parameter: nn.Parameter, a: torch.Tensor, g: torch.Tensor, sensitivity: int
+    ) -> None:
+        super().__init__(parameter, g)
+        self._a, self._sensitivity = a, sensitivity
+        # From the record alone. Where it is infinite or NaN, so is the record, and is cleared.
+        scale = ((sensitivity / 2) ** 0.5 / _norms(a)).clamp_(max=_LARGEST_SCALE)
+        self._alpha = scale.to(torch.float32).to(torch.float64)
+        self._left = _scaled(a, self._alpha).round_()
+        self._left_gram = self._left @ self._left.transpose(1, 2) if a.shape[1] > 1 else None
+        # A's norm is about sqrt(S/2), at most twice that: known in float32 where 2 S < 2^24.
+        self._left_squares = _squares(self._left, narrow=sensitivity <= 2**22)
+
+    def float_squares(self) -> torch.Tensor:
+        if self._left_gram is None:
+            inner = self._left_squares * _norms(self._g).square()
+        else:
+            inner = _inner(self._left_gram, self._g @ self._g.transpose(1, 2))
+        return torch.div(inner.clamp(min=0.0), self._alpha.square())
+
+    def quantise(self, scale: torch.Tensor) -> None:
+        super().quantise(scale / self._alpha)
+
+    def squares(self) -> torch.Tensor:
+        right = self._whole
+        if self._left_gram is None:
+            return self._left_squares * _squares(right)
+        left_gram, right_gram = self._left_gram, right @ right.transpose(1, 2)
+        self._right_squares = _squares(right)
+        if not bool((_largest(left_gram) < EXACT32).all() & (_largest(right_gram) < EXACT32).all()):
+            wide_left, wide_right = self._left.double(), right.double()
+            left_gram = wide_left @ wide_left.transpose(1, 2)
+            right_gram = wide_right @ wide_right.transpose(1, 2)
+        # Every partial sum of <AA^T, GG^T> is at most |A|^2 |G|^2.
+        known = self._left_squares * self._right_squares < EXACT64
+        inner = _inner(left_gram, right_gram)
+        return torch.where(known, inner, torch.full_like(inner, torch.inf))
+
+    def clear(self, rows: torch.Tensor) -> None:
+        self._whole.masked_fill_(rows[:, None, None], 0.0)
+        # Finite integers times zeros are zeros, and the left factor is wide.
+        if bool((rows & ~torch.isfinite(self._left_squares)).any()):
+            self._left.masked_fill_(rows[:, None, None], 0.0)
+        self._left_squares = self._left_squares.masked_fill(rows, 0.0)
+        if self._left_gram is not None:
+            self._left_gram.masked_fill_(rows[:, None, None], 0.0)
+
+    def total(self) -> torch.Tensor:
+        left, right, step = self._left, self._whole, self._rows_of_float32()
+        positions = left.shape[1]
+        if step * positions < min(_LEAST_ROWS, len(left) * positions):
+            return right.double().flatten(0, 1).t() @ left.double().flatten(0, 1)
+        chunks = zip(torch.split(right, step), torch.split(left, step), strict=True)
+        products = [(g.flatten(0, 1).t() @ a.flatten(0, 1)).double() for g, a in chunks]
+        return torch.stack(products).sum(0)
+
+    def _rows_of_float32(self) -> int:
+        """How many records' products add up to at most 2^24 in every order of addition."""
+        if self._left_gram is None:
+            return int(EXACT32) // self._sensitivity
+        longest = float((self._left_squares * self._right_squares).nan_to_num(0.0).amax().sqrt())
+        return min(len(self._left), int(EXACT32 * (1 - 2.0**-40) / max(longest, 1.0)))
+
+    def floats(self) -> torch.Tensor:
+        return torch.cat([self._a.flatten(1), self._g.flatten(1)], dim=1)
+
+    def integers(self) -> torch.Tensor:
+        return torch.cat([self._left.flatten(1), self._whole.flatten(1)], dim=1)
+
+    def gradients(self) -> torch.Tensor:
+        return (self._g.transpose(1, 2) @ self._a).flatten(1)
+
+
+class Tokens(_Factored):
+    """An embedding's weight: row v is the sum of g_t over the positions t that hold token v.
+
+    Args:
+        parameter: `(vocabulary, o)`.
+        tokens: int64 `(B, T)`.
+        g: float32 `(B, T, o)`.
+    """
+
+    def __init__(self, parameter: nn.Parameter, tokens: torch.Tensor, g: torch.Tensor) -> None:
+        super().__init__(parameter, g)
+        self._tokens = tokens
+        # The first position of each token, where the values of equal ones are added up.
+        same = tokens[:, :, None] == tokens[:, None, :]
+        self._first = same.to(torch.uint8).argmax(2)[:, :, None].expand_as(g)
+
+    def float_squares(self) -> torch.Tensor:
+        return self._by_token(self._g)
+
+    def squares(self) -> torch.Tensor:
+        return self._by_token(self._whole)
+
+    def _by_token(self, values: torch.Tensor) -> torch.Tensor:
+        wide = values.double()
+        added = torch.zeros_like(wide).scatter_add_(1, self._first, wide)
+        # Whatever cancels: sums of magnitudes that bound every partial sum, over all records too.
+        size = torch.zeros_like(wide).scatter_add_(1, self._first, wide.abs())
+        square = added.square().flatten(1).sum(1)
+        known = size.flatten(1).amax(1) < EXACT64 / LARGEST_BATCH
+        return torch.where(known, square, torch.full_like(square, torch.inf))
+
+    def clear(self, rows: torch.Tensor) -> None:
+        self._whole.masked_fill_(rows[:, None, None], 0.0)
+
+    def total(self) -> torch.Tensor:
+        width = self._whole.shape[2]
+        out = self._whole.new_zeros(len(self.parameter), width, dtype=torch.float64)
+        return out.index_add_(
+            0, self._tokens.reshape(-1), self._whole.reshape(-1, width).to(torch.float64)
+        )
+
+    def floats(self) -> torch.Tensor:
+        return self._g.flatten(1)
+
+    def integers(self) -> torch.Tensor:
+        return torch.cat([self._tokens.to(torch.float32), self._whole.flatten(1)], dim=1)
+
+    def gradients(self) -> torch.Tensor:
+        rows = self._g.new_zeros(len(self._g), *self.parameter.shape)
+        return rows.scatter_add_(1, self._tokens[:, :, None].expand_as(self._g), self._g).flatten(1)
+
+
+def _scaled(values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Each record's values times its own number, in a new float32 tensor; element by element."""
+    ones = (1,) * (values.dim() - 1)
+    return values * factor.to(torch.float32).view(-1, *ones)
+
+
+def _norms(values: torch.Tensor) -> torch.Tensor:
+    """The float norm of each record's values, float64 `(B,)`; infinite beyond float32's range."""
+    norms: torch.Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.double()
+
+
+def _squares(integers: torch.Tensor, *, narrow: bool = False) -> torch.Tensor:
+    """Each record's sum of squares of integers, float64 `(B,)`.
+
+    No term is negative and rounding keeps order, so a result below the limit is exact and a sum
+    beyond it comes out beyond it; `narrow` adds in float32 and refuses, by infinity, from 2^24 on.
+    """
+    flat = integers.flatten(1)
+    if not narrow:
+        return torch.sum(flat.double().square_(), 1)
+    found = flat.square().sum(1)
+    return torch.where(found < EXACT32, found, torch.full_like(found, torch.inf)).double()
+
+
+def _largest(gram: torch.Tensor) -> torch.Tensor:
+    """The largest squared norm of a record's positions, `(B,)`; no inner product is larger."""
+    return gram.diagonal(dim1=1, dim2=2).amax(1)
+
+
+def _inner(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The inner product of each record's two matrices, float64 `(B,)`."""
+    return torch.sum((left.double() * right.double()).flatten(1), 1)

@@ -1,0 +1,214 @@
+"""Exact ghost clipping: norms and sums against Python's integers, and a search for one that moves.
+
+The oracle of norms and sums is Python's integers on contributions formed one by one; of gradients,
+Opacus' hooks (`tests/attacks/test_layers.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from privagg.encoding.grid import Grid
+from privagg.errors import ConfigError
+from privagg.training.data import TensorRecords
+from privagg.training.dpsgd import DpSgd
+from privagg.training.ghost import clipping
+from privagg.training.ghost.pieces import (
+    EXACT64,
+    LARGEST_FACTORED_GRID,
+    Factors,
+    Formed,
+    Piece,
+    Tokens,
+)
+from privagg.training.models import build_model, get_parameters
+from privagg.training.torch_state import deterministic_torch
+from tests.zoo import ACCEPTED, VOCABULARY
+
+WILD = (0.0, 1e-41, 1e-20, 1.0, 300.0, 1e19, 3e38, math.inf, -math.inf, math.nan)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with deterministic_torch():
+        yield
+
+
+def pieces_of(sizes: np.ndarray, sensitivity: int, seed: int = 0) -> list[Piece]:
+    """One piece of every kind, record r's gradients of about the size `sizes[r]`."""
+    rng = np.random.default_rng(seed)
+    count = len(sizes)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        values = rng.standard_normal((count, *shape)) * sizes.reshape(-1, *(1,) * len(shape))
+        return torch.from_numpy(values.astype(np.float32))
+
+    def weight(*shape: int) -> nn.Parameter:
+        return nn.Parameter(torch.zeros(shape))
+
+    tokens = torch.from_numpy(rng.integers(0, 3, (count, 6)))
+    inputs = torch.from_numpy(rng.standard_normal((count, 5, 7)).astype(np.float32))
+    found: list[Piece] = [
+        Formed(weight(9), drawn(9)),
+        Factors(weight(4, 7), inputs[:, :1], drawn(1, 4), sensitivity),
+        Tokens(weight(3, 4), tokens, drawn(6, 4)),
+    ]
+    if sensitivity <= LARGEST_FACTORED_GRID:
+        found.append(Factors(weight(8, 7), inputs, drawn(5, 8), sensitivity))
+    return found
+
+
+def formed(piece: Piece) -> list[list[int]]:
+    """Each record's contribution as Python's integers, made from the integers of its factors."""
+    if isinstance(piece, Formed):
+        return [[int(v) for v in row] for row in piece.integers().tolist()]
+    shape = tuple(piece.parameter.shape)
+    rows = []
+    for values in piece.integers().double().numpy():
+        if isinstance(piece, Tokens):
+            tokens, g = values[:6].astype(int), values[6:].reshape(6, -1)
+            a = np.eye(shape[0])[tokens]
+            a, g = g, a
+        else:
+            positions = len(values) // sum(shape)
+            a = values[: positions * shape[1]].reshape(positions, -1)
+            g = values[positions * shape[1] :].reshape(positions, -1)
+        whole = [[[int(v) for v in row] for row in side] for side in (g, a)]
+        total = [[0] * len(whole[1][0]) for _ in whole[0][0]]
+        for left, right in zip(*whole, strict=True):
+            for i, x in enumerate(left):
+                for j, y in enumerate(right):
+                    total[i][j] += x * y
+        rows.append([v for row in total for v in row])
+    return rows
+
+
+@pytest.mark.parametrize("sensitivity", [2**6, 2**16, 2**22, 2**26])
+def test_norms_are_those_of_the_formed_integers(sensitivity: int) -> None:
+    """Small ones are known exactly; none beyond the limit passes for one within it."""
+    sizes = 10.0 ** np.linspace(-3, 12, 40)
+    known = 0
+    for piece in pieces_of(sizes, sensitivity):
+        piece.quantise(torch.full((len(sizes),), float(sensitivity)).double())
+        for found, row in zip(piece.squares().tolist(), formed(piece), strict=True):
+            true = sum(v * v for v in row)
+            assert found == true or not found < EXACT64, piece
+            known += true > 0 and found == true
+    assert known > 20
+
+
+@pytest.mark.parametrize("margin", [None, 0.0, -0.5])
+@pytest.mark.parametrize("sensitivity", [2**6, 2**16, 2**20, 2**26])
+def test_the_sum_is_that_of_python_integers(
+    sensitivity: int, margin: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no margin, and with one that makes everybody too long: the check alone bounds them."""
+    if margin is not None:
+        monkeypatch.setattr(clipping, "margin_of", lambda _: margin)
+    sizes = 10.0 ** np.linspace(-3, 9, 60)
+    kept = torch.arange(len(sizes)) % 7 != 3
+    pieces = pieces_of(sizes, sensitivity)
+    clipping.clip(pieces, Grid(1, sensitivity), kept)
+    total = clipping.add_up(pieces, [piece.parameter for piece in pieces])
+    by_record = zip(*(formed(piece) for piece in pieces), strict=True)
+    rows = [list(itertools.chain.from_iterable(parts)) for parts in by_record]
+    squares = [sum(v * v for v in row) for row in rows]
+    assert max(squares) <= sensitivity**2
+    assert not any(square for square, there in zip(squares, kept, strict=True) if not there)
+    assert sum(square > 0 for square in squares) > 25
+    assert total.tolist() == [sum(column) for column in zip(*rows, strict=True)]
+
+
+def test_a_sum_in_float32_chunks_is_the_same_as_in_float64() -> None:
+    """Enough records for several float32 products."""
+    count, sensitivity = 1500, 2**16
+    rng = np.random.default_rng(4)
+    a, g = (torch.from_numpy(rng.standard_normal((count, 1, n)).astype("f4")) for n in (30, 20))
+    piece = Factors(nn.Parameter(torch.zeros(20, 30)), a, g, sensitivity)
+    clipping.clip([piece], Grid(1, sensitivity), torch.ones(count, dtype=torch.bool))
+    left, right = torch.split(piece.integers().double(), [30, 20], dim=1)
+    assert torch.equal(piece.total(), right.t() @ left)
+    assert sensitivity * count > 2**24
+
+
+# --- through a trainer ---------------------------------------------------------------------------
+
+MODELS: dict[str, Any] = {
+    "mlp": (lambda: build_model("mlp", (30,), 10), (30,), False),
+    "cnn": (lambda: build_model("cnn", (1, 8, 8), 10), (1, 8, 8), False),
+    **{
+        name: (ACCEPTED[name].make, ACCEPTED[name].shape, ACCEPTED[name].tokens)
+        for name in ("Conv1d", "Embedding", "DPGRU", "DPMultiheadAttention")
+    },
+}
+
+
+def trainer_with(name: str, sensitivity: int, clip: str = "1") -> tuple[DpSgd, int]:
+    """Twenty ordinary records and, after them, wild ones."""
+    make, shape, tokens = MODELS[name]
+    rng = np.random.default_rng(1)
+    ordinary = (
+        rng.integers(0, VOCABULARY, (20, *shape)) if tokens else rng.standard_normal((20, *shape))
+    )
+    signs = np.sign(rng.standard_normal(shape))
+    wild = [np.full(shape, v) for v in range(5)] if tokens else [v * signs for v in WILD]
+    x = np.concatenate([ordinary, np.stack(wild), ordinary[:1]]).astype(np.float32)
+    records = TensorRecords(torch.from_numpy(x), torch.from_numpy(rng.integers(0, 2, len(x))))
+    torch.manual_seed(2)
+    grid = Grid(Decimal(clip), sensitivity)
+    trainer = DpSgd(make(), records, grid, physical_batch=8, batches=4, engine="exact")
+    return trainer, len(x)
+
+
+@pytest.mark.parametrize("sensitivity", [2**16])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_record_moves_the_sum_by_more_than_s(name: str, sensitivity: int) -> None:
+    """Records that are huge, denormal, infinite, no numbers, copies; the others stay."""
+    trainer, count = trainer_with(name, sensitivity, "0.05")
+    rng = np.random.default_rng(3)
+    parameters = get_parameters(trainer.model)
+    parameters += 0.3 * rng.standard_normal(len(parameters))
+    moved_at_all = 0
+    for record in range(20, count):
+        places = np.full(32, -1)
+        order = rng.permutation(32)
+        places[order[:20]] = np.arange(20)
+        without = trainer.slotted_sum(parameters, places)
+        places[order[20]] = record
+        moved = trainer.slotted_sum(parameters, places) - without
+        alone = np.where(places == record, record, -1)
+        np.testing.assert_array_equal(moved, trainer.slotted_sum(parameters, alone))
+        assert sum(v * v for v in moved.tolist()) <= sensitivity**2
+        moved_at_all += bool(moved.any())
+    assert moved_at_all > 2
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_record_that_is_not_finite_moves_nothing(value: float) -> None:
+    trainer, _ = trainer_with("mlp", 2**16)
+    record = 20 + next(i for i, wild in enumerate(WILD) if str(wild) == str(value))
+    places = np.full(32, -1)
+    places[:8] = [0, 1, record, 2, 3, 4, 5, 6]
+    parameters = get_parameters(trainer.model)
+    both = trainer.slotted_sum(parameters, places)
+    np.testing.assert_array_equal(
+        both, trainer.slotted_sum(parameters, np.where(places == record, -1, places))
+    )
+    assert both.any()
+
+
+def test_numbers_beyond_the_proof_are_refused() -> None:
+    records = TensorRecords.of(np.zeros((2, 4)), np.zeros(2))
+    model = build_model("mlp", (4,), 2)
+    with pytest.raises(ConfigError, match=r"at most 2\^26.*'opacus'|\"opacus\""):
+        DpSgd(model, records, Grid(1, 2**27), engine="exact")
+    with pytest.raises(ConfigError, match="65536 records together"):
+        DpSgd(model, records, Grid(1, 2**16), physical_batch=2**17, engine="exact")
