@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 
 from privagg.digest import tree_digest
 from privagg.errors import KeyErasedError, KeyMismatchError, SchemeError
+from privagg.identity.keys import Identity, Roster
+from privagg.protocol.aggregator import Aggregator
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.job import RoundOutcome
 from privagg.protocol.key_statement import pack_cards, split_cards
@@ -28,6 +31,7 @@ from privagg.protocol.messages import (
     Upload,
 )
 from privagg.protocol.round import reopen_round, run_round
+from privagg.protocol.unmasking import Unmasking
 from privagg.run.keying import key_of_run
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
@@ -347,3 +351,29 @@ def test_the_masking_key_goes_with_the_last_round(tmp_path: Path) -> None:
     assert check(simulation, again)  # stored uploads and releases
     with pytest.raises(KeyErasedError):
         simulation.sites["north"]._key_holder._key_of("run-1")
+
+
+def test_partial_sums_carry_what_unmasks_them(simulation: Simulation) -> None:
+    """An aggregator down a tree adds two uploads; the sum opens as if all had come alone."""
+    other = Identity.generate("sub")
+    simulation.roster = Roster({**simulation.roster.keys, "sub": other.public_hex})
+    job, result = simulation.job, RoundOutcome(1, 1, NAMES)
+    start = RoundStart(**job.heading(result), key_id=job.key_id, cohort=NAMES)
+    model = np.zeros(DIMENSION, "<f8").tobytes()
+    frame = Message.sign(job.identity, start, model).to_bytes()
+    uploads = [simulation.sites[name].handle(frame) for name in NAMES]
+    terms = job.terms(1, 1, NAMES)
+    sub = Aggregator(terms, job.parameters, simulation.roster)
+    top = Aggregator(
+        replace(terms, aggregators=("sub",)), job.parameters, simulation.roster, None,
+        job.recovery(result),
+    )  # fmt: skip
+    for upload in uploads[:2]:
+        sub.receive(upload)
+    for frame in (sub.partial_sum(other).to_bytes(), *uploads[2:]):
+        top.receive(frame)
+    unmasking = Unmasking(job, simulation.wire, result, top.open_request(job.identity).to_bytes())
+    unmasking.agree()
+    opened = job.scheme.combine(job.parameters, [bytes(unmasking.open().payload)], len(NAMES))
+    expected = sum(simulation.learners[name].values for name in NAMES)
+    assert opened.tolist() == np.asarray(expected).tolist()
