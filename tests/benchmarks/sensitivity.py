@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.sensitivity --json out/sensitivity.json [--short]
 
-For every built-in model and every kind of layer that training accepts, at three physical batches.
+For every engine, built-in model and kind of layer that training accepts, at three physical batches.
 The attacker chooses parameters, all other records and the added one. A record is looked for whose
 gradient differs most between two places of a batch; where its inputs enter a linear layer as they
 are, each is then tuned to the last bit, so that the difference turns over an integer of the grid.
@@ -32,8 +32,8 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.training.data import TensorRecords
-from privagg.training.declared import ModelSpec
-from privagg.training.dpsgd import DpSgd
+from privagg.training.declared import EngineName, ModelSpec
+from privagg.training.dpsgd import ENGINES, DpSgd
 from privagg.training.models import build_model, require_separable, set_parameters
 from privagg.training.rehearsal import require_records_apart
 from privagg.training.torch_state import deterministic_torch
@@ -126,13 +126,17 @@ class Target:
 
 
 def trainer_of(
-    subject: Subject, rows: int, records: TensorRecords | None = None, batches: int = 1
+    subject: Subject,
+    rows: int,
+    records: TensorRecords | None = None,
+    batches: int = 1,
+    engine: EngineName = "opacus",
 ) -> DpSgd:
     """The engine's own trainer of the model, over these records or none."""
     torch.manual_seed(1)
     if records is None:
         records = TensorRecords.of(np.zeros((0, *subject.shape)), np.zeros(0))
-    return DpSgd(subject.make(), records, GRID, physical_batch=rows, batches=batches)
+    return DpSgd(subject.make(), records, GRID, physical_batch=rows, batches=batches, engine=engine)
 
 
 def find_target(subject: Subject, trainer: DpSgd, rng: np.random.Generator, tries: int) -> Target:
@@ -254,21 +258,24 @@ def squares(moved: Integers) -> int:
 # --- records in slots ----------------------------------------------------------------------------
 
 
-def in_slots(subject: Subject, rows: int, count: int, draws: int, tries: int) -> dict[str, Any]:
+def in_slots(
+    subject: Subject, rows: int, count: int, draws: int, tries: int, engine: EngineName
+) -> dict[str, Any]:
     """The largest move of the engine's sum, with common records in the same slots.
 
     The first draw of every case adds up all slots, with the added record and without. Later ones
     add up only the physical batch that the record is in: all others hold the same records.
     """
     rng = np.random.default_rng([rows, *subject.name.encode()])
-    target = find_target(subject, trainer_of(subject, rows), rng, tries)
+    target = find_target(subject, trainer_of(subject, rows, engine=engine), rng, tries)
     added = torch.cat(list(subject.added(rng)))
     data = data_set(subject, target, count)
     records = TensorRecords(
         torch.cat([data.x, added]), torch.cat([data.y, torch.ones(len(added), dtype=torch.int64)])
     )
     batches = math.ceil(1.1 * (count + 1) / rows)
-    whole, part = trainer_of(subject, rows, records, batches), trainer_of(subject, rows, records)
+    whole = trainer_of(subject, rows, records, batches, engine)
+    part = trainer_of(subject, rows, records, engine=engine)
     require_records_apart(whole)
     worst = 0
     for draw in range(draws):
@@ -288,6 +295,7 @@ def in_slots(subject: Subject, rows: int, count: int, draws: int, tries: int) ->
     return {
         "kind": "accepted",
         "model": subject.name,
+        "engine": engine,
         "physical_batch": rows,
         "records": count,
         "slots": batches * rows,
@@ -364,12 +372,14 @@ def main(words: Sequence[str] | None = None) -> int:
         for subject in cases:
             for batch in BATCHES[1:2] if arguments.short else BATCHES:
                 count, draws, tries = (500, 3, 20) if arguments.short else (10_240, DRAWS, 100)
-                rows.append(in_slots(subject, batch, count, draws, tries))
+                rows += [in_slots(subject, batch, count, draws, tries, e) for e in ENGINES]
         if not arguments.short:
             logistic = cases[0]
-            rows += [in_slots(logistic, 64, count, DRAWS, 300) for count in (51_200, 204_800)]
+            for count in (51_200, 204_800):
+                rows += [in_slots(logistic, 64, count, DRAWS, 300, e) for e in ENGINES]
     columns = {
-        "model": "model", "batch": "physical_batch", "records": "records", "draws": "draws",
+        "model": "model", "engine": lambda row: row.get("engine", "opacus"),
+        "batch": "physical_batch", "records": "records", "draws": "draws",
         "units between places": "units_between_places",
         "largest move / S": lambda row: f"{row['ratio']:.4f}",
         "expected": lambda row: f">= {row['least']}" if "least" in row else "<= 1",

@@ -212,3 +212,28 @@ def test_numbers_beyond_the_proof_are_refused() -> None:
         DpSgd(model, records, Grid(1, 2**27), engine="exact")
     with pytest.raises(ConfigError, match="65536 records together"):
         DpSgd(model, records, Grid(1, 2**16), physical_batch=2**17, engine="exact")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(2, 3, 3, stride=2, padding=1), (2, 9)),
+        (nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 0)), (2, 7, 6)),
+        (nn.Conv2d(2, 3, 3, dilation=2), (2, 7, 6)),
+        (nn.Conv2d(4, 4, 3, groups=2, padding="same"), (4, 5, 5)),
+        (nn.Conv2d(16, 24, 3, stride=2), (16, 5, 5)),  # factored: four positions
+    ],
+    ids=str,
+)
+def test_convolutions_of_every_shape_have_each_records_own_gradient(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
+    """Against autograd on one record at a time."""
+    x = torch.from_numpy(np.random.default_rng(6).standard_normal((5, *shape)).astype("f4"))
+    width = layer(x).flatten(1).shape[1]
+    model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(width, 2))
+    records = TensorRecords(x, torch.tensor([0, 1, 1, 0, 1]))
+    trainer = DpSgd(model, records, Grid(1, 2**20), physical_batch=5, engine="exact")
+    own = [trainer.own_gradient(*records.gather(np.array([i]))) for i in range(5)]
+    found = trainer.batch_gradients(*records.gather(np.arange(5)))
+    np.testing.assert_allclose(found, np.stack(own), rtol=2e-4, atol=2e-6)
