@@ -26,6 +26,7 @@ class World:
         sites: name -> its key.
         joint: all cards.
         values: name -> its contribution.
+        number: of the round.
     """
 
     parameters: MaskedParameters
@@ -33,6 +34,7 @@ class World:
     joint: JointKey
     values: dict[str, IntVector]
     masked: dict[str, Masked] = field(default_factory=dict)
+    number: int = 1
 
     @classmethod
     def of(cls, rule: Rule, length: int = 40, seed: int = 1) -> World:
@@ -52,7 +54,7 @@ class World:
 
     @property
     def occasion(self) -> Occasion:
-        return Occasion("run", 1, 1, self.names)
+        return Occasion("run", self.number, 1, self.names)
 
     def mask(self, name: str) -> Masked:
         """What a site uploads; the same however often it is asked."""
