@@ -67,8 +67,9 @@ class MaskHolder(Holder):
     def require_own(self, key: RunKey, number: int, attempt: int) -> None:
         """Refuse cards among which this site's own is missing or another, and a bound round.
 
-        A site that is bound to a list masks for no further attempt of the round: two full lists of
-        two attempts could both be opened, each by other sites (proofs/masking.md).
+        A site that is bound to a list masks for no further attempt of the round, and attempts are
+        masked in rising order alone: two full lists of two attempts could both be opened, each by
+        other sites (proofs/masking.md).
 
         Args:
             key: the run's.
@@ -79,7 +80,7 @@ class MaskHolder(Holder):
             KeyErasedError: its secret is gone.
         """
         with closing(self._connect()) as database:
-            _require_unbound(database, key.run, number, attempt)
+            _require_maskable(database, key.run, number, attempt)
         own = self._secret(key.run).encryption_key.to_bytes()
         if key.members.get(self.identity.name) != own:
             raise KeyMismatchError(
@@ -95,7 +96,7 @@ class MaskHolder(Holder):
         masked = self._secret(key.run).mask(values, self.identity.name, key.key, occasion)
         with closing(self._connect()) as database:
             database.execute("BEGIN IMMEDIATE")  # another process may release meanwhile
-            _require_unbound(database, key.run, occasion.round, occasion.attempt)
+            _require_maskable(database, key.run, occasion.round, occasion.attempt)
             database.execute(
                 "DELETE FROM piece WHERE run = ? AND (round < ? OR round = ? AND attempt < ?)",
                 (key.run, occasion.round, occasion.round, occasion.attempt),
@@ -223,8 +224,11 @@ class MaskHolder(Holder):
         raise MessageError(f"a site's masks do not answer a {type(message.header).__name__}")
 
 
-def _require_unbound(database: sqlite3.Connection, run: str, number: int, attempt: int) -> None:
-    """Refuse a round of which another attempt is bound to a list."""
+def _require_maskable(database: sqlite3.Connection, run: str, number: int, attempt: int) -> None:
+    """Refuse a round of which another attempt is bound to a list, and what an attempt has passed.
+
+    Of the last attempt that was masked a row of `piece` is always there.
+    """
     bound = database.execute(
         "SELECT attempt FROM opening WHERE run = ? AND round = ? AND attempt <> ?",
         (run, number, attempt),
@@ -233,4 +237,13 @@ def _require_unbound(database: sqlite3.Connection, run: str, number: int, attemp
         raise OpeningRefusedError(
             f"round {number} of run {run!r} is bound to a list of attempt {bound[0]}; no other "
             "attempt of it is masked. Nothing was spent"
+        )
+    later = database.execute(
+        "SELECT round, attempt FROM piece WHERE run = ? AND (round, attempt) > (?, ?)",
+        (run, number, attempt),
+    ).fetchone()
+    if later is not None:
+        raise OpeningRefusedError(
+            f"round {later[0]}, attempt {later[1]}, of run {run!r} was masked before; round "
+            f"{number}, attempt {attempt}, comes too late. Nothing was spent"
         )
