@@ -53,8 +53,12 @@ def test_a_plan_means_what_it_meant(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_configuration_gives_the_plan_that_it_gave(name: str) -> None:
+    """Frozen before there was a choice of engine: those plans train by Opacus' hooks, unsaid."""
     frozen = CONFIGURATIONS[name]
-    config = parse_config(frozen["configuration"], source=name)
+    said = frozen["configuration"]
+    if said["privacy"].get("mode") != "client":
+        said = {**said, "training": {**said["training"], "engine": "opacus"}}
+    config = parse_config(said, source=name)
     plan = build_plan(config, dimension=14, accountant=CertifiedAccountant())
     assert json.loads(plan.canonical_json) == frozen["plan"]
     assert Decimal(plan.noise_multiplier) == Decimal(frozen["plan"]["noise_multiplier"])
