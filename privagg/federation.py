@@ -215,8 +215,8 @@ class Federation:
             runs: how many runs of the job's plans, all together; by default any number that the
                 budget has room for until the last day.
             owner: the owner's key, where it is not kept in the sites' folders.
-            job: which of the configuration's jobs: its training, `questions`, `facts` or
-                `evaluation`.
+            job: which of the configuration's jobs: its training, `questions`, `facts`,
+                `evaluation` or `rounds`.
             accept_findings: these sites take part with their records as they are, now and later,
                 whatever `privagg check` finds in them.
 

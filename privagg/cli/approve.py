@@ -83,7 +83,7 @@ def approve(
         str,
         typer.Option(
             help="Which of the configuration's jobs: training, questions, facts (`privagg ask "
-            "--for`) or evaluation."
+            "--for`), evaluation or rounds (evaluations between a training's rounds)."
         ),
     ] = "training",
     model: Annotated[

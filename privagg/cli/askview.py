@@ -14,7 +14,7 @@ from rich.text import Text
 from privagg.cli import console
 from privagg.cli.planview import budgets
 from privagg.config.asking import SumsSetup
-from privagg.config.evaluating import EvaluateSetup, ForeseenEvaluation
+from privagg.config.evaluating import EvaluateSetup, ForeseenEvaluation, RoundsSetup
 from privagg.config.facts import FactsSetup
 from privagg.config.setup import Setup
 from privagg.party.ready import project
@@ -66,6 +66,9 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
         head = say("Facts to declare in {federation}", federation=setup.config.federation.name)
     if setup.job == EvaluateSetup.job:
         head = say("Evaluation of {federation}", federation=setup.config.federation.name)
+    if setup.job == RoundsSetup.job:
+        head = say("Evaluation between the rounds of {federation}",
+                   federation=setup.config.federation.name)  # fmt: skip
     console.heading(out, head)
     numbers = sum(opening.length for opening in plan.openings)
     pairs = [*_asked(setup)]
@@ -140,9 +143,17 @@ def _evaluated(content: Evaluated) -> Iterator[tuple[str, str]]:
     from privagg.report.language import say
 
     rule = content.held_out
-    there = content.model.sha256.strip("0")
-    known = say("SHA-256 {digest}", digest=content.model.sha256)
-    yield say("model"), known if there else say("none yet: the one that is trained")
+    digest, schedule = content.model.sha256, content.schedule
+    if schedule is not None:
+        yield (
+            say("models"),
+            say("those after every {every} of {rounds} rounds, {looks} at most",
+                every=schedule.every, rounds=schedule.rounds, looks=schedule.looks),
+        )  # fmt: skip
+    elif digest is None or not digest.strip("0"):
+        yield say("model"), say("none yet: the one that is trained")
+    else:
+        yield say("model"), say("SHA-256 {digest}", digest=digest)
     yield (
         say("records"),
         say("about {share} of every site's, held out of training by the key “{key}”",

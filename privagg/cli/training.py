@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -135,7 +136,7 @@ def check(
         setup.rehearse()
     told = {job: questions_facts(setup) for job, setup in beside.items()}
     facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
-    facts["evaluation"] = told.get("evaluation")
+    facts["evaluation"], facts["rounds"] = told.get("evaluation"), told.get("rounds")
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
@@ -326,6 +327,7 @@ def train(federation: Federation, *, as_json: bool, resume: str | None = None) -
         console.print_json_line(_result_json(result))
     else:
         _print_result(result)
+        _tell_evaluation(federation)
     if result.outcome != "finished":  # it left its files, but is not what was asked for
         raise typer.Exit(2)
 
@@ -425,11 +427,31 @@ def _print_result(result: RunResult) -> None:
     if result.outcome != "finished":
         out.print(Text(f"the run was {result.outcome}: {result.reason}", style="yellow"),
                   soft_wrap=True)  # fmt: skip
+    elif result.reason:
+        out.print(Text(result.reason), soft_wrap=True)
     pairs = [("run", result.run), *places(result)]
+    if result.selected is not None:
+        pairs.append(("round", f"{result.selected}, the best one by its evaluation"))
     if result.ledgers:
         parties = next(iter(result.ledgers.values())).parent.parent
         pairs.append(("ledgers", f"{parties}/*/ledger.sqlite ({len(result.ledgers)} parties)"))
     print_places(out, pairs)
+
+
+def _tell_evaluation(federation: Federation) -> None:
+    """How the configured evaluation of the model is done: it is approved and charged by itself."""
+    from privagg.config.evaluating import EvaluateSetup
+    from privagg.report.figures import epsilon_text
+
+    if not EvaluateSetup.configured(federation.config):
+        return
+    setup = federation.evaluating
+    path = quote(str(setup.source)) if setup.source else "CONFIG"
+    console.note(
+        f"to evaluate the model on the held-out records, for ε {epsilon_text(setup.epsilon, 4)} "
+        f"more of each budget: privagg approve {path} --all-sites --job {setup.job} && privagg "
+        f"{setup.command} {path}"
+    )
 
 
 def require_runtime(runtime: str, deployment: Path | None) -> None:
@@ -474,6 +496,7 @@ def _result_json(result: RunResult) -> dict[str, Any]:
 
     return {
         "run": result.run,
+        "selected_round": result.selected,
         "outcome": result.outcome,
         "reason": result.reason,
         "metrics": result.metrics,

@@ -1,4 +1,7 @@
-"""The evaluation of an opened model on held-out records: a job of sums beside the training."""
+"""Evaluations on held-out records: of an opened model, and of a training's models between rounds.
+
+Both are jobs of sums beside the training, each with its own plan, approval and charge.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +30,12 @@ from privagg.training.saving import load_model
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluateSetup(SumsSetup):
-    """An opened model on the records that the configuration holds out.
+class HeldOutSetup(SumsSetup):
+    """A job over the records that the configuration holds out of training.
 
     Args:
         config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
     """
-
-    job: ClassVar[str] = "evaluation"
-    command: ClassVar[str] = "evaluate"
-    epsilon_key: ClassVar[str] = "evaluation.epsilon"
-
-    @classmethod
-    def is_in(cls, setup: Setup) -> bool:
-        """See `SumsSetup.is_in`: a model is there, too, as the plan names it."""
-        return cls.configured(setup.config) and cls._model_path(setup).is_file()
 
     @classmethod
     def configured(cls, config: Config) -> bool:
@@ -68,10 +62,47 @@ class EvaluateSetup(SumsSetup):
         assert self.config.held_out is not None
         return self.config.held_out
 
+    def lines_of(self, site: str) -> HeldRecords:
+        """See `SumsSetup.lines_of`: the usable lines that are held out of training."""
+        schema = self.schema
+        frame = self.table_of(site)
+        usable = frame.loc[schema.usable(frame)]
+        inputs, targets = schema.encode(usable)
+        held = self.rule.mask(inputs, schema.columns)
+        columns = Columns.read(usable, schema)
+        return HeldRecords(
+            self.plan.names.index(site),
+            inputs[held],
+            targets[held],
+            {name: columns.codes(name)[held] for name in self.terms.subgroups},
+        )
+
+    def _references(self) -> tuple[str, ...]:
+        """A model of somebody's own is code, here as in training."""
+        return Setup._references(self)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluateSetup(HeldOutSetup):
+    """An opened model on the records that the configuration holds out.
+
+    Args:
+        config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
+    """
+
+    job: ClassVar[str] = "evaluation"
+    command: ClassVar[str] = "evaluate"
+    epsilon_key: ClassVar[str] = "evaluation.epsilon"
+
+    @classmethod
+    def is_in(cls, setup: Setup) -> bool:
+        """See `SumsSetup.is_in`: a model is there, too, as the plan names it."""
+        return cls.configured(setup.config) and cls._model_path(setup).is_file()
+
     @property
     def epsilon(self) -> Decimal:
         """See `SumsSetup.epsilon`."""
-        return self.terms.epsilon
+        return self.terms.cost_of(self.config.privacy.epsilon)
 
     @property
     def model_path(self) -> Path:
@@ -141,21 +172,6 @@ class EvaluateSetup(SumsSetup):
             return self
         return ForeseenEvaluation.of(self)
 
-    def lines_of(self, site: str) -> HeldRecords:
-        """See `SumsSetup.lines_of`: the usable lines that are held out of training."""
-        schema = self.schema
-        frame = self.table_of(site)
-        usable = frame.loc[schema.usable(frame)]
-        inputs, targets = schema.encode(usable)
-        held = self.rule.mask(inputs, schema.columns)
-        columns = Columns.read(usable, schema)
-        return HeldRecords(
-            self.plan.names.index(site),
-            inputs[held],
-            targets[held],
-            {name: columns.codes(name)[held] for name in self.terms.subgroups},
-        )
-
     def _opened(self, digest: str, parameters: FloatVector) -> OpenedModel:
         return OpenedModel(
             spec=self.config.training.model,
@@ -164,10 +180,6 @@ class EvaluateSetup(SumsSetup):
             parameters=len(parameters),
             parameters_sha256=digest_of(parameters),
         )
-
-    def _references(self) -> tuple[str, ...]:
-        """A model of somebody's own is code, here as in training."""
-        return Setup._references(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,3 +195,56 @@ class ForeseenEvaluation(EvaluateSetup):
         """One that is not trained."""
         parameters = get_parameters(self.fresh_model())
         return self._opened("0" * 64, parameters), parameters
+
+
+@dataclass(frozen=True, eq=False)
+class RoundsSetup(HeldOutSetup):
+    """The models of a training, evaluated between its rounds while it lasts.
+
+    Its plan names no model: those come to be while it runs, and what a record adds is bounded
+    whatever they are.
+
+    Args:
+        config, base, source, accountant, pinned, allowed, given, given_public: as for `Setup`.
+    """
+
+    job: ClassVar[str] = "rounds"
+    command: ClassVar[str] = "run"
+    epsilon_key: ClassVar[str] = "evaluation.rounds.epsilon"
+
+    @classmethod
+    def is_in(cls, setup: Setup) -> bool:
+        """See `SumsSetup.is_in`."""
+        return cls.configured(setup.config)
+
+    @classmethod
+    def configured(cls, config: Config) -> bool:
+        """See `HeldOutSetup.configured`: between rounds, too."""
+        private = config.private_evaluation
+        return super().configured(config) and private is not None and private.rounds is not None
+
+    def require_there(self) -> None:
+        """See `SumsSetup.require_there`."""
+        if not self.configured(self.config):
+            raise ConfigError(
+                f"{self.source or 'the configuration'} evaluates no round; write "
+                "[evaluation.rounds] with every and its epsilon below [evaluation] with private = "
+                "true"
+            )
+
+    @property
+    def epsilon(self) -> Decimal:
+        """See `SumsSetup.epsilon`."""
+        assert self.terms.rounds is not None  # refused by `of`
+        return self.terms.rounds.cost_of(self.config.privacy.epsilon)
+
+    @cached_property
+    def sums(self) -> Evaluation:
+        """See `SumsSetup.sums`; round 1 starts from the model that training starts from."""
+        parameters = get_parameters(self.fresh_model())
+        model = OpenedModel(
+            spec=self.config.training.model,
+            seed=self.config.federation.seed,
+            parameters=len(parameters),
+        )
+        return Evaluation(self.config.evaluated_rounds(model), parameters, self.code)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from privagg.config.asking import AskSetup, SumsSetup
 from privagg.config.data import UndeclaredData
-from privagg.config.evaluating import EvaluateSetup
+from privagg.config.evaluating import EvaluateSetup, RoundsSetup
 from privagg.config.facts import FactsSetup
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
 
 BESIDES: dict[str, type[SumsSetup]] = {
-    each.job: each for each in (AskSetup, FactsSetup, EvaluateSetup)
+    each.job: each for each in (AskSetup, FactsSetup, EvaluateSetup, RoundsSetup)
 }
 """Job -> how it is made from the configuration whose training it stands beside."""
 

@@ -27,7 +27,7 @@ def build_plan(config: Config, *, dimension: int, accountant: Accountant) -> Tra
         accountant: whose epsilon the noise is calibrated to.
 
     Returns:
-        A plan whose committed events cost every data set at most `privacy.epsilon`.
+        A plan whose committed events cost every data set at most what training may cost.
 
     Raises:
         PlanError: the settings contradict each other.
@@ -47,10 +47,15 @@ def _check_limit(config: Config, plan: TrainingPlan, accountant: Accountant) -> 
     if privacy.noise_multiplier is None or plan.noise is None:
         return
     spent = accountant.epsilon(plan.total_committed(_heaviest(plan)), privacy.delta).upper
-    if spent > privacy.epsilon:
+    if spent > config.training_epsilon:
+        left = (
+            " without the shares of evaluations"
+            if config.training_epsilon < privacy.epsilon
+            else ""
+        )
         raise PlanError(
             f"privacy.noise_multiplier = {privacy.noise_multiplier} costs epsilon {spent}, more "
-            f"than privacy.epsilon = {privacy.epsilon}; raise the noise or epsilon, or leave "
+            f"than privacy.epsilon = {privacy.epsilon}{left}; raise the noise or epsilon, or leave "
             "noise_multiplier out to have it calibrated"
         )
 
@@ -65,7 +70,7 @@ def _calibrated(config: Config, plan: TrainingPlan, accountant: Accountant) -> D
     heaviest = _heaviest(plan)
     return calibrate(
         lambda candidate: plan.with_noise(candidate).total_committed(heaviest),
-        epsilon=config.privacy.epsilon,
+        epsilon=config.training_epsilon,
         delta=config.privacy.delta,
         accountant=accountant,
     )

@@ -46,7 +46,7 @@ from privagg.privacy.plan import mode_names, plan_class
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
-from privagg.programs.evaluation import Evaluated, Evaluation, OpenedModel
+from privagg.programs.evaluation import Evaluated, Evaluation, OpenedModel, Schedule
 from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.asked import AnyQuestion
@@ -100,7 +100,8 @@ class PrivacySection(Section):
 
     Args:
         mode: of the plan, such as `record-distributed`, `record-local` or `client`.
-        epsilon: what the whole job may cost each data set; the noise is calibrated to it.
+        epsilon: what the whole job may cost each data set; the noise is calibrated to it, or to
+            what shares of evaluations leave of it.
         delta: at which epsilon is stated.
         budget_epsilon: what a data set may spend over all jobs; defaults to `epsilon`.
         noise_multiplier: fixes the noise instead of calibrating it; epsilon then only limits.
@@ -537,6 +538,12 @@ class Config(Section):
         return self.evaluation if isinstance(self.evaluation, PrivateEvaluationSection) else None
 
     @property
+    def training_epsilon(self) -> Decimal:
+        """What training may cost each data set: `privacy.epsilon` without evaluations' shares."""
+        private = self.private_evaluation
+        return self.privacy.epsilon * (1 - private.shares) if private else self.privacy.epsilon
+
+    @property
     def held_out(self) -> HeldOut | None:
         """Which records are left out of training for it."""
         private = self.private_evaluation
@@ -622,7 +629,7 @@ class Config(Section):
         records = [site.records for site in self.sites]
         privacy, outputs = self.privacy, self.data.target.outputs
         return PublicFacts(
-            epsilon=privacy.epsilon,
+            epsilon=self.training_epsilon,
             delta=privacy.delta,
             records=sum(records),
             largest_site=max(records),
@@ -753,6 +760,10 @@ class Config(Section):
         )
         try:
             _ = Evaluation(self.evaluated(anything))
+            if private.rounds is not None and self.training.rounds is not None:
+                _ = Evaluation(
+                    self.evaluated_rounds(OpenedModel(spec=ModelSpec(), seed=0, parameters=1))
+                )
         except ValidationError as error:
             raise ValueError("; ".join(map(fault_words, error.errors()))) from error
         except ConfigError as error:
@@ -778,6 +789,28 @@ class Config(Section):
             bins=private.bins,
             level=private.level,
             noise="gaussian" if private.noise == "auto" else private.noise,
+        )
+
+    def evaluated_rounds(self, model: OpenedModel) -> Evaluated:
+        """What is evaluated between the training's rounds, for a configuration that does so.
+
+        Args:
+            model: the trained one, without digests.
+        """
+        private, rule, rounds = self.private_evaluation, self.held_out, self.training.rounds
+        assert private is not None  # whoever asks has looked
+        assert private.rounds is not None
+        assert rule is not None
+        assert rounds is not None  # proposed, where the file has none
+        assert isinstance(self.data, TableData)
+        terms = private.rounds.model_dump(exclude={"epsilon", "share"})
+        return Evaluated(
+            data=self.data.table_schema,
+            model=model,
+            held_out=rule,
+            threshold=private.threshold,
+            level=private.level,
+            schedule=Schedule(rounds=rounds, **terms),
         )
 
     def _each_site_has_data_or_an_app(self) -> None:

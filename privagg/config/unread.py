@@ -45,7 +45,7 @@ def unread(config: Any) -> Iterator[str]:
     mode = config.privacy.mode
     for place, modes in _READERS.items() if mode in _KNOWN else ():
         section, name = place.split(".")
-        if place in _ASKED and (config.ask or config.facts):
+        if place in _ASKED and (config.ask or config.facts or config.private_evaluation):
             continue
         if mode not in modes and _is_set(getattr(config, section), name):
             yield _sentence(place, f"privacy.mode = {mode!r}", " and ".join(map(repr, modes)))

@@ -11,7 +11,12 @@ from shlex import quote
 from typing import NamedTuple
 
 from privagg.config.data import TableData
-from privagg.config.evaluating import EvaluateSetup
+from privagg.config.evaluating import (
+    EvaluateSetup,
+    ForeseenEvaluation,
+    HeldOutSetup,
+    RoundsSetup,
+)
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ApprovalError, BudgetExceededError, ConfigError
 from privagg.party.local import local_folder
@@ -40,7 +45,14 @@ def require_ready(setup: Setup, run: str | None = None) -> None:
     require_data(setup, joins=run is None)
     require_approvals(setup, run)
     require_approved_data(setup, run)
+    if setup.job == TRAINING and RoundsSetup.configured(setup.config):
+        require_approvals(RoundsSetup.of(setup), looks_run(run) if run else None)
     require_room(setup, run)
+
+
+def looks_run(run: str) -> str:
+    """What the job of the evaluations between a run's rounds is called."""
+    return f"{run}.rounds"
 
 
 def require_data(setup: Setup, *, joins: bool = True) -> None:
@@ -146,7 +158,8 @@ class Room(NamedTuple):
 
 
 def require_room(setup: Setup, run: str | None = None) -> dict[str, Room]:
-    """What the whole job would do to every data set's budget, by site.
+    """What the whole job would do to every data set's budget, by site; of a training with the
+    evaluations that it is planned with.
 
     Args:
         setup: what is run.
@@ -155,16 +168,38 @@ def require_room(setup: Setup, run: str | None = None) -> dict[str, Room]:
     Raises:
         BudgetExceededError: some budgets are too small for the whole job; all of them are named.
     """
-    found, beyond = {}, {}
+    found, beyond, together = {}, {}, evaluations_with(setup)
     for name in setup.plan.names:
         if run is not None and ledger_here(setup, name).was_charged(run):
             continue
-        *figures, fits = project(setup, name, setup.plan.total_committed(name))
+        event = setup.plan.total_committed(name)
+        for other in together:
+            event += other.plan.total_committed(name)
+        *figures, fits = project(setup, name, event)
         found[name] = Room(*figures)
         if not fits:
             beyond[name] = found[name]
     if beyond:
         raise beyond_budgets(setup, beyond)
+    return found
+
+
+def evaluations_with(setup: Setup) -> list[HeldOutSetup]:
+    """Evaluations that a training's budget is to have room for before it begins.
+
+    They are those between its rounds, and one of its model that has a share of its epsilon.
+
+    Args:
+        setup: what is run.
+    """
+    if setup.job != TRAINING or not HeldOutSetup.configured(setup.config):
+        return []
+    found: list[HeldOutSetup] = []
+    if RoundsSetup.configured(setup.config):
+        found.append(RoundsSetup.of(setup))
+    private = setup.config.private_evaluation
+    if private is not None and private.share is not None and not setup.given:
+        found.append(ForeseenEvaluation.of(setup))
     return found
 
 
@@ -216,9 +251,10 @@ def beyond_budgets(setup: Setup, rooms: Mapping[str, Room]) -> BudgetExceededErr
         way = "As good as nothing is left of it. Have"
     path = quote(str(setup.source)) if setup.source else "CONFIG"
     sites = " ".join(f"--site {quote(site)}" for site in rooms)
+    beside = " and their evaluations" if evaluations_with(setup) else ""
     return BudgetExceededError(
-        f"{count_text(setup.plan.rounds, 'round')} would bring {'; '.join(told)}; nothing was "
-        f"spent. {way} the owner of the data approve a larger budget: privagg approve {path} "
+        f"{count_text(setup.plan.rounds, 'round')}{beside} would bring {'; '.join(told)}; nothing "
+        f"was spent. {way} the owner of the data approve a larger budget: privagg approve {path} "
         f"{sites} --budget NEW{'' if setup.job == TRAINING else f' --job {setup.job}'}"
     )
 

@@ -30,12 +30,14 @@ def require_released(setup: EvaluateSetup, coordinator: PartyFolder | None = Non
         ModelError: as `EvaluateSetup.sums`.
     """
     digest = setup.sums.content.model.sha256
+    assert digest is not None  # of an opened one
     place = (coordinator or local_folder(setup.output, COORDINATOR)).ledger
     payloads = [entry.payload for entry in Ledger.open(place).entries()] if place.exists() else []
     runs = {
-        str(each.facts.get("run"))
+        str(each.facts.get("run" if "run" in each.facts else "of"))
         for each in payloads
-        if isinstance(each, Released) and each.facts.get("model_sha256") == digest
+        if isinstance(each, Released)
+        and digest in (each.facts.get("model_sha256"), each.facts.get("round_sha256"))
     }
     recipes = [
         _recipe(each.facts.get("plan"))

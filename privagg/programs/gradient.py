@@ -18,7 +18,7 @@ from privagg.training.data import Records
 from privagg.training.evaluate import Metrics, evaluate
 from privagg.training.models import Centre, ParameterLayout, get_parameters
 from privagg.training.objective import LossFunction
-from privagg.training.saving import save_model
+from privagg.training.saving import load_model, save_model
 from privagg.training.targets import TargetKind
 
 
@@ -80,7 +80,7 @@ class GradientTraining:
 
     def figures(self, state: FloatVector) -> Mapping[str, float]:
         """See `Program.figures`: of the model that would be released now."""
-        measured = self._evaluate(self._released(state))
+        measured = self._evaluate(self.released(state))
         return {} if measured is None else measured.figures
 
     def kept(self) -> dict[str, Any]:
@@ -96,11 +96,47 @@ class GradientTraining:
 
     def finish(self, state: FloatVector, output: Path, *, measured: bool) -> Result:
         """See `Program.finish`: the model, averaged where the optimiser averages."""
-        released, path = self._released(state), output / MODEL_NAME
-        found = self._evaluate(released) if measured else None
-        digest = save_model(self._model, released, path, self._card())
+        return self.release(self.released(state), output, measured=measured)
+
+    def release(self, parameters: FloatVector, output: Path, *, measured: bool) -> Result:
+        """Write these parameters as the model that the training ends with.
+
+        Args:
+            parameters: float64 (d,), of one of its rounds.
+            output, measured: as for `finish`.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        path = output / MODEL_NAME
+        found = self._evaluate(parameters) if measured else None
+        digest = self.save(parameters, path)
         figures = {} if found is None else found.all_figures
-        return Result("model", path, digest, released, figures)
+        return Result("model", path, digest, parameters, figures)
+
+    def save(self, parameters: FloatVector, path: Path) -> str:
+        """Write a model's file; the same parameters give the same bytes.
+
+        Args:
+            parameters: float64 (d,).
+            path: the file.
+
+        Returns:
+            SHA-256 (hex) of the file.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        return save_model(self._model, parameters, path, self._card())
+
+    def read(self, path: Path) -> FloatVector:
+        """The parameters, float64 (d,), of a file that `save` wrote.
+
+        Raises:
+            ConfigError: it is not there, or no such file.
+            ModelError: it holds another model's parameters.
+        """
+        return get_parameters(load_model(self._model, path))
 
     def _card(self) -> dict[str, str]:
         """What the model's file says of its outputs, in its header; one text: bytes stay alike."""
@@ -108,7 +144,12 @@ class GradientTraining:
             return {}
         return {"privagg": canonical_json(self._target.describe()).decode()}
 
-    def _released(self, state: FloatVector) -> FloatVector:
+    def released(self, state: FloatVector) -> FloatVector:
+        """The model, float64 (d,), that would be released now.
+
+        Args:
+            state: after the last round that was opened.
+        """
         average, centring = self._optimizer.average, self._centring
         if centring is not None and not centring.done:
             return self._initial  # an intercept that was asked for is no model

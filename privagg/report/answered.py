@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from privagg.encoding.vectors import sum_of_text
 from privagg.errors import ConfigError, LedgerError, ProgramMissingError
 from privagg.privacy.ledger.entries import Released, RoundEnded
-from privagg.privacy.plan import OpeningTerms, Plan, SumsPlan
+from privagg.privacy.plan import OpeningTerms, Plan, SumsPlan, load_plan
 from privagg.programs.answering import contributors_of
 from privagg.programs.answers import answer_facts
 from privagg.programs.questions.question import OTHER
@@ -59,6 +60,30 @@ def _but_noise(terms: OpeningTerms) -> dict[str, Any]:
     return terms.model_dump(exclude={"noise_multiplier"})
 
 
+def plan_in(facts: Mapping[str, Any]) -> Plan:
+    """The plan that a run was begun under.
+
+    Args:
+        facts: of the entry that records its beginning.
+
+    Raises:
+        LedgerError: it holds none, or calls it by another digest.
+        PlanError: what stands there is no plan.
+    """
+    stored = facts["plan"]
+    try:
+        agreed = json.loads(stored) if isinstance(stored, str) else stored
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"the coordinator's ledger holds no plan: {error}") from error
+    plan = load_plan(agreed)
+    if plan.digest != facts["plan_digest"]:
+        raise LedgerError(
+            f"the coordinator's ledger holds a plan with digest {plan.digest} and calls it "
+            f"{facts['plan_digest']}; it is not the plan that was agreed to"
+        )
+    return plan
+
+
 def answers_of(
     plan: Plan, rounds: Iterable[RoundEnded], released: Released | None, day: str | None
 ) -> Answers | None:
@@ -75,12 +100,11 @@ def answers_of(
         LedgerError: the record does not hold the sums of the plan's rounds, in their order.
     """
     program = program_in(plan)
-    opened = [ended for ended in rounds if ended.outcome == "opened"]
-    if program is None or not asks(plan) or not opened:
+    if program is None or not asks(plan):
         return None
-    if [ended.round for ended in opened] != [*range(1, len(opened) + 1)]:
-        raise LedgerError("the coordinator's ledger has no opened sum of one round after the other")
-    sums = [_opened(plan, ended) for ended in opened]
+    sums = opened_sums(plan, rounds)
+    if not sums:
+        return None
     file = released.facts if released is not None else {}
     return Answers.model_validate(
         {
@@ -92,6 +116,22 @@ def answers_of(
             "answers": [answer_facts(answer) for answer in program.answers(sums)],
         }
     )
+
+
+def opened_sums(plan: SumsPlan, rounds: Iterable[RoundEnded]) -> list[NoisySum]:
+    """What each round of a job opened, as the coordinator recorded it.
+
+    Args:
+        plan: the job's.
+        rounds: its attempts.
+
+    Raises:
+        LedgerError: the record does not hold the sums of the plan's rounds, in their order.
+    """
+    opened = [ended for ended in rounds if ended.outcome == "opened"]
+    if [ended.round for ended in opened] != [*range(1, len(opened) + 1)]:
+        raise LedgerError("the coordinator's ledger has no opened sum of one round after the other")
+    return [_opened(plan, ended) for ended in opened]
 
 
 def _opened(plan: SumsPlan, ended: RoundEnded) -> NoisySum:

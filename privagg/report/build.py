@@ -30,7 +30,7 @@ from privagg.privacy.ledger.entries import (
     RunStarted,
     Tuning,
 )
-from privagg.privacy.plan import Plan, load_plan
+from privagg.privacy.plan import Plan
 from privagg.privacy.unit import Custody
 from privagg.report.accounting import (
     AttemptId,
@@ -40,7 +40,7 @@ from privagg.report.accounting import (
     committed_guarantee,
     observer_matrix,
 )
-from privagg.report.answered import answers_of
+from privagg.report.answered import answers_of, plan_in
 from privagg.report.approvals import approvals_of
 from privagg.report.consistency import require_charged, require_one_ending, require_said_once
 from privagg.report.language import ENGLISH, speaking
@@ -116,7 +116,7 @@ def build_report(
     require_said_once(entries, run)
     record = _run_record(entries, run)
     facts = record.started.facts
-    plan = _plan_of(facts)
+    plan = plan_in(facts)
     bounds = Bounds(accountant or default_accountant())
     others = [Bounds(p) for p in (peers if peers is not None else default_peers())]
     survivors = {(r.round, r.attempt): tuple(r.facts["survivors"]) for r in record.rounds}
@@ -185,21 +185,6 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
             f"{', '.join(known) if known else 'none'}"
         )
     return record
-
-
-def _plan_of(facts: Mapping[str, Any]) -> Plan:
-    stored = facts["plan"]
-    try:
-        agreed = json.loads(stored) if isinstance(stored, str) else stored
-    except (ValueError, RecursionError) as error:
-        raise LedgerError(f"the coordinator's ledger holds no plan: {error}") from error
-    plan = load_plan(agreed)
-    if plan.digest != facts["plan_digest"]:
-        raise LedgerError(
-            f"the coordinator's ledger holds a plan with digest {plan.digest} and calls it "
-            f"{facts['plan_digest']}; it is not the plan that was agreed to"
-        )
-    return plan
 
 
 def _assemble(

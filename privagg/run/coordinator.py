@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from privagg.config.setup import Setup
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ResumeError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
-from privagg.programs.program import ANSWERS_NAME, Opened, Program
+from privagg.programs.program import ANSWERS_NAME, Opened, Program, Result
 from privagg.protocol.job import Job, RoundOutcome
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
@@ -24,6 +26,7 @@ from privagg.run.journal import Journal, Progress
 from privagg.run.record import RunRecorder
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.rounds import RoundRunner
+from privagg.run.selecting import Selecting
 
 OnRound = Callable[[RoundReport], None]
 
@@ -76,6 +79,8 @@ class Coordinator:
         self.program: Program = setup.program()
         self._told: tuple[bytes, tuple[str, ...]] = b"", ()
         """How the last round ended, as its cohort is told; perhaps not yet sent."""
+        self.selecting: Selecting | None = None
+        """Evaluates the models between the rounds; set before `drive`."""
         self._generator = generator
         self._ends_when_interrupted = observed is not None
         self._observed = observed or Observed()
@@ -102,6 +107,27 @@ class Coordinator:
             ResumeError: it is another plan's or key's, or the coordinator's ledger lacks what the
                 journal has.
         """
+        result, done = self.begin()
+        if done is None or not done.over:
+            before = done.round if done is not None else 0
+            last = self._all_rounds(result, before, on_round, give_up)
+            if self.selecting is not None:
+                self.selecting.conclude()
+            self._release(result, last)
+        if not self.record.ever("run-finished"):
+            self.record.finish(result.outcome, result.reason)
+        self._write_evidence(result, self.job.plan.rounds)
+        return result
+
+    def begin(self) -> tuple[RunResult, Progress | None]:
+        """Take the run up where a killed coordinator left it, or begin it.
+
+        Returns:
+            What there is of its result, and how far it was; None for a fresh run.
+
+        Raises:
+            ConfigError, ResumeError: as `drive`.
+        """
         result = RunResult(self.job.run, "finished", "", self.program.begin())
         done = self._take_up(result)
         if self._committed is not None and done is not None:
@@ -112,13 +138,23 @@ class Coordinator:
             self.record.start(self.setup, self.job, self._generator)
         if done is None:
             self._note(result, 0)
-        if done is None or not done.over:
-            before = done.round if done is not None else 0
-            self._release(result, self._all_rounds(result, before, on_round, give_up))
-        if not self.record.ever("run-finished"):
-            self.record.finish(result.outcome, result.reason)
-        self._write_evidence(result, self.job.plan.rounds)
-        return result
+        return result, done
+
+    def advance(self, result: RunResult, number: int, parameters: FloatVector) -> None:
+        """One round of a job whose states come from elsewhere; `drive` ends it later.
+
+        Args:
+            result: as `begin` gave it; says afterwards whether the round was stopped.
+            number: of the round, the next one.
+            parameters: float64 (d,), what it starts from.
+        """
+        result.parameters = parameters
+        self._doubt_everybody()
+        report = self._one_round(result, number, None)
+        if report.outcome.outcome == "stopped":
+            result.outcome, result.reason = "stopped", report.outcome.reason
+        else:
+            self._note(result, number)
 
     def _take_up(self, result: RunResult) -> Progress | None:
         """Where a killed coordinator left off; None for a fresh run."""
@@ -155,13 +191,32 @@ class Coordinator:
             if give_up and not self._was_asked_to_open(number):
                 result.outcome, result.reason = "stopped", give_up
                 return number - 1
+            if self._ends_early(result, number - 1):
+                return number - 1
             report = self._one_round(result, number, on_round)
             if report.outcome.outcome == "stopped":
                 result.outcome, result.reason = "stopped", report.outcome.reason
             if result.outcome == "stopped":
                 return number
             self._note(result, number)
+        if not give_up:
+            self._ends_early(result, self.job.plan.rounds)
         return self.job.plan.rounds
+
+    def _ends_early(self, result: RunResult, number: int) -> bool:
+        """Whether no round is begun after this one, as its evaluation says, where it has one."""
+        if self.selecting is None or not self.selecting.due(number):
+            return False
+        reason = self.selecting.look(number, result.parameters)
+        self._doubt_everybody()
+        if reason and number < self.job.plan.rounds:
+            result.reason = reason
+        return bool(reason)
+
+    def _doubt_everybody(self) -> None:
+        """Another run has had a round: what parties keep of each other's ledgers is asked anew."""
+        for party in (self.job.opener, *self.job.plan.names):
+            self.job.watch.doubt(party)
 
     def _was_asked_to_open(self, number: int) -> bool:
         begun = self.journal.attempt(number - 1)
@@ -241,12 +296,18 @@ class Coordinator:
 
     def _release(self, result: RunResult, last: int) -> None:
         """Write what the job ends with, and note that no further round is asked for."""
-        found = self.program.finish(result.parameters, self.output, measured=bool(result.metrics))
+        measured, facts = bool(result.metrics), dict[str, Any]()
+        found: Result | None
+        if self.selecting is not None:
+            found, result.selected = self.selecting.finish(result.parameters, measured=measured)
+            facts = self.selecting.facts(result.selected)
+        else:
+            found = self.program.finish(result.parameters, self.output, measured=measured)
         if found is not None:
             result.parameters = found.state
             result.metrics = dict(found.figures) or result.metrics
             result.left(found.what, found.path)
-            self.record.released(found.what, found.path, found.sha256, result.metrics)
+            self.record.released(found.what, found.path, found.sha256, result.metrics, facts)
         self._note(result, last, over=result.outcome)
 
     def _write_evidence(self, result: RunResult, last: int) -> None:

@@ -13,13 +13,16 @@ from contextlib import ExitStack
 from decimal import Decimal
 from typing import Literal
 
-from privagg.config.setup import Setup
+from privagg.config.evaluating import RoundsSetup
+from privagg.config.setup import TRAINING, Setup
+from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, LedgerError, LedgerTamperedError
 from privagg.identity.keys import Roster
 from privagg.party.open import make_local, open_holder, open_ledger, open_site
-from privagg.party.ready import require_approvals, require_data, require_room
+from privagg.party.ready import looks_run, require_approvals, require_data, require_room
 from privagg.privacy.ledger import Checkpoint, Ledger
 from privagg.privacy.randomness import Randomness
+from privagg.programs.gradient import GradientTraining
 from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.site import Site
@@ -28,7 +31,9 @@ from privagg.run.journal import Journal
 from privagg.run.open import open_job
 from privagg.run.outputs import make_run_folder, run_folder, show_latest
 from privagg.run.results import RunResult
+from privagg.run.selecting import Selecting
 from privagg.run.unfinished import (
+    BEGUN_NAME,
     Begun,
     journal_folder,
     new,
@@ -52,6 +57,7 @@ class Run:
         run_id: the run's identifier; a new one by default.
         how: a new run, or one that was cut off, resumed or given up.
         search: the search that the run is a candidate of; it has looked for runs that were cut off.
+        beside: name of the run during which this one is done, and which has looked for them.
 
     Raises:
         ResumeError: `new`, and a run was cut off; or the one named was not, or was begun with
@@ -69,17 +75,19 @@ class Run:
         *,
         how: How = "new",
         search: str = "",
+        beside: str = "",
     ) -> None:
         self.setup = setup
         self.plan = plan = setup.plan
         self.run_id = run_id or new_run_id(setup)
         run_folder(setup.output, self.run_id)  # refuses what cannot be a name
         self._how, self._held = how, ExitStack()
+        self._began: RunResult | None = None
         self._folder = journal_folder(setup.output, self.run_id)
         self._fresh = fresh = how == "new"
         if not fresh:
             require_unfinished(setup.output, self.run_id)
-        elif not search:
+        elif not (search or beside):
             require_none_unfinished(setup)
         require_data(setup, joins=fresh)
         until = self._approved_until(None if fresh else self.run_id)
@@ -89,7 +97,9 @@ class Run:
         names = (COORDINATOR, *apart, *plan.names)
         self.folders = {name: make_local(setup, name) for name in names}
         self.roster = Roster.of(*(folder.identity() for folder in self.folders.values()))
-        begun = Begun.of(setup, self.run_id, generator=randomness.name, search=search)
+        begun = Begun.of(
+            setup, self.run_id, generator=randomness.name, search=search, beside=beside
+        )
         with ExitStack() as undo:
             undo.callback(self._held.close)
             if fresh:
@@ -107,6 +117,7 @@ class Run:
             self.sites = {name: self._open_site(name, randomness) for name in plan.names}
             self.coordinator = self._open_coordinator(randomness)
             self._require_same_ledgers()
+            self._evaluate_rounds(randomness)
             undo.pop_all()
 
     def drive(self, on_round: OnRound | None) -> RunResult:
@@ -119,10 +130,12 @@ class Run:
             LedgerError: a site's ledger cannot be read at the end; model or answers are written.
             ConfigError: a file cannot be written; what earlier runs left is as it was.
         """
+        return self._drive(on_round, GIVEN_UP if self._how == "give up" else "")
+
+    def _drive(self, on_round: OnRound | None, give_up: str) -> RunResult:
         ledger = self.coordinator.record.ledger
         with self._held:
             show_latest(self.setup.output, ledger)  # where the last run's end was killed
-            give_up = GIVEN_UP if self._how == "give up" else ""
             result = self.coordinator.drive(on_round, give_up=give_up)
             self._erase()
             if result.missing:
@@ -136,6 +149,42 @@ class Run:
         result.shown = self.setup.output if show_latest(self.setup.output, ledger) == own else None
         result.ledgers = {name: self.folders[name].ledger for name in (COORDINATOR, *self.sites)}
         return result
+
+    def look(self, number: int, parameters: FloatVector) -> None:
+        """See `privagg.run.selecting.Beside.look`."""
+        if self._began is None:
+            self._began, _ = self.coordinator.begin()
+        if self._began.outcome == "finished":
+            self.coordinator.advance(self._began, number, parameters)
+
+    def conclude(self) -> None:
+        """See `privagg.run.selecting.Beside.conclude`."""
+        self._drive(None, "its training has ended")
+
+    def close(self) -> None:
+        """Let go of a run that is not driven; it can be resumed."""
+        self._held.close()
+
+    def _evaluate_rounds(self, randomness: Randomness) -> None:
+        """The job of evaluations between rounds, where the configuration has one."""
+        setup = self.setup
+        if setup.job != TRAINING or not RoundsSetup.configured(setup.config):
+            return
+        rounds, name = RoundsSetup.of(setup), looks_run(self.run_id)
+        ledger, program = self.coordinator.record.ledger, self.coordinator.program
+        assert isinstance(program, GradientTraining)  # as for every training
+        begun = (journal_folder(setup.output, name) / BEGUN_NAME).exists()
+        known = [e.payload for e in ledger.entries() if getattr(e.payload, "run", None) == name]
+        beside = None
+        if begun or not (known or self._how == "give up"):
+            how = self._how if begun else "new"
+            beside = Run(rounds, randomness, name, how=how, beside=self.run_id)
+            self._held.callback(beside.close)
+        every = rounds.terms.rounds.every if rounds.terms.rounds is not None else 0
+        self.coordinator.selecting = Selecting(
+            self.run_id, name, every,
+            beside=beside, program=program, ledger=ledger, output=self.coordinator.output,
+        )  # fmt: skip
 
     def _approved_until(self, run: str | None) -> Callable[[], str]:
         """The last day on which sums are opened; giving a run up needs nobody's approval."""

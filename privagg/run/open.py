@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from privagg.config.evaluating import RoundsSetup
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError
 from privagg.identity.keys import Roster
@@ -40,6 +41,11 @@ def open_coordinator(
         As `key_of_run`.
     """
     setup, roster = open_federation(folder, job), folder.pins().pinned_roster
+    if setup.job == TRAINING and RoundsSetup.configured(setup.config):
+        raise ConfigError(
+            "evaluations between rounds are made where all parties run on one machine; over a "
+            "deployment leave out [evaluation.rounds]. Nothing was spent"
+        )
     output = folder.run_folder(run)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(output)

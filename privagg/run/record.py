@@ -149,7 +149,14 @@ class RunRecorder:
                 found = str(payload.facts[f"{what}_sha256"])
         return found
 
-    def released(self, what: str, path: Path, digest: str, metrics: Mapping[str, float]) -> None:
+    def released(
+        self,
+        what: str,
+        path: Path,
+        digest: str,
+        metrics: Mapping[str, float],
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         """Which model or answers left the federation; the same one is written once.
 
         Args:
@@ -157,12 +164,14 @@ class RunRecorder:
             path: its file.
             digest: SHA-256 (hex) of the file.
             metrics: figures on the public table; empty where there are none.
+            more: further public facts of the release.
         """
         facts = {
             "run": self._run,
             f"{what}_file": path.name,
             f"{what}_sha256": digest,
             "metrics": dict(metrics) or None,
+            **(more or {}),
         }
         if self.released_digest(what) != digest:
             self.ledger.record("released", {"what": what, "who": COORDINATOR, "facts": facts})

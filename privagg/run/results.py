@@ -93,6 +93,7 @@ class RunResult:
         shown: the folder where copies of them lie until another run's take their place; None where
             there are none.
         ledgers: party -> ledger file, where it lies on this machine.
+        selected: the round whose model was released, where evaluations between rounds chose it.
     """
 
     run: str
@@ -109,6 +110,7 @@ class RunResult:
     bundle: Path | None = None
     shown: Path | None = None
     ledgers: dict[str, Path] = field(default_factory=dict)
+    selected: int | None = None
 
     def left(self, what: str, path: Path) -> None:
         """Name the file that the run ends with.

@@ -46,6 +46,7 @@ class Begun:
         code: `module:name` of each factory -> SHA-256 (hex) of its source.
         search: the search that the run is a candidate of; empty where it is of none.
         job: which of the configuration's jobs it does.
+        beside: the run during which it is done, and with which it goes on or ends; else empty.
     """
 
     run: str
@@ -56,14 +57,17 @@ class Begun:
     code: dict[str, str]
     search: str = ""
     job: str = TRAINING
+    beside: str = ""
 
     @classmethod
-    def of(cls, setup: Setup, run: str, *, generator: str, search: str = "") -> Self:
+    def of(
+        cls, setup: Setup, run: str, *, generator: str, search: str = "", beside: str = ""
+    ) -> Self:
         """What a run would be begun with now.
 
         Args:
             setup, run: what is run, and its identifier.
-            generator, search: as for `Begun`.
+            generator, search, beside: as for `Begun`.
         """
         return cls(
             run,
@@ -74,6 +78,7 @@ class Begun:
             {f"{each.module}:{each.name}": each.sha256 for each in setup.factories()},
             search,
             setup.job,
+            beside,
         )
 
     @classmethod
@@ -163,8 +168,9 @@ def unfinished_runs(output: Path) -> list[Unfinished]:
             with alone(folder, folder.name):
                 if not path.exists():  # it has ended meanwhile
                     continue
-                done = Journal(folder).progress()
-                found.append(Unfinished(Begun.read(folder), 0 if done is None else done.round))
+                begun, done = Begun.read(folder), Journal(folder).progress()
+                if not begun.beside:
+                    found.append(Unfinished(begun, 0 if done is None else done.round))
         except RunInProgressError:
             continue
     return found

@@ -130,7 +130,8 @@ def held_out_records(story: Story) -> None:
     whole = blocks_of(README, "Your own federation in five minutes", "toml")[0]
     without = re.sub(r"(?s)\[evaluation\].*", "", whole).replace("rounds = 20", "rounds = 2")
     room = without.replace("epsilon = 1.0 ", "budget_epsilon = 1.6\nepsilon = 1.0 ", 1)
-    write_federation(story.folder, room + story.block("toml"))
+    evaluated = room + story.block("toml")
+    write_federation(story.folder, evaluated)
     story.until("privagg run")
     spent = spent_of(story, "north")
     said = story.until("privagg evaluate").out
@@ -139,6 +140,10 @@ def held_out_records(story: Story) -> None:
     with (story.folder / "figures.csv").open(newline="") as file:
         groups = {row["group"] for row in csv.DictReader(file) if row["question"] == "by site"}
     assert groups == {"site=north", "site=south"}
+    (story.folder / "out").rename(story.folder / "evaluated")
+    looks = story.block("toml").replace("every = 5", "every = 1")
+    write_federation(story.folder, evaluated + "\n" + looks)
+    assert "the best one by its evaluation" in story.until("privagg run").out
 
 
 def unknown_ranges(story: Story, whole: str) -> None:

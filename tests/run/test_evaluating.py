@@ -251,7 +251,7 @@ def test_the_command_line_evaluates_from_check_to_csv(tmp_path: Path) -> None:
         ("held_out = 0.3", 'model_sha256 = "abc"', "model_sha256"),
         ("held_out = 0.3", 'data = "public.csv"', "keep one of both"),
         ("private = true", "private = false", "should be true"),
-        ("epsilon = 20\n", "", "'evaluation.epsilon' is missing"),
+        ("epsilon = 20\n", "", "either epsilon, what it may cost, or share"),
         ('categories = ["east", "west"]', "range = [0, 1]", "no declared categories"),
     ],
 )

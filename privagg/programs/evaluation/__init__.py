@@ -2,5 +2,6 @@
 
 from privagg.programs.evaluation.held import OpenedModel
 from privagg.programs.evaluation.program import Evaluated, Evaluation
+from privagg.programs.evaluation.rounds import Schedule
 
-__all__ = ["Evaluated", "Evaluation", "OpenedModel"]
+__all__ = ["Evaluated", "Evaluation", "OpenedModel", "Schedule"]

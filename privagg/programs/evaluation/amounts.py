@@ -49,10 +49,7 @@ class AmountMeasure(Measure):
 
     def rows(self, number: int, knots: FloatArray, scores: Scores) -> FloatArray:
         """See `Measure.rows`; each prediction is made by itself."""
-        outputs = np.nan_to_num(scores.outputs, nan=0.0)
-        predictions = [float(self._target.predictions(one[None])[0]) for one in outputs]
-        amounts = self._target.amounts(scores.targets)
-        off = np.clip(np.abs(np.array(predictions) - amounts) / self._range, 0.0, 1.0)
+        off = absolute_errors(self._target, scores)
         counted = in_cells(np.searchsorted(ENDS[1:-1], off, side="right"), BINS)
         return np.concatenate([counted, (off * off)[:, None]], axis=1)
 
@@ -89,3 +86,17 @@ class AmountMeasure(Measure):
 
     def _root(self, values: FloatArray) -> float:
         return self._range * sqrt(max(float(values[-1] / values[:BINS].sum()), 0.0))
+
+
+def absolute_errors(target: Regression, scores: Scores) -> FloatArray:
+    """How far each prediction is off, float64 `(r,)`, in parts of the declared range.
+
+    Args:
+        target: with the range.
+        scores: of some records; each prediction is made by itself.
+    """
+    outputs = np.nan_to_num(scores.outputs, nan=0.0)
+    predictions = np.array([float(target.predictions(one[None])[0]) for one in outputs])
+    low, high = target.range
+    away = np.abs(predictions - target.amounts(scores.targets)) / (high - low)
+    return np.asarray(np.clip(away, 0.0, 1.0))

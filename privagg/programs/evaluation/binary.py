@@ -294,6 +294,18 @@ def _losses(logit: float) -> tuple[float, float]:
     return missed * missed, min(loss, LONGEST_LOSS) / LONGEST_LOSS
 
 
+def squared_errors(scores: Scores) -> FloatArray:
+    """The squared error of each record's probability, or its mean over several labels.
+
+    Args:
+        scores: of some records, one logit for each label.
+    """
+    yes = np.asarray(scores.targets).reshape(scores.outputs.shape) == 1
+    signed = np.where(yes, scores.outputs, -scores.outputs)
+    missed = [[_losses(one)[0] for one in row] for row in signed.tolist()]
+    return np.array([sum(row) / len(row) for row in missed])
+
+
 def _chance_text(logit: float) -> str:
     """A logit's probability as people read it."""
     return f"{1 / (1 + exp(-logit)):.3g}"

@@ -136,3 +136,14 @@ def _losses(outputs: list[float], own: int) -> tuple[float, float]:
     squares = sum((each / whole - (place == own)) ** 2 for place, each in enumerate(raised))
     loss = log(whole) - (outputs[own] - largest)
     return min(squares / 2, 1.0), min(loss, LONGEST_LOSS) / LONGEST_LOSS
+
+
+def squared_distances(scores: Scores) -> FloatArray:
+    """Brier's sum of squares of each record in parts of 2, float64 `(r,)`.
+
+    Args:
+        scores: of some records; no output is not a number.
+    """
+    numbers = np.asarray(scores.targets, dtype=np.int64)
+    each = zip(scores.outputs.tolist(), numbers.tolist(), strict=True)
+    return np.array([_losses(*one)[0] for one in each])

@@ -9,7 +9,7 @@ import numpy as np
 from privagg.programs.answers import Figure
 from privagg.programs.evaluation.classes import confusion_figures, require_few
 from privagg.programs.evaluation.estimates import Cells, FloatArray
-from privagg.programs.evaluation.measure import Measure, Scores, in_cells, some_of
+from privagg.programs.evaluation.measure import Codes, Measure, Scores, in_cells, some_of
 from privagg.training.targets import Ordinal
 
 
@@ -48,10 +48,9 @@ class GradesMeasure(Measure):
 
     def rows(self, number: int, knots: FloatArray, scores: Scores) -> FloatArray:
         """See `Measure.rows`."""
-        outputs = np.nan_to_num(scores.outputs, nan=0.0)
-        chosen = (np.minimum.accumulate(outputs, axis=1) > 0).sum(axis=1)
         grades = np.asarray(scores.targets, dtype=np.int64)
-        return in_cells(grades * self._grades + chosen, self._grades**2)
+        pairs = grades * self._grades + median_grades(scores.outputs)
+        return in_cells(pairs, self._grades**2)
 
     def cells(
         self, opened: FloatArray, variance: float, group: dict[str, str], level: float
@@ -79,3 +78,13 @@ class GradesMeasure(Measure):
             cells.figure("mean absolute grade error", away, everyone, limits=(0.0, most)),
             cells.figure("base grade error", guessed, everyone, limits=(0.0, most)),
         )
+
+
+def median_grades(outputs: FloatArray) -> Codes:
+    """The grade that a model gives each record, int64 `(r,)`.
+
+    Args:
+        outputs: float64 `(r, k)`, a logit for each threshold; not a number counts as 0.
+    """
+    above = np.minimum.accumulate(np.nan_to_num(outputs, nan=0.0), axis=1) > 0
+    return np.asarray(above.sum(axis=1), dtype=np.int64)

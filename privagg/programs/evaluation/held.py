@@ -45,23 +45,29 @@ class HeldRecords:
 
 
 class OpenedModel(BaseModel):
-    """A model that a run released: public, and pinned with the plan.
+    """A model that a run released, or one that a run opens between its rounds: public, and pinned
+    with the plan.
 
     Args:
         spec: what was trained.
         seed: of what a model of somebody's own draws when it is built.
-        sha256: of the file in which the parameters were released.
+        sha256: of the file in which the parameters were released; None of models between rounds.
         parameters: d, how many they are.
-        parameters_sha256: of them, in their order, as little-endian float64.
+        parameters_sha256: of them, in their order, as little-endian float64; None likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: ModelSpec
     seed: int = Field(ge=0, lt=2**63)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     parameters: int = Field(ge=1, le=10**7 - 1000)
-    parameters_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    parameters_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is one model and no other."""
+        return self.sha256 is not None and self.parameters_sha256 is not None
 
 
 def digest_of(parameters: FloatVector) -> str:

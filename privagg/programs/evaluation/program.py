@@ -17,6 +17,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from privagg.encoding.vectors import FloatVector
@@ -29,6 +30,7 @@ from privagg.programs.evaluation.estimates import Cells, FloatArray
 from privagg.programs.evaluation.held import HeldRecords, OpenedModel, digest_of
 from privagg.programs.evaluation.measure import Codes, Measure, Scores
 from privagg.programs.evaluation.measures import measure_of
+from privagg.programs.evaluation.rounds import RoundsMeasure, Schedule
 from privagg.programs.questions.columns import categories_of
 from privagg.programs.questions.question import OTHER
 from privagg.programs.sums import IntMatrix
@@ -57,6 +59,8 @@ class Evaluated(BaseModel):
         bins: of the scores.
         level: of the intervals.
         noise: of the opened sums; `laplace` where a record adds nothing but ones.
+        schedule: when a training's models are evaluated between its rounds; None of one that is
+            over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,12 +74,22 @@ class Evaluated(BaseModel):
     bins: int = Field(default=8, ge=2, le=100)
     level: float = Field(default=0.95, gt=0.5, lt=1)
     noise: Literal["gaussian", "laplace"] = "gaussian"
+    schedule: Schedule | None = None
 
     @model_serializer(mode="wrap")
-    def _without_the_usual_noise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What was pinned before there was other noise looks as it did."""
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was pinned before there was other noise, or a schedule, looks as it did."""
+        usual = {("noise", "gaussian"), ("schedule", None)}
         facts: dict[str, Any] = handler(self)
-        return {k: v for k, v in facts.items() if (k, v) != ("noise", "gaussian")}
+        return {k: v for k, v in facts.items() if isinstance(v, dict | list) or (k, v) not in usual}
+
+    @model_validator(mode="after")
+    def _one_model_or_a_schedule(self) -> Self:
+        if self.model.pinned == (self.schedule is not None):
+            raise ValueError("either one model is pinned by its digests, or a schedule of rounds")
+        if self.schedule is not None and (self.sites or self.subgroups or self.noise != "gaussian"):
+            raise ValueError("rounds are compared over all records, with Gaussian noise")
+        return self
 
     @field_validator("sites", "subgroups")
     @classmethod
@@ -113,6 +127,9 @@ class Evaluation(SumsProgram):
 
     Raises:
         ConfigError: what is asked does not fit the declared table; nothing was spent.
+
+    Attributes:
+        rounds: what compares a training's rounds, where they are evaluated; else None.
     """
 
     name = "evaluation"
@@ -125,8 +142,12 @@ class Evaluation(SumsProgram):
     ) -> None:
         self.content = content
         self._parameters, self._code = parameters, code or ApprovedCode()
-        self._measure: Measure = measure_of(
-            content.data.target, threshold=content.threshold, bins=content.bins
+        target, threshold = content.data.target, content.threshold
+        self.rounds = None
+        if content.schedule is not None:
+            self.rounds = RoundsMeasure(content.schedule, target, threshold)
+        self._measure: Measure = self.rounds or measure_of(
+            target, threshold=threshold, bins=content.bins
         )
         self._laplace = content.noise == "laplace"
         if self._laplace and not self._measure.only_ones:
@@ -240,6 +261,9 @@ class Evaluation(SumsProgram):
 
     def answers(self, sums: Sequence[NoisySum]) -> tuple[Answer, ...]:
         """See `SumsProgram.answers`; of a job that was cut short, how many records there are."""
+        if self.rounds is not None:
+            stddev = max(each.stddev for each in sums) / self._scale(1)
+            return (self.rounds.answer(self.looks(sums), stddev**2, self.level),)
         scale = float(self._scale(len(sums)))
         opened, stddev = sums[-1].total / scale, sums[-1].normal_stddev(self.level) / scale
         if len(sums) < self._rounds:
@@ -252,6 +276,14 @@ class Evaluation(SumsProgram):
         if before:
             knots = self._measure.place(sums[before - 1].total / float(self._scale(before)))
         return tuple(self._answered(knots, opened, stddev**2))
+
+    def looks(self, sums: Sequence[NoisySum]) -> list[FloatArray]:
+        """What each look at a training opened, in records, for `rounds` to decide by.
+
+        Args:
+            sums: what rounds 1, 2, ... opened.
+        """
+        return [each.total / float(self._scale(1)) for each in sums]
 
     # --- groups ---------------------------------------------------------------------------------
 
