@@ -29,6 +29,7 @@ from privagg.audit.planned import check_charges, check_security
 from privagg.audit.recorded import attest_record
 from privagg.audit.replayed import ReplayedLedger
 from privagg.audit.second import check_second
+from privagg.audit.selected import check_selection
 from privagg.audit.signed import SignedRun, check_opened_once
 from privagg.audit.statements import STATEMENTS, unpack_statements
 from privagg.audit.times import check_generated, check_times
@@ -251,6 +252,7 @@ def _check_run(
             signed.report_on(findings)
         with brought.methods.work.portion(2):
             check_answers(findings, report, plan, ledgers, sums, brought.methods.work)
+        check_selection(findings, report, plan, ledgers)
 
 
 def _check_settings(findings: Findings, report: Report, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from privagg.errors import PlanError, validation_faults
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import Compression, Plan, SiteTerms, TrainingPlan, plan_class
+from privagg.programs.evaluation.rounds import LOOKS
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 
@@ -144,6 +145,7 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
         **_engine(config),
         "optimizer": training.optimizer.model_dump(mode="json"),
         **_held_out(config),
+        **_looks(config),
     }
 
 
@@ -157,6 +159,12 @@ def _engine(config: Config) -> dict[str, JsonValue]:
 def _held_out(config: Config) -> dict[str, JsonValue]:
     """Which records are left out of training; nothing where all are trained with."""
     return {} if config.held_out is None else {"held_out": config.held_out.model_dump(mode="json")}
+
+
+def _looks(config: Config) -> dict[str, JsonValue]:
+    """When the model is evaluated between the rounds; nothing where it is not."""
+    schedule = config.schedule
+    return {} if schedule is None else {LOOKS: schedule.model_dump(mode="json")}
 
 
 def _without_paths(data: dict[str, Any]) -> dict[str, Any]:

@@ -544,6 +544,15 @@ class Config(Section):
         return self.privacy.epsilon * (1 - private.shares) if private else self.privacy.epsilon
 
     @property
+    def schedule(self) -> Schedule | None:
+        """When the model is evaluated between the rounds; None where it is not."""
+        private, rounds = self.private_evaluation, self.training.rounds
+        if private is None or private.rounds is None or rounds is None:
+            return None
+        terms = private.rounds.model_dump(exclude={"epsilon", "share"})
+        return Schedule(rounds=rounds, **terms)
+
+    @property
     def held_out(self) -> HeldOut | None:
         """Which records are left out of training for it."""
         private = self.private_evaluation
@@ -760,7 +769,7 @@ class Config(Section):
         )
         try:
             _ = Evaluation(self.evaluated(anything))
-            if private.rounds is not None and self.training.rounds is not None:
+            if self.schedule is not None:
                 _ = Evaluation(
                     self.evaluated_rounds(OpenedModel(spec=ModelSpec(), seed=0, parameters=1))
                 )
@@ -797,20 +806,17 @@ class Config(Section):
         Args:
             model: the trained one, without digests.
         """
-        private, rule, rounds = self.private_evaluation, self.held_out, self.training.rounds
+        private, rule = self.private_evaluation, self.held_out
         assert private is not None  # whoever asks has looked
-        assert private.rounds is not None
         assert rule is not None
-        assert rounds is not None  # proposed, where the file has none
         assert isinstance(self.data, TableData)
-        terms = private.rounds.model_dump(exclude={"epsilon", "share"})
         return Evaluated(
             data=self.data.table_schema,
             model=model,
             held_out=rule,
             threshold=private.threshold,
             level=private.level,
-            schedule=Schedule(rounds=rounds, **terms),
+            schedule=self.schedule,
         )
 
     def _each_site_has_data_or_an_app(self) -> None:

@@ -27,6 +27,7 @@ from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Released
 from privagg.protocol.names import COORDINATOR
 from privagg.report.figures import count_text, lower_text
+from privagg.report.selected import looks_run
 
 
 def require_ready(setup: Setup, run: str | None = None) -> None:
@@ -48,11 +49,6 @@ def require_ready(setup: Setup, run: str | None = None) -> None:
     if setup.job == TRAINING and RoundsSetup.configured(setup.config):
         require_approvals(RoundsSetup.of(setup), looks_run(run) if run else None)
     require_room(setup, run)
-
-
-def looks_run(run: str) -> str:
-    """What the job of the evaluations between a run's rounds is called."""
-    return f"{run}.rounds"
 
 
 def require_data(setup: Setup, *, joins: bool = True) -> None:

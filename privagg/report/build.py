@@ -56,6 +56,7 @@ from privagg.report.model import (
     Report,
     RoundReport,
     SchemeFacts,
+    Selection,
     SiteReport,
     StageSeconds,
 )
@@ -280,6 +281,7 @@ def _released(entry: Released | None, day: str | None) -> ReleasedModel | None:
         sha256=facts["model_sha256"],
         day=day,
         metrics=_figures(facts.get("metrics")),
+        selection=Selection(**facts["selected"]) if "selected" in facts else None,
     )
 
 

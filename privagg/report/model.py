@@ -308,6 +308,15 @@ class RoundReport(_Part):
     """How often messages went out to parties and their answers were waited for."""
 
 
+class Selection(_Part):
+    """The round whose model was released, as evaluations between the rounds chose it."""
+
+    looks: Name
+    """The run that these evaluations are."""
+    round: Count
+    """The round, from 1."""
+
+
 class ReleasedModel(_Part):
     """The model that left the federation, and the day (UTC) on which that was recorded."""
 
@@ -319,6 +328,8 @@ class ReleasedModel(_Part):
     """YYYY-MM-DD; None where the ledger's entry has none."""
     metrics: dict[Name, Figure]
     """Figures of the public table."""
+    selection: Selection | None = None
+    """None where it is the last round's."""
 
 
 class Ends(_Part):

@@ -51,6 +51,7 @@ def summarise(report: Report) -> tuple[str, ...]:
             *_spending(report),
             *_holding(report),
             _searched(report),
+            _selected(report),
             _public_metric(report),
         )
         if sentence
@@ -147,9 +148,21 @@ def _ending(report: Report) -> str:
         "failed": say("the run failed"),
         "unfinished": say("the coordinator's ledger does not record the end of the run"),
     }[report.outcome]
-    if report.reason and report.outcome in ("stopped", "failed"):
+    if report.reason and report.outcome != "unfinished":
         return say("{ending}: {reason}", ending=ending, reason=told(report.reason))
     return ending
+
+
+def _selected(report: Report) -> str:
+    selection = report.model.selection if report.model is not None else None
+    if selection is None:
+        return ""
+    return say(
+        "The released model is that of round {round}: of the evaluated rounds it has the best "
+        "figure, by the opened sums of {run}, a job of its own with its own charges.",
+        round=selection.round,
+        run=selection.looks,
+    )
 
 
 def _what_left(report: Report) -> str:

@@ -19,13 +19,14 @@ from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, LedgerError, LedgerTamperedError
 from privagg.identity.keys import Roster
 from privagg.party.open import make_local, open_holder, open_ledger, open_site
-from privagg.party.ready import looks_run, require_approvals, require_data, require_room
+from privagg.party.ready import require_approvals, require_data, require_room
 from privagg.privacy.ledger import Checkpoint, Ledger
 from privagg.privacy.randomness import Randomness
 from privagg.programs.gradient import GradientTraining
 from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.site import Site
+from privagg.report.selected import looks_run
 from privagg.run.coordinator import Coordinator, Observed, OnRound
 from privagg.run.journal import Journal
 from privagg.run.open import open_job

@@ -11,14 +11,20 @@ import numpy as np
 import pytest
 
 from privagg import Federation
-from privagg.audit import Brought, verify_file
+from privagg.audit import Brought, Verdict, verify_file
+from privagg.audit.claims import Findings
+from privagg.audit.selected import BEST, check_selection
 from privagg.errors import ApprovalError, BudgetExceededError, ConfigError
 from privagg.party.local import local_folder, local_ledgers
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Charge, Released, RoundEnded
 from privagg.protocol.names import COORDINATOR
+from privagg.report import Report
+from privagg.report.language import speaking
+from privagg.report.render import render_html
 from privagg.report.selected import looks_of
 from privagg.run.results import RunResult
+from tests.report.test_languages import left, visible
 from tests.run.test_evaluating import CONFIG, SITES, write
 
 ROUNDS = (
@@ -69,6 +75,8 @@ def test_every_second_round_is_evaluated_and_the_best_is_released(
     federation, result = trained
     assert result.outcome == "finished"
     assert charges(federation) == {"t-1": 6 * len(SITES), "t-1.rounds": 3 * len(SITES)}
+    assert result.report_json is not None
+    assert result.bundle is not None
     folder = federation.setup.output / "runs" / "t-1"
     kept = sorted(path.name for path in folder.glob("model-round-*"))
     assert kept == [f"model-round-{n}.safetensors" for n in (2, 4, 6)]
@@ -85,6 +93,39 @@ def test_every_second_round_is_evaluated_and_the_best_is_released(
     for bundle in (result.bundle, looked):
         assert bundle is not None
         assert verify_file(bundle, Brought()).holds
+    proved = {claim.subject for claim in verify_file(result.bundle, Brought()).of(Verdict.PROVED)}
+    assert BEST in proved
+    report = Report.from_json(result.report_json.read_bytes())
+    assert f"that of round {best}:" in " ".join(report.summary)
+    with speaking("zh"):
+        assert set(left(visible(render_html(report)))) <= {"the study"}
+
+
+@pytest.mark.parametrize("what", ["another round", "no round", "another model", "too few rounds"])
+def test_another_round_than_the_figures_say_is_found_out(
+    trained: tuple[Federation, RunResult], what: str
+) -> None:
+    federation, result = trained
+    assert result.report_json is not None
+    report = Report.from_json(result.report_json.read_bytes())
+    assert report.model is not None
+    assert report.model.selection is not None
+    changed = {
+        "another round": lambda: {"selection": report.model.selection.model_copy(
+            update={"round": report.model.selection.round % 6 + 2})},
+        "no round": lambda: {"selection": None},
+        "another model": lambda: {"sha256": "0" * 64},
+        "too few rounds": dict,
+    }[what]()  # fmt: skip
+    model = report.model.model_copy(update=changed)
+    rounds = report.rounds[:5] if what == "too few rounds" else report.rounds
+    claimed = report.model_copy(update={"model": model, "rounds": rounds})
+    ledger = Ledger.open(local_folder(federation.setup.output, COORDINATOR).ledger)
+    findings = Findings()
+    check_selection(findings, claimed, federation.plan, {COORDINATOR: ledger})  # type: ignore[dict-item]
+    assert [claim.verdict for claim in findings.claims if claim.subject == BEST] == [
+        Verdict.CONTRADICTED
+    ]
 
 
 def test_it_stops_where_the_opened_figures_say_so(tmp_path: Path) -> None:

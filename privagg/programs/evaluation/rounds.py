@@ -31,6 +31,9 @@ COUNTED = Fraction(1, 4)
 
 MOST_LOOKS = 1000
 
+LOOKS = "looks"
+"""Under which a plan of training pins its `Schedule`."""
+
 
 class Schedule(BaseModel):
     """When a training is looked at, and what follows: public, and pinned with the plan.
