@@ -448,7 +448,7 @@ def _in_folders(
     for each in approvers:
         if words.model is None or not isinstance(each.setup, EvaluateSetup):
             continue  # the job that --model goes with
-        each.folder.keep_evaluated(words.model, each.setup.sums.content.model.sha256)
+        each.folder.keep_evaluated(words.model, each.setup.model_sha256)
     console.console().print(
         f"approved for {', '.join(done) or 'nobody: these parties need no approval'}; nothing was "
         "spent", markup=False, soft_wrap=True,

@@ -94,6 +94,6 @@ def _on_flower(
     setup = EvaluateSetup.of(opened)
     require_released(setup, folder)
     if model is not None:
-        folder.keep_evaluated(model, setup.sums.content.model.sha256)
+        folder.keep_evaluated(model, setup.model_sha256)
     federation.setup = opened
     return over_flower(federation, setup, config, deployment, resume, as_json=as_json)

@@ -105,6 +105,13 @@ class EvaluateSetup(HeldOutSetup):
         return self.terms.cost_of(self.config.privacy.epsilon)
 
     @property
+    def model_sha256(self) -> str:
+        """SHA-256 (hex) of the file of the evaluated model, as the plan pins it."""
+        digest = self.sums.content.model.sha256
+        assert digest is not None  # of one that was opened
+        return digest
+
+    @property
     def model_path(self) -> Path:
         """The file of the evaluated model; it need not be there yet."""
         return self._model_path(self)

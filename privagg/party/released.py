@@ -29,8 +29,7 @@ def require_released(setup: EvaluateSetup, coordinator: PartyFolder | None = Non
         ConfigError: no run recorded here released it, or that run held out other records.
         ModelError: as `EvaluateSetup.sums`.
     """
-    digest = setup.sums.content.model.sha256
-    assert digest is not None  # of an opened one
+    digest = setup.model_sha256
     place = (coordinator or local_folder(setup.output, COORDINATOR)).ledger
     payloads = [entry.payload for entry in Ledger.open(place).entries()] if place.exists() else []
     runs = {

@@ -130,8 +130,7 @@ def held_out_records(story: Story) -> None:
     whole = blocks_of(README, "Your own federation in five minutes", "toml")[0]
     without = re.sub(r"(?s)\[evaluation\].*", "", whole).replace("rounds = 20", "rounds = 2")
     room = without.replace("epsilon = 1.0 ", "budget_epsilon = 1.6\nepsilon = 1.0 ", 1)
-    evaluated = room + story.block("toml")
-    write_federation(story.folder, evaluated)
+    write_federation(story.folder, room + story.block("toml"))
     story.until("privagg run")
     spent = spent_of(story, "north")
     said = story.until("privagg evaluate").out
@@ -142,7 +141,7 @@ def held_out_records(story: Story) -> None:
     assert groups == {"site=north", "site=south"}
     (story.folder / "out").rename(story.folder / "evaluated")
     looks = story.block("toml").replace("every = 5", "every = 1")
-    write_federation(story.folder, evaluated + "\n" + looks)
+    write_federation(story.folder, room + looks)
     assert "the best one by its evaluation" in story.until("privagg run").out
 
 

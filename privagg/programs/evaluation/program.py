@@ -229,7 +229,7 @@ class Evaluation(SumsProgram):
         """See `SumsProgram.require_state`: no other model than the pinned one is evaluated."""
         pinned = self.content.model
         found = digest_of(state[: pinned.parameters])
-        if found != pinned.parameters_sha256:
+        if pinned.pinned and found != pinned.parameters_sha256:
             raise WrongRoundError(
                 f"the round brings a model whose parameters have SHA-256 {found}, and the plan "
                 f"evaluates the one with {pinned.parameters_sha256} (file {pinned.sha256}); "
