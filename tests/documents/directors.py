@@ -10,6 +10,7 @@ import csv
 import importlib
 import os
 import re
+import shutil
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -339,14 +340,33 @@ def digits_images(story: Story) -> None:
     story.left_to("test_people_as_clients", "python examples/digits_images/by_person.py")
 
 
-@directs("examples/own_program/README.md", "", mark="nightly")
-def own_program(story: Story) -> None:
-    """As if its package had been installed."""
-    test = "test_it_is_asked_reported_and_verified_and_without_it_nothing_is_decided"
-    story.left_to(test, "pip install")
-    with pytest.MonkeyPatch.context() as patch:
-        install(story.folder / "site-packages", patch)
-        story.rest()
+@directs("examples/hazards/README.md", "", mark="nightly")
+def hazards(story: Story) -> None:
+    """The commands do again what the script did, so they begin where it left tables alone."""
+    shortened(story)
+    story.until("python")
+    for kept in ("parties", "runs"):
+        shutil.rmtree(story.folder / "examples/hazards/out" / kept)
+    story.rest()
+
+
+def as_installed(name: str, test: str) -> Director:
+    """As if an example's package had been installed; a test by that name does so."""
+
+    def director(story: Story) -> None:
+        story.left_to(test, "pip install")
+        with pytest.MonkeyPatch.context() as patch:
+            install(ROOT / "examples" / name, story.folder / "site-packages", patch)
+            story.rest()
+
+    return director
+
+
+for _name, _test in {
+    "own_program": "test_it_is_asked_reported_and_verified_and_without_it_nothing_is_decided",
+    "votes": "test_it_is_asked_reported_and_verified",
+}.items():
+    directs(f"examples/{_name}/README.md", "", mark="nightly")(as_installed(_name, _test))
 
 
 @directs("examples/README.md", "", mark="nightly")

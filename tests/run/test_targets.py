@@ -33,7 +33,7 @@ SIZES = {"riverside": 220, "hillcrest": 140, "lakeview": 90, "public": 60}
 PUBLIC = '[evaluation]\ndata = "public.csv"\npublic = true\n'
 
 CHANGES = {
-    'scheme = "ckks"': 'scheme = "plaintext"',
+    'scheme = "masked"': 'scheme = "plaintext"\ncustody = "authority"',
     "# budget_epsilon = 3": "noise_multiplier = 3\nbudget_epsilon = inf",
     "epsilon = 1 ": "epsilon = 50 ",
 }
