@@ -84,22 +84,33 @@ def test_a_model_that_no_owner_approved_is_not_evaluated(made: World) -> None:
     assert not charged(made, "unapproved")
 
 
-def test_the_same_figures_as_in_one_process(made: World, tmp_path: Path) -> None:
+def evaluated(made: World, run: str) -> Path:
+    """An evaluation that everybody approved; its answers."""
     approved_trial(made.trial, JOB, model_of(made))
-    result = made.lead("evaluated", job=JOB)
+    result = made.lead(run, job=JOB)
     assert (result.outcome, result.missing) == ("finished", {})
     assert result.bundle is not None
     assert verify_file(result.bundle, Brought()).holds
+    assert charged(made, run) == list(SITES)
+    assert result.answers is not None
+    return result.answers
+
+
+def test_what_every_owner_approved_is_evaluated_and_charged(made: World) -> None:
+    assert evaluated(made, "first").exists()
+
+
+@pytest.mark.nightly
+def test_the_same_figures_as_in_one_process(made: World, tmp_path: Path) -> None:
+    answers = evaluated(made, "evaluated")
     local = approved(Federation.from_toml(federation_in(tmp_path / "local")))
     trained = Run(local.setup, DeterministicRandomness(SEED), "trained").drive(None)
     assert trained.model is not None
     assert trained.model.read_bytes() == model_of(made).read_bytes()
     local.approve(who="t", why="a test", job=JOB, without_guarantee=True, overlaps="a test")
     alone = Run(local.evaluating, DeterministicRandomness(SEED), "evaluated").drive(None)
-    assert result.answers is not None
     assert alone.answers is not None
-    assert result.answers.read_bytes() == alone.answers.read_bytes()
-    assert charged(made, "evaluated") == list(SITES)
+    assert answers.read_bytes() == alone.answers.read_bytes()
 
 
 def test_other_bytes_are_refused_by_name_before_any_charge(
