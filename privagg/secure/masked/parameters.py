@@ -101,12 +101,15 @@ class MaskedParameters(Parameters):
                 "SHA-256)",
                 f"sums within +-{fact.sum_bound(self.requirement)} take {self.layout.width} bits a "
                 f"value: {self.payload_bytes} bytes for {length} values, and "
-                f"{self.attachment_bytes} bytes to open the sum by",
+                f"{self.attachment_bytes} bytes to open the sum with",
                 f"each site has masks in common with {reach}; {rule.threshold} shares open a seed",
                 f"a sum opens where {rule.least} of {rule.asked} sites agree on one list of "
-                f"contributors; in all {missing['consent']} may be missing by then and "
-                f"{missing['release']} when they release",
-                f"{rule.readers} sites would have to collude with the aggregator to read an upload",
+                "contributors",
+                f"may be missing, in all: {missing['list']} when that list is made, "
+                f"{missing['consent']} when sites consent to it, {missing['release']} when they "
+                "release",
+                f"{rule.readers} would have to collude with the aggregator to read an upload; one "
+                "that uploads noise spoils a sum and is not named",
             )
         )
 
