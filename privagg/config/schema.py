@@ -147,7 +147,8 @@ class TrainingSection(Section):
         cohort_size: `client` mode: clients asked in a round; 0 asks all.
         physical_batch: records whose gradients are computed at once.
         engine: how a record's gradient is clipped: `exact` for the most part without forming it,
-            `opacus` after Opacus' hooks have formed it.
+            `opacus` after Opacus' hooks have formed it. `exact` rounds factors: where gradients
+            are far below the clip, a finer `sensitivity_grid` keeps what they say.
         optimizer: the server's step.
         retries: attempts after a stopped round; each one is charged again.
         loss: a loss of your own in place of the target's: `package.module:function`, a function of

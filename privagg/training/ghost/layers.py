@@ -133,9 +133,9 @@ class Breakdown:
         return self._forms(positions, layer.weight[0].numel(), len(layer.weight))
 
     def _forms(self, positions: int, m: int, o: int) -> bool:
-        """Whether the gradient itself is cheaper than Gram matrices of its factors."""
+        """Whether the gradient itself is about as cheap as its factors; it rounds less than they."""
         if positions == 1:
-            return False
+            return m * o <= 2 * (m + o)
         return positions * (m + o) >= m * o or self._sensitivity > LARGEST_FACTORED_GRID
 
     def _require_rows(self, layer: nn.Module, call: Use, count: int) -> None:
