@@ -133,7 +133,7 @@ class Breakdown:
         return self._forms(positions, layer.weight[0].numel(), len(layer.weight))
 
     def _forms(self, positions: int, m: int, o: int) -> bool:
-        """Whether the gradient itself is about as cheap as its factors; it rounds less than they."""
+        """Whether the gradient itself is about as cheap as its factors; it rounds less."""
         if positions == 1:
             return m * o <= 2 * (m + o)
         return positions * (m + o) >= m * o or self._sensitivity > LARGEST_FACTORED_GRID
