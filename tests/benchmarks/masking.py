@@ -69,7 +69,15 @@ def measure(length: int, rule: Rule, rounds: int, peers: dict[str, PeerProcess])
     added = next(row for row in rows if row["what"] == "the sum of all payloads")
     added["gb_a_second"] = rule.asked * len(upload.payload) / added["ms"] / 1e6
     for what, peer in peers.items():
-        size = peer.ask({"parameters": length, "sites": rule.asked, "threshold": rule.threshold})
+        holders = rule.neighbours + 1
+        size = peer.ask(
+            {
+                "parameters": length,
+                "sites": rule.asked,
+                "threshold": rule.threshold,
+                "holders": holders,
+            }
+        )
         spent = [peer.ask({})["processor_seconds"] for _ in range(2 if rule.asked > 16 else rounds)]
         sent = size["bytes"] / length
         rows.append(

@@ -62,7 +62,7 @@ class FedAvg:
 class SecAggPlus:
     """Masked averaging, nobody missing."""
 
-    def prepare(self, parameters: int, sites: int, threshold: int = 0) -> dict[str, Any]:
+    def prepare(self, parameters: int, sites: int, **_: int) -> dict[str, Any]:
         """Make one masked update; every site sends these bytes."""
         values = np.random.default_rng(1).normal(size=parameters).astype(np.float32)
         masked = quantize([values], CLIPPING, LEVELS)
@@ -92,9 +92,9 @@ class SecAggPlus:
 class SecAggShares:
     """Seeds from shares, nobody missing."""
 
-    def prepare(self, parameters: int, sites: int, threshold: int) -> dict[str, Any]:
-        """Deal one seed to all sites; every site's seed is dealt like this."""
-        shares = create_shares(b"seed" * 8, threshold, sites)
+    def prepare(self, parameters: int, sites: int, threshold: int, holders: int) -> dict[str, Any]:
+        """Deal one seed to so many holders; every site's seed is dealt like this."""
+        shares = create_shares(b"seed" * 8, threshold, holders)
         self._sites, self._shares = sites, shares
         return {"bytes": sum(map(len, shares))}
 

@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".peers"
 SIZES = ((10_000, 4), (10_000, 64), (1_000_000, 4), (1_000_000, 64))
 QUICK, FULL = ((10_000, 4),), (*SIZES, (25_600_000, 4))
+SHARES = "Flower 1.41 SecAgg+, its shares combined"
 RULES = {4: Rule.choose(4, 3, 1), 64: Rule.choose(64, 58, 6)}
 PHE_VALUES = 400
 DIGEST = "ab" * 32
@@ -84,9 +85,9 @@ class PeerProcess:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def job(self, parameters: int, sites: int) -> Job:
+    def job(self, parameters: int, sites: int, **more: int) -> Job:
         """Have the peer make uploads of this size; the job adds them."""
-        size = self.ask({"parameters": parameters, "sites": sites})["bytes"]
+        size = self.ask({"parameters": parameters, "sites": sites, **more})["bytes"]
 
         def run() -> tuple[float, float]:
             answer = self.ask({})
@@ -107,6 +108,7 @@ def start_peers() -> dict[str, PeerProcess]:
         "NVIDIA FLARE 2.9, CKKS": ("flare", "peer_flare.py"),
         "Flower 1.41 FedAvg, nothing encrypted": ("flower", "peer_flower.py", "fedavg"),
         "Flower 1.41 SecAgg+, masked": ("flower", "peer_flower.py", "secagg"),
+        SHARES: ("flower", "peer_flower.py", "shares"),
     }
     found = {k: v for k, v in known.items() if (PEERS / v[0] / "bin" / "python").exists()}
     if len(found) < len(known):
@@ -258,7 +260,12 @@ def measure(
     if sites == 64:
         jobs["privagg, masked, 1 missing"] = masked_job(length, sites, 1)
     jobs |= straight_jobs(length, sites)
-    jobs |= {name: peer.job(length, sites) for name, peer in peers.items()}
+    rule = RULES[sites]
+    dealt = {"threshold": rule.threshold, "holders": rule.neighbours + 1}
+    jobs |= {
+        name: peer.job(length, sites, **(dealt if name == SHARES else {}))
+        for name, peer in peers.items()
+    }
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
     skipped = rounds > 1  # the first turn compiles and touches memory; one alone must count
     for turn in range(rounds + skipped):
@@ -349,7 +356,8 @@ def main() -> None:
             "by CPU time": "privagg_bfv_is_times_by_processor_time",
         },
         rows,
-        "Medians of jobs that take turns. Flower's FedAvg and numpy add plaintext.",
+        "Medians of jobs that take turns. Flower's FedAvg and numpy add plaintext. SecAgg+'s server "
+        "does both of its rows; ours has shares and signatures in its one.",
     )
     write_json(arguments.json, rows)
     plot(rows, arguments.plot)

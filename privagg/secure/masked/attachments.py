@@ -109,23 +109,26 @@ class Attachments:
         Raises:
             CiphertextError: another size, or padding that is not zero.
         """
-        view = memoryview(data).cast("B")
-        if view.nbytes != total:
-            raise CiphertextError(f"attachments have {view.nbytes} bytes instead of {total}")
-        at, seeds = 0, len(neighbours) + 1
+        whole, seeds = bytes(data), len(neighbours) + 1
+        if len(whole) != total:
+            raise CiphertextError(f"attachments have {len(whole)} bytes instead of {total}")
+        at = COMMITMENT_BYTES
 
-        def take(count: int) -> bytes:
+        def cut(places: Sequence[int], size: int) -> dict[int, bytes]:
             nonlocal at
-            at += count
-            return bytes(view[at - count : at])
+            start, at = at, at + size * len(places)
+            return {
+                place: whole[start + size * i : start + size * (i + 1)]
+                for i, place in enumerate(places)
+            }
 
         made = cls(
-            own=take(COMMITMENT_BYTES),
-            pairs={other: take(COMMITMENT_BYTES) for other in neighbours},
-            tags={h: take(TAG_BYTES * seeds) for h in holders(place, neighbours)},
-            sealed={other: take(sealed_size(seeds)) for other in neighbours},
+            own=whole[:at],
+            pairs=cut(neighbours, COMMITMENT_BYTES),
+            tags=cut(holders(place, neighbours), TAG_BYTES * seeds),
+            sealed=cut(neighbours, sealed_size(seeds)),
         )
-        if any(view[at:]):
+        if any(whole[at:]):
             raise CiphertextError("attachments end in bytes that are not zero")
         return made
 
