@@ -356,8 +356,8 @@ def main() -> None:
             "by CPU time": "privagg_bfv_is_times_by_processor_time",
         },
         rows,
-        "Medians of jobs that take turns. Flower's FedAvg and numpy add plaintext. SecAgg+'s server "
-        "does both of its rows; ours has shares and signatures in its one.",
+        "Medians of jobs that take turns. Flower's FedAvg and numpy add plaintext. SecAgg+'s "
+        "server does both of its rows; ours has shares and signatures in its one.",
     )
     write_json(arguments.json, rows)
     plot(rows, arguments.plot)
