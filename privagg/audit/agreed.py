@@ -2,18 +2,21 @@
 
 A consent or a release is signed over the list's digest, which is over every contributor's signed
 upload. So an opened sum is one that enough of its contributors released, and no other of that round
-was, unless a site signed two lists; then it is named.
+was, unless a site signed two lists; then it is named. The key that all of it is signed for is made
+again here, from the keys on the sites' cards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from privagg.audit.claims import Findings
+from privagg.digest import is_digest_of
 from privagg.errors import PrivaggError, VerificationError
 from privagg.privacy.plan import Plan
-from privagg.protocol.messages import Consent, KeyStatement, Release, Statement, list_digest
+from privagg.protocol.messages import Consent, Release, Statement, list_digest
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport
@@ -21,6 +24,7 @@ from privagg.secure.registry import scheme
 from privagg.secure.scheme import Occasion, Parameters
 
 CARDS = "cards: each contributor's own key in this run, signed"
+MADE_OF_CARDS = "key of the run: made from these cards, for this rule, run and roster"
 RELEASES = "opened sums: released by enough of their contributors, for one list a round"
 
 
@@ -33,25 +37,25 @@ class Agreements:
         plan: its plan.
 
     Attributes:
-        cards: site -> its card.
+        cards: site -> the statement of its card.
         uploads: ((round, attempt), site) -> the statement of its upload.
         signed: (round, attempt) -> what contributors signed of a list.
     """
 
     report: Report
     plan: Plan
-    cards: dict[str, KeyStatement] = field(default_factory=dict)
+    cards: dict[str, Statement] = field(default_factory=dict)
     uploads: dict[tuple[AttemptId, str], Statement] = field(default_factory=dict)
     signed: dict[AttemptId, list[Consent | Release]] = field(default_factory=dict)
 
-    def take_card(self, card: KeyStatement) -> None:
+    def take_card(self, site: str, card: Statement) -> None:
         """A site's statement of its own key, checked against the run already.
 
         Raises:
             VerificationError: it signed another before.
         """
-        if self.cards.setdefault(card.sender, card) != card:
-            raise VerificationError(f"{card.sender!r} signed two cards of one run")
+        if self.cards.setdefault(site, card) != card:
+            raise VerificationError(f"{site!r} signed two cards of one run")
 
     def take(self, said: Consent | Release) -> None:
         """A consent or a release.
@@ -74,27 +78,74 @@ class Agreements:
             )
         self.signed.setdefault(attempt, []).append(said)
 
-    def report_on(self, findings: Findings, facts: Callable[[], Mapping[str, object]]) -> None:
+    def report_on(
+        self, findings: Findings, started: Callable[[], Mapping[str, Any]], federation: str
+    ) -> None:
         """Say what contributors' signatures prove of the opened sums.
 
         Args:
             findings: gets the claims.
-            facts: the scheme's parameters as recorded; cards and key are signed for them.
+            started: facts that the coordinator recorded as the run began: the scheme's parameters,
+                for which cards and key are signed, and the keys on the cards.
+            federation: SHA-256 (hex) of who is who, as cards and key name it.
         """
         findings.section = "run"
         try:
-            parameters = scheme(self.report.scheme.name).load_parameters(facts())
+            facts = started()
+            parameters = scheme(self.report.scheme.name).load_parameters(
+                facts.get("scheme", {}).get("parameters", {})
+            )
         except PrivaggError as error:
             findings.attested(
                 RELEASES, self.report.scheme.name, by=COORDINATOR,
                 settle=f"the scheme's parameters, which cannot be read: {error}",
             )  # fmt: skip
             return
+        stated = f"key {self.report.scheme.key_id[:16]}"
+        with findings.guarded(MADE_OF_CARDS, stated):
+            self._report_on_key(findings, stated, parameters, facts.get("cards"), federation)
         opened = [r for r in self.report.rounds if r.outcome == "opened"]
         named = {site for r in opened for site in r.survivors}
         _say(findings, CARDS, len(named), len(named & self.cards.keys()), "sites")
         proved = sum(self._is_proved(r, parameters) for r in opened)
         _say(findings, RELEASES, len(opened), proved, "contributors")
+
+    def _report_on_key(
+        self,
+        findings: Findings,
+        stated: str,
+        parameters: Parameters,
+        recorded: Mapping[str, str] | None,
+        federation: str,
+    ) -> None:
+        """Make the key again from the recorded cards, each held against its site's signature."""
+        if recorded is None:
+            findings.undecided(
+                MADE_OF_CARDS, stated, "the keys on the sites' cards, which newer versions record"
+            )
+            return
+        if strangers := recorded.keys() - {*self.plan.names}:
+            raise VerificationError(f"a card of {min(strangers)!r}, which is no site of the plan")
+        in_order = (site for site in self.plan.names if site in recorded)
+        cards = {site: bytes.fromhex(recorded[site]) for site in in_order}
+        for site, statement in self.cards.items():
+            if not is_digest_of(cards.get(site, b""), statement.payload_digest):
+                raise VerificationError(f"the card that {site!r} signed is not the one recorded")
+        made = scheme(self.report.scheme.name).joint_key(
+            parameters, epoch=self.report.run, roster=federation, cards=cards
+        )
+        unsigned = [site for site in cards if site not in self.cards]
+        found = f"key {made.key_id[:16]} of {len(cards)} cards"
+        if made.key_id == self.report.scheme.key_id and unsigned:
+            findings.attested(
+                MADE_OF_CARDS, stated, by=COORDINATOR,
+                settle=f"the cards that {', '.join(unsigned)[:160]} signed",
+            )  # fmt: skip
+            return
+        findings.check(
+            MADE_OF_CARDS, stated, found, made.key_id == self.report.scheme.key_id,
+            compared=1 + len(cards),
+        )  # fmt: skip
 
     def _is_proved(self, ended: RoundReport, parameters: Parameters) -> bool:
         """Whether enough of its contributors signed that they released exactly this sum."""

@@ -104,7 +104,7 @@ class SignedRun:
                 )
             header = read_statement(statement, self._roster)
             if isinstance(header, KeyStatement):
-                self._take_key(header)
+                self._take_key(header, statement)
                 continue
             if isinstance(header, Consent | Release):
                 self._check_attempt(header)
@@ -119,7 +119,7 @@ class SignedRun:
                 place = (header.round, header.attempt), header.sender
                 self._agreements.uploads[place] = statement
 
-    def _take_key(self, stated: KeyStatement) -> None:
+    def _take_key(self, stated: KeyStatement, statement: Statement) -> None:
         """The key holder's one statement of the run's key, against record, plan and roster."""
         who, scheme = stated.sender, self.report.scheme
         card = self._together and who in self.plan.names
@@ -127,13 +127,10 @@ class SignedRun:
             raise VerificationError(f"{who!r} signed a second statement of the run's key")
         if not card and who != self.report.opener:
             raise VerificationError(f"{who!r} stated the key, the opener is {self.report.opener!r}")
-        federation = self._roster.federation_digest(
-            coordinator=COORDINATOR, opener=str(self.report.opener)
-        )
         facts = (
             ("run", stated.run, self.report.run),
             ("plan", stated.plan_digest, self.plan.digest),
-            ("federation", stated.federation_digest, federation),
+            ("federation", stated.federation_digest, self._federation),
             ("parameters", stated.parameters_fingerprint, fingerprint_of(self._parameters())),
             ("key", stated.key_id, stated.key_id if card else scheme.key_id),
         )
@@ -143,16 +140,25 @@ class SignedRun:
                     f"{who!r} stated a key for {name} {said[:64]}, the record says {recorded[:64]}"
                 )
         if card:
-            self._agreements.take_card(stated)
+            self._agreements.take_card(who, statement)
         else:
             self.key = stated
 
+    @property
+    def _federation(self) -> str:
+        return self._roster.federation_digest(
+            coordinator=COORDINATOR, opener=str(self.report.opener)
+        )
+
     def _parameters(self) -> Mapping[str, Any]:
         """The scheme's parameters as the coordinator recorded them when the run began."""
+        return dict(self._started().get("scheme", {}).get("parameters", {}))
+
+    def _started(self) -> Mapping[str, Any]:
+        """Facts of the run that the coordinator recorded when it began."""
         for entry in self.ledgers[COORDINATOR].entries() if COORDINATOR in self.ledgers else ():
             if isinstance(entry.payload, RunStarted) and entry.payload.run == self.report.run:
-                found = entry.payload.facts.get("scheme", {}).get("parameters", {})
-                return dict(found)
+                return entry.payload.facts
         raise VerificationError("no record of the run says what the scheme's parameters are")
 
     def _check_attempt(self, header: Header) -> None:
@@ -255,7 +261,7 @@ class SignedRun:
         signed = sum((r.round, r.attempt) in self.openings for r in opened)
         self._say(findings, OPENINGS, len(opened), signed, f"{self.report.opener}")
         if self._together:
-            self._agreements.report_on(findings, self._parameters)
+            self._agreements.report_on(findings, self._started, self._federation)
         for site in self.plan.names:
             findings.section = site
             shares = [r for r in opened if site in r.survivors]

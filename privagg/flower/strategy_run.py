@@ -87,7 +87,7 @@ class StrategyRun:
             self.setup, self._folder, self.roster, self.name, transport, self._journal,
             over=self._record.ever("run-finished"),
         )  # fmt: skip
-        self._record.keep([self._job.key.statement])
+        self._record.keep_key(self._job.key)
         (self.output / RESULT_NAME).unlink(missing_ok=True)
         resumed = self._journal.for_replay
         self._journal.keep_for_replay()

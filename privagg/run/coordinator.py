@@ -133,7 +133,7 @@ class Coordinator:
         if self._committed is not None and done is not None:
             for place, cohort in self.record.cohorts():
                 self._committed.asked(place, cohort)
-        self.record.keep([*self.job.key.cards, self.job.key.statement])
+        self.record.keep_key(self.job.key)
         if not self.record.ever("run-started"):
             self.record.start(self.setup, self.job, self._generator)
         if done is None:

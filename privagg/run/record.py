@@ -15,6 +15,7 @@ from privagg.encoding.vectors import IntVector, sum_text
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Payload, Released, RoundEnded
 from privagg.protocol.job import Job
+from privagg.protocol.key_statement import RunKey
 from privagg.protocol.messages import Statement
 from privagg.protocol.names import COORDINATOR
 from privagg.protocol.statements import StatementStore
@@ -82,6 +83,7 @@ class RunRecorder:
                 "parties": dict(job.roster.keys),
                 "public_table": _public_table(setup),
                 "attestations": [a.model_dump() for a in setup.config.attestations],
+                **({"cards": _cards(job)} if job.key.members else {}),
                 "generator": generator,
                 "versions": {
                     "privagg": version("privagg"),
@@ -90,6 +92,10 @@ class RunRecorder:
                 },
             },
         )
+
+    def keep_key(self, key: RunKey) -> None:
+        """Keep the signed statements of the run's key, those of the sites' cards included."""
+        self.keep([*key.cards, key.statement])
 
     def keep(self, statements: Iterable[Statement]) -> None:
         """Keep what the parties signed in an attempt, before its end is recorded."""
@@ -179,6 +185,11 @@ class RunRecorder:
     def finish(self, outcome: str, reason: str) -> None:
         """How the run ended."""
         self._add("run-finished", outcome=outcome, reason=reason)
+
+
+def _cards(job: Job) -> dict[str, str]:
+    """Site -> the key on its card, in hexadecimal: with it a verifier makes the run's key again."""
+    return {site: card.hex() for site, card in job.key.members.items()}
 
 
 def _public_table(setup: Setup) -> dict[str, Any] | None:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privagg import Federation
-from privagg.audit.agreed import CARDS, RELEASES
+from privagg.audit.agreed import CARDS, MADE_OF_CARDS, RELEASES
 from privagg.audit.attestation import InTotoAttestation, Predicate
 from privagg.audit.bundle import REPORT, STATEMENTS, ReportBundle
 from privagg.audit.claims import Verdict
 from privagg.audit.statements import pack_statements, unpack_statements
-from privagg.audit.verify import Brought, Verification, verify_file
-from privagg.party.local import local_folder
+from privagg.audit.verify import Brought, Verification, verify_bundle, verify_file
+from privagg.party.local import local_folder, local_ledgers
+from privagg.privacy.ledger import Ledger
+from privagg.privacy.ledger.entries import RunStarted
 from privagg.protocol.frames import Message
 from privagg.protocol.messages import KeyStatement, Release, Statement
+from privagg.protocol.names import COORDINATOR
+from privagg.report.build import build_report
 from privagg.report.language import speaking, told
+from privagg.run.outputs import statements_of
+from privagg.run.results import RunResult
 from tests.approvals import approved
 from tests.run.small import run_small, write_small
 
@@ -33,14 +42,20 @@ def federation(folder: Path, scheme: str) -> Federation:
     return approved(Federation.from_toml(path))
 
 
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory, no_page: None) -> RunResult:
+    """A run of two sites, and what it leaves in `out` beside the configuration."""
+    return run_small(federation(tmp_path_factory.mktemp("m") / "masked", "masked"))
+
+
 def verdicts(found: Verification, subject: str) -> set[Verdict]:
     return {claim.verdict for claim in found.claims if claim.subject == subject}
 
 
 def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed(
-    tmp_path: Path,
+    masked: RunResult, tmp_path: Path
 ) -> None:
-    runs = {name: run_small(federation(tmp_path / name, name)) for name in ("plaintext", "masked")}
+    runs = {"plaintext": run_small(federation(tmp_path, "plaintext")), "masked": masked}
     models = {name: run.model.read_bytes() for name, run in runs.items() if run.model is not None}
     assert models["plaintext"] == models["masked"]
     assert runs["plaintext"].metrics == runs["masked"].metrics
@@ -48,7 +63,8 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
     assert bundle is not None
     whole = verify_file(bundle, Brought())
     assert whole.holds
-    assert verdicts(whole, CARDS) == verdicts(whole, RELEASES) == {Verdict.PROVED}
+    for subject in (CARDS, MADE_OF_CARDS, RELEASES):
+        assert verdicts(whole, subject) == {Verdict.PROVED}
     report = runs["masked"].report_json
     assert report is not None
     facts = json.loads(report.read_text())
@@ -58,14 +74,106 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
     assert "The aggregator with 1 of them could read a single contribution" in said
     with speaking("zh"):
         assert "2 家" in told(said)
-    left_out = rewritten(bundle, tmp_path, lambda each: [] if each.kind == Release.kind else [each])
+    folder = output_of(masked)
+    left_out = rewritten(bundle, folder, lambda each: [] if each.kind == Release.kind else [each])
     assert verdicts(left_out, RELEASES) == {Verdict.ATTESTED}
-    no_cards = rewritten(bundle, tmp_path, lambda each: [] if is_card(each) else [each])
-    assert verdicts(no_cards, CARDS) == verdicts(no_cards, RELEASES) == {Verdict.ATTESTED}
-    twice = rewritten(bundle, tmp_path, lambda each: [each, *second_list(each, tmp_path)])
+    no_cards = rewritten(bundle, folder, lambda each: [] if is_card(each) else [each])
+    for subject in (CARDS, MADE_OF_CARDS, RELEASES):
+        assert verdicts(no_cards, subject) == {Verdict.ATTESTED}
+    twice = rewritten(bundle, folder, lambda each: [each, *second_list(each, folder)])
     assert not twice.holds
     notes = [claim.note for claim in twice.claims if claim.verdict is Verdict.CONTRADICTED]
     assert any("'south' signed two lists of contributors" in note for note in notes)
+
+
+def swapped(facts: dict[str, Any]) -> None:
+    cards = facts["cards"]
+    cards["north"], cards["south"] = cards["south"], cards["north"]
+
+
+def another(facts: dict[str, Any]) -> None:
+    facts["cards"]["south"] = X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+
+
+def added(facts: dict[str, Any]) -> None:
+    facts["cards"]["west"] = X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+
+
+def missing(facts: dict[str, Any]) -> None:
+    del facts["cards"]["south"]
+
+
+def no_key(facts: dict[str, Any]) -> None:
+    facts["cards"]["south"] = "00" * 32
+
+
+def other_rule(facts: dict[str, Any]) -> None:
+    facts["scheme"]["parameters"]["rule"]["always_consents"] = True
+
+
+def none(facts: dict[str, Any]) -> None:
+    del facts["cards"]
+
+
+CONTRADICTED, UNDECIDED = Verdict.CONTRADICTED, Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (swapped, CONTRADICTED), (another, CONTRADICTED), (added, CONTRADICTED),
+        (missing, CONTRADICTED), (no_key, CONTRADICTED), (other_rule, CONTRADICTED),
+        (none, UNDECIDED),
+    ],
+)  # fmt: skip
+def test_the_key_is_made_again_from_the_cards(
+    masked: RunResult,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    verdict: Verdict,
+    signed: bool,
+) -> None:
+    """A coordinator records other cards, or another rule, and shows or hides what sites signed.
+
+    Where the rule is another, what sites signed names other parameters already.
+    """
+    found = verify_bundle(recorded(masked, tmp_path, change, signed=signed), Brought())
+    if change is other_rule and signed:
+        assert "stated a key for parameters" in notes(found)
+    else:
+        assert verdicts(found, MADE_OF_CARDS) == {verdict}
+    assert found.holds is (verdict is UNDECIDED)
+
+
+def notes(found: Verification) -> str:
+    return " ".join(claim.note for claim in found.of(Verdict.CONTRADICTED))
+
+
+def recorded(
+    run: RunResult, folder: Path, change: Callable[[dict[str, Any]], None], *, signed: bool
+) -> ReportBundle:
+    """The bundle of a coordinator that wrote down something else as the run began."""
+    output = output_of(run)
+    honest = local_ledgers(output)
+    identity = local_folder(output, COORDINATOR).identity()
+    ledger = Ledger.create(folder / "ledger.sqlite", COORDINATOR, signing_key=identity.key)
+    for entry in honest.pop(COORDINATOR).entries()[1:]:
+        payload = deepcopy(entry.payload.to_json())
+        if isinstance(entry.payload, RunStarted):
+            change(payload["facts"])
+        ledger.record(entry.kind, payload)
+    report = build_report(run=run.run, coordinator=ledger, sites=honest)
+    statements = statements_of(output, run.run).of(run.run)
+    assert statements
+    kept = [each for each in statements if signed or each.kind != KeyStatement.kind]
+    ledgers = {COORDINATOR: ledger, **honest}
+    return ReportBundle.make(report.to_json().encode(), ledgers, identity, kept)
+
+
+def output_of(run: RunResult) -> Path:
+    assert run.bundle is not None
+    return run.bundle.parents[2]
 
 
 def rewritten(
@@ -75,13 +183,13 @@ def rewritten(
     whole = ReportBundle.parse(bundle.read_bytes())
     kept = [new for old in unpack_statements(whole.files[STATEMENTS]) for new in change(old)]
     files = {**whole.files, STATEMENTS: pack_statements(kept)}
-    identity = local_folder(folder / "masked" / "out", "coordinator").identity()
+    identity = local_folder(folder, "coordinator").identity()
     report = json.loads(whole.files[REPORT])
     said = Predicate(
         federation=report["federation"], run=report["run"], signer="coordinator",
         plan_digest=report["plan_digest"],
     )  # fmt: skip
-    path = folder / "rewritten.zip"
+    path = folder.parent / "rewritten.zip"
     ReportBundle(files, InTotoAttestation.sign(identity, files, said)).write(path)
     return verify_file(path, Brought())
 
@@ -96,7 +204,7 @@ def second_list(statement: Statement, folder: Path) -> list[Statement]:
     said = json.loads(statement.header)
     if statement.kind != Release.kind or said["sender"] != "south":
         return []
-    identity = local_folder(folder / "masked" / "out", "south").identity()
+    identity = local_folder(folder, "south").identity()
     lies = Release.model_validate_json(statement.header).model_copy(
         update={"list_digest": "ab" * 32}
     )
