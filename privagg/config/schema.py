@@ -147,8 +147,10 @@ class TrainingSection(Section):
         cohort_size: `client` mode: clients asked in a round; 0 asks all.
         physical_batch: records whose gradients are computed at once.
         engine: how a record's gradient is clipped: `exact` for the most part without forming it,
-            `opacus` after Opacus' hooks have formed it. `exact` rounds factors: where gradients
-            are far below the clip, a finer `sensitivity_grid` keeps what they say.
+            `opacus` after Opacus' hooks have formed it. `exact-dense` is `exact` in exact
+            arithmetic from the record on, for `logistic` and `mlp` that predict classes: an owner
+            can recompute a site's integers on any machine. All but `opacus` round factors: where
+            gradients are far below the clip, a finer `sensitivity_grid` keeps what they say.
         optimizer: the server's step.
         retries: attempts after a stopped round; each one is charged again.
         loss: a loss of your own in place of the target's: `package.module:function`, a function of

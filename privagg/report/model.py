@@ -154,7 +154,7 @@ class RecordsApart(_Part):
     """Version."""
     opacus: Name
     """Version."""
-    engine: Literal["exact", "opacus"] = "opacus"
+    engine: Literal["exact", "exact-dense", "opacus"] = "opacus"
     """How a record's gradient is clipped; statements that lack it are older than the choice."""
 
 

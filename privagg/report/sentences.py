@@ -505,6 +505,18 @@ def _apart(stated: RecordsApart | None, names: str) -> str:
             "without a test by {names}.",
             names=names,
         )
+    if stated.engine == "exact-dense":
+        return say(
+            "That no bit of a record's contribution depends on other records follows from exact "
+            "arithmetic at {names} (engine exact-dense): its owner can recompute a site's integers "
+            "before noise bit for bit on any machine. Held against batches of {batch} on {date}, "
+            "on {device}, torch {torch}.",
+            names=names,
+            date=stated.date,
+            batch=stated.physical_batch,
+            device=stated.device,
+            torch=stated.torch,
+        )
     return say(
         "That no bit of a record's gradient depends on the records beside it was {how} at "
         "{names} on {date}, for batches of {batch}, on {device}, {threads}, torch {torch}, "

@@ -70,8 +70,11 @@ class ModelSpec(BaseModel):
         return self
 
 
-EngineName = Literal["exact", "opacus"]
-"""How per-record gradients are clipped: mostly without forming them, or after Opacus did."""
+EngineName = Literal["exact", "exact-dense", "opacus"]
+"""How per-record gradients are clipped: mostly without forming them, or after Opacus did.
+
+`exact-dense` is `exact` of factors that are exact too, for models of linear layers and ReLU.
+"""
 
 
 class ClientRule(BaseModel):

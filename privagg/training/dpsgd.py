@@ -1,13 +1,13 @@
 """Sums of clipped per-record gradients, as integers.
 
-An engine turns a batch into integers: `exact` mostly without forming a gradient, `opacus` by its
-hooks; sampling, clipping in exact arithmetic, noise and the normaliser are ours. A record's
-gradient bits depend on its row in a physical batch, so a row
-must not follow from how many others were sampled: the sampled records lie in random slots of a
+An engine turns a batch into integers: `exact` mostly without forming a gradient, `exact-dense` in
+exact arithmetic throughout, `opacus` by its hooks; sampling, clipping in exact arithmetic, noise
+and the normaliser are ours. A record's gradient bits depend on its row in a physical batch, so a
+row must not follow from how many others were sampled: the sampled records lie in random slots of a
 public number of batches, which all run, empty slots filled with synthetic rows
 (`proofs/sensitivity.md`). That bits do not depend on *which* others lie beside a record is an
-assumption about torch's kernels and the model's layers; `rehearsal` tests it on the model and
-machine at hand.
+assumption about torch's kernels and the model's layers, which `rehearsal` tests on the model and
+machine at hand; of `exact-dense` it is proved.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from privagg.errors import ConfigError, ModelError
 from privagg.privacy.randomness import ByteStream
 from privagg.training.data import Records
 from privagg.training.declared import EngineName
+from privagg.training.dense import DenseEngine
 from privagg.training.draws import place_records
 from privagg.training.ghost.engine import ExactEngine
 from privagg.training.hooks import HooksEngine
 from privagg.training.models import ParameterLayout, set_parameters
-from privagg.training.objective import CLASSES, LossFunction, Objective
+from privagg.training.objective import CLASSES, Objective
 from privagg.training.torch_state import layer_randomness
 
 Mask = npt.NDArray[np.bool_]
@@ -68,10 +69,14 @@ class Engine(Protocol):
 
 
 class _MakesEngine(Protocol):
-    def __call__(self, model: nn.Module, loss: LossFunction, grid: Grid) -> Engine: ...
+    def __call__(self, model: nn.Module, objective: Objective, grid: Grid) -> Engine: ...
 
 
-ENGINES: Mapping[EngineName, _MakesEngine] = {"exact": ExactEngine, "opacus": HooksEngine}
+ENGINES: Mapping[EngineName, _MakesEngine] = {
+    "exact": ExactEngine,
+    "exact-dense": DenseEngine,
+    "opacus": HooksEngine,
+}
 """By the name that a configuration gives."""
 
 
@@ -102,8 +107,8 @@ class DpSgd:
             batches: public number of forward passes of a step, as `slot_batches` has it from the
                 plan. None makes room for all records: a private number, for tests alone.
             objective: each record's loss from its row alone.
-            engine: how gradients are clipped: `exact` mostly without forming them, `opacus` after
-                Opacus' hooks have formed each.
+            engine: how gradients are clipped: `exact` mostly without forming them, `exact-dense`
+                in exact arithmetic throughout, `opacus` after Opacus' hooks have formed each.
 
         Raises:
             ConfigError: physical_batch or batches is not positive, or the engine has no room for
@@ -129,7 +134,7 @@ class DpSgd:
         _leave_inputs_alone(model)
         self._computable = self._find_computable()
         self.engine = engine
-        self._engine: Engine = ENGINES[engine](model, self._loss, grid)
+        self._engine: Engine = ENGINES[engine](model, objective, grid)
         self._engine.require_room(physical_batch)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
 
@@ -137,6 +142,11 @@ class DpSgd:
     def model(self) -> nn.Module:
         """The hooked model; whoever changes its parameters puts them back."""
         return self._model
+
+    @property
+    def order_free(self) -> bool:
+        """Whether a record's integers are a function of the record by proof, in every batch."""
+        return self.engine == "exact-dense"
 
     @property
     def dimension(self) -> int:

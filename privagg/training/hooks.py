@@ -15,7 +15,7 @@ from torch import nn
 from privagg.encoding.grid import Grid
 from privagg.encoding.vectors import IntVector
 from privagg.errors import ModelError
-from privagg.training.objective import LossFunction
+from privagg.training.objective import Objective
 
 
 class HooksEngine:
@@ -23,15 +23,15 @@ class HooksEngine:
 
     Args:
         model: as it will train; it is hooked from now on.
-        loss: each record's loss from its row alone.
+        objective: each record's loss from its row alone.
         grid: clips a record's gradient to C and puts it on S steps.
 
     Raises:
         ModelError: Opacus has no per-record gradients for a layer.
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction, grid: Grid) -> None:
-        self._model, self._loss, self._grid = model, loss, grid
+    def __init__(self, model: nn.Module, objective: Objective, grid: Grid) -> None:
+        self._model, self._loss, self._grid = model, objective.loss, grid
         self._hooked = _hook(model)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
 

@@ -16,11 +16,16 @@ import torch
 from privagg.errors import ConfigError, ModelError
 from privagg.training.factories import ApprovedCode
 from privagg.training.losses import class_loss
+from privagg.training.slopes import class_slope
 from privagg.training.targets import Encoded, NumberedClasses, TargetKind
 from privagg.training.torch_state import layer_randomness
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs float32 (B, k), targets (B, ...)) -> (B,), each record's loss from its row alone."""
+
+Slope = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(outputs float64 (B, k), targets (B, ...)) -> float64 (B, k): a loss's gradient at the outputs,
+as `slopes` computes it."""
 
 _ROWS = 6
 _SEED = 20_261_128  # public: nothing here is secret
@@ -38,10 +43,12 @@ class Objective:
         loss: each record's loss from its row alone.
         examples: synthetic targets, from public randomness, their count and how many outputs the
             model has; by default as many classes, or two.
+        slope: its gradient at the outputs, where that is known in exact arithmetic.
     """
 
     loss: LossFunction
     examples: Callable[[np.random.Generator, int, int], Encoded] = _any_class
+    slope: Slope | None = None
 
     @classmethod
     def of(cls, target: TargetKind, own: str | None, code: ApprovedCode) -> Objective:
@@ -56,11 +63,15 @@ class Objective:
             ApprovalError: `own` is not among `code`; nothing was imported.
             ModelError: it cannot be imported, or mixes records.
         """
-        usual = cls(target.per_record_loss, lambda draw, n, outputs: target.examples(draw, n))
+        usual = cls(
+            target.per_record_loss,
+            lambda draw, n, outputs: target.examples(draw, n),
+            target.exact_slope,
+        )
         if own is None:
             return usual
         try:
-            made = replace(usual, loss=code.load(own))
+            made = replace(usual, loss=code.load(own), slope=None)
         except (ConfigError, ImportError, AttributeError) as error:
             raise ModelError(
                 f"loss {own!r} cannot be imported ({error}); it must read "
@@ -70,7 +81,7 @@ class Objective:
         return made
 
 
-CLASSES = Objective(class_loss)
+CLASSES = Objective(class_loss, slope=class_slope)
 """Of as many classes as the model has outputs; two where it has one."""
 
 

@@ -72,7 +72,8 @@ class RecordsApart:
     """How it is known that records stay apart, where, and for what; public facts.
 
     Args:
-        how: `tested`: by this module, on the machine that trains.
+        how: `tested`: by this module, on the machine that trains; `proved`: by exact arithmetic,
+            whose premises this module tested there.
         date: UTC day of the test.
         physical_batch: rows of the batches.
         threads: torch threads, as in training.
@@ -108,6 +109,9 @@ def require_records_apart(trainer: DpSgd) -> RecordsApart:
     Args:
         trainer: as it will train.
 
+    Where a record's bits follow from the record by proof, the proof's premise is tested in place of
+    its gradient: matrix products of integers have one value in every order.
+
     Raises:
         ModelError: a layer does not give every record its own gradient, or a record's gradient
             depends on others. Nothing was charged.
@@ -118,13 +122,16 @@ def require_records_apart(trainer: DpSgd) -> RecordsApart:
             rehearsal = _Rehearsal(trainer)
             for moved in _moved(parameters):
                 set_parameters(trainer.model, moved)
+                if trainer.order_free:
+                    rehearsal.require_one_value(trainer.physical_batch, _unlike_any_size(trainer))
+                    continue
                 rehearsal.require_own_gradients(trainer.physical_batch, _unlike_any_size(trainer))
             rehearsal.require_neighbours_without_effect()
         finally:
             set_parameters(trainer.model, parameters)
         threads = torch.get_num_threads()
     return RecordsApart(
-        how="tested",
+        how="proved" if trainer.order_free else "tested",
         date=datetime.now(UTC).date().isoformat(),
         physical_batch=trainer.physical_batch,
         threads=threads,
@@ -247,6 +254,27 @@ class _Rehearsal:
                 for row, record in zip(found, chosen, strict=True):
                     if np.isfinite(own[record]).all():
                         self._require_equal(row, own[record])
+
+    def require_one_value(self, *sizes: int) -> None:
+        """Holds records' bits in batches of these sizes, with one and two threads, to each other.
+
+        Raises:
+            ModelError: a record's integers follow from something else than the record.
+        """
+        everybody = torch.cat([self._x, *self._fillers.values()])
+        classes = torch.from_numpy(np.resize(self._y.numpy(), (len(everybody), *self._y.shape[1:])))
+        known = self._computed(self._trainer.batch_bits, everybody, classes)
+        for threads, rows in itertools.product((2, 1), sizes):
+            torch.set_num_threads(threads)
+            for _ in range(2):
+                chosen = self._rng.integers(0, len(everybody), rows)
+                found = self._computed(self._trainer.batch_bits, everybody[chosen], classes[chosen])
+                if not np.array_equal(found, known[chosen]):
+                    raise ModelError(
+                        f"exact arithmetic has not one value on this machine, in batches of {rows} "
+                        f'with {threads} threads; set training.engine = "exact". '
+                        "Nothing was charged"
+                    )
 
     def _own(self, record: int) -> Row:
         x, y = self._x[record : record + 1], self._y[record : record + 1]

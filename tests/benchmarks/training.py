@@ -97,6 +97,7 @@ class Case:
     most: float
     tokens: bool = False
     rate: str = "0.5"
+    engine: EngineName = "exact"
 
     def records(self, count: int) -> TensorRecords:
         """Made-up records of public randomness."""
@@ -121,7 +122,11 @@ CASES = (
     Case("cnn 3x32x32", wide_cnn, (3, 32, 32), 10, 64, 4096, 1.6),
     Case("transformer", Transformer, (TOKENS,), 2, 64, 512, 1.45, True, "0.9"),
     Case("logistic 784-10", _built("logistic", (784,)), (784,), 10, 512, 4096, 2.7),
-)
+    Case("mlp 784-128-10, exact dense", _built("mlp", (784,), hidden=(128,)), (784,), 10, 512,
+         4096, 2.8, engine="exact-dense"),
+    Case("logistic 784-10, exact dense", _built("logistic", (784,)), (784,), 10, 512, 4096, 4.0,
+         engine="exact-dense"),
+)  # fmt: skip
 
 
 class Round:
@@ -241,10 +246,10 @@ def row_of(case: Case, rounds: int, *, slow: bool, memory: bool) -> dict[str, An
     peaks = {}
     if memory:
         peaks = {
-            "peak_mib": _peak(lambda: Round(case, "exact").run),
+            "peak_mib": _peak(lambda: Round(case, case.engine).run),
             "plain_peak_mib": _peak(lambda: Plain(case, 2).run),
         }
-    exact = Round(case, "exact")
+    exact = Round(case, case.engine)
     k = exact.batches
     jobs: dict[str, Callable[[], None]] = {
         "plain": Plain(case, k).run,
@@ -255,6 +260,8 @@ def row_of(case: Case, rounds: int, *, slow: bool, memory: bool) -> dict[str, An
         jobs["hooks"] = Round(case, "opacus").run
     found = processor_seconds(jobs, rounds)
     ratios = {name: found[name] / found["plain"] for name in found if name != "plain"}
+    # Opacus' ghost clipping has no exact arithmetic to be held against.
+    most = min(case.most, ratios["ghost"]) if case.engine == "exact" else case.most
     return {
         "model": case.name,
         "batch": case.batch,
@@ -267,7 +274,7 @@ def row_of(case: Case, rounds: int, *, slow: bool, memory: bool) -> dict[str, An
         "before": ratios.get("hooks"),
         "overhead": exact.overhead,
         **peaks,
-        "holds": ratios["exact"] <= min(case.most, ratios["ghost"]) and exact.overhead <= 1.2,
+        "holds": ratios["exact"] <= most and exact.overhead <= 1.2,
     }
 
 

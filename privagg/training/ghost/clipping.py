@@ -10,7 +10,7 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
-from privagg.training.ghost.pieces import LARGEST_BATCH, Piece
+from privagg.training.ghost.pieces import LARGEST_BATCH, Piece, root
 
 LARGEST_GRID = 2**26
 """Up to this S, S^2 < 2^53: squared norms are compared among float64's exact integers."""
@@ -61,7 +61,7 @@ def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
         kept: bool `(B,)`, False in rows that hold no record.
     """
     sensitivity, norm = float(grid.sensitivity_grid), float(grid.clip_norm_l2)
-    norms = _total([piece.float_squares() for piece in pieces]).sqrt()
+    norms = root(_total([piece.float_squares() for piece in pieces]))
     room = sensitivity * (1 - margin_of(grid.sensitivity_grid))
     scale = (room / norms).clamp_(max=sensitivity / norm)
     for piece in pieces:
@@ -74,7 +74,7 @@ def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
         if not bool(too_long.any()):
             return
         # Truncation lowers every factor's entries, so that the first shrink nearly always does.
-        shrink = (sensitivity / squares.sqrt()) * (1 - 2.0 ** (2 * turn - 12))
+        shrink = (sensitivity / root(squares)) * (1 - 2.0 ** (2 * turn - 12))
         factor = torch.where(too_long, shrink.nan_to_num(0.0, 0.0, 0.0), torch.ones_like(shrink))
         for piece in pieces:
             piece.shrunk(factor)

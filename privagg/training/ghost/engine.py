@@ -16,7 +16,7 @@ from privagg.training.ghost.clipping import add_up, clip, require_batch, require
 from privagg.training.ghost.layers import Breakdown
 from privagg.training.ghost.pieces import Piece
 from privagg.training.ghost.taps import Taps
-from privagg.training.objective import LossFunction
+from privagg.training.objective import Objective
 
 
 class ExactEngine:
@@ -24,7 +24,7 @@ class ExactEngine:
 
     Args:
         model: as it will train; it is hooked from now on.
-        loss: each record's loss from its row alone.
+        objective: each record's loss from its row alone.
         grid: C and S.
 
     Raises:
@@ -32,9 +32,9 @@ class ExactEngine:
         ModelError: there is no rule for a layer.
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction, grid: Grid) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, grid: Grid) -> None:
         require_grid(grid)
-        self._model, self._loss, self._grid = model, loss, grid
+        self._model, self._loss, self._grid = model, objective.loss, grid
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         self._breakdown = Breakdown(model, grid.sensitivity_grid)
         self._taps = Taps(self._breakdown.layers.items())

@@ -13,8 +13,10 @@ so that it passes no bound below that (`proofs/exact-ghost.md`).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -87,14 +89,17 @@ class Formed(Piece):
     Args:
         parameter: whose they are.
         rows: float32 `(B, numel)`, one record a row.
+        norms: of the rows, float64 `(B,)`, where they are known; else float32's.
     """
 
-    def __init__(self, parameter: nn.Parameter, rows: torch.Tensor) -> None:
+    def __init__(
+        self, parameter: nn.Parameter, rows: torch.Tensor, *, norms: torch.Tensor | None = None
+    ) -> None:
         super().__init__(parameter)
-        self._rows = rows
+        self._rows, self._norms = rows, norms
 
     def float_squares(self) -> torch.Tensor:
-        return _norms(self._rows).square()
+        return (_norms(self._rows) if self._norms is None else self._norms).square()
 
     def quantise(self, scale: torch.Tensor) -> None:
         self._z = _scaled(self._rows, scale).round_()
@@ -143,15 +148,24 @@ class Factors(_Factored):
         a: float32 `(B, T, m)`, what entered the layer, unfolded for a convolution.
         g: float32 `(B, T, o)`, the loss's gradients at what left it.
         sensitivity: S; up to 2^22 where T > 1.
+        norms: of a and of g, each float64 `(B,)`, where they are known; else float32's.
     """
 
     def __init__(
-        self, parameter: nn.Parameter, a: torch.Tensor, g: torch.Tensor, sensitivity: int
+        self,
+        parameter: nn.Parameter,
+        a: torch.Tensor,
+        g: torch.Tensor,
+        sensitivity: int,
+        *,
+        norms: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         super().__init__(parameter, g)
         self._a, self._sensitivity = a, sensitivity
+        self._right_norms = norms[1] if norms else None
+        norm = norms[0] if norms else _norms(a)
         # From the record alone. Where it is infinite or NaN, so is the record, and is cleared.
-        scale = ((sensitivity / 2) ** 0.5 / _norms(a)).clamp_(max=_LARGEST_SCALE)
+        scale = (math.sqrt(sensitivity / 2) / norm).clamp_(max=_LARGEST_SCALE)
         self._alpha = scale.to(torch.float32).to(torch.float64)
         self._left = _scaled(a, self._alpha).round_()
         self._left_gram = self._left @ self._left.transpose(1, 2) if a.shape[1] > 1 else None
@@ -160,7 +174,8 @@ class Factors(_Factored):
 
     def float_squares(self) -> torch.Tensor:
         if self._left_gram is None:
-            inner = self._left_squares * _norms(self._g).square()
+            norms = _norms(self._g) if self._right_norms is None else self._right_norms
+            inner = self._left_squares * norms.square()
         else:
             inner = _inner(self._left_gram, self._g @ self._g.transpose(1, 2))
         return torch.div(inner.clamp(min=0.0), self._alpha.square())
@@ -280,6 +295,15 @@ def _norms(values: torch.Tensor) -> torch.Tensor:
     """The float norm of each record's values, float64 `(B,)`; infinite beyond float32's range."""
     norms: torch.Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
     return norms.double()
+
+
+def root(values: torch.Tensor) -> torch.Tensor:
+    """Square roots as IEEE 754 rounds them; torch's own are MKL's, now and then an ulp away.
+
+    Args:
+        values: float64.
+    """
+    return torch.from_numpy(np.sqrt(values.numpy())) if values.is_cpu else values.sqrt()
 
 
 def _squares(integers: torch.Tensor, *, narrow: bool = False) -> torch.Tensor:

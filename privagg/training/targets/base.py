@@ -8,7 +8,7 @@ computed from a model's outputs by whoever may see the records.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -192,6 +192,11 @@ class TargetKind(BaseModel, ABC):
             outputs: of the model, float32 `(B, k)`.
             encoded: as `read` gives them.
         """
+
+    @property
+    def exact_slope(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+        """The loss's gradient at the outputs as an `objective.Slope`, where there is one."""
+        return None
 
     @abstractmethod
     def examples(self, draw: np.random.Generator, count: int) -> Encoded:

@@ -95,15 +95,18 @@ class Grouped(TargetKind):
         return self.model_copy(update={"class_weights": weights})
 
     def weighted(self, losses: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        """Losses times their classes' weights, float32 `(B,)`.
+        """Losses, or their slopes, times their classes' weights.
 
         Args:
-            losses: float32 `(B,)`.
+            losses: `(B,)`, or slopes `(B, k)`.
             encoded: class numbers, int64 `(B,)`.
         """
         weights = self.class_weights
         assert not isinstance(weights, CountedWeights)  # settled before anything is learned
-        return losses if weights is None else losses * losses.new_tensor(weights)[encoded]
+        if weights is None:
+            return losses
+        rows = losses.new_tensor(weights)[encoded]
+        return losses * rows.view(-1, *(1,) * (losses.dim() - 1))
 
     def examples(self, draw: np.random.Generator, count: int) -> Encoded:
         """See `TargetKind.examples`: every class as likely."""
@@ -132,6 +135,17 @@ class ClassKind(Grouped):
         from privagg.training.losses import class_loss
 
         return self.weighted(class_loss(outputs, encoded), encoded)
+
+    @property
+    def exact_slope(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """See `TargetKind.exact_slope`."""
+
+        def slope(outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+            from privagg.training.slopes import class_slope
+
+            return self.weighted(class_slope(outputs, encoded), encoded)
+
+        return slope
 
     @property
     def measures(self) -> tuple[str, ...]:
