@@ -112,7 +112,7 @@ def test_the_sum_is_that_of_python_integers(
 ) -> None:
     """With no margin, and with one that makes everybody too long: the check alone bounds them."""
     if margin is not None:
-        monkeypatch.setattr(clipping, "margin_of", lambda _: margin)
+        monkeypatch.setattr(clipping, "margin_of", lambda *_: margin)
     sizes = 10.0 ** np.linspace(-3, 9, 60)
     kept = torch.arange(len(sizes)) % 7 != 3
     pieces = pieces_of(sizes, sensitivity)
@@ -125,6 +125,33 @@ def test_the_sum_is_that_of_python_integers(
     assert not any(square for square, there in zip(squares, kept, strict=True) if not there)
     assert sum(square > 0 for square in squares) > 25
     assert total.tolist() == [sum(column) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sensitivity", "most"),
+    [
+        ("Formed", 2**16, 3e-5),
+        ("Formed", 2**22, 1e-5),
+        ("Tokens", 2**16, 3e-4),
+        ("one position", 2**16, 5e-3),
+        ("all", 2**16, 1e-2),
+        ("all", 2**22, 2e-3),
+    ],
+)
+def test_a_long_record_is_as_long_as_rounding_lets_it(
+    kinds: str, sensitivity: int, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The margin is enough for all of these records, and none of them loses twice of it."""
+    pieces = pieces_of(np.linspace(1, 1000, 3000), sensitivity, seed=5)
+    chosen = {"Formed": pieces[:1], "one position": pieces[1:2], "Tokens": pieces[2:3]}
+    pieces = chosen.get(kinds, pieces)
+    margin = clipping.margin_of(pieces, sensitivity)
+    assert margin <= most
+    for kind in (Formed, Factors, Tokens):
+        monkeypatch.setattr(kind, "shrunk", None)  # nobody is shrunk
+    clipping.clip(pieces, Grid(1, sensitivity), torch.ones(3000, dtype=torch.bool))
+    norms = sum(piece.squares() for piece in pieces).sqrt() / sensitivity
+    assert 1 - 2 * margin <= float(norms.min()) <= float(norms.max()) <= 1
 
 
 def test_a_sum_in_float32_chunks_is_the_same_as_in_float64() -> None:

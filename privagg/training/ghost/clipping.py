@@ -16,6 +16,7 @@ LARGEST_GRID = 2**26
 """Up to this S, S^2 < 2^53: squared norms are compared among float64's exact integers."""
 
 _TRIES = 5
+_FLOAT_ERROR = 2.0**-18  # of norms and products in float32
 
 
 def require_grid(grid: Grid) -> None:
@@ -44,9 +45,17 @@ def require_batch(physical_batch: int) -> None:
         )
 
 
-def margin_of(sensitivity: int) -> float:
-    """Which part of the clip norm is left for the rounding of factors: 8/sqrt(S), at most half."""
-    return min(0.5, 8 / math.sqrt(sensitivity))
+def margin_of(pieces: Sequence[Piece], sensitivity: int) -> float:
+    """Which part of the clip norm is left for rounding, from the pieces' shapes and S alone.
+
+    Errors of rounding have variance 1/12. So a record's norm, in units of S, grows by a random
+    part, here taken five times over, and by half the errors' own squared norm. Too small a margin
+    costs a second look at the norms, too large a one a part of every long gradient.
+    """
+    found = [piece.rounding() for piece in pieces]
+    spread = 5 * math.sqrt(max(largest for largest, _ in found) / 12) / sensitivity
+    growth = sum(single for _, single in found) / 24 / sensitivity**2
+    return min(0.5, min(spread, 8 / math.sqrt(sensitivity)) + growth + _FLOAT_ERROR)
 
 
 def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
@@ -62,7 +71,7 @@ def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
     """
     sensitivity, norm = float(grid.sensitivity_grid), float(grid.clip_norm_l2)
     norms = root(_total([piece.float_squares() for piece in pieces]))
-    room = sensitivity * (1 - margin_of(grid.sensitivity_grid))
+    room = sensitivity * (1 - margin_of(pieces, grid.sensitivity_grid))
     scale = (room / norms).clamp_(max=sensitivity / norm)
     for piece in pieces:
         piece.quantise(scale)

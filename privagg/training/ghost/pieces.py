@@ -71,6 +71,15 @@ class Piece(ABC):
         """The sum over records, float64 of the parameter's size, exact given all norms' bound."""
 
     @abstractmethod
+    def rounding(self) -> tuple[float, float]:
+        """How rounding lengthens a record's integers, from shapes alone; for a margin, not a bound.
+
+        Returns:
+            By how much errors of one in all that is rounded can move the integers: the square of
+            the largest move over the errors' squared norm, and the sum over single errors.
+        """
+
+    @abstractmethod
     def floats(self) -> torch.Tensor:
         """All that the integers are made from, float32 `(B, k)`."""
 
@@ -115,6 +124,9 @@ class Formed(Piece):
 
     def total(self) -> torch.Tensor:
         return self._z.sum(0, dtype=torch.float64)
+
+    def rounding(self) -> tuple[float, float]:
+        return 1.0, float(self._rows.shape[1])
 
     def floats(self) -> torch.Tensor:
         return self._rows
@@ -223,6 +235,11 @@ class Factors(_Factored):
         longest = float((self._left_squares * self._right_squares).nan_to_num(0.0).amax().sqrt())
         return min(len(self._left), int(EXACT32 * (1 - 2.0**-40) / max(longest, 1.0)))
 
+    def rounding(self) -> tuple[float, float]:
+        # ||A||^2 is about S/2; output gradients that are alike round alike in all T positions.
+        squared = self._sensitivity / 2
+        return self._g.shape[1] * squared, self._g.shape[2] * squared
+
     def floats(self) -> torch.Tensor:
         return torch.cat([self._a.flatten(1), self._g.flatten(1)], dim=1)
 
@@ -273,6 +290,10 @@ class Tokens(_Factored):
         return out.index_add_(
             0, self._tokens.reshape(-1), self._whole.reshape(-1, width).to(torch.float64)
         )
+
+    def rounding(self) -> tuple[float, float]:
+        _, positions, width = self._g.shape
+        return float(positions**2), float(positions * width)
 
     def floats(self) -> torch.Tensor:
         return self._g.flatten(1)
