@@ -30,7 +30,7 @@ from privagg.errors import PrivaggError
 
 HELP = """Train one model across institutions whose data never leaves them.
 
-Each contribution is clipped, noised and encrypted before it goes; every
+Each contribution is clipped, noised and encrypted or masked before it goes; every
 round's (ε, δ) is charged to each institution's ledger before anybody
 trains; a report says what was spent, and against whom it holds.
 

@@ -306,7 +306,7 @@ def print_plan(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:
         head = Text(f"{say('warning')}  ", style="yellow")
         out.print(head.append(told(remark), style="default"), soft_wrap=True)
     _print_observers(out, facts)
-    _print_encryption(out, facts, plan)
+    _print_uploads(out, facts, plan)
 
 
 def _print_settings(out: Console, facts: dict[str, Any]) -> None:
@@ -461,7 +461,7 @@ def _print_observers(out: Console, facts: dict[str, Any]) -> None:
     )
 
 
-def _print_encryption(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:
+def _print_uploads(out: Console, facts: dict[str, Any], plan: TrainingPlan) -> None:
     from privagg.report.figures import byte_text
     from privagg.report.language import say, told
     from privagg.report.plan_text import compression_text
@@ -474,7 +474,7 @@ def _print_encryption(out: Console, facts: dict[str, Any], plan: TrainingPlan) -
         scheme=scheme["name"],
         n=scheme["security_bits"],
     )
-    ciphertext = say(
+    upload = say(
         "{upload} an upload, {round} a round, {job} for the job",
         upload=byte_text(scheme["upload_bytes"]),
         round=byte_text(scheme["round_bytes_up"]),
@@ -496,7 +496,7 @@ def _print_encryption(out: Console, facts: dict[str, Any], plan: TrainingPlan) -
     pairs = [
         (say("scheme"), safety),
         (say("parameters"), told(scheme["explanation"])),
-        (say("ciphertext"), ciphertext),
+        (say("upload"), upload),
         (say("room"), within),
         (say("a dishonest site"), reach),
     ]
@@ -510,5 +510,5 @@ def _print_encryption(out: Console, facts: dict[str, Any], plan: TrainingPlan) -
             plain="" if without is None else byte_text(without),
         )
         pairs += [(say("compression"), compression_text(plan)), (say("saves"), saves)]
-    console.heading(out, say("Encryption and room in the grid"))
+    console.heading(out, say("Uploads and room in the grid"))
     console.facts(out, pairs)

@@ -259,7 +259,7 @@ def run(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Train: charge, encrypt, add, open, step, for every planned round; then write the report.
+    """Train: charge, encrypt or mask, add, open, step, for every planned round; then report.
 
     Every site's owner approves first (`privagg approve`). Budgets are checked before anything is
     spent. A round that cannot be opened stays charged.

@@ -264,7 +264,7 @@ class Refusal(_Part):
 
 
 class StageSeconds(_Part):
-    """Wall-clock time of the stages of one round that touch ciphertexts or sums only.
+    """Wall-clock time of the stages of one round that touch uploads or sums only.
 
     How long training takes depends on private records; it is neither recorded nor reported.
     """

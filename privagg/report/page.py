@@ -212,8 +212,9 @@ class Page:
     def cost_text(self) -> str:
         """Says which times are known."""
         return say(
-            "Time that encryption, addition and opening took, as the coordinator recorded it. How "
-            "long training took is not recorded, because it depends on private records."
+            "Time that encrypting or masking, adding and opening took, as the coordinator "
+            "recorded it. How long training took is not recorded, because it depends on private "
+            "records."
         )
 
     @property

@@ -203,7 +203,7 @@ STAGES = (("encrypt", "series-1"), ("add", "series-2"), ("open", "series-4"))
 
 
 def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
-    """Time of each round spent on ciphertexts, stacked by stage; long runs are binned by mean."""
+    """Time that each round spent on uploads and sums, by stage; long runs are binned by mean."""
     parts = [(s.encrypt, s.add, s.open) for s in (r.seconds for r in rounds)]
     longest = max((sum(stages) for stages in parts), default=0.0)
     if not longest:
@@ -234,7 +234,7 @@ def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
             f"{say(label)} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
         )
         alt = say("Over all rounds: {times}.", times=spoken)
-        return finish(figure, "time", say("Time spent on encryption"), alt)
+        return finish(figure, "time", say("Time spent on uploads and sums"), alt)
 
 
 def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | None:
@@ -250,7 +250,7 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
     with styled("bytes"):
         figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0))
         for offset, index, colour, label in (
-            (-0.2, 1, "series-1", say("sent (encrypted)")),
+            (-0.2, 1, "series-1", say("sent")),
             (0.2, 2, "series-3", say("received")),
         ):
             amounts = [float(row[index]) / divisor for row in shown]

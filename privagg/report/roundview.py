@@ -25,7 +25,7 @@ class RoundRow:
         missing: what kept the others away, or their names.
         metrics: figures of the public table, in the order of `metric_names`.
         sent: bytes of all uploads.
-        seconds: time spent on encryption, addition and opening.
+        seconds: time spent on encrypting or masking, adding and opening.
         opened: True where a sum was opened.
         gap: the row stands for rounds that are left out.
     """
@@ -115,13 +115,13 @@ def _round_row(r: RoundReport, measures: Sequence[str]) -> RoundRow:
 
 
 def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
-    """(what, over the run, mean of a round) for time spent on ciphertexts, and for traffic."""
+    """(what, over the run, mean of a round) for time spent on uploads and sums, and for traffic."""
     rounds = report.rounds
     if not rounds:
         return ()
     seconds = [r.seconds for r in rounds]
     stages = (
-        (say("Encrypting, all sites"), [s.encrypt for s in seconds]),
+        (say("Encrypting or masking, all sites"), [s.encrypt for s in seconds]),
         (say("Checking and adding"), [s.add for s in seconds]),
         (say("Opening"), [s.open for s in seconds]),
     )

@@ -456,14 +456,21 @@ def _told_again(report: Report) -> bool:
 
 
 def _released(report: Report, unit: str) -> str:
+    masked = report.custody is Custody.EVERY_SITE
     if asked_names(report):
         return say(
             "The answers and the opened sum: the noise protects what they say about {unit}, "
+            "masks do not; they can be copied and kept for ever."
+            if masked
+            else "The answers and the opened sum: the noise protects what they say about {unit}, "
             "encryption does not; they can be copied and kept for ever.",
             unit=unit,
         )
     return say(
         "The released model and every opened sum: the noise protects what they say about "
+        "{unit}, masks do not; they can be copied and kept for ever."
+        if masked
+        else "The released model and every opened sum: the noise protects what they say about "
         "{unit}, encryption does not; they can be copied and kept for ever.",
         unit=unit,
     )

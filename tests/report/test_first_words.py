@@ -109,7 +109,7 @@ def test_page_one_has_the_words_and_times_stand_last(html: Callable[[str], str])
     assert "what is called attested there is a party's word" in first
     for words in ("Which ε applies when", "Where ε = 1 stands", "<b>Custody.</b>"):
         assert words in first
-    assert "Time on encrypted data" in rest.partition('id="statements"')[2]
+    assert "Time on uploads and sums, and traffic" in rest.partition('id="statements"')[2]
     assert '<th scope="row">class 1</th><td class="number">357 records</td>' in page
     assert '<td class="number">0.975</td>' in page
     assert "always naming its largest class would reach 0.627" in first

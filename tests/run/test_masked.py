@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -26,9 +27,12 @@ from privagg.protocol.messages import KeyStatement, Release, Statement
 from privagg.protocol.names import COORDINATOR
 from privagg.report.build import build_report
 from privagg.report.language import speaking, told
+from privagg.report.model import Report
+from privagg.report.sentences import told_summary, told_unprotected
 from privagg.run.outputs import statements_of
 from privagg.run.results import RunResult
 from tests.approvals import approved
+from tests.report.test_languages import left
 from tests.run.small import run_small, write_small
 
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -67,13 +71,20 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
         assert verdicts(whole, subject) == {Verdict.PROVED}
     report = runs["masked"].report_json
     assert report is not None
+    made = Report.from_json(report.read_bytes())
     facts = json.loads(report.read_text())
     assert "at least 2 of the 2 institutions asked had to agree" in " ".join(facts["summary"])
+    seen = [row for site in facts["sites"] for row in site["guarantees"]]
+    assert any(row["sees"].startswith("masked uploads and ") for row in seen)
+    told_of = [*facts["summary"], *facts["unprotected"], *facts["assumptions"], str(seen)]
+    assert not re.search("encrypt|ciphertext", " ".join(told_of))
     said = facts["custody_plainly"]
     assert "at least 2 of the 2 sites asked agree on one list of contributors" in said
     assert "The aggregator with 1 of them could read a single contribution" in said
     with speaking("zh"):
         assert "2 家" in told(said)
+        assert left(told(said) + "".join(told_summary(made) + told_unprotected(made))) == []
+        assert [left(told(each)) for each in made.assumptions if left(told(each))] == []
     folder = output_of(masked)
     left_out = rewritten(bundle, folder, lambda each: [] if each.kind == Release.kind else [each])
     assert verdicts(left_out, RELEASES) == {Verdict.ATTESTED}

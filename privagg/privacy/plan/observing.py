@@ -22,6 +22,13 @@ ONE_UNIT = {
 }
 HONEST_SITE = "the site itself runs the plan as it stands"
 UNBROKEN = "the encryption is unbroken (computational)"
+MASKS_UNBROKEN = (
+    "X25519, AES-256 and SHA-256, which the masks rest on, are unbroken (computational)"
+)
+STORES_KEPT = (
+    "no honest site's store, which binds a round to one list of contributors, is set back to an "
+    "older copy"
+)
 HONEST_ENCRYPTION = (
     "no contributor sends a ciphertext that is made up or made from others' ciphertexts (it could "
     "put digits of the key into the opened sum, or cancel other contributions)"
@@ -102,10 +109,12 @@ def shared_noise_observers(
         protects: False for the plaintext oracle, under which the aggregator reads single uploads.
         strict: whether the key holder adds again.
         always: what every row rests on.
-        honest: what a row of ciphertexts asks of those who made them.
+        honest: what a row of ciphertexts asks of those who made them; of masks nothing is asked.
     """
-    honest_adder = HONEST_ADDER_OF_MASKS if custody is Custody.EVERY_SITE else HONEST_ADDER
+    masked = custody is Custody.EVERY_SITE
+    honest_adder = HONEST_ADDER_OF_MASKS if masked else HONEST_ADDER
     adder = () if strict or not protects else (honest_adder,)
+    hidden = (MASKS_UNBROKEN, STORES_KEPT) if masked else (UNBROKEN, honest)
     single = event_of_shares(1)
     rows: list[Observer] = []
 
@@ -121,13 +130,12 @@ def shared_noise_observers(
         sees = "every opened sum" if k == 0 else f"opened sums less the shares of {whose}"
         row("model-users" if k == 0 else "sites", k, sees, event, *attested, *adder)
         reads_single = not protects or (custody is Custody.SITES and k > 0)
-        reads_single = reads_single or (custody is Custody.EVERY_SITE and k > colluders)
+        reads_single = reads_single or (masked and k > colluders)
         if reads_single:
             row("aggregator", k, "this site's own upload in the clear", single)
         else:
-            made = () if custody is Custody.EVERY_SITE else (honest,)
-            extra = (*attested, UNBROKEN, *made, *adder)
-            row("aggregator", k, f"ciphertexts and {sees}", event, *extra)
+            shown = "masked uploads" if masked else "ciphertexts"
+            row("aggregator", k, f"{shown} and {sees}", event, *attested, *hidden, *adder)
         if custody is Custody.AUTHORITY:
             if strict:  # every upload comes along, and the key holder can decrypt each
                 row("key-holder", k, "this site's own upload, which it can decrypt", single)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from privagg.privacy.events import AnyMechanism, LaplaceMechanism
 from privagg.privacy.plan import SumsPlan
-from privagg.privacy.unit import Unit
+from privagg.privacy.unit import Custody, Unit
 from privagg.report.annexes.lines import Fact
 from privagg.report.approvals import approval_text
 from privagg.report.figures import (
@@ -336,7 +336,9 @@ def encryption(report: Report) -> tuple[Fact, ...]:
     """The scheme, and who can open a sum."""
     scheme = report.scheme
     sentence = "Contributions were not encrypted: the scheme {scheme} protects nothing."
-    if scheme.protects and scheme.security_bits:
+    if report.custody is Custody.EVERY_SITE:
+        sentence = "Contributions were under masks at {bits}-bit security that cancel in the sum."
+    elif scheme.protects and scheme.security_bits:
         sentence = "Contributions were encrypted with {scheme} at {bits}-bit security."
     elif scheme.protects:
         sentence = "Contributions were encrypted with {scheme}."
@@ -634,15 +636,15 @@ def software(report: Report) -> tuple[Fact, ...]:
 
 
 def resources(report: Report) -> tuple[Fact, ...]:
-    """How long ciphertexts and sums took; training is timed nowhere."""
+    """How long uploads and sums took; training is timed nowhere."""
     took = {
         stage: second_text(sum(getattr(r.seconds, stage) for r in report.rounds))
         for stage in ("encrypt", "add", "open")
     }
     text = say(
-        "In all rounds together, encrypting took {encrypt} at all institutions, checking and "
-        "adding {add} at the aggregator, and opening {open}. How long training takes depends on "
-        "private records and is not recorded.",
+        "In all rounds together, encrypting or masking took {encrypt} at all institutions, "
+        "checking and adding {add} at the aggregator, and opening {open}. How long training takes "
+        "depends on private records and is not recorded.",
         **took,
     )
     return (Fact(text, ("/rounds",)),)
