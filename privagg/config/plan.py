@@ -18,14 +18,20 @@ from privagg.programs.evaluation.rounds import LOOKS
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 
+FROZEN = "frozen_sha256"
+"""In a plan's recipe: the digest of what of its model is not trained (`training.frozen`)."""
 
-def build_plan(config: Config, *, dimension: int, accountant: Accountant) -> TrainingPlan:
+
+def build_plan(
+    config: Config, *, dimension: int, accountant: Accountant, frozen: str | None = None
+) -> TrainingPlan:
     """The plan that a configuration stands for.
 
     Args:
         config: the checked configuration.
         dimension: d, trainable parameters of its model.
         accountant: whose epsilon the noise is calibrated to.
+        frozen: SHA-256 (hex) of what of its model is not trained; None where all of it is.
 
     Returns:
         A plan whose committed events cost every data set at most what training may cost.
@@ -37,7 +43,7 @@ def build_plan(config: Config, *, dimension: int, accountant: Accountant) -> Tra
     sigma = config.privacy.noise_multiplier
     if sigma is None:
         sigma = _calibrated(config, _plan(config, dimension, Decimal(1)), accountant)
-    plan = _plan(config, dimension, sigma)
+    plan = _plan(config, dimension, sigma, frozen)
     _check_limit(config, plan, accountant)
     return plan
 
@@ -77,7 +83,9 @@ def _calibrated(config: Config, plan: TrainingPlan, accountant: Accountant) -> D
     )
 
 
-def _plan(config: Config, dimension: int, noise_multiplier: Decimal) -> TrainingPlan:
+def _plan(
+    config: Config, dimension: int, noise_multiplier: Decimal, frozen: str | None = None
+) -> TrainingPlan:
     """The plan with this noise: what its class makes of the settings, each by its name."""
     kind = plan_class(config.privacy.mode)
     settings: dict[str, Any] = {
@@ -97,7 +105,7 @@ def _plan(config: Config, dimension: int, noise_multiplier: Decimal) -> Training
         "noise_multiplier": noise_multiplier,
         "scheme_protects": find_scheme(config.secure.scheme).protects,
         "compression": _compression(config, kind, dimension),
-        "recipe": recipe_of(config),
+        "recipe": {**recipe_of(config), **({FROZEN: frozen} if frozen else {})},
     }
     try:
         return kind.from_settings(settings)

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from privagg.config.data import AppData, DatasetData, UndeclaredData
-from privagg.config.plan import build_plan, requirement_of
+from privagg.config.plan import FROZEN, build_plan, requirement_of
 from privagg.config.schema import Config, EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector
@@ -44,6 +44,7 @@ from privagg.training.data import (
 )
 from privagg.training.declared import ImageSource, Source, TableSource
 from privagg.training.factories import ApprovedCode, Factory, look_at
+from privagg.training.frozen import frozen_digest, require_frozen
 from privagg.training.inspection import (
     Finding,
     check_count,
@@ -53,7 +54,7 @@ from privagg.training.inspection import (
 )
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
-from privagg.training.models import build_model, get_parameters
+from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
 from privagg.training.reading import declared
 from privagg.training.rehearsal import RecordsApart, require_model_apart
@@ -159,10 +160,34 @@ class Setup:
     @cached_property
     def model(self) -> Any:
         """A model for evaluation and saving (a `torch.nn.Module`); no site trains with it."""
-        return self.fresh_model()
+        model = self._built_model()
+        if self.pinned is not None and self._may_freeze:
+            require_frozen(model, self.pinned.recipe.get(FROZEN))
+        return model
 
     def fresh_model(self) -> Any:
-        """A new model with the public initial parameters (a `torch.nn.Module`)."""
+        """A new model with the public initial parameters (a `torch.nn.Module`).
+
+        Raises:
+            ApprovalError: its factory is code that no approval names.
+            ModelError: it cannot be built, or what of it is frozen is not what the plan names.
+        """
+        model = self._built_model()
+        if self._may_freeze:
+            require_frozen(model, self._frozen)
+        return model
+
+    @property
+    def _may_freeze(self) -> bool:
+        """Whether the model is of a factory of somebody's own, so that it may freeze anything."""
+        return ":" in self.config.training.model.kind
+
+    @cached_property
+    def _frozen(self) -> str | None:
+        """SHA-256 (hex) of what of the model is not trained; None where all of it is."""
+        return frozen_digest(self.model) if self._may_freeze else None
+
+    def _built_model(self) -> Any:
         config = self.config
         return build_model(
             config.training.model,
@@ -196,10 +221,12 @@ class Setup:
         if self.pinned is not None:
             return self.pinned
         if isinstance(self.config.data, AppData):
-            dimension = self.config.data.parameters
+            dimension, frozen = self.config.data.parameters, None
         else:
-            dimension = len(get_parameters(self.model))
-        return build_plan(self.config, dimension=dimension, accountant=self.accountant)
+            dimension, frozen = ParameterLayout.of(self.model).dimension, self._frozen
+        return build_plan(
+            self.config, dimension=dimension, accountant=self.accountant, frozen=frozen
+        )
 
     def program(self) -> Program:
         """The coordinator's half of the job, from its beginning.

@@ -104,6 +104,13 @@ def _what(report: Report) -> str:
     if not isinstance(size, int):
         return say("one {model} model", model=model) if model else say("one model")
     parameters = count_text(size, "parameter")
+    recipe = report.plan.get("recipe")
+    if model and isinstance(recipe, dict) and recipe.get("frozen_sha256"):
+        return say(
+            "{parameters} of one {model} model, whose other values are frozen",
+            model=model,
+            parameters=parameters,
+        )
     if model:
         return say("one {model} model with {parameters}", model=model, parameters=parameters)
     return say("one model with {parameters}", parameters=parameters)

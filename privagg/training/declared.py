@@ -36,6 +36,9 @@ class ModelSpec(BaseModel):
         hidden: widths of the hidden layers of `mlp`.
         channels: output channels of the two convolutions of `cnn`, multiples of 4.
         options: further keyword arguments of your own factory.
+        trainable: of your own factory's model, names of the parameters that are trained, with `*`
+            and `?` as in file names: all others are frozen. Left out, those that the factory made
+            with `requires_grad`.
         centred: of `logistic` in record-distributed plans: the first two rounds open the features'
             means, and all later ones train on features minus these (`privagg.programs.centring`).
     """
@@ -47,12 +50,14 @@ class ModelSpec(BaseModel):
     channels: tuple[int, int] = (8, 16)
     options: dict[str, JsonValue] = Field(default_factory=dict)
     centred: bool = False
+    trainable: tuple[str, ...] = ()
 
     @model_serializer(mode="wrap")
-    def _usual_origin_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Plans pin what a configuration says: no centre was meant without a word."""
+    def _usual_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans pin what a configuration says: without a word, no centre and no choice of names."""
         facts: dict[str, Any] = dump(self)
-        return {key: value for key, value in facts.items() if key != "centred" or value}
+        unsaid = ("centred", "trainable")
+        return {key: value for key, value in facts.items() if key not in unsaid or value}
 
     @model_validator(mode="after")
     def _each_option_has_a_reader(self) -> Self:
@@ -61,6 +66,7 @@ class ModelSpec(BaseModel):
             "hidden": "mlp",
             "channels": "cnn",
             "options": "package.module:factory",
+            "trainable": "package.module:factory",
             "centred": "logistic",
         }
         for option, kind in readers.items():

@@ -19,6 +19,7 @@ from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, ModelError
 from privagg.training.declared import ModelSpec
 from privagg.training.factories import ApprovedCode, look_at
+from privagg.training.frozen import choose_trainable, require_own_memory
 from privagg.training.targets import ClassKind, NumberedClasses, TargetKind
 from privagg.training.torch_state import layer_randomness
 
@@ -189,6 +190,8 @@ def _from_factory(
         raise ModelError(f"model factory {spec.kind!r} failed: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec.kind!r} returned a {type(model).__name__}, not a torch.nn.Module")
+    if spec.trainable:
+        choose_trainable(model, spec.trainable)
     return model
 
 
@@ -321,6 +324,7 @@ def _require_trainable(model: nn.Module) -> None:
                 f"parameter {name!r} is {parameter.dtype} on {parameter.device}; privagg trains "
                 "float32 models on the CPU"
             )
+    require_own_memory(model)
 
 
 def _require_gradient_apart(output: torch.Tensor, x: torch.Tensor) -> None:

@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load_file, save
 from torch import nn
 
 from privagg.durable import write_whole
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError
+from privagg.training.frozen import require_saved, state_of
 from privagg.training.models import ParameterLayout, set_parameters
 
 
 def save_model(
     model: nn.Module, parameters: FloatVector, path: Path, metadata: Mapping[str, str] | None = None
 ) -> str:
-    """Write the trained parameters as safetensors, whole or not at all.
+    """Write the trained model as safetensors, whole or not at all: frozen and tied tensors too.
+
+    What it holds fits the model's `load_state_dict`, strictly.
 
     Args:
-        model: gives names and shapes; untouched.
+        model: gives names, shapes and whatever is not trained; untouched.
         parameters: float64 (d,), written as the float32 they are used as.
         path: the file; replaced in one step.
         metadata: strings that go into the file's header.
@@ -35,10 +40,22 @@ def save_model(
 
     Raises:
         ConfigError: the file cannot be written.
+        ModelError: the parameters are not the model's, or something of it fits into no such file.
     """
-    data = tensor_bytes(ParameterLayout.of(model).to_tensors(parameters), metadata)
+    data = save(_whole(model, parameters), metadata=dict(metadata or {}))
     write_model(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def _whole(model: nn.Module, parameters: FloatVector) -> dict[str, torch.Tensor]:
+    """A copy of every tensor of the model's state by each of its names, trained ones as given."""
+    trained = ParameterLayout.of(model).to_tensors(parameters)
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {}
+    for name, tensor in state_of(model).items():
+        given = trained.get(first.get(id(tensor), ""))
+        found[name] = torch.tensor(given) if given is not None else tensor.detach().clone()
+    return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def tensor_bytes(
@@ -51,7 +68,7 @@ def tensor_bytes(
         metadata: strings that go into the file's header; of several the order is not fixed.
     """
     whole = {name: np.asarray(values, order="C") for name, values in tensors.items()}
-    return save(whole, metadata=dict(metadata or {}))
+    return save_arrays(whole, metadata=dict(metadata or {}))
 
 
 def write_model(path: Path, data: bytes) -> None:
@@ -72,11 +89,12 @@ def load_model(model: nn.Module, path: Path) -> nn.Module:
 
     Raises:
         ConfigError: the file is not there or is no safetensors file.
-        ModelError: it holds other parameters than the model's.
+        ModelError: it holds other parameters than the model's, or was trained on another base.
     """
     try:
         tensors = load_file(path)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"cannot read the model {path}: {error}") from error
+    require_saved(model, tensors)
     set_parameters(model, ParameterLayout.of(model).from_tensors(tensors))
     return model

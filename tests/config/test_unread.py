@@ -84,6 +84,7 @@ ELSEWHERE = {
     "secure.security_bits": "a lowest level that is refused below: tests/secure",
     "training.physical_batch": "rows in memory at once; see below",
     "training.engine": "roundings of a grid unit: tests/training/test_ghost.py",
+    "training.model.trainable": "names of parameters of a factory: tests/run/test_frozen_base.py",
     "training.loss": "code, under the owners' approval: tests/run/test_targets.py",
     "training.retries": "attempts after a round that was stopped: tests/run",
 }
