@@ -348,7 +348,9 @@ def _require_no_draws(model: nn.Module, input_shape: tuple[int, ...]) -> None:
 
 
 def _draws(layer: nn.Module) -> bool:
-    return "Dropout" in type(layer).__name__ or isinstance(layer, nn.RReLU | nn.FractionalMaxPool2d)
+    if "Dropout" in type(layer).__name__:
+        return getattr(layer, "p", 1) != 0
+    return isinstance(layer, nn.RReLU | nn.FractionalMaxPool2d)
 
 
 def _leave_inputs_alone(model: nn.Module) -> None:
