@@ -22,7 +22,7 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.errors import DataError, PlanError
-from privagg.privacy.plan import DistributedPlan, TrainingPlan, load_plan
+from privagg.privacy.plan import DistributedPlan, LocalPlan, TrainingPlan, load_plan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
 from privagg.programs.training import make_learner
 from privagg.training.data import TensorRecords
@@ -239,14 +239,20 @@ def plan_of(**facts: object) -> DistributedPlan:
     return DistributedPlan.model_validate({**base, **facts})
 
 
-def test_a_site_with_more_records_than_it_declared_joins_nothing() -> None:
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_site_with_more_records_than_it_declared_joins_nothing(steps: int) -> None:
     """Slots are for declared records; the refusal is one text, however many there are."""
-    texts = set()
+    texts, plan = set(), plan_of()
+    if steps:
+        facts = plan_of().model_dump(exclude={"mode"}) | {"local_steps": steps, "update_bound": 1}
+        plan = LocalPlan.model_validate(
+            {k: v for k, v in facts.items() if k in LocalPlan.model_fields}
+        )
     for count in (301, 1000):
         records = TensorRecords.of(np.zeros((count, FEATURES)), np.zeros(count))
         model = build_model("logistic", (FEATURES,), CLASSES)
         with pytest.raises(DataError, match="more usable records than the 300") as caught:
-            make_learner(plan_of(), "a", model=model, records=records, rule=ClientRule())
+            make_learner(plan, "a", model=model, records=records, rule=ClientRule())
         texts.add(str(caught.value))
     assert len(texts) == 1
 
