@@ -36,7 +36,7 @@ from privagg.errors import ConfigError
 from privagg.identity.owner import read_owner_key
 from privagg.party.approving import Terms, approve_here, last_day, withdraw
 from privagg.party.open import code_here, decided_folder
-from privagg.party.own_data import own_table_here
+from privagg.party.own_data import device_here, own_table_here
 from privagg.party.ready import require_ready
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
@@ -57,7 +57,7 @@ from privagg.run.unfinished import (
 )
 from privagg.secure.scheme import Parameters
 from privagg.training.data import Records
-from privagg.training.declared import TableSource
+from privagg.training.declared import DeviceName, TableSource
 from privagg.training.factories import ApprovedCode, Factory
 from privagg.training.predicting import predict_table
 from privagg.training.saving import load_model
@@ -83,6 +83,8 @@ class Federation:
         code: what may be imported for factories that the configuration names; by default what
             approvals in the sites' ledgers name.
         source: the file that it was read from, for advice on what to type.
+        device: where all sites train: "auto", "cpu", "cuda" or "mps"; by default as each site's own
+            `party.toml` says, "auto" where none does.
 
     Attributes:
         setup: what a run is made from.
@@ -99,6 +101,7 @@ class Federation:
         plan: TrainingPlan | None = None,
         code: ApprovedCode | None = None,
         source: Path | None = None,
+        device: DeviceName | None = None,
     ) -> None:
         self.setup = Setup(
             config,
@@ -108,6 +111,7 @@ class Federation:
             pinned=plan,
             allowed=lambda: code_here(self.setup) if code is None else code,
             own=lambda site: own_table_here(self.setup.output, site),
+            devices=lambda site: device or device_here(self.setup.output, site),
             given=dict(records or {}),
             given_public=public_records,
         )

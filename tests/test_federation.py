@@ -100,7 +100,7 @@ def test_every_mode_trains_charges_and_reports(
     assert result.model.stat().st_size > 100
     assert result.report_json is not None
     report = json.loads(result.report_json.read_text())
-    plan, apart = made.plan, made.setup.rehearse()
+    plan, apart = made.plan, made.setup.kept_apart(made.plan.names[0])
     assert result.report_html is not None
     page = result.report_html.read_text()
     assert ("the records beside it was tested at" in page) is (apart is not None)

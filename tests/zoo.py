@@ -116,7 +116,7 @@ class Positions(nn.Module):
         self.head = nn.Linear(WIDTH, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        ids = torch.arange(STEPS)[None]
+        ids = torch.arange(STEPS, device=x.device)[None]
         if self.once_a_record:
             ids = ids.expand(len(x), -1)
         return self.head(torch.tanh(self.tokens(x.long()) + self.positions(ids)).mean(dim=1))

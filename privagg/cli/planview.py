@@ -71,7 +71,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         },
         "compression": _compression(setup),
         "batches": _batches(setup),
-        "records_apart": apart.facts() if (apart := setup.rehearse()) else None,
+        "records_apart": _apart(setup),
         "room": {
             "upload_bound_grid": plan.upload_bound,
             "sum_bound_grid": plan.sum_bound,
@@ -82,6 +82,15 @@ def describe(setup: Setup) -> dict[str, Any]:
         "budgets": budgets(setup),
         "remarks": _remarks(setup),
     }
+
+
+def _apart(setup: Setup) -> list[dict[str, Any]]:
+    """How the sites keep records apart, by a test here and now; each statement once."""
+    found: dict[Any, list[str]] = {}
+    for site in setup.plan.names:
+        if apart := setup.kept_apart(site):
+            found.setdefault(apart, []).append(site)
+    return [{"sites": sites, **apart.facts()} for apart, sites in found.items()]
 
 
 def _target(setup: Setup) -> dict[str, Any] | None:
@@ -353,8 +362,18 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
         pairs.insert(2, (say("sampling rate"), facts["sampling_rate"]))
     if facts["batches"] is not None:
         pairs.append((say("rows of a step"), _rows_text(facts["batches"])))
+    pairs += [(say("records kept apart"), _apart_text(one)) for one in facts["records_apart"]]
     console.heading(out, say("Plan of {federation}", federation=facts["federation"]))
     console.facts(out, pairs)
+
+
+def _apart_text(facts: dict[str, Any]) -> str:
+    from privagg.report.figures import joined
+    from privagg.report.model import RecordsApart as Stated
+    from privagg.report.sentences import apart_text
+
+    stated = Stated.model_validate({name: v for name, v in facts.items() if name != "sites"})
+    return apart_text(stated, joined(facts["sites"], most=12))
 
 
 def _colluders_text(cost: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.text import Text
@@ -24,6 +24,7 @@ from privagg.errors import (
     PrivaggError,
     ResumeError,
 )
+from privagg.training.declared import DeviceName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +46,13 @@ Deployment = Annotated[
     typer.Option(
         metavar="FOLDER",
         help="flower: the coordinator's folder, or a trial's; else a trial is started here.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where all sites train, in place of their party.toml: auto, cpu, cuda or mps.",
     ),
 ]
 TARGETS = ("binary", "multiclass", "regression", "ordinal", "multi-label", "time-to-event")
@@ -93,6 +101,7 @@ def check(
     site: Annotated[
         str | None, typer.Option(help="Look at this site's file only: run this where it lies.")
     ] = None,
+    device: Device = None,
     language: LanguageName = "en",
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +121,7 @@ def check(
 
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
-    federation = open_federation(config)
+    federation = open_federation(config, device=device)
     from privagg.cli.askview import print_both, print_questions, questions_facts
     from privagg.cli.planview import describe, print_plan, require_budgets
     from privagg.config.evaluating import EvaluateSetup
@@ -257,6 +266,7 @@ def run(
     run_config: Annotated[
         str, typer.Option(metavar="'KEY=VALUE ...'", help="flower: settings of your app.")
     ] = "",
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Train: charge, encrypt or mask, add, open, step, for every planned round; then report.
@@ -292,7 +302,11 @@ def run(
         raise ConfigError("give one of --resume and --abandon")
     if runtime == "local" and (app or run_config):
         raise ConfigError("--app and --run-config belong to --runtime flower")
-    federation = open_federation(config, deployment)
+    if runtime == "flower" and device:
+        raise ConfigError(
+            "--device belongs to local runs; over Flower each site says `device` in its party.toml"
+        )
+    federation = open_federation(config, deployment, device)
     if abandon:
         _abandon(federation, abandon, as_json=as_json)
         return
@@ -510,19 +524,25 @@ def _result_json(result: RunResult) -> dict[str, Any]:
     }
 
 
-def open_federation(path: Path, deployment: Path | None = None) -> Federation:
+def open_federation(
+    path: Path, deployment: Path | None = None, device: str | None = None
+) -> Federation:
     """The federation of a configuration file.
 
     Args:
         path: the file.
         deployment: the folder of a party or a trial, whose approvals say what code may run.
+        device: where all sites train; by default as each one's `party.toml` says.
 
     Raises:
-        ConfigError: the file cannot be used as it is.
+        ConfigError: the file cannot be used as it is, or there is no such kind of device.
         MissingDependencyError: what training needs is not installed.
     """
     from privagg.config.schema import load_config
 
+    if device is not None and device not in get_args(DeviceName):
+        known = ", ".join(get_args(DeviceName))
+        raise ConfigError(f"--device {device!r} is none of {known}; choose one of them")
     checked = load_config(path)  # its faults are told before torch is loaded, which takes seconds
     try:
         from privagg.federation import Federation
@@ -535,7 +555,8 @@ def open_federation(path: Path, deployment: Path | None = None) -> Federation:
 
         whole = deployment / "coordinator"
         code = code_in(PartyFolder(whole if whole.is_dir() else deployment))
-    return Federation(checked, base=path.resolve().parent, source=path, code=code)
+    chosen = cast(DeviceName | None, device)
+    return Federation(checked, base=path.resolve().parent, source=path, code=code, device=chosen)
 
 
 def missing(error: ImportError) -> Exception:

@@ -43,7 +43,6 @@ from privagg.secure.registry import scheme as find_scheme
 from privagg.training.data import Records
 from privagg.training.declared import TableSource
 from privagg.training.reading import declared
-from privagg.training.rehearsal import RecordsApart
 from privagg.training.table import TableSchema
 
 if TYPE_CHECKING:
@@ -232,9 +231,12 @@ class SumsSetup(Setup):
         """See `Setup.require_state`; the program says which."""
         self.sums.require_state(number, state)
 
-    def rehearse(self) -> RecordsApart | None:
-        """None: there is no model."""
-        return None
+    def rehearse(self) -> None:
+        """See `Setup.rehearse`: there is no model."""
+
+    def kept_apart(self, site: str) -> None:
+        """None, as there is no model; what cannot be computed is refused as in `rehearse`."""
+        self.rehearse()
 
     @property
     def public_records(self) -> Records | None:
@@ -294,14 +296,13 @@ class AskSetup(SumsSetup):
         """
         return self._chosen[1]
 
-    def rehearse(self) -> RecordsApart | None:
+    def rehearse(self) -> None:
         """Refuse a program that fails on made-up records, whoever wrote it; there is no model.
 
         Raises:
             ConfigError: in which round, and how. Nothing is charged for it.
         """
         require_computable(self.sums, self.plan, made_up(self.schema))
-        return None
 
     @cached_property
     def _chosen(self) -> tuple[AnsweringProgram, SumsPlan]:

@@ -42,7 +42,8 @@ from privagg.training.data import (
     require_encoded,
     targets_of,
 )
-from privagg.training.declared import ImageSource, Source, TableSource
+from privagg.training.declared import DeviceName, ImageSource, Source, TableSource
+from privagg.training.devices import Device, settle
 from privagg.training.factories import ApprovedCode, Factory, look_at
 from privagg.training.frozen import frozen_digest, require_frozen
 from privagg.training.inspection import (
@@ -57,7 +58,7 @@ from privagg.training.loading import load_records
 from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
 from privagg.training.reading import declared
-from privagg.training.rehearsal import RecordsApart, require_model_apart
+from privagg.training.rehearsal import RecordsApart, require_model_apart, require_trains
 from privagg.training.tablefile import OwnTable
 
 TRAINING = "training"
@@ -77,6 +78,7 @@ class Setup:
         allowed: says what may be imported for factories that the configuration names; asked each
             time, because an approval ends. Nothing by default.
         own: site -> what its owner says of its table on this machine; asked only when it is read.
+        devices: site -> where it trains, its own choice.
         opened: file of an opened model that is evaluated, in place of the configuration's.
         given: site -> records, in place of the files named in the configuration.
         given_public: the table declared public, in place of the file.
@@ -101,13 +103,16 @@ class Setup:
     pinned: TrainingPlan | None = None
     allowed: Callable[[], ApprovedCode] = ApprovedCode
     own: Callable[[str], OwnTable] = lambda _: OwnTable()
+    devices: Callable[[str], DeviceName] = lambda _: "auto"
     opened: Path | None = None
     given: Mapping[str, Records] = field(default_factory=dict)
     given_public: Records | None = None
     _read: dict[str, Records] = field(default_factory=dict, repr=False)
     _found: dict[tuple[str, str], list[Finding]] = field(default_factory=dict, repr=False)
     _kept: dict[str, Records] = field(default_factory=dict, repr=False)
-    _apart: dict[tuple[object, ...], RecordsApart] = field(default_factory=dict, repr=False)
+    _settled: dict[tuple[object, ...], tuple[Device, RecordsApart | None]] = field(
+        default_factory=dict, repr=False
+    )
     _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -246,8 +251,9 @@ class Setup:
 
         Raises:
             ApprovalError, ConfigError, DataError: as `records_of`.
-            ModelError: as `rehearse`.
+            ModelError: as `kept_apart`.
         """
+        device, tested = self._settle(site)
         return make_learner(
             self.training_plan,
             site,
@@ -255,7 +261,8 @@ class Setup:
             records=self.records_of(self.section(site)),
             rule=self.config.training.client_rule,
             objective=self.objective,
-            tested=self.rehearse(),
+            tested=tested,
+            device=device,
         )
 
     def require_state(self, number: int, state: FloatVector) -> None:
@@ -266,29 +273,50 @@ class Setup:
             state: float64 (d,), that it would start from.
         """
 
-    def rehearse(self) -> RecordsApart | None:
-        """How it is known that the model keeps records apart, by a test on this machine.
-
-        Tested once for a model, shape and physical batch. None where whole clients are protected.
+    def rehearse(self) -> None:
+        """Refuse what cannot be computed, at any site, by a test on this machine.
 
         Raises:
+            ConfigError, ModelError: as `kept_apart`.
+        """
+        for site in self.plan.names:
+            self.kept_apart(site)
+
+    def kept_apart(self, site: str) -> RecordsApart | None:
+        """How it is known that the model keeps records apart where a site trains, by a test there.
+
+        Tested once for a model, shape, physical batch and choice of a device. None where whole
+        clients are protected.
+
+        Args:
+            site: its name in the plan.
+
+        Raises:
+            ConfigError: the device that the site names is not there.
             ModelError: the model does not; named by the layer. Nothing is charged for it.
         """
-        if isinstance(self.config.data, AppData):
-            return None
-        training, data, objective = self.config.training, self.config.data, self.objective
-        if self.plan.unit is not Unit.RECORD:
-            return None
-        rows, engine = training.physical_batch, training.engine
-        units = self.training_plan.sensitivity_grid
+        return None if isinstance(self.config.data, AppData) else self._settle(site)[1]
+
+    def _settle(self, site: str) -> tuple[Device, RecordsApart | None]:
+        """Where a site trains, and what the test there found."""
+        training, data = self.config.training, self.config.data
+        asked, unit, rows = self.devices(site), self.plan.unit, training.physical_batch
+        engine, units = training.engine, self.training_plan.sensitivity_grid
         model = training.model.model_dump_json()
-        case = (model, data.shape, data.target, training.loss, rows, engine, units)
-        if case not in self._apart:
-            self._apart[case] = require_model_apart(
-                self.fresh_model(), data.shape, rows, objective,
-                engine=engine, sensitivity_grid=units,
+        case = (asked, model, data.shape, data.target, training.loss, unit, rows, engine, units)
+
+        def test(device: Device) -> RecordsApart | None:
+            if unit is not Unit.RECORD:
+                require_trains(self.fresh_model(), data.shape, self.objective, device)
+                return None
+            return require_model_apart(
+                self.fresh_model(), data.shape, rows, self.objective,
+                engine=engine, sensitivity_grid=units, device=device,
             )  # fmt: skip
-        return self._apart[case]
+
+        if case not in self._settled:
+            self._settled[case] = settle(asked, test)
+        return self._settled[case]
 
     @cached_property
     def scheme(self) -> Scheme:

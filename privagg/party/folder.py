@@ -40,6 +40,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from privagg.durable import write_whole
 from privagg.errors import ConfigError, validation_faults
 from privagg.identity.keys import Identity, Roster, check_public_hex
+from privagg.training.declared import DeviceName
 from privagg.training.tablefile import Database, TableFile
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -67,6 +68,8 @@ class PartyFile(PartyFileModel):
         database: a query in place of the table's file; likewise.
         accept_findings: the owner knows what `privagg check` finds in the records and takes part
             with them as they are.
+        device: where this site trains: "auto" (CUDA where the test of records apart passes on it,
+            else the CPU), "cpu", "cuda" or "mps".
     """
 
     name: PartyName
@@ -76,6 +79,7 @@ class PartyFile(PartyFileModel):
     file: TableFile | None = None
     database: Database | None = None
     accept_findings: bool = False
+    device: DeviceName = "auto"
 
 
 class PinsFile(PartyFileModel):

@@ -185,6 +185,7 @@ def open_federation(folder: PartyFolder, job: str = TRAINING, model: Path | None
         allowed=lambda: code,
         opened=model or folder.evaluated,
         own=lambda site: own_table(folder.party(), folder.root) if site == name else OwnTable(),
+        devices=lambda site: folder.party().device if site == name else "auto",
     )
     agreed = agreed_job(setup)
     if agreed.plan.digest != pins.plan_digest:
@@ -439,9 +440,11 @@ def open_site(
     Raises:
         ApprovalError: a factory makes its records, and no approval names it.
         ConfigError, DataError: they cannot be read as declared, or its owner approved other ones.
+        ConfigError: the device that its owner names is not there.
         ModelError: the model does not keep records apart.
     """
-    name, apart = folder.party().name, setup.rehearse()
+    name = folder.party().name
+    apart = setup.kept_apart(name)
     if joins and not begun:
         setup.require_joining(setup.section(name))
     learner, recognise = setup.learner(name), recogniser_in(folder, setup)

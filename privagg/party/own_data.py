@@ -13,6 +13,7 @@ from privagg.errors import ConfigError
 from privagg.identity.secretfile import require_private
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.local import local_folder
+from privagg.training.declared import DeviceName
 from privagg.training.tablefile import OwnTable, TableFile
 
 
@@ -69,6 +70,20 @@ def own_table_here(output: Path, site: str) -> OwnTable:
             f"configuration names for {site!r}; remove it there, or give a [database] section"
         )
     return own_table(party, folder.root)
+
+
+def device_here(output: Path, site: str) -> DeviceName:
+    """Where a site of a local run trains, as its own folder says.
+
+    Args:
+        output: of the run.
+        site: whose.
+
+    Raises:
+        ConfigError: its `party.toml` is none.
+    """
+    folder = local_folder(output, site)
+    return folder.party().device if folder.party_file.exists() else "auto"
 
 
 def _holds_a_password(url: str) -> bool:

@@ -36,6 +36,7 @@ from privagg.privacy.plan import (
 from privagg.privacy.randomness import Randomness
 from privagg.training.data import Records
 from privagg.training.declared import ClientRule
+from privagg.training.devices import ONE_THREAD, Device
 from privagg.training.dpsgd import DpSgd
 from privagg.training.draws import Draws, RoundId, noised_update
 from privagg.training.models import ParameterLayout, get_parameters, set_parameters
@@ -61,6 +62,7 @@ class _RecordLearner(Generic[_Plan]):
         objective: each record's loss from its row alone.
         tested: what a test of this model, batch and loss found in this process; made where not
             given.
+        device: where it is trained.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class _RecordLearner(Generic[_Plan]):
         *,
         objective: Objective = CLASSES,
         tested: RecordsApart | None = None,
+        device: Device = ONE_THREAD,
     ) -> None:
         """Checks that plan, model and records fit each other.
 
@@ -95,9 +98,11 @@ class _RecordLearner(Generic[_Plan]):
             batches=plan.step_batches(site, rule.physical_batch),
             objective=objective,
             engine=rule.engine,
+            device=device.torch,
         )
+        self._threads = device.threads
         self._prepare()
-        self.records_apart = tested or require_records_apart(self._trainer)
+        self.records_apart = tested or require_records_apart(self._trainer, device)
 
     def _prepare(self) -> None:
         """Refuse numbers that an upload could not use now, and not in the first round."""
@@ -122,7 +127,7 @@ class DistributedLearner(_RecordLearner[RecordPlan]):
             `sensitivity_grid` in L2; no record at all is still noise.
         """
         draw = Draws(randomness, round_id, self._terms.name, self._plan)
-        with deterministic_torch():
+        with deterministic_torch(self._threads):
             total = self._trainer.gradient_sum(
                 parameters,
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
@@ -177,7 +182,7 @@ class LocalLearner(_RecordLearner[LocalPlan]):
         scale = float(unit / self._plan.step_divisor(self._terms))
         local = parameters.astype(np.float64)
         draw = Draws(randomness, round_id, self._terms.name, self._plan)
-        with deterministic_torch(), np.errstate(over="ignore", invalid="ignore"):
+        with deterministic_torch(self._threads), np.errstate(over="ignore", invalid="ignore"):
             for step in range(self._plan.local_steps):
                 total = self._trainer.gradient_sum(
                     local,
@@ -201,6 +206,7 @@ class ClientLearner:
         rule: how the site trains between two rounds.
         objective: each record's loss.
         tested: not looked at: what is protected is the whole site.
+        device: where it is trained.
     """
 
     def __init__(
@@ -213,6 +219,7 @@ class ClientLearner:
         *,
         objective: Objective = CLASSES,
         tested: RecordsApart | None = None,
+        device: Device = ONE_THREAD,
     ) -> None:
         """Checks that plan, model and records fit each other.
 
@@ -221,7 +228,8 @@ class ClientLearner:
             EncodingError: the plan's numbers are outside the grid's proved range.
         """
         _require_dimension(plan, ParameterLayout.of(model).dimension)
-        self._plan, self._terms, self._model = plan, plan.site(site), model
+        self._plan, self._terms, self._device = plan, plan.site(site), device
+        self._model = model.to(device.torch)
         self._records, self._rule, self._loss = records, rule, objective.loss
         Grid(*plan.update_terms(site))  # refuses unusable numbers now, not in the first round
 
@@ -268,14 +276,14 @@ class ClientLearner:
         self._model.train()
         anchors = [p.detach().clone() for p in self._model.parameters() if p.requires_grad]
         steps = self._rule.step_count(self._terms.records)
-        with deterministic_torch(), layer_randomness(draw.layer_seed()):
+        with deterministic_torch(self._device.threads), layer_randomness(draw.layer_seed()):
             batches = draw.batches(len(self._records), self._rule.batch_size)
             for _ in range(steps):
                 self._sgd_step(next(batches), anchors)
         return get_parameters(self._model) - start
 
     def _sgd_step(self, batch: npt.NDArray[np.int64], anchors: list[torch.Tensor]) -> None:
-        x, y = self._records.gather(batch)
+        x, y = (values.to(self._device.torch) for values in self._records.gather(batch))
         weights = [p for p in self._model.parameters() if p.requires_grad]
         loss = self._loss(self._model(x), y).mean()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -303,6 +311,7 @@ def make_learner(
     rule: ClientRule,
     objective: Objective = CLASSES,
     tested: RecordsApart | None = None,
+    device: Device = ONE_THREAD,
 ) -> Learner:
     """The learner that the plan's mode asks for, on the plan's own grid.
 
@@ -313,8 +322,9 @@ def make_learner(
         records: the site's own records.
         rule: how the site trains between two rounds.
         objective: each record's loss from its row alone.
-        tested: what a test of this model, batch and loss found in this process; without it, one
-            is made where the plan protects records.
+        tested: what a test of this model, batch and loss found in this process, on this device;
+            without it, one is made where the plan protects records.
+        device: where it is trained.
 
     Raises:
         ConfigError: the model does not fit the plan, or the plan's mode is not known here.
@@ -326,7 +336,9 @@ def make_learner(
     if type(plan) not in LEARNERS:
         raise ConfigError(f"no client rule for plans of mode {plan.mode!r}")
     learner = LEARNERS[type(plan)]
-    return learner(plan, site, model, records, rule, objective=objective, tested=tested)
+    return learner(
+        plan, site, model, records, rule, objective=objective, tested=tested, device=device
+    )
 
 
 def _require_slots(plan: RecordPlan, site: str, records: Records) -> None:

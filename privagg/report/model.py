@@ -156,6 +156,8 @@ class RecordsApart(_Part):
     """Version."""
     engine: Literal["exact", "exact-dense", "opacus"] = "opacus"
     """How a record's gradient is clipped; statements that lack it are older than the choice."""
+    placed: Literal["slots", ""] = ""
+    """Where a sampled record lies in a batch: in a random row; not stated by older versions."""
 
 
 class OwnersApproval(_Part):

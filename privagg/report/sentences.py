@@ -509,10 +509,18 @@ def kept_apart(sites: Sequence[SiteReport]) -> tuple[str, ...]:
         if site.unit is Unit.RECORD:
             for statement in site.records_apart or (None,):
                 by_statement.setdefault(statement, []).append(site.name)
-    return tuple(_apart(stated, joined(names, most=12)) for stated, names in by_statement.items())
+    return tuple(
+        apart_text(stated, joined(names, most=12)) for stated, names in by_statement.items()
+    )
 
 
-def _apart(stated: RecordsApart | None, names: str) -> str:
+def apart_text(stated: RecordsApart | None, names: str) -> str:
+    """What sites state of how a record's gradient is its own alone, and where they train.
+
+    Args:
+        stated: by all of them; None where they state nothing.
+        names: of the sites.
+    """
     if stated is None:
         return say(
             "That no bit of a record's gradient depends on the records beside it is stated "
@@ -531,11 +539,12 @@ def _apart(stated: RecordsApart | None, names: str) -> str:
             device=stated.device,
             torch=stated.torch,
         )
-    return say(
+    text = say(
         "That no bit of a record's gradient depends on the records beside it was {how} at "
-        "{names} on {date}, for batches of {batch}, on {device}, {threads}, torch {torch}, "
-        "Opacus {opacus}.",
+        "{names} on {date}, for batches of {batch}, engine {engine}, on {device}, {threads}, "
+        "torch {torch}, Opacus {opacus}.",
         how=told(stated.how),
+        engine=stated.engine,
         names=names,
         date=stated.date,
         batch=stated.physical_batch,
@@ -544,6 +553,10 @@ def _apart(stated: RecordsApart | None, names: str) -> str:
         torch=stated.torch,
         opacus=stated.opacus,
     )
+    if not stated.placed:
+        return text
+    drawn = say("As they state, the row of each sampled record is drawn at random.")
+    return say(" ").join((text, drawn))
 
 
 def distinct_assumptions(sites: Sequence[SiteReport]) -> tuple[str, ...]:

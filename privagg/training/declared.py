@@ -82,6 +82,9 @@ EngineName = Literal["exact", "exact-dense", "opacus"]
 `exact-dense` is `exact` of factors that are exact too, for models of linear layers and ReLU.
 """
 
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+"""Where a site trains, its own choice: `auto` is CUDA where a test passes on it, else the CPU."""
+
 
 class ClientRule(BaseModel):
     """How a site trains between two rounds; public, the same for every site.

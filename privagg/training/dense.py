@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from privagg.encoding.grid import Grid
-from privagg.encoding.vectors import IntVector
 from privagg.errors import ConfigError, ModelError
 from privagg.training.ghost.clipping import add_up, clip, require_batch, require_grid
 from privagg.training.ghost.pieces import Factors, Formed, Piece, root
@@ -113,7 +112,8 @@ class DenseEngine:
         grid: C and S.
 
     Raises:
-        ConfigError: the grid is finer than there is room for, or the loss has no such gradient.
+        ConfigError: the grid is finer than there is room for, the loss has no such gradient, or the
+            model is not on the CPU, whose arithmetic alone is looked at in the proof.
         ModelError: there is another layer, or one wider than there is room for.
     """
 
@@ -130,17 +130,22 @@ class DenseEngine:
         self._versions: list[int] = []
         self._made: list[Whole] = []
         self._trainable = [p for p in model.parameters() if p.requires_grad]
+        if any(not parameter.is_cpu for parameter in self._trainable):
+            raise ConfigError(
+                "engine 'exact-dense' computes on the CPU alone; set device = \"cpu\" in "
+                'party.toml, or training.engine = "exact"'
+            )
 
     def require_room(self, physical_batch: int) -> None:
         """See `Engine.require_room`."""
         require_batch(physical_batch)
 
-    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> IntVector:
+    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """See `Engine.batch_sum`; each record's integers are a function of that record alone."""
         with torch.no_grad():
             pieces, usable = self._pieces(x, y)
             clip(pieces, self._grid, kept & usable)
-            return np.asarray(add_up(pieces, self._trainable).numpy())
+            return add_up(pieces, self._trainable)
 
     def batch_gradients(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
         """See `Engine.batch_gradients`: formed from the factors; NaN where one is not finite."""

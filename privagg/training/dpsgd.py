@@ -12,6 +12,7 @@ machine at hand; of `exact-dense` it is proved.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from privagg.privacy.randomness import ByteStream
 from privagg.training.data import Records
 from privagg.training.declared import EngineName
 from privagg.training.dense import DenseEngine
+from privagg.training.devices import ONE_THREAD
 from privagg.training.draws import place_records
 from privagg.training.ghost.engine import ExactEngine
 from privagg.training.hooks import HooksEngine
@@ -38,6 +40,8 @@ from privagg.training.objective import CLASSES, Objective
 from privagg.training.torch_state import layer_randomness
 
 Mask = npt.NDArray[np.bool_]
+
+_OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
@@ -49,11 +53,13 @@ class Engine(Protocol):
     def require_room(self, physical_batch: int) -> None:
         """Raises ConfigError where so many records together are too many."""
 
-    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> IntVector:
+    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """The sum over a batch's records of their clipped gradients, int64 `(d,)`.
 
+        On the model's device nothing waits for it: an accelerator may be at work when it returns.
+
         Args:
-            x: float32 `(B, *input_shape)`.
+            x: float32 `(B, *input_shape)`, on the model's device as all three.
             y: their targets, `(B, ...)`.
             kept: bool `(B,)`, False in rows that hold no record.
         """
@@ -96,6 +102,7 @@ class DpSgd:
         batches: int | None = None,
         objective: Objective = CLASSES,
         engine: EngineName = "opacus",
+        device: torch.device = ONE_THREAD.torch,
     ) -> None:
         """Hooks the model; it must not be trained elsewhere from now on.
 
@@ -109,10 +116,11 @@ class DpSgd:
             objective: each record's loss from its row alone.
             engine: how gradients are clipped: `exact` mostly without forming them, `exact-dense`
                 in exact arithmetic throughout, `opacus` after Opacus' hooks have formed each.
+            device: where batches are computed and added up; the model is moved there.
 
         Raises:
             ConfigError: physical_batch or batches is not positive, or the engine has no room for
-                them or for the grid.
+                them or for the grid, or cannot compute on the device.
             ModelError: Opacus has no per-record gradients for a layer, or a layer draws.
         """
         if physical_batch < 1:
@@ -132,7 +140,11 @@ class DpSgd:
         model.train()
         _require_no_draws(model, records.input_shape)
         _leave_inputs_alone(model)
+        # On a card a wrong index ends all that the process computes there, so the CPU is asked.
+        self._asked = model if device.type == "cpu" else copy.deepcopy(model)
         self._computable = self._find_computable()
+        self._device = device
+        model.to(device)
         self.engine = engine
         self._engine: Engine = ENGINES[engine](model, objective, grid)
         self._engine.require_room(physical_batch)
@@ -202,10 +214,11 @@ class DpSgd:
         if records_at.shape != (self.slot_count,):
             raise ConfigError(f"{records_at.shape} places do not fill {self.slot_count} slots")
         set_parameters(self._model, parameters)
-        total = np.zeros(self.dimension, dtype=np.int64)
-        for batch in records_at.reshape(self.batches, self.physical_batch):
+        batches = records_at.reshape(self.batches, self.physical_batch)
+        total = self._batch_sum(batches[0])
+        for batch in batches[1:]:
             total += self._batch_sum(batch)
-        return self._grid.clamp(total)
+        return self._grid.clamp(self._fetched(total))
 
     def per_record_gradients(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Gradients of one physical batch at the current parameters, each in its record's row.
@@ -218,11 +231,13 @@ class DpSgd:
             that the model cannot take; others may hold values that are not finite. Private.
         """
         x, y, taken = self._rows(records_at)
-        gradients = self.batch_gradients(x, y)
-        gradients[~taken] = 0.0
+        gradients = self._engine.batch_gradients(x, y)
+        gradients[~taken.cpu().numpy()] = 0.0
         return gradients
 
-    def _rows(self, records_at: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, Mask]:
+    def _rows(
+        self, records_at: npt.NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Inputs and targets of one physical batch, and in which rows a record lies; else zeros."""
         taken = records_at >= 0
         taken[taken] = self._computable[records_at[taken]]
@@ -231,13 +246,32 @@ class DpSgd:
         inputs, targets = self._records.gather(records_at[taken])
         y = targets.new_zeros((self.physical_batch, *targets.shape[1:]))
         x[rows], y[rows] = inputs, targets
-        return x, y, taken
+        return self._there(x), self._there(y), self._there(torch.from_numpy(taken))
 
-    def _sum_at(self, records_at: npt.NDArray[np.int64]) -> IntVector:
-        x, y, taken = self._rows(records_at)
-        return self._engine.batch_sum(x, y, torch.from_numpy(taken))
+    def _there(self, values: torch.Tensor) -> torch.Tensor:
+        """Values on the device; a card fetches them while the next batch is made."""
+        if self._device.type == "cuda":
+            return values.pin_memory().to(self._device, non_blocking=True)
+        return values.to(self._device)
 
-    def _batch_sum(self, records_at: npt.NDArray[np.int64]) -> IntVector:
+    def _fetched(self, total: torch.Tensor) -> IntVector:
+        """A step's sum on the CPU: the one place where it waits for the device.
+
+        Raises:
+            ModelError: the device failed. It says of no record that it counts as zero.
+        """
+        try:
+            return np.asarray(total.cpu().numpy())
+        except RuntimeError as error:
+            raise ModelError(
+                f"device {self._device.type!r} failed within a step ({error}); set device = "
+                '"cpu" in party.toml'
+            ) from error
+
+    def _sum_at(self, records_at: npt.NDArray[np.int64]) -> torch.Tensor:
+        return self._engine.batch_sum(*self._rows(records_at))
+
+    def _batch_sum(self, records_at: npt.NDArray[np.int64]) -> torch.Tensor:
         """One batch; where it fails, each record alone in its own row: only who fails counts zero.
 
         What fails whatever the parameters are was left out when the trainer was made, so that this
@@ -245,17 +279,18 @@ class DpSgd:
         """
         try:
             return self._sum_at(records_at)
-        except MemoryError:  # says nothing about a record
+        except _OUT_OF_MEMORY:  # says nothing about a record
             raise
         except Exception as error:
+            self._fetched(torch.zeros(1, device=self._device))  # what it had to do so far, is done
             _OWNERS_LOG.warning("a batch is computed record by record: %s", error)
-        total = np.zeros(self.dimension, dtype=np.int64)
+        total = torch.zeros(self.dimension, dtype=torch.int64)
         for row, record in enumerate(records_at):
             alone = np.full_like(records_at, -1)
             alone[row] = record
             try:
-                total += self._sum_at(alone)
-            except MemoryError:
+                total += self._sum_at(alone).cpu()
+            except _OUT_OF_MEMORY:
                 raise
             except Exception as error:
                 _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
@@ -273,8 +308,8 @@ class DpSgd:
             try:
                 x, y = self._records.gather(indices)
                 with torch.no_grad():
-                    self._loss(self._model(x), y)
-            except MemoryError:
+                    self._loss(self._asked(x), y)
+            except _OUT_OF_MEMORY:
                 raise
             except Exception as error:
                 if len(indices) > 1:
@@ -297,7 +332,7 @@ class DpSgd:
         Raises:
             ModelError: a layer gave another number of rows than there are records.
         """
-        return self._engine.batch_gradients(x, y)
+        return self._engine.batch_gradients(self._there(x), self._there(y))
 
     def batch_bits(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.int32]:
         """All that each record's contribution is made of and from, bit for bit: int32 `(m, k)`.
@@ -309,7 +344,7 @@ class DpSgd:
         Raises:
             ModelError: a layer gave another number of rows than there are records.
         """
-        return self._engine.batch_bits(x, y)
+        return self._engine.batch_bits(self._there(x), self._there(y))
 
     def own_gradient(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.float32]:
         """One record's gradient by autograd alone, no record beside it and no hook: float32 `(d,)`.
@@ -319,13 +354,22 @@ class DpSgd:
             y: its target, `(1, ...)`.
         """
         with self._engine.silent():
-            loss = self._loss(self._model(x), y).sum()
+            loss = self._loss(self._model(self._there(x)), self._there(y)).sum()
             found = torch.autograd.grad(loss, self._trainable, allow_unused=True)
         parts = [
-            torch.zeros(parameter.numel()) if gradient is None else gradient.reshape(-1)
+            parameter.new_zeros(parameter.numel()) if gradient is None else gradient.reshape(-1)
             for parameter, gradient in zip(self._trainable, found, strict=True)
         ]
-        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
+        return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """What the model gives for any inputs, asked on the CPU: `(m, ...)`.
+
+        Raises:
+            Whatever the model raises for inputs that it does not take.
+        """
+        with torch.no_grad():
+            return torch.as_tensor(self._asked(x))
 
 
 def _require_no_draws(model: nn.Module, input_shape: tuple[int, ...]) -> None:

@@ -13,7 +13,6 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from privagg.encoding.grid import Grid
-from privagg.encoding.vectors import IntVector
 from privagg.errors import ModelError
 from privagg.training.objective import Objective
 
@@ -38,11 +37,11 @@ class HooksEngine:
     def require_room(self, physical_batch: int) -> None:
         """See `Engine.require_room`: there is no limit."""
 
-    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> IntVector:
-        """See `Engine.batch_sum`."""
+    def batch_sum(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """See `Engine.batch_sum`; gradients are clipped on the CPU."""
         gradients = self.batch_gradients(x, y)
-        gradients[~kept.numpy()] = 0.0
-        return self._grid.sum_records(gradients)
+        gradients[~kept.cpu().numpy()] = 0.0
+        return torch.from_numpy(self._grid.sum_records(gradients))
 
     def batch_bits(self, x: torch.Tensor, y: torch.Tensor) -> npt.NDArray[np.int32]:
         """See `Engine.batch_bits`: those of the gradients."""
@@ -55,7 +54,7 @@ class HooksEngine:
             with _quiet_hooks():
                 torch.autograd.backward([self._loss(self._hooked(x), y).sum()])
             rows = [self._rows_of(parameter, len(x)) for parameter in self._trainable]
-            return np.asarray(torch.cat(rows, dim=1).numpy(), dtype=np.float32)
+            return np.asarray(torch.cat(rows, dim=1).cpu().numpy(), dtype=np.float32)
         finally:
             self._forget_batch()
 
@@ -82,7 +81,7 @@ class HooksEngine:
     def _rows_of(self, parameter: nn.Parameter, count: int) -> torch.Tensor:
         rows = getattr(parameter, "grad_sample", None)
         if rows is None:  # the parameter takes no part in the loss
-            return torch.zeros(count, parameter.numel())
+            return parameter.new_zeros(count, parameter.numel())
         if isinstance(rows, list):
             if any(len(part) != count for part in rows):
                 rows = rows[0]

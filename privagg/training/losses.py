@@ -74,7 +74,7 @@ def threshold_loss(outputs: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
         outputs: logits that the grade is above each threshold, float32 `(B, k - 1)`.
         grades: int64 `(B,)`, from 0 to k - 1.
     """
-    above = grades[:, None] > torch.arange(outputs.shape[1])
+    above = grades[:, None] > torch.arange(outputs.shape[1], device=outputs.device)
     return _mean_logistic(outputs, above)
 
 
@@ -88,7 +88,7 @@ def labels_loss(
         labels: 1 where a record has a label, else 0, int64 `(B, m)`.
         weights: of having each label, beside 1 of not having it.
     """
-    return _mean_logistic(outputs, labels, torch.tensor(weights))
+    return _mean_logistic(outputs, labels, torch.tensor(weights, device=outputs.device))
 
 
 def hazard_loss(logits: torch.Tensor, seen: torch.Tensor, happened: torch.Tensor) -> torch.Tensor:

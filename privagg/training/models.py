@@ -409,7 +409,7 @@ class ParameterLayout:
 
 def get_parameters(model: nn.Module) -> FloatVector:
     """The trainable parameters as one float64 vector `(d,)`, in the order of the layout."""
-    parts = [p.detach().numpy().reshape(-1) for p in model.parameters() if p.requires_grad]
+    parts = [p.detach().cpu().numpy().reshape(-1) for p in model.parameters() if p.requires_grad]
     return np.concatenate(parts).astype(np.float64)
 
 
@@ -423,7 +423,7 @@ def set_parameters(model: nn.Module, vector: FloatVector) -> None:
     sizes = [p.numel() for p in trainable]
     if vector.shape != (sum(sizes),):
         ParameterLayout.of(model).require_length(vector)
-    values = torch.from_numpy(np.asarray(vector, dtype=np.float32))
+    values = torch.from_numpy(np.asarray(vector, dtype=np.float32)).to(trainable[0].device)
     parts = torch.split(values, sizes)
     with torch.no_grad():
         for parameter, part in zip(trainable, parts, strict=True):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import platform
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -31,10 +30,15 @@ from privagg.encoding.vectors import FloatVector
 from privagg.errors import ModelError
 from privagg.training.data import TensorRecords
 from privagg.training.declared import EngineName
+from privagg.training.devices import ONE_THREAD, Device
 from privagg.training.dpsgd import DpSgd
 from privagg.training.models import get_parameters, set_parameters
 from privagg.training.objective import CLASSES, Objective
-from privagg.training.torch_state import deterministic_torch, layer_randomness
+from privagg.training.torch_state import (
+    deterministic_torch,
+    layer_randomness,
+    require_no_autocast,
+)
 
 Row = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.float32]
@@ -77,10 +81,11 @@ class RecordsApart:
         date: UTC day of the test.
         physical_batch: rows of the batches.
         threads: torch threads, as in training.
-        device: processor and the instructions that torch's kernels use.
+        device: processor and the instructions that torch's kernels use, or the card.
         torch: torch's version.
         opacus: Opacus' version.
         engine: how per-record gradients are clipped.
+        placed: `slots`: sampled records lie in secret random rows of a public number.
     """
 
     how: str
@@ -91,13 +96,14 @@ class RecordsApart:
     torch: str
     opacus: str
     engine: EngineName
+    placed: str = "slots"
 
     def facts(self) -> dict[str, Any]:
         """The same as plain values, for a ledger."""
         return asdict(self)
 
 
-def require_records_apart(trainer: DpSgd) -> RecordsApart:
+def require_records_apart(trainer: DpSgd, device: Device = ONE_THREAD) -> RecordsApart:
     """Refuses a model whose per-record gradients are not each record's own, or not it alone.
 
     Training batches of synthetic records are run at the trainer's own physical batch, and at one
@@ -108,16 +114,19 @@ def require_records_apart(trainer: DpSgd) -> RecordsApart:
 
     Args:
         trainer: as it will train.
+        device: where the trainer is, and with how many threads it will train.
 
     Where a record's bits follow from the record by proof, the proof's premise is tested in place of
     its gradient: matrix products of integers have one value in every order.
 
     Raises:
+        ConfigError: autocast is on.
         ModelError: a layer does not give every record its own gradient, or a record's gradient
             depends on others. Nothing was charged.
     """
+    require_no_autocast()
     parameters = get_parameters(trainer.model)
-    with deterministic_torch(), layer_randomness(0):
+    with deterministic_torch(device.threads), layer_randomness(0):
         try:
             rehearsal = _Rehearsal(trainer)
             for moved in _moved(parameters):
@@ -129,13 +138,12 @@ def require_records_apart(trainer: DpSgd) -> RecordsApart:
             rehearsal.require_neighbours_without_effect()
         finally:
             set_parameters(trainer.model, parameters)
-        threads = torch.get_num_threads()
     return RecordsApart(
         how="proved" if trainer.order_free else "tested",
         date=datetime.now(UTC).date().isoformat(),
         physical_batch=trainer.physical_batch,
-        threads=threads,
-        device=f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        threads=device.threads,
+        device=device.name,
         torch=torch.__version__,
         opacus=version("opacus"),
         engine=trainer.engine,
@@ -150,6 +158,7 @@ def require_model_apart(
     *,
     engine: EngineName = "opacus",
     sensitivity_grid: int = 2**16,
+    device: Device = ONE_THREAD,
 ) -> RecordsApart:
     """`require_records_apart` for a model that nobody trains; it belongs to the test from now on.
 
@@ -160,9 +169,10 @@ def require_model_apart(
         objective: what its outputs are held against.
         engine: how per-record gradients are clipped.
         sensitivity_grid: S, which decides what engine `exact` forms.
+        device: where it is tested.
 
     Raises:
-        ConfigError: the engine has no room for the grid or the batch.
+        ConfigError: the engine has no room for the grid or the batch, or cannot use the device.
         ModelError: as `require_records_apart`, or there are no per-record gradients at all.
     """
     nobody = TensorRecords.of(np.zeros((0, *input_shape)), np.zeros(0))
@@ -173,8 +183,37 @@ def require_model_apart(
         physical_batch=physical_batch,
         objective=objective,
         engine=engine,
+        device=device.torch,
     )
-    return require_records_apart(trainer)
+    return require_records_apart(trainer, device)
+
+
+def require_trains(
+    model: nn.Module, input_shape: tuple[int, ...], objective: Objective, device: Device
+) -> None:
+    """Refuses an accelerator on which a model cannot take a plain step, records apart or not.
+
+    Args:
+        model: it belongs to the test from now on.
+        input_shape: shape of one record's input.
+        objective: what its outputs are held against.
+        device: where it is to train; a CPU takes what it was built on.
+
+    Raises:
+        ModelError: the step fails.
+    """
+    if device.torch.type == "cpu":
+        return
+    outputs = model(torch.zeros(DISTINCT, *input_shape)).shape[1]
+    targets = objective.examples(np.random.default_rng(0), DISTINCT, outputs)
+    try:
+        with deterministic_torch(device.threads):
+            x = torch.zeros(DISTINCT, *input_shape, device=device.torch)
+            y = torch.from_numpy(targets).to(device.torch)
+            objective.loss(model.to(device.torch)(x), y).mean().backward()  # type: ignore[no-untyped-call]
+            get_parameters(model)  # waits for the device
+    except RuntimeError as error:
+        raise ModelError(f"the model cannot be trained there: {error}") from error
 
 
 class _Rehearsal:
@@ -192,8 +231,7 @@ class _Rehearsal:
             )
         self._kinds = kinds
         self._x = torch.cat(kinds)
-        with torch.no_grad():
-            outputs = trainer.model(self._x[:1]).shape[1]
+        outputs = trainer.outputs(self._x[:1]).shape[1]
         examples = trainer.objective.examples(self._rng, len(self._x), outputs)
         self._y = torch.from_numpy(examples)
         self._fillers = {name: x for name, x in self._hostile_kinds().items() if self._takes(x)}
@@ -229,9 +267,8 @@ class _Rehearsal:
     def _takes(self, x: torch.Tensor) -> bool:
         """Whether the model takes these inputs at all; an embedding, for one, lacks some."""
         try:
-            with torch.no_grad():
-                self._trainer.model(x[:1])
-                self._trainer.model(x)
+            self._trainer.outputs(x[:1])
+            self._trainer.outputs(x)
         except Exception:  # whatever a layer raises where a record fits it not
             return False
         return True

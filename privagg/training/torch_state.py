@@ -8,29 +8,55 @@ from typing import Any
 
 import torch
 
+from privagg.errors import ConfigError
+
 
 @contextlib.contextmanager
-def deterministic_torch() -> Iterator[None]:
-    """One thread, deterministic algorithms and whole float32 while it lasts; then as before."""
-    threads = torch.get_num_threads()
+def deterministic_torch(threads: int = 1) -> Iterator[None]:
+    """Deterministic algorithms, none chosen by timing, and whole float32; then as before.
+
+    Args:
+        threads: CPU threads of torch's kernels while it lasts.
+    """
+    before = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     precision = torch.get_float32_matmul_precision()
     filled = memory.fill_uninitialized_memory
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Every kernel writes what it returns; filling it first costs a tenth of a step.
     memory.fill_uninitialized_memory = False
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast("cpu", enabled=False):
+        with (
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ),
+        ):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
         memory.fill_uninitialized_memory = filled
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def require_no_autocast() -> None:
+    """Refuses mixed precision: a site's sums are proved for whole float32.
+
+    Raises:
+        ConfigError: autocast is on.
+    """
+    on = [kind for kind in ("cpu", "cuda", "mps") if torch.is_autocast_enabled(kind)]
+    if on:
+        raise ConfigError(
+            f"torch.autocast is on for {', '.join(on)}, and per-record gradients are clipped in "
+            "whole float32; train outside of it. Nothing was charged"
+        )
 
 
 @contextlib.contextmanager

@@ -257,6 +257,7 @@ def test_files_are_written_whole(world: GetWorld, tmp_path: Path) -> None:
 APART = {
     "how": "tested", "date": "2026-11-27", "physical_batch": 64, "threads": 1,
     "device": "cpu x86_64 AVX2", "torch": "2.13.0", "opacus": "1.6.0", "engine": "exact",
+    "placed": "slots",
 }  # fmt: skip
 
 

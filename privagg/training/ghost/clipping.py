@@ -10,13 +10,14 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
-from privagg.training.ghost.pieces import LARGEST_BATCH, Piece, root
+from privagg.training.ghost.pieces import LARGEST_BATCH, Piece, is_seen, may_hold, root
 
 LARGEST_GRID = 2**26
 """Up to this S, S^2 < 2^53: squared norms are compared among float64's exact integers."""
 
 _TRIES = 5
 _FLOAT_ERROR = 2.0**-18  # of norms and products in float32
+_TRIES_UNSEEN = 2  # where a look whether more are needed would wait for the device
 
 
 def require_grid(grid: Grid) -> None:
@@ -78,9 +79,9 @@ def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
     _clear(pieces, ~(torch.isfinite(norms) & kept))
     limit = sensitivity**2
     squares = _total([piece.squares() for piece in pieces])
-    for turn in range(_TRIES):
+    for turn in range(_TRIES if is_seen(squares) else _TRIES_UNSEEN):
         too_long = ~(squares <= limit)
-        if not bool(too_long.any()):
+        if not may_hold(too_long):
             return
         # Truncation lowers every factor's entries, so that the first shrink nearly always does.
         shrink = (sensitivity / root(squares)) * (1 - 2.0 ** (2 * turn - 12))

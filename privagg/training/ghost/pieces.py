@@ -9,6 +9,9 @@ Integers are kept in float32, which holds them exactly: nothing here adds two of
 unless every partial sum stays below 2^24, nor in float64 unless it stays below 2^53. A squared
 norm that could not be known exactly comes out as a number of at least 2^53, or as infinity or NaN,
 so that it passes no bound below that (`proofs/exact-ghost.md`).
+
+On the CPU a look at the values saves work that is seldom needed. Elsewhere a look would wait for
+the device, so that work is done in any case; no integer is another for it.
 """
 
 from __future__ import annotations
@@ -180,7 +183,8 @@ class Factors(_Factored):
         scale = (math.sqrt(sensitivity / 2) / norm).clamp_(max=_LARGEST_SCALE)
         self._alpha = scale.to(torch.float32).to(torch.float64)
         self._left = _scaled(a, self._alpha).round_()
-        self._left_gram = self._left @ self._left.transpose(1, 2) if a.shape[1] > 1 else None
+        self._wide = not is_seen(a)
+        self._left_gram = _gram(self._left, wide=self._wide) if a.shape[1] > 1 else None
         # A's norm is about sqrt(S/2), at most twice that: known in float32 where 2 S < 2^24.
         self._left_squares = _squares(self._left, narrow=sensitivity <= 2**22)
 
@@ -199,12 +203,12 @@ class Factors(_Factored):
         right = self._whole
         if self._left_gram is None:
             return self._left_squares * _squares(right)
-        left_gram, right_gram = self._left_gram, right @ right.transpose(1, 2)
+        left_gram, right_gram = self._left_gram, _gram(right, wide=self._wide)
         self._right_squares = _squares(right)
-        if not bool((_largest(left_gram) < EXACT32).all() & (_largest(right_gram) < EXACT32).all()):
-            wide_left, wide_right = self._left.double(), right.double()
-            left_gram = wide_left @ wide_left.transpose(1, 2)
-            right_gram = wide_right @ wide_right.transpose(1, 2)
+        if not self._wide and not bool(
+            (_largest(left_gram) < EXACT32).all() & (_largest(right_gram) < EXACT32).all()
+        ):
+            left_gram, right_gram = _gram(self._left, wide=True), _gram(right, wide=True)
         # Every partial sum of <AA^T, GG^T> is at most |A|^2 |G|^2.
         known = self._left_squares * self._right_squares < EXACT64
         inner = _inner(left_gram, right_gram)
@@ -213,7 +217,7 @@ class Factors(_Factored):
     def clear(self, rows: torch.Tensor) -> None:
         self._whole.masked_fill_(rows[:, None, None], 0.0)
         # Finite integers times zeros are zeros, and the left factor is wide.
-        if bool((rows & ~torch.isfinite(self._left_squares)).any()):
+        if may_hold(rows & ~torch.isfinite(self._left_squares)):
             self._left.masked_fill_(rows[:, None, None], 0.0)
         self._left_squares = self._left_squares.masked_fill(rows, 0.0)
         if self._left_gram is not None:
@@ -232,6 +236,8 @@ class Factors(_Factored):
         """How many records' products add up to at most 2^24 in every order of addition."""
         if self._left_gram is None:
             return int(EXACT32) // self._sensitivity
+        if self._wide:
+            return 0
         longest = float((self._left_squares * self._right_squares).nan_to_num(0.0).amax().sqrt())
         return min(len(self._left), int(EXACT32 * (1 - 2.0**-40) / max(longest, 1.0)))
 
@@ -304,6 +310,22 @@ class Tokens(_Factored):
     def gradients(self) -> torch.Tensor:
         rows = self._g.new_zeros(len(self._g), *self.parameter.shape)
         return rows.scatter_add_(1, self._tokens[:, :, None].expand_as(self._g), self._g).flatten(1)
+
+
+def is_seen(values: torch.Tensor) -> bool:
+    """Whether a look at values waits for nobody: they lie where Python runs."""
+    return values.device.type == "cpu"
+
+
+def may_hold(rows: torch.Tensor) -> bool:
+    """Whether any is True; taken for granted where a look would wait."""
+    return not is_seen(rows) or bool(rows.any())
+
+
+def _gram(values: torch.Tensor, *, wide: bool) -> torch.Tensor:
+    """Inner products of each record's positions, `(B, T, T)`, in float64 or float32."""
+    values = values.double() if wide else values
+    return values @ values.transpose(1, 2)
 
 
 def _scaled(values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

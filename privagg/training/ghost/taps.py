@@ -52,6 +52,12 @@ class Taps:
                     "or gives something else than one tensor, so its gradients are not known "
                     "record by record; put the parameters into a layer of torch.nn or opacus.layers"
                 )
+            if left.requires_grad and left.dtype != torch.float32:
+                raise ModelError(
+                    f"layer {path!r} ({type(layer).__name__}) computes in {left.dtype}, and "
+                    "per-record gradients are clipped in float32; take autocast, half or double "
+                    "precision out of the model"
+                )
             if left.requires_grad:
                 self._entered.append((path, entered[0].detach(), left))
 
