@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +17,8 @@ from rich.text import Text
 from privagg.cli.console import note, print_json_line
 from privagg.report.figures import byte_text, count_text, epsilon_text, second_text
 from privagg.training.measures import BASE_RATE, LABELS, by_class, figure_text, overall
+from privagg.training.progress import Progress as Work
+from privagg.training.progress import watching
 
 if TYPE_CHECKING:
     from privagg.run.results import RoundReport
@@ -66,10 +68,23 @@ class RoundLines:
             TimeRemainingColumn(), console=out, transient=True,
         )  # fmt: skip
         self.task = self.progress.add_task("training", total=rounds)
+        self.batches = self.progress.add_task("", total=1, visible=False)
 
-    def live(self) -> AbstractContextManager[Any]:
-        """Shows the bar while inside; nothing at all where output is piped."""
-        return self.progress if self.out.is_terminal else nullcontext()
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Shows the bars while inside; nothing at all where output is piped."""
+        if not self.out.is_terminal:
+            yield
+            return
+        with self.progress, watching(self._at_a_site):
+            yield
+
+    def _at_a_site(self, found: Work) -> None:
+        """A batch was computed at one of this process's sites."""
+        self.progress.update(
+            self.batches, description=f"round {found.round}, {found.site}, batches",
+            completed=found.done, total=found.of, visible=found.done < found.of,
+        )  # fmt: skip
 
     def header(self) -> None:
         """The columns' names."""

@@ -17,6 +17,7 @@ over the same connection, once everything else that the round needs is settled, 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import struct
@@ -39,6 +40,7 @@ from privagg.party.folder import PartyFolder
 from privagg.protocol.messages import refusal_text
 from privagg.protocol.site import Seat
 from privagg.protocol.transport import Handler
+from privagg.training.progress import every_while, watching
 
 SOCKET_NAME = "party.sock"
 MAX_PATH_BYTES = 100
@@ -258,13 +260,23 @@ def main() -> None:
     """The party of this process's folder, until the process that started it is gone."""
     end_with_parent()
     folder = folder_of_this_process()
+    _log_everything()
     try:
         socket_of(folder)
         party = open_resident(folder)
     except PrivaggError as error:
         print(RESIDENT_REFUSED + " ".join(str(error).split()), flush=True)
         sys.exit(error.exit_code)
-    serve(folder, party, lambda: print(RESIDENT_READY, flush=True))
+    with watching(every_while(logging.getLogger("privagg").info)):
+        serve(folder, party, lambda: print(RESIDENT_READY, flush=True))
+
+
+def _log_everything() -> None:
+    """What privagg tells the owner goes into this process's log, not its warnings alone."""
+    log, lines = logging.getLogger("privagg"), logging.StreamHandler(sys.stdout)
+    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
 
 
 def open_resident(folder: PartyFolder) -> Handler | Seat:

@@ -14,6 +14,7 @@ one that was read, and the roster is made from the identities in the folders.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -49,6 +50,9 @@ from privagg.secure.opening import key_generator
 from privagg.training.factories import ApprovedCode, code_approved_in
 from privagg.training.known import RECOGNISED_SHARE, KnownRecords, Overlap
 from privagg.training.tablefile import OwnTable
+
+_OWNERS_LOG = logging.getLogger(__name__)
+"""Stays on the site's machine."""
 
 ERASING_SECONDS = 600.0
 """How often a process that holds keys looks whether the day of one is over."""
@@ -448,6 +452,8 @@ def open_site(
     if joins and not begun:
         setup.require_joining(setup.section(name))
     learner, recognise = setup.learner(name), recogniser_in(folder, setup)
+    if apart is not None:
+        _OWNERS_LOG.info("%s trains with %s", name, apart.text)
 
     def look(approval: Approval) -> None:
         setup.require_joining(setup.section(name))

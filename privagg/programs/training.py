@@ -41,6 +41,7 @@ from privagg.training.dpsgd import DpSgd
 from privagg.training.draws import Draws, RoundId, noised_update
 from privagg.training.models import ParameterLayout, get_parameters, set_parameters
 from privagg.training.objective import CLASSES, Objective
+from privagg.training.progress import Progress
 from privagg.training.rehearsal import RecordsApart, require_records_apart
 from privagg.training.torch_state import deterministic_torch, layer_randomness
 
@@ -127,11 +128,13 @@ class DistributedLearner(_RecordLearner[RecordPlan]):
             `sensitivity_grid` in L2; no record at all is still noise.
         """
         draw = Draws(randomness, round_id, self._terms.name, self._plan)
+        progress = Progress(self._terms.name, round_id[1], self._trainer.batches)
         with deterministic_torch(self._threads):
             total = self._trainer.gradient_sum(
                 parameters,
                 draw.mask(self._trainer.record_count, self._plan.sampling_rate),
                 draw.slots(),
+                progress.advance,
             )
         mask = transform_of(self._plan, round_id, parameters).mask
         sent = total if mask is None else mask.apply(total)
@@ -182,12 +185,15 @@ class LocalLearner(_RecordLearner[LocalPlan]):
         scale = float(unit / self._plan.step_divisor(self._terms))
         local = parameters.astype(np.float64)
         draw = Draws(randomness, round_id, self._terms.name, self._plan)
+        batches = self._plan.local_steps * self._trainer.batches
+        progress = Progress(self._terms.name, round_id[1], batches)
         with deterministic_torch(self._threads), np.errstate(over="ignore", invalid="ignore"):
             for step in range(self._plan.local_steps):
                 total = self._trainer.gradient_sum(
                     local,
                     draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
                     draw.slots(step),
+                    progress.advance,
                 )
                 noised = total + draw.noise(self._plan.dimension, step)
                 pull = self._rule.prox_mu * (local - parameters)
@@ -278,8 +284,10 @@ class ClientLearner:
         steps = self._rule.step_count(self._terms.records)
         with deterministic_torch(self._device.threads), layer_randomness(draw.layer_seed()):
             batches = draw.batches(len(self._records), self._rule.batch_size)
+            progress = Progress(self._terms.name, round_id[1], steps)
             for _ in range(steps):
                 self._sgd_step(next(batches), anchors)
+                progress.advance()
         return get_parameters(self._model) - start
 
     def _sgd_step(self, batch: npt.NDArray[np.int64], anchors: list[torch.Tensor]) -> None:

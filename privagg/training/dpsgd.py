@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -175,13 +175,20 @@ class DpSgd:
         """Rows of all batches of a step together; public."""
         return self.batches * self.physical_batch
 
-    def gradient_sum(self, parameters: FloatVector, mask: Mask, slots: ByteStream) -> IntVector:
+    def gradient_sum(
+        self,
+        parameters: FloatVector,
+        mask: Mask,
+        slots: ByteStream,
+        on_batch: Callable[[], None] | None = None,
+    ) -> IntVector:
         """The sum over sampled records of their clipped gradients, in grid units.
 
         Args:
             parameters: float64 `(d,)`, public or already protected; used as float32.
             mask: bool `(n,)`, which records were sampled.
             slots: secret; the sampled records are placed in random slots by it.
+            on_batch: called after each batch.
 
         Returns:
             int64 `(d,)`, within the grid's contribution bound. With the other records in the same
@@ -198,14 +205,20 @@ class DpSgd:
         if mask.shape != (len(self._records),):
             raise ConfigError(f"mask {mask.shape} does not fit {len(self._records)} records")
         placed = place_records(slots, np.flatnonzero(mask), self.slot_count)
-        return self.slotted_sum(parameters, placed)
+        return self.slotted_sum(parameters, placed, on_batch)
 
-    def slotted_sum(self, parameters: FloatVector, records_at: npt.NDArray[np.int64]) -> IntVector:
+    def slotted_sum(
+        self,
+        parameters: FloatVector,
+        records_at: npt.NDArray[np.int64],
+        on_batch: Callable[[], None] | None = None,
+    ) -> IntVector:
         """`gradient_sum` of records whose slots are given; every batch runs, also without records.
 
         Args:
             parameters: float64 `(d,)`, public or already protected; used as float32.
             records_at: int64 `(slot_count,)`, the record in each slot, -1 where there is none.
+            on_batch: called after each batch, whoever is in it.
 
         Raises:
             ModelError: the parameters have another length.
@@ -214,10 +227,13 @@ class DpSgd:
         if records_at.shape != (self.slot_count,):
             raise ConfigError(f"{records_at.shape} places do not fill {self.slot_count} slots")
         set_parameters(self._model, parameters)
-        batches = records_at.reshape(self.batches, self.physical_batch)
-        total = self._batch_sum(batches[0])
-        for batch in batches[1:]:
-            total += self._batch_sum(batch)
+        total: torch.Tensor | None = None
+        for batch in records_at.reshape(self.batches, self.physical_batch):
+            found = self._batch_sum(batch)
+            total = found if total is None else total.add_(found)
+            if on_batch is not None:
+                on_batch()
+        assert total is not None  # there is at least one batch
         return self._grid.clamp(self._fetched(total))
 
     def per_record_gradients(self, records_at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -98,6 +98,15 @@ class RecordsApart:
     engine: EngineName
     placed: str = "slots"
 
+    @property
+    def text(self) -> str:
+        """The same for a log."""
+        return (
+            f"engine {self.engine} on {self.device}, threads {self.threads}; that no record's "
+            f"gradient depends on others was {self.how} on {self.date} for batches of "
+            f"{self.physical_batch}, and rows are drawn at random"
+        )
+
     def facts(self) -> dict[str, Any]:
         """The same as plain values, for a ledger."""
         return asdict(self)

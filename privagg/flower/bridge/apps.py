@@ -8,17 +8,23 @@ from collections.abc import Callable
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import log
 
 from privagg.errors import PrivaggError
 from privagg.flower.bridge.records import frames_to_records, records_to_frames
 from privagg.flower.bridge.transport import ACTION, REFUSED
 from privagg.protocol.messages import refusal_text
 from privagg.protocol.transport import Handler, answer_frames
+from privagg.training.progress import every_while, watching
 
 OpenParty = Callable[[Context], Handler]
 Drive = Callable[[Grid, Context], None]
 
 _LOG = logging.getLogger("privagg")
+
+
+def _tell(text: str) -> None:
+    log(logging.INFO, "privagg: %s", text)
 
 
 def make_client_app(open_party: OpenParty) -> ClientApp:
@@ -37,7 +43,8 @@ def make_client_app(open_party: OpenParty) -> ClientApp:
     def answer(message: Message, context: Context) -> Message:
         try:
             frames = records_to_frames(message.content)
-            answers = answer_frames(open_party(context), frames)
+            with watching(every_while(_tell)):
+                answers = answer_frames(open_party(context), frames)
             return Message(frames_to_records(answers), reply_to=message)
         except PrivaggError as error:
             _LOG.warning("refused: %s", error)
