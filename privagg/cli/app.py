@@ -19,6 +19,7 @@ from privagg.cli import (
     evaluating,
     ledgers,
     numbers,
+    recompute,
     reports,
     runs,
     training,
@@ -87,6 +88,7 @@ app.command("epsilon")(numbers.epsilon)
 app.command("calibrate")(numbers.calibrate)
 app.add_typer(ledgers.app, name="ledger")
 app.command("runs")(runs.runs)
+app.command("recompute")(recompute.recompute)
 app.command("report")(reports.report)
 app.command("bundle")(verify.bundle)
 app.command("verify")(verify.verify)

@@ -243,7 +243,12 @@ def _asked(ask: Callable[[], str], path: Path) -> str:
         ) from error
 
 
-def _key_at(path: Path) -> Ed25519PrivateKey:
+def key_at(path: Path) -> Ed25519PrivateKey:
+    """The owner's key in a file; its passphrase is asked for where it is encrypted.
+
+    Raises:
+        ConfigError: as `read_owner_key` and `passphrase_for`.
+    """
     from privagg.identity.owner import read_owner_key
 
     return read_owner_key(path, passphrase_for(path))
@@ -262,7 +267,7 @@ def _here(
     from privagg.config.jobs import job_of
     from privagg.party.approving import Job, inspect_records
 
-    key = None if owner_key is None else _key_at(owner_key)
+    key = None if owner_key is None else key_at(owner_key)
     federation.trust(code_to_trust(job_of(federation.setup, job), words.yes))
     setup = job_of(federation.setup, job)
     if isinstance(setup, SumsSetup):
@@ -417,7 +422,7 @@ def _in_folders(
     from privagg.party.open import open_federation as pinned
 
     folders = [PartyFolder(root) for root in roots]
-    keys = [_key_at(owner_key or folder.owner_key) for folder in folders]
+    keys = [key_at(owner_key or folder.owner_key) for folder in folders]
     owned = list(zip(folders, keys, strict=True))
     if taking_back:
         for folder, key in owned:

@@ -2,7 +2,7 @@
 
 It is apart from the party's identity key, which signs messages and the ledger on every round. The
 file may be encrypted with a passphrase, and may be kept on another medium: only `privagg approve`
-reads it.
+and `privagg recompute` read it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@
                          encrypted, and kept elsewhere: no process that serves reads it
       ledger.sqlite      a site's privacy ledger; at the coordinator, the record of its runs
       ledger.records     a site's own: keyed hashes of its records, to recognise them (0600)
+      samples/           a site's own, where `party.toml` asks for it: what each round sampled,
+                         sealed for its owner, until the run's end
       openings.sqlite    secret: opener only (0600): what was opened, for good; and the key of each
                          run, until it is erased
       checkpoints.sqlite coordinator only: checkpoints of the sites' ledgers that it keeps
@@ -70,6 +72,8 @@ class PartyFile(PartyFileModel):
             with them as they are.
         device: where this site trains: "auto" (CUDA where the test of records apart passes on it,
             else the CPU), "cpu", "cuda" or "mps".
+        samples_for: the owner's public sealing key, for which the site keeps each round's sampled
+            records until the run's end (`privagg.party.samples`); empty, it keeps nothing.
     """
 
     name: PartyName
@@ -80,6 +84,7 @@ class PartyFile(PartyFileModel):
     database: Database | None = None
     accept_findings: bool = False
     device: DeviceName = "auto"
+    samples_for: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
 
 class PinsFile(PartyFileModel):
@@ -132,7 +137,7 @@ class PartyFolder:
 
     @property
     def owner_key(self) -> Path:
-        """Secret: signs approvals, and is read by `privagg approve` alone."""
+        """Secret: signs approvals; read by `privagg approve` and `privagg recompute` alone."""
         return self.root / "owner.pem"
 
     @property
@@ -144,6 +149,11 @@ class PartyFolder:
     def known_records(self) -> Path:
         """Secret: the owner's memory of records, which recognises them under another name."""
         return self.root / "ledger.records"
+
+    @property
+    def samples(self) -> Path:
+        """What is kept of the rounds' samples, sealed for the owner."""
+        return self.root / "samples"
 
     @property
     def openings(self) -> Path:

@@ -32,6 +32,7 @@ from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.local import local_folder
 from privagg.party.own_data import own_table, with_own_data
+from privagg.party.samples import Samples
 from privagg.party.standing import PLAN_NAME, kept_plan
 from privagg.privacy.ledger import Approval, CheckpointKeeper, Ledger
 from privagg.privacy.plan import ClientPlan, TrainingPlan
@@ -454,6 +455,8 @@ def open_site(
     learner, recognise = setup.learner(name), recogniser_in(folder, setup)
     if apart is not None:
         _OWNERS_LOG.info("%s trains with %s", name, apart.text)
+    samples = Samples(folder)
+    samples.attend(learner, setup.plan.digest)
 
     def look(approval: Approval) -> None:
         setup.require_joining(setup.section(name))
@@ -465,6 +468,7 @@ def open_site(
         records_apart=apart.facts() if apart else None,
         recognise=look if begun else recognise,
         require_state=setup.require_state,
+        at_end=samples.forget,
     )
     if not begun:
         site.require_approved_records()

@@ -37,7 +37,7 @@ from privagg.privacy.randomness import Randomness
 from privagg.training.data import Records
 from privagg.training.declared import ClientRule
 from privagg.training.devices import ONE_THREAD, Device
-from privagg.training.dpsgd import DpSgd
+from privagg.training.dpsgd import DpSgd, Places
 from privagg.training.draws import Draws, RoundId, noised_update
 from privagg.training.models import ParameterLayout, get_parameters, set_parameters
 from privagg.training.objective import CLASSES, Objective
@@ -47,11 +47,13 @@ from privagg.training.torch_state import deterministic_torch, layer_randomness
 
 _Plan = TypeVar("_Plan", bound=RecordPlan)
 
+_Keeps = Callable[[RoundId, FloatVector, Places, IntVector], None]
+
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
 
 
-class _RecordLearner(Generic[_Plan]):
+class RecordLearner(Generic[_Plan]):
     """What the two record-level learners share: a trainer on the plan's grid, records kept apart.
 
     Args:
@@ -64,7 +66,14 @@ class _RecordLearner(Generic[_Plan]):
         tested: what a test of this model, batch and loss found in this process; made where not
             given.
         device: where it is trained.
+
+    Attributes:
+        keep: called with (run, round, attempt), the round's model, the record in each slot and the
+            clipped integers before noise, where an owner wants to recompute them; None by default.
+            Of several local steps it is told the first alone: later ones start from noised sums.
     """
+
+    keep: _Keeps | None = None
 
     def __init__(
         self,
@@ -108,8 +117,36 @@ class _RecordLearner(Generic[_Plan]):
     def _prepare(self) -> None:
         """Refuse numbers that an upload could not use now, and not in the first round."""
 
+    def integers(self, parameters: FloatVector, records_at: Places) -> IntVector:
+        """The clipped sum of records that lie in given slots, before noise; private.
 
-class DistributedLearner(_RecordLearner[RecordPlan]):
+        Args:
+            parameters: float64 `(d,)`, the model.
+            records_at: int64 `(slots,)`, the record in each slot, -1 where there is none.
+
+        Returns:
+            int64 `(d,)`.
+
+        Raises:
+            ConfigError: there are more or fewer slots, or a record that is not there.
+            ModelError: the parameters have another length.
+        """
+        with deterministic_torch(self._threads):
+            return self._trainer.slotted_sum(parameters, records_at)
+
+    def _sampled(
+        self, parameters: FloatVector, draw: Draws, step: int = 0, *, on_batch: Callable[[], None]
+    ) -> IntVector:
+        """One step's clipped sum of sampled records, before noise."""
+        mask = draw.mask(self._trainer.record_count, self._plan.sampling_rate, step)
+        placed = self._trainer.place(mask, draw.slots(step))
+        total = self._trainer.slotted_sum(parameters, placed, on_batch)
+        if self.keep is not None and step == 0:
+            self.keep(draw.round_id, parameters, placed, total)
+        return total
+
+
+class DistributedLearner(RecordLearner[RecordPlan]):
     """Record level, distributed noise: one clipped gradient sum a round, plus a noise share."""
 
     def contribution(
@@ -130,18 +167,13 @@ class DistributedLearner(_RecordLearner[RecordPlan]):
         draw = Draws(randomness, round_id, self._terms.name, self._plan)
         progress = Progress(self._terms.name, round_id[1], self._trainer.batches)
         with deterministic_torch(self._threads):
-            total = self._trainer.gradient_sum(
-                parameters,
-                draw.mask(self._trainer.record_count, self._plan.sampling_rate),
-                draw.slots(),
-                progress.advance,
-            )
+            total = self._sampled(parameters, draw, on_batch=progress.advance)
         mask = transform_of(self._plan, round_id, parameters).mask
         sent = total if mask is None else mask.apply(total)
         return np.asarray(sent + draw.noise(self._plan.upload_dimension))
 
 
-class LocalLearner(_RecordLearner[LocalPlan]):
+class LocalLearner(RecordLearner[LocalPlan]):
     """Record level, local noise: several DP-SGD steps a round, every one with all its noise."""
 
     def _prepare(self) -> None:
@@ -189,12 +221,7 @@ class LocalLearner(_RecordLearner[LocalPlan]):
         progress = Progress(self._terms.name, round_id[1], batches)
         with deterministic_torch(self._threads), np.errstate(over="ignore", invalid="ignore"):
             for step in range(self._plan.local_steps):
-                total = self._trainer.gradient_sum(
-                    local,
-                    draw.mask(self._trainer.record_count, self._plan.sampling_rate, step),
-                    draw.slots(step),
-                    progress.advance,
-                )
+                total = self._sampled(local, draw, step, on_batch=progress.advance)
                 noised = total + draw.noise(self._plan.dimension, step)
                 pull = self._rule.prox_mu * (local - parameters)
                 local = local - self._rule.learning_rate * (scale * noised + pull)

@@ -128,11 +128,12 @@ class Seat:
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
         require_state: Callable[[int, FloatVector], None] | None = None,
+        at_end: Callable[[str], None] | None = None,
     ) -> Site:
         """The site, with what trains.
 
         Args:
-            learner, records_apart, recognise, require_state: as for `Site`.
+            learner, records_apart, recognise, require_state, at_end: as for `Site`.
         """
         return Site(
             **vars(self),
@@ -140,6 +141,7 @@ class Seat:
             records_apart=records_apart,
             recognise=recognise,
             require_state=require_state,
+            at_end=at_end,
         )
 
 
@@ -180,6 +182,7 @@ class Site:
             None where that was looked at before, or privagg does not see the records.
         require_state: refuses the public state that a round (its number) would start from, where
             the plan rules it out; None where the plan rules out none.
+        at_end: called with a run's name once its ledgers are fetched; None where nothing is kept.
     """
 
     def __init__(
@@ -197,6 +200,7 @@ class Site:
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
         require_state: Callable[[int, FloatVector], None] | None = None,
+        at_end: Callable[[str], None] | None = None,
     ) -> None:
         _require_agreed(identity.name, pins, plan, parameters)
         require_custody(scheme, plan)
@@ -224,6 +228,7 @@ class Site:
         self._recognise = recognise
         self._recognised: set[str] = set()
         self._require_state = require_state
+        self._at_end = at_end
         self._closing = Closing(
             name=identity.name,
             pins=pins,
@@ -308,6 +313,8 @@ class Site:
     def _export(self, header: LedgerRequest) -> bytes:
         """The whole ledger, public facts only; the run's stored uploads are needed no more."""
         self.ledger.forget_uploads(header.run)
+        if self._at_end is not None:
+            self._at_end(header.run)
         if isinstance(self._key_holder, MaskHolder):
             self._key_holder.forget(header.run)
         export = b"".join(self.ledger.bundle().to_bytes())

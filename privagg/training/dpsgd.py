@@ -40,6 +40,7 @@ from privagg.training.objective import CLASSES, Objective
 from privagg.training.torch_state import layer_randomness
 
 Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
 
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
@@ -202,15 +203,25 @@ class DpSgd:
             ModelError: the parameters have another length.
             ConfigError: the mask has another length than there are records.
         """
+        return self.slotted_sum(parameters, self.place(mask, slots), on_batch)
+
+    def place(self, mask: Mask, slots: ByteStream) -> Places:
+        """The sampled record in each random slot, int64 `(slot_count,)`, -1 where there is none.
+
+        Args:
+            mask, slots: as for `gradient_sum`.
+
+        Raises:
+            ConfigError: the mask has another length than there are records.
+        """
         if mask.shape != (len(self._records),):
             raise ConfigError(f"mask {mask.shape} does not fit {len(self._records)} records")
-        placed = place_records(slots, np.flatnonzero(mask), self.slot_count)
-        return self.slotted_sum(parameters, placed, on_batch)
+        return place_records(slots, np.flatnonzero(mask), self.slot_count)
 
     def slotted_sum(
         self,
         parameters: FloatVector,
-        records_at: npt.NDArray[np.int64],
+        records_at: Places,
         on_batch: Callable[[], None] | None = None,
     ) -> IntVector:
         """`gradient_sum` of records whose slots are given; every batch runs, also without records.
@@ -222,10 +233,12 @@ class DpSgd:
 
         Raises:
             ModelError: the parameters have another length.
-            ConfigError: there are more or fewer slots.
+            ConfigError: there are more or fewer slots, or fewer records than are placed.
         """
         if records_at.shape != (self.slot_count,):
             raise ConfigError(f"{records_at.shape} places do not fill {self.slot_count} slots")
+        if records_at.max(initial=-1) >= len(self._records):
+            raise ConfigError("there are fewer records than were placed: other ones lie here now")
         set_parameters(self._model, parameters)
         total: torch.Tensor | None = None
         for batch in records_at.reshape(self.batches, self.physical_batch):

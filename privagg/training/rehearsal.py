@@ -310,7 +310,8 @@ class _Rehearsal:
         everybody = torch.cat([self._x, *self._fillers.values()])
         classes = torch.from_numpy(np.resize(self._y.numpy(), (len(everybody), *self._y.shape[1:])))
         known = self._computed(self._trainer.batch_bits, everybody, classes)
-        for threads, rows in itertools.product((2, 1), sizes):
+        usual = torch.get_num_threads()
+        for threads, rows in itertools.product((1, 2, usual), sizes):
             torch.set_num_threads(threads)
             for _ in range(2):
                 chosen = self._rng.integers(0, len(everybody), rows)
