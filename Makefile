@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts unit deployment guides bench accountant contained sensitivity understated empirical questions nightly longer hostile kills lock sbom peers clean help
+.PHONY: demo test lint types contracts proofs unit deployment guides bench accountant contained sensitivity understated empirical questions nightly mutants longer hostile kills lock sbom peers clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 demo: $(VENV)/.ready  ## three hospitals train one model; results in out/
 	$(BIN)/privagg demo --output out
 
-test: $(VENV)/.ready lint types contracts unit deployment  ## everything that CI runs
+test: $(VENV)/.ready lint types contracts proofs unit deployment  ## everything that CI runs
 
 lint: $(VENV)/.ready  ## ruff
 	$(BIN)/ruff check .
@@ -35,6 +35,10 @@ types: $(VENV)/.ready  ## mypy, strict
 contracts: $(VENV)/.ready  ## import contracts and the proofs' bindings
 	$(BIN)/lint-imports
 	$(BIN)/python -m proofs.bind
+
+proofs: $(VENV)/.ready  ## every theorem, by Rocq, and what privagg answers; PROOFS=--required fails without Rocq
+	$(BIN)/python -m proofs.vectors --check
+	$(BIN)/python -m proofs.check $(PROOFS)
 
 unit: $(VENV)/.ready  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment and not nightly'
@@ -69,7 +73,11 @@ empirical: $(VENV)/.ready  ## epsilon from below: canaries through the sites' ow
 FUZZ ?= 300000
 KILLS ?= 200
 
-nightly: $(VENV)/.ready test guides longer hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
+nightly: $(VENV)/.ready test mutants guides longer hostile kills empirical accountant contained understated sensitivity  ## hours: all of it
+
+mutants: $(VENV)/.ready  ## changes of the code that the theorems' vectors must notice; and coqchk
+	$(BIN)/python -m proofs.check --required --kernel
+	$(BIN)/python -m tests.benchmarks.mutants --json out/mutants.json
 
 longer: $(VENV)/.ready  ## the long forms of tests whose short forms are in `make unit`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m nightly

@@ -5,12 +5,17 @@ classes or constants that its argument reads, each with a hash, and the tests th
 
     privagg.encoding.grid:Grid.clamp sha256:<64 hexadecimal digits>
     test: tests/encoding/test_grid.py::test_name
+    theorem: Sensitivity.clamp_keeps_to_its_bound sha256:<64 hexadecimal digits>
+    vectors: clamps sha256:<64 hexadecimal digits>
 
 The hash is over the syntax tree, without docstrings, comments and layout, so it moves when the
-meaning may have moved and only then, whatever the Python version. Without arguments the command
-checks and exits with 1 on drift. `--write` puts the present hashes in: run it after re-reading the
-argument against the changed code, never before. Nothing is imported, so no optional dependency is
-needed.
+meaning may have moved and only then, whatever the Python version. A theorem's is over what it
+claims (`proofs/theorems.py`); vectors are answers of privagg's functions that its definitions are
+held against (`proofs/answers.py`). A theorem stands beside a function that its file models, vectors
+stand beside every function that answered. Without arguments the command checks and exits with 1
+on drift. `--write` puts the present hashes in: run it after re-reading the argument against the
+changed code, never before. Nothing of privagg is imported and no Rocq is run, so nothing optional
+is needed.
 """
 
 from __future__ import annotations
@@ -24,11 +29,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from proofs import answers
+from proofs.theorems import TheoryError, theories, theory
+from proofs.theorems import digest as digest_of_theorem
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _BLOCK = re.compile(r"^```proof-binding\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^([\w.]+):([\w.]+) sha256:([0-9a-f]{64}|\?|<[^>]*>)$")
 _TEST = re.compile(r"^test: ([\w./-]+\.py)::([\w:]+)$")
+_THEOREM = re.compile(r"^theorem: (\w+)\.(\w+) sha256:([0-9a-f]{64}|\?|<[^>]*>)$")
+_VECTORS = re.compile(r"^vectors: (\w+) sha256:([0-9a-f]{64}|\?|<[^>]*>)$")
 _WITHOUT_MEANING = frozenset({"ctx", "kind", "type_comment"})
 
 
@@ -65,27 +76,64 @@ class TestBinding:
     name: str
 
 
+@dataclass(frozen=True)
+class TheoremBinding:
+    """A theorem as a proof knew it.
+
+    Args:
+        theory: its file in `proofs/rocq`, without `.v`.
+        name: of the theorem.
+        digest: SHA-256 (hex) of what it claims; at first a placeholder.
+    """
+
+    theory: str
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class VectorsBinding:
+    """Answers of privagg's functions as a proof knew them.
+
+    Args:
+        family: their name in `proofs/rocq/answers.json`.
+        digest: SHA-256 (hex) of them; at first a placeholder.
+    """
+
+    family: str
+    digest: str
+
+
+Binding = CodeBinding | TestBinding | TheoremBinding | VectorsBinding
+
+
 def documents(root: Path = ROOT) -> list[Path]:
     """All proofs, in order; the README is none."""
     return sorted(p for p in (root / "proofs").glob("*.md") if p.name != "README.md")
 
 
-def bindings(text: str) -> Iterator[CodeBinding | TestBinding]:
+def bindings(text: str) -> Iterator[Binding]:
     """What a document is bound to.
 
     Raises:
-        BindingError: a line in a binding block is neither code nor test.
+        BindingError: a line in a binding block is of no kind.
     """
+    kinds = (
+        (_CODE, CodeBinding),
+        (_TEST, TestBinding),
+        (_THEOREM, TheoremBinding),
+        (_VECTORS, VectorsBinding),
+    )
     for block in _BLOCK.finditer(text):
         for line in filter(None, map(str.strip, block.group(1).splitlines())):
-            if code := _CODE.match(line):
-                yield CodeBinding(*code.groups())
-            elif test := _TEST.match(line):
-                yield TestBinding(*test.groups())
-            else:
+            found = ((pattern.match(line), kind) for pattern, kind in kinds)
+            match, kind = next(((m, k) for m, k in found if m), (None, None))
+            if match is None or kind is None:
                 raise BindingError(
-                    f"{line!r} is neither `module:name sha256:<hash>` nor `test: file.py::name`"
+                    f"{line!r} is neither `module:name sha256:<hash>`, `test: file.py::name`, "
+                    "`theorem: File.name sha256:<hash>` nor `vectors: name sha256:<hash>`"
                 )
+            yield kind(*match.groups())
 
 
 def digest(module: str, name: str, root: Path = ROOT) -> str:
@@ -168,37 +216,101 @@ def problems(document: Path, root: Path = ROOT) -> list[str]:
     for kind, what in ((CodeBinding, "code"), (TestBinding, "test")):
         if not any(isinstance(binding, kind) for binding in bound):
             found.append(f"is bound to no {what}")
+    code = [binding for binding in bound if isinstance(binding, CodeBinding)]
     for binding in bound:
         if isinstance(binding, TestBinding):
             if not has_test(binding.path, binding.name, root):
                 found.append(f"names the test {binding.path}::{binding.name}, which is not there")
             continue
         try:
-            present = digest(binding.module, binding.name, root)
-        except BindingError as error:
+            if _present(binding, root) != binding.digest:
+                found.append(_stale(binding))
+            found += _alone(binding, code, root)
+        except (BindingError, TheoryError) as error:
             found.append(str(error))
-            continue
-        if present != binding.digest:
-            found.append(
-                f"{binding.module}:{binding.name} has changed; re-read the argument against it, "
-                "then run python -m proofs.bind --write"
-            )
     return found
+
+
+def _present(binding: CodeBinding | TheoremBinding | VectorsBinding, root: Path) -> str:
+    """The present hash of what a line names."""
+    if isinstance(binding, CodeBinding):
+        return digest(binding.module, binding.name, root)
+    if isinstance(binding, TheoremBinding):
+        return digest_of_theorem(binding.theory, binding.name, root)
+    return _family(binding.family, root).digest
+
+
+def _family(name: str, root: Path) -> answers.Family:
+    families = answers.read(root)
+    if name not in families:
+        raise BindingError(f"no vectors {name} in {answers.JSON_FILE}")
+    return families[name]
+
+
+def _stale(binding: CodeBinding | TheoremBinding | VectorsBinding) -> str:
+    then = "then run python -m proofs.bind --write"
+    if isinstance(binding, CodeBinding):
+        return (
+            f"{binding.module}:{binding.name} has changed; re-read the argument against it, {then}"
+        )
+    if isinstance(binding, TheoremBinding):
+        return f"what {binding.theory}.{binding.name} claims has changed; re-read it, {then}"
+    return f"the vectors {binding.family} have changed; see why, {then}"
+
+
+def _alone(
+    binding: CodeBinding | TheoremBinding | VectorsBinding, code: list[CodeBinding], root: Path
+) -> list[str]:
+    """A theorem without a function that its file models, vectors without one that answered."""
+    if isinstance(binding, TheoremBinding):
+        models = theory(binding.theory, root).models
+        if not any(_covers(line, *model) for line in code for model in models):
+            return [f"has {binding.theory}.{binding.name}, but no function that the file models"]
+    if isinstance(binding, VectorsBinding):
+        named = (function.split(":") for function in _family(binding.family, root).functions)
+        return [
+            f"has vectors {binding.family}, but not {module}:{name} that answered"
+            for module, name in named
+            if not any(_covers(line, module, name) for line in code)
+        ]
+    return []
+
+
+def _covers(line: CodeBinding, module: str, name: str) -> bool:
+    """Whether a line binds this, what it is part of, or a part of it."""
+    same = line.name == name
+    within = line.name.startswith(f"{name}.") or name.startswith(f"{line.name}.")
+    return line.module == module and (same or within)
+
+
+def theory_problems(root: Path = ROOT) -> list[str]:
+    """What is wrong with the files of theorems themselves, whoever names them."""
+    try:
+        files = theories(root)
+    except TheoryError as error:
+        return [str(error)]
+    found = [f"{each.name}.v says {', '.join(each.refused)}" for each in files if each.refused]
+    for each in files:
+        for module, name in each.models:
+            try:
+                digest(module, name, root)
+            except BindingError as error:
+                found.append(f"{each.name}.v models what is not there: {error}")
+    return found + answers.problems(root)
 
 
 def rewritten(document: Path, root: Path = ROOT) -> str:
     """The document's text with the present hashes.
 
     Raises:
-        BindingError: a binding cannot be read or resolved.
+        BindingError, TheoryError: a binding cannot be read or resolved.
     """
 
     def line(text: str) -> str:
-        code = _CODE.match(text.strip())
-        if code is None:
-            return text
-        module, name, _ = code.groups()
-        return f"{module}:{name} sha256:{digest(module, name, root)}"
+        for binding in bindings(f"```proof-binding\n{text}\n```"):
+            if not isinstance(binding, TestBinding):
+                return f"{text.strip().rpartition(':')[0]}:{_present(binding, root)}"
+        return text
 
     def block(match: re.Match[str]) -> str:
         body = "\n".join(line(text) for text in match.group(1).splitlines())
@@ -215,14 +327,17 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--write", action="store_true", help="take the present hashes over")
     parser.add_argument("only", nargs="*", help="file names of documents; all by default")
     options = parser.parse_args(arguments)
-    status = 0
+    wrong = theory_problems(root)
+    for problem in wrong:
+        print(f"proofs/rocq: {problem}", file=sys.stderr)
+    status = int(bool(wrong))
     for document in documents(root):
         if options.only and document.name not in options.only:
             continue
         if options.write:
             try:
                 document.write_text(rewritten(document, root), encoding="utf-8")
-            except BindingError as error:
+            except (BindingError, TheoryError) as error:
                 print(f"proofs/{document.name}: {error}", file=sys.stderr)
                 status = 1
                 continue
