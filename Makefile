@@ -44,7 +44,7 @@ unit: $(VENV)/.ready  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not deployment and not nightly'
 
 deployment: $(VENV)/.ready  ## SuperLink, SuperNodes and key holder as processes on loopback
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/flower
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'deployment and not nightly' tests/flower
 
 guides: $(VENV)/.ready  ## every command of the guides to deployments, between processes on this machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m deployment tests/documents

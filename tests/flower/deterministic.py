@@ -1,9 +1,10 @@
 """A party's own process as the deployment test starts it: known randomness, and known misbehaviour.
 
-hungarian  holds its upload of round 2 back once, so that the test kills the coordinator meanwhile
-va         sends its upload of round 1 again in round 2
-hungarian  sends hostile bytes in round 3
-cleveland  holds its upload of round 4 back, so that the test kills its SuperNode meanwhile
+switzerland holds its upload of round 1 back, so that the test takes its SuperNode off meanwhile
+hungarian   holds its upload of round 2 back once, so that the test kills the coordinator meanwhile
+va          sends its upload of round 1 again in round 2
+hungarian   sends hostile bytes in round 3
+cleveland   holds its upload of round 4 back, so that the test kills its SuperNode meanwhile
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.flower.heart import SEED
 
 NOTE = "holding-back"
 MOST_SECONDS = 300.0
+HELD_BACK = (("switzerland", 1), ("hungarian", 2), ("cleveland", 4))
 
 
 def note_of(folder: PartyFolder) -> Path:
@@ -47,7 +49,7 @@ def misbehaving(folder: PartyFolder, honest: Handler) -> Handler:
             return given
         first = header.round not in kept
         kept[header.round] = given
-        if first and (name, header.round) in (("hungarian", 2), ("cleveland", 4)):
+        if first and (name, header.round) in HELD_BACK:
             hold_back(folder)
         if (name, header.round) == ("va", 2):
             return kept[1]
