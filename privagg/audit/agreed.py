@@ -61,22 +61,14 @@ class Agreements:
         """A consent or a release.
 
         Raises:
-            VerificationError: its site signed another list in the same round.
+            VerificationError: its site signed a list that it cannot have signed.
         """
-        attempt = (said.round, said.attempt)
-        for other in (each for key in self.signed if key[0] == said.round
-                      for each in self.signed[key]):  # fmt: skip
-            if other.sender == said.sender and other.list_digest != said.list_digest:
-                raise VerificationError(
-                    f"round {said.round}: {said.sender!r} signed two lists of contributors; what "
-                    "it keeps was restored from an older copy, or it breaks the protocol"
-                )
         if said.sender not in said.contributors or said.key_id != self.report.scheme.key_id:
             raise VerificationError(
                 f"round {said.round}: {said.sender!r} signed a list that it is not on, or for "
                 "another key"
             )
-        self.signed.setdefault(attempt, []).append(said)
+        self.signed.setdefault((said.round, said.attempt), []).append(said)
 
     def report_on(
         self, findings: Findings, started: Callable[[], Mapping[str, Any]], federation: str
@@ -88,6 +80,9 @@ class Agreements:
             started: facts that the coordinator recorded as the run began: the scheme's parameters,
                 for which cards and key are signed, and the keys on the cards.
             federation: SHA-256 (hex) of who is who, as cards and key name it.
+
+        Raises:
+            VerificationError: a site signed two lists of one round.
         """
         findings.section = "run"
         try:
@@ -101,6 +96,7 @@ class Agreements:
                 settle=f"the scheme's parameters, which cannot be read: {error}",
             )  # fmt: skip
             return
+        self._require_one_list(binds_by_consent=parameters.binds_by_consent)
         stated = f"key {self.report.scheme.key_id[:16]}"
         with findings.guarded(MADE_OF_CARDS, stated):
             self._report_on_key(findings, stated, parameters, facts.get("cards"), federation)
@@ -109,6 +105,28 @@ class Agreements:
         _say(findings, CARDS, len(named), len(named & self.cards.keys()), "sites")
         proved = sum(self._is_proved(r, parameters) for r in opened)
         _say(findings, RELEASES, len(opened), proved, "contributors")
+
+    def _require_one_list(self, *, binds_by_consent: bool) -> None:
+        """Refuse two lists in one attempt, and one after the site's round was bound to another.
+
+        Raises:
+            VerificationError: a site signed such lists.
+        """
+        before: dict[tuple[str, int], list[Consent | Release]] = {}
+        for attempt in sorted(self.signed):
+            for said in self.signed[attempt]:
+                place = said.sender, said.round
+                for other in before.get(place, []):
+                    binds = binds_by_consent or isinstance(other, Release)
+                    if other.list_digest != said.list_digest and (
+                        binds or other.attempt == said.attempt
+                    ):
+                        raise VerificationError(
+                            f"round {said.round}: {said.sender!r} signed two lists of contributors;"
+                            " what it keeps was restored from an older copy, or it breaks the "
+                            "protocol"
+                        )
+                before.setdefault(place, []).append(said)
 
     def _report_on_key(
         self,

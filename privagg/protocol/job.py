@@ -163,8 +163,8 @@ class RoundOutcome:
         bytes_down: site -> size of the key's statement and the round's start that it was sent.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
         exchanges: how often messages went out and answers were waited for.
-        opening_asked: whether a request to open went out; then no new attempt may be made, as the
-            key holder opens one cohort a round.
+        opening_asked: whether a request to open went out that may be granted yet; then no new
+            attempt is made, as one cohort a round is opened.
         answer: the key holder's signed answer, from which the update follows.
         close: the frame that tells the cohort how the round ended; posted, so perhaps not yet sent.
         statements: what the sites signed of their uploads, then the key holder of its opening.

@@ -2,9 +2,10 @@
 
 Each site makes a key for the run and states it (its card). For an upload it draws a seed of its own
 and keeps a piece of what it dealt to the others. Later it is shown a list of whose uploads are in
-the sum. Before anything leaves, the round is bound to that list for good: another list is refused,
-also after a restart, so that no second sum of one round is ever unmasked. Then the site consents to
-the list, or releases what takes the masks off this sum and no other.
+the sum. Before anything leaves, the attempt is bound to that list for good: another list is
+refused, also after a restart. Then the site consents to the list, or releases what takes the masks
+off this sum and no other. Before it releases, the round is bound too: no further attempt of it is
+masked, so that no second sum of one round is ever unmasked (proofs/masking.md).
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ CREATE TABLE IF NOT EXISTS piece (
     members TEXT NOT NULL, attachments TEXT NOT NULL, kept BLOB NOT NULL,
     PRIMARY KEY (run, round, attempt)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS agreed (
+    run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, list_digest TEXT NOT NULL,
+    PRIMARY KEY (run, round, attempt)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS agreed_is_kept BEFORE UPDATE ON agreed
+    BEGIN SELECT RAISE(ABORT, 'agreements are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS agreed_stays BEFORE DELETE ON agreed
+    BEGIN SELECT RAISE(ABORT, 'agreements are never deleted'); END;
 """
 
 
@@ -50,10 +59,11 @@ class MaskHolder(Holder):
 
     1. `KeyRequest`: as `Holder`.
     2. `ReleaseRequest` from the pinned aggregator, for this plan, an attempt in which this site
-       uploaded, a list with its own upload on it that holds every rule, and no other list in this
-       round before. The round is bound to the list first. Where consents are needed and none come
-       along: `Consent`. Else, with enough of them to this very list: `Release`, stored before it
-       leaves; asked again, the same bytes.
+       uploaded, a list with its own upload on it that holds every rule, no other list in this
+       attempt before and no release in another. The attempt is bound to the list first. Where
+       consents are needed and none come along: `Consent`. Else, with enough of them to this very
+       list: `Release`, before which the round is bound; stored before it leaves; asked again, the
+       same bytes.
 
     Args:
         plan, holding: as for `Holder`.
@@ -67,9 +77,9 @@ class MaskHolder(Holder):
     def require_own(self, key: RunKey, number: int, attempt: int) -> None:
         """Refuse cards among which this site's own is missing or another, and a bound round.
 
-        A site that is bound to a list masks for no further attempt of the round, and attempts are
-        masked in rising order alone: two full lists of two attempts could both be opened, each by
-        other sites (proofs/masking.md).
+        A site that released masks for no further attempt of the round, and attempts are masked in
+        rising order alone: two lists of two attempts could both be opened, each by other sites
+        (proofs/masking.md). Where few shares open a seed, neither does one that consented.
 
         Args:
             key: the run's.
@@ -131,7 +141,12 @@ class MaskHolder(Holder):
         piece = self._piece(header)
         listed, recovery = self._check_list(header, key, piece)
         digest = list_digest(header.contributions)
-        stored = self._bind(header, digest)
+        needed, binds = recovery.needs_consent(listed), key.parameters.binds_by_consent
+        self._agree(header, digest)
+        if needed and header.consents:
+            self._check_consents(header, digest, listed)
+        consents = needed and not header.consents
+        stored = self._bind(header, digest) if binds or not consents else None
         self._piece(header)  # no later attempt was masked before the round was bound
         said = {
             **self.reply_to(header),
@@ -139,18 +154,35 @@ class MaskHolder(Holder):
             "list_digest": digest,
             "contributors": listed,
         }
-        needed = recovery.needs_consent(listed)
-        if needed and not header.consents:
+        if consents:
             return Message.sign(self.identity, Consent(**said)).to_bytes()
         if stored is not None:
             return stored
-        if needed:
-            self._check_consents(header, digest, listed)
         shares = self._secret(key.run).release(
             self.identity.name, key.key, piece.occasion, listed, message.payload, piece.kept
         )
         answer = Message.sign(self.identity, Release(**said), shares).to_bytes()
         return self._remember(header, digest, answer)
+
+    def _agree(self, header: ReleaseRequest, digest: str) -> None:
+        """Bind the attempt to this list for good.
+
+        Raises:
+            OpeningRefusedError: it is bound to another.
+        """
+        with closing(self._connect()) as database:
+            database.execute(
+                "INSERT OR IGNORE INTO agreed VALUES (?, ?, ?, ?)", (*header.round_id, digest)
+            )
+            row = database.execute(
+                "SELECT list_digest FROM agreed WHERE run = ? AND round = ? AND attempt = ?",
+                header.round_id,
+            ).fetchone()
+        if row != (digest,):
+            raise OpeningRefusedError(
+                f"round {header.round}, attempt {header.attempt}, of run {header.run} is bound to "
+                "another list; a second cohort of one round is never opened"
+            )
 
     def forget(self, run: str) -> None:
         """Erase the run's key and what is kept of its uploads; the run is over."""
@@ -203,13 +235,11 @@ class MaskHolder(Holder):
             said = read_statement(statement, self._roster)
             if not isinstance(said, Consent) or said.sender not in listed:
                 raise OpeningRefusedError(f"{said.sender!r} is no contributor that consents")
-            if (said.run, said.round, said.list_digest) != (header.run, header.round, digest):
-                own = (said.sender, said.run, said.round) == (
-                    self.identity.name, header.run, header.round
-                )  # fmt: skip
+            if (said.round_id, said.list_digest) != (header.round_id, digest):
+                own = (said.sender, said.round_id) == (self.identity.name, header.round_id)
                 raise OpeningRefusedError(
-                    "this site's own signature stands under another list of this round: its store "
-                    "was restored from an older copy. It releases nothing"
+                    "this site's own signature stands under another list of this attempt: its "
+                    "store was restored from an older copy. It releases nothing"
                     if own
                     else f"{said.sender!r} consented to another list than the one shown here"
                 )
@@ -235,8 +265,8 @@ def _require_maskable(database: sqlite3.Connection, run: str, number: int, attem
     ).fetchone()
     if bound is not None:
         raise OpeningRefusedError(
-            f"round {number} of run {run!r} is bound to a list of attempt {bound[0]}; no other "
-            "attempt of it is masked. Nothing was spent"
+            f"round {number} of run {run!r} is bound to a list of attempt {bound[0]}, which may "
+            "be opened yet; no other attempt of it is masked. Nothing was spent"
         )
     later = database.execute(
         "SELECT round, attempt FROM piece WHERE run = ? AND (round, attempt) > (?, ?)",

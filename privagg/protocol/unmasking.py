@@ -102,9 +102,9 @@ class Unmasking:
         needed = self._job.plan.minimum_survivors
         self._ask(Consent, self.consents, (), lambda: len(self.consents) >= needed)
         if len(self.consents) < needed:
-            raise OpeningRefusedError(
+            raise self._refusal(
                 f"{len(self.consents)} of {len(self.listed)} contributors consent to the list of "
-                f"whose uploads are in the sum; {needed} have to{self._told()}"
+                f"whose uploads are in the sum; {needed} have to"
             )
 
     def open(self) -> Message:
@@ -123,7 +123,7 @@ class Unmasking:
         for site, why in found.wrong.items():
             self._result.refuse(site, why)
         if found.total is None:
-            raise OpeningRefusedError(f"{found.problem}{self._told()}")
+            raise self._refusal(found.problem)
         job, parameters = self._job, self._job.parameters
         opening = Opening(
             **job.heading(self._result),
@@ -198,6 +198,27 @@ class Unmasking:
         if (header.list_digest, header.contributors) != (self._digest, self.listed):
             raise MessageError(f"{site!r} signed another list of contributors than the one shown")
         return message
+
+    def _refusal(self, problem: str) -> OpeningRefusedError:
+        """The sum is not opened: why, by whom, and whether the round may be tried again.
+
+        Whoever released contributes to no further attempt. Where consents bind too, or too few
+        would be left, nobody is asked again, as that would be charged and could open nothing.
+        """
+        job = self._job
+        left = job.plan.addends - len(self.answers)
+        again = not job.parameters.binds_by_consent and left >= job.plan.minimum_survivors
+        self._result.opening_asked = not again
+        if again:
+            chance = "a new attempt may be made (training.retries), charged again"
+        elif job.parameters.binds_by_consent:
+            chance = "under this rule a consent binds a site's round, so there is no new attempt"
+        else:
+            chance = (
+                f"{len(self.answers)} released and contribute to no further attempt; of the others "
+                "there are too few"
+            )
+        return OpeningRefusedError(f"{problem}{self._told()}; {chance}")
 
     def _told(self) -> str:
         """Who answered nothing, or something else."""

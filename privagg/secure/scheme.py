@@ -142,6 +142,14 @@ class Parameters(ABC):
         """Sites that have to release together before a sum opens; 0 where a key opens it."""
         return 0
 
+    @property
+    def binds_by_consent(self) -> bool:
+        """Whether a site that consented to a list is bound to it, whatever becomes of the attempt.
+
+        Else it is bound once it released, and may contribute to a further attempt before.
+        """
+        return True
+
     def recovery(self, occasion: Occasion) -> Recovery | None:
         """What unmasks a round's sum by the sites' releases; None where a key opens sums."""
         return None

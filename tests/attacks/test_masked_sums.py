@@ -72,7 +72,8 @@ def unbind(coordinator: Coordinator, site: str) -> None:
     with closing(sqlite3.connect(store)) as database, database:
         for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
             database.execute(f"DROP TRIGGER {name}")
-        database.execute("DELETE FROM opening")
+        for table in ("opening", "agreed"):
+            database.execute(f"DELETE FROM {table}")
 
 
 @pytest.mark.parametrize("rule", [True, False])
@@ -128,7 +129,8 @@ def test_two_lists_and_a_restart_between_consent_and_release(
     coordinator = started(tmp_path)
     simulation = coordinator.simulation
     if not rule:
-        monkeypatch.setattr(MaskHolder, "_bind", lambda *args: None)
+        for binds in ("_agree", "_bind"):
+            monkeypatch.setattr(MaskHolder, binds, lambda *args: None)
         monkeypatch.setattr(MaskHolder, "_remember", lambda self, header, digest, answer: answer)
     lists, shown = (WITHOUT_G, WITHOUT_A), []
     for listed in lists:

@@ -79,6 +79,11 @@ class MaskedParameters(Parameters):
         return self.rule.threshold
 
     @property
+    def binds_by_consent(self) -> bool:
+        """Where c + 1 shares open a seed, one honest site that releases is enough for that."""
+        return self.rule.always_consents
+
+    @property
     def packing(self) -> str:
         """How values sit in the payload."""
         return f"masked integer, {self.layout.width}bit"
