@@ -9,9 +9,10 @@ from typing import Any
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import Charged, ReplayedLedger
 from privagg.privacy.ledger import BudgetKey
-from privagg.privacy.ledger.entries import Consumed, UploadStored
+from privagg.privacy.ledger.entries import Charge, Consumed, UploadStored
 from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import SystemRandomness
+from privagg.protocol.cohorts import drawn_cohort, draws_cohorts
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport, SchemeFacts
 from privagg.secure.masked import parameters as masked
@@ -64,7 +65,8 @@ def _check_facts(
         facts, expected = each.charge.facts, _expected(plan, report, each.charge.round)
         attempt = (each.charge.round, each.charge.attempt)
         wrong = [n for n, value in expected.items() if n in facts and facts[n] != value]
-        if "cohort" in facts and not _cohort_fits(facts["cohort"], site, plan, rounds.get(attempt)):
+        ended = rounds.get(attempt)
+        if "cohort" in facts and not _cohort_fits(each.charge, site, plan, report, ended):
             wrong.append("cohort")
         if each.charge.event.is_private and not _is_secure(facts, report):
             wrong.append("generator")
@@ -108,11 +110,19 @@ def _expected(plan: Plan, report: Report, number: int) -> dict[str, Any]:
     }
 
 
-def _cohort_fits(cohort: Any, site: str, plan: Plan, ended: RoundReport | None) -> bool:
-    """A cohort is the plan's number of its sites, in order, this one among them, as recorded."""
-    names = tuple(cohort)
+def _cohort_fits(
+    charge: Charge, site: str, plan: Plan, report: Report, ended: RoundReport | None
+) -> bool:
+    """A cohort is the plan's number of its sites, in order, this one among them, as recorded.
+
+    Where sites open together it is the one that is drawn for its round.
+    """
+    names = tuple(charge.facts["cohort"])
     recorded = ended is None or ended.cohort == names
-    return plan.is_cohort(names) and site in names and recorded
+    drawn = not draws_cohorts(plan) or names == drawn_cohort(
+        plan, report.scheme.key_id, charge.round
+    )
+    return plan.is_cohort(names) and site in names and recorded and drawn
 
 
 def _is_secure(facts: Mapping[str, Any], report: Report) -> bool:

@@ -15,6 +15,7 @@ from privagg.identity.keys import Identity, Roster
 from privagg.privacy.plan import Plan
 from privagg.protocol.aggregator import RoundTerms
 from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.cohorts import drawn_cohort, draws_cohorts
 from privagg.protocol.key_statement import RunKey, require_custody
 from privagg.protocol.messages import Statement
 from privagg.secure.scheme import Parameters, Phase, Recovery, Scheme
@@ -107,9 +108,14 @@ class Job:
         occasion = self.key.occasion(result.round, result.attempt, result.cohort)
         return self.parameters.recovery(occasion)
 
-    def cohort(self) -> tuple[str, ...]:
-        """The sites asked in a round: `addends` of them, drawn uniformly by the OS CSPRNG."""
+    def cohort(self, number: int) -> tuple[str, ...]:
+        """The sites asked in a round: `addends` of them.
+
+        Drawn uniformly by the OS CSPRNG; where sites open together, as `drawn_cohort` says.
+        """
         names = self.plan.names
+        if draws_cohorts(self.plan):
+            return drawn_cohort(self.plan, self.key_id, number)
         return self.plan.in_order(secrets.SystemRandom().sample(names, self.plan.addends))
 
     def heading(self, result: RoundOutcome) -> dict[str, Any]:

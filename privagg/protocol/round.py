@@ -89,7 +89,7 @@ def run_round(
     """
     if job.key_gone:
         raise KeyErasedError(job.key_gone)
-    result = RoundOutcome(round_number, attempt, cohort or job.cohort())
+    result = RoundOutcome(round_number, attempt, cohort or job.cohort(round_number))
     if journal is not None:
         journal.begun(result)
     with result.timed("round"):

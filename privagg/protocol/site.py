@@ -47,6 +47,7 @@ from privagg.privacy.ledger import (
 )
 from privagg.privacy.plan import Plan
 from privagg.privacy.randomness import Randomness
+from privagg.protocol.cohorts import require_drawn
 from privagg.protocol.frames import Message, read_message, read_statement, require_readable
 from privagg.protocol.holder import Holder
 from privagg.protocol.key_statement import KeyTerms, RunKey, require_custody
@@ -387,7 +388,9 @@ class Site:
             self.ledger.require_approval(self._budget_key, self._plan.digest, header.run),
             header.run,
         )
-        return self._keys.require(header.run, header.key_id)
+        key = self._keys.require(header.run, header.key_id)
+        require_drawn(self._plan, key.key_id, header.round, cohort)
+        return key
 
     def require_approved_records(self) -> None:
         """Refuse to serve on other records than an approval in force was given for.

@@ -31,6 +31,7 @@ from privagg.encoding.vectors import FloatVector
 from privagg.errors import CohortError, ConfigError, EncodingError
 from privagg.flower.bridge.arrays import TrainRequest, named_values
 from privagg.flower.bridge.transport import FlowerTransport
+from privagg.protocol.cohorts import draws_cohorts
 from privagg.protocol.job import Job, RoundOutcome
 
 Release = Callable[[Mapping[str, NDArray[Any]]], None]
@@ -262,6 +263,12 @@ class PrivateGrid(Grid):
     def _cohort(self, asked: Collection[str], there: Collection[str]) -> tuple[str, ...]:
         """The sites asked; one that has no node stays in the cohort, as a site that drops out."""
         plan = self._job.plan
+        if draws_cohorts(plan):
+            raise ConfigError(
+                f"under scheme {plan.scheme!r} no strategy chooses {plan.addends} of "
+                f"{len(plan.names)} clients: whom a round asks follows from the run's key. Ask all "
+                "(training.cohort_size = 0), or take another scheme"
+            )
         absent = {name for name in plan.names if name not in there}
         cohort = {*asked, *absent} if plan.addends == len(plan.names) else set(asked)
         if len(cohort) != plan.addends:

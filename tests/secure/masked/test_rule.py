@@ -52,6 +52,28 @@ def test_what_the_rule_takes_is_what_opens_one_list_only() -> None:
                 assert beside + c < rule.threshold <= m
 
 
+@pytest.mark.parametrize("always", [False, True])
+def test_of_two_attempts_one_is_opened(always: bool) -> None:
+    """Every plan of up to 9 sites: how many honest sites may release in the first attempt.
+
+    Whoever released masks for no second one; where consents are always asked, whoever consented.
+    """
+    for n in range(2, 10):
+        for m in range(2, n + 1):
+            for c in range(m - 1):
+                if 2 * m <= n + c:
+                    continue
+                rule = Rule.choose(n, m, c, always_consents=always)
+                for released in range(n - c + 1):
+                    opened = released + c >= rule.threshold
+                    # Before the first of them released, m consented, c of whom may be colluders.
+                    bound = max(released, m - c if released else 0) if always else released
+                    assert not (opened and n - bound >= m)
+                # Were the round bound by releases alone, c + 1 shares would be too few.
+                one = 1 + c >= rule.threshold and n - 1 >= m
+                assert one == (always and n > m)
+
+
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [

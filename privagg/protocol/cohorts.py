@@ -1,0 +1,55 @@
+"""Who is asked in a round where sites open sums together: nobody chooses it, everybody computes it.
+
+A site keeps to one list of contributors a round. That bounds what is opened as long as all sites
+speak of the same ones who were asked: of two cohorts of one round, each could open a sum. So the
+cohort follows from the run's key, to which every site's card belongs, and the number of the round;
+it is the same in each attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from privagg.errors import CohortError
+from privagg.privacy.plan import Plan
+from privagg.privacy.unit import Custody
+
+_DOMAIN = b"privagg/cohort/1\0"
+
+
+def drawn_cohort(plan: Plan, key_id: str, number: int) -> tuple[str, ...]:
+    """The sites of a round: as many as the plan asks, those whose hashes are the least.
+
+    Args:
+        plan: names the sites, and says how many are asked.
+        key_id: SHA-256 (hex) of the run's key.
+        number: of the round, from 1.
+
+    Returns:
+        Names in roster order.
+    """
+
+    def place(name: str) -> bytes:
+        told = f"{key_id}\0{number}\0{name}".encode()
+        return hashlib.sha256(_DOMAIN + told).digest()
+
+    return plan.in_order(sorted(plan.names, key=place)[: plan.addends])
+
+
+def draws_cohorts(plan: Plan) -> bool:
+    """Whether the plan's cohorts are drawn like this: some of the sites, which open together."""
+    return plan.custody is Custody.EVERY_SITE and plan.addends < len(plan.names)
+
+
+def require_drawn(plan: Plan, key_id: str, number: int, cohort: Sequence[str]) -> None:
+    """Refuse another cohort than the round's.
+
+    Raises:
+        CohortError: it is another.
+    """
+    if draws_cohorts(plan) and tuple(cohort) != drawn_cohort(plan, key_id, number):
+        raise CohortError(
+            f"round {number} asks {', '.join(cohort)}; under this run's key it is the turn of "
+            f"{', '.join(drawn_cohort(plan, key_id, number))}"
+        )
