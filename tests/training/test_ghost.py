@@ -21,6 +21,7 @@ from privagg.errors import ConfigError
 from privagg.training.data import TensorRecords
 from privagg.training.dpsgd import DpSgd
 from privagg.training.ghost import clipping
+from privagg.training.ghost import pieces as pieces_module
 from privagg.training.ghost.pieces import (
     EXACT64,
     LARGEST_FACTORED_GRID,
@@ -154,16 +155,19 @@ def test_a_long_record_is_as_long_as_rounding_lets_it(
     assert 1 - 2 * margin <= float(norms.min()) <= float(norms.max()) <= 1
 
 
-def test_a_sum_in_float32_chunks_is_the_same_as_in_float64() -> None:
-    """Enough records for several float32 products."""
-    count, sensitivity = 1500, 2**16
+@pytest.mark.parametrize("odd", [1.0, 2.0**12, 2.0**24 - 1])
+@pytest.mark.parametrize("size", [3.0, 300.0, 20_000.0])
+def test_a_product_in_float32_is_the_same_as_in_float64(size: float, odd: float) -> None:
+    """Whole, in parts, and where one row is far larger than the others; against int64."""
     rng = np.random.default_rng(4)
-    a, g = (torch.from_numpy(rng.standard_normal((count, 1, n)).astype("f4")) for n in (30, 20))
-    piece = Factors(nn.Parameter(torch.zeros(20, 30)), a, g, sensitivity)
-    clipping.clip([piece], Grid(1, sensitivity), torch.ones(count, dtype=torch.bool))
-    left, right = torch.split(piece.integers().double(), [30, 20], dim=1)
-    assert torch.equal(piece.total(), right.t() @ left)
-    assert sensitivity * count > 2**24
+    right, left = (np.rint(size * rng.standard_normal((1500, n))).astype("f4") for n in (20, 30))
+    left[700], right[700, 3] = odd, 1
+    found = pieces_module._product(torch.from_numpy(right), torch.from_numpy(left))
+    whole = right.astype(np.int64).T @ left.astype(np.int64)
+    assert found.tolist() == whole.tolist()
+    # Column norms alone, so that float32 is used at all: a sum beyond it would be rounded.
+    if size == 3 and odd == 1:
+        assert np.array_equal(found, (right.T @ left))
 
 
 # --- through a trainer ---------------------------------------------------------------------------

@@ -73,10 +73,10 @@ def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
     sensitivity, norm = float(grid.sensitivity_grid), float(grid.clip_norm_l2)
     norms = root(_total([piece.float_squares() for piece in pieces]))
     room = sensitivity * (1 - margin_of(pieces, grid.sensitivity_grid))
-    scale = (room / norms).clamp_(max=sensitivity / norm)
+    scale = (room / norms).clamp_(max=sensitivity / norm).masked_fill_(~kept, 0.0)
     for piece in pieces:
         piece.quantise(scale)
-    _clear(pieces, ~(torch.isfinite(norms) & kept))
+    _clear(pieces, ~torch.isfinite(norms))  # a product with 0 would keep NaN
     limit = sensitivity**2
     squares = _total([piece.squares() for piece in pieces])
     for turn in range(_TRIES if is_seen(squares) else _TRIES_UNSEEN):
@@ -105,8 +105,9 @@ def add_up(pieces: Sequence[Piece], trainable: Sequence[nn.Parameter]) -> torch.
 
 
 def _clear(pieces: Sequence[Piece], rows: torch.Tensor) -> None:
-    for piece in pieces:
-        piece.clear(rows)
+    if may_hold(rows):
+        for piece in pieces:
+            piece.clear(rows)
 
 
 def _total(values: list[torch.Tensor]) -> torch.Tensor:
