@@ -307,12 +307,12 @@ class AskSetup(SumsSetup):
     @cached_property
     def _chosen(self) -> tuple[AnsweringProgram, SumsPlan]:
         terms, questions = self.terms, self.config.questions
-        records = self.config.declared_records
-        usual = terms.program_over(self.schema, questions, records)
+        facts = (self.schema, questions, self.config.declared_records, self.config.privacy.delta)
+        usual = terms.program_over(*facts)
         if terms.noise != "auto" or not isinstance(usual, Questions):
             return usual, self.planned(usual)
         if not all(question.ones for question in questions):
             return usual, self.planned(usual)
-        other = terms.program_over(self.schema, questions, records, "laplace")
+        other = terms.program_over(*facts, "laplace")
         assert isinstance(other, Questions)  # the same program
         return self.quieter(usual, lambda: other)

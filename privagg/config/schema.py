@@ -394,6 +394,7 @@ class AskSection(Section):
         data: TableSchema,
         questions: Sequence[Question],
         records: int,
+        delta: Decimal,
         noise: str | None = None,
     ) -> AnsweringProgram:
         """What is asked of a declared table.
@@ -401,7 +402,8 @@ class AskSection(Section):
         Args:
             data: the declaration.
             questions: of the configuration.
-            records: of all sites, as declared; what questions leave open is chosen for them.
+            records: of all sites, as declared; what is left open is chosen for them.
+            delta: what `epsilon` is at.
             noise: of the questions' sums; by default as it is set, Gaussian where it is `auto`.
 
         Raises:
@@ -414,7 +416,8 @@ class AskSection(Section):
             fitted = (each.fitted(records, each_part * Fraction(each.share)) for each in questions)
             asked["questions"] = [each.model_dump(mode="json") for each in fitted]
             asked["noise"] = noise or ("gaussian" if self.noise == "auto" else self.noise)
-        return program(self.program).of(asked)
+        kind = program(self.program)
+        return kind.of(kind.chosen(asked, records, Fraction(self.epsilon), Fraction(delta)))
 
 
 class FactsSection(Section):
@@ -704,7 +707,9 @@ class Config(Section):
                 f"{self.data.kind!r} there are none: remove [ask] and [[questions]]"
             )
         try:
-            self.ask.program_over(self.data.table_schema, self.questions, self.declared_records)
+            self.ask.program_over(
+                self.data.table_schema, self.questions, self.declared_records, self.privacy.delta
+            )
         except ValidationError as error:
             told = "; ".join(map(fault_words, error.errors()))
             if not own:

@@ -91,7 +91,7 @@ class Answering:
 
     def _facts(self) -> dict[str, JsonValue]:
         plan = self._plan
-        return {
+        facts: dict[str, JsonValue] = {
             "format": FORMAT,
             "run": self._run,
             "plan_digest": plan.digest,
@@ -102,6 +102,9 @@ class Answering:
             "contributors": list(contributors_of(plan, self._sums)),
             "answers": [answer_facts(answer) for answer in self._program.answers(self._sums)],
         }
+        if (model := self._program.model(self._sums)) is not None:
+            facts["model"] = {**model, "run": self._run, "plan_digest": plan.digest}
+        return facts
 
 
 def contributors_of(plan: SumsPlan, sums: list[NoisySum]) -> tuple[str, ...]:

@@ -113,6 +113,22 @@ class AnsweringProgram(ABC):
             ConfigError: they do not fit the declared table; nothing was spent.
         """
 
+    @classmethod
+    def chosen(
+        cls, asked: Mapping[str, Any], records: int, epsilon: Fraction, delta: Fraction
+    ) -> Mapping[str, Any]:
+        """What is asked, with what it leaves open chosen by public facts alone.
+
+        Args:
+            asked: as for `of`.
+            records: of all sites, as declared.
+            epsilon, delta: what the job may cost each data set.
+
+        Raises:
+            ValueError, ConfigError: as `of`.
+        """
+        return asked
+
     @property
     @abstractmethod
     def asked(self) -> dict[str, JsonValue]:
@@ -174,6 +190,14 @@ class AnsweringProgram(ABC):
             sums: what rounds 1, 2, ... opened: all, or where the job was cut short the first of
                 them, one at least.
         """
+
+    def model(self, sums: Sequence[NoisySum]) -> dict[str, JsonValue] | None:
+        """A model that follows from the opened sums, as JSON values; None where none does.
+
+        Args:
+            sums: as for `answers`.
+        """
+        return None
 
     def work(self) -> int:
         """What `answers` takes, about, in microseconds of processor time: an auditor counts it

@@ -1,0 +1,181 @@
+"""What a record adds to each opening of a scorecard, and why no state makes it longer than 1.
+
+With F blocks of bins, a label y in [0, 1] and p a public share, a record adds
+
+    counts      (1 - y, y) in its bin of every block, each by 1/√F
+    products    s sᵀ above the diagonal, s_j²/√2 on it, and LABELS · s (y - p)/max(p, 1 - p), where
+                s are its bins' values in a public table, shrunk to norm 1 where they are longer;
+                all of it by 1/√(1/2 + LABELS²)
+    scores      u in its bin of every block, by 1/√F: u in [-1, 1] is how far its probability under
+                a public card lies from a public middle, in parts of a public reach
+    calibration (1 - y, y) in the bin of its score
+
+so that its norm is at most 1 whatever the public state is (proofs/scorecard.md). The state moves
+what is learned, never what is charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from privagg.programs.questions.columns import Codes, FloatArray
+from privagg.programs.questions.logistic import ROUNDING, exponentials
+from privagg.programs.questions.question import one_hot
+
+LABELS = 2.0
+"""How much the products of bins with labels count beside those of bins with each other."""
+
+REACH = (2.5, 1.75)
+"""Logits below and above that of a share of a half or less which scores are told apart between;
+beyond, they count as the end. Of a larger share it is the other way round."""
+
+SHARES = (0.02, 0.98)
+"""Least and largest share of positives that is worked with."""
+
+STEEPEST = 30.0
+"""Of a logit; beyond, a probability is 0 or 1 as far as anybody sees."""
+
+SCORE_ENDS = np.linspace(-4.0, 4.0, 25)
+"""Of the bins of calibration, in logits from that of the share of positives."""
+
+
+class Middle(NamedTuple):
+    """Between which probabilities scores are told apart.
+
+    Attributes:
+        centre: probability.
+        half: how far it goes to either side.
+    """
+
+    centre: float
+    half: float
+
+    @classmethod
+    def of(cls, share: float) -> Middle:
+        """About a public share of positives.
+
+        Args:
+            share: within `SHARES`.
+        """
+        base = logit(share)
+        below, above = REACH if share <= 0.5 else REACH[::-1]
+        low, high = (1 / (1 + exp(-end)) for end in (base - below, base + above))
+        return cls((low + high) / 2, (high - low) / 2)
+
+
+class Learnt(NamedTuple):
+    """Some records as a scorecard reads them.
+
+    Attributes:
+        codes: int64 (F, r), the bin of each in each block.
+        labels: float64 (r,), within [0, 1].
+        counted: bool (r,), whether it has a label; else it adds nothing.
+    """
+
+    codes: Codes
+    labels: FloatArray
+    counted: FloatArray
+
+
+def logit(share: float) -> float:
+    """The logarithm of the odds.
+
+    Args:
+        share: above 0 and below 1.
+    """
+    return log(share) - log(1 - share)
+
+
+def public_share(value: float) -> float:
+    """A share that may be worked with, whatever a state says it is."""
+    return min(max(float(np.nan_to_num(value, nan=0.5)), SHARES[0]), SHARES[1])
+
+
+def count_rows(records: Learnt, sizes: Sequence[int]) -> FloatArray:
+    """Counts, float64 (r, 2K): of label 0 by bin, then of label 1.
+
+    Args:
+        records: some.
+        sizes: bins of each block; K together.
+    """
+    there = _in_bins(records, sizes) / sqrt(len(sizes)) * ROUNDING
+    both = (there * (1 - records.labels)[:, None], there * records.labels[:, None])
+    return np.asarray(np.concatenate(both, axis=1))
+
+
+def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
+    """Products, float64 (r, F (F + 1)/2 + F).
+
+    Args:
+        records: some.
+        table: a value for each bin, by block.
+        share: within `SHARES`.
+    """
+    values = [each[codes] for each, codes in zip(table, records.codes, strict=True)]
+    square = np.zeros(len(records.labels))
+    for each in values:  # one after the other: alike however many records there are
+        square = square + each * each
+    shrunk = ROUNDING / np.maximum(1.0, np.sqrt(square))
+    values = [each * shrunk * records.counted for each in values]
+    missed = (records.labels - share) / max(share, 1 - share) * LABELS
+    found = [
+        a * b * (1.0 if k > i else sqrt(0.5))
+        for i, a in enumerate(values)
+        for k, b in enumerate(values[i:], i)
+    ]
+    found += [each * missed for each in values]
+    return np.asarray(np.stack(found, axis=1) / sqrt(0.5 + LABELS**2) * ROUNDING)
+
+
+def score_rows(
+    records: Learnt, table: Sequence[FloatArray], sizes: Sequence[int], share: float
+) -> FloatArray:
+    """Scores, float64 (r, K).
+
+    Args:
+        records: some.
+        table: effects of the bins, by block, in logits.
+        sizes: bins of each block.
+        share: within `SHARES`; the card starts from its logit.
+    """
+    middle = Middle.of(share)
+    chance = 1 / (1 + exponentials(-scores(records, table, logit(share))))
+    part = np.clip((chance - middle.centre) / middle.half, -1, 1) / sqrt(len(sizes)) * ROUNDING
+    return np.asarray(_in_bins(records, sizes) * part[:, None])
+
+
+def calibration_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
+    """Counts by bin of the score, float64 (r, 2B): of label 0, then of label 1.
+
+    Args:
+        records, table, share: as for `score_rows`.
+    """
+    away = scores(records, table, 0.0)
+    place = np.searchsorted(SCORE_ENDS[1:-1], away, side="right")
+    there = one_hot(place, len(SCORE_ENDS) - 1) * records.counted[:, None] * ROUNDING
+    both = (there * (1 - records.labels)[:, None], there * records.labels[:, None])
+    return np.asarray(np.concatenate(both, axis=1))
+
+
+def scores(records: Learnt, table: Sequence[FloatArray], base: float) -> FloatArray:
+    """What a card gives each record, in logits, float64 (r,).
+
+    Args:
+        records: some.
+        table: effects of the bins, by block.
+        base: that it starts from.
+    """
+    found = np.full(len(records.labels), base)
+    for each, codes in zip(table, records.codes, strict=True):
+        found = found + each[codes]
+    return np.asarray(np.clip(found, -STEEPEST, STEEPEST))
+
+
+def _in_bins(records: Learnt, sizes: Sequence[int]) -> FloatArray:
+    """1 in each record's bin of every block, float64 (r, K)."""
+    blocks = [one_hot(code, size) for code, size in zip(records.codes, sizes, strict=True)]
+    return np.concatenate(blocks, axis=1) * records.counted[:, None]

@@ -1,0 +1,169 @@
+"""What a scorecard is asked for: public settings; what they leave open, public facts choose."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import log, sqrt
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from privagg.errors import ConfigError
+from privagg.programs.scorecard.bins import Block, Cut
+from privagg.programs.scorecard.card import Scaling
+from privagg.training.features import CategoricalFeature, NumericFeature
+from privagg.training.table import TableSchema
+from privagg.training.targets import Regression, Target
+
+MOST_BINS = 2**14
+"""Of all blocks together."""
+
+MOST_BLOCKS = 200
+
+Direction = Literal["rising", "falling"]
+
+
+class Asked(BaseModel):
+    """Which scorecard is made of which columns: public, and pinned with the plan.
+
+    Args:
+        data: the columns, as declared; the target has two classes, or is an amount.
+        openings: 1 (weights of evidence), 2 (and how they go together) or 8 (and six steps of
+            all bins); by default chosen by public facts.
+        bins: of a column of numbers, in equal steps; chosen by public facts by default.
+        edges: column -> edges between its bins in place of equal steps: from public knowledge, or
+            quantiles that were asked and charged before.
+        ordered: columns whose declared categories stand in an order that means something.
+        monotone: column -> whether the chance of the target may only rise or only fall along its
+            bins; the bin of what is missing is free.
+        pairs: columns that count together, beside each by itself.
+        pair_bins: of a column of numbers in a pair.
+        calibration: whether one more opening, on a twentieth of the budget, makes scores
+            probabilities and says how well the card tells records apart.
+        scaling: of the points.
+        level: of the intervals.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: TableSchema
+    openings: Literal[1, 2, 8] | None = None
+    bins: int | None = Field(default=None, ge=2, le=64)
+    edges: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    ordered: tuple[str, ...] = ()
+    monotone: dict[str, Direction] = Field(default_factory=dict)
+    pairs: tuple[tuple[str, str], ...] = Field(default=(), max_length=50)
+    pair_bins: int = Field(default=4, ge=2, le=16)
+    calibration: bool = True
+    scaling: Scaling = Scaling()
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _of_declared_columns(self) -> Self:
+        kinds = {each.name: each for each in self.data.features}
+        categories = {k for k, each in kinds.items() if isinstance(each, CategoricalFeature)}
+        alike = {
+            "edges": (set(self.edges), set(kinds) - categories, "declared with a range"),
+            "ordered": (set(self.ordered), categories, "declared with categories"),
+            "monotone": (
+                set(self.monotone), (set(kinds) - categories) | set(self.ordered),
+                "declared with a range, or named in ordered",
+            ),
+            "pairs": ({each for pair in self.pairs for each in pair}, set(kinds), "declared"),
+        }  # fmt: skip
+        for key, (named, fitting, what) in alike.items():
+            if strange := sorted(named - fitting):
+                names = ", ".join(map(repr, strange))
+                raise ValueError(f"{key} names {names}, and takes columns that are {what}")
+        for name, edges in self.edges.items():
+            feature = kinds[name]
+            assert isinstance(feature, NumericFeature)
+            low, high = feature.range
+            whole = (low, *edges, high)
+            if not edges or len(edges) > 63 or sorted(set(whole)) != list(whole):
+                raise ValueError(
+                    f"edges of {name!r} must rise and lie within its range [{low:g}, {high:g}], "
+                    f"1 to 63 of them, got {list(edges)}"
+                )
+        twice = [pair for pair in self.pairs if pair[0] == pair[1]]
+        if twice or len({frozenset(pair) for pair in self.pairs}) < len(self.pairs):
+            raise ValueError("pairs are of two different columns, each pair once")
+        return self
+
+    def chosen(self, records: int, epsilon: Fraction, delta: Fraction) -> Asked:
+        """The same with what is left open chosen: by columns, records, epsilon and delta alone.
+
+        Args:
+            records: of all sites, as declared.
+            epsilon, delta: what the card may cost each data set.
+        """
+        noise = noise_by_bin(len(blocks_of(self)), records, float(epsilon), float(delta))
+        bins = self.bins or next(bins for most, bins in BINS if noise <= most)
+        openings = self.openings or next(count for most, count in OPENINGS if noise <= most)
+        return self.model_copy(update={"bins": bins, "openings": openings})
+
+
+OPENINGS: tuple[tuple[float, Literal[1, 2, 8]], ...] = ((0.15, 8), (0.5, 2), (float("inf"), 1))
+"""At most so much noise by bin -> openings; found on synthetic tables."""
+
+BINS = ((0.02, 16), (float("inf"), 8))
+"""Likewise -> bins."""
+
+
+def noise_by_bin(blocks: int, records: int, epsilon: float, delta: float) -> float:
+    """ν: the standard deviation of a count's noise, in parts of the records of an eighth.
+
+    Args:
+        blocks: F; a record is in a bin of each.
+        records: of all sites, as declared.
+        epsilon, delta: what all openings cost.
+
+    Source: ρ = (√(ε + L) - √L)², L = ln(1/δ), is zero-concentrated privacy that implies (ε, δ):
+        Bun & Steinke 2016, "Concentrated differential privacy". The plan's own noise is less.
+    """
+    rest = log(1 / delta)
+    root = sqrt(epsilon + rest) - sqrt(rest)
+    return 8 * sqrt(blocks / 2) / (root * max(records, 1))
+
+
+def blocks_of(asked: Asked) -> tuple[Block, ...]:
+    """The blocks of bins, columns first in their declared order, then pairs.
+
+    Args:
+        asked: the settings.
+
+    Raises:
+        ConfigError: they are too many, or the target is of another kind; nothing was spent.
+    """
+    target = asked.data.target
+    if isinstance(target, Target) and target.kind != "binary":
+        _refuse(f"the target {target.name!r} has {target.class_count} classes")
+    if not isinstance(target, Target | Regression):
+        _refuse(f"the target {target.name!r} is of kind {target.kind!r}")
+    if isinstance(target, Regression) and target.loss in ("poisson", "gamma"):
+        _refuse(f"the target {target.name!r} has loss {target.loss!r}")
+    found = [Block((_cut(asked, each.name, asked.bins or 8),)) for each in asked.data.features]
+    found += [
+        Block(tuple(_cut(asked, name, asked.pair_bins) for name in pair)) for pair in asked.pairs
+    ]
+    whole = sum(block.size for block in found)
+    if whole > MOST_BINS or len(found) > MOST_BLOCKS:
+        raise ConfigError(
+            f"a scorecard of {len(found)} columns and pairs with {whole} bins is too large; "
+            f"{MOST_BLOCKS} with {MOST_BINS} fit. Nothing was spent"
+        )
+    return tuple(found)
+
+
+def _refuse(what: str) -> None:
+    raise ConfigError(
+        f"{what}; a scorecard is for two classes, or for an amount with a range under squared or "
+        "huber loss. Train a gradient model for others. Nothing was spent"
+    )
+
+
+def _cut(asked: Asked, name: str, count: int) -> Cut:
+    feature = next(each for each in asked.data.features if each.name == name)
+    if isinstance(feature, CategoricalFeature):
+        return Cut.of_categories(feature, name in asked.ordered)
+    return Cut.of_number(feature, count, asked.edges.get(name))

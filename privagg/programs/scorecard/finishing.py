@@ -1,0 +1,193 @@
+"""What a scorecard answers: points with their bands, what counts most, how right its scores are.
+
+Bands are those of the last smoothing: how far a bin's points may lie beside its neighbours and 0,
+the other columns taken as they came out, and how far the calibration line moves all of them. What
+noise in other columns does to them is left out. So they are about right, and no promise;
+`tests/programs/test_scorecard.py` holds them against many draws of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, sqrt
+
+import numpy as np
+
+from privagg.programs.answers import Answer, Figure, Interval, around
+from privagg.programs.evaluation.estimates import Cells
+from privagg.programs.questions.columns import FloatArray
+from privagg.programs.questions.logistic import exponentials
+from privagg.programs.scorecard.adding import SCORE_ENDS, logit
+from privagg.programs.scorecard.asked import Asked
+from privagg.programs.scorecard.bins import Block, offsets
+from privagg.programs.scorecard.card import DECIMALS, Card, CardBlock, as_points
+from privagg.programs.scorecard.fitting import Line, State, centred, line_of
+from privagg.training.targets import Regression
+
+POINTS, IMPORTANCE, POSITIVES = "points", "importance", "share of positives"
+START, AREA = "points to start from", "area under the ROC curve"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A card before it is scaled.
+
+    Attributes:
+        state: after the last opening.
+        variances: float64 (2, K), of the effects: by the noise alone, and with sampling.
+        calibration: float64 (2B,), counts by bin of the score and their noise's deviation; None
+            where they were not opened.
+        openings: how many sums it rests on.
+    """
+
+    state: State
+    variances: FloatArray
+    calibration: tuple[FloatArray, float] | None
+    openings: int
+
+    @property
+    def line(self) -> Line:
+        """What makes scores probabilities; by itself no change."""
+        if self.calibration is None:
+            return Line(0.0, 1.0, np.zeros(2))
+        return line_of(*self.calibration, self.state.share)
+
+    def effects(self, blocks: Sequence[Block]) -> tuple[float, list[FloatArray]]:
+        """The logit of a record of mean effects, and effects of mean 0, by block."""
+        intercept, slope, _ = self.line
+        raw = [self.state.effects[at] for at in offsets(blocks)]
+        whole = [self.state.whole[at] for at in offsets(blocks)]
+        found = [centred(each, count) for each, count in zip(raw, whole, strict=True)]
+        means = sum(float((a - b)[0]) for a, b in zip(raw, found, strict=True))
+        base = logit(self.state.share) + intercept + slope * means
+        return base, [slope * each for each in found]
+
+    def point_variances(self, blocks: Sequence[Block]) -> FloatArray:
+        """Of the final effects, float64 (2, K), the line's among them."""
+        line = self.line
+        effects = np.concatenate(self.effects(blocks)[1]) / line.slope
+        return line.slope**2 * self.variances + line.variance[:, None] * effects**2
+
+
+def card_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Card:
+    """The card as a file.
+
+    Args:
+        content: what was asked.
+        blocks: of bins.
+        found: what was learned.
+    """
+    amount = isinstance(content.data.target, Regression)
+    base, effects = found.effects(blocks)
+    points = as_points(effects, content.scaling, amount)
+    return Card(
+        data=content.data,
+        scaling=content.scaling,
+        start=round(content.scaling.start(base, amount), DECIMALS),
+        blocks=tuple(CardBlock.of(*each) for each in zip(blocks, points, strict=True)),
+        openings=found.openings,
+    )
+
+
+def answers_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Iterator[Answer]:
+    """The answers.
+
+    Args:
+        content, blocks, found: as for `card_of`.
+    """
+    card, level = card_of(content, blocks, found), content.level
+    per_logit = abs(content.scaling.per_logit(card.is_amount))
+    errors = per_logit * np.sqrt(found.point_variances(blocks))
+    yield _whole_card(content, blocks, found, card)
+    yield Answer(
+        {"name": "importance", "about": "how far points of each column vary between records"},
+        tuple(
+            _importance(block, card.blocks[place], found.state.whole[at], errors[:, at], level)
+            for place, (block, at) in enumerate(zip(blocks, offsets(blocks), strict=True))
+        ),
+    )
+    for block, own, at in zip(blocks, card.blocks, offsets(blocks), strict=True):
+        figures = [
+            Figure(
+                POINTS, group, value, value, around(value, by_noise, level),
+                around(value, with_sampling, level),
+            )
+            for group, value, by_noise, with_sampling in zip(
+                block.groups, own.points, *errors[:, at].tolist(), strict=True
+            )
+        ]  # fmt: skip
+        yield Answer({"name": block.name, "about": "points by bin"}, tuple(figures))
+    if found.calibration is not None and not card.is_amount:
+        yield Answer(
+            {"name": "calibration", "about": "share of positives by score, before calibration"},
+            tuple(_calibration(_cells(found, level), found.state.share)),
+        )
+
+
+def _whole_card(content: Asked, blocks: Sequence[Block], found: Finished, card: Card) -> Answer:
+    state, level = found.state, content.level
+    count = float(state.whole.sum()) / len(blocks)
+    noise = state.noise**2 * len(state.whole) / len(blocks) ** 2 / max(count, 1.0) ** 2
+    sampling = state.share * (1 - state.share) / max(count, 1.0)
+    low, high, what = 0.0, 1.0, POSITIVES
+    if isinstance(content.data.target, Regression):
+        (low, high), what = content.data.target.range, "mean"
+    share = low + (high - low) * state.share
+    start = Interval(card.start, card.start)
+    figures = [
+        Figure(START, {}, card.start, card.start, start, start),
+        Figure(
+            what, {}, share, share,
+            around(share, (high - low) * sqrt(noise), level, (low, high)),
+            around(share, (high - low) * sqrt(noise + sampling), level, (low, high)),
+        ),
+    ]  # fmt: skip
+    if found.calibration is not None and not card.is_amount:
+        cells = _cells(found, level)
+        none = np.arange(cells.counts) < cells.counts // 2
+        figures.append(cells.figure(AREA, _area, none, ~none))
+    about = "points add up, from those that every record has"
+    return Answer({"name": "the card", "about": about}, tuple(figures))
+
+
+def _importance(
+    block: Block, own: CardBlock, whole: FloatArray, errors: FloatArray, level: float
+) -> Figure:
+    """The standard deviation of a block's points over records."""
+    points = np.array(own.points)
+    shares = whole / max(float(whole.sum()), 1.0)
+    size = sqrt(float(shares @ points**2))
+    slopes = shares * points / size if size > 0 else np.sqrt(shares)
+    ends = [around(size, sqrt(float(slopes**2 @ each**2)), level, (0.0, inf)) for each in errors]
+    return Figure(IMPORTANCE, {"column": block.name}, size, size, ends[0], ends[1])
+
+
+def _cells(found: Finished, level: float) -> Cells:
+    """Counts by bin of the score, of label 0 and then of label 1."""
+    assert found.calibration is not None  # asked by whoever has them
+    opened, stddev = found.calibration
+    variance = np.full(len(opened), stddev**2)
+    return Cells(opened, variance, np.maximum(opened, 0.0), len(opened), {}, level)
+
+
+def _area(counts: FloatArray) -> float:
+    """Of the ROC curve, records of one bin taken as equal."""
+    none, some = counts.reshape(2, -1)
+    below = np.cumsum(none) - none / 2
+    return float(some @ below / (some.sum() * none.sum()))
+
+
+def _calibration(cells: Cells, share: float) -> Iterator[Figure]:
+    """Share of positives in each bin of the score that holds enough records."""
+    bins = cells.counts // 2
+    ends = 1 / (1 + exponentials(-(SCORE_ENDS + logit(share))))
+    ends[0], ends[-1] = 0.0, 1.0
+    for place, (low, high) in enumerate(pairwise(ends.tolist())):
+        whole = np.zeros(cells.counts, dtype=np.bool_)
+        whole[[place, bins + place]] = True
+        if not cells.certain(whole):
+            continue
+        group = {"score": f"{low:.3g} to {high:.3g}"}
+        yield cells.share(POSITIVES, whole & (np.arange(cells.counts) >= bins), whole, group)
