@@ -19,6 +19,7 @@ from privagg.cli import (
     evaluating,
     ledgers,
     numbers,
+    predicting,
     recompute,
     reports,
     runs,
@@ -81,6 +82,7 @@ app.command("approve")(approve.approve)
 app.command("ask")(asking.ask)
 app.command("run")(training.run)
 app.command("evaluate")(evaluating.evaluate)
+app.command("predict")(predicting.predict)
 app.command("tune")(tuning.tune)
 app.command("demo")(demo.demo)
 app.add_typer(deploy.app, name="deploy")

@@ -1,8 +1,8 @@
 """The plots of answers: survival curves, bars of counts, and other figures with their intervals.
 
 A figure is drawn by what it is called, whoever asked: `count`, `quantile ...`, `survival at ...`,
-`... ratio`, `correlation`, `mean`. Dark or thick is the interval for these
-records, light or thin the one for the population.
+`... ratio`, `correlation`, `mean`, `points`, `importance`, `share of positives`. Dark or thick is
+the interval for these records, light or thin the one for the population.
 """
 
 from __future__ import annotations
@@ -62,6 +62,12 @@ def _plots(answer: Answered, number: int) -> tuple[Plot, ...]:
         found.append(_intervals(kinds["mean"], f"{name}-means", "mean"))
     elif "quantile" in kinds:
         found.append(_intervals(kinds["quantile"], f"{name}-quantiles", ""))
+    elif "points" in kinds:
+        found.append(_intervals(kinds["points"], f"{name}-points", "points"))
+    elif "importance" in kinds:
+        found.append(_intervals(kinds["importance"], f"{name}-importance", "importance"))
+    elif len(kinds.get("share of positives", ())) > 1:
+        found.append(_reliability(kinds["share of positives"], f"{name}-reliability"))
     elif len(kinds.get("count", ())) > 1:
         found.append(_intervals(kinds["count"], f"{name}-counts", "count"))
     return tuple(plot for plot in found if plot is not None)
@@ -131,7 +137,7 @@ def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot 
     told = [each for each in shown if each.value is not None][:MOST_ROWS]
     if not told:
         return None
-    ratio, counted = what.endswith("ratio"), what == "count"
+    ratio, counted = what.endswith("ratio"), what in ("count", "importance")
     if ratio and any(each.value is None or each.value <= 0 for each in told):
         return None
     with styled(name):
@@ -180,8 +186,44 @@ def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bo
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(few_ticks())
+        if told[0].what == "points":
+            axes.axvline(0.0, color=COLOURS["muted"], linewidth=0.8)
     if counted:
         axes.set_xlim(left=0)
+
+
+def _reliability(figures: Sequence[AnsweredFigure], name: str) -> Plot | None:
+    """Shares of positives over the scores that were given, beside the line where both agree."""
+    places = list[tuple[float, AnsweredFigure]]()
+    for figure in figures:
+        low, _, high = figure.group.get("score", "").partition(" to ")
+        try:
+            middle = (float(low) + float(high)) / 2
+        except ValueError:
+            return None
+        if figure.value is not None and 0 <= middle <= 1:
+            places.append((middle, figure))
+    if len(places) < 2:
+        return None
+    with styled(name):
+        drawn, axes = canvas(4.4, 2.75)
+        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.8)
+        for middle, figure in places:
+            for ends, width, colour in (
+                (figure.population, 1.3, "muted"), (figure.records, 3.2, "series-1"),
+            ):  # fmt: skip
+                if ends is not None:
+                    axes.plot([middle] * 2, _ends(ends), color=COLOURS[colour], linewidth=width,
+                              solid_capstyle="butt")  # fmt: skip
+            axes.plot([middle], [figure.value], "o", color=COLOURS["ink"], markersize=3.6)
+        axes.set_xlim(0, min(1.0, places[-1][0] + 0.1))
+        axes.set_ylim(0, 1.02)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y")
+        axes.set_xlabel(say("score"))
+        axes.set_ylabel(say("share of positives"))
+        return finish(drawn, name, say(BARS), _alt([figure for _, figure in places]))
 
 
 def _alt(figures: Sequence[AnsweredFigure]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -28,6 +31,7 @@ from privagg.programs.scorecard.card import Card
 from privagg.programs.scorecard.fitting import HEAD, State
 from privagg.programs.scorecard.program import SENSITIVITY_GRID
 from privagg.programs.scorecard.smoothing import LENGTHS, SPREADS, monotone, smoothed
+from privagg.programs.scorecard.sql import sql_of
 from privagg.programs.sums_program import NoisySum
 from privagg.training.measures import roc_auc
 from privagg.training.table import TableSchema
@@ -102,25 +106,43 @@ def wild(program: Scorecard, seed: int) -> Any:
     return state
 
 
+def case_of(**settings: Any) -> Case:
+    """Every opening, from states that are steep enough for records to come near their bound."""
+    facts = {"pairs": (("age", "town"),), "pair_bins": 2, **settings}
+    program = scorecard(**facts)
+    state, states = program.begin(), []
+    records = Columns.read(EXTREMES, SCHEMA)
+    for number, _ in enumerate(program.rounds, 1):
+        states.append(np.concatenate([state[:HEAD], 100 * state[HEAD:]]))
+        total = program.integers(number, state, records).sum(axis=0)
+        state = program.step(number, state, NoisySum(total, 1.0, ("n",)))
+    return Case(
+        program=lambda: scorecard(**facts),
+        openings=program.openings(Decimal(0)),
+        records=EXTREMES,
+        take=lambda frame, places: Columns.read(frame.iloc[places], SCHEMA),
+        states=tuple(states),
+    )
+
+
 class TestScorecard(ProgramContract):
     @pytest.fixture
     def case(self) -> Case:
-        program = scorecard(pairs=(("age", "town"),), pair_bins=2)
-        state, states = program.begin(), []
-        records = Columns.read(EXTREMES, SCHEMA)
-        for number in range(1, 10):
-            states.append(state)
-            total = program.integers(number, state, records).sum(axis=0)
-            state = program.step(number, state, NoisySum(total, 1.0, ("n",)))
-        for number in (3, 4):  # steep enough to come near the bound, and one that nobody comes to
-            states[number] = np.clip(np.nan_to_num(wild(program, number)), -1e9, 1e9)
-        return Case(
-            program=lambda: scorecard(pairs=(("age", "town"),), pair_bins=2),
-            openings=program.openings(Decimal(0)),
-            records=EXTREMES,
-            take=lambda frame, places: Columns.read(frame.iloc[places], SCHEMA),
-            states=tuple(states),
-        )
+        return case_of(openings=2)
+
+
+@pytest.mark.parametrize(
+    "stands",
+    [
+        ProgramContract.test_a_row_is_its_records_alone,
+        ProgramContract.test_earlier_rounds_and_other_records_leave_nothing,
+        ProgramContract.test_rows_are_within_what_the_plan_charges,
+        ProgramContract.test_some_record_comes_near_the_bound,
+        ProgramContract.test_state_and_answers_follow_from_opened_sums_alone,
+    ],
+)
+def test_openings_of_scores_stand_the_contract_too(stands: Any) -> None:
+    stands(TestScorecard(), case_of(openings=8))
 
 
 def hostile_records(program: Scorecard) -> Columns:
@@ -375,6 +397,7 @@ def test_bins_hold_zero_gaps_and_ends_apart() -> None:
         ({"monotone": {"town": "rising"}}, "named in ordered"),
         ({"pairs": (("age", "age"),)}, "different columns"),
         ({"pairs": (("age", "other"),)}, "declared"),
+        ({"pairs": (("age", "town"),), "monotone": {"age": "rising"}}, "in monotone and in pairs"),
         ({"openings": 3}, "1, 2 or 8"),
     ],
 )
@@ -404,7 +427,7 @@ def test_what_is_left_open_follows_from_public_facts() -> None:
 
 
 def test_the_plan_pins_it_and_anybody_makes_it_again() -> None:
-    program = scorecard(pairs=(("age", "town"),), monotone={"age": "rising"})
+    program = scorecard(pairs=(("age", "town"),), monotone={"paid": "rising"})
     assert program_of(program.recipe).asked == program.asked
 
 
@@ -443,3 +466,34 @@ def test_bands_hold_about_what_they_say() -> None:
     ]  # fmt: skip
     found = np.sqrt((points.var(axis=0)).mean())
     assert 0.5 * found < np.sqrt((np.array(stated) ** 2).mean()) < 2 * found
+
+
+@pytest.mark.parametrize("settings", [{}, {"pairs": (("age", "town"), ("delay", "town"))}])
+def test_the_sql_gives_the_cards_points(settings: Any) -> None:
+    """By SQLite, on records with gaps, ends and strange categories."""
+    program = scorecard(bins=4, **settings)
+    made = card(program, run(program, TRAINED, "1", 1))
+    frame = pd.concat([FRESH.iloc[:300], EXTREMES.drop(index=[6])], ignore_index=True)
+    numbers = frame.assign(
+        **{name: pd.to_numeric(frame[name]) for name in ("age", "paid", "delay")}
+    )
+    with closing(sqlite3.connect(":memory:")) as database:
+        numbers.drop(columns="late").to_sql("people", database, index=False)
+        found = [row[0] for row in database.execute(f"SELECT {sql_of(made)} FROM people")]
+    np.testing.assert_allclose(found, made.points(Columns.read(frame, SCHEMA)), atol=1e-9)
+
+
+def test_a_cards_file_is_read_or_refused() -> None:
+    program = scorecard()
+    facts: Any = json.loads(json.dumps(program.model(run(program, TRAINED.iloc[:500], "1"))))
+    assert Card.read(facts).model_dump(mode="json") == facts
+    assert Card.read({"answers": [], "model": facts}).start == facts["start"]
+    block = facts["blocks"][0]
+    for strange in (
+        {}, [], None, {"answers": []}, {**facts, "blocks": []}, {**facts, "start": "x"},
+        {**facts, "blocks": [{**block, "points": block["points"][1:]}]},
+        {**facts, "blocks": [{**block, "columns": ["other"]}]},
+        {**facts, "blocks": [{**block, "edges": [[3.0, 2.0, 1.0]]}]},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            Card.read(strange)

@@ -47,17 +47,19 @@ class Columns:
         self._numbers, self._codes, self._count = dict(numbers), dict(codes), count
 
     @classmethod
-    def read(cls, frame: pd.DataFrame, schema: TableSchema) -> Self:
+    def read(cls, frame: pd.DataFrame, schema: TableSchema, *, target: bool = True) -> Self:
         """The declared columns of a table; every line is a record, also one without a target.
 
         Args:
             frame: the table.
             schema: its public declaration.
+            target: False where the target's columns are not read, and need not be there.
 
         Raises:
             DataError: a declared column is missing.
         """
-        schema.require_columns(frame)
+        if target:
+            schema.require_columns(frame)
         numbers: dict[str, FloatArray] = {}
         codes: dict[str, Codes] = {}
         for feature in schema.features:
@@ -66,12 +68,14 @@ class Columns:
                 numbers[feature.name] = np.clip(feature.read(column), *feature.range)
             else:
                 codes[feature.name] = _codes(column, feature)
-        target = schema.target
-        encoded = target.read(frame).reshape(len(frame), len(target.columns))
-        for place, name in enumerate(target.columns):
-            if ends := target.range_of(name):
+        if not target:
+            return cls(numbers, codes, len(frame))
+        kind = schema.target
+        encoded = kind.read(frame).reshape(len(frame), len(kind.columns))
+        for place, name in enumerate(kind.columns):
+            if ends := kind.range_of(name):
                 numbers[name] = np.clip(numeric_values(frame[name]), *ends)
-            elif labels := target.categories(name):
+            elif labels := kind.categories(name):
                 known = encoded[:, place] >= 0
                 codes[name] = np.where(known, encoded[:, place], len(labels)).astype(np.int64)
         return cls(numbers, codes, len(frame))

@@ -115,12 +115,7 @@ def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> 
         table: a value for each bin, by block.
         share: within `SHARES`.
     """
-    values = [each[codes] for each, codes in zip(table, records.codes, strict=True)]
-    square = np.zeros(len(records.labels))
-    for each in values:  # one after the other: alike however many records there are
-        square = square + each * each
-    shrunk = ROUNDING / np.maximum(1.0, np.sqrt(square))
-    values = [each * shrunk * records.counted for each in values]
+    values = shrunk(records, table)
     missed = (records.labels - share) / max(share, 1 - share) * LABELS
     found = [
         a * b * (1.0 if k > i else sqrt(0.5))
@@ -129,6 +124,20 @@ def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> 
     ]
     found += [each * missed for each in values]
     return np.asarray(np.stack(found, axis=1) / sqrt(0.5 + LABELS**2) * ROUNDING)
+
+
+def shrunk(records: Learnt, table: Sequence[FloatArray]) -> list[FloatArray]:
+    """Each record's values of a table, of norm 1 at most: float64 (r,) by block.
+
+    Args:
+        records, table: as for `product_rows`.
+    """
+    values = [each[codes] for each, codes in zip(table, records.codes, strict=True)]
+    square = np.zeros(len(records.labels))
+    for each in values:  # one after the other: alike however many records there are
+        square = square + each * each
+    factor = records.counted * ROUNDING / np.maximum(1.0, np.sqrt(square))
+    return [each * factor for each in values]
 
 
 def score_rows(
@@ -142,10 +151,19 @@ def score_rows(
         sizes: bins of each block.
         share: within `SHARES`; the card starts from its logit.
     """
+    place = placed(records, table, share) / sqrt(len(sizes)) * ROUNDING
+    return np.asarray(_in_bins(records, sizes) * place[:, None])
+
+
+def placed(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
+    """u: where each record's chance lies about the middle, float64 (r,) within [-1, 1].
+
+    Args:
+        records, table, share: as for `score_rows`.
+    """
     middle = Middle.of(share)
     chance = 1 / (1 + exponentials(-scores(records, table, logit(share))))
-    part = np.clip((chance - middle.centre) / middle.half, -1, 1) / sqrt(len(sizes)) * ROUNDING
-    return np.asarray(_in_bins(records, sizes) * part[:, None])
+    return np.asarray(np.clip((chance - middle.centre) / middle.half, -1, 1))
 
 
 def calibration_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:

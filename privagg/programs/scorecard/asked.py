@@ -85,6 +85,12 @@ class Asked(BaseModel):
                     f"edges of {name!r} must rise and lie within its range [{low:g}, {high:g}], "
                     f"1 to 63 of them, got {list(edges)}"
                 )
+        paired = {each for pair in self.pairs for each in pair}
+        if both := sorted(paired & set(self.monotone)):
+            raise ValueError(
+                f"{', '.join(map(repr, both))} is in monotone and in pairs, where its points may "
+                "turn; leave one of both out"
+            )
         twice = [pair for pair in self.pairs if pair[0] == pair[1]]
         if twice or len({frozenset(pair) for pair in self.pairs}) < len(self.pairs):
             raise ValueError("pairs are of two different columns, each pair once")

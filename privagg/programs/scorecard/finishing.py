@@ -121,7 +121,7 @@ def answers_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Iter
         yield Answer({"name": block.name, "about": "points by bin"}, tuple(figures))
     if found.calibration is not None and not card.is_amount:
         yield Answer(
-            {"name": "calibration", "about": "share of positives by score, before calibration"},
+            {"name": "calibration", "about": "share of positives by score"},
             tuple(_calibration(_cells(found, level), found.state.share)),
         )
 
