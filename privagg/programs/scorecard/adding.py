@@ -26,7 +26,7 @@ from privagg.programs.questions.columns import Codes, FloatArray
 from privagg.programs.questions.logistic import ROUNDING, exponentials
 from privagg.programs.questions.question import one_hot
 
-LABELS = 2.0
+LABELS = 1.0
 """How much the products of bins with labels count beside those of bins with each other."""
 
 REACH = (2.5, 1.75)

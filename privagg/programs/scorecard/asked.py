@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -109,10 +109,11 @@ class Asked(BaseModel):
         return self.model_copy(update={"bins": bins, "openings": openings})
 
 
-OPENINGS: tuple[tuple[float, Literal[1, 2, 8]], ...] = ((0.15, 8), (0.5, 2), (float("inf"), 1))
-"""At most so much noise by bin -> openings; found on synthetic tables."""
+OPENINGS: tuple[tuple[float, Literal[1, 2, 8]], ...] = ((0.05, 8), (0.15, 2), (inf, 1))
+"""At most so much noise by bin -> openings; found on synthetic tables
+(`tests/benchmarks/synthetic_scorecard.py`), as all constants here are."""
 
-BINS = ((0.02, 16), (float("inf"), 8))
+BINS = ((0.15, 16), (inf, 8))
 """Likewise -> bins."""
 
 

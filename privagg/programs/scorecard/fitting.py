@@ -37,15 +37,16 @@ FLOOR = 1.5
 """Of the ridge, in parts of what noise alone makes the largest eigenvalue."""
 
 MOMENTUM = 0.5
-LARGEST_STEP, STEP = 0.5, 0.8
+LARGEST_STEP, STEP = 0.5, 0.5
 """A step of all blocks together is at most so large, and at most so much over the largest
 eigenvalue of their correlations, or it overshoots where blocks say the same."""
 
 LEAST_PART, LARGEST_PART = -1.0, 2.0
 """Of its weight of evidence, that a block counts beside the others."""
 
-CURVED = 0.9
-"""Of the curvature at the share of positives, that scores which lie apart have on average."""
+CURVED = 1.2
+"""Of the curvature at the share of positives, that steps count with: a little too short they last,
+a little too long they do not."""
 
 CALIBRATED = (1.0, 0.14)
 """How far the line's intercept and slope are expected to lie from 0 and 1."""

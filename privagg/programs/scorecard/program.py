@@ -34,10 +34,10 @@ SENSITIVITY_GRID = 2**20
 COUNTS, PRODUCTS, SCORES, CALIBRATION = "counts", "products", "scores", "calibration"
 """Kinds of openings."""
 
-PARTS = {1: Fraction(1), 2: Fraction(4, 5), 8: Fraction(7, 10)}
+PARTS = {1: Fraction(1), 2: Fraction(7, 10), 8: Fraction(6, 10)}
 """Openings -> part of the budget that the counts have."""
 
-PRODUCTS_PART = {2: Fraction(1, 5), 8: Fraction(15, 100)}
+PRODUCTS_PART = {2: Fraction(3, 10), 8: Fraction(2, 10)}
 """Likewise the products; scores have the rest."""
 
 CALIBRATION_PART = Fraction(1, 20)
