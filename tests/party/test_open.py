@@ -11,6 +11,7 @@ from privagg.errors import ConfigError, DataError
 from privagg.federation import Federation
 from privagg.party.folder import PartyFile, PartyFolder, toml_text
 from privagg.party.open import make_local, open_federation, open_party
+from privagg.privacy.ledger import Ledger
 from tests.attacks.test_approval import demo
 from tests.flower.heart import make_deployment, write_federation
 
@@ -47,6 +48,25 @@ def test_another_table_in_the_folder_is_not_the_one_that_was_approved(va: PartyF
     keep_data_in(va, "other.csv")
     with pytest.raises(DataError, match="100% of the records that lie at 'va' were not there"):
         open_party(va)
+
+
+def test_more_records_than_declared_open_no_party_and_charge_nothing(va: PartyFolder) -> None:
+    """Over Flower too a site is this: whoever starts it is told, and no round gets to it."""
+    setup = open_federation(va)
+    declared = setup.section("va").records
+    lines = (setup.base / setup.section("va").data).read_text().splitlines(keepends=True)
+    texts = set()
+    for times in (2, 5):
+        (va.root / "more.csv").write_text("".join([lines[0], *(times * lines[1:])]))
+        keep_data_in(va, "more.csv")
+        said = va.party().model_copy(update={"accept_findings": True})
+        write_whole(va.party_file, toml_text(said.model_dump(exclude_none=True)).encode())
+        with pytest.raises(DataError, match=f"more usable records than the {declared} it") as told:
+            open_party(va)
+        texts.add(str(told.value))
+    assert len(texts) == 1
+    ledger = Ledger.open(va.ledger)
+    assert not ledger.plan_was_charged(setup.budget_key("va"), setup.plan.digest)
 
 
 def test_the_folder_of_a_local_run_is_no_partys_that_answers_on_its_own(tmp_path: Path) -> None:

@@ -285,6 +285,15 @@ def test_a_charge_that_states_no_test_that_is_known_makes_no_report(
         _records_apart("north", _stating({"records_apart": {**APART, **changed}}))
 
 
+def test_exact_arithmetic_is_told_with_what_its_owner_can_do(report: GetReport) -> None:
+    facts = {**APART, "how": "proved", "engine": "exact-dense"}
+    site = report("three-hospitals").sites[0]
+    stated = (RecordsApart.model_validate(facts),)
+    (told,) = kept_apart((site.model_copy(update={"records_apart": stated}),))
+    assert f"follows from exact arithmetic at {site.name}" in told
+    assert "can recompute a site's integers before noise bit for bit on any machine" in told
+
+
 def test_sites_that_state_nothing_are_named(report: GetReport) -> None:
     made = report("three-hospitals")
     stated = RecordsApart.model_validate(APART)
