@@ -38,7 +38,6 @@ from privagg.training.data import (
     DatasetRecords,
     Records,
     kept_by,
-    read_array,
     require_encoded,
     targets_of,
 )
@@ -46,18 +45,20 @@ from privagg.training.declared import DeviceName, ImageSource, Source, TableSour
 from privagg.training.devices import Device, settle
 from privagg.training.factories import ApprovedCode, Factory, look_at
 from privagg.training.frozen import frozen_digest, require_frozen
+from privagg.training.images import read_array
 from privagg.training.inspection import (
     Finding,
     check_count,
     check_items,
     check_labels,
+    check_step,
     check_table,
 )
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
 from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
-from privagg.training.reading import declared
+from privagg.training.reading import declared_sample
 from privagg.training.rehearsal import RecordsApart, require_model_apart, require_trains
 from privagg.training.tablefile import OwnTable
 
@@ -557,8 +558,9 @@ class Setup:
     ) -> list[Finding]:
         source = self.source_of(section)
         if isinstance(source, TableSource):
-            frame = declared(source, self.base / section.data)
-            return check_table(source.schema, frame, trained=self.job == TRAINING)
+            frame, step = declared_sample(source, self.base / section.data)
+            found = check_table(source.schema, frame, trained=self.job == TRAINING)
+            return [*found, *check_step(step)]
         if isinstance(source, ImageSource):
             labels = read_array(self.base / (section.labels or ""))
             return check_labels(labels, source.classes, source.first_label)

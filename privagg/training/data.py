@@ -6,8 +6,11 @@ and each cell of a text file is read by itself, so that no record changes how an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -16,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from privagg.errors import ConfigError, DataError
+from privagg.errors import DataError
 from privagg.training.declared import TableSource
 from privagg.training.heldout import HeldOut
 from privagg.training.reading import declared
@@ -24,6 +27,24 @@ from privagg.training.table import TableSchema
 from privagg.training.targets import Encoded, TargetKind
 
 Indices = npt.NDArray[np.int64]
+
+IN_MEMORY_BYTES = 2**28
+"""Records whose inputs take more are read as they are needed, where their source allows it."""
+
+CHUNK = 4096
+"""So many records are looked at together where all of them are."""
+
+
+def fits_memory(count: int, shape: Sequence[int]) -> bool:
+    """Whether the inputs of so many records of a shape are kept in memory, as float32."""
+    return 4 * count * prod(shape) <= IN_MEMORY_BYTES
+
+
+def chunks(count: int, size: int | None = None) -> Iterator[Indices]:
+    """The numbers below `count` in order, some at a time; one empty chunk where there is none."""
+    size = size or CHUNK
+    for start in range(0, max(count, 1), size):
+        yield np.arange(start, min(start + size, count))
 
 
 @runtime_checkable
@@ -119,7 +140,11 @@ class TensorRecords:
 
 
 class DatasetRecords:
-    """Records of a torch data set with random access, each read once and kept in memory.
+    """Records of a torch data set with random access.
+
+    Each is read once and kept in memory; but of a large set each is looked at once and read again
+    whenever it is needed. A data set that gives another item then than before, or none, gives
+    whatever its code decides; nothing of it reaches another record's row.
 
     Each item must be an (input, class) pair that depends on its own record only. An item that
     raises, is no such pair or has another shape drops out by itself when the records are loaded, so
@@ -159,18 +184,20 @@ class DatasetRecords:
         length = int(cast(Any, dataset).__len__())
         if length == 0:
             raise DataError(f"{name} is empty; its input shape is unknown")
-        shape, inputs = input_shape, torch.empty(0)
-        numbers: list[int] = []
+        shape, inputs = input_shape, None
+        numbers, places = array("q"), array("q")
         for index in range(length):
             item = _read_item(dataset, index, shape, classes, first_label)
             if item is None:
                 continue
             if not numbers:
                 shape = tuple(item[0].shape)
-                inputs = torch.empty((length, *shape))
-            inputs[len(numbers)] = item[0]  # a copy, as a data set may reuse its buffer
+                inputs = torch.empty((length, *shape)) if fits_memory(length, shape) else None
+            if inputs is not None:
+                inputs[len(numbers)] = item[0]  # a copy, as a data set may reuse its buffer
             numbers.append(item[1])
-        if not numbers:
+            places.append(index)
+        if shape is None or not numbers:
             raise DataError(
                 f"no item of {name} is an (input, class) pair of numbers"
                 + ("" if input_shape is None else f" with an input of shape {input_shape}")
@@ -178,27 +205,65 @@ class DatasetRecords:
             )
         self.left_out = length - len(numbers)
         """How many items dropped out. Private: for the owner's eyes only."""
-        self._records = TensorRecords(
-            inputs[: len(numbers)], torch.tensor(numbers, dtype=torch.int64), public
+        self.public, self.input_shape = public, shape
+        self._read = partial(
+            _read_item, dataset, shape=shape, classes=classes, first_label=first_label
         )
+        self._places = np.frombuffer(places, np.int64)
+        self._y = torch.frombuffer(numbers, dtype=torch.int64)
+        self._x = None if inputs is None else inputs[: len(numbers)]
+
+    def __len__(self) -> int:
+        """Number of usable records. Private: it sizes nothing that leaves the site."""
+        return len(self._y)
+
+    def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs float32 `(m, *input_shape)` and targets int64 `(m,)` of m records.
+
+        Raises:
+            ValueError: an item that was usable is so no more.
+        """
+        rows = torch.from_numpy(np.array(indices, dtype=np.int64))
+        if self._x is not None:
+            return self._x.index_select(0, rows), self._y.index_select(0, rows)
+        x, y = torch.empty((len(rows), *self.input_shape)), torch.empty(len(rows)).long()
+        for row, place in enumerate(self._places[rows.numpy()]):
+            item = self._read(int(place))
+            if item is None:
+                raise ValueError("an item that was usable is so no more")
+            x[row], y[row] = item
+        return x, y
+
+
+@dataclass(frozen=True)
+class ChosenRecords:
+    """Some of a site's records, read from the whole as they are needed.
+
+    Args:
+        records: the whole.
+        chosen: int64 `(n,)`, which of them.
+    """
+
+    records: Records
+    chosen: Indices
 
     @property
     def public(self) -> bool:
         """Whether the owner declared these records public."""
-        return self._records.public
+        return self.records.public
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one record's input."""
-        return self._records.input_shape
+        return self.records.input_shape
 
     def __len__(self) -> int:
-        """Number of usable records. Private: it sizes nothing that leaves the site."""
-        return len(self._records)
+        """Number of records. Private: it sizes nothing that leaves the site."""
+        return len(self.chosen)
 
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs float32 `(m, *input_shape)` and targets `(m, ...)` of m records."""
-        return self._records.gather(indices)
+        return self.records.gather(self.chosen[indices])
 
 
 def _read_item(
@@ -247,7 +312,7 @@ def require_encoded(records: Records, target: TargetKind, whose: str) -> None:
 
 def targets_of(records: Records) -> Encoded:
     """Targets of all records, `(n, ...)`. Private where the records are."""
-    return np.asarray(records.gather(np.arange(len(records)))[1].numpy())
+    return np.concatenate([records.gather(part)[1].numpy() for part in chunks(len(records))])
 
 
 def kept_by(rule: HeldOut, records: Records, columns: Sequence[str] = ()) -> Records:
@@ -258,8 +323,11 @@ def kept_by(rule: HeldOut, records: Records, columns: Sequence[str] = ()) -> Rec
         records: all of a site's.
         columns: as for `HeldOut.mask`.
     """
-    every = TensorRecords(*records.gather(np.arange(len(records))), records.public)
-    return every.take(np.flatnonzero(~rule.mask(every.x.numpy(), columns)))
+    held = [rule.mask(records.gather(p)[0].numpy(), columns) for p in chunks(len(records))]
+    left = np.flatnonzero(~np.concatenate(held))
+    return (
+        records.take(left) if isinstance(records, TensorRecords) else ChosenRecords(records, left)
+    )
 
 
 def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -> TensorRecords:
@@ -276,86 +344,3 @@ def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -
     """
     x, y = schema.encode(declared(TableSource(schema), Path(path)))
     return TensorRecords.of(x, y, public=public)
-
-
-def load_images(
-    images: str | Path,
-    labels: str | Path,
-    *,
-    value_range: tuple[float, float],
-    shape: tuple[int, ...],
-    classes: int,
-    first_label: int = 0,
-    public: bool = False,
-) -> TensorRecords:
-    """Reads an image set from two `.npy` files and scales it from its public range to [0, 1].
-
-    Args:
-        images: array `(n, ...)` of numbers; `(n, H, W)`, `(n, C, H, W)`, `(n, H, W, C)` or
-            flat `(n, C·H·W)`.
-        labels: array `(n,)` of class numbers, counted from `first_label`.
-        value_range: darkest and brightest value a pixel can have, from public knowledge, such as
-            (0, 255); values outside clamp, values that are no number become 0.
-        shape: public shape `(C, H, W)` of one image as the model takes it.
-        classes: public number of classes; a record whose label is none of them drops out.
-        first_label: public label of the first class.
-        public: True only where the owner declares the images public.
-
-    Raises:
-        ConfigError: no such file, or an empty value range.
-        DataError: an array cannot be read or has another shape than declared.
-    """
-    low, high = value_range
-    if not low < high:
-        raise ConfigError(f"value_range must have low < high, got [{low}, {high}]")
-    pixels, classes_read = read_array(images), read_array(labels)
-    if classes_read.shape != (len(pixels),):
-        raise DataError(
-            f"{labels} has shape {classes_read.shape}; expected one label for each of the "
-            f"{len(pixels)} images of {images}"
-        )
-    scaled = (_as_channels_first(pixels, shape, images).astype(np.float32) - low) / (high - low)
-    scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
-    kept = np.isin(classes_read, np.arange(first_label, first_label + classes))
-    numbers = classes_read[kept].astype(np.int64) - first_label
-    return TensorRecords.of(scaled[kept], numbers, public=public)
-
-
-def _as_channels_first(
-    pixels: npt.NDArray[Any], shape: tuple[int, ...], path: str | Path
-) -> npt.NDArray[Any]:
-    inner = pixels.shape[1:]
-    if inner == shape:
-        return pixels
-    if len(shape) == 3 and inner == (shape[1], shape[2], shape[0]):
-        return np.moveaxis(pixels, -1, 1)
-    if (inner == shape[1:] and shape[0] == 1) or inner == (int(np.prod(shape)),):
-        return pixels.reshape(len(pixels), *shape)
-    raise DataError(f"{path} holds images of shape {inner}, which is not the declared {shape}")
-
-
-def read_array(path: str | Path) -> npt.NDArray[Any]:
-    """Reads an array of numbers with one entry a record from a `.npy` file.
-
-    Raises:
-        ConfigError: no such file.
-        DataError: it holds something else.
-    """
-    path = _existing(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(
-            f"{path} cannot be read as a .npy array of numbers ({error}); write it with "
-            "numpy.save and a numeric dtype"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb" or array.ndim == 0:
-        raise DataError(f"{path} holds no array of numbers with one entry a record")
-    return array
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no file {path.absolute()}; correct the path")
-    return path

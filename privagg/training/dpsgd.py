@@ -26,7 +26,7 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.encoding.vectors import FloatVector, IntVector
-from privagg.errors import ConfigError, ModelError
+from privagg.errors import ConfigError, DataError, ModelError
 from privagg.privacy.randomness import ByteStream
 from privagg.training.data import Records
 from privagg.training.declared import EngineName
@@ -42,7 +42,8 @@ from privagg.training.torch_state import layer_randomness
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
-_OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+_OF_NO_RECORD = (MemoryError, torch.OutOfMemoryError, DataError)
+"""What says nothing about one record: a round ends with it. A file of records may have changed."""
 
 _OWNERS_LOG = logging.getLogger(__name__)
 """Stays on the site's machine."""
@@ -308,7 +309,7 @@ class DpSgd:
         """
         try:
             return self._sum_at(records_at)
-        except _OUT_OF_MEMORY:  # says nothing about a record
+        except _OF_NO_RECORD:
             raise
         except Exception as error:
             self._fetched(torch.zeros(1, device=self._device))  # what it had to do so far, is done
@@ -319,7 +320,7 @@ class DpSgd:
             alone[row] = record
             try:
                 total += self._sum_at(alone).cpu()
-            except _OUT_OF_MEMORY:
+            except _OF_NO_RECORD:
                 raise
             except Exception as error:
                 _OWNERS_LOG.warning("a record counts as zero, its gradient failed: %s", error)
@@ -338,7 +339,7 @@ class DpSgd:
                 x, y = self._records.gather(indices)
                 with torch.no_grad():
                     self._loss(self._asked(x), y)
-            except _OUT_OF_MEMORY:
+            except _OF_NO_RECORD:
                 raise
             except Exception as error:
                 if len(indices) > 1:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import DataError, PrivacyError
-from privagg.training.data import Records
+from privagg.training.data import Records, chunks
 from privagg.training.measures import overall
 from privagg.training.models import set_parameters
 from privagg.training.objective import LossFunction
@@ -83,8 +82,11 @@ def evaluate(
     _require_public(records)
     if len(records) == 0:
         raise DataError("the public table has no usable record; nothing can be measured on it")
-    x, y = records.gather(np.arange(len(records)))
-    outputs = predict_logits(model, parameters, x)
+    parts = []
+    for some in chunks(len(records), 8 * _BLOCK):
+        x, targets = records.gather(some)
+        parts.append((predict_logits(model, parameters, x), targets))
+    outputs, y = (torch.cat(column) for column in zip(*parts, strict=True))
     target = target or NumberedClasses(count=max(2, outputs.shape[1]))
     found = target.figures(outputs.to(torch.float64).numpy(), y.numpy())
     mean = float((loss or target.per_record_loss)(outputs, y).to(torch.float64).mean())

@@ -32,10 +32,11 @@ import pandas as pd
 
 from privagg.errors import DataError
 from privagg.identity.secretfile import require_private
-from privagg.training.data import Records, read_array
+from privagg.training.data import Records, chunks
 from privagg.training.declared import DatasetSource, ImageSource, Source, TableSource
 from privagg.training.features import TRUTH
-from privagg.training.reading import is_text, lying, with_gaps
+from privagg.training.images import MappedArray
+from privagg.training.reading import is_text, lying_parts, with_gaps
 
 Tags = frozenset[bytes]
 """Keyed hashes of a data set's records, each once."""
@@ -44,7 +45,6 @@ RECOGNISED_SHARE = 0.01
 _SEPARATED = re.compile(r"[+-]?\d[\d.,' \u00a0\u202f\u2019]*[.,]\d+")
 _GROUPS = re.compile(r"[+-]?\d{1,3}([.,]\d{3})+")
 _TAG_BYTES = 16
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,19 @@ def record_bytes(source: Source, base: Path, data: str, records: Records) -> Ite
         ConfigError, DataError: a file cannot be read.
     """
     if isinstance(source, TableSource) and (data or source.database):
-        frame, text = lying(source, base / data), is_text(source, base / data)
-        if text:
-            return rows_as_bytes(with_gaps(frame), source.file.encoding)
-        return rows_as_bytes(frame)
+        return _table_as_bytes(source, base / data)
     if data and isinstance(source, ImageSource):
         return _images_as_bytes(base / data)
     first_label = source.first_label if isinstance(source, DatasetSource) else 0
     return _tensors_as_bytes(records, first_label)
+
+
+def _table_as_bytes(source: TableSource, path: Path) -> Iterator[bytes]:
+    for part in lying_parts(source, path):
+        if is_text(source, path):
+            yield from rows_as_bytes(with_gaps(part), source.file.encoding)
+        else:
+            yield from rows_as_bytes(part)
 
 
 def rows_as_bytes(frame: pd.DataFrame, encoding: str = "utf-8") -> list[bytes]:
@@ -250,16 +255,16 @@ def _written_number(text: str) -> float | None:
 
 def _images_as_bytes(path: Path) -> Iterator[bytes]:
     """Each image by its pixels alone: the same person under whatever label."""
-    pixels = read_array(path)
-    for start in range(0, len(pixels), _BATCH):
-        batch = pixels[start : start + _BATCH]
+    pixels = MappedArray.of(path)
+    for part in chunks(len(pixels)):
+        batch = pixels.rows(part)
         for one in np.asarray(batch, dtype=np.float64).reshape(len(batch), -1):
             yield one.tobytes()
 
 
 def _tensors_as_bytes(records: Records, first_label: int) -> Iterator[bytes]:
     """Each record by its input and its label as it lies there, whichever the first class is."""
-    for start in range(0, len(records), _BATCH):
-        x, y = records.gather(np.arange(start, min(start + _BATCH, len(records))))
+    for part in chunks(len(records)):
+        x, y = records.gather(part)
         for one, number in zip(x.numpy(), y.tolist(), strict=True):
             yield one.tobytes() + str(number + first_label).encode()

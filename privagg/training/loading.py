@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 from privagg.errors import ConfigError
-from privagg.training.data import DatasetRecords, Records, TensorRecords, load_images
+from privagg.training.data import DatasetRecords, Records, TensorRecords
 from privagg.training.declared import ImageSource, Source, TableSource
 from privagg.training.factories import ApprovedCode, look_at
-from privagg.training.reading import declared
+from privagg.training.images import load_images
+from privagg.training.reading import declared_parts
+from privagg.training.spooled import SpooledRecords
 
 
 def load_records(
@@ -37,8 +40,11 @@ def load_records(
         DataError: what is there cannot be read, or does not fit the declaration.
     """
     if isinstance(source, TableSource):
-        x, y = source.schema.encode(declared(source, base / data))
-        return TensorRecords.of(x, y, public=public)
+        parts = map(source.schema.encode, declared_parts(source, base / data))
+        first, second = next(parts), next(parts, None)
+        if second is None:
+            return TensorRecords.of(*first, public=public)
+        return SpooledRecords(itertools.chain((first, second), parts), public=public)
     if isinstance(source, ImageSource):
         if labels is None:
             raise ConfigError(f"images {data} need `labels`, the path of their labels' .npy file")

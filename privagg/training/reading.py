@@ -8,15 +8,18 @@ another one is read.
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+from pyarrow import parquet
 
 from privagg.errors import ConfigError, DataError
 from privagg.training.csvfile import MISSING, read_csv
@@ -28,6 +31,11 @@ from privagg.training.tablefile import TableFile
 
 CONTRADICTING = "privagg contradicting cells"
 """Key of `DataFrame.attrs`: column -> cells whose decimal sign is another than declared."""
+
+LARGE_TABLE_BYTES = 2**28
+"""A Parquet file with more cells than these hold, at 8 bytes each, is read in parts."""
+
+PART_ROWS = 2**15
 
 TEXT_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 _SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'"})
@@ -102,6 +110,90 @@ def is_text(source: TableSource, path: Path) -> bool:
     return source.database is None and path.name.lower().endswith(TEXT_ENDINGS)
 
 
+def lying_parts(source: TableSource, path: Path) -> Iterator[pd.DataFrame]:
+    """The same, a large Parquet file some rows at a time; each cell is read as in the whole.
+
+    Args:
+        source, path: as for `lying`.
+
+    Yields:
+        At least one part; all rows, in order.
+
+    Raises:
+        ConfigError, DataError: as `lying`.
+    """
+    is_parquet = path.is_file() and path.suffix.lower() == ".parquet"
+    if source.database is not None or not is_parquet:
+        yield lying(source, path)
+        return
+    with _parquet(path):
+        file = parquet.ParquetFile(path, buffer_size=2**20)
+        large = 8 * file.metadata.num_rows * file.metadata.num_columns > LARGE_TABLE_BYTES
+    if not large:
+        yield lying(source, path)
+        return
+    with _parquet(path):
+        for batch in _batches(file):
+            # Through pandas' own reader, so that no cell is another than in the whole.
+            held = io.BytesIO()
+            parquet.write_table(pyarrow.Table.from_batches([batch]), held, compression="none")
+            yield pd.read_parquet(held, dtype_backend="numpy_nullable")
+
+
+def _batches(file: parquet.ParquetFile) -> Iterator[pyarrow.RecordBatch]:
+    """Group by group: read in one go, what was read of all groups so far is kept."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(PART_ROWS, row_groups=[group])
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as {path.suffix}: {error}; save it anew, or correct its ending"
+        ) from error
+
+
+def declared_parts(source: TableSource, path: Path) -> Iterator[pd.DataFrame]:
+    """A table as `declared`, a large Parquet file some rows at a time.
+
+    Args:
+        source, path: as for `declared`.
+
+    Raises:
+        ConfigError, DataError: as `declared`.
+    """
+    for part in lying_parts(source, path):
+        yield _as_declared(part, source, path, target=True)
+
+
+def declared_sample(source: TableSource, path: Path) -> tuple[pd.DataFrame, int]:
+    """A table as `declared`; of a large Parquet file evenly spaced rows, at most two parts long.
+
+    Args:
+        source, path: as for `declared`.
+
+    Returns:
+        The table, and that each so many-th row of the file is in it.
+
+    Raises:
+        ConfigError, DataError: as `declared`.
+    """
+    kept: list[pd.DataFrame] = []
+    step, start = 1, 0
+    for part in declared_parts(source, path):
+        kept.append(part if step == 1 else part.iloc[-start % step :: step])
+        start += len(part)
+        if sum(map(len, kept)) > 2 * PART_ROWS:
+            whole = pd.concat(kept, ignore_index=True)
+            kept, step = [whole.iloc[::2]], 2 * step
+    if len(kept) == 1 and step == 1:
+        return kept[0], 1
+    return pd.concat(kept, ignore_index=True), step
+
+
 def declared(source: TableSource, path: Path, *, target: bool = True) -> pd.DataFrame:
     """A table as its declaration reads it: every declared column, by its declared name.
 
@@ -113,8 +205,14 @@ def declared(source: TableSource, path: Path, *, target: bool = True) -> pd.Data
     Raises:
         ConfigError, DataError: as `lying`; or a declared column is missing.
     """
+    return _as_declared(lying(source, path), source, path, target=target)
+
+
+def _as_declared(
+    lies: pd.DataFrame, source: TableSource, path: Path, *, target: bool
+) -> pd.DataFrame:
     written, schema = source.file, source.schema
-    frame = _named(lying(source, path), written, schema, source.place(path), target=target)
+    frame = _named(lies, written, schema, source.place(path), target=target)
     if is_text(source, path):
         frame = with_gaps(frame, usual=written.usual_missing)
     if written.plain:

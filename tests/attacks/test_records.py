@@ -18,8 +18,8 @@ from privagg.party.open import ledger_here, open_party
 from privagg.privacy.ledger import Approval, sign_approval
 from privagg.protocol.frames import read_message
 from privagg.protocol.messages import Refusal
-from privagg.training.data import load_images
 from privagg.training.declared import ImageSource
+from privagg.training.images import load_images
 from privagg.training.known import KnownRecords, record_bytes, rows_as_bytes
 from tests.approvals import approved, approved_trial
 from tests.attacks.test_approval import demo

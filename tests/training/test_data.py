@@ -19,7 +19,6 @@ from privagg.training.data import (
     DatasetRecords,
     Records,
     TensorRecords,
-    load_images,
     load_table,
     targets_of,
 )
@@ -36,6 +35,7 @@ from privagg.training.datasets import (
 )
 from privagg.training.declared import DatasetSource, ImageSource, TableSource
 from privagg.training.features import CategoricalFeature, NumericFeature
+from privagg.training.images import load_images
 from privagg.training.inspection import check_count, check_items, check_labels
 from privagg.training.loading import load_records
 from privagg.training.reading import read_frame
