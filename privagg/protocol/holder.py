@@ -5,7 +5,8 @@ with the last planned round's answer, or when the owner's approval ends or is wi
 bound to one request durably *before* anything of it is answered, so that nobody is an oracle that
 can be asked twice; the answer is stored before it is sent. The same request gets the stored bytes
 again, another one for the same round is refused, also after a restart, whatever became of the
-first.
+first. With the answer of a later round of the run the bytes of earlier answers go: whoever asks for
+that one has them. The round stays bound, and nothing of it is answered any more.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ CREATE TABLE IF NOT EXISTS opening (
     run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     request_sha256 TEXT NOT NULL, answer BLOB, PRIMARY KEY (run, round)
 ) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS opening_is_kept BEFORE UPDATE ON opening
-    WHEN OLD.answer IS NOT NULL OR NEW.request_sha256 <> OLD.request_sha256
+DROP TRIGGER IF EXISTS opening_is_kept;
+CREATE TRIGGER IF NOT EXISTS opening_is_kept_or_forgotten BEFORE UPDATE ON opening
+    WHEN OLD.answer IS NOT NULL AND NEW.answer IS NOT x''
+        OR NEW.request_sha256 <> OLD.request_sha256
         OR NEW.run <> OLD.run OR NEW.round <> OLD.round OR NEW.attempt <> OLD.attempt
-    BEGIN SELECT RAISE(ABORT, 'openings are never changed'); END;
+    BEGIN SELECT RAISE(ABORT, 'openings are never changed, only forgotten'); END;
 CREATE TRIGGER IF NOT EXISTS opening_stays BEFORE DELETE ON opening
     BEGIN SELECT RAISE(ABORT, 'openings are never deleted'); END;
 """
@@ -324,6 +327,11 @@ class Holder(ABC):
                 f"round {header.round} of run {header.run} was opened already, for another "
                 "request; a second cohort of one round is never opened"
             )
+        if row[1] == b"":
+            raise OpeningRefusedError(
+                f"round {header.round} of run {header.run} was answered, and a later one after it: "
+                "the answer is kept no more, and no other is given"
+            )
         return None if row[1] is None else bytes(row[1])
 
     def _bind(self, header: Header, request_sha256: str) -> bytes | None:
@@ -338,13 +346,17 @@ class Holder(ABC):
     def _remember(self, header: Header, request_sha256: str, answer: bytes) -> bytes:
         """Store the answer of a bound round; where another process was first, its answer.
 
-        With the last planned round's answer the run's key goes, in one transaction.
+        The run's earlier answers go, and with the last planned round's its key, in one transaction.
         """
         with closing(self._connect()) as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute(
                 "UPDATE opening SET answer = ? WHERE run = ? AND round = ? AND answer IS NULL",
                 (answer, header.run, header.round),
+            )
+            database.execute(
+                "UPDATE opening SET answer = x'' WHERE run = ? AND round < ? AND answer <> x''",
+                (header.run, header.round),
             )
             if header.round == self._plan.rounds:
                 keystore.erase(database, header.run, "with the result of its last round")

@@ -584,9 +584,9 @@ class Closing:
                 not trusted any more, or until it is.
         """
         place = {"run": close.run, "round": close.round, "attempt": close.attempt}
-        charged = self._ledger.has_upload(*close.round_id)
+        uploaded = self._ledger.recorded("upload", close.round_id)
         if close.outcome == "stopped":
-            if not charged or self._ledger.recorded("realised", self._subject(close)):
+            if not uploaded or self._ledger.recorded("realised", self._subject(close)):
                 raise CohortError("there is no open attempt of this site that could have stopped")
             self._record_stopped(close, place)
             return
@@ -595,7 +595,8 @@ class Closing:
             self._record_realised(close, opener, place)
         elif self._name in close.survivors:
             raise CohortError("the opened sum names this site, which was charged for none of it")
-        self._keep_checkpoints(close, took_part=charged)
+        self._ledger.forget_uploads(close.run, through=(close.round, close.attempt))
+        self._keep_checkpoints(close, took_part=uploaded)
 
     def _record_stopped(self, close: RoundClose, place: dict[str, Any]) -> None:
         """Note what the coordinator claims, once; later words of its about the same change nothing.

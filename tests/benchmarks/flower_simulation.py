@@ -1,12 +1,17 @@
-"""Many clients through Flower's simulation engine: time a round, and the aggregator's memory.
+"""Many clients through Flower's simulation engine, masked and BFV: clock, memory and disk a round.
 
-    python -m tests.benchmarks.flower_simulation --clients 20 200 --rounds 10 --json out/sim.json
+    python -m tests.benchmarks.flower_simulation --clients 200 --rounds 10 --compared 3 \\
+        --against ../earlier --json out/sim.json
 
-Client-level DP on a model of a million parameters, BFV, every client with an identity and a ledger
-of its own, the key holder as one more node. Clients run in ray's actors; Flower's state, its Grid,
-the aggregator and the strategy share one process, whose peak memory is measured. Each number of
-clients is measured in a process of its own. Training is a stand-in (the model moved by a client's
-own constant), so that the figures are those of everything else.
+Client-level DP on a model of a million parameters, every client with an identity and a ledger of
+its own; under BFV the key holder is one more node. Clients run in ray's actors; Flower's state, its
+Grid, the aggregator and the strategy share one process. Training is a stand-in (the model moved by
+a client's own constant), so that the figures are those of everything else.
+
+Each system is a process of its own, one after the other: masked, BFV, and BFV of an earlier tree,
+by that tree's own version of this file. They are watched from outside: the clock from the end of
+one round to the end of the next, the memory of all processes together (shared pages once), and what
+lies on disk when a round has ended.
 """
 
 from __future__ import annotations
@@ -15,19 +20,29 @@ import argparse
 import json
 import os
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.benchmarks.flower_rounds import TREE, memory
+from tests.benchmarks.tables import show, write_json
+
 PLAN = "plan.json"
 OPENER, COORDINATOR, RUN = "key-holder", "coordinator", "measured"
+PREFIX = "privagg-simulation-"
+"""How the folder with what all parties keep is called."""
+WATCH_SECONDS = 3.0
 
 
 def name_of(index: int, clients: int) -> str:
@@ -35,7 +50,7 @@ def name_of(index: int, clients: int) -> str:
     return OPENER if index == clients else f"client-{index:04d}"
 
 
-def prepare(folder: Path, clients: int, parameters: int, rounds: int) -> None:
+def prepare(folder: Path, clients: int, parameters: int, rounds: int, scheme: str = "bfv") -> None:
     """Identities and plan of a federation of so many clients."""
     from privagg.identity.keys import Identity, Roster
     from privagg.privacy.plan import ClientPlan, SiteTerms
@@ -52,8 +67,8 @@ def prepare(folder: Path, clients: int, parameters: int, rounds: int) -> None:
         dropouts=clients // 20,
         colluders=clients // 20,
         protects_unit="person",
-        custody="authority",
-        scheme="bfv",
+        custody="every-site" if scheme == "masked" else "authority",
+        scheme=scheme,
     )
     keys = {n: Identity.load_or_create(n, folder / f"{n}.pem") for n in (*names, COORDINATOR)}
     keys[OPENER] = Identity.load_or_create(OPENER, folder / f"{OPENER}.pem")
@@ -71,9 +86,16 @@ def world(folder: Path) -> Any:
 
     plan = load_plan(json.loads((folder / PLAN).read_text()))
     roster = Roster(json.loads((folder / "roster.json").read_text()))
-    found = scheme("bfv")
-    parameters = found.choose_parameters(requirement_of(plan, security_bits=128))
+    found = scheme(plan.scheme)
+    needs = requirement_of(plan, security_bits=128, by_tail=found.by_tail)
+    rule = {"minimum_survivors": plan.minimum_survivors, "colluders": plan.colluders}
+    parameters = found.choose_parameters(needs, **(rule if found.every_site else {}))
     return plan, roster, found, parameters
+
+
+def opener_of(scheme: Any) -> str:
+    """Whose word counts on what was opened."""
+    return COORDINATOR if scheme.every_site else OPENER
 
 
 def open_party(folder: Path, name: str) -> Any:
@@ -82,6 +104,7 @@ def open_party(folder: Path, name: str) -> Any:
     from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
     from privagg.privacy.randomness import SystemRandomness
     from privagg.protocol.key_holder import KeyHolder
+    from privagg.protocol.mask_holder import MaskHolder
     from privagg.protocol.peers import PeerCheckpoints
     from privagg.protocol.site import Pins, Seat
     from privagg.secure.opening import key_generator
@@ -89,13 +112,14 @@ def open_party(folder: Path, name: str) -> Any:
 
     plan, roster, scheme, parameters = world(folder)
     identity = Identity.load_or_create(name, folder / f"{name}.pem")
+    holding = {
+        "identity": identity, "key_generator": key_generator(plan.scheme), "roster": roster,
+        "parameters": parameters, "until": lambda: FOR_EVER, "aggregator": COORDINATOR,
+        "store": folder / f"{name}-openings.sqlite",
+    }  # fmt: skip
     if name == OPENER:
         kept = CheckpointKeeper.open(folder / "openings-checkpoints.sqlite")
-        return KeyHolder(
-            plan, identity=identity, key_generator=key_generator(plan.scheme),
-            parameters=parameters, until=lambda: FOR_EVER, roster=roster, aggregator=COORDINATOR,
-            store=folder / "openings.sqlite", checkpoints=PeerCheckpoints(kept, roster),
-        ).handle  # fmt: skip
+        return KeyHolder(plan, checkpoints=PeerCheckpoints(kept, roster), **holding).handle
     path = folder / f"{name}.sqlite"
     if path.exists():
         ledger = Ledger.open(path, signing_key=identity.key)
@@ -107,7 +131,7 @@ def open_party(folder: Path, name: str) -> Any:
         roster=roster,
         coordinator=COORDINATOR,
         plan_digest=plan.digest,
-        opener=OPENER,
+        opener=opener_of(scheme),
     )
     return Seat(
         identity=identity,
@@ -117,6 +141,7 @@ def open_party(folder: Path, name: str) -> Any:
         parameters=parameters,
         ledger=ledger,
         randomness=SystemRandomness(),
+        key_holder=MaskHolder(plan, opener=COORDINATOR, **holding) if scheme.every_site else None,
     )
 
 
@@ -177,7 +202,8 @@ def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
     identity = Identity.load_or_create(COORDINATOR, folder / f"{COORDINATOR}.pem")
     directory = Directory(identity, roster, RUN, plan.digest)
     transport = FlowerTransport(grid, directory, patience=patience, message_type="train")
-    terms = KeyTerms(roster, COORDINATOR, OPENER, plan.digest, scheme, parameters)
+    opener = opener_of(scheme)
+    terms = KeyTerms(roster, COORDINATOR, opener, plan.digest, scheme, parameters, plan.names)
     key, _ = key_of_run(terms, RUN, identity, transport)
     job = Job(
         run=RUN,
@@ -186,7 +212,7 @@ def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
         key=key,
         identity=identity,
         roster=roster,
-        opener=OPENER,
+        opener=opener,
         watch=CheckpointWatch(CheckpointKeeper.open(folder / "kept.sqlite"), roster),
     )
     private = PrivateGrid(grid, job, transport, answers(folder, job, transport, told))
@@ -241,18 +267,20 @@ def peak_megabytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def measure(clients: int, parameters: int, rounds: int, actors: int, out: Path) -> None:
+def measure(
+    clients: int, parameters: int, rounds: int, actors: int, scheme: str, out: Path
+) -> None:
     """One federation, simulated in this process."""
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     from flwr.simulation import run_simulation
 
-    with tempfile.TemporaryDirectory(prefix="privagg-simulation-") as place:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as place:
         folder = Path(place)
-        prepare(folder, clients, parameters, rounds)
+        prepare(folder, clients, parameters, rounds, scheme)
         run_simulation(
             make_server_app(folder, clients, rounds, out),
             make_client_app(folder, clients),
-            num_supernodes=clients + 1,
+            num_supernodes=clients + (scheme != "masked"),
             backend_config={
                 "init_args": {"num_cpus": actors, "object_store_memory": 10**9},
                 "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
@@ -260,52 +288,126 @@ def measure(clients: int, parameters: int, rounds: int, actors: int, out: Path) 
         )
 
 
+def disk_bytes(folder: Path) -> int:
+    """What all parties keep, as the file system counts it."""
+    found = 0
+    for path in folder.glob(f"{PREFIX}*/**/*"):
+        try:
+            found += path.stat().st_blocks * 512
+        except FileNotFoundError:  # a journal that SQLite took away meanwhile
+            continue
+    return found
+
+
+def watched(command: list[str], tree: Path, folder: Path, out: Path) -> Iterator[dict[str, float]]:
+    """Run a system; what is seen at the end of each of its rounds."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "TMPDIR": str(folder)}
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=tree, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+        ended, most, peak = 0, 0.0, 0.0
+        while process.poll() is None:
+            time.sleep(WATCH_SECONDS)
+            most = max(most, sum(memory([process.pid]).values()))
+            try:
+                seen = len(json.loads(out.read_text())["rounds"])
+            except (FileNotFoundError, ValueError):  # not yet, or being written
+                continue
+            if seen > ended:
+                ended, peak, most = seen, most, 0.0
+                yield {
+                    "at": time.monotonic(),
+                    "memory_megabytes": peak,
+                    "disk_megabytes": disk_bytes(folder) / 1e6,
+                }
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: {log.read_text()[-2000:]}")
+
+
+def run_system(name: str, tree: Path, scheme: str, rounds: int, chosen: Any) -> dict[str, Any]:
+    """One system, from its first round to its last."""
+    folder = Path(tempfile.mkdtemp(prefix="sim", dir=chosen.folder))
+    try:
+        out = folder / "figures.json"
+        options = {
+            "--clients": chosen.clients, "--parameters": chosen.parameters, "--rounds": rounds,
+            "--actors": chosen.actors, "--measure": out,
+            **({"--scheme": scheme} if tree == TREE else {}),  # the earlier file knows BFV alone
+        }  # fmt: skip
+        words = [str(word) for pair in options.items() for word in pair]
+        # Not as a script: ray's actors must find this module under its own name.
+        code = f"from tests.benchmarks import flower_simulation as s; s.main({words!r})"
+        marks = list(watched([sys.executable, "-c", code], tree, folder, out))
+        found = json.loads(out.read_text())
+    finally:
+        shutil.rmtree(folder)
+    for facts, mark in zip(found["rounds"], marks, strict=True):
+        facts |= mark
+    clock = [later["at"] - sooner["at"] for sooner, later in pairwise(marks)]
+    seconds = statistics.median(clock or [found["rounds"][0]["seconds"]])
+    return {"system": name, "scheme": scheme, "seconds": seconds, "clock": clock, **found}
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print a table of the systems, and of each what its rounds left."""
+    own = rows[0]["seconds"]
+
+    def first_and_last(what: str) -> Any:
+        return lambda row: f"{row['rounds'][0][what]:.0f}, {row['rounds'][-1][what]:.0f}"
+
+    show(
+        f"{rows[0]['clients']} clients, {rows[0]['parameters']:,} parameters",
+        {
+            "system": "system",
+            "rounds": lambda row: f"{len(row['rounds'])}",
+            "seconds a round": lambda row: f"{row['seconds']:.1f}",
+            "masked takes of it": lambda row: f"{own / row['seconds']:.2f}",
+            "upload, MB": lambda row: f"{row['rounds'][-1]['upload_bytes'] / 1e6:.2f}",
+            "disk, MB, after the first, last": first_and_last("disk_megabytes"),
+            "memory, MB, in the first, last": first_and_last("memory_megabytes"),
+            "server's peak, MB": first_and_last("peak_megabytes"),
+        },
+        rows,
+        "a round: the median from one round's end to the next one's",
+    )
+
+
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
-    """Measure every number of clients in a process of its own, and print a table."""
+    """Measure every system in a process of its own, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--clients", type=int, nargs="+", default=[20, 200])
+    parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--parameters", type=int, default=10**6)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--compared", type=int, help="rounds of the systems beside masked")
     parser.add_argument("--actors", type=int, default=2, help="clients that run at once")
+    parser.add_argument("--against", type=Path, help="an earlier tree of this project, with BFV")
+    parser.add_argument(
+        "--folder", type=Path, help="systems write below it; its path must be short"
+    )
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--scheme", default="bfv", help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.measure:
-        measure(chosen.clients[0], chosen.parameters, chosen.rounds, chosen.actors, chosen.measure)
+        measure(
+            chosen.clients, chosen.parameters, chosen.rounds, chosen.actors, chosen.scheme,
+            chosen.measure,
+        )  # fmt: skip
         return []
-    found = []
-    for clients in chosen.clients:
-        with tempfile.TemporaryDirectory() as place:
-            out = Path(place) / "figures.json"
-            options = {
-                "--clients": clients,
-                "--parameters": chosen.parameters,
-                "--rounds": chosen.rounds,
-                "--actors": chosen.actors,
-                "--measure": out,
-            }
-            words = [str(word) for pair in options.items() for word in pair]
-            # Not as a script: ray's actors must find this module under its own name.
-            code = f"from tests.benchmarks import flower_simulation as s; s.main({words!r})"
-            subprocess.run([sys.executable, "-c", code], check=True)
-            found.append(json.loads(out.read_text()))
-    for facts in found:
-        rounds = facts["rounds"]
-        seconds = sorted(r["seconds"] for r in rounds)[len(rounds) // 2]
-        last = rounds[-1]
-        print(
-            f"{facts['clients']:4d} clients, {facts['parameters']:,} parameters, {len(rounds)} "
-            f"rounds: {seconds:.1f} s a round (median), adding {last['add_seconds']:.1f} s; upload "
-            f"{last['upload_bytes'] / 1e6:.2f} MB; the rounds add "
-            f"{last['peak_megabytes'] - facts['megabytes_before']} MB to the server (peak "
-            f"{last['peak_megabytes']} MB, key generation and ray included)"
-        )
-    if chosen.json:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(found, indent=1))
-    return found
+    compared = chosen.compared or chosen.rounds
+    systems = [("masked", TREE, "masked", chosen.rounds), ("BFV", TREE, "bfv", compared)]
+    if chosen.against:
+        systems.append(("BFV, earlier", chosen.against.resolve(), "bfv", compared))
+    rows = []
+    for system in systems:
+        rows.append(run_system(*system, chosen))
+        write_json(chosen.json, rows)
+    report(rows)
+    return rows
 
 
 if __name__ == "__main__":

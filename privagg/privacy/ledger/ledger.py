@@ -670,7 +670,8 @@ class Ledger:
     def store_upload(self, receipt: Receipt, data: bytes) -> Entry:
         """Keep an upload's bytes, so that a resend is these bytes; the digest goes into the log.
 
-        Storing the same bytes again changes nothing.
+        Those of the run's earlier attempts go in the same transaction: whoever asks for this one
+        asks for them no more. Storing the same bytes again changes nothing.
 
         Raises:
             ReceiptError: the receipt is not genuine or was not used for training.
@@ -692,6 +693,7 @@ class Ledger:
                     "upload already; other bytes would be a second release on one charge"
                 )
             _end_training(connection, charge)
+            log.forget_uploads(connection, charge.run, (charge.round, charge.attempt))
             connection.execute(
                 insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
             )
@@ -702,7 +704,7 @@ class Ledger:
             return self._append(connection, head, upload).entry
 
     def stored_upload(self, run: str, round_: int, attempt: int) -> bytes | None:
-        """The upload's bytes as stored for an attempt, None where there are none.
+        """The upload's bytes as stored for an attempt, None where there are none (any more).
 
         Args:
             run, round_, attempt: which attempt at which round.
@@ -726,23 +728,6 @@ class Ledger:
         ):
             raise LedgerTamperedError(f"the stored upload {subject} is not the one that was logged")
         return stored
-
-    def has_upload(self, run: str, round_: int, attempt: int) -> bool:
-        """Whether an upload is stored for an attempt; the bytes, which may be many, stay unread.
-
-        Args:
-            run, round_, attempt: which attempt at which round.
-
-        Raises:
-            LedgerTamperedError: one is stored that was never logged.
-        """
-        subject = attempt_subject(run, round_, attempt)
-        with self._reading() as (connection, head):
-            if not log.is_stored(connection, subject):
-                return False
-            if self._find(connection, head, UploadStored.kind, subject) is None:
-                raise LedgerTamperedError(f"the stored upload {subject} was never logged")
-        return True
 
     def record(self, kind: str, payload: Mapping[str, Any]) -> Entry:
         """Append what happened: `realised`, `aborted`, `opened`, `released` or `tuning`.
@@ -865,16 +850,21 @@ class Ledger:
             )
         return stored
 
-    def forget_uploads(self, run: str) -> int:
-        """Free the bytes stored for a finished run; their digests stay in the log.
+    def forget_uploads(self, run: str, *, through: tuple[int, int] | None = None) -> int:
+        """Free the bytes stored for what is finished of a run; their digests stay in the log.
+
+        The attempts stay spent: what was forgotten is neither sent again nor made anew.
+
+        Args:
+            run: the run's name.
+            through: (round, attempt), the last whose upload goes; None where the run is over: then
+                the statement of its key and marks of training under way go, too.
 
         Returns:
-            How many uploads (and statements of a key, and marks of training under way) were
-            removed.
+            How many were removed.
         """
         with self._writing() as (connection, _):
-            found = connection.execute(delete(schema.uploads).where(schema.uploads.c.run == run))
-            return found.rowcount
+            return log.forget_uploads(connection, run, through)
 
     # --- the log and its proofs -------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import canonical, merkle, schema
@@ -397,6 +397,30 @@ def is_stored(connection: Connection, subject: str) -> bool:
     table = schema.uploads.c
     query = select(table.subject).where(table.subject == subject)
     return connection.execute(query).scalar_one_or_none() is not None
+
+
+def forget_uploads(connection: Connection, run: str, through: tuple[int, int] | None) -> int:
+    """Delete the bytes stored for a run's attempts; how many.
+
+    Args:
+        connection: inside a write transaction.
+        run: the run's name.
+        through: (round, attempt), the last whose upload goes; None for everything of the run.
+    """
+    table = schema.uploads
+    query = select(table.c.subject).where(table.c.run == run)
+    gone = [
+        subject
+        for subject in connection.execute(query).scalars()
+        if through is None or _is_upload(subject, through)
+    ]
+    return connection.execute(delete(table).where(table.c.subject.in_(gone))).rowcount
+
+
+def _is_upload(subject: str, through: tuple[int, int]) -> bool:
+    """Whether a stored row is an upload of this attempt or one before; keys and marks are not."""
+    _, *place = json.loads(subject)
+    return len(place) == len(through) and tuple(place) <= through
 
 
 def receipt_for(connection: Connection, head: Head, entry: Entry) -> Receipt:

@@ -29,6 +29,7 @@ from privagg.privacy.ledger import schema
 
 BUSY_TIMEOUT_S = 120
 _PAGE_BYTES = 1 << 14  # an upload of megabytes is written page by page, twice; entries do not care
+_LOG_PAGES = 64  # what the write-ahead log beside the file keeps between two uploads
 _WRITING = "privagg_ledger_writing"
 
 Location = Path | str
@@ -171,8 +172,12 @@ def _engine(url: URL, read_only: bool) -> Engine:
             if read_only:
                 connection.execute("PRAGMA query_only=ON")
             else:
-                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # heeded by a new file only
+                # Both are heeded by a new file only. Of a forgotten upload the file keeps no room.
+                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+                connection.execute("PRAGMA auto_vacuum=FULL")
                 connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+                connection.execute(f"PRAGMA journal_size_limit={_LOG_PAGES * _PAGE_BYTES}")
                 connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")

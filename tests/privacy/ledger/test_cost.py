@@ -17,7 +17,7 @@ from privagg.privacy.ledger.keeper import Shown
 from tests.privacy.ledger.conftest import DELTA, KEY, RECORDS, create, request_for
 
 OWN = Verifier.of("privagg.ledger/hospital-a", KEY)
-GROWING = ("ledger_entries", "ledger_nodes", "ledger_checkpoints", "ledger_kept", "ledger_uploads")
+GROWING = ("ledger_entries", "ledger_nodes", "ledger_checkpoints", "ledger_kept")
 
 Statements = list[tuple[str, Any]]
 
@@ -48,7 +48,7 @@ def one_round(ledger: Ledger, number: int) -> None:
     ledger.store_upload(receipt, b"upload")
     ledger.consistency_proof(2)
     assert ledger.stored_upload("run", number, 0) == b"upload"
-    assert ledger.has_upload("run", number, 0)
+    assert ledger.recorded("upload", ("run", number, 0))
 
 
 def plans(path: Path, asked: Statements) -> list[str]:

@@ -439,9 +439,7 @@ def test_a_figure_below_what_the_events_cost_is_found(folder: Path, flattered: i
     assert others[-1].endswith("was bounded by 'rdp' and not recomputed by 'certified'")
 
 
-def test_an_upload_that_was_never_logged_is_found_without_its_bytes(
-    honest: Path, tmp_path: Path
-) -> None:
+def test_an_upload_that_was_never_logged_is_found(honest: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(honest, tmp_path / "ledger.db"))
     with closing(sqlite3.connect(path)) as connection, connection:
         (logged,) = connection.execute("SELECT subject FROM ledger_uploads").fetchone()
@@ -449,9 +447,9 @@ def test_an_upload_that_was_never_logged_is_found_without_its_bytes(
         assert other != logged
         connection.execute("INSERT INTO ledger_uploads VALUES (?, 'run', x'00')", (other,))
     ledger = read(path)
-    assert ledger.has_upload("run", 0, 0)
-    with pytest.raises(LedgerTamperedError, match="never logged"):
-        ledger.has_upload("run", 1, 0)
+    assert ledger.stored_upload("run", 0, 0) is not None
+    with pytest.raises(LedgerTamperedError, match="not the one that was logged"):
+        ledger.stored_upload("run", 1, 0)
 
 
 def test_an_upload_for_another_attempt_than_the_one_charged_is_found(folder: Path) -> None:
