@@ -164,15 +164,16 @@ def _trained_problems(
     site: str,
 ) -> Iterator[str]:
     for each, ended in shares:
+        received = ended.bytes_up if ended.upload_bytes is None else ended.upload_bytes
         where = f"round {ended.round}, attempt {ended.attempt}"
         if each.index not in used:
             yield f"{where}: the ledger holds no `consumed` entry of charge {each.index}"
         elif each.index not in stored:
             yield f"{where}: the ledger holds no `upload` entry of charge {each.index}"
-        elif ended.bytes_up.get(site) not in (None, stored[each.index].length_bytes):
+        elif received.get(site) not in (None, stored[each.index].length_bytes):
             yield (
                 f"{where}: the ledger stored {stored[each.index].length_bytes} bytes, the "
-                f"coordinator received {ended.bytes_up[site]}"
+                f"coordinator received {received[site]}"
             )
 
 

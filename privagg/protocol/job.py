@@ -165,8 +165,11 @@ class RoundOutcome:
         total: int64 (n,), the opened sum; None as `update`.
         survivors: contributors of the opened sum, in roster order.
         refusals: site -> why something it sent was not taken, or nothing came.
-        bytes_up: site -> size of its upload.
-        bytes_down: site -> size of the key's statement and the round's start that it was sent.
+        bytes_up: party -> size of all frames that came from it: a site's upload, consents, releases
+            and refusals, the key holder's opening, acknowledgements.
+        bytes_down: party -> size of all frames that were sent to it: the key's statement, the
+            round's start, requests to open or to release, the round's close.
+        upload_bytes: site -> size of its upload alone, with what is attached to it.
         seconds: wall-clock seconds of `add` (check, verify, fold), `open` and the whole `round`.
         exchanges: how often messages went out and answers were waited for.
         opening_asked: whether a request to open went out that may be granted yet; then no new
@@ -187,6 +190,7 @@ class RoundOutcome:
     refusals: dict[str, str] = field(default_factory=dict)
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
+    upload_bytes: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     exchanges: int = 0
     opening_asked: bool = False

@@ -41,7 +41,7 @@ from privagg.protocol.messages import (
     RoundStart,
     Statement,
 )
-from privagg.protocol.transport import Reply, Transport
+from privagg.protocol.transport import Counted, Reply, Transport
 from privagg.protocol.unmasking import Unmasking
 from privagg.secure.scheme import Phase
 
@@ -90,6 +90,7 @@ def run_round(
     if job.key_gone:
         raise KeyErasedError(job.key_gone)
     result = RoundOutcome(round_number, attempt, cohort or job.cohort(round_number))
+    transport = Counted(transport, sent=result.bytes_down, came=result.bytes_up)
     if journal is not None:
         journal.begun(result)
     with result.timed("round"):
@@ -152,7 +153,6 @@ def _hand_out_key(job: Job, transport: Transport, result: RoundOutcome) -> None:
     """Have the statement of the run's key come before the round to every site that may lack it."""
     lacking = [site for site in result.cohort if site not in job.keyed]
     transport.post(dict.fromkeys(lacking, job.key.frame))
-    result.bytes_down = {site: len(job.key.frame) * (site in lacking) for site in result.cohort}
 
 
 def _call_the_roll(job: Job, transport: Transport, result: RoundOutcome) -> None:
@@ -201,7 +201,6 @@ def _upload(state: _RoundState) -> None:
     )
     payload = np.ascontiguousarray(state.parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
-    result.bytes_down = {site: size + len(start) for site, size in result.bytes_down.items()}
     asked = result.cohort
     while True:
         state.aggregator = _fresh_aggregator(job, result)
@@ -226,7 +225,7 @@ def _fold_replies(state: _RoundState, aggregator: Aggregator, replies: Sequence[
         if reply.data is None:
             result.refuse(reply.party, reply.problem)
             continue
-        result.bytes_up[reply.party] = len(reply.data)
+        result.upload_bytes[reply.party] = len(reply.data)
         came.append((reply.party, reply.data))
     with result.timed("add"):
         answers = aggregator.receive_many(came)
@@ -412,6 +411,7 @@ def reopen_round(
         )
     senders = (read_statement(statement, job.roster).sender for statement in header.contributions)
     result = RoundOutcome(round_number, attempt, cohort)
+    transport = Counted(transport, sent=result.bytes_down, came=result.bytes_up)
     with result.timed("round"):
         state = _RoundState(job, transport, parameters, result, request=request, opened=opened)
         state.contributors = tuple(senders)

@@ -54,6 +54,39 @@ class Transport(Protocol):
         ...
 
 
+class Counted:
+    """A transport, and how many bytes of frames it carries, those of retries included.
+
+    What the carrier wraps around a frame (Flower's messages, TLS) is not in the figures. A posted
+    frame counts when it is posted, its answer when that comes.
+
+    Args:
+        inner: carries the frames.
+        sent: party -> bytes sent to it; added to.
+        came: party -> bytes that came from it; added to.
+    """
+
+    def __init__(self, inner: Transport, *, sent: dict[str, int], came: dict[str, int]) -> None:
+        self._inner, self._sent, self._came = inner, sent, came
+
+    def post(self, frames: Mapping[str, bytes]) -> None:
+        """See `Transport.post`."""
+        self._count(frames)
+        self._inner.post(frames)
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[Reply]:
+        """See `Transport.exchange`."""
+        self._count(requests)
+        for reply in self._inner.exchange(requests):
+            size = sum(len(frame) for frame in (*reply.posted, reply.data or b""))
+            self._came[reply.party] = self._came.get(reply.party, 0) + size
+            yield reply
+
+    def _count(self, frames: Mapping[str, bytes]) -> None:
+        for party, frame in frames.items():
+            self._sent[party] = self._sent.get(party, 0) + len(frame)
+
+
 class Outbox:
     """Posted frames, kept until an exchange that carried them was answered."""
 

@@ -261,6 +261,7 @@ def _round(ended: RoundEnded) -> RoundReport:
         metrics=_figures(facts.get("metrics")) or None,
         bytes_up=facts.get("bytes_up", {}),
         bytes_down=facts.get("bytes_down", {}),
+        upload_bytes=facts.get("upload_bytes"),
         seconds=StageSeconds(**stages),
         exchanges=facts.get("exchanges", 0),
     )

@@ -301,9 +301,11 @@ class RoundReport(_Part):
     metrics: dict[Name, Figure] | None
     """Figures of the public table; None where there is no such table or round."""
     bytes_up: dict[Name, Count]
-    """Site -> bytes it sent."""
+    """Party -> bytes it sent: uploads, what unmasks or opens a sum, acknowledgements."""
     bytes_down: dict[Name, Count]
-    """Site -> bytes it received."""
+    """Party -> bytes it received."""
+    upload_bytes: dict[Name, Count] | None = None
+    """Site -> bytes of its upload; None in a report that counts these alone as sent."""
     seconds: StageSeconds
     """By stage."""
     exchanges: Count

@@ -24,7 +24,7 @@ class RoundRow:
         cohort: how many of the sites asked are in the opened sum.
         missing: what kept the others away, or their names.
         metrics: figures of the public table, in the order of `metric_names`.
-        sent: bytes of all uploads.
+        sent: bytes that all parties sent.
         seconds: time spent on encrypting or masking, adding and opening.
         opened: True where a sum was opened.
         gap: the row stands for rounds that are left out.
@@ -127,8 +127,8 @@ def total_rows(report: Report) -> tuple[tuple[str, str, str], ...]:
     )
     rows = [(name, second_text(sum(v)), second_text(sum(v) / len(v))) for name, v in stages]
     for name, amounts in (
-        (say("Sent by all sites"), [sum(r.bytes_up.values()) for r in rounds]),
-        (say("Received by all sites"), [sum(r.bytes_down.values()) for r in rounds]),
+        (say("Sent by all parties"), [sum(r.bytes_up.values()) for r in rounds]),
+        (say("Received by all parties"), [sum(r.bytes_down.values()) for r in rounds]),
     ):
         mean = round(sum(amounts) / len(amounts))
         rows.append((name, byte_text(sum(amounts)), byte_text(mean)))

@@ -74,6 +74,7 @@ class RunRecorder:
                     "security_bits": job.parameters.security_bits,
                     "key_id": job.key_id,
                     "payload_bytes": job.parameters.payload_bytes,
+                    "attachment_bytes": job.parameters.attachment_bytes,
                     "explanation": job.parameters.explain(),
                     "parameters": job.parameters.to_dict(),
                 },
@@ -131,6 +132,7 @@ class RunRecorder:
                 "metrics": dict(report.metrics) or None,
                 "bytes_up": outcome.bytes_up,
                 "bytes_down": outcome.bytes_down,
+                "upload_bytes": outcome.upload_bytes,
                 # The time a whole round takes depends on private data, so it is never recorded.
                 "seconds": {
                     "encrypt": report.encrypt_seconds,

@@ -47,6 +47,7 @@ def outcome_facts(outcome: RoundOutcome) -> dict[str, Any]:
         "refusals": dict(outcome.refusals),
         "bytes_up": dict(outcome.bytes_up),
         "bytes_down": dict(outcome.bytes_down),
+        "upload_bytes": dict(outcome.upload_bytes),
         "exchanges": outcome.exchanges,
         "opening_asked": outcome.opening_asked,
         # The time a whole round takes depends on private data, so it is written nowhere.
@@ -70,6 +71,7 @@ def outcome_of(facts: Mapping[str, Any]) -> RoundOutcome:
         refusals=dict(facts["refusals"]),
         bytes_up=dict(facts["bytes_up"]),
         bytes_down=dict(facts["bytes_down"]),
+        upload_bytes=dict(facts["upload_bytes"]),
         seconds=dict(facts["seconds"]),
         exchanges=facts["exchanges"],
         opening_asked=facts["opening_asked"],

@@ -5,7 +5,9 @@ The liar here holds every other party's identity key, so that no signature gives
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -277,6 +279,45 @@ def test_a_failed_decryption_is_the_rounds_answer_and_says_nothing(fresh: Reques
     assert refused(fresh.simulation, fresh.request(), holder) == said
     assert "second cohort" in refused(fresh.simulation, another(fresh), holder)
     assert key.uses == 1
+
+
+def test_of_finished_rounds_the_binding_is_kept_and_no_answer(tmp_path: Path) -> None:
+    simulation, asked = Simulation(tmp_path, dropouts=1), dict[int, bytes]()
+
+    def listening(data: bytes) -> bytes:
+        header = read_message(data, simulation.roster).header
+        if isinstance(header, OpenRequest):
+            asked[header.round] = data
+        return simulation.key_holder.handle(data)
+
+    simulation.wire.handlers["key-holder"] = listening
+    outcomes = [simulation.round(number) for number in (1, 2)]
+    assert simulation.key_holder.handle(asked[2]) == simulation.wire.seen["key-holder"][-1]
+    message = read_message(asked[1], simulation.roster)
+    other = Message.sign(simulation.identities["coordinator"], message.header, b"other").to_bytes()
+    for again in (simulation.key_holder, simulation.make_key_holder()):
+        assert "kept no more" in refused(simulation, asked[1], again)
+        assert "second cohort" in refused(simulation, other, again)
+    assert [outcome.outcome for outcome in outcomes] == ["opened", "opened"]
+    store = tmp_path / "openings.sqlite"
+    assert opened_rounds(store) == [("run-1", 1, 1), ("run-1", 2, 1)]
+    with closing(sqlite3.connect(store)) as database:
+        for change in ("answer = x'00'", "answer = NULL", "request_sha256 = ''"):
+            with pytest.raises(sqlite3.IntegrityError, match="only forgotten"):
+                database.execute(f"UPDATE opening SET {change} WHERE round = 1")
+
+
+def test_a_store_of_before_forgets_too(tmp_path: Path) -> None:
+    """Its database refuses any change of an answer."""
+    simulation = Simulation(tmp_path, dropouts=1)
+    with closing(sqlite3.connect(tmp_path / "openings.sqlite")) as database, database:
+        database.execute("DROP TRIGGER opening_is_kept_or_forgotten")
+        database.execute(
+            "CREATE TRIGGER opening_is_kept BEFORE UPDATE ON opening WHEN OLD.answer IS NOT NULL "
+            "BEGIN SELECT RAISE(ABORT, 'openings are never changed'); END"
+        )
+    simulation.key_holder = simulation.make_key_holder()
+    assert [simulation.round(number).outcome for number in (1, 2)] == ["opened", "opened"]
 
 
 class RacingMemory:

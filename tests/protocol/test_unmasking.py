@@ -159,6 +159,27 @@ def test_with_nobody_missing_a_round_takes_two_exchanges_and_else_three(
     assert {Consent.kind, Release.kind} <= kinds
 
 
+def test_all_that_travels_is_counted(simulation: Simulation) -> None:
+    """Consents and releases come to more than one upload of five values."""
+    sent = dict.fromkeys(NAMES, 0)
+
+    def counting(name: str) -> Callable[[bytes], bytes]:
+        def handle(data: bytes) -> bytes:
+            sent[name] += len(data)
+            return simulation.sites[name].handle(data)
+
+        return handle
+
+    simulation.wire.handlers = {name: counting(name) for name in NAMES}
+    simulation.wire.answers["east"] = lambda frame: None
+    outcome = simulation.round(1)
+    came = {name: [len(frame) for frame in simulation.wire.seen[name]] for name in NAMES}
+    assert outcome.bytes_down == sent
+    assert outcome.bytes_up == {**{name: sum(sizes) for name, sizes in came.items()}, "east": 0}
+    assert outcome.upload_bytes == {name: came[name][1] for name in outcome.survivors}
+    assert outcome.bytes_up["north"] > 1.5 * outcome.upload_bytes["north"]
+
+
 class KilledAt:
     """A journal whose coordinator is killed once the request is written."""
 
@@ -190,10 +211,12 @@ def resumed(simulation: Simulation, request: bytes) -> RoundOutcome:
 
 @pytest.mark.parametrize("missing", [(), ("east",)])
 def test_a_killed_coordinator_asks_for_the_same_list_and_adds_no_late_upload(
-    simulation: Simulation, missing: tuple[str, ...]
+    simulation: Simulation, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in missing:
         simulation.wire.answers[name] = lambda frame: None
+    for ledger in simulation.ledgers.values():  # the sites have all uploads still
+        monkeypatch.setattr(ledger, "forget_uploads", lambda *_, **__: 0)
     request = killed_round(simulation)
     simulation.wire.answers.clear()
     outcomes = [resumed(simulation, request) for _ in range(2)]
@@ -346,9 +369,9 @@ def test_a_custody_that_is_not_the_schemes_is_refused(tmp_path: Path) -> None:
 
 def test_the_masking_key_goes_with_the_last_round(tmp_path: Path) -> None:
     simulation = masked(tmp_path, dropouts=1, colluders=0, rounds=1)
-    assert check(simulation, simulation.round(1))
-    again = simulation.round(1)
-    assert check(simulation, again)  # stored uploads and releases
+    request = killed_round(simulation)
+    for _ in range(2):
+        assert check(simulation, resumed(simulation, request))  # the second time stored releases
     with pytest.raises(KeyErasedError):
         simulation.sites["north"]._key_holder._key_of("run-1")
 

@@ -652,7 +652,7 @@ def resources(report: Report) -> tuple[Fact, ...]:
 
 def traffic(report: Report) -> tuple[Fact, ...]:
     """What went over the wire."""
-    sent = sum(sum(r.bytes_up.values()) for r in report.rounds)
+    sent = sum(r.bytes_up.get(site, 0) for r in report.rounds for site in r.cohort)
     return (
         Fact(
             say(

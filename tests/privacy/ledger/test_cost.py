@@ -51,6 +51,24 @@ def one_round(ledger: Ledger, number: int) -> None:
     assert ledger.recorded("upload", ("run", number, 0))
 
 
+def test_a_file_keeps_room_for_the_upload_under_way_alone(ledger: Ledger, folder: Path) -> None:
+    def size() -> int:
+        return sum(file.stat().st_size for file in folder.iterdir())
+
+    sizes = []
+    for number in range(8):
+        receipt = ledger.charge(request_for(number))
+        ledger.consume(receipt)
+        ledger.store_upload(receipt, bytes([number]) * 4_000_000)
+        assert size() > 4_000_000
+        ledger.forget_uploads("run", through=(number, 0))
+        ledger.charge(request_for(number, run="another"))  # as after any further entry
+        sizes.append(size())
+    assert max(sizes) < 2_000_000  # of it 1 MB is the write-ahead log's
+    assert sizes[-1] - sizes[2] < 300_000  # the log itself grows by some KB a round
+    assert ledger.verify()[0].startswith("completeness of history")
+
+
 def plans(path: Path, asked: Statements) -> list[str]:
     with closing(sqlite3.connect(path)) as database:
         return [

@@ -44,6 +44,7 @@ def a_round(location: Path | str) -> None:
             ledger.consume(receipt)
         ledger.store_upload(receipt, b"upload")
     ledger.record("realised", REALISED)
+    ledger.close()
 
 
 def die_at(step: int) -> None:
@@ -118,6 +119,49 @@ def test_killed_at_every_statement_of_a_round_sqlite(folder: Path) -> None:
         for file in folder.glob(f"{step}.db*"):
             file.unlink()
     assert step > 40
+
+
+def the_next_round(location: Path | str) -> None:
+    """Round 1 is stored, which ends round 0; then it is over as well."""
+    ledger = reopened(location)
+    receipt = ledger.charge(request_for(1))
+    with suppress(ReceiptError):
+        ledger.consume(receipt)
+    ledger.store_upload(receipt, b"of round 1")
+    ledger.forget_uploads("run", through=(1, 0))
+    ledger.close()
+
+
+def test_killed_at_every_statement_where_uploads_are_forgotten(folder: Path) -> None:
+    """The bytes of a round are there until those of the next one are, and there is one of each."""
+    base, seen = folder / "base.db", set[tuple[bool, bool]]()
+    with_budget(base)
+    a_round(base)
+    step, died = 0, True
+    while died:
+        step += 1
+        path = folder / f"{step}.db"
+        shutil.copy(base, path)
+        died = killed_at(step, lambda path=path: the_next_round(path))  # type: ignore[misc]
+        ledger = reopened(path)
+        assert ledger.verify() == [HISTORY_UNVERIFIABLE]
+        stored = [ledger.stored_upload("run", number, 0) for number in (0, 1)]
+        assert stored[0] in (b"upload", None)
+        assert stored[1] in (b"of round 1", None)
+        logged = [ledger.recorded("upload", ("run", number, 0)) for number in (0, 1)]
+        assert logged[0]
+        assert logged[1] == (stored[0] is None), "round 0 goes with the upload of round 1"
+        seen.add((stored[0] is not None, stored[1] is not None))
+        for number in (0, 1):
+            receipt = ledger.charge(request_for(number))
+            if logged[number]:
+                assert not ledger.cut_off(receipt)
+                with pytest.raises(ReceiptError, match="used before"):
+                    ledger.consume(receipt)
+                with pytest.raises(LedgerError, match="second release"):
+                    ledger.store_upload(receipt, b"fresh noise")
+        ledger.close()
+    assert seen == {(True, False), (False, True), (False, False)}
 
 
 def test_killed_at_statements_of_a_round_postgresql(server: postgres.Server) -> None:
