@@ -98,7 +98,7 @@ class RoundLines:
         self.out.print(
             Text(self._columns(
                 f"{outcome.round}/{self.rounds}",
-                f"{len(outcome.survivors) if opened else len(outcome.bytes_up)}"
+                f"{len(outcome.survivors) if opened else len(outcome.upload_bytes)}"
                 f"/{len(outcome.cohort)}",
                 tuple(_measured(name, report.metrics) for name in self.shown),
                 self._spending(report),

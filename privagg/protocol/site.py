@@ -161,11 +161,12 @@ class Site:
     5. `RoundStart`, for an attempt whose upload is stored: the same checks, then the same bytes,
        free. One whose receipt was used and that has none stored: where this process was killed
        meanwhile, training begins anew under that charge, as nothing of it has left; else (it
-       failed, the upload is forgotten, the ledger is a restored copy) it is spent, and refused.
+       failed, the upload is forgotten, the ledger is a restored copy) it is spent, and refused. An
+       upload is forgotten with the next one that is stored, and as under 6.
     6. `RoundClose` that says opened: with the key holder's statement of exactly these survivors and
-       what each of them signed, also where the site took no part. One that says stopped: only for
-       an open attempt of this site, recorded once, as the coordinator's claim. Neither gives budget
-       back.
+       what each of them signed, also where the site took no part; its upload is forgotten. One that
+       says stopped: only for an attempt that this site uploaded in, recorded once, as the
+       coordinator's claim; the upload stays. Neither gives budget back.
     7. `LedgerRequest`: the whole ledger; the run's stored uploads are forgotten.
 
     Args:

@@ -286,7 +286,7 @@ class Coordinator:
             outcome=outcome.summary(),
             metrics=dict(result.metrics) if outcome.update is not None else {},
             epsilon=self._observed.epsilon(),
-            encrypt_seconds=self._observed.encrypt_seconds(outcome.bytes_up),
+            encrypt_seconds=self._observed.encrypt_seconds(outcome.upload_bytes),
             committed=self._committed.after(outcome) if self._committed is not None else {},
         )
         self.record.keep(outcome.statements)

@@ -9,9 +9,9 @@ Grid, the aggregator and the strategy share one process. Training is a stand-in 
 a client's own constant), so that the figures are those of everything else.
 
 Each system is a process of its own, one after the other: masked, BFV, and BFV of an earlier tree,
-by that tree's own version of this file. They are watched from outside: the clock from the end of
-one round to the end of the next, processor time, the memory of all processes together (shared pages once), and what
-lies on disk when a round has ended.
+by that tree's own version of this file. They are watched from outside: clock and processor time
+from the end of one round to the end of the next, the memory of all processes together (shared pages
+once), and what lies on disk when a round has ended.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from tests.flower.heart import write_federation
 ROUND: dict[str, Any] = {
     "round": 1, "attempt": 1, "outcome": "opened", "reason": "", "cohort": ["a", "b"],
     "survivors": ["a"], "refusals": {"b": "gone"}, "metrics": {"accuracy": 0.5},
-    "bytes_up": {"a": 7}, "bytes_down": {"a": 8}, "exchanges": 2, "seconds": {"add": 0.1},
+    "bytes_up": {"a": 7}, "bytes_down": {"a": 8}, "upload_bytes": {"a": 6},
+    "exchanges": 2, "seconds": {"add": 0.1},
     "opening_asked": True, "committed": {"a": "0.25", "b": "Infinity"},
 }  # fmt: skip
 

@@ -111,7 +111,7 @@ def told(result: RunResult) -> dict[str, Any]:
 
 NOT_SAID_TWICE = frozenset(
     {"seconds", "generated", "date", "parties", "key_id", "root", "checkpoint", "public_key",
-     "owner_key", "bytes_up", "bytes_down", "exchanges"}
+     "owner_key", "bytes_up", "bytes_down", "upload_bytes", "exchanges"}
 )  # fmt: skip
 """Times, days (midnight may pass), keys, signatures, and how often something was sent."""
 

@@ -63,7 +63,7 @@ def begin_or_go_on(folder: Path) -> Callable[[], dict[str, Any]]:
     return work
 
 
-def killed_at_writes(tmp_path: Path, scheme: str, which: Callable[[int], list[int]]) -> None:
+def killed_at_writes(tmp_path: Path, scheme: str, which: Callable[[list[str]], list[int]]) -> None:
     """Kill at each of these writes of a run, in the resumed one at another write, and compare."""
     base, result, draw = tmp_path / "base", tmp_path / "result", random.Random(scheme)
 
@@ -73,7 +73,7 @@ def killed_at_writes(tmp_path: Path, scheme: str, which: Callable[[int], list[in
     in_child(prepare, result)
     shutil.copytree(base, tmp_path / "whole")
     expected, writes = in_child(begin_or_go_on(tmp_path / "whole"), result)
-    for step in which(len(writes)):
+    for step in which(writes):
         folder = tmp_path / f"killed-{step}"
         shutil.copytree(base, folder)
         work = begin_or_go_on(folder)
@@ -90,7 +90,7 @@ def killed_at_writes(tmp_path: Path, scheme: str, which: Callable[[int], list[in
 
 @pytest.mark.parametrize("scheme", ["plaintext", "bfv", "masked"])
 def test_killed_at_some_writes(tmp_path: Path, scheme: str) -> None:
-    killed_at_writes(tmp_path, scheme, lambda writes: [writes * 2 // 5])
+    killed_at_writes(tmp_path, scheme, lambda writes: [len(writes) * 2 // 5])
 
 
 @pytest.mark.nightly
@@ -98,7 +98,24 @@ def test_killed_at_some_writes(tmp_path: Path, scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["plaintext", "bfv", "ckks", "masked"])
 def test_killed_at_every_write(tmp_path: Path, scheme: str) -> None:
     stride = 1 if scheme == "plaintext" else 7
-    killed_at_writes(tmp_path, scheme, lambda writes: list(range(1, writes + 1, stride)))
+    killed_at_writes(tmp_path, scheme, lambda writes: list(range(1, len(writes) + 1, stride)))
+
+
+FORGETS = ("DELETE FROM ledger_uploads", "UPDATE opening SET answer = x''", "DELETE FROM piece")
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(36000)
+@pytest.mark.parametrize("scheme", ["plaintext", "bfv", "masked"])
+def test_killed_wherever_something_is_forgotten(tmp_path: Path, scheme: str) -> None:
+    """Just before, and before the commit that makes it durable."""
+
+    def which(writes: list[str]) -> list[int]:
+        found = [step for step, write in enumerate(writes, start=1) if write.startswith(FORGETS)]
+        assert len(found) > 6
+        return sorted({*found, *(step + 1 for step in found)})
+
+    killed_at_writes(tmp_path, scheme, which)
 
 
 @pytest.mark.nightly
