@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from privagg.run import rounds
 from tests.documents.reading import ROOT, read
@@ -278,6 +281,27 @@ def trying_settings(story: Story, whole: str) -> None:
     assert [name for name in named if name not in told] == []
 
 
+@directs(README, "Large models")
+def large_models(story: Story) -> None:
+    """The base is made up; the digest of what is frozen is shown, and one bit changes it."""
+    whole = blocks_of(README, "Your own federation in five minutes", "toml")[0]
+    text = re.sub(r'(?m)^model = "logistic" .*$', story.block("toml").splitlines()[-1], whole)
+    assert "my_model:based" in text
+    write_federation(story.folder, text)
+    (story.folder / "my_model.py").write_text(story.block("python"))
+    base = {"0.weight": torch.ones(32, 4), "0.bias": torch.zeros(32)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(story.folder))
+        save_file(base, story.folder / "base.safetensors")
+        story.type("privagg approve my.toml --all-sites")
+        told = story.said("privagg check my.toml").out
+        assert "66 parameters" in told
+        assert "frozen base" in told
+        save_file({**base, "0.bias": torch.full((32,), 1e-9)}, story.folder / "base.safetensors")
+        assert "not approved" in story.type("privagg run my.toml", code=2).err
+    sys.modules.pop("my_model", None)
+
+
 @directs(README, "For Flower users")
 def flower_users(story: Story) -> None:
     """README's lines in the app of `examples/flower_heart`, with another strategy, in process."""
@@ -321,6 +345,7 @@ def shortened(story: Story) -> None:
 
 
 for _name in (
+    "adapters",
     "ask_first",
     "breast_cancer",
     "credit_default",

@@ -237,7 +237,7 @@ def run_words(words: Sequence[str], where: Path, home: Path) -> Answer:
     words = [found for word in words for found in expanded(word, where)]
     match words:
         case ["privagg", *rest]:
-            return call(*rest, where=where, answers="y\n", HOME=str(home))
+            return call(*rest, where=where, answers="y\ny\n", HOME=str(home))
         case ["flwr", *rest]:
             environment = {**os.environ, "HOME": str(home)}
             made = subprocess.run(

@@ -100,3 +100,26 @@ def test_a_model_that_cannot_be_tested_is_refused() -> None:
     divides = Computed(lambda m, x: m.head(x) / (0 * x[:, :1]), head=nn.Linear(4, 2))
     with pytest.raises(ModelError, match="no synthetic record has a finite gradient"):
         require_model_apart(divides, (4,), 8)
+
+
+@pytest.mark.parametrize("engine", ["exact", "opacus"])
+def test_rounding_of_a_deep_network_is_told_from_a_gradient_of_somebody_else(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is off in float32 alone is rounding; what is off in float64 too is refused."""
+    whole = DpSgd.batch_gradients
+
+    def off(*types: torch.dtype) -> None:
+        def rounded(self: DpSgd, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+            return whole(self, x, y) * np.float32(1.01 if x.dtype in types else 1)
+
+        monkeypatch.setattr(DpSgd, "batch_gradients", rounded)
+
+    model = build_model("mlp", (5,), 2)
+    before = get_parameters(model)
+    off(torch.float32)
+    require_model_apart(model, (5,), 8, engine=engine)
+    np.testing.assert_array_equal(get_parameters(model), before)
+    off(torch.float32, torch.float64)
+    with pytest.raises(ModelError, match=r"'1' \(Linear\): it gives a record another gradient"):
+        require_model_apart(build_model("mlp", (5,), 2), (5,), 8, engine=engine)
