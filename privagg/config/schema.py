@@ -145,7 +145,8 @@ class TrainingSection(Section):
         update_bound: largest coordinate of a local update (`record-local`); the default is what
             the local steps can reach.
         cohort_size: `client` mode: clients asked in a round; 0 asks all.
-        physical_batch: records whose gradients are computed at once.
+        physical_batch: records whose gradients are computed at once: with engine `exact` 256 or
+            512 are faster, with `opacus` 64 is; SECURITY.md has the times.
         engine: how a record's gradient is clipped: `exact` for the most part without forming it,
             `opacus` after Opacus' hooks have formed it. `exact-dense` is `exact` in exact
             arithmetic from the record on, for `logistic` and `mlp` that predict classes: an owner
