@@ -94,9 +94,9 @@ def quantised(draw: Random) -> Cases:
 
 
 def bounded_rows(draw: Random) -> Cases:
-    """Rows within their norm, one beyond it and far beyond it; votes with a negative number."""
+    """Rows within S, too long for a shard alone, and far beyond S; votes that are negative."""
     for shards in (None, 3):
-        for largest, limit, length in ((3, 9, 4), (100, 150, 7), (2**20, 2**24, 5)):
+        for largest, limit, length in ((4, 9, 4), (100, 150, 7), (2**20, 2**24, 5)):
             terms = OpeningTerms(
                 length=length,
                 sensitivity_grid=limit,

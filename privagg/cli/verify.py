@@ -126,6 +126,10 @@ def verify(
             "decided.",
         ),
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write a proof of each budget's ε for Rocq there."),
+    ] = None,
     language: LanguageName = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -151,6 +155,8 @@ def verify(
       --require proved:riverside/history
 
       privagg verify report.json               what a report alone allows
+
+      privagg verify bundle.zip --certificate proof     files for coqc, with coq-interval
     """
     from privagg.audit import DEFAULT_WORK, Brought, Methods, Verdict, Work, verify_file
     from privagg.report.language import speaking
@@ -173,11 +179,34 @@ def verify(
             print_verification(console.console(), made)
     if not made.holds:
         raise typer.Exit(1)
+    if certificate is not None:
+        with speaking(language):
+            _write_certificates(source, certificate)
     unproved = [c for name in wanted for c in made.named(name) if c.verdict is not Verdict.PROVED]
     if unproved:
         names = ", ".join(f"{c.name} ({c.verdict.value})" for c in unproved)
         typer.echo(f"required, and not proved: {names}", err=True)
         raise typer.Exit(3)
+
+
+def _write_certificates(source: Path, folder: Path) -> None:
+    """Write them, and say on standard error what each proves."""
+    from privagg.audit import Methods
+    from privagg.audit.certificates import write_certificates
+    from privagg.report.language import say
+
+    out = console.console(stderr=True)
+    for each in write_certificates(source, folder, Methods()):
+        if each.certificate is None:
+            text = say("no certificate of {budget}: {why}", budget=each.budget, why=each.why)
+        else:
+            text = say(
+                "certificate of {budget}: ε ≤ {epsilon}; check it with coqc {path}",
+                budget=each.budget,
+                epsilon=f"{float(each.certificate.epsilon):.6f}",
+                path=each.path,
+            )
+        out.print(Text(console.plain(text)), soft_wrap=True)
 
 
 PATIENCE = 2.0

@@ -2,6 +2,7 @@
 
    Models:
      privagg.privacy.certified.renyi:RenyiBudget (moments, and the way back to epsilon)
+     privagg.privacy.certified.certificate:RenyiCertificate (its inequality)
      privagg.privacy.certified.renyi:log_moment (the sum over j; its Gaussian moments stay on paper)
      privagg.privacy.certified.convolution:_split (a cell of losses and its two ends)
      privagg.privacy.certified.search:folded (a sampler at a distance)
@@ -261,6 +262,75 @@ Proof.
     replace (Q t * (P t / Q t) ^ S k) with (P t * (P t / Q t) ^ k) by (simpl; field; lra).
     apply Rle_trans with (e ^ k * P t); [|nra].
     apply Rmult_le_compat_l; [lra|]; nra.
+Qed.
+
+(* With the factor of Canonne, Kamath & Steinke 2020, Proposition 12: alpha = k + 1. *)
+Lemma bernoulli n y : 0 <= y -> INR (S n) * y - INR n <= y ^ S n.
+Proof.
+  intros Hy; induction n as [|n IH]; [simpl; lra|].
+  rewrite <- tech_pow_Rmult; apply Rle_trans with (y * (INR (S n) * y - INR n));
+    [|now apply Rmult_le_compat_l].
+  rewrite !S_INR in *; pose proof (pos_INR n); pose proof (Rle_0_sqr (y - 1)); unfold Rsqr in *.
+  nra.
+Qed.
+
+Lemma stick_below_power k e x : (0 < k)%nat -> 0 < e -> 0 <= x ->
+  x - e <= x ^ S k * (INR k ^ k / (INR (S k) ^ S k * e ^ k)).
+Proof.
+  intros Hk He Hx; assert (K : 0 < INR k) by now apply lt_0_INR.
+  assert (K1 : 0 < INR (S k)) by (apply lt_0_INR; auto with arith).
+  pose proof (bernoulli k (x * INR k / (INR (S k) * e))) as B.
+  assert (Y : 0 <= x * INR k / (INR (S k) * e)).
+  { apply Rmult_le_pos; [nra|]; apply Rlt_le, Rinv_0_lt_compat; nra. }
+  specialize (B Y); apply (Rmult_le_compat_r (e / INR k)) in B;
+    [|apply Rlt_le, Rdiv_lt_0_compat; lra].
+  replace ((INR (S k) * (x * INR k / (INR (S k) * e)) - INR k) * (e / INR k)) with (x - e) in B
+    by (field; lra).
+  eapply Rle_trans; [exact B|]; apply Req_le; unfold Rdiv.
+  rewrite !Rpow_mult_distr, pow_inv, Rpow_mult_distr; simpl (INR k ^ S k); simpl (e ^ S k).
+  field; repeat split; try lra; apply pow_nonzero; lra.
+Qed.
+
+Theorem a_moment_bound_with_its_factor_certifies_epsilon {T} (outs : list T) k e d M
+    (P Q : T -> R) : (0 < k)%nat -> 0 < e -> (forall t, 0 <= P t) -> (forall t, 0 < Q t) ->
+  moment outs (S k) P Q <= M -> M * (INR k ^ k / (INR (S k) ^ S k * e ^ k)) <= d ->
+  close outs e d P Q.
+Proof.
+  intros Hk He P0 Q0 HM Hd; apply the_hockey_stick_is_the_least_delta.
+  set (c := INR k ^ k / (INR (S k) ^ S k * e ^ k)) in *.
+  assert (Hc : 0 <= c).
+  { unfold c; apply Rmult_le_pos; [apply pow_le, pos_INR|].
+    apply Rlt_le, Rinv_0_lt_compat, Rmult_lt_0_compat; apply pow_lt; auto.
+    apply lt_0_INR; auto with arith. }
+  apply Rle_trans with (c * moment outs (S k) P Q); [|nra].
+  unfold stick, moment; rewrite <- rsum_mul; apply rsum_le; intros t.
+  specialize (P0 t); specialize (Q0 t); set (x := P t / Q t).
+  assert (Hx : 0 <= x) by (apply Rmult_le_pos; auto; now apply Rlt_le, Rinv_0_lt_compat).
+  assert (E : P t = x * Q t) by (unfold x; field; lra).
+  pose proof (stick_below_power k e x Hk He Hx) as B; fold c in B.
+  assert (0 <= x ^ S k * c) by (apply Rmult_le_pos; auto; now apply pow_le).
+  apply Rmax_lub; [nra|]; rewrite E; nra.
+Qed.
+
+(* What a certificate says, in logarithms: L bounds the log of the moment of order k + 1. *)
+Theorem a_renyi_certificate_certifies_epsilon {T} (outs : list T) k eps d L (P Q : T -> R) :
+  (0 < k)%nat -> 0 < d -> (forall t, 0 <= P t) -> (forall t, 0 < Q t) ->
+  moment outs (S k) P Q <= exp L ->
+  L + INR k * ln (INR k) - INR (S k) * ln (INR (S k)) - ln d <= INR k * eps ->
+  close outs (exp eps) d P Q.
+Proof.
+  intros Hk Hd P0 Q0 HM HL; assert (K : 0 < INR k) by now apply lt_0_INR.
+  assert (K1 : 0 < INR (S k)) by (apply lt_0_INR; auto with arith).
+  apply (a_moment_bound_with_its_factor_certifies_epsilon outs k (exp eps) d (exp L));
+    auto using exp_pos.
+  assert (W : forall n y, 0 < y -> y ^ n = exp (INR n * ln y)).
+  { intros n y Hy; rewrite <- Rpower_pow by auto; reflexivity. }
+  rewrite (W k (INR k)), (W (S k) (INR (S k))), (W k (exp eps)), ln_exp by auto using exp_pos.
+  unfold Rdiv; rewrite <- exp_plus, <- exp_Ropp, <- !exp_plus.
+  rewrite <- (exp_ln d) by auto.
+  assert (X : L + (INR k * ln (INR k) + - (INR (S k) * ln (INR (S k)) + INR k * eps)) <= ln d)
+    by lra.
+  destruct X as [X|X]; [left; now apply exp_increasing | right; now rewrite X].
 Qed.
 
 (* Moments of a sampled round from those of an unsampled one: Mironov, Talwar & Zhang 2019, 3.3. *)

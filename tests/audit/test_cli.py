@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from privagg.audit.bundle import NAME
+from privagg.audit.certificates import write_certificates
 from privagg.cli.app import app
 from privagg.errors import ConfigError, LedgerError, UnreadableBundleError, VerificationError
 from privagg.privacy.ledger import CheckpointKeeper, Ledger
@@ -146,3 +149,27 @@ def test_bundling_signs_only_what_follows_from_the_ledgers(
     result = RUNNER.invoke(app, ["bundle", str(out), "-o", str(folder / "other.zip")])
     assert isinstance(result.exception, VerificationError)
     assert not (folder / "other.zip").exists()
+
+
+def test_every_budget_gets_a_certificate_at_or_above_what_is_proven(
+    evidence: Evidence, folder: Path, tmp_path: Path
+) -> None:
+    proof = tmp_path / "proof"
+    result = RUNNER.invoke(app, ["verify", str(folder / NAME), "--certificate", str(proof)])
+    assert result.exit_code == 0, result.output
+    written = write_certificates(folder / NAME, proof, evidence.methods)
+    assert {each.path for each in written} == set(proof.glob("*.v"))
+    spent = {site["name"]: Decimal(site["epsilon_after_run"]) for site in evidence.report["sites"]}
+    for each in written:
+        assert each.certificate is not None
+        assert each.certificate.epsilon >= Fraction(spent[each.budget.split(",")[0]])
+    assert len(written) == len(spent)
+
+
+def test_a_report_alone_has_no_certificate(folder: Path, tmp_path: Path) -> None:
+    result = RUNNER.invoke(
+        app, ["verify", str(folder / "report.json"), "--certificate", str(tmp_path / "proof")]
+    )
+    assert result.exit_code != 0
+    assert isinstance(result.exception, ConfigError)
+    assert not (tmp_path / "proof").exists()
