@@ -7,8 +7,15 @@ float64.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +88,40 @@ def test_one_digest_for_every_order_batch_size_and_number_of_threads(
         digests.add(hashlib.sha256(found.tobytes()).hexdigest())
     assert len(digests) == 1
     assert found.any()
+
+
+DIGEST = """
+import hashlib
+import numpy as np
+from tests.training.test_dense import records_of, trainer_of
+
+for model in ("logistic", "mlp"):
+    trainer = trainer_of(records_of(200, 120, 5), model, 5, 200, 2**16)
+    parameters = 0.2 * np.random.default_rng(3).standard_normal(trainer.dimension)
+    found = trainer.slotted_sum(parameters, np.arange(200))
+    print(hashlib.sha256(found.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT",
+    reason="torch has one set of kernels here",
+)
+def test_kernels_for_other_processors_give_the_same_digest() -> None:
+    """As on a machine without vector instructions, where other engines' last bits differ.
+
+    The parameters are numpy's: torch's own initial ones differ between these kernels.
+    """
+    usual = io.StringIO()
+    with redirect_stdout(usual):
+        exec(DIGEST)
+    older = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    done = subprocess.run(
+        [sys.executable, "-c", DIGEST], env={**os.environ, **older}, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == usual.getvalue()
+    assert len(set(usual.getvalue().split())) == 2
 
 
 def python_factors(
