@@ -148,10 +148,9 @@ class Aggregator:
         """Sites whose uploads are in the sum, in roster order."""
         return tuple(name for name in self.terms.names if name in self._statements)
 
-    def contradicted(self) -> tuple[str, ...]:
-        """Contributors whose attachments more others contradict than may collude."""
-        found = self._recovery.contradicted() if self._recovery is not None else ()
-        return tuple(name for name in found if name in self._statements)
+    def contradicted(self) -> dict[str, str]:
+        """Whom to leave out, and why, before the sum is made again; see `Recovery.contradicted`."""
+        return self._recovery.contradicted() if self._recovery is not None else {}
 
     def receive(self, data: Buffer, *, sender: str | None = None) -> str:
         """Check one frame and fold it in; see `receive_many`.

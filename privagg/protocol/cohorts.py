@@ -45,6 +45,10 @@ def draws_cohorts(plan: Plan) -> bool:
 def require_drawn(plan: Plan, key_id: str, number: int, cohort: Sequence[str]) -> None:
     """Refuse another cohort than the round's.
 
+    Args:
+        plan, key_id, number: as for `drawn_cohort`.
+        cohort: the sites that the round asks.
+
     Raises:
         CohortError: it is another.
     """

@@ -188,8 +188,8 @@ def _record_kept_sizes(job: Job, reply: Reply, nonce: str = "") -> None:
 def _upload(state: _RoundState) -> None:
     """Ask the cohort for contributions and fold them as they come.
 
-    Where a contributor turns out to contradict more others than may collude, the sum is made again
-    without it: of the same stored uploads, which are free.
+    Where contributors contradict each other the sum may be made again without some of them: of the
+    same stored uploads, which are free.
     """
     job, result, transport = state.job, state.result, state.transport
     header = RoundStart(
@@ -211,9 +211,11 @@ def _upload(state: _RoundState) -> None:
         wrong = state.aggregator.contradicted()
         if not wrong:
             return
-        for site in wrong:
-            result.refuse(site, "it attached what more sites contradict than may collude")
+        for site, why in wrong.items():
+            result.refuse(site, why)
         asked = tuple(site for site in asked if site not in wrong)
+        for site in asked:  # it is looked at anew
+            result.refusals.pop(site, None)
 
 
 def _fold_replies(state: _RoundState, aggregator: Aggregator, replies: Sequence[Reply]) -> None:

@@ -201,8 +201,13 @@ class Recovery(ABC):
         """
 
     @abstractmethod
-    def contradicted(self) -> tuple[str, ...]:
-        """Sites whose attachments two others contradict, and more than may collude: they lie."""
+    def contradicted(self) -> dict[str, str]:
+        """Whom to leave out, and why, before all that came is taken again.
+
+        Sites whose attachments two others contradict, and more than may collude: they lie. Else
+        those without whom nobody contradicts anybody, where that leaves out fewer than were
+        refused.
+        """
 
     @abstractmethod
     def require_list(self, listed: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ from privagg.protocol.messages import (
 from privagg.protocol.round import reopen_round, run_round
 from privagg.protocol.unmasking import Unmasking
 from privagg.run.keying import key_of_run
+from privagg.secure.masked import recovery
 from tests.faults import Killed
 from tests.simulator import DIMENSION, NAMES, Simulation
 
@@ -304,6 +305,42 @@ def test_a_site_that_commits_to_other_seeds_is_told_and_the_round_goes_on_withou
     told = outcome.refusals[rogue]
     assert ("more sites contradict" if rogue == "north" else "different seeds") in told
     assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_colluders_that_contradict_others_have_no_more_left_out_than_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: bool
+) -> None:
+    """Two that upload first contradict two others each: too few for a conviction."""
+    if not rule:
+        monkeypatch.setattr(recovery, "fewest_to_leave_out", lambda against: {*range(7)})
+    simulation = masked(tmp_path, names=SEVEN, dropouts=2, colluders=2)
+    size = simulation.parameters.attachment_bytes
+    for liar, at in (("a", (1, 2)), ("b", (3, 4))):  # a's pairs: b, c, ...; b's: a, c, ...
+
+        def forged(frame: bytes, liar: str = liar, at: tuple[int, int] = at) -> bytes:
+            message = read_message(frame, simulation.roster)
+            if not isinstance(message.header, Upload):
+                return frame
+            body, (low, high) = bytes(message.payload), (32 * (1 + at[0]), 32 * (2 + at[1]))
+            tensor, attached = body[:-size], bytearray(body[-size:])
+            attached[low:high] = bytes(byte ^ 1 for byte in attached[low:high])
+            header = message.header.model_copy(
+                update={"key_part_digest": tree_digest(bytes(attached))}
+            )
+            signer = simulation.identities[liar]
+            return Message.sign(signer, header, tensor + bytes(attached)).to_bytes()
+
+        simulation.wire.answers[liar] = forged
+    outcome = simulation.round(1)
+    assert check(simulation, outcome) == rule
+    if rule:
+        assert outcome.survivors == tuple("cdefg")
+        assert {*outcome.refusals} == {"a", "b"}
+        assert "with the fewest left out" in outcome.refusals["a"]
+    else:
+        assert "3 of 7 sites contributed" in outcome.reason
+    assert [simulation.charges(name) for name in SEVEN] == [1] * 7
 
 
 def test_a_site_opens_no_second_list_of_a_round(simulation: Simulation) -> None:

@@ -12,8 +12,9 @@ CCS 2017 (double masking, shares); Bell et al., "Secure single-server aggregatio
 
 Read `rule` first: who must agree. Then `ring` and `graph`: who has masks in common. `sharing`,
 `sealing`, `streams` and `seeds` are the primitives; `attachments` and `releases` what is sent.
-`site` is a site's half and `recovery` the adder's; `parameters` and `scheme` bind them to the
-contract of `privagg.secure`. `seeds` and `site` are secret: no adder imports them.
+`site` is a site's half, `recovery` the adder's, and `contradictions` says whom it leaves out;
+`parameters` and `scheme` bind them to the contract of `privagg.secure`.
+`seeds` and `site` are secret: no adder imports them.
 
 What stays: a dishonest site can turn a sum into noise, and nobody can tell which: w bits fill the
 range of a sum, so that no check of ranges sees it.

@@ -8,7 +8,7 @@ is found here, by place:
 * shares that fit their tags and give no seed of the commitment: the dealer.
 
 Two sites whose commitments to their common seed differ are told together: one of them lies, and no
-signature says which.
+signature says which. As few as can be are left out (`contradictions`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from privagg.kernels.packed_sums import PackedSum
 from privagg.secure import facts as fact
 from privagg.secure.masked import attachments as attached
 from privagg.secure.masked.attachments import Attachments
+from privagg.secure.masked.contradictions import fewest_to_leave_out
 from privagg.secure.masked.graph import Graph
 from privagg.secure.masked.releases import read_release, wanted_seeds
 from privagg.secure.masked.rule import Rule
@@ -47,6 +48,7 @@ class MaskedRecovery(Recovery):
         self._requirement, self._layout = requirement, layout_of(requirement)
         self._graph = Graph(rule, occasion)
         self._taken: dict[int, Attachments] = {}
+        self._came: dict[int, Attachments] = {}
         self._against: dict[int, set[int]] = {}
 
     def add(self, site: str, attachments: Buffer) -> None:
@@ -59,27 +61,35 @@ class MaskedRecovery(Recovery):
         against = {
             other
             for other, commitment in made.pairs.items()
-            if other in self._taken and self._taken[other].pairs[place] != commitment
+            if other in self._came and self._came[other].pairs[place] != commitment
         }
+        self._came[place] = made
         for other in against:
             self._against.setdefault(place, set()).add(other)
             self._against.setdefault(other, set()).add(place)
-        if against:
+        if wrong := against & self._taken.keys():
             raise CiphertextError(
-                f"{site!r} and {self._name(min(against))!r} commit to different seeds for the mask "
+                f"{site!r} and {self._name(min(wrong))!r} commit to different seeds for the mask "
                 "that they have in common: one of the two broke the protocol, or they were "
                 "shown different keys or members"
             )
         self._taken[place] = made
 
-    def contradicted(self) -> tuple[str, ...]:
+    def contradicted(self) -> dict[str, str]:
         """See `Recovery.contradicted`: an honest site's seed differs at dishonest ones alone.
 
         Where none may collude, one may be dishonest all the same, and contradicts everybody.
         """
         most = max(1, self._graph.rule.colluders)
-        found = (place for place, others in self._against.items() if len(others) > most)
-        return tuple(self._name(place) for place in sorted(found))
+        lies = {place for place, others in self._against.items() if len(others) > most}
+        if lies & self._taken.keys():
+            why = "it attached what more sites contradict than may collude"
+            return {self._name(place): why for place in sorted(lies)}
+        left_out = fewest_to_leave_out(self._against)
+        if len(left_out) >= len(self._came.keys() - self._taken.keys()):
+            return {}
+        why = "it and others contradict each other; with the fewest left out, all others agree"
+        return {self._name(place): why for place in sorted(left_out)}
 
     def require_list(self, listed: Sequence[str]) -> None:
         """Refuse a list that the rule does not allow; see `Recovery.require_list`."""
