@@ -180,6 +180,10 @@ def ends_text(ends: Ends | None) -> str:
     return say("{low} to {high}", low=number_text(ends.low), high=number_text(ends.high))
 
 
+IN_TABLES = {"points", "importance"}
+"""Figures that mean something beside each other alone: none is told in a sentence."""
+
+
 @dataclass(frozen=True)
 class Told:
     """An answer as people read it; each figure stands in one place.
@@ -209,6 +213,8 @@ def told_answer(figures: Iterable[AnsweredFigure], level: float) -> Told:
     sure = [each for each in known if each.records or each.population]
     few = len(sure) <= MOST_SENTENCES
     said, others = (sure, []) if few else (sure[:1], sure[1:])
+    if {each.what for each in sure} <= IN_TABLES:
+        said, others = [], sure
     lines = [_sentence(each, level) for each in said]
     if unsure := [each for each in known if each not in sure]:
         lines.append(_without_interval(unsure))
