@@ -42,7 +42,7 @@ PLAN = "plan.json"
 OPENER, COORDINATOR, RUN = "key-holder", "coordinator", "measured"
 PREFIX = "privagg-simulation-"
 """How the folder with what all parties keep is called."""
-WATCH_SECONDS = 3.0
+WATCH_SECONDS = 1.0
 
 
 def name_of(index: int, clients: int) -> str:
@@ -308,22 +308,26 @@ def watched(command: list[str], tree: Path, folder: Path, out: Path) -> Iterator
         process = subprocess.Popen(
             command, cwd=tree, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
-        ended, most, peak = 0, 0.0, 0.0
-        while process.poll() is None:
-            time.sleep(WATCH_SECONDS)
+        ended, most, spent, running = 0, 0.0, 0.0, True
+        while running:
+            running = process.poll() is None
+            time.sleep(WATCH_SECONDS * running)
             most = max(most, sum(memory([process.pid]).values()))
+            # After the last round the clients' processes end, and with them their time.
+            spent = max(spent, sum(family([process.pid]).values()))
             try:
                 seen = len(json.loads(out.read_text())["rounds"])
             except (FileNotFoundError, ValueError):  # not yet, or being written
                 continue
-            if seen > ended:
-                ended, peak, most = seen, most, 0.0
+            for _ in range(ended, seen):
                 yield {
                     "at": time.monotonic(),
-                    "processor": sum(family([process.pid]).values()),
-                    "memory_megabytes": peak,
+                    "processor": spent,
+                    "memory_megabytes": most,
                     "disk_megabytes": disk_bytes(folder) / 1e6,
                 }
+            if seen > ended:
+                ended, most = seen, 0.0
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: {log.read_text()[-2000:]}")
 
