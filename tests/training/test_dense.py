@@ -103,6 +103,7 @@ for model in ("logistic", "mlp"):
 """
 
 
+@pytest.mark.nightly  # a process that imports torch anew
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT",
     reason="torch has one set of kernels here",
