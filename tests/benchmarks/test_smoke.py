@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 from privagg.config.schema import parse_config
+from privagg.training.frozen import choose_trainable
+from privagg.training.models import ParameterLayout
 from privagg.training.table import TableSchema
 from tests.benchmarks import (
     compression,
@@ -20,6 +22,8 @@ from tests.benchmarks import (
     credit,
     defaults,
     heart,
+    large,
+    lora,
     propose,
     questions,
     survival,
@@ -27,6 +31,7 @@ from tests.benchmarks import (
     synthetic_heart,
 )
 from tests.benchmarks.replay import Replay, calibrated, over_draws
+from tests.benchmarks.resnet import resnet50
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("PRIVAGG_DATA", ROOT.parent / "shared" / "data"))
@@ -226,3 +231,18 @@ def test_a_survival_curve_and_a_regression_go_through() -> None:
     assert found["coverage"] > 0.85
     regression = survival.regression(study, table, "1000", draws=1)
     assert abs(regression["c_index"] - regression["c_index_without_privacy"]) < 0.01
+
+
+def test_the_large_model_has_the_parameters_that_are_said() -> None:
+    model = resnet50((3, 64, 64), 1000)
+    assert sum(p.numel() for p in model.parameters()) == 25_557_032
+    choose_trainable(model, large.BLOCK_AND_HEAD)
+    assert ParameterLayout.of(model).dimension == 6_511_592
+
+
+@pytest.mark.nightly
+def test_adapters_are_measured_beside_plain_ones() -> None:
+    rows = lora.rows(seeds=1, steps=2, rounds=1)
+    assert [row["way"] for row in rows] == ["private", "plain", "base"]
+    assert all(0 < row["accuracy"] < 1 and row["trained"] == 2308 for row in rows)
+    assert rows[0]["epsilon"] <= 8
