@@ -21,6 +21,7 @@ from privagg.party.open import ledger_here
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
+from privagg.secure.registry import scheme_names
 from privagg.training.datasets import write_breast_cancer
 from privagg.training.draws import Draws, noised_update
 from tests.privacy.test_compression import compressed
@@ -59,6 +60,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "ckks": {},
     "bfv": {},
     "paillier": {"security_bits": 112, "options": {"modulus_bits": 2048}},
+    "masked": {"custody": "every-site"},
 }
 
 
@@ -101,6 +103,7 @@ def test_all_schemes_give_the_same_model_bytes(
     tables: dict[str, Path], tmp_path: Path, sections: dict[str, Any], terms: dict[str, Any]
 ) -> None:
     torch.set_num_threads(1)
+    assert SCHEMES.keys() == {*scheme_names()}
     models = set()
     for scheme, secure in SCHEMES.items():
         quick = {**sections, "training": {**sections.get("training", {}), "rounds": 2}}
