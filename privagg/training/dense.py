@@ -217,6 +217,8 @@ class DenseEngine:
             products, norms = a.times(weight.integers.t())
             entered.append((a, norms))
             values = products.mul_(a.unit * weight.unit)
+            if layer is not self._linear[-1]:
+                values = values.float()  # finer than the next block, and half the memory
             if layer.bias is not None:
                 values += layer.bias
         return entered, values
@@ -230,7 +232,7 @@ class DenseEngine:
         for a, weight in zip(entered[:0:-1], weights[:0:-1], strict=True):
             products, norms = g.times(weight.integers)
             found.insert(0, (g, norms))
-            values = products.mul_(g.unit * weight.unit)
+            values = products.mul_(g.unit * weight.unit).float()
             g = whole(values.where(a.integers > 0, torch.zeros_like(values)), SLOPE_BITS)
         return [(g, g.norms()), *found]
 

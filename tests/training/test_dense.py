@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -130,6 +130,9 @@ def python_factors(
 ) -> list[tuple[list[int], float, list[int], float]]:
     """Every layer's (inputs, unit, slopes, unit) of one record, by Python's integers and floats."""
 
+    def narrow(values: Iterable[float]) -> list[float]:
+        return [float(np.float32(v)) for v in values]
+
     def block(values: list[float], bits: int) -> tuple[list[int], float]:
         most = max(max(map(abs, values)), 2.0**-40)
         unit = math.ldexp(1.0, math.frexp(most)[1] - bits)
@@ -145,7 +148,14 @@ def python_factors(
         a, a_unit = block([max(v, 0.0) for v in values] if i else values, BITS)
         entered.append((a, a_unit))
         products = [sum(w * v for w, v in zip(row, a, strict=True)) for row in rows]
-        values = [float(p) * (a_unit * unit) + b for p, b in zip(products, bias, strict=True)]
+        values = [float(p) * (a_unit * unit) for p in products]
+        if i < len(layers) - 1:
+            values = [
+                float(np.float32(v) + np.float32(b))
+                for v, b in zip(narrow(values), bias, strict=True)
+            ]
+        else:
+            values = [v + b for v, b in zip(values, bias, strict=True)]
 
     def falling(t: float) -> float:
         part, found = t / 64, 1.0
@@ -161,7 +171,7 @@ def python_factors(
     for i in range(len(layers) - 1, 0, -1):
         (g, g_unit), (rows, unit) = slopes[0], weights[i]
         back = [sum(g[o] * rows[o][j] for o in range(len(g))) for j in range(len(rows[0]))]
-        passed = [float(v) * (g_unit * unit) for v in back]
+        passed = narrow(float(v) * (g_unit * unit) for v in back)
         open_at = [v > 0 for v in entered[i][0]]
         slopes.insert(0, block([v if o else 0.0 for v, o in zip(passed, open_at, strict=True)], 21))
     return [(*a, *g) for a, g in zip(entered, slopes, strict=True)]
