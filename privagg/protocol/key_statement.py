@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from privagg.errors import (
     CiphertextError,
@@ -99,9 +100,9 @@ class KeyTerms:
     parameters: Parameters
     sites: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def federation_digest(self) -> str:
-        """Of this federation, as the reader knows it."""
+        """Of this federation, as the reader knows it; every card is held against it."""
         return self.roster.federation_digest(coordinator=self.coordinator, opener=self.opener)
 
     def read(self, frame: bytes, run: str) -> RunKey:

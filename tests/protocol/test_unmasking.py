@@ -391,6 +391,21 @@ def test_a_site_joins_no_round_without_its_own_card(simulation: Simulation) -> N
     assert simulation.charges("west") == 0
 
 
+def test_many_cards_take_the_rosters_digest_once(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a card costs as much as there are parties, at every site."""
+    made, digest = [], Roster.federation_digest
+
+    def counted(roster: Roster, **roles: str) -> str:
+        made.append(roster)
+        return digest(roster, **roles)
+
+    monkeypatch.setattr(Roster, "federation_digest", counted)
+    key = simulation.terms.read(simulation.run_key.frame, "run-1")
+    assert (len(key.cards), len(made)) == (len(NAMES), 1)
+
+
 def test_too_few_cards_spend_nothing(simulation: Simulation) -> None:
     for name in ("west", "south"):
         simulation.wire.answers[name] = lambda frame: None
