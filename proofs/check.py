@@ -34,6 +34,7 @@ ALLOWED = frozenset(
 )
 """Axioms of the standard library's real numbers."""
 
+_NEXT = "next answer"
 _NO_AXIOM = frozenset({"Axioms", "Closed under the global context"})
 
 
@@ -52,28 +53,28 @@ def compile_all(files: Sequence[Theory], folder: Path) -> None:
         _rocq(["coqc", "-w", "-all", "-R", ".", "Privagg", f"{each.name}.v"], folder, each.name)
 
 
-def assumptions(names: Sequence[str], folder: Path) -> set[str]:
-    """The axioms on which theorems of compiled files rest, all of them together.
-
-    One question for all: each goes through everything that the reals are made of.
+def assumptions(questions: Sequence[Sequence[str]], folder: Path) -> list[set[str]]:
+    """The axioms on which theorems of compiled files rest.
 
     Args:
-        names: each `File.theorem`.
+        questions: each some theorems, `File.theorem`, which are answered for together: every answer
+            goes through all that the reals are made of.
         folder: of the compiled files.
 
     Raises:
         RefusedError: a theorem that Rocq does not know.
     """
-    files = " ".join(sorted({name.split(".")[0] for name in names}))
-    together = ", ".join(f"@{name}" for name in names)
-    (folder / "Asked.v").write_text(
-        f"From Privagg Require {files}.\nDefinition asked := ({together}, tt).\n"
-        "Print Assumptions asked.\n",
-        encoding="utf-8",
-    )
+    files = sorted({name.split(".")[0] for names in questions for name in names})
+    asked = [f"From Privagg Require {' '.join(files)}.\n"]
+    for number, names in enumerate(questions):
+        together = ", ".join(f"@{name}" for name in names)
+        asked.append(
+            f'Definition asked{number} := ({together}, tt).\nGoal True. idtac "{_NEXT}". Abort.\n'
+            f"Print Assumptions asked{number}.\n"
+        )
+    (folder / "Asked.v").write_text("".join(asked), encoding="utf-8")
     said = _rocq(["coqc", "-w", "-all", "-R", ".", "Privagg", "Asked.v"], folder, "Asked")
-    lines = (line for line in said.splitlines() if line.strip() and not line[0].isspace())
-    return {line.split(":")[0].strip() for line in lines} - _NO_AXIOM
+    return [_axioms(answer) for answer in said.split(_NEXT)[1:]]
 
 
 def problems(root: Path = ROOT, *, kernel: bool = False) -> list[str]:
@@ -100,10 +101,19 @@ def problems(root: Path = ROOT, *, kernel: bool = False) -> list[str]:
 def _beyond(files: Sequence[Theory], folder: Path) -> list[str]:
     """Theorems that rest on more than the allowed axioms; asked one by one where some do."""
     names = [f"{each.name}.{theorem}" for each in files for theorem in each.theorems]
-    if not assumptions(names, folder) - ALLOWED:
+    if not assumptions([names], folder)[0] - ALLOWED:
         return []
-    each = ((name, assumptions([name], folder) - ALLOWED) for name in names)
-    return [f"{name} rests on {', '.join(sorted(beyond))}" for name, beyond in each if beyond]
+    each = zip(names, assumptions([[name] for name in names], folder), strict=True)
+    return [
+        f"{name} rests on {', '.join(sorted(axioms - ALLOWED))}"
+        for name, axioms in each
+        if axioms - ALLOWED
+    ]
+
+
+def _axioms(said: str) -> set[str]:
+    lines = (line for line in said.splitlines() if line.strip() and not line[0].isspace())
+    return {line.split(":")[0].strip() for line in lines} - _NO_AXIOM
 
 
 def _rocq(command: Sequence[str], folder: Path, what: str) -> str:
