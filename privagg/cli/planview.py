@@ -17,6 +17,7 @@ from privagg.party.ready import Room, beyond_budgets
 from privagg.privacy.events import plain_decimal
 from privagg.privacy.plan import TrainingPlan
 from privagg.privacy.unit import Unit
+from privagg.training.ghost.grids import USUAL_GRID
 
 MOST_ROUNDS_SHOWN = 12
 LARGEST_SUM_BITS = 62
@@ -44,6 +45,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "noise_multiplier": format(plan.noise_multiplier, "f"),
         "noise_share_stddev_grid": float(noise.stddev_grid) if noise else 0.0,
         "sensitivity_grid": plan.sensitivity_grid,
+        "grid": _grid(setup),
         "sampling_rate": None if plan.record_rate is None else format(plan.record_rate, "f"),
         "delta": format(plan.delta, "f"),
         "sites": [site.model_dump() for site in plan.sites],
@@ -170,14 +172,62 @@ def _colluders_cost(plan: TrainingPlan, observers: list[dict[str, Any]]) -> dict
 
 def _remarks(setup: Setup) -> list[str]:
     """What is allowed and hardly meant."""
-    plan = setup.plan
+    plan, found = setup.plan, []
     records = sum(site.records for site in plan.sites)
     if plan.unit is Unit.RECORD and plan.delta * records >= 1:
-        return [
+        found.append(
             f"δ = {plan.delta} is not below 1 / {records}, one over the number of declared "
             "records: such a δ allows that one whole record is published; choose it well below"
-        ]
-    return []
+        )
+    side, steps = setup.coarsest_side, setup.training_plan.sensitivity_grid
+    if side is not None and steps < side.grid:
+        found.append(
+            f"sensitivity_grid = {steps} is coarse for this model: it rounds a record's gradient "
+            f"of {side.parameter} by about {_percent(side.error(steps))}, {side.grid} by "
+            f"{_percent(side.error(side.grid))}; leave privacy.sensitivity_grid out to have it "
+            "chosen"
+        )
+    return found
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2g} %"
+
+
+def _grid(setup: Setup) -> dict[str, Any] | None:
+    """Why the clip norm has so many grid units, and what that costs; None where nothing asks."""
+    side, steps = setup.coarsest_side, setup.training_plan.sensitivity_grid
+    if side is None:
+        return None
+    return {
+        "chosen": "sensitivity_grid" not in setup.config.privacy.model_fields_set,
+        "steps": steps,
+        "parameter": side.parameter,
+        "positions": side.positions,
+        "width": side.width,
+        "rounding": side.error(steps),
+        "more_bits": log2(steps / USUAL_GRID),
+    }
+
+
+def _grid_text(grid: dict[str, Any]) -> list[tuple[str, str]]:
+    from privagg.report.language import say
+
+    if not grid["chosen"] or not grid["more_bits"]:
+        return []
+    text = say(
+        "{steps} units of the clip norm, chosen from the model's shape: {parameter} has {n} × {n2} "
+        "values a record and is rounded by {rounding}; {bits} bits more a number of an upload than "
+        "with {usual}",
+        steps=grid["steps"],
+        parameter=grid["parameter"],
+        n=grid["positions"],
+        n2=grid["width"],
+        rounding=_percent(grid["rounding"]),
+        bits=f"{grid['more_bits']:g}",
+        usual=USUAL_GRID,
+    )
+    return [(say("grid"), text)]
 
 
 def _batches(setup: Setup) -> list[dict[str, Any]] | None:
@@ -356,6 +406,7 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
         (say("allowed for"), allowed),
         *_colluders_text(facts["colluders_cost"]),
         (say("custody"), custody),
+        *_grid_text(facts["grid"] or {"chosen": False}),
         (say("plan digest"), facts["plan_digest"]),
     ]
     if facts["sampling_rate"] is not None:

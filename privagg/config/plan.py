@@ -22,6 +22,11 @@ FROZEN = "frozen_sha256"
 """In a plan's recipe: the digest of what of its model is not trained (`training.frozen`)."""
 
 
+def rounds_factors(config: Config) -> bool:
+    """Whether a record's gradient is rounded in factors, whose grid follows from the model."""
+    return config.privacy.mode != "client" and config.training.engine != "opacus"
+
+
 def build_plan(
     config: Config, *, dimension: int, accountant: Accountant, frozen: str | None = None
 ) -> TrainingPlan:
@@ -159,9 +164,7 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
 
 def _engine(config: Config) -> dict[str, JsonValue]:
     """How gradients of records are clipped; Opacus' hooks where nothing is said, as it once was."""
-    if config.privacy.mode == "client" or config.training.engine == "opacus":
-        return {}
-    return {"engine": config.training.engine}
+    return {"engine": config.training.engine} if rounds_factors(config) else {}
 
 
 def _held_out(config: Config) -> dict[str, JsonValue]:
@@ -193,7 +196,9 @@ def uncompressed(config: Config, plan: TrainingPlan) -> TrainingPlan:
         config: the checked configuration.
         plan: what `build_plan` made of it.
     """
+    bits = plan.compression and plan.compression.bits
     plain = config.model_copy(update={"compression": None})
+    plain = plain.filled("privacy.sensitivity_grid", None if bits else plan.sensitivity_grid)
     return _plan(plain, plan.dimension, plan.noise_multiplier)
 
 

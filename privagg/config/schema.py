@@ -106,7 +106,9 @@ class PrivacySection(Section):
         budget_epsilon: what a data set may spend over all jobs; defaults to `epsilon`.
         noise_multiplier: fixes the noise instead of calibrating it; epsilon then only limits.
         clip_norm_l2: largest L2 norm of a record's gradient (record modes) or of an update.
-        sensitivity_grid: integer grid units that the clip norm is divided into.
+        sensitivity_grid: integer grid units that the clip norm is divided into. Left out, it is
+            2^16, or up to 2^22 where a record's gradient is rounded in factors and the model's
+            layers have many positions or values (`privagg.training.ghost.grids`).
         dropouts: sites that may fail in a round without stopping it.
         colluders: sites that may pool what they know; the budget is charged against them.
         unit: `client` mode only: what a client stands for, `site` or `person`.
@@ -623,6 +625,15 @@ class Config(Section):
                 found, told = filled, [*told, proposed]
         found._proposed = tuple(told)
         return found
+
+    def filled(self, key: str, value: Any) -> Config:
+        """The same with a setting that the file leaves out; as it is where the file says it.
+
+        Args:
+            key: such as `privacy.sensitivity_grid`.
+            value: None leaves it out.
+        """
+        return _filled(self, key.split("."), value) or self
 
     def _unknown_to_proposals(self) -> str:
         """What proposals are made for and this is not; empty where it is."""

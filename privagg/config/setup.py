@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from privagg.config.data import AppData, DatasetData, UndeclaredData
-from privagg.config.plan import FROZEN, build_plan, requirement_of
+from privagg.config.plan import FROZEN, build_plan, requirement_of, rounds_factors
 from privagg.config.schema import Config, EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector
@@ -45,6 +45,7 @@ from privagg.training.declared import DeviceName, ImageSource, Source, TableSour
 from privagg.training.devices import Device, settle
 from privagg.training.factories import ApprovedCode, Factory, look_at
 from privagg.training.frozen import frozen_digest, require_frozen
+from privagg.training.ghost.grids import Side, coarsest
 from privagg.training.images import read_array
 from privagg.training.inspection import (
     Finding,
@@ -230,9 +231,21 @@ class Setup:
             dimension, frozen = self.config.data.parameters, None
         else:
             dimension, frozen = ParameterLayout.of(self.model).dimension, self._frozen
-        return build_plan(
-            self.config, dimension=dimension, accountant=self.accountant, frozen=frozen
-        )
+        side = self.coarsest_side
+        config = self.config.filled("privacy.sensitivity_grid", side.grid if side else None)
+        return build_plan(config, dimension=dimension, accountant=self.accountant, frozen=frozen)
+
+    @cached_property
+    def coarsest_side(self) -> Side | None:
+        """The factor of a record's gradient that a grid rounds most; None where none is rounded.
+
+        Raises:
+            ApprovalError, ConfigError, ModelError: as `fresh_model`, or no rule for a layer.
+        """
+        bits = self.config.compression and self.config.compression.bits
+        if isinstance(self.config.data, AppData) or bits or not rounds_factors(self.config):
+            return None
+        return coarsest(self.fresh_model(), self.config.data.shape)
 
     def program(self) -> Program:
         """The coordinator's half of the job, from its beginning.

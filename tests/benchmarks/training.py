@@ -6,6 +6,7 @@
 over K plain steps of the same batch, K the round's public number of batches. In turns with them:
 `hooks`, the learner with engine `opacus`; `ghost`, stock Opacus ghost clipping through K steps;
 `before` is `hooks`, which is how every round was computed before there was another engine.
+All use the grid of a plan that leaves it out (`grid`).
 `overhead` is K·B over the expected number of sampled records. `peak_mib` is the growth of this
 process' peak memory in a process of its own.
 """
@@ -40,6 +41,7 @@ from privagg.programs.training import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule, EngineName, ModelSpec
 from privagg.training.draws import Draws
+from privagg.training.ghost.grids import USUAL_GRID, coarsest
 from privagg.training.models import build_model, get_parameters
 from privagg.training.rehearsal import RecordsApart
 from privagg.training.torch_state import deterministic_torch
@@ -136,12 +138,14 @@ class Round:
         count = int(case.expected / float(case.rate))
         torch.manual_seed(1)
         model = case.make()
+        side = coarsest(case.make(), case.shape)
+        self.grid = USUAL_GRID if side is None else side.grid
         self.parameters = get_parameters(model)
         self.plan = DistributedPlan.model_validate({
             "sites": [{"name": name, "records": count} for name in ("a", "b")],
             "dimension": len(self.parameters), "rounds": 3, "clip_norm_l2": Decimal(1),
             "noise_multiplier": Decimal(1), "delta": Decimal("1e-5"), "custody": "authority",
-            "scheme": "bfv", "sampling_rate": case.rate,
+            "scheme": "bfv", "sampling_rate": case.rate, "sensitivity_grid": self.grid,
         })  # fmt: skip
         untested = RecordsApart("tested", "2026-01-01", 1, 1, "cpu", "", "", engine)
         learner = make_learner(
@@ -266,6 +270,7 @@ def row_of(case: Case, rounds: int, *, slow: bool, memory: bool) -> dict[str, An
         "model": case.name,
         "batch": case.batch,
         "batches": k,
+        "grid": exact.grid,
         "plain_ms": 1000 * found["plain"] / k,
         "ratio": ratios["exact"],
         "most": case.most,
@@ -294,7 +299,9 @@ def main(words: Sequence[str] | None = None) -> int:
                 rounds = min(3, asked.rounds) if asked.short else asked.rounds
                 rows.append(row_of(case, rounds, slow=not asked.short, memory=not asked.short))
     columns = {
-        "model": "model", "batch": "batch", "plain ms": lambda r: f"{r['plain_ms']:.2f}",
+        "model": "model", "batch": "batch",
+        "grid": lambda r: f"2^{r['grid'].bit_length() - 1}",
+        "plain ms": lambda r: f"{r['plain_ms']:.2f}",
         "ratio": lambda r: f"{r['ratio']:.2f}", "allowed": lambda r: f"<= {r['most']}",
         "hooks": lambda r: "-" if r["hooks"] is None else f"{r['hooks']:.1f}",
         "ghost": lambda r: f"{r['ghost']:.2f}",

@@ -239,6 +239,11 @@ class Factors(_Factored):
         chunks = zip(torch.split(right, step), torch.split(left, step), strict=True)
         return torch.stack([(g.t() @ a).double() for g, a in chunks]).sum(0)
 
+    @property
+    def widest(self) -> tuple[int, int]:
+        """T, and the larger of o and m."""
+        return self._g.shape[1], max(self._a.shape[2], self._g.shape[2])
+
     def rounding(self) -> tuple[float, float]:
         # ||A||^2 is about S/2; output gradients that are alike round alike in all T positions.
         squared = self._sensitivity / 2
