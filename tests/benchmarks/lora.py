@@ -119,7 +119,7 @@ def rows(seeds: int, steps: int | None, rounds: int | None) -> list[dict[str, An
     return [
         {
             "way": way, "epsilon": epsilon if way == "private" else None,
-            "accuracy": float(np.mean(values)),
+            "accuracy": float(np.mean(values)), "accuracies": values,
             "standard_error": float(np.std(values, ddof=1) / np.sqrt(len(values)))
             if len(values) > 1 else None,
             "seeds": len(values), **facts, "processor_s_of_all": round(seconds),
