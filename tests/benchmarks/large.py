@@ -140,7 +140,7 @@ def measured(name: str, records: int) -> dict[str, Any]:
         with stages.of("before"):
             made.approve(who="a benchmark", why="its figures", accept_findings=SITES)
             made.setup.rehearse()
-        stages.watch(DpSgd, "gradient_sum", "training")
+        stages.watch(DpSgd, "slotted_sum", "training")
         stages.watch(Draws, "noise", "noise")
         stages.watch(Site, "_encrypt", "encryption")
         stages.watch(GradientTraining, "fold", "server step")
