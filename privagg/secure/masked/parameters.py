@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -216,8 +216,12 @@ class JointKey(EncryptionKey):
         raise SchemeError("a contribution is masked with a site's own secret: use MaskingKey.mask")
 
 
+@lru_cache(maxsize=4096)
 def check_public(public: bytes) -> bytes:
     """The key itself where pair seeds under it are secret.
+
+    What was found good is remembered: it follows from the bytes alone, which are public, and every
+    message of a round reads every card of its run again.
 
     Raises:
         CiphertextError: not 32 bytes, or a point of small order, with which everybody agrees on
