@@ -119,9 +119,7 @@ def _cohort_fits(
     """
     names = tuple(charge.facts["cohort"])
     recorded = ended is None or ended.cohort == names
-    drawn = not draws_cohorts(plan) or names == drawn_cohort(
-        plan, report.scheme.key_id, charge.round
-    )
+    drawn = not draws_cohorts(plan) or names == drawn_cohort(plan, charge.run, charge.round)
     return plan.is_cohort(names) and site in names and recorded and drawn
 
 

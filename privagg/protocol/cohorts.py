@@ -2,8 +2,8 @@
 
 A site keeps to one list of contributors a round. That bounds what is opened as long as all sites
 speak of the same ones who were asked: of two cohorts of one round, each could open a sum. So the
-cohort follows from the run's key, to which every site's card belongs, and the number of the round;
-it is the same in each attempt.
+cohort follows from the plan, the run's name and the number of the round, and is the same in each
+attempt. It does not follow from the run's key: sites that were shown other cards have another key.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from privagg.privacy.unit import Custody
 _DOMAIN = b"privagg/cohort/1\0"
 
 
-def drawn_cohort(plan: Plan, key_id: str, number: int) -> tuple[str, ...]:
+def drawn_cohort(plan: Plan, run: str, number: int) -> tuple[str, ...]:
     """The sites of a round: as many as the plan asks, those whose hashes are the least.
 
     Args:
         plan: names the sites, and says how many are asked.
-        key_id: SHA-256 (hex) of the run's key.
+        run: the run's name.
         number: of the round, from 1.
 
     Returns:
@@ -31,7 +31,7 @@ def drawn_cohort(plan: Plan, key_id: str, number: int) -> tuple[str, ...]:
     """
 
     def place(name: str) -> bytes:
-        told = f"{key_id}\0{number}\0{name}".encode()
+        told = f"{plan.digest}\0{run}\0{number}\0{name}".encode()
         return hashlib.sha256(_DOMAIN + told).digest()
 
     return plan.in_order(sorted(plan.names, key=place)[: plan.addends])
@@ -42,18 +42,18 @@ def draws_cohorts(plan: Plan) -> bool:
     return plan.custody is Custody.EVERY_SITE and plan.addends < len(plan.names)
 
 
-def require_drawn(plan: Plan, key_id: str, number: int, cohort: Sequence[str]) -> None:
+def require_drawn(plan: Plan, run: str, number: int, cohort: Sequence[str]) -> None:
     """Refuse another cohort than the round's.
 
     Args:
-        plan, key_id, number: as for `drawn_cohort`.
+        plan, run, number: as for `drawn_cohort`.
         cohort: the sites that the round asks.
 
     Raises:
         CohortError: it is another.
     """
-    if draws_cohorts(plan) and tuple(cohort) != drawn_cohort(plan, key_id, number):
+    if draws_cohorts(plan) and tuple(cohort) != drawn_cohort(plan, run, number):
         raise CohortError(
-            f"round {number} asks {', '.join(cohort)}; under this run's key it is the turn of "
-            f"{', '.join(drawn_cohort(plan, key_id, number))}"
+            f"round {number} asks {', '.join(cohort)}; in run {run!r} it is the turn of "
+            f"{', '.join(drawn_cohort(plan, run, number))}"
         )

@@ -115,7 +115,7 @@ class Job:
         """
         names = self.plan.names
         if draws_cohorts(self.plan):
-            return drawn_cohort(self.plan, self.key_id, number)
+            return drawn_cohort(self.plan, self.run, number)
         return self.plan.in_order(secrets.SystemRandom().sample(names, self.plan.addends))
 
     def heading(self, result: RoundOutcome) -> dict[str, Any]:

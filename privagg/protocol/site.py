@@ -390,7 +390,7 @@ class Site:
             header.run,
         )
         key = self._keys.require(header.run, header.key_id)
-        require_drawn(self._plan, key.key_id, header.round, cohort)
+        require_drawn(self._plan, header.run, header.round, cohort)
         return key
 
     def require_approved_records(self) -> None:

@@ -266,7 +266,7 @@ class PrivateGrid(Grid):
         if draws_cohorts(plan):
             raise ConfigError(
                 f"under scheme {plan.scheme!r} no strategy chooses {plan.addends} of "
-                f"{len(plan.names)} clients: whom a round asks follows from the run's key. Ask all "
+                f"{len(plan.names)} clients: whom a round asks follows from plan and run. Ask all "
                 "(training.cohort_size = 0), or take another scheme"
             )
         absent = {name for name in plan.names if name not in there}
