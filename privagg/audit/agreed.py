@@ -170,7 +170,11 @@ class Agreements:
         attempt = (ended.round, ended.attempt)
         uploads = [self.uploads.get((attempt, site)) for site in ended.survivors]
         digest = list_digest(each for each in uploads if each is not None)
-        said = [each for each in self.signed.get(attempt, ()) if each.list_digest == digest]
+        said = [
+            each
+            for each in self.signed.get(attempt, ())
+            if (each.list_digest, each.contributors) == (digest, ended.survivors)
+        ]
         members = tuple(site for site in ended.cohort if site in self.cards)
         try:
             recovery = parameters.recovery(Occasion(self.report.run, *attempt, members))

@@ -88,6 +88,8 @@ def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed
     folder = output_of(masked)
     left_out = rewritten(bundle, folder, lambda each: [] if each.kind == Release.kind else [each])
     assert verdicts(left_out, RELEASES) == {Verdict.ATTESTED}
+    not_on_it = rewritten(bundle, folder, lambda each: [off_the_list(each, folder)])
+    assert verdicts(not_on_it, RELEASES) == {Verdict.ATTESTED}
     no_cards = rewritten(bundle, folder, lambda each: [] if is_card(each) else [each])
     for subject in (CARDS, MADE_OF_CARDS, RELEASES):
         assert verdicts(no_cards, subject) == {Verdict.ATTESTED}
@@ -208,6 +210,15 @@ def rewritten(
 def is_card(statement: Statement) -> bool:
     said = json.loads(statement.header)
     return statement.kind == KeyStatement.kind and said["sender"] != "coordinator"
+
+
+def off_the_list(statement: Statement, folder: Path) -> Statement:
+    """A site's release of the very list, which it says names itself alone."""
+    if statement.kind != Release.kind:
+        return statement
+    said = Release.model_validate_json(statement.header)
+    lies = said.model_copy(update={"contributors": (said.sender,)})
+    return Message.sign(local_folder(folder, said.sender).identity(), lies).statement
 
 
 def second_list(statement: Statement, folder: Path) -> list[Statement]:
