@@ -240,7 +240,7 @@ class Setup:
         """The factor of a record's gradient that a grid rounds most; None where none is rounded.
 
         Raises:
-            ApprovalError, ConfigError, ModelError: as `fresh_model`, or no rule for a layer.
+            ApprovalError, ConfigError, ModelError: as `fresh_model`.
         """
         bits = self.config.compression and self.config.compression.bits
         if isinstance(self.config.data, AppData) or bits or not rounds_factors(self.config):

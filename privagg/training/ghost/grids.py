@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from privagg.errors import PrivaggError
 from privagg.training.ghost.layers import Breakdown
 from privagg.training.ghost.pieces import LARGEST_FACTORED_GRID, Factors
 from privagg.training.ghost.taps import Taps
@@ -54,21 +53,16 @@ def coarsest(model: nn.Module, input_shape: tuple[int, ...]) -> Side | None:
     Args:
         model: is hooked by it, so belongs to nobody else.
         input_shape: of one record's input; zeros of it are put through the model.
-
-    Raises:
-        ModelError: there is no rule for a layer.
     """
-    breakdown = Breakdown(model.train(), USUAL_GRID)
-    taps = Taps(breakdown.layers.items())
     try:
+        breakdown = Breakdown(model.train(), USUAL_GRID)
+        taps = Taps(breakdown.layers.items())
         uses = taps.caught(lambda: model(torch.zeros(1, *input_shape)).sum())
-    except PrivaggError:
-        raise
-    except Exception:  # a model that takes no zeros; the test before training names what it lacks
+        with torch.no_grad():
+            pieces = breakdown.pieces(uses, 1)
+    except Exception:  # cannot be trained as it is: the test before training says why, by layer
         return None
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    with torch.no_grad():
-        pieces = breakdown.pieces(uses, 1)
     sides = [
         Side(names[id(piece.parameter)], *piece.widest)
         for piece in pieces
