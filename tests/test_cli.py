@@ -325,9 +325,10 @@ def test_check_prints_the_plan_and_leaves_nothing_behind(tmp_path: Path) -> None
     before = sorted(tmp_path.rglob("*"))
     answer = call("check", path)
     assert answer.code == 0
-    for words in ("noise multiplier", "ε charged after each planned round", "k = 2", "ciphertext",
+    for words in ("noise multiplier", "ε charged after each planned round", "k = 2", "an upload",
                   "room", "custody", "Data of riverside (for its owner only)"):  # fmt: skip
         assert words in answer.out
+    assert "rounds 2 " in " ".join(answer.out.split())
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -629,6 +630,8 @@ def test_tune_charges_every_candidate_and_names_the_selected_one(tmp_path: Path)
 
 def test_a_demo_replaces_no_configuration_that_was_changed(tmp_path: Path) -> None:
     write_demo(tmp_path, scheme="bfv")
+    masked = load_config(write_demo(tmp_path, scheme="masked")).secure
+    assert (masked.scheme, masked.custody) == ("masked", "every-site")
     path = write_demo(tmp_path, scheme="plaintext")
     assert 'scheme = "plaintext"' in path.read_text()
     changed = path.read_text().replace("rounds = 40", "rounds = 3")

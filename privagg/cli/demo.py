@@ -15,13 +15,15 @@ from privagg.errors import ConfigError
 
 DEMO_OWNER = "whoever started the demo"
 
+_SCHEME = re.compile(r'(?m)^scheme = "([^"]*)"')
+
 
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for data, model, ledgers and report.")
     ] = Path("out"),
     scheme: Annotated[
-        str, typer.Option(help="ckks, bfv, paillier or plaintext (unsafe).")
+        str, typer.Option(help="ckks, bfv, masked, paillier or plaintext (unsafe).")
     ] = "ckks",
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +56,7 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
         MissingDependencyError: what training needs is not installed.
     """
     path, demo = folder / "breast-cancer.toml", packaged("demo.toml")
-    if path.exists() and _of_scheme("ckks", path.read_text(encoding="utf-8")) != demo:
+    if path.exists() and not _is_demo(path.read_text(encoding="utf-8"), demo):
         raise ConfigError(
             f"{path} was changed since the demo wrote it, and is not replaced: approve and run it "
             f"(privagg approve {path} --all-sites; privagg run {path}), or choose another folder "
@@ -68,5 +70,12 @@ def write_demo(folder: Path, *, scheme: str = "ckks") -> Path:
     return write_text(path, _of_scheme(scheme, demo))
 
 
-def _of_scheme(scheme: str, text: str) -> str:
-    return re.sub(r'(?m)^scheme = "[^"]*"', f'scheme = "{scheme}"', text)
+def _is_demo(text: str, demo: str) -> bool:
+    found = _SCHEME.search(text)
+    return found is not None and text == _of_scheme(found[1], demo)
+
+
+def _of_scheme(scheme: str, demo: str) -> str:
+    """The demo with another scheme; who opens masked sums follows from the scheme."""
+    text = _SCHEME.sub(f'scheme = "{scheme}"', demo)
+    return re.sub(r"(?m)^custody = .*\n", "", text) if scheme == "masked" else text

@@ -145,7 +145,7 @@ def check(
         setup.rehearse()
     told = {job: questions_facts(setup) for job, setup in beside.items()}
     facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
-    facts["evaluation"], facts["rounds"] = told.get("evaluation"), told.get("rounds")
+    facts["evaluation"], facts["looks"] = told.get("evaluation"), told.get("rounds")
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
