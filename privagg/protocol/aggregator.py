@@ -148,9 +148,9 @@ class Aggregator:
         """Sites whose uploads are in the sum, in roster order."""
         return tuple(name for name in self.terms.names if name in self._statements)
 
-    def contradicted(self) -> dict[str, str]:
-        """Whom to leave out, and why, before the sum is made again; see `Recovery.contradicted`."""
-        return self._recovery.contradicted() if self._recovery is not None else {}
+    def leave_out(self) -> dict[str, str]:
+        """Whom to leave out, and why, where the sum is made again; see `Recovery.leave_out`."""
+        return self._recovery.leave_out(self.contributors) if self._recovery is not None else {}
 
     def receive(self, data: Buffer, *, sender: str | None = None) -> str:
         """Check one frame and fold it in; see `receive_many`.

@@ -43,7 +43,7 @@ from privagg.protocol.messages import (
 )
 from privagg.protocol.transport import Counted, Reply, Transport
 from privagg.protocol.unmasking import Unmasking
-from privagg.secure.scheme import Phase
+from privagg.secure.scheme import Phase, Recovery
 
 
 class RoundJournal(Protocol):
@@ -142,10 +142,9 @@ def _drive(state: _RoundState, phases: Iterable[Phase]) -> None:
             return
 
 
-def _fresh_aggregator(job: Job, result: RoundOutcome) -> Aggregator:
+def _fresh_aggregator(job: Job, result: RoundOutcome, recovery: Recovery | None) -> Aggregator:
     """Of the round, before any upload."""
     terms = job.terms(result.round, result.attempt, result.cohort)
-    recovery = job.recovery(result)
     return Aggregator(terms, job.parameters, job.roster, job.watch, recovery)
 
 
@@ -201,19 +200,20 @@ def _upload(state: _RoundState) -> None:
     )
     payload = np.ascontiguousarray(state.parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
-    asked = result.cohort
+    asked, recovery = result.cohort, job.recovery(result)
     while True:
-        state.aggregator = _fresh_aggregator(job, result)
+        state.aggregator = _fresh_aggregator(job, result, recovery)
         result.exchanges += 1
         replies = iter(transport.exchange(dict.fromkeys(asked, start)))
         while some := list(itertools.islice(replies, TOGETHER)):
             _fold_replies(state, state.aggregator, some)
-        wrong = state.aggregator.contradicted()
+        wrong = state.aggregator.leave_out()
         if not wrong:
             return
-        for site, why in wrong.items():
-            result.refuse(site, why)
-        asked = tuple(site for site in asked if site not in wrong)
+        for site in asked:
+            if site in wrong:
+                result.refuse(site, wrong[site])
+        asked = tuple(site for site in result.cohort if site not in wrong)
         for site in asked:  # it is looked at anew
             result.refusals.pop(site, None)
 

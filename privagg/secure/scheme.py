@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -197,16 +197,21 @@ class Recovery(ABC):
             attachments: `attachment_bytes` bytes.
 
         Raises:
-            CiphertextError: malformed, or contradicted by another site's; names that one.
+            CiphertextError: malformed, other than before, or contradicted by another site's; names
+                that one.
         """
 
     @abstractmethod
-    def contradicted(self) -> dict[str, str]:
-        """Whom to leave out, and why, before all that came is taken again.
+    def leave_out(self, summed: Collection[str]) -> dict[str, str]:
+        """Whom to leave out, and why, where the sum is made again as fewer are missing from it.
 
-        Sites whose attachments two others contradict, and more than may collude: they lie. Else
-        those without whom nobody contradicts anybody, where that leaves out fewer than were
-        refused.
+        Sites whose attachments two others contradict, and more than may collude: they lie. Sites
+        whose upload failed after its attachments had come. And of the rest those without whom
+        nobody contradicts anybody, as few as can be. Where anybody is named all uploads have to be
+        added again; what contradicted what is kept.
+
+        Args:
+            summed: sites whose uploads are in the sum.
         """
 
     @abstractmethod

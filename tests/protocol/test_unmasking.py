@@ -307,6 +307,61 @@ def test_a_site_that_commits_to_other_seeds_is_told_and_the_round_goes_on_withou
     assert [simulation.charges(name) for name in NAMES] == [1, 1, 1, 1]
 
 
+def contradicting(simulation: Simulation, liar: str, *times: str | None, fits: bool = True) -> None:
+    """Have a site commit to other seeds than these others do, each time that it is asked.
+
+    Args:
+        times: whom it contradicts the first time, the second, and so on; None where it is silent.
+        fits: whether its payload is one that can be added.
+    """
+    size, left = simulation.parameters.attachment_bytes, list(times)
+    others = [name for name in simulation.names if name != liar]
+
+    def forged(frame: bytes) -> bytes | None:
+        message = read_message(frame, simulation.roster)
+        if not isinstance(message.header, Upload):
+            return frame
+        against = left.pop(0) if len(left) > 1 else left[0]
+        if against is None:
+            return None
+        body = bytes(message.payload)
+        tensor, attached = bytearray(body[:-size]), bytearray(body[-size:])
+        for at in (32 * (1 + others.index(name)) for name in against):
+            attached[at : at + 32] = bytes(byte ^ 1 for byte in attached[at : at + 32])
+        tensor[-1] = tensor[-1] if fits else 255
+        header = message.header.model_copy(update={"key_part_digest": tree_digest(attached)})
+        signer = simulation.identities[liar]
+        return Message.sign(signer, header, bytes(tensor + attached)).to_bytes()
+
+    simulation.wire.answers[liar] = forged
+
+
+@pytest.mark.parametrize("then", ["other", "silent"])
+def test_no_more_are_left_out_where_liars_answer_otherwise_when_asked_again(
+    tmp_path: Path, then: str
+) -> None:
+    """For a and b it is cheapest to leave d out, at first; then d is asked again."""
+    simulation = masked(tmp_path, names=tuple("abcdefghijkl"), dropouts=3, colluders=3)
+    contradicting(simulation, "a", "d", "e" if then == "other" else None)
+    contradicting(simulation, "b", "d", "f" if then == "other" else None)
+    contradicting(simulation, "c", "ef")
+    outcome = simulation.round(1)
+    assert check(simulation, outcome), outcome.reason
+    assert outcome.survivors == tuple("defghijkl")
+    said = "attached something else than when" if then == "other" else "vanished"
+    assert said in outcome.refusals["a"]
+    assert "with the fewest left out" in outcome.refusals["c"]
+
+
+def test_nobody_is_left_out_for_an_upload_that_was_not_added(tmp_path: Path) -> None:
+    simulation = masked(tmp_path, names=SEVEN, dropouts=1, colluders=1)
+    contradicting(simulation, "a", "b", fits=False)
+    outcome = simulation.round(1)
+    assert check(simulation, outcome), outcome.reason
+    assert outcome.survivors == SEVEN[1:]
+    assert "outside its range" in outcome.refusals["a"]
+
+
 @pytest.mark.parametrize("rule", [True, False])
 def test_colluders_that_contradict_others_have_no_more_left_out_than_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: bool
@@ -315,23 +370,8 @@ def test_colluders_that_contradict_others_have_no_more_left_out_than_they_are(
     if not rule:
         monkeypatch.setattr(recovery, "fewest_to_leave_out", lambda against: {*range(7)})
     simulation = masked(tmp_path, names=SEVEN, dropouts=2, colluders=2)
-    size = simulation.parameters.attachment_bytes
-    for liar, at in (("a", (1, 2)), ("b", (3, 4))):  # a's pairs: b, c, ...; b's: a, c, ...
-
-        def forged(frame: bytes, liar: str = liar, at: tuple[int, int] = at) -> bytes:
-            message = read_message(frame, simulation.roster)
-            if not isinstance(message.header, Upload):
-                return frame
-            body, (low, high) = bytes(message.payload), (32 * (1 + at[0]), 32 * (2 + at[1]))
-            tensor, attached = body[:-size], bytearray(body[-size:])
-            attached[low:high] = bytes(byte ^ 1 for byte in attached[low:high])
-            header = message.header.model_copy(
-                update={"key_part_digest": tree_digest(bytes(attached))}
-            )
-            signer = simulation.identities[liar]
-            return Message.sign(signer, header, tensor + bytes(attached)).to_bytes()
-
-        simulation.wire.answers[liar] = forged
+    contradicting(simulation, "a", "cd")
+    contradicting(simulation, "b", "ef")
     outcome = simulation.round(1)
     assert check(simulation, outcome) == rule
     if rule:

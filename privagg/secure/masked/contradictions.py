@@ -34,7 +34,7 @@ def fewest_to_leave_out(against: Graph) -> set[int]:
     found, left = set[int](), against
     while busiest := _busiest(left):
         found.add(busiest[0])
-        left = _without(left, {busiest[0]})
+        left = without(left, {busiest[0]})
     return found
 
 
@@ -48,7 +48,7 @@ def _cover(against: Graph, most: int) -> set[int] | None:
         return None  # each of so few sites ends as many contradictions as this one, at most
     for taken in ({place}, set(others)):
         if len(taken) <= most:
-            rest = _cover(_without(against, taken), most - len(taken))
+            rest = _cover(without(against, taken), most - len(taken))
             if rest is not None:
                 return taken | rest
     return None
@@ -60,5 +60,6 @@ def _busiest(against: Graph) -> tuple[int, Set[int]] | None:
     return (place, against[place]) if place is not None and against[place] else None
 
 
-def _without(against: Graph, gone: Set[int]) -> dict[int, Set[int]]:
+def without(against: Graph, gone: Set[int]) -> dict[int, Set[int]]:
+    """The contradictions of all others."""
     return {place: others - gone for place, others in against.items() if place not in gone}

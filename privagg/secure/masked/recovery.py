@@ -13,7 +13,7 @@ signature says which. As few as can be are left out (`contradictions`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from privagg.kernels.packed_sums import PackedSum
 from privagg.secure import facts as fact
 from privagg.secure.masked import attachments as attached
 from privagg.secure.masked.attachments import Attachments
-from privagg.secure.masked.contradictions import fewest_to_leave_out
+from privagg.secure.masked.contradictions import fewest_to_leave_out, without
 from privagg.secure.masked.graph import Graph
 from privagg.secure.masked.releases import read_release, wanted_seeds
 from privagg.secure.masked.rule import Rule
@@ -50,6 +50,9 @@ class MaskedRecovery(Recovery):
         self._taken: dict[int, Attachments] = {}
         self._came: dict[int, Attachments] = {}
         self._against: dict[int, set[int]] = {}
+        self._refused: set[int] = set()
+        self._failed: set[int] = set()
+        self._left_out: set[int] = set()
 
     def add(self, site: str, attachments: Buffer) -> None:
         """Take a site's attachments; see `Recovery.add`."""
@@ -58,6 +61,8 @@ class MaskedRecovery(Recovery):
             raise CiphertextError(f"attachments of {site!r} were taken already")
         total = attached.size(graph.rule.neighbours)
         made = Attachments.from_bytes(attachments, place, graph.neighbours[place], total)
+        if self._came.get(place, made) != made:
+            raise CiphertextError(f"{site!r} attached something else than when it was asked before")
         against = {
             other
             for other, commitment in made.pairs.items()
@@ -68,6 +73,7 @@ class MaskedRecovery(Recovery):
             self._against.setdefault(place, set()).add(other)
             self._against.setdefault(other, set()).add(place)
         if wrong := against & self._taken.keys():
+            self._refused.add(place)
             raise CiphertextError(
                 f"{site!r} and {self._name(min(wrong))!r} commit to different seeds for the mask "
                 "that they have in common: one of the two broke the protocol, or they were "
@@ -75,21 +81,30 @@ class MaskedRecovery(Recovery):
             )
         self._taken[place] = made
 
-    def contradicted(self) -> dict[str, str]:
-        """See `Recovery.contradicted`: an honest site's seed differs at dishonest ones alone.
+    def leave_out(self, summed: Collection[str]) -> dict[str, str]:
+        """See `Recovery.leave_out`: an honest site's seed differs at dishonest ones alone.
 
         Where none may collude, one may be dishonest all the same, and contradicts everybody.
         """
         most = max(1, self._graph.rule.colluders)
+        missing = self._came.keys() - {self._graph.place(name) for name in summed}
+        self._failed |= missing - self._refused - self._left_out
         lies = {place for place, others in self._against.items() if len(others) > most}
-        if lies & self._taken.keys():
-            why = "it attached what more sites contradict than may collude"
-            return {self._name(place): why for place in sorted(lies)}
-        left_out = fewest_to_leave_out(self._against)
-        if len(left_out) >= len(self._came.keys() - self._taken.keys()):
+        left_out = self._failed | lies
+        left_out |= fewest_to_leave_out(without(self._against, left_out))
+        if len(left_out) >= len(missing):
             return {}
-        why = "it and others contradict each other; with the fewest left out, all others agree"
-        return {self._name(place): why for place in sorted(left_out)}
+        self._left_out = left_out
+        self._taken.clear()
+        self._refused.clear()
+        return {self._name(place): self._why(place, lies) for place in sorted(left_out)}
+
+    def _why(self, place: int, lies: set[int]) -> str:
+        if place in lies:
+            return "it attached what more sites contradict than may collude"
+        if place in self._failed:
+            return "its upload was not taken, or not sent again, after its attachments had come"
+        return "it and others contradict each other; with the fewest left out, all others agree"
 
     def require_list(self, listed: Sequence[str]) -> None:
         """Refuse a list that the rule does not allow; see `Recovery.require_list`."""
