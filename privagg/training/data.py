@@ -143,8 +143,9 @@ class DatasetRecords:
     """Records of a torch data set with random access.
 
     Each is read once and kept in memory; but of a large set each is looked at once and read again
-    whenever it is needed. A data set that gives another item then than before, or none, gives
-    whatever its code decides; nothing of it reaches another record's row.
+    whenever it is needed. A data set that gives another item then than before gives whatever its
+    code decides, and one that gives none a record that is no number, so that it adds zero to a sum;
+    nothing of it reaches another record's row.
 
     Each item must be an (input, class) pair that depends on its own record only. An item that
     raises, is no such pair or has another shape drops out by itself when the records are loaded, so
@@ -220,18 +221,18 @@ class DatasetRecords:
     def gather(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs float32 `(m, *input_shape)` and targets int64 `(m,)` of m records.
 
-        Raises:
-            ValueError: an item that was usable is so no more.
+        An item that was usable and is so no more keeps its class and has an input of NaN: an error,
+        or the time of looking for whose it is, would tell of that one record.
         """
         rows = torch.from_numpy(np.array(indices, dtype=np.int64))
         if self._x is not None:
             return self._x.index_select(0, rows), self._y.index_select(0, rows)
-        x, y = torch.empty((len(rows), *self.input_shape)), torch.empty(len(rows)).long()
+        x = torch.full((len(rows), *self.input_shape), torch.nan)
+        y = self._y.index_select(0, rows)
         for row, place in enumerate(self._places[rows.numpy()]):
             item = self._read(int(place))
-            if item is None:
-                raise ValueError("an item that was usable is so no more")
-            x[row], y[row] = item
+            if item is not None:
+                x[row], y[row] = item
         return x, y
 
 

@@ -196,9 +196,10 @@ def test_a_file_that_changes_ends_the_round_and_no_record_counts_as_zero(
 
 
 def test_an_item_that_fails_when_it_is_read_again_counts_as_zero_alone(
-    small_memory: None, monkeypatch: pytest.MonkeyPatch
+    small_memory: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = DatasetRecords(Items(), input_shape=SHAPE, classes=3)
+    classes = targets_of(records)
     trainer = DpSgd(
         build_model("logistic", SHAPE, 3), records, Grid(1, 2**16), batches=1, engine="exact"
     )
@@ -210,6 +211,9 @@ def test_an_item_that_fails_when_it_is_read_again_counts_as_zero_alone(
     monkeypatch.setattr(Items, "__getitem__", lambda s, i: None if i == 5 else usual(s, i))
     np.testing.assert_array_equal(trainer.slotted_sum(start, places), without)
     assert without.any()
+    assert not caplog.records  # nobody looked for it record by record, which takes time
+    np.testing.assert_array_equal(targets_of(records), classes)
+    assert len(kept_by(HeldOut(share=Decimal("0.2"), key="k"), records)) > len(records) / 2
 
 
 def test_a_large_data_set_is_looked_at_once_and_then_read_as_needed(small_memory: None) -> None:
