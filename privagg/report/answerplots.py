@@ -142,21 +142,22 @@ def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot 
         return None
     with styled(name):
         drawn, axes = canvas(4.4, 0.27 * len(told) + 0.85)
-        for place, figure in enumerate(told):
-            value = float(figure.value or 0.0)
-            if counted:
-                axes.barh([place], [value], height=0.6, color=COLOURS["series-1"], alpha=0.45, lw=0)
-            for ends, width, colour in (
-                (figure.population, 1.3, "muted"), (figure.records, 3.2, "series-1"),
-            ):  # fmt: skip
-                if ends is not None:
-                    low, high = _ends(ends)
-                    low = max(low, value * 1e-3) if ratio else low
-                    axes.plot(
-                        [low, high], [place] * 2, color=COLOURS[colour], linewidth=width,
-                        solid_capstyle="butt",
-                    )  # fmt: skip
-            axes.plot([value], [place], "o", color=COLOURS["ink"], markersize=3.6)
+        places = range(len(told))
+        values = [float(figure.value or 0.0) for figure in told]
+        if counted:
+            axes.barh(places, values, height=0.6, color=COLOURS["series-1"], alpha=0.45, lw=0)
+        for which, width, colour in (("population", 1.3, "muted"), ("records", 3.2, "series-1")):
+            rows = [(y, v, ends) for y, v, each in zip(places, values, told, strict=True)
+                    if (ends := getattr(each, which)) is not None]  # fmt: skip
+            lows = [
+                max(_ends(ends)[0], v * 1e-3) if ratio else _ends(ends)[0] for _, v, ends in rows
+            ]
+            highs = [_ends(ends)[1] for _, _, ends in rows]
+            axes.hlines(
+                [y for y, _, _ in rows], lows, highs, color=COLOURS[colour], linewidth=width,
+                capstyle="butt",
+            )  # fmt: skip
+        axes.plot(values, places, "o", color=COLOURS["ink"], markersize=3.6)
         _rows(axes, told, ratio=ratio, counted=counted)
         axes.set_xlabel(say(what) if what else "")
         return finish(drawn, name, say(BARS), _alt(told))

@@ -126,10 +126,13 @@ def finish(figure: Any, name: str, title: str, alt: str) -> Plot:
         title: one line; stands above the plot.
         alt: what the plot shows, in words and numbers.
     """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
     with warnings.catch_warnings():  # text stays text: what shows it has the glyphs
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # `savefig` would draw twice; one drawing lays out and prints as well.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return Plot(name, title, alt, _inline(buffer.getvalue(), name))
 
 

@@ -109,27 +109,27 @@ def equal_categories(column: pd.Series, categories: Sequence[Category]) -> list[
     category, whichever of them a file or a column with gaps happens to show. Others are texts,
     without outer blanks; `Yes` is `yes` unless two of the declared ones differ in nothing else.
     """
-    texts = [str(category).strip() for category in categories if as_number(category) is None]
+    numbers = [as_number(category) for category in categories]
+    texts = [str(one).strip() for one, n in zip(categories, numbers, strict=True) if n is None]
     exact = len({text.casefold() for text in texts}) < len(texts)
-    return [_equals(column, category, exact=exact) for category in categories]
-
-
-def _equals(column: pd.Series, category: Category, *, exact: bool) -> BoolArray:
-    number = as_number(category)
-    if number is not None:
-        return np.asarray(numeric_values(column) == number, dtype=np.bool_)
 
     def as_compared(value: object) -> str:
         text = str(value).strip()
         return text if exact else text.casefold()
 
     # Cell by cell: a whole column of dates is spelt with hours as soon as one of them has some.
-    text = as_compared(category)
-    present = ~column.isna().to_numpy(dtype=np.bool_)
-    same = [
-        there and as_compared(cell) == text for there, cell in zip(present, column, strict=True)
+    cells = np.array([])
+    if texts:
+        there = ~column.isna().to_numpy(dtype=np.bool_)
+        pairs = zip(there, column, strict=True)
+        cells = np.array([as_compared(cell) if known else None for known, cell in pairs], object)
+    values = numeric_values(column) if len(texts) < len(categories) else np.array([])
+    return [
+        np.asarray(
+            cells == as_compared(category) if number is None else values == number, dtype=np.bool_
+        )
+        for category, number in zip(categories, numbers, strict=True)
     ]
-    return np.array(same, dtype=np.bool_)
 
 
 def require_distinct(values: Sequence[Category], what: str) -> None:

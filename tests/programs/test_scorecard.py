@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -24,12 +25,17 @@ from privagg.programs.answers import deviations
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.logistic import FREE
 from privagg.programs.registry import program_of
-from privagg.programs.scorecard import Scorecard
-from privagg.programs.scorecard.asked import Asked
+from privagg.programs.scorecard import Scorecard, adding, fitting
+from privagg.programs.scorecard.asked import METHOD, Asked
 from privagg.programs.scorecard.bins import Cut, coded
-from privagg.programs.scorecard.card import Card
+from privagg.programs.scorecard.card import DECIMALS, Card
 from privagg.programs.scorecard.fitting import HEAD, State
-from privagg.programs.scorecard.program import SENSITIVITY_GRID
+from privagg.programs.scorecard.program import (
+    CALIBRATION_PART,
+    PARTS,
+    PRODUCTS_PART,
+    SENSITIVITY_GRID,
+)
 from privagg.programs.scorecard.smoothing import LENGTHS, SPREADS, monotone, smoothed
 from privagg.programs.scorecard.sql import sql_of
 from privagg.programs.sums_program import NoisySum
@@ -399,6 +405,7 @@ def test_bins_hold_zero_gaps_and_ends_apart() -> None:
         ({"pairs": (("age", "other"),)}, "declared"),
         ({"pairs": (("age", "town"),), "monotone": {"age": "rising"}}, "in monotone and in pairs"),
         ({"openings": 3}, "1, 2 or 8"),
+        ({"method": 2}, "made by method 1 here, and this one names 2"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_by_name(settings: Any, says: str) -> None:
@@ -429,6 +436,20 @@ def test_what_is_left_open_follows_from_public_facts() -> None:
 def test_the_plan_pins_it_and_anybody_makes_it_again() -> None:
     program = scorecard(pairs=(("age", "town"),), monotone={"paid": "rising"})
     assert program_of(program.recipe).asked == program.asked
+    assert program.asked["method"] == 1
+
+
+def test_constants_are_those_of_the_method_that_plans_pin() -> None:
+    """Whoever changes one raises `METHOD`, or older cards are recomputed as others."""
+    constants = (
+        adding.LABELS, adding.REACH, adding.SHARES, adding.STEEPEST, adding.SCORE_ENDS.tolist(),
+        fitting.ROOM, fitting.FLOOR, fitting.MOMENTUM, fitting.LARGEST_STEP, fitting.STEP,
+        fitting.LEAST_PART, fitting.LARGEST_PART, fitting.CURVED, fitting.CALIBRATED,
+        fitting.LOWEST_LINE, fitting.HIGHEST_LINE, SPREADS.tolist(), LENGTHS,
+        SENSITIVITY_GRID, PARTS, PRODUCTS_PART, CALIBRATION_PART, DECIMALS,
+    )  # fmt: skip
+    digest = hashlib.sha256(repr(constants).encode()).hexdigest()
+    assert (METHOD, digest[:16]) == (1, "9ea453e39e727cb8")
 
 
 # --- the card -----------------------------------------------------------------------------------

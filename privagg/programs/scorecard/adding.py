@@ -102,9 +102,9 @@ def count_rows(records: Learnt, sizes: Sequence[int]) -> FloatArray:
         records: some.
         sizes: bins of each block; K together.
     """
-    there = _in_bins(records, sizes) / sqrt(len(sizes)) * ROUNDING
-    both = (there * (1 - records.labels)[:, None], there * records.labels[:, None])
-    return np.asarray(np.concatenate(both, axis=1))
+    there = records.counted / sqrt(len(sizes)) * ROUNDING
+    both = [_in_bins(records, sizes, there * y) for y in (1 - records.labels, records.labels)]
+    return np.concatenate(both, axis=1)
 
 
 def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
@@ -152,7 +152,7 @@ def score_rows(
         share: within `SHARES`; the card starts from its logit.
     """
     place = placed(records, table, share) / sqrt(len(sizes)) * ROUNDING
-    return np.asarray(_in_bins(records, sizes) * place[:, None])
+    return _in_bins(records, sizes, records.counted * place)
 
 
 def placed(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
@@ -193,7 +193,9 @@ def scores(records: Learnt, table: Sequence[FloatArray], base: float) -> FloatAr
     return np.asarray(np.clip(found, -STEEPEST, STEEPEST))
 
 
-def _in_bins(records: Learnt, sizes: Sequence[int]) -> FloatArray:
-    """1 in each record's bin of every block, float64 (r, K)."""
-    blocks = [one_hot(code, size) for code, size in zip(records.codes, sizes, strict=True)]
-    return np.concatenate(blocks, axis=1) * records.counted[:, None]
+def _in_bins(records: Learnt, sizes: Sequence[int], amounts: FloatArray) -> FloatArray:
+    """Each record's amount, float64 (r,), in its bin of every block: float64 (r, K), else 0."""
+    found = np.zeros((len(amounts), sum(sizes)))
+    starts = np.cumsum([0, *sizes[:-1]])
+    found[np.arange(len(amounts)), records.codes + starts[:, None]] = amounts
+    return found

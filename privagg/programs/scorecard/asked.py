@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import inf, log, sqrt
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from privagg.errors import ConfigError
 from privagg.programs.scorecard.bins import Block, Cut
@@ -19,6 +19,10 @@ MOST_BINS = 2**14
 """Of all blocks together."""
 
 MOST_BLOCKS = 200
+
+METHOD = 1
+"""Of all constants and steps from records to points, here and in the files beside: plans pin it, as
+`verify` computes by it again. It rises with whatever makes the same table or sums another card."""
 
 Direction = Literal["rising", "falling"]
 
@@ -42,6 +46,7 @@ class Asked(BaseModel):
             probabilities and says how well the card tells records apart.
         scaling: of the points.
         level: of the intervals.
+        method: `METHOD` of the privagg that made the plan.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -57,6 +62,17 @@ class Asked(BaseModel):
     calibration: bool = True
     scaling: Scaling = Scaling()
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    method: int = METHOD
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: int) -> int:
+        if method != METHOD:
+            raise ValueError(
+                f"scorecards are made by method {METHOD} here, and this one names {method}; take "
+                "the version of privagg that its plan was made by"
+            )
+        return method
 
     @model_validator(mode="after")
     def _of_declared_columns(self) -> Self:
