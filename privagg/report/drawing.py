@@ -132,7 +132,8 @@ def finish(figure: Any, name: str, title: str, alt: str) -> Plot:
     with warnings.catch_warnings():  # text stays text: what shows it has the glyphs
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         # `savefig` would draw twice; one drawing lays out and prints as well.
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        printer: Any = FigureCanvasSVG(figure)
+        printer.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return Plot(name, title, alt, _inline(buffer.getvalue(), name))
 
 
