@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,3 +21,12 @@ def no_page() -> Iterator[None]:
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for one test, as pytest's own, but short: a party's socket has to fit beneath it."""
     return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Heard again where a SuperLink ran in this process: its migrations disable all loggers."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("privagg") and isinstance(logger, logging.Logger):
+            logger.disabled = False
+    return caplog

@@ -58,10 +58,12 @@ TRUTH = {"true": 1.0, "false": 0.0}
 
 def as_number(value: object) -> float | None:
     """The finite number that a value or its text stands for, or None; true is 1 and false 0."""
+    if isinstance(value, str):
+        value = value.strip()  # float() strips less, and `spelt` as much
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        return TRUTH.get(value.strip().lower()) if isinstance(value, str) else None
+        return TRUTH.get(value.lower()) if isinstance(value, str) else None
     return number if math.isfinite(number) else None
 
 

@@ -159,7 +159,8 @@ def unknown_ranges(story: Story, whole: str) -> None:
     said = story.until("privagg ask --for").out
     declared = (story.folder / "my.toml").read_text()
     assert declared.count("[[data.features]]") >= 1
-    assert "quantile 0.995: about" in declared
+    if "\nrange = [" in declared:  # few records under much noise may show no column's range
+        assert "quantile 0.995: about" in declared
     assert 'positive = "== ' in said
     assert Decimal("0.499") < spent_of(story, "north") <= Decimal("0.5")
 

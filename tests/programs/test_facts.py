@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -193,6 +193,7 @@ def test_a_program_is_made_again_from_what_the_plan_pins() -> None:
 
 
 @given(st.one_of(st.text(max_size=8), st.floats(), st.integers(-(10**6), 10**6), st.booleans()))
+@example("0\x1f")
 def test_a_proposed_category_is_equal_to_the_cells_it_stands_for(cell: Any) -> None:
     text = spelt(cell)
     if text:

@@ -127,9 +127,8 @@ def test_a_factory_that_gives_one_site_another_base_is_refused_before_a_charge(
     assert before > 0
     for later in (2, made // 2, made):
         (config.parent / f"{MODULE}.py").write_text(FACTORY.replace("LATER", str(later)))
-        federation = approved(Federation.from_toml(config))
         with pytest.raises(ModelError, match="agreed on is"):
-            run_small(federation, run_id=f"other-at-{later}")
+            run_small(approved(Federation.from_toml(config)), run_id=f"other-at-{later}")
         sys.modules.pop(MODULE)
     assert charges(local_ledgers(config.parent / "out")) == before
 

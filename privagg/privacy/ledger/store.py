@@ -154,6 +154,12 @@ class Store:
             raise LedgerTamperedError(f"the ledger {self.where} is damaged: {error}") from error
 
 
+def _is_new(url: URL) -> bool:
+    """Whether a file holds nothing yet. SQLite is not asked: that would settle what is set next."""
+    file = Path(url.database or "")
+    return not file.exists() or file.stat().st_size == 0
+
+
 def _engine(url: URL, read_only: bool) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": 30}
@@ -172,9 +178,10 @@ def _engine(url: URL, read_only: bool) -> Engine:
             if read_only:
                 connection.execute("PRAGMA query_only=ON")
             else:
-                # Both are heeded by a new file only. Of a forgotten upload the file keeps no room.
-                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
-                connection.execute("PRAGMA auto_vacuum=FULL")
+                if _is_new(url):
+                    # Heeded by a new file only, where any other waits for whoever writes it.
+                    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+                    connection.execute("PRAGMA auto_vacuum=FULL")  # forgotten uploads keep no room
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
                 connection.execute(f"PRAGMA journal_size_limit={_LOG_PAGES * _PAGE_BYTES}")
