@@ -25,7 +25,7 @@ DOCUMENTS = sorted(
         ROOT / "README.zh-CN.md",
         ROOT / "SECURITY.md",
         ROOT / "examples" / "README.md",
-        ROOT / "tests" / "vectors" / "README.md",
+        *(ROOT / "tests").glob("*/README.md"),
         *(ROOT / "examples").glob("*/README.md"),
         *(ROOT / "privagg").rglob("README.md"),
         *(ROOT / "proofs").glob("*.md"),
