@@ -35,7 +35,7 @@ import pandas as pd
 from privagg.programs.questions.columns import Columns
 from privagg.programs.scorecard import adding, fitting
 from privagg.programs.scorecard.asked import Asked, blocks_of, noise_by_bin
-from privagg.programs.scorecard.bins import Block, coded, offsets
+from privagg.programs.tables.bins import Block, coded, offsets
 from privagg.training.measures import roc_auc
 from privagg.training.table import TableSchema
 from tests.benchmarks.synthetic_credit import UNIT, draw_card_holders

@@ -27,7 +27,6 @@ from privagg.programs.questions.logistic import FREE
 from privagg.programs.registry import program_of
 from privagg.programs.scorecard import Scorecard, adding, fitting
 from privagg.programs.scorecard.asked import METHOD, Asked
-from privagg.programs.scorecard.bins import Cut, coded
 from privagg.programs.scorecard.card import DECIMALS, Card
 from privagg.programs.scorecard.fitting import HEAD, State
 from privagg.programs.scorecard.program import (
@@ -39,6 +38,8 @@ from privagg.programs.scorecard.program import (
 from privagg.programs.scorecard.smoothing import LENGTHS, SPREADS, monotone, smoothed
 from privagg.programs.scorecard.sql import sql_of
 from privagg.programs.sums_program import NoisySum
+from privagg.programs.tables import calibration
+from privagg.programs.tables.bins import Cut, coded
 from privagg.training.measures import roc_auc
 from privagg.training.table import TableSchema
 from tests.programs.contract import Case, ProgramContract
@@ -442,10 +443,11 @@ def test_the_plan_pins_it_and_anybody_makes_it_again() -> None:
 def test_constants_are_those_of_the_method_that_plans_pin() -> None:
     """Whoever changes one raises `METHOD`, or older cards are recomputed as others."""
     constants = (
-        adding.LABELS, adding.REACH, adding.SHARES, adding.STEEPEST, adding.SCORE_ENDS.tolist(),
+        adding.LABELS, adding.REACH, calibration.SHARES, calibration.STEEPEST,
+        calibration.SCORE_ENDS.tolist(),
         fitting.ROOM, fitting.FLOOR, fitting.MOMENTUM, fitting.LARGEST_STEP, fitting.STEP,
-        fitting.LEAST_PART, fitting.LARGEST_PART, fitting.CURVED, fitting.CALIBRATED,
-        fitting.LOWEST_LINE, fitting.HIGHEST_LINE, SPREADS.tolist(), LENGTHS,
+        fitting.LEAST_PART, fitting.LARGEST_PART, fitting.CURVED, calibration.CALIBRATED,
+        calibration.LOWEST_LINE, calibration.HIGHEST_LINE, SPREADS.tolist(), LENGTHS,
         SENSITIVITY_GRID, PARTS, PRODUCTS_PART, CALIBRATION_PART, DECIMALS,
     )  # fmt: skip
     digest = hashlib.sha256(repr(constants).encode()).hexdigest()

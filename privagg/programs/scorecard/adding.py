@@ -17,14 +17,15 @@ what is learned, never what is charged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log, sqrt
+from math import exp, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from privagg.programs.questions.columns import Codes, FloatArray
 from privagg.programs.questions.logistic import ROUNDING, exponentials
-from privagg.programs.questions.question import one_hot
+from privagg.programs.tables import calibration
+from privagg.programs.tables.calibration import STEEPEST, logit
 
 LABELS = 1.0
 """How much the products of bins with labels count beside those of bins with each other."""
@@ -32,15 +33,6 @@ LABELS = 1.0
 REACH = (2.5, 1.75)
 """Logits below and above that of a share of a half or less which scores are told apart between;
 beyond, they count as the end. Of a larger share it is the other way round."""
-
-SHARES = (0.02, 0.98)
-"""Least and largest share of positives that is worked with."""
-
-STEEPEST = 30.0
-"""Of a logit; beyond, a probability is 0 or 1 as far as anybody sees."""
-
-SCORE_ENDS = np.linspace(-4.0, 4.0, 25)
-"""Of the bins of calibration, in logits from that of the share of positives."""
 
 
 class Middle(NamedTuple):
@@ -79,20 +71,6 @@ class Learnt(NamedTuple):
     codes: Codes
     labels: FloatArray
     counted: FloatArray
-
-
-def logit(share: float) -> float:
-    """The logarithm of the odds.
-
-    Args:
-        share: above 0 and below 1.
-    """
-    return log(share) - log(1 - share)
-
-
-def public_share(value: float) -> float:
-    """A share that may be worked with, whatever a state says it is."""
-    return min(max(float(np.nan_to_num(value, nan=0.5)), SHARES[0]), SHARES[1])
 
 
 def count_rows(records: Learnt, sizes: Sequence[int]) -> FloatArray:
@@ -172,11 +150,7 @@ def calibration_rows(records: Learnt, table: Sequence[FloatArray], share: float)
     Args:
         records, table, share: as for `score_rows`.
     """
-    away = scores(records, table, 0.0)
-    place = np.searchsorted(SCORE_ENDS[1:-1], away, side="right")
-    there = one_hot(place, len(SCORE_ENDS) - 1) * records.counted[:, None] * ROUNDING
-    both = (there * (1 - records.labels)[:, None], there * records.labels[:, None])
-    return np.asarray(np.concatenate(both, axis=1))
+    return calibration.score_rows(scores(records, table, 0.0), records.labels, records.counted)
 
 
 def scores(records: Learnt, table: Sequence[FloatArray], base: float) -> FloatArray:

@@ -9,8 +9,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from privagg.errors import ConfigError
-from privagg.programs.scorecard.bins import Block, Cut
 from privagg.programs.scorecard.card import Scaling
+from privagg.programs.tables.bins import Block, Cut
 from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.table import TableSchema
 from privagg.training.targets import Regression, Target

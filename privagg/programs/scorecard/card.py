@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from privagg.errors import ConfigError, validation_faults
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.questions.logistic import exponentials
-from privagg.programs.scorecard.bins import Block, Cut
+from privagg.programs.tables.bins import Block, Cut
 from privagg.training.table import TableSchema
 from privagg.training.targets import Regression
 

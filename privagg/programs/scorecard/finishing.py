@@ -10,24 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import inf, sqrt
 
 import numpy as np
 
 from privagg.programs.answers import Answer, Figure, Interval, around
-from privagg.programs.evaluation.estimates import Cells
 from privagg.programs.questions.columns import FloatArray
-from privagg.programs.questions.logistic import exponentials
-from privagg.programs.scorecard.adding import SCORE_ENDS, logit
 from privagg.programs.scorecard.asked import Asked
-from privagg.programs.scorecard.bins import Block, offsets
 from privagg.programs.scorecard.card import DECIMALS, Card, CardBlock, as_points
-from privagg.programs.scorecard.fitting import Line, State, centred, line_of
+from privagg.programs.scorecard.fitting import State, centred
+from privagg.programs.tables.bins import Block, offsets
+from privagg.programs.tables.calibration import (
+    POSITIVES,
+    Line,
+    area_figure,
+    line_of,
+    logit,
+    reliability_figures,
+    score_cells,
+)
 from privagg.training.targets import Regression
 
-POINTS, IMPORTANCE, POSITIVES = "points", "importance", "share of positives"
-START, AREA = "points to start from", "area under the ROC curve"
+POINTS, IMPORTANCE, START = "points", "importance", "points to start from"
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def answers_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Iter
     if found.calibration is not None and not card.is_amount:
         yield Answer(
             {"name": "calibration", "about": "share of positives by score"},
-            tuple(_calibration(_cells(found, level), found.state.share)),
+            tuple(reliability_figures(score_cells(*found.calibration, level), found.state.share)),
         )
 
 
@@ -145,9 +149,7 @@ def _whole_card(content: Asked, blocks: Sequence[Block], found: Finished, card: 
         ),
     ]  # fmt: skip
     if found.calibration is not None and not card.is_amount:
-        cells = _cells(found, level)
-        none = np.arange(cells.counts) < cells.counts // 2
-        figures.append(cells.figure(AREA, _area, none, ~none))
+        figures.append(area_figure(score_cells(*found.calibration, level)))
     about = "points add up, from those that every record has"
     return Answer({"name": "the card", "about": about}, tuple(figures))
 
@@ -162,32 +164,3 @@ def _importance(
     slopes = shares * points / size if size > 0 else np.sqrt(shares)
     ends = [around(size, sqrt(float(slopes**2 @ each**2)), level, (0.0, inf)) for each in errors]
     return Figure(IMPORTANCE, {"column": block.name}, size, size, ends[0], ends[1])
-
-
-def _cells(found: Finished, level: float) -> Cells:
-    """Counts by bin of the score, of label 0 and then of label 1."""
-    assert found.calibration is not None  # asked by whoever has them
-    opened, stddev = found.calibration
-    variance = np.full(len(opened), stddev**2)
-    return Cells(opened, variance, np.maximum(opened, 0.0), len(opened), {}, level)
-
-
-def _area(counts: FloatArray) -> float:
-    """Of the ROC curve, records of one bin taken as equal."""
-    none, some = counts.reshape(2, -1)
-    below = np.cumsum(none) - none / 2
-    return float(some @ below / (some.sum() * none.sum()))
-
-
-def _calibration(cells: Cells, share: float) -> Iterator[Figure]:
-    """Share of positives in each bin of the score that holds enough records."""
-    bins = cells.counts // 2
-    ends = 1 / (1 + exponentials(-(SCORE_ENDS + logit(share))))
-    ends[0], ends[-1] = 0.0, 1.0
-    for place, (low, high) in enumerate(pairwise(ends.tolist())):
-        whole = np.zeros(cells.counts, dtype=np.bool_)
-        whole[[place, bins + place]] = True
-        if not cells.certain(whole):
-            continue
-        group = {"score": f"{low:.3g} to {high:.3g}"}
-        yield cells.share(POSITIVES, whole & (np.arange(cells.counts) >= bins), whole, group)

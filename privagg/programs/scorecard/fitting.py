@@ -18,17 +18,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from privagg.programs.questions.columns import FloatArray
-from privagg.programs.questions.logistic import exponentials
-from privagg.programs.scorecard.adding import (
-    LABELS,
-    SCORE_ENDS,
-    STEEPEST,
-    Middle,
-    logit,
-    public_share,
-)
-from privagg.programs.scorecard.bins import Block, offsets
+from privagg.programs.scorecard.adding import LABELS, Middle
 from privagg.programs.scorecard.smoothing import monotone, smoothed
+from privagg.programs.tables.bins import Block, offsets
+from privagg.programs.tables.calibration import STEEPEST, public_share
 
 ROOM = 1.2
 """How far a record's values may reach beyond their root mean square before they are shrunk."""
@@ -48,32 +41,13 @@ CURVED = 1.2
 """Of the curvature at the share of positives, that steps count with: a little too short they last,
 a little too long they do not."""
 
-CALIBRATED = (1.0, 0.14)
-"""How far the line's intercept and slope are expected to lie from 0 and 1."""
-
-LOWEST_LINE, HIGHEST_LINE = (-2.0, 0.5), (2.0, 2.0)
-"""Beyond, noise is all there is."""
-
-_LEAST, _STEPS = 1e-9, 20
+_LEAST = 1e-9
 
 HEAD = 4
 """Floats of a state before its tables."""
 
 _LARGEST = 1e15
 """Of what a state holds: whatever it says, squares stay within what floats hold."""
-
-
-class Line(NamedTuple):
-    """What makes scores probabilities.
-
-    Attributes:
-        intercept, slope: of the logits.
-        variance: float64 (2,), of the slope: by the noise alone, and with sampling.
-    """
-
-    intercept: float
-    slope: float
-    variance: FloatArray
 
 
 class State(NamedTuple):
@@ -266,38 +240,6 @@ def centred(effects: FloatArray, counts: FloatArray) -> FloatArray:
         counts: float64 (K,), about how many records are in each.
     """
     return effects - float(counts @ effects) / max(float(counts.sum()), 1.0)
-
-
-def line_of(opened: FloatArray, stddev: float, share: float) -> Line:
-    """Intercept and slope that make a card's scores probabilities, by Newton's steps.
-
-    Both are drawn to 0 and 1, the more the less the counts say beside their noise.
-
-    Args:
-        opened: float64 (2B,), counts of label 0 and 1 by bin of the score.
-        stddev: of the noise of each.
-        share: of positives that the card starts from.
-
-    Source: Platt 1999, "Probabilistic outputs for support vector machines".
-    """
-    none, some = opened.reshape(2, -1)
-    whole = np.maximum(none + some, 0.0)
-    centres = (SCORE_ENDS[:-1] + SCORE_ENDS[1:]) / 2
-    x = np.stack([np.ones(len(centres)), centres], axis=1)
-    start = np.array([0.0, 1.0])
-    found, spread = start, np.zeros((2, 2))
-    for _ in range(_STEPS):
-        chance = 1 / (1 + exponentials(-np.clip(x @ found + logit(share), -STEEPEST, STEEPEST)))
-        slopes = x.T @ (some - (none + some) * chance)
-        bent = x.T @ (x * (whole * chance * (1 - chance))[:, None])
-        noise = x.T @ (x * (stddev**2 * (chance**2 + (1 - chance) ** 2))[:, None])
-        known = bent @ np.linalg.inv(bent + noise + _LEAST * np.eye(2))
-        whole_bent = known @ bent + np.diag(1 / np.square(CALIBRATED))
-        towards = known @ slopes - (found - start) / np.square(CALIBRATED)
-        found = np.clip(found + np.linalg.solve(whole_bent, towards), LOWEST_LINE, HIGHEST_LINE)
-        reach = np.linalg.solve(whole_bent, known)
-        spread = np.stack([reach @ noise @ reach.T, reach @ (noise + bent) @ reach.T])
-    return Line(float(found[0]), float(found[1]), spread[:, 1, 1])
 
 
 def evidence_variances(blocks: Sequence[Block], state: State) -> FloatArray:

@@ -21,11 +21,12 @@ from privagg.programs.answers import Answer
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.scorecard import adding, fitting
 from privagg.programs.scorecard.asked import Asked, blocks_of
-from privagg.programs.scorecard.bins import coded, offsets
 from privagg.programs.scorecard.finishing import Finished, answers_of, card_of
 from privagg.programs.scorecard.fitting import State
 from privagg.programs.sums import IntMatrix
 from privagg.programs.sums_program import NoisySum, SumsProgram
+from privagg.programs.tables.bins import coded, offsets
+from privagg.programs.tables.calibration import SCORE_ENDS
 from privagg.training.targets import Regression
 
 SENSITIVITY_GRID = 2**20
@@ -242,7 +243,7 @@ class Scorecard(SumsProgram):
             COUNTS: 2 * whole,
             PRODUCTS: count * (count + 1) // 2 + count,
             SCORES: whole,
-            CALIBRATION: 2 * (len(adding.SCORE_ENDS) - 1),
+            CALIBRATION: 2 * (len(SCORE_ENDS) - 1),
         }[kind]
 
 

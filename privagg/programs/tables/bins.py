@@ -1,4 +1,4 @@
-"""The public bins of a scorecard: each declared column, and each declared pair, cut into places.
+"""The public bins of a table: each declared column, and each declared pair, cut into places.
 
 A record is in one bin of every block, by its own cells and the public declaration alone. Bins of a
 number are equal steps of its declared range on its declared scale, or lie between edges that are

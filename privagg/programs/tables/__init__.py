@@ -1,0 +1,1 @@
+"""What programs that learn from tables share: bins of columns, and how right scores are."""
