@@ -15,47 +15,31 @@ Integers n̂_c = n_c + noise of standard deviation s are opened; for f = H or G,
 from decimal import Decimal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from privagg.privacy.plan import OpeningTerms
 from privagg.programs.answers import Answer, Figure, Interval, around, count_figure
+from privagg.programs.content import Content, OfContent
 from privagg.programs.questions.columns import categories_of
 from privagg.programs.sums_program import SumsProgram
-from privagg.training.table import TableSchema
 
 S = 2**10
 
 
-class Asked(BaseModel):
+class Asked(Content):
     """What is asked: `column` stands under [ask.settings], the rest comes from the file itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: TableSchema
-    level: float = Field(gt=0.5, lt=1)
     column: str
 
 
-class Diversity(SumsProgram):
+class Diversity(OfContent, SumsProgram):
     """Entropy and Gini-Simpson index of a column with declared categories."""
 
     name = "diversity"
+    asks = Asked
 
     def __init__(self, content: Asked) -> None:
-        self.content = content
+        super().__init__(content)
         self.categories = categories_of(content.data, content.column)
-
-    @classmethod
-    def of(cls, asked):
-        return cls(Asked.model_validate(asked))
-
-    @property
-    def asked(self):
-        return self.content.model_dump(mode="json")
-
-    @property
-    def level(self) -> float:
-        return self.content.level
 
     def openings(self, noise_multiplier: Decimal):
         cells = len(self.categories)

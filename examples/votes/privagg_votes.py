@@ -17,19 +17,19 @@ comes to it.
 from decimal import Decimal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from privagg.errors import ConfigError
 from privagg.programs.answers import Answer, Figure, around
+from privagg.programs.content import Content, OfContent
 from privagg.programs.questions.columns import categories_of, range_of
 from privagg.programs.sums_program import ShardsProgram, opening_of_votes
-from privagg.training.table import TableSchema
 
 S = 2**10
 R, STEPS = 0.01, 10
 
 
-class Asked(BaseModel):
+class Asked(Content):
     """What is asked; `data` and `level` come from the file itself.
 
     Args:
@@ -38,22 +38,19 @@ class Asked(BaseModel):
         queries: public; of each the values of `columns`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: TableSchema
-    level: float = Field(gt=0.5, lt=1)
     columns: tuple[str, ...] = Field(min_length=1, max_length=50)
     shards: int = Field(ge=1, le=1000)
     queries: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=1, max_length=1000)
 
 
-class Votes(ShardsProgram):
+class Votes(OfContent, ShardsProgram):
     """Which class the shards' models vote for, at each public query."""
 
     name = "votes"
+    asks = Asked
 
     def __init__(self, content: Asked) -> None:
-        self.content = content
+        super().__init__(content)
         (self.target,) = content.data.target.columns
         self.classes = categories_of(content.data, self.target)
         self.ranges = [range_of(content.data, column) for column in content.columns]
@@ -63,18 +60,6 @@ class Votes(ShardsProgram):
                 f"{', '.join(content.columns)}. Nothing was spent"
             )
         self.inputs = self._inputs(np.array(content.queries).T)
-
-    @classmethod
-    def of(cls, asked):
-        return cls(Asked.model_validate(asked))
-
-    @property
-    def asked(self):
-        return self.content.model_dump(mode="json")
-
-    @property
-    def level(self) -> float:
-        return self.content.level
 
     def openings(self, noise_multiplier: Decimal):
         queries, shards = len(self.inputs), self.content.shards

@@ -29,8 +29,7 @@ def describe(setup: Setup) -> dict[str, Any]:
     from privagg.report.accounting import Bounds
 
     bounds = Bounds(setup.accountant)
-    plan, parameters = setup.training_plan, setup.parameters
-    upload = parameters.payload_bytes + parameters.attachment_bytes
+    plan = setup.training_plan
     noise, observers = plan.noise, _observers(setup, bounds)
     return {
         "federation": setup.config.federation.name,
@@ -62,15 +61,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "custody_plainly": plan.custody_plainly,
         "epsilon_by_round": _by_round(setup, bounds),
         "observers": observers,
-        "scheme": {
-            "name": plan.scheme,
-            "protects": setup.scheme.protects,
-            "security_bits": parameters.security_bits,
-            "explanation": parameters.explain(),
-            "upload_bytes": upload,
-            "round_bytes_up": upload * plan.addends,
-            "job_bytes_up": upload * plan.addends * plan.rounds,
-        },
+        "scheme": _scheme(setup),
         "compression": _compression(setup),
         "batches": _batches(setup),
         "records_apart": _apart(setup),
@@ -83,6 +74,21 @@ def describe(setup: Setup) -> dict[str, Any]:
         },
         "budgets": budgets(setup),
         "remarks": _remarks(setup),
+    }
+
+
+def _scheme(setup: Setup) -> dict[str, Any]:
+    """How sums are added unread, and how much is sent for it."""
+    plan, parameters = setup.training_plan, setup.parameters
+    upload = parameters.payload_bytes + parameters.attachment_bytes
+    return {
+        "name": plan.scheme,
+        "protects": setup.scheme.protects,
+        "security_bits": parameters.security_bits,
+        "explanation": parameters.explain(),
+        "upload_bytes": upload,
+        "round_bytes_up": upload * plan.addends,
+        "job_bytes_up": upload * plan.addends * plan.rounds,
     }
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from privagg.config.data import TableData
-from privagg.config.schema import AskSection
+from privagg.config.sections import AskSection
 from privagg.config.setup import Setup
 from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector

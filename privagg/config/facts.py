@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from privagg.config.asking import SumsSetup
 from privagg.config.data import TableData, UndeclaredData, table_to_ask
-from privagg.config.schema import FactsSection, SiteSection
+from privagg.config.sections import FactsSection, SiteSection
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError
 from privagg.programs.facts.cells import Cells

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from privagg.config.data import AppData, DatasetData, UndeclaredData
 from privagg.config.plan import FROZEN, build_plan, requirement_of, rounds_factors
-from privagg.config.schema import Config, EvaluationSection, SiteSection
+from privagg.config.schema import Config
+from privagg.config.sections import EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ApprovalError, ConfigError, DataError, validation_faults

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from privagg.config.data import AppData, DatasetData
-from privagg.config.schema import SiteSection
+from privagg.config.sections import SiteSection
 from privagg.config.setup import TRAINING, Setup
 from privagg.errors import ConfigError, DataError
 from privagg.party.folder import PartyFile

@@ -101,21 +101,25 @@ class Run:
         begun = Begun.of(
             setup, self.run_id, generator=randomness.name, search=search, beside=beside
         )
+        self._open(begun, randomness, until)
+
+    def _open(self, begun: Begun, randomness: Randomness, until: Callable[[], str]) -> None:
+        """Every party, and the journal; nothing of it stays where one of them refuses."""
         with ExitStack() as undo:
             undo.callback(self._held.close)
-            if fresh:
+            if self._fresh:
                 self._held.enter_context(new(self._folder, begun))
                 undo.callback(remove, self._folder)
             else:
-                self._held.enter_context(resumed(setup.output, begun))
+                self._held.enter_context(resumed(self.setup.output, begun))
             # Each opens for as long as every site's owner approves.
             self._holders = {
-                name: open_holder(setup, self.folders[name], self.roster, until=until)
-                for name in setup.holders
+                name: open_holder(self.setup, self.folders[name], self.roster, until=until)
+                for name in self.setup.holders
             }
-            if how != "resume":  # made for a run that does not begin, or does not go on
+            if self._how != "resume":  # made for a run that does not begin, or does not go on
                 undo.callback(self._erase)
-            self.sites = {name: self._open_site(name, randomness) for name in plan.names}
+            self.sites = {name: self._open_site(name, randomness) for name in self.plan.names}
             self.coordinator = self._open_coordinator(randomness)
             self._require_same_ledgers()
             self._evaluate_rounds(randomness)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import isqrt, sqrt
@@ -10,10 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    JsonValue,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -26,6 +23,7 @@ from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.sums import norm_of
 from privagg.programs.answers import Answer, count_figure
+from privagg.programs.content import Content, OfContent
 from privagg.programs.evaluation.estimates import Cells, FloatArray
 from privagg.programs.evaluation.held import HeldRecords, OpenedModel, digest_of
 from privagg.programs.evaluation.measure import Codes, Measure, Scores
@@ -37,7 +35,6 @@ from privagg.programs.sums import IntMatrix
 from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.training.factories import ApprovedCode
 from privagg.training.heldout import HeldOut
-from privagg.training.table import TableSchema
 
 SENSITIVITY_GRID = 2**20
 MOST_NUMBERS = 2**16
@@ -46,33 +43,27 @@ MOST_NUMBERS = 2**16
 SITE = "site"
 
 
-class Evaluated(BaseModel):
+class Evaluated(Content):
     """Which model is evaluated on what: public, and pinned with the plan.
 
     Args:
-        data: the columns, as declared.
         model: which is evaluated.
         held_out: which records are evaluated on, and were left out of training.
         sites: their names, where figures are given by site; else none.
         subgroups: columns with declared categories by which figures are given.
         threshold: probability from which on a record of two classes is called positive.
         bins: of the scores.
-        level: of the intervals.
         noise: of the opened sums; `laplace` where a record adds nothing but ones.
         schedule: when a training's models are evaluated between its rounds; None of one that is
             over.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: TableSchema
     model: OpenedModel
     held_out: HeldOut
     sites: tuple[str, ...] = Field(default=(), max_length=1000)
     subgroups: tuple[str, ...] = Field(default=(), max_length=100)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     bins: int = Field(default=8, ge=2, le=100)
-    level: float = Field(default=0.95, gt=0.5, lt=1)
     noise: Literal["gaussian", "laplace"] = "gaussian"
     schedule: Schedule | None = None
 
@@ -112,7 +103,7 @@ class Family(NamedTuple):
     labels: tuple[str, ...]
 
 
-class Evaluation(SumsProgram):
+class Evaluation(OfContent, SumsProgram):
     """How well an opened model does, from sums over held-out records in all their groups.
 
     In the last round a record adds a row to the sums of all records, to those of its site and to
@@ -133,6 +124,8 @@ class Evaluation(SumsProgram):
     """
 
     name = "evaluation"
+    asks = Evaluated
+    content: Evaluated
 
     def __init__(
         self,
@@ -140,7 +133,7 @@ class Evaluation(SumsProgram):
         parameters: FloatVector | None = None,
         code: ApprovedCode | None = None,
     ) -> None:
-        self.content = content
+        super().__init__(content)
         self._parameters, self._code = parameters, code or ApprovedCode()
         target, threshold = content.data.target, content.threshold
         self.rounds = None
@@ -161,21 +154,6 @@ class Evaluation(SumsProgram):
                 f"the evaluation opens {self._length(self._rounds)} numbers, at most "
                 f"{MOST_NUMBERS} fit one opening; take fewer subgroups or bins. Nothing was spent"
             )
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
-        """See `SumsProgram.of`."""
-        return cls(Evaluated.model_validate(asked))
-
-    @property
-    def asked(self) -> dict[str, JsonValue]:
-        """See `SumsProgram.asked`."""
-        return self.content.model_dump(mode="json")
-
-    @property
-    def level(self) -> float:
-        """See `SumsProgram.level`."""
-        return self.content.level
 
     @property
     def only_ones(self) -> bool:

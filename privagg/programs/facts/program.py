@@ -6,11 +6,12 @@ and all columns together are one job with one budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from privagg.programs.content import Content
 from privagg.programs.facts.categories import CategoryFacts
 from privagg.programs.facts.cells import Cells
 from privagg.programs.facts.numbers import NumberFacts
@@ -38,11 +39,7 @@ class Facts(Questions):
     """Facts of columns, asked together; each as `NumberFacts` or `CategoryFacts` says."""
 
     name = "facts"
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
-        """See `SumsProgram.of`; of `data` only the columns' names are used."""
-        return cls(AskedFacts.model_validate(asked))
+    asks: ClassVar[type[Content]] = AskedFacts  # of `data` only the columns' names are used
 
     def cells(self, frame: pd.DataFrame) -> Cells:
         """A table as it is asked.

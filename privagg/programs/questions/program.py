@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import gcd, isqrt, lcm, sqrt
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    JsonValue,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -25,13 +22,13 @@ from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.sums import norm_of
 from privagg.programs.answers import Answer
+from privagg.programs.content import Content, OfContent
 from privagg.programs.questions.asked import AnyQuestion
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.question import Found, Question
 from privagg.programs.registry import QUESTIONS
 from privagg.programs.sums import IntMatrix
 from privagg.programs.sums_program import NoisySum, SumsProgram
-from privagg.training.table import TableSchema
 
 SENSITIVITY_GRID = 2**20
 """S: integers lose less than a millionth of what a record adds to a question with a fair share."""
@@ -46,21 +43,15 @@ LARGEST_MOVES = 256
 """Sum of a record's integers under Laplace noise; shares are split to within one part of it."""
 
 
-class AskedTogether(BaseModel):
+class AskedTogether(Content):
     """What is asked of whom in one asking, of whatever kinds: public, and pinned with the plan.
 
     Args:
-        data: the columns, as declared.
         questions: in the order of their answers.
-        level: of the intervals.
         noise: of the opened sums; `laplace` where a record adds nothing but ones.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: TableSchema
     questions: tuple[Question, ...]
-    level: float = Field(default=0.95, gt=0.5, lt=1)
     noise: Literal["gaussian", "laplace"] = "gaussian"
 
     @model_serializer(mode="wrap")
@@ -112,7 +103,7 @@ class Part(NamedTuple):
     state: int
 
 
-class Questions(SumsProgram):
+class Questions(OfContent, SumsProgram):
     """Questions that are answered together, most by one opening.
 
     Round k asks the questions of k rounds or more; one of share w and r rounds has w/r in each. In
@@ -132,26 +123,13 @@ class Questions(SumsProgram):
     """
 
     name = QUESTIONS
+    asks: ClassVar[type[Content]] = Asked
+    content: AskedTogether
 
     def __init__(self, content: AskedTogether) -> None:
-        self.content = content
+        super().__init__(content)
         count = max(question.round_count for question in content.questions)
         self._rounds = [self._parts(number) for number in range(1, count + 1)]
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
-        """See `SumsProgram.of`."""
-        return cls(Asked.model_validate(asked))
-
-    @property
-    def asked(self) -> dict[str, JsonValue]:
-        """See `SumsProgram.asked`."""
-        return self.content.model_dump(mode="json")
-
-    @property
-    def level(self) -> float:
-        """See `SumsProgram.level`."""
-        return self.content.level
 
     def openings(self, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
         """See `SumsProgram.openings`: each round has the part of the budget that its questions

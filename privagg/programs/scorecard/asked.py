@@ -6,13 +6,13 @@ from fractions import Fraction
 from math import inf, log, sqrt
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from privagg.errors import ConfigError
+from privagg.programs.content import Content
 from privagg.programs.scorecard.card import Scaling
 from privagg.programs.tables.bins import Block, Cut
 from privagg.training.features import CategoricalFeature, NumericFeature
-from privagg.training.table import TableSchema
 from privagg.training.targets import Regression, Target
 
 MOST_BINS = 2**14
@@ -27,11 +27,10 @@ METHOD = 1
 Direction = Literal["rising", "falling"]
 
 
-class Asked(BaseModel):
+class Asked(Content):
     """Which scorecard is made of which columns: public, and pinned with the plan.
 
     Args:
-        data: the columns, as declared; the target has two classes, or is an amount.
         openings: 1 (weights of evidence), 2 (and how they go together) or 8 (and six steps of
             all bins); by default chosen by public facts.
         bins: of a column of numbers, in equal steps; chosen by public facts by default.
@@ -45,13 +44,9 @@ class Asked(BaseModel):
         calibration: whether one more opening, on a twentieth of the budget, makes scores
             probabilities and says how well the card tells records apart.
         scaling: of the points.
-        level: of the intervals.
         method: `METHOD` of the privagg that made the plan.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    data: TableSchema
     openings: Literal[1, 2, 8] | None = None
     bins: int | None = Field(default=None, ge=2, le=64)
     edges: dict[str, tuple[float, ...]] = Field(default_factory=dict)
@@ -61,7 +56,6 @@ class Asked(BaseModel):
     pair_bins: int = Field(default=4, ge=2, le=16)
     calibration: bool = True
     scaling: Scaling = Scaling()
-    level: float = Field(default=0.95, gt=0.5, lt=1)
     method: int = METHOD
 
     @field_validator("method")

@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from math import isqrt, sqrt
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -18,6 +18,7 @@ from privagg.encoding.vectors import FloatVector
 from privagg.privacy.plan import OpeningTerms
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.programs.answers import Answer
+from privagg.programs.content import OfContent
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.scorecard import adding, fitting
 from privagg.programs.scorecard.asked import Asked, blocks_of
@@ -61,7 +62,7 @@ class Opening:
     part: Fraction
 
 
-class Scorecard(SumsProgram):
+class Scorecard(OfContent, SumsProgram):
     """Points a bin, from a few opened sums.
 
     Args:
@@ -72,15 +73,12 @@ class Scorecard(SumsProgram):
     """
 
     name = "scorecard"
+    asks = Asked
+    content: Asked
 
     def __init__(self, content: Asked) -> None:
-        self.content = content
+        super().__init__(content)
         self.blocks = blocks_of(content)
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
-        """See `SumsProgram.of`."""
-        return cls(Asked.model_validate(asked))
 
     @classmethod
     def chosen(
@@ -89,16 +87,6 @@ class Scorecard(SumsProgram):
         """See `AnsweringProgram.chosen`: how many openings, and bins."""
         content = Asked.model_validate(asked).chosen(records, epsilon, delta)
         return content.model_dump(mode="json")
-
-    @property
-    def asked(self) -> dict[str, JsonValue]:
-        """See `SumsProgram.asked`."""
-        return self.content.model_dump(mode="json")
-
-    @property
-    def level(self) -> float:
-        """See `SumsProgram.level`."""
-        return self.content.level
 
     @cached_property
     def rounds(self) -> tuple[Opening, ...]:
