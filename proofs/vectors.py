@@ -33,7 +33,7 @@ from privagg.privacy.plan.sums import OpeningTerms, SumsPlan
 from privagg.programs.sums import bounded
 from privagg.secure.masked.streams import add_masks
 from privagg.secure.paillier_packing import SlotPacking
-from privagg.training.ghost.pieces import Factors
+from privagg.training.ghost.pieces import Factors, Left
 from proofs import answers
 from proofs.answers import Family
 from proofs.bind import ROOT
@@ -205,7 +205,8 @@ def factored(draw: Random) -> Cases:
                                for _ in range(positions)]])
                 for width, by in ((inputs, 1.0), (outputs, size))
             )  # fmt: skip
-            piece = Factors(torch.nn.Parameter(torch.zeros(outputs, inputs)), a, g, 1000)
+            weight = torch.nn.Parameter(torch.zeros(outputs, inputs))
+            piece = Factors(weight, Left(a, 1000), g)
             piece.quantise(torch.tensor([1.0], dtype=torch.float64))
             integers = [int(x) for x in piece.integers()[0].tolist()]
             cut = positions * inputs

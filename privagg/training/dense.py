@@ -23,7 +23,7 @@ from torch import nn
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
 from privagg.training.ghost.clipping import add_up, clip, require_batch, require_grid
-from privagg.training.ghost.pieces import Factors, Formed, Piece, root
+from privagg.training.ghost.pieces import Factors, Formed, Left, Piece, root
 from privagg.training.models import Centre
 from privagg.training.objective import Objective
 
@@ -184,10 +184,9 @@ class DenseEngine:
                 # The unit of what entered goes to the right factor: products keep their value.
                 unit = g.unit * a.unit
                 right = (g.integers * unit.float())[:, None]
-                norms = a_norms, g_norms * unit[:, 0]
-                pieces.append(
-                    Factors(layer.weight, a.integers[:, None], right, self._steps, norms=norms)
-                )
+                left = Left(a.integers[:, None], self._steps, norms=a_norms)
+                norms = g_norms * unit[:, 0]
+                pieces.append(Factors(layer.weight, left, right, norms=norms))
             if layer.bias is not None and layer.bias.requires_grad:
                 rows = g.integers * g.unit.float()
                 pieces.append(Formed(layer.bias, rows, norms=g_norms * g.unit[:, 0]))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from opacus.layers import DPMultiheadAttention
 from torch import nn
 
 from privagg.encoding.grid import Grid
@@ -22,17 +23,20 @@ from privagg.training.data import TensorRecords
 from privagg.training.dpsgd import DpSgd
 from privagg.training.ghost import clipping
 from privagg.training.ghost import pieces as pieces_module
+from privagg.training.ghost.engine import ExactEngine
 from privagg.training.ghost.pieces import (
     EXACT64,
     LARGEST_FACTORED_GRID,
     Factors,
     Formed,
+    Left,
     Piece,
     Tokens,
 )
 from privagg.training.models import build_model, get_parameters
+from privagg.training.objective import CLASSES
 from privagg.training.torch_state import deterministic_torch
-from tests.zoo import ACCEPTED, VOCABULARY
+from tests.zoo import ACCEPTED, VOCABULARY, Computed
 
 WILD = (0.0, 1e-41, 1e-20, 1.0, 300.0, 1e19, 3e38, math.inf, -math.inf, math.nan)
 
@@ -59,11 +63,11 @@ def pieces_of(sizes: np.ndarray, sensitivity: int, seed: int = 0) -> list[Piece]
     inputs = torch.from_numpy(rng.standard_normal((count, 5, 7)).astype(np.float32))
     found: list[Piece] = [
         Formed(weight(9), drawn(9)),
-        Factors(weight(4, 7), inputs[:, :1], drawn(1, 4), sensitivity),
+        Factors(weight(4, 7), Left(inputs[:, :1], sensitivity), drawn(1, 4)),
         Tokens(weight(3, 4), tokens, drawn(6, 4)),
     ]
     if sensitivity <= LARGEST_FACTORED_GRID:
-        found.append(Factors(weight(8, 7), inputs, drawn(5, 8), sensitivity))
+        found.append(Factors(weight(8, 7), Left(inputs, sensitivity), drawn(5, 8)))
     return found
 
 
@@ -234,6 +238,27 @@ def test_a_record_that_is_not_finite_moves_nothing(value: float) -> None:
         both, trainer.slotted_sum(parameters, np.where(places == record, -1, places))
     )
     assert both.any()
+
+
+def test_memory_is_that_of_integers_once_they_are_made() -> None:
+    """Queries, keys and values share what enters them; no float outlives its integer."""
+    model = Computed(
+        lambda m, x: m.head(m.attention(x, x, x, need_weights=False)[0].mean(1)),
+        attention=DPMultiheadAttention(32, 2, batch_first=True),
+        head=nn.Linear(32, 2),
+    )
+    names = {id(p): name for name, p in model.named_parameters()}
+    engine = ExactEngine(model, CLASSES, Grid(1, 2**16))
+    found = engine._pieces(torch.randn(8, 6, 32), torch.zeros(8).long())
+    made = [piece for piece in found if isinstance(piece, Factors)]
+    entered: dict[int, set[str]] = {}
+    for piece in made:
+        entered.setdefault(id(piece._left), set()).add(names[id(piece.parameter)].split(".")[-2])
+    assert list(entered.values()) == [{"qlinear", "klinear", "vlinear"}, {"out_proj"}]
+    clipping.clip(made, Grid(1, 2**16), torch.ones(8, dtype=torch.bool))
+    for piece in made:
+        assert piece._left.floats is None
+        assert not hasattr(piece, "_g")
 
 
 def test_numbers_beyond_the_proof_are_refused() -> None:

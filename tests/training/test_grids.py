@@ -16,7 +16,7 @@ from privagg.cli.planview import describe
 from privagg.encoding.grid import Grid
 from privagg.training.ghost import clipping
 from privagg.training.ghost.grids import Side, coarsest
-from privagg.training.ghost.pieces import Factors
+from privagg.training.ghost.pieces import Factors, Left
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_error_is_about_that_of_long_records(
     """Against the gradient itself, in float64; both sides are rounded, either a little less."""
     rng = np.random.default_rng(2)
     a, g = (torch.from_numpy(rng.standard_normal((6, positions, width)).astype("f4")) for _ in "ag")
-    piece = Factors(nn.Parameter(torch.zeros(width, width)), a, g, sensitivity)
+    piece = Factors(nn.Parameter(torch.zeros(width, width)), Left(a, sensitivity), g)
     true = (g.double().transpose(1, 2) @ a.double()).flatten(1)
     clipping.clip([piece], Grid(1, sensitivity), torch.ones(6, dtype=torch.bool))
     sides = torch.split(piece.integers().double(), positions * width, dim=1)

@@ -94,14 +94,14 @@ def clip(pieces: Sequence[Piece], grid: Grid, kept: torch.Tensor) -> None:
 
 def add_up(pieces: Sequence[Piece], trainable: Sequence[nn.Parameter]) -> torch.Tensor:
     """The sum of the records' integers after `clip`, int64 `(d,)`, in the order of `trainable`."""
-    totals = {id(piece.parameter): piece.total().reshape(-1) for piece in pieces}
-    parts = [
-        totals[id(p)].to(torch.int64)
-        if id(p) in totals
-        else torch.zeros(p.numel(), dtype=torch.int64, device=p.device)
-        for p in trainable
-    ]
-    return torch.cat(parts)
+    found = torch.zeros(
+        sum(p.numel() for p in trainable), dtype=torch.int64, device=trainable[0].device
+    )
+    parts = torch.split(found, [p.numel() for p in trainable])
+    places = dict(zip(map(id, trainable), parts, strict=True))
+    for piece in pieces:
+        places[id(piece.parameter)].copy_(piece.total().reshape(-1))
+    return found
 
 
 def _clear(pieces: Sequence[Piece], rows: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -23,6 +23,7 @@ from privagg.training.ghost.pieces import (
     LARGEST_FACTORED_GRID,
     Factors,
     Formed,
+    Left,
     Piece,
     Tokens,
 )
@@ -73,11 +74,11 @@ class Breakdown:
             if type(layer) not in GradSampleModule.GRAD_SAMPLERS:
                 _prepare(path, layer)
 
-    def pieces(self, uses: Mapping[str, Sequence[Use]], count: int) -> list[Piece]:
+    def pieces(self, uses: dict[str, list[Use]], count: int) -> list[Piece]:
         """What each trainable parameter's gradients are made of; each parameter at most once.
 
         Args:
-            uses: path -> calls of the layer, from `Taps`.
+            uses: path -> calls of the layer, from `Taps`; emptied on the way, to free memory.
             count: number of records.
 
         Raises:
@@ -85,12 +86,13 @@ class Breakdown:
         """
         pieces: list[Piece] = []
         formed: dict[nn.Parameter, torch.Tensor] = {}
-        for path, calls in uses.items():
-            layer = self.layers[path]
+        lefts: dict[object, Left] = {}
+        for path in list(uses):
+            layer, calls = self.layers[path], uses.pop(path)
             for call in calls:
                 self._require_rows(layer, call, count)
             if self._is_factored(layer):
-                pieces += self._own(layer, calls, count)
+                pieces += self._own(layer, calls, count, lefts)
                 continue
             for call in calls:
                 for parameter, rows in _by_opacus(layer, call).items():
@@ -108,8 +110,10 @@ class Breakdown:
             return plain and layer.groups == 1
         return type(layer) in (*_LINEAR, nn.Embedding)
 
-    def _own(self, layer: nn.Module, calls: Sequence[Use], count: int) -> list[Piece]:
-        """The pieces of a layer of a kind that is known here."""
+    def _own(
+        self, layer: nn.Module, calls: Sequence[Use], count: int, lefts: dict[object, Left]
+    ) -> list[Piece]:
+        """The pieces of a layer of a kind that is known here; it may share a left factor."""
         if isinstance(layer, nn.Embedding):
             return [_embedded(layer, calls, count)]
         if isinstance(layer, nn.Conv1d | nn.Conv2d) and self._forms_convolution(layer, calls):
@@ -123,7 +127,8 @@ class Breakdown:
             if self._forms(a.shape[1], a.shape[2], g.shape[2]):
                 pieces.append(Formed(weight, (g.transpose(1, 2) @ a).flatten(1)))
             else:
-                pieces.append(Factors(weight, a, g, self._sensitivity))
+                left = lefts.setdefault(_place_of(a), Left(a, self._sensitivity))
+                pieces.append(Factors(weight, left, g))
         if isinstance(bias, nn.Parameter) and bias.requires_grad:
             pieces.append(Formed(bias, g.sum(1) if g.shape[1] > 1 else g[:, 0]))
         return pieces
@@ -148,6 +153,12 @@ class Breakdown:
             f"parameter {self._names.get(id(parameter), '')!r} got {seen} gradients for {count} "
             "records, so its layer does not see one record in each place of axis 0"
         )
+
+
+def _place_of(a: torch.Tensor) -> object:
+    """The same for tensors that are alive together and show the same memory; unlike any other."""
+    where = a.data_ptr()  # 0 on a device without data
+    return (where, a.dtype, a.shape, a.stride()) if where else object()
 
 
 def _embedded(layer: nn.Embedding, calls: Sequence[Use], count: int) -> Piece:

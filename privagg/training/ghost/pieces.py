@@ -42,7 +42,11 @@ _MOST_ROWS = 2**14  # of one, so that float32 knows its columns' norms to a part
 
 
 class Piece(ABC):
-    """One parameter's gradients in a batch, float at first, integers once `quantise` was called."""
+    """One parameter's gradients in a batch, float at first, integers once `quantise` was called.
+
+    Floats are let go as soon as integers are made of them: a left factor's by `float_squares`, all
+    others by `quantise`. What looks at floats comes first.
+    """
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
@@ -110,13 +114,14 @@ class Formed(Piece):
         self, parameter: nn.Parameter, rows: torch.Tensor, *, norms: torch.Tensor | None = None
     ) -> None:
         super().__init__(parameter)
-        self._rows, self._norms = rows, norms
+        self._rows, self._norms, self._width = rows, norms, rows.shape[1]
 
     def float_squares(self) -> torch.Tensor:
         return (_norms(self._rows) if self._norms is None else self._norms).square()
 
     def quantise(self, scale: torch.Tensor) -> None:
         self._z = _scaled(self._rows, scale).round_()
+        del self._rows
 
     def squares(self) -> torch.Tensor:
         return _squares(self._z)
@@ -132,7 +137,7 @@ class Formed(Piece):
         return torch.cat([part.double().sum(0) for part in parts])
 
     def rounding(self) -> tuple[float, float]:
-        return 1.0, float(self._rows.shape[1])
+        return 1.0, float(self._width)
 
     def floats(self) -> torch.Tensor:
         return self._rows
@@ -150,12 +155,57 @@ class _Factored(Piece):
     def __init__(self, parameter: nn.Parameter, g: torch.Tensor) -> None:
         super().__init__(parameter)
         self._g = g
+        _, self._positions, self._width = g.shape
 
     def quantise(self, scale: torch.Tensor) -> None:
         self._whole = _scaled(self._g, scale).round_()
+        del self._g
 
     def shrunk(self, factor: torch.Tensor) -> None:
         self._whole = _scaled(self._whole, factor).trunc_()
+
+
+class Left:
+    """The left factor of weights that the same values enter, brought to integers once for them all.
+
+    Args:
+        a: float32 `(B, T, m)`, what entered a layer, unfolded for a convolution.
+        sensitivity: S; up to 2^22 where T > 1.
+        norms: of a, float64 `(B,)`, where they are known; else float32's.
+    """
+
+    def __init__(
+        self, a: torch.Tensor, sensitivity: int, *, norms: torch.Tensor | None = None
+    ) -> None:
+        self.floats: torch.Tensor | None = a
+        _, self.positions, self.width = a.shape
+        self.sensitivity, self.wide, self._norms = sensitivity, not is_seen(a), norms
+
+    def quantise(self) -> None:
+        """Makes integers, and lets go of what they are made from; does so once."""
+        if self.floats is None:
+            return
+        a, self.floats = self.floats, None
+        norm = _norms(a) if self._norms is None else self._norms
+        # From the record alone. Where it is infinite or NaN, so is the record, and is cleared.
+        scale = (math.sqrt(self.sensitivity / 2) / norm).clamp_(max=_LARGEST_SCALE)
+        self.alpha = scale.to(torch.float32).to(torch.float64)
+        self.integers = _scaled(a, self.alpha).round_()
+        self.gram: torch.Tensor | None = None
+        if self.positions > 1:
+            self.gram = _gram(self.integers, wide=self.wide)
+            self.squares = _trace(self.gram)
+        else:  # A's norm is about sqrt(S/2), at most twice that: float32 has it where 2 S < 2^24
+            self.squares = _squares(self.integers, narrow=self.sensitivity <= 2**22)
+
+    def clear(self, rows: torch.Tensor) -> None:
+        """Fills the integers of these records, bool `(B,)`, with zeros where it matters."""
+        # Finite integers times zeros are zeros, and the left factor is wide.
+        if may_hold(rows & ~torch.isfinite(self.squares)):
+            self.integers.masked_fill_(rows[:, None, None], 0.0)
+        self.squares = self.squares.masked_fill(rows, 0.0)
+        if self.gram is not None:
+            self.gram.masked_fill_(rows[:, None, None], 0.0)
 
 
 class Factors(_Factored):
@@ -163,57 +213,45 @@ class Factors(_Factored):
 
     Args:
         parameter: of o by m values, in whatever shape.
-        a: float32 `(B, T, m)`, what entered the layer, unfolded for a convolution.
+        left: of a, what entered the layer; other weights may share it.
         g: float32 `(B, T, o)`, the loss's gradients at what left it.
-        sensitivity: S; up to 2^22 where T > 1.
-        norms: of a and of g, each float64 `(B,)`, where they are known; else float32's.
+        norms: of g, float64 `(B,)`, where they are known; else float32's.
     """
 
     def __init__(
         self,
         parameter: nn.Parameter,
-        a: torch.Tensor,
+        left: Left,
         g: torch.Tensor,
-        sensitivity: int,
         *,
-        norms: tuple[torch.Tensor, torch.Tensor] | None = None,
+        norms: torch.Tensor | None = None,
     ) -> None:
         super().__init__(parameter, g)
-        self._a, self._sensitivity = a, sensitivity
-        self._right_norms = norms[1] if norms else None
-        norm = norms[0] if norms else _norms(a)
-        # From the record alone. Where it is infinite or NaN, so is the record, and is cleared.
-        scale = (math.sqrt(sensitivity / 2) / norm).clamp_(max=_LARGEST_SCALE)
-        self._alpha = scale.to(torch.float32).to(torch.float64)
-        self._left = _scaled(a, self._alpha).round_()
-        self._wide = not is_seen(a)
-        self._left_gram: torch.Tensor | None = None
-        if a.shape[1] > 1:
-            self._left_gram = _gram(self._left, wide=self._wide)
-            self._left_squares = _trace(self._left_gram)
-        else:  # A's norm is about sqrt(S/2), at most twice that: float32 has it where 2 S < 2^24
-            self._left_squares = _squares(self._left, narrow=sensitivity <= 2**22)
+        self._left, self._right_norms = left, norms
 
     def float_squares(self) -> torch.Tensor:
-        if self._left_gram is None:
+        left = self._left
+        left.quantise()
+        if left.gram is None:
             norms = _norms(self._g) if self._right_norms is None else self._right_norms
-            inner = self._left_squares * norms.square()
+            inner = left.squares * norms.square()
         else:
-            inner = _inner(self._left_gram, self._g @ self._g.transpose(1, 2))
-        return torch.div(inner.clamp(min=0.0), self._alpha.square())
+            inner = _inner(left.gram, self._g @ self._g.transpose(1, 2))
+        return torch.div(inner.clamp(min=0.0), left.alpha.square())
 
     def quantise(self, scale: torch.Tensor) -> None:
-        super().quantise(scale / self._alpha)
+        self._left.quantise()
+        super().quantise(scale / self._left.alpha)
 
     def squares(self) -> torch.Tensor:
-        right = self._whole
-        if self._left_gram is None:
-            return self._left_squares * _squares(right)
-        left_gram, right_gram = self._left_gram, _gram(right, wide=self._wide)
-        if not self._wide and not bool(
+        left, right = self._left, self._whole
+        if left.gram is None:
+            return left.squares * _squares(right)
+        left_gram, right_gram = left.gram, _gram(right, wide=left.wide)
+        if not left.wide and not bool(
             (_largest(left_gram) < EXACT32).all() & (_largest(right_gram) < EXACT32).all()
         ):
-            left_gram, right_gram = _gram(self._left, wide=True), _gram(right, wide=True)
+            left_gram, right_gram = _gram(left.integers, wide=True), _gram(right, wide=True)
         # Every partial sum of <AA^T, GG^T> is at most |A|^2 |G|^2.
         known = _trace(left_gram) * _trace(right_gram) < EXACT64
         inner = _inner(left_gram, right_gram)
@@ -221,19 +259,14 @@ class Factors(_Factored):
 
     def clear(self, rows: torch.Tensor) -> None:
         self._whole.masked_fill_(rows[:, None, None], 0.0)
-        # Finite integers times zeros are zeros, and the left factor is wide.
-        if may_hold(rows & ~torch.isfinite(self._left_squares)):
-            self._left.masked_fill_(rows[:, None, None], 0.0)
-        self._left_squares = self._left_squares.masked_fill(rows, 0.0)
-        if self._left_gram is not None:
-            self._left_gram.masked_fill_(rows[:, None, None], 0.0)
+        self._left.clear(rows)
 
     def total(self) -> torch.Tensor:
-        right, left = self._whole.flatten(0, 1), self._left.flatten(0, 1)
+        right, left = self._whole.flatten(0, 1), self._left.integers.flatten(0, 1)
         if is_seen(left):
             return _product(right, left)
         # Without a look: a record's terms add up to at most S where there is one position.
-        step = 0 if self._left_gram is not None else int(EXACT32) // self._sensitivity
+        step = 0 if self._left.gram is not None else int(EXACT32) // self._left.sensitivity
         if step < min(_LEAST_ROWS, len(left)):
             return right.double().t() @ left.double()
         chunks = zip(torch.split(right, step), torch.split(left, step), strict=True)
@@ -242,21 +275,23 @@ class Factors(_Factored):
     @property
     def widest(self) -> tuple[int, int]:
         """T, and the larger of o and m."""
-        return self._g.shape[1], max(self._a.shape[2], self._g.shape[2])
+        return self._positions, max(self._left.width, self._width)
 
     def rounding(self) -> tuple[float, float]:
         # ||A||^2 is about S/2; output gradients that are alike round alike in all T positions.
-        squared = self._sensitivity / 2
-        return self._g.shape[1] * squared, self._g.shape[2] * squared
+        squared = self._left.sensitivity / 2
+        return self._positions * squared, self._width * squared
 
     def floats(self) -> torch.Tensor:
-        return torch.cat([self._a.flatten(1), self._g.flatten(1)], dim=1)
+        assert self._left.floats is not None
+        return torch.cat([self._left.floats.flatten(1), self._g.flatten(1)], dim=1)
 
     def integers(self) -> torch.Tensor:
-        return torch.cat([self._left.flatten(1), self._whole.flatten(1)], dim=1)
+        return torch.cat([self._left.integers.flatten(1), self._whole.flatten(1)], dim=1)
 
     def gradients(self) -> torch.Tensor:
-        return (self._g.transpose(1, 2) @ self._a).flatten(1)
+        assert self._left.floats is not None
+        return (self._g.transpose(1, 2) @ self._left.floats).flatten(1)
 
 
 class Tokens(_Factored):
@@ -288,15 +323,13 @@ class Tokens(_Factored):
         self._whole.masked_fill_(rows[:, None, None], 0.0)
 
     def total(self) -> torch.Tensor:
-        width = self._whole.shape[2]
-        out = self._whole.new_zeros(len(self.parameter), width, dtype=torch.float64)
+        out = self._whole.new_zeros(len(self.parameter), self._width, dtype=torch.float64)
         return out.index_add_(
-            0, self._tokens.reshape(-1), self._whole.reshape(-1, width).to(torch.float64)
+            0, self._tokens.reshape(-1), self._whole.reshape(-1, self._width).to(torch.float64)
         )
 
     def rounding(self) -> tuple[float, float]:
-        _, positions, width = self._g.shape
-        return float(positions**2), float(positions * width)
+        return float(self._positions**2), float(self._positions * self._width)
 
     def floats(self) -> torch.Tensor:
         return self._g.flatten(1)

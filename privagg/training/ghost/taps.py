@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from privagg.errors import ModelError
 
@@ -38,7 +39,7 @@ class Taps:
 
     def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
         self._open = False
-        self._entered: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+        self._entered: list[tuple[str, torch.Tensor, GradientEdge]] = []
         for path, layer in layers:
             layer.register_forward_hook(self._noting(path))
 
@@ -61,7 +62,8 @@ class Taps:
                     "precision out of the model"
                 )
             if left.requires_grad:
-                self._entered.append((path, entered[0].detach(), left))
+                # An edge alone: what left the layer is freed as soon as autograd is done with it.
+                self._entered.append((path, entered[0].detach(), get_gradient_edge(left)))
 
         return note
 
@@ -74,8 +76,8 @@ class Taps:
         with self._opened():
             found = loss()
             entered = list(self._entered)
-        outputs = [left for _, _, left in entered]
-        gradients = torch.autograd.grad([found], outputs, allow_unused=True) if outputs else ()
+        edges = [edge for _, _, edge in entered]
+        gradients = torch.autograd.grad([found], edges, allow_unused=True) if edges else ()
         uses: dict[str, list[Use]] = {}
         for (path, inputs, _), gradient in zip(entered, gradients, strict=True):
             if gradient is not None:
