@@ -17,6 +17,7 @@ from privagg.cli import (
     demo,
     deploy,
     evaluating,
+    exporting,
     ledgers,
     numbers,
     predicting,
@@ -83,6 +84,7 @@ app.command("ask")(asking.ask)
 app.command("run")(training.run)
 app.command("evaluate")(evaluating.evaluate)
 app.command("predict")(predicting.predict)
+app.command("export")(exporting.export)
 app.command("tune")(tuning.tune)
 app.command("demo")(demo.demo)
 app.add_typer(deploy.app, name="deploy")

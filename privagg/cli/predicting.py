@@ -16,21 +16,25 @@ from privagg.durable import write_whole
 from privagg.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from privagg.programs.scorecard.card import Card
+    from privagg.training.table import TableSchema
+
+MODEL_HELP = "A scorecard's answers.json, or a model.safetensors."
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(help="A scorecard's answers.json, or a model.safetensors.")
-    ],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP)],
     data: Annotated[
-        Path | None, typer.Argument(help="A table with the declared features; no target is needed.")
-    ] = None,
+        Path, typer.Argument(help="A table with the model's columns; no target is needed.")
+    ],
     config: Annotated[
         Path | None,
         typer.Option(
             metavar="CONFIG",
-            help="The configuration that the model was trained by; a scorecard needs none.",
+            help="Whose [data.file] says how the table is written; a model of your own code is "
+            "made by it.",
         ),
     ] = None,
     written: Annotated[
@@ -39,15 +43,13 @@ def predict(
     reasons: Annotated[
         int, typer.Option(min=0, max=20, help="scorecard: columns that cost most points.")
     ] = 3,
-    sql: Annotated[
-        bool, typer.Option("--sql", help="scorecard: write it as an SQL expression instead.")
-    ] = False,
 ) -> None:
     """Predict each record of a table, as CSV in the table's order.
 
-    A scorecard gives points, the chance of the second class (or the expected amount), and the
-    columns that cost the record most points, with how many it lacks to the best bin. It knows its
-    columns itself. A model of safetensors is read by the configuration that trained it.
+    The file knows its columns, their ranges and categories. A scorecard gives points, the chance of
+    the second class (or the expected amount), and the columns that cost the record most points,
+    with how many it lacks to the best bin; another model what its target says, such as a chance for
+    each class. A table that lacks a column, or whose column holds something else, is refused.
 
     Predictions say as much about the records as the records do.
 
@@ -55,35 +57,35 @@ def predict(
 
       privagg predict out/answers.json new.csv
 
-      privagg predict out/answers.json --sql --csv card.sql
-
-      privagg predict out/model.safetensors new.csv --config my.toml --csv predicted.csv
+      privagg predict out/model.safetensors new.csv --csv predicted.csv
     """
-    if sql:
-        from privagg.programs.scorecard.sql import sql_of
-
-        _write(sql_of(_card(model)) + "\n", written)
-        return
-    if data is None:
-        raise ConfigError("name the table whose records are predicted, or --sql for the card")
-    if model.suffix == ".safetensors":
-        rows = _by_training(model, data, config)
+    if model.suffix != ".safetensors":
+        card = read_card(model)
+        rows = _by_card(card, _read(card.data, data, config), reasons)
+    elif config is not None:
+        rows = _by_training(config, data, model)
     else:
-        rows = _by_card(_card(model), data, config, reasons)
+        from privagg.training.predicting import predict_frame, read_model
+
+        described, module = read_model(model)
+        schema = described.table_schema
+        found = predict_frame(module, schema, _read(schema, data, None))
+        rows = _rows(schema.target.prediction_names, found)
     made = io.StringIO()
     csv.writer(made, lineterminator="\n").writerows(rows)
-    _write(made.getvalue(), written)
-
-
-def _write(text: str, path: Path | None) -> None:
-    if path is None:
-        typer.echo(text, nl=False)
+    if written is None:
+        typer.echo(made.getvalue(), nl=False)
         return
-    write_whole(path, text.encode())
-    console.note(f"written: {path}")
+    write_whole(written, made.getvalue().encode())
+    console.note(f"written: {written}")
 
 
-def _card(path: Path) -> Card:
+def read_card(path: Path) -> Card:
+    """A scorecard from its file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     from privagg.programs.scorecard.card import Card
 
     try:
@@ -92,16 +94,27 @@ def _card(path: Path) -> Card:
         raise ConfigError(f"cannot read the scorecard {path}: {error}") from error
 
 
-def _by_card(card: Card, data: Path, config: Path | None, most: int) -> Iterator[Sequence[Any]]:
-    from privagg.programs.questions.columns import Columns
+def _read(schema: TableSchema, data: Path, config: Path | None) -> pd.DataFrame:
+    """A table with a model's columns; what its owner should know of it goes to stderr."""
     from privagg.training.declared import TableSource
-    from privagg.training.reading import declared
+    from privagg.training.predicting import fitting
     from privagg.training.tablefile import TableFile
 
     file = TableFile()
     if config is not None:
-        file = _source(config).file
-    frame = declared(TableSource(card.data, file), data, target=False)
+        from privagg import Federation
+
+        file = getattr(Federation.from_toml(config).config.data, "file", file)
+    frame, found = fitting(TableSource(schema, file), data)
+    for each in found:
+        if each.severity != "note":
+            console.note(f"column {each.column!r}: {each.message}")
+    return frame
+
+
+def _by_card(card: Card, frame: pd.DataFrame, most: int) -> Iterator[Sequence[Any]]:
+    from privagg.programs.questions.columns import Columns
+
     records = Columns.read(frame, card.data, target=False)
     value = "expected" if card.is_amount else "chance"
     names = [f"{what}_{n}" for n in range(1, most + 1) for what in ("reason", "lacks")]
@@ -115,25 +128,14 @@ def _by_card(card: Card, data: Path, config: Path | None, most: int) -> Iterator
         yield [points, f"{chance:.6g}", *told, *[""] * (2 * most - len(told))]
 
 
-def _source(config: Path) -> Any:
-    from privagg import Federation
-    from privagg.config.data import TableData
-
-    section = Federation.from_toml(config).config.data
-    if not isinstance(section, TableData):
-        raise ConfigError(f"{config} is not about tables; call federation.trained_model() on yours")
-    return section.source
-
-
-def _by_training(model: Path, data: Path, config: Path | None) -> Iterator[Sequence[Any]]:
-    if config is None:
-        raise ConfigError(
-            f"{model} holds numbers alone; name the configuration that it was trained by: --config"
-        )
+def _by_training(config: Path, data: Path, model: Path) -> Iterator[Sequence[Any]]:
     from privagg import Federation
 
     federation = Federation.from_toml(config)
     found = federation.predict(data, model=model)
-    found = found.reshape(len(found), -1)
-    yield [f"prediction_{n}" for n in range(1, found.shape[1] + 1)]
-    yield from ([f"{each:.6g}" for each in row] for row in found.tolist())
+    return _rows(federation.config.data.target.prediction_names, found)
+
+
+def _rows(names: Sequence[str], found: Any) -> Iterator[Sequence[Any]]:
+    yield names
+    yield from ([f"{each:.6g}" for each in row] for row in found.reshape(len(found), -1).tolist())

@@ -58,6 +58,7 @@ from privagg.training.inspection import (
 )
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
+from privagg.training.modelcard import ModelCard
 from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
 from privagg.training.reading import declared_sample
@@ -255,8 +256,10 @@ class Setup:
             ApprovalError, ConfigError, DataError: as `public_records`.
         """
         config, loss = self.config, self.objective.loss
-        optimizer, target = config.training.optimizer, config.data.target
-        return GradientTraining(self.fresh_model(), optimizer, self.public_records, target, loss)
+        optimizer, data, digest = config.training.optimizer, config.data, self.training_plan.digest
+        card = ModelCard.facts(config.training.model, data.shape, data.source, data.target, digest)
+        model, public = self.fresh_model(), self.public_records
+        return GradientTraining(model, optimizer, public, data.target, loss, card)
 
     def learner(self, site: str) -> Learner:
         """A site's half of the job, with a model of its own; all start from the same public seed.

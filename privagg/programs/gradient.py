@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from privagg.digest import canonical_json
 from privagg.encoding.vectors import FloatVector
 from privagg.programs.centring import Centring
 from privagg.programs.optimizers import OptimizerSpec, make_optimizer
 from privagg.programs.program import MODEL_NAME, Opened, Result
 from privagg.training.data import Records
 from privagg.training.evaluate import Metrics, evaluate
+from privagg.training.modelcard import header_text
 from privagg.training.models import Centre, ParameterLayout, get_parameters
 from privagg.training.objective import LossFunction
 from privagg.training.saving import load_model, save_model
@@ -39,6 +39,7 @@ class GradientTraining:
         public: the table declared public; None where there is none.
         target: what is predicted; classes by default, as many as the model tells apart.
         loss: what is trained with; the target's own by default.
+        card: what the model's file says of it, in its header; nothing by default.
     """
 
     file_name = MODEL_NAME
@@ -51,8 +52,10 @@ class GradientTraining:
         public: Records | None = None,
         target: TargetKind | None = None,
         loss: LossFunction | None = None,
+        card: Mapping[str, Any] | None = None,
     ) -> None:
         self._model, self._public, self._target, self._loss = model, public, target, loss
+        self._header = {"privagg": header_text(card)} if card else {}
         self._initial = get_parameters(model)
         self._optimizer = make_optimizer(optimizer)
         self._centring = _centring_of(model)
@@ -127,7 +130,7 @@ class GradientTraining:
         Raises:
             ConfigError: it cannot be written.
         """
-        return save_model(self._model, parameters, path, self._card())
+        return save_model(self._model, parameters, path, self._header)
 
     def read(self, path: Path) -> FloatVector:
         """The parameters, float64 (d,), of a file that `save` wrote.
@@ -137,12 +140,6 @@ class GradientTraining:
             ModelError: it holds another model's parameters.
         """
         return get_parameters(load_model(self._model, path))
-
-    def _card(self) -> dict[str, str]:
-        """What the model's file says of its outputs, in its header; one text: bytes stay alike."""
-        if self._target is None:
-            return {}
-        return {"privagg": canonical_json(self._target.describe()).decode()}
 
     def released(self, state: FloatVector) -> FloatVector:
         """The model, float64 (d,), that would be released now.

@@ -223,18 +223,24 @@ class NumericFeature(BaseModel):
         """The encoded columns, float64 `(n, len(columns))`, every value in [-scale, scale]."""
         values = self.read(column)
         absent = np.isnan(values)
-        fill = 0.0 if self.missing is None else float(self._position(np.float64(self.missing)))
-        placed = np.where(absent, fill, self._position(np.where(absent, self.range[0], values)))
+        there = self.position(np.where(absent, self.range[0], values))
+        placed = np.where(absent, self.filled, there)
         columns = np.column_stack([placed, absent] if self.indicator else [placed])
         return np.asarray(self.scale * columns.astype(np.float64))
 
-    def _position(self, values: npt.NDArray[np.float64] | np.float64) -> FloatArray:
+    @property
+    def filled(self) -> float:
+        """What stands for a missing cell, from -1 to 1."""
+        return 0.0 if self.missing is None else float(self.position(np.float64(self.missing)))
+
+    def position(self, values: npt.NDArray[np.float64] | np.float64) -> FloatArray:
         """Where values lie in the public range, from -1 at its low end to 1 at its high end."""
-        low, high = (self._transform(np.float64(bound)) for bound in self.range)
-        position = (self._transform(values) - low) / (high - low)
+        low, high = (self.transformed(np.float64(bound)) for bound in self.range)
+        position = (self.transformed(values) - low) / (high - low)
         return np.asarray(np.clip(2.0 * position - 1.0, -1.0, 1.0))
 
-    def _transform(self, values: npt.NDArray[np.float64] | np.float64) -> Any:
+    def transformed(self, values: npt.NDArray[np.float64] | np.float64) -> Any:
+        """Values on the declared scale, on which the range is cut into equal steps."""
         if self.transform == "linear":
             return values
         return np.sign(values) * _log1p(np.abs(values) / self.log_unit)

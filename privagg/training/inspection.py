@@ -68,16 +68,25 @@ def check_table(schema: TableSchema, frame: pd.DataFrame, *, trained: bool = Tru
         DataError: a declared column is missing.
     """
     schema.require_columns(frame)
-    findings = _check_whole(schema, frame)
+    findings = _check_whole(schema, frame) + check_features(schema, frame)
+    remarks = schema.target.remarks(frame)
+    return findings + _as_findings(each for each in remarks if trained or not each.of_model)
+
+
+def check_features(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:
+    """The same of the declared features alone; no target need be there.
+
+    Args:
+        schema, frame: as for `check_table`.
+    """
+    findings: list[Finding] = []
     for feature in schema.features:
         column = frame[feature.name]
         if isinstance(feature, NumericFeature):
             findings += _check_numeric(feature, column)
         else:
             findings += _check_categorical(feature, column)
-    findings += _check_signs(frame)
-    remarks = schema.target.remarks(frame)
-    return findings + _as_findings(each for each in remarks if trained or not each.of_model)
+    return findings + _check_signs(frame)
 
 
 def _check_whole(schema: TableSchema, frame: pd.DataFrame) -> list[Finding]:

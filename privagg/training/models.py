@@ -66,6 +66,39 @@ def build_model(
     return model
 
 
+def filled_model(
+    spec: ModelSpec,
+    input_shape: tuple[int, ...],
+    target: TargetKind,
+    tensors: Mapping[str, torch.Tensor],
+) -> nn.Module:
+    """A built-in model with the tensors of its file, all of them and no others.
+
+    Nothing is allocated by what `spec` says: its values are the given tensors.
+
+    Args:
+        spec: of a built-in kind; no code is imported for another.
+        input_shape, target: as for `build_model`.
+        tensors: by name, as the file holds them.
+
+    Raises:
+        ModelError: they are not the model's; or there is no such built-in model.
+    """
+    try:
+        with torch.device("meta"):
+            model = _built(spec, input_shape, target, ApprovedCode())
+        expected = {name: (each.shape, each.dtype) for name, each in model.state_dict().items()}
+        if expected != {name: (each.shape, each.dtype) for name, each in tensors.items()}:
+            raise ModelError(
+                f"the file's tensors are not those of the model {spec.kind!r} that its header "
+                f"names: it should hold {', '.join(sorted(expected))}, each in its shape and type"
+            )
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"the file's header names no model that can be built: {error}") from error
+    return model.eval()
+
+
 def _kind(target: TargetKind | int) -> TargetKind:
     return NumberedClasses(count=target) if isinstance(target, int) else target
 

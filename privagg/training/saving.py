@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from privagg.durable import write_whole
@@ -84,6 +84,20 @@ def write_model(path: Path, data: bytes) -> None:
     write_whole(path, data)
 
 
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """What a model's file holds: tensors by name, and the texts of its header.
+
+    Raises:
+        ConfigError: the file is not there or is no safetensors file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"cannot read the model {path}: {error}") from error
+
+
 def load_model(model: nn.Module, path: Path) -> nn.Module:
     """Put saved parameters into a model of the same shape, and return it.
 
@@ -91,10 +105,7 @@ def load_model(model: nn.Module, path: Path) -> nn.Module:
         ConfigError: the file is not there or is no safetensors file.
         ModelError: it holds other parameters than the model's, or was trained on another base.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"cannot read the model {path}: {error}") from error
+    tensors, _ = read_tensors(path)
     require_saved(model, tensors)
     set_parameters(model, ParameterLayout.of(model).from_tensors(tensors))
     return model

@@ -100,25 +100,27 @@ def test_the_card_predicts_and_says_where_it_is_from(asked: tuple[Path, Answer])
     made = json.loads((folder / "out/answers.json").read_bytes())
     assert made["model"]["plan_digest"] == made["plan_digest"]
     assert made["model"]["run"] == made["run"]
-    sql = call("predict", "out/answers.json", "--sql", where=folder)
-    assert sql.out.startswith("ROUND(")
+    assert call("export", "out/answers.json", "--format", "sql", where=folder).code == 0
+    assert (folder / "out/answers.sql").read_text().startswith("ROUND(")
+    assert call("export", "out/answers.json", "--format", "onnx", where=folder).code == 0
+    assert (folder / "out/answers.onnx").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("no.json", "new.csv"), "cannot read the scorecard no.json"),
-        (("my.toml", "new.csv"), "cannot read the scorecard my.toml"),
-        (("out/answers.json",), "name the table"),
-        (("out/answers.json", "no.csv"), "no file"),
-        (("out/model.safetensors", "new.csv"), "--config"),
-        (("new.csv", "--sql"), "cannot read the scorecard new.csv"),
+        (("predict", "no.json", "new.csv"), "cannot read the scorecard no.json"),
+        (("predict", "my.toml", "new.csv"), "cannot read the scorecard my.toml"),
+        (("predict", "out/answers.json"), "Missing argument 'DATA'"),
+        (("predict", "out/answers.json", "no.csv"), "no file"),
+        (("predict", "out/model.safetensors", "new.csv"), "cannot read the model"),
+        (("export", "new.csv", "--format", "sql"), "cannot read the scorecard new.csv"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_by_name(
     asked: tuple[Path, Answer], words: tuple[str, ...], says: str
 ) -> None:
-    found = call("predict", *words, where=asked[0])
+    found = call(*words, where=asked[0])
     assert found.code == 2
     assert says in " ".join((found.out + found.err).split())
 

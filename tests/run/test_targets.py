@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 import sys
@@ -93,6 +95,11 @@ def test_the_template_of_every_target_runs(kind: str, tmp_path: Path) -> None:
     predicted = federation.predict(tmp_path / "public.csv")
     assert predicted.shape == ((60, OUTPUTS[kind]) if OUTPUTS[kind] else (60,))
     assert np.isfinite(predicted).all()
+    told = call("predict", result.model, tmp_path / "public.csv")
+    names, *rows = csv.reader(io.StringIO(told.out))
+    assert names == list(target.prediction_names)
+    by_file = np.array(rows, dtype=np.float64).reshape(predicted.shape)
+    np.testing.assert_allclose(by_file, predicted, rtol=1e-5)
     assert result.report_html is not None
     page = result.report_html.read_text()
     assert ("off by" in page) == (kind == "regression")

@@ -181,6 +181,11 @@ class Regression(TargetKind):
         """See `TargetKind.measures`."""
         return ("rmse", "mae", "r2")
 
+    @property
+    def prediction_names(self) -> tuple[str, ...]:
+        """See `TargetKind.prediction_names`."""
+        return ("expected",)
+
     def predictions(self, outputs: FloatArray) -> FloatArray:
         """See `TargetKind.predictions`: amounts within the range, `(n,)`."""
         low, high = self.range

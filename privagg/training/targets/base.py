@@ -216,6 +216,11 @@ class TargetKind(BaseModel, ABC):
 
     @property
     @abstractmethod
+    def prediction_names(self) -> tuple[str, ...]:
+        """What each column of `predictions` is called in a table."""
+
+    @property
+    @abstractmethod
     def measures(self) -> tuple[str, ...]:
         """Names of the figures that a model can be selected by, the chief one first."""
 

@@ -108,6 +108,14 @@ class Grouped(TargetKind):
         rows = losses.new_tensor(weights)[encoded]
         return losses * rows.view(-1, *(1,) * (losses.dim() - 1))
 
+    @property
+    def prediction_names(self) -> tuple[str, ...]:
+        """See `TargetKind.prediction_names`: the chance of each class."""
+        return tuple(
+            f"chance_{name}"
+            for name in self.categories(self.name) or map(str, range(self.class_count))
+        )
+
     def examples(self, draw: np.random.Generator, count: int) -> Encoded:
         """See `TargetKind.examples`: every class as likely."""
         return draw.integers(0, self.class_count, count)

@@ -212,6 +212,11 @@ class TimeToEvent(TargetKind):
         """See `TargetKind.measures`."""
         return ("c_index", "log_likelihood")
 
+    @property
+    def prediction_names(self) -> tuple[str, ...]:
+        """See `TargetKind.prediction_names`."""
+        return tuple(f"no_event_until_{end:g}" for end in self.ends)
+
     def predictions(self, outputs: FloatArray) -> FloatArray:
         """See `TargetKind.predictions`: survival curves, `(n, K)`."""
         return np.asarray(np.exp(-np.cumsum(np.logaddexp(0.0, self.logits(outputs)), axis=1)))

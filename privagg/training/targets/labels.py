@@ -102,6 +102,11 @@ class MultiLabel(TargetKind):
         """See `TargetKind.measures`."""
         return ("accuracy", "auc")
 
+    @property
+    def prediction_names(self) -> tuple[str, ...]:
+        """See `TargetKind.prediction_names`."""
+        return tuple(f"chance_{label}" for label in self.labels)
+
     def predictions(self, outputs: FloatArray) -> FloatArray:
         """See `TargetKind.predictions`: `(n, labels)`."""
         with np.errstate(over="ignore"):
