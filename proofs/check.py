@@ -22,7 +22,7 @@ from proofs import answers
 from proofs.bind import ROOT
 from proofs.theorems import Theory, TheoryError, theories
 
-INSTALL = "apt-get install coq libcoq-flocq libcoq-interval"
+INSTALL = "apt-get install coq libcoq-flocq libcoq-interval libzarith-ocaml-dev"
 
 ALLOWED = frozenset(
     {

@@ -21,12 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from flint import fmpz_poly
 
 from privagg.encoding.grid import Grid, capped_square_sums
 from privagg.encoding.packing import Packing
 from privagg.kernels.layout import ResidueLayout
 from privagg.kernels.packed_sums import PackedLayout, PackedSum
 from privagg.kernels.residues import BACKENDS, ResidueSum, pack_residues
+from privagg.kernels.wide import FieldLayout
+from privagg.privacy.certified.convolution import Losses, Resolution, power, product
 from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan import load_plan
 from privagg.privacy.plan.sums import OpeningTerms, SumsPlan
@@ -149,6 +152,27 @@ def payloads(draw: Random) -> Cases:
                 payload = summed.to_bytes()
                 values = layout.unpack(payload, backend).tolist()
                 yield [width, uploads, int.from_bytes(payload, "little"), values]
+
+
+def fields(draw: Random) -> Cases:
+    """Fields of BFV coefficients, of a word and of several, on both backends; sums at both ends."""
+    for backend in BACKENDS:
+        for count, width, shift in ((1, 1, 0), (1, 63, 2), (3, 20, 2), (5, 33, 2), (4, 63, 7)):
+            layout, half = FieldLayout(count, width, shift), 1 << (width - 1)
+            size = half // 3
+            drawn = [[draw.randint(-size, size) for _ in range(count)] for _ in range(3)]
+            for uploads in (drawn, [[-half] * count], [[half - 1] * count], [[-size] * count] * 2):
+                rows = [layout.pack(np.array(each), 1, backend)[0].tolist() for each in uploads]
+                summed = sum(_from_words(row) for row in rows) % 2**layout.bits
+                wide = [summed >> 64 * k & 2**64 - 1 for k in range(layout.words)]
+                opened = layout.unpack(
+                    np.array([wide], dtype=np.uint64), count, len(uploads), backend
+                )
+                yield [width, shift, uploads, summed, opened.tolist()]
+
+
+def _from_words(row: list[int]) -> int:
+    return sum(word << 64 * k for k, word in enumerate(row))
 
 
 def masks(draw: Random) -> Cases:
@@ -293,6 +317,34 @@ def sums_plans(_: Random) -> Cases:
         yield [rounds, plan.addends, plan.upload_bound, plan.sum_bound]
 
 
+def grid_products(draw: Random) -> Cases:
+    """Losses of two rounds together: trimmed or not, with and without an infinite loss."""
+    for negligible, infinite in ((1, 0), (6, 900), (12, 3), (20, 0)):
+        resolution = Resolution(Fraction(1), mass_bits=20, negligible_bits=negligible)
+        one, two = (_losses(draw, start, infinite) for start in (-3, 2))
+        answer = _told(product(one, two, resolution))
+        yield [20, resolution.negligible, *_told(one), *_told(two), *answer]
+
+
+def grid_powers(draw: Random) -> Cases:
+    """Losses of equal rounds together, as often as takes every path of the squaring."""
+    resolution = Resolution(Fraction(1), mass_bits=30, negligible_bits=25)
+    for times in (1, 2, 3, 4, 6, 7, 11):
+        one = _losses(draw, -1, 17, of=2**30)
+        answer = _told(power(one, times, resolution))
+        yield [30, resolution.negligible, *_told(one), times, *answer]
+
+
+def _losses(draw: Random, start: int, infinite: int, of: int = 2**20) -> Losses:
+    """Masses that fall off towards both ends, so that there is something to trim."""
+    masses = [of >> 4 * abs(k - 2) for k in range(6)]
+    return Losses(start, fmpz_poly([draw.randint(m // 2 + 1, m + 1) for m in masses]), infinite)
+
+
+def _told(losses: Losses) -> list[Any]:
+    return [losses.start, losses.infinite, [int(mass) for mass in losses.masses.coeffs()]]
+
+
 def _plans(mode: str) -> list[Any]:
     frozen = json.loads((ROOT / _PLANS).read_text(encoding="utf-8"))["plans"]
     return [load_plan(each["plan"]) for each in frozen.values() if each["plan"]["mode"] == mode]
@@ -305,6 +357,8 @@ def _noise(plan: Any) -> int:
 _GRID, _PACKED = "privagg.encoding.grid", "privagg.kernels.packed_sums"
 _PLAN = "privagg.privacy.plan"
 _ROWS = "list (list Z)"
+_LOSSES = "Z * Z * list Z"
+_CONVOLUTION = "privagg.privacy.certified.convolution"
 
 FAMILIES: tuple[tuple[Callable[[Random], Cases], str, tuple[str, ...]], ...] = (
     (clamps, "Z * list Z * list Z", (f"{_GRID}:Grid.clamp",)),
@@ -314,6 +368,7 @@ FAMILIES: tuple[tuple[Callable[[Random], Cases], str, tuple[str, ...]], ...] = (
     (words, f"Z * {_ROWS} * Z * list Z * Z", ("privagg.encoding.packing:Packing",)),
     (slots, f"Z * {_ROWS} * Z * list Z", ("privagg.secure.paillier_packing:SlotPacking",)),
     (payloads, f"Z * {_ROWS} * Z * list Z", (f"{_PACKED}:PackedLayout",)),
+    (fields, f"Z * Z * {_ROWS} * Z * list Z", ("privagg.kernels.wide:FieldLayout",)),
     (masks, "Z * list Z * list Z * list Z * Z", ("privagg.secure.masked.streams:_add_part",)),
     (limbs, "Z * Z * list Z * list Z * Z", ("privagg.encoding.packing:Packing",)),
     (residue_sums, "Z * list Z * Z", ("privagg.kernels.residues:ResidueSum",)),
@@ -331,6 +386,8 @@ FAMILIES: tuple[tuple[Callable[[Random], Cases], str, tuple[str, ...]], ...] = (
     ),
     (local_plans, "Z * list Z * Z * Z", (f"{_PLAN}.local:LocalPlan",)),
     (sums_plans, f"{_ROWS} * Z * Z * Z", (f"{_PLAN}.sums:SumsPlan",)),
+    (grid_products, f"Z * Z * {_LOSSES} * {_LOSSES} * {_LOSSES}", (f"{_CONVOLUTION}:product",)),
+    (grid_powers, f"Z * Z * {_LOSSES} * Z * {_LOSSES}", (f"{_CONVOLUTION}:power",)),
 )
 
 

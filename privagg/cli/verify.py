@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def verify(
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write a proof of each budget's ε for Rocq there."),
+        typer.Option(metavar="FOLDER", help="Write proofs of each budget's ε for Rocq there."),
     ] = None,
     language: LanguageName = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -156,7 +157,7 @@ def verify(
 
       privagg verify report.json               what a report alone allows
 
-      privagg verify bundle.zip --certificate proof     files for coqc, with coq-interval
+      privagg verify bundle.zip --certificate proof     files for Rocq and its checker
     """
     from privagg.audit import DEFAULT_WORK, Brought, Methods, Verdict, Work, verify_file
     from privagg.report.language import speaking
@@ -197,14 +198,14 @@ def _write_certificates(source: Path, folder: Path) -> None:
 
     out = console.console(stderr=True)
     for each in write_certificates(source, folder, Methods()):
-        if each.certificate is None:
+        if each.path is None:
             text = say("no certificate of {budget}: {why}", budget=each.budget, why=each.why)
         else:
             text = say(
-                "certificate of {budget}: ε ≤ {epsilon}; check it with coqc {path}",
+                "certificate of {budget}: ε ≤ {epsilon}; check it with {command}",
                 budget=each.budget,
-                epsilon=f"{float(each.certificate.epsilon):.6f}",
-                path=each.path,
+                epsilon=f"{math.ceil(each.epsilon * 10**6) / 10**6:.6f}",
+                command=f"{each.checker} {each.path}",
             )
         out.print(Text(console.plain(text)), soft_wrap=True)
 

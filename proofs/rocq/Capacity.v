@@ -10,6 +10,7 @@
      privagg.encoding.packing:Packing (pack, unpack, _split)
      privagg.secure.paillier_packing:SlotPacking (pack, unpack)
      privagg.kernels.packed_sums:PackedLayout (pack, unpack; the integer, not its words)
+     privagg.kernels.wide:FieldLayout (bias, pack, unpack; the integer, not its words)
      privagg.encoding.grid:Grid (sum_records: int64 sums)
 
    int64 is arithmetic modulo 2^64, centred. *)
@@ -226,6 +227,86 @@ Proof.
   assert (0 < 2 ^ (w - 1)) by (apply Z.pow_pos_nonneg; lia).
   apply packed_sums_come_apart; auto; [lia|].
   eapply Forall_impl; [|exact Hs]; cbv beta; lia.
+Qed.
+
+(* `FieldLayout`: fields of w bits above `shift` zero bits; each holds its value plus 2^(w-1), and
+   sums are kept modulo 2^(n w + shift). *)
+Definition field_bits (w shift : Z) (n : nat) : Z := Z.of_nat n * w + shift.
+Definition field_bias (w shift : Z) (n : nat) : Z :=
+  2 ^ shift * (2 ^ (w - 1) * digit_weight (2 ^ w) n).
+Definition field_pack (w shift : Z) (vs : list Z) : Z :=
+  2 ^ shift * pack (2 ^ w) (map (fun v => v + 2 ^ (w - 1)) vs).
+Definition field_unpack (w shift : Z) (n : nat) (addends packed : Z) : list Z :=
+  let unbiased := (packed - (addends - 1) * field_bias w shift n) mod 2 ^ field_bits w shift n in
+  map (fun digit => digit - 2 ^ (w - 1)) (unpack (2 ^ w) 0 n (unbiased / 2 ^ shift)).
+
+Lemma pack_shifted radix half vs :
+  pack radix (map (fun v => v + half) vs) = pack radix vs + half * digit_weight radix (length vs).
+Proof.
+  induction vs as [|v vs IH]; cbn [map pack digit_weight length]; [lia|]; rewrite IH; ring.
+Qed.
+
+Lemma pack_range radix vs : 0 < radix -> Forall (fun v => 0 <= v < radix) vs ->
+  0 <= pack radix vs < radix ^ Z.of_nat (length vs).
+Proof.
+  intros Hr; induction 1 as [|v vs Hv _ IH]; [simpl; lia|]; cbn [pack length].
+  rewrite Nat2Z.inj_succ, Z.pow_succ_r by lia; nia.
+Qed.
+
+Lemma field_sum w shift d uploads : Forall (fun u => length u = d) uploads ->
+  sum (map (field_pack w shift) uploads)
+  = 2 ^ shift * pack (2 ^ w) (column_sum d uploads)
+    + Z.of_nat (length uploads) * field_bias w shift d.
+Proof.
+  intros H; rewrite <- (pack_sum _ d) by auto; unfold field_bias.
+  induction H as [|u us Hu Hus IH]; cbn [map sum length]; [ring|].
+  rewrite IH, Nat2Z.inj_succ; unfold field_pack; rewrite pack_shifted, Hu; ring.
+Qed.
+
+Theorem fields_of_a_coefficient_come_apart w shift d uploads : 1 <= w -> 0 <= shift ->
+  Forall (fun u => length u = d) uploads ->
+  Forall (fun s => - 2 ^ (w - 1) <= s < 2 ^ (w - 1)) (column_sum d uploads) ->
+  field_unpack w shift d (Z.of_nat (length uploads))
+    (sum (map (field_pack w shift) uploads) mod 2 ^ field_bits w shift d) = column_sum d uploads.
+Proof.
+  intros Hw Hsh Hl Hs; unfold field_unpack; rewrite (field_sum w shift d) by auto.
+  assert (E : 2 ^ w = 2 * 2 ^ (w - 1))
+    by (replace w with (Z.succ (w - 1)) at 1 by lia; apply Z.pow_succ_r; lia).
+  pose proof (Z.pow_pos_nonneg 2 (w - 1)); pose proof (Z.pow_pos_nonneg 2 shift).
+  assert (L : length (column_sum d uploads) = d) by now apply column_sum_length.
+  set (cs := column_sum d uploads) in *.
+  set (half := 2 ^ (w - 1)) in *; set (shifted := map (fun v => v + half) cs).
+  assert (R : Forall (fun v => 0 <= v < 2 ^ w) shifted).
+  { apply Forall_map; eapply Forall_impl; [|exact Hs]; cbv beta; lia. }
+  pose proof (pack_range (2 ^ w) shifted ltac:(lia) R) as B.
+  unfold shifted in B at 3; rewrite map_length, L, <- Z.pow_mul_r in B by lia.
+  rewrite Zminus_mod_idemp_l.
+  match goal with |- context [?x mod _] =>
+    replace x with (2 ^ shift * pack (2 ^ w) shifted) by
+      (unfold shifted; rewrite pack_shifted, L; unfold field_bias; fold half; ring)
+  end.
+  unfold field_bits; rewrite (Z.mul_comm _ w), Z.pow_add_r by lia.
+  assert (0 <= 2 ^ shift * pack (2 ^ w) shifted < 2 ^ (w * Z.of_nat d) * 2 ^ shift) by nia.
+  rewrite Z.mod_small by auto; rewrite Z.mul_comm, Z.div_mul by lia.
+  replace d with (length shifted) by (unfold shifted; now rewrite map_length).
+  rewrite unpack_pack; [|lia | eapply Forall_impl; [|exact R]; cbv beta; lia].
+  unfold shifted; rewrite map_map.
+  rewrite (map_ext _ (fun v => v)) by (intros; lia); apply map_id.
+Qed.
+
+(* What opening a BFV sum checks: the bits below the fields. *)
+Theorem bits_below_the_fields_stay_zero w shift d uploads : 0 <= w -> 0 <= shift ->
+  Forall (fun u => length u = d) uploads ->
+  (sum (map (field_pack w shift) uploads) mod 2 ^ field_bits w shift d) mod 2 ^ shift = 0.
+Proof.
+  intros Hw Hsh Hl; pose proof (Z.pow_pos_nonneg 2 shift); unfold field_bits.
+  rewrite Z.pow_add_r, (field_sum w shift d) by (auto; lia); unfold field_bias.
+  match goal with |- (?x mod _) mod _ = 0 =>
+    replace x with ((pack (2 ^ w) (column_sum d uploads) + Z.of_nat (length uploads)
+      * (2 ^ (w - 1) * digit_weight (2 ^ w) d)) * 2 ^ shift) by ring
+  end.
+  assert (2 ^ (Z.of_nat d * w) <> 0) by (apply Z.pow_nonzero; lia).
+  rewrite Z.mul_mod_distr_r by lia; apply Z.mod_mul; lia.
 Qed.
 
 (* Multiples of radix^n do not change n digits: a packed sum may be kept modulo that. *)

@@ -2,7 +2,8 @@
 
    Models: nothing of its own. *)
 From Coq Require Import ZArith List Bool Lia.
-From Privagg Require Import Vectors Sums Sensitivity Capacity LazyReduction Masks Factors Answers.
+From Privagg Require Import Vectors Sums Sensitivity Capacity LazyReduction Masks Factors.
+From Privagg Require Import Convolution Answers.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -31,6 +32,11 @@ Definition ok_payload '(w, uploads, packed, values) :=
   let d := length values in
   (sum (map (pack (2 ^ w)) uploads) mod (2 ^ w) ^ Z.of_nat d =? packed)
   && same (unpack (2 ^ w) (2 ^ (w - 1)) d packed) values
+  && same (column_sum d uploads) values.
+Definition ok_field '(w, shift, uploads, packed, values) :=
+  let d := length values in
+  (sum (map (field_pack w shift) uploads) mod 2 ^ field_bits w shift d =? packed)
+  && same (field_unpack w shift d (Z.of_nat (length uploads)) packed) values
   && same (column_sum d uploads) values.
 Definition ok_mask '(w, values, streams, signs, masked) :=
   payload w values streams signs =? masked.
@@ -62,6 +68,13 @@ Definition ok_sums_plan '(rounds, n, upload, sum) :=
   (largest_of (map (round_reaches n upload_bound) rounds) =? upload)
   && (largest_of (map (round_reaches n (sum_bound (Z.to_nat n))) rounds) =? sum).
 
+Definition are (p : losses) (at_ beyond : Z) (l : list Z) : bool :=
+  (start p =? at_) && (infinite p =? beyond) && same (masses p) l.
+Definition ok_grid_product '(bits, limit, k, i, p, k', i', p', at_, beyond, answer) :=
+  are (product bits limit (Losses k p i) (Losses k' p' i')) at_ beyond answer.
+Definition ok_grid_power '(bits, limit, k, i, p, n, at_, beyond, answer) :=
+  are (power bits limit (Losses k p i) (Z.to_pos n)) at_ beyond answer.
+
 Theorem privagg_answers_what_the_definitions_say :
   forallb ok_clamp clamps && forallb ok_square_sum square_sums && forallb ok_quantised quantised
   && forallb ok_bounded bounded_rows && forallb ok_word words && forallb ok_slots slots
@@ -69,5 +82,6 @@ Theorem privagg_answers_what_the_definitions_say :
   && forallb ok_residue_sum residue_sums && forallb ok_factored factored
   && forallb ok_noise noise_bounds && forallb ok_record_plan record_plans
   && forallb ok_client_plan client_plans && forallb ok_local_plan local_plans
-  && forallb ok_sums_plan sums_plans = true.
+  && forallb ok_sums_plan sums_plans && forallb ok_field fields
+  && forallb ok_grid_product grid_products && forallb ok_grid_power grid_powers = true.
 Proof. vm_compute; reflexivity. Qed.

@@ -12,7 +12,7 @@ proofs/certified-epsilon.md, section 'Convolution'.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -57,10 +57,21 @@ class Resolution:
     mass_bits: int = 160
     negligible_bits: int = 90
 
+    @property
+    def negligible(self) -> int:
+        """The same in units of mass."""
+        return 1 << (self.mass_bits - self.negligible_bits)
+
 
 @dataclass(frozen=True)
-class _Losses:
-    """Integer masses of losses start * step, (start + 1) * step, ... and of an infinite loss."""
+class Losses:
+    """Integer masses of losses start * step, (start + 1) * step, ... and of an infinite loss.
+
+    Args:
+        start: the first loss, in steps.
+        masses: in units of 2^-mass_bits.
+        infinite: the same.
+    """
 
     start: int
     masses: fmpz_poly
@@ -81,13 +92,8 @@ class ConvolutionCurve:
     def __init__(self, rounds: AnyRounds, direction: Direction, resolution: Resolution) -> None:
         self._resolution = resolution
         with working_precision(_BITS):
-            total: _Losses | None = None
-            for each, times in rounds:
-                power = _power(_one_round(each, direction, resolution), times, resolution)
-                total = power if total is None else _product(total, power, resolution)
-        if total is None:
-            raise CertificationError("there is nothing to convolve in an empty composition")
-        self._losses = total
+            kinds = [(one_round(each, direction, resolution), times) for each, times in rounds]
+        self._losses = composed(kinds, resolution)
 
     def bounds(self, epsilon: Fraction) -> DeltaBounds:
         """Return 0 and the proven upper bound of delta(eps)."""
@@ -217,8 +223,16 @@ def _masses_below(mechanism: Mechanism, direction: Direction, loss: arb) -> tupl
     return (mixed, base) if direction is Direction.REMOVE else (base, mixed)
 
 
-def _one_round(each: AnyRound, direction: Direction, resolution: Resolution) -> _Losses:
-    """Return the integer masses of one round, split onto the grid and rounded up."""
+def one_round(each: AnyRound, direction: Direction, resolution: Resolution) -> Losses:
+    """Return the integer masses of one round, split onto the grid and rounded up.
+
+    Args:
+        each: the round.
+        direction: which of its two dominating pairs.
+        resolution: grid step of the losses, and how masses are rounded.
+
+    Raises: CertificationError where the grid would need too many cells.
+    """
     if isinstance(each, LaplaceRound):
         return _of_atoms(each, resolution)
     step = ball(resolution.step)
@@ -238,7 +252,7 @@ def _one_round(each: AnyRound, direction: Direction, resolution: Resolution) -> 
     return _rounded_up(low, sizes, 1 - own_before, resolution)
 
 
-def _of_atoms(each: LaplaceRound, resolution: Resolution) -> _Losses:
+def _of_atoms(each: LaplaceRound, resolution: Resolution) -> Losses:
     """Return the integer masses of one round of integer noise; both directions have the same."""
     step, atoms = ball(resolution.step), each.atoms(resolution.negligible_bits)
     places = [math.floor(lower_end(loss / step)) for loss in atoms.losses]
@@ -271,10 +285,10 @@ def _split(sizes: list[arb], cell: int, inside: arb, beside: arb, loss: arb, ste
     sizes[cell + 1] += up
 
 
-def _rounded_up(low: int, sizes: list[arb], infinite: arb, resolution: Resolution) -> _Losses:
+def _rounded_up(low: int, sizes: list[arb], infinite: arb, resolution: Resolution) -> Losses:
     unit = arb(2) ** resolution.mass_bits
     masses = [_ceiling(size * unit) for size in sizes]
-    return _Losses(low, fmpz_poly(masses), _ceiling(infinite * unit))
+    return Losses(low, fmpz_poly(masses), _ceiling(infinite * unit))
 
 
 def _ceiling(value: arb) -> int:
@@ -301,8 +315,13 @@ def _range(mechanism: Mechanism, direction: Direction, resolution: Resolution) -
     return math.floor(low / step), math.ceil(high / step)
 
 
-def _product(one: _Losses, two: _Losses, resolution: Resolution) -> _Losses:
-    """Return the losses of both rounds together, rounded up and trimmed."""
+def product(one: Losses, two: Losses, resolution: Resolution) -> Losses:
+    """Return the losses of both rounds together, rounded up and trimmed.
+
+    Args:
+        one, two: integer masses on the same grid.
+        resolution: how they are rounded and trimmed.
+    """
     charge(_CONVOLVING * (one.masses.length() + two.masses.length()))
     unit = 1 << resolution.mass_bits
     raw = one.masses * two.masses
@@ -311,7 +330,7 @@ def _product(one: _Losses, two: _Losses, resolution: Resolution) -> _Losses:
     totals = int(one.masses(1)), int(two.masses(1))
     crossed = one.infinite * (totals[1] + two.infinite) + two.infinite * totals[0]
     infinite = -(-crossed // unit)
-    limit = 1 << (resolution.mass_bits - resolution.negligible_bits)
+    limit = resolution.negligible
     start, trimmed = one.start + two.start, 0
     while len(masses) > 1 and trimmed + masses[-1] <= limit:
         trimmed += masses.pop()
@@ -323,20 +342,44 @@ def _product(one: _Losses, two: _Losses, resolution: Resolution) -> _Losses:
     masses[0] += moved
     if len(masses) > _MAX_CELLS:
         raise CertificationError(f"{len(masses)} cells exceed {_MAX_CELLS}; use a coarser step")
-    return _Losses(start + cut, fmpz_poly(masses), infinite + trimmed)
+    return Losses(start + cut, fmpz_poly(masses), infinite + trimmed)
 
 
-def _power(losses: _Losses, times: int, resolution: Resolution) -> _Losses:
-    """Return the losses of `times` equal rounds by repeated squaring."""
-    result: _Losses | None = None
+def composed(kinds: Sequence[tuple[Losses, int]], resolution: Resolution) -> Losses:
+    """Return the losses of all rounds together.
+
+    Args:
+        kinds: one round's losses, and how often it ran.
+        resolution: how they are rounded and trimmed.
+
+    Raises: CertificationError for an empty composition.
+    """
+    total: Losses | None = None
+    for losses, times in kinds:
+        block = power(losses, times, resolution)
+        total = block if total is None else product(total, block, resolution)
+    if total is None:
+        raise CertificationError("there is nothing to convolve in an empty composition")
+    return total
+
+
+def power(losses: Losses, times: int, resolution: Resolution) -> Losses:
+    """Return the losses of `times` equal rounds, by repeated squaring.
+
+    Args:
+        losses: integer masses of one round.
+        times: how often it ran, at least once.
+        resolution: how they are rounded and trimmed.
+    """
+    result: Losses | None = None
     base = losses
     while True:
         if times & 1:
-            result = base if result is None else _product(result, base, resolution)
+            result = base if result is None else product(result, base, resolution)
         times >>= 1
         if not times:
             break
-        base = _product(base, base, resolution)
+        base = product(base, base, resolution)
     if result is None:
         raise CertificationError("a composition of no rounds has nothing to convolve")
     return result
