@@ -67,7 +67,7 @@ def tracked() -> tuple[str, ...]:
 @cache
 def words_of_the_code() -> frozenset[str]:
     """Every word in what is run or read by it; documents left out."""
-    kinds = (".py", ".toml", ".j2", ".json", "Makefile")
+    kinds = (".py", ".toml", ".j2", ".json", ".v", ".ml", "Makefile")
     names = [name for name in tracked() if name.endswith(kinds)]
     me = str(Path(__file__).relative_to(ROOT))
     return frozenset(

@@ -11,6 +11,7 @@ import pytest
 from proofs import answers, bind, check
 from proofs.answers import Family
 from proofs.theorems import Theory, digest, without_comments
+from tests.benchmarks.mutants import mutants
 
 LAMP = """\
 (* What a lamp costs (* really *).
@@ -232,6 +233,13 @@ def test_a_function_that_answers_otherwise_is_named(
     assert "costs: privagg answers otherwise" in capsys.readouterr().err
     assert vectors.main([], root) == 0
     assert vectors.main(["--check"], root) == 0
+
+
+def test_every_mutant_still_has_its_place() -> None:
+    for mutant in mutants():
+        text = (bind.ROOT / mutant.path).read_text(encoding="utf-8")
+        assert mutant.old in text, mutant.name
+        assert mutant.new != mutant.old, mutant.name
 
 
 def test_comments_are_nested_and_proofs_end_where_they_end() -> None:
