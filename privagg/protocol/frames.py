@@ -14,7 +14,9 @@ a frame has exactly one byte string, so equal messages are equal bytes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pydantic import ValidationError
 
@@ -34,6 +36,10 @@ EARLIER_SIGNED_VERSION = 2
 
 _PREFIX = struct.Struct("<4sBBIQ")
 MAX_HEADER_BYTES = 16 * 2**20
+
+_SHORT_BYTES = 2**13
+_LONG_BYTES = 2**22
+"""Headers up to these sizes are remembered: 2,048 short ones, and the last two long ones."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,29 @@ class Message:
         Raises:
             MessageError: the header names another sender.
         """
+        return cls.sign_each(identity, header, {"": payload})[""]
+
+    @classmethod
+    def sign_each(
+        cls, identity: Identity, header: Header, payloads: Mapping[str, bytes]
+    ) -> dict[str, Message]:
+        """One header over several payloads, each by name; it is written down once.
+
+        Args:
+            identity, header: as for `sign`.
+            payloads: whatever tells them apart -> raw bytes.
+
+        Raises:
+            MessageError: the header names another sender.
+        """
         if header.sender != identity.name:
             raise MessageError(f"{identity.name!r} cannot sign as {header.sender!r}")
-        text = header_to_bytes(header)
-        digest = tree_digest(payload)
-        signature = identity.sign(_signed_bytes(header.kind, text, digest))
-        return cls(header, payload, signature, text, digest)
+        text, made = header_to_bytes(header), dict[str, Message]()
+        for name, payload in payloads.items():
+            digest = tree_digest(payload)
+            signature = identity.sign(_signed_bytes(header.kind, text, digest))
+            made[name] = cls(header, payload, signature, text, digest)
+        return made
 
     def to_bytes(self) -> bytes:
         """The frame."""
@@ -148,9 +171,18 @@ def header_to_bytes(header: Header) -> bytes:
 def parse_header(kind: int, text: bytes) -> Header:
     """A header from its canonical JSON.
 
+    What was read is remembered, as it follows from kind and text alone and is never changed: where
+    one process is many sites, each of which is sent the same list, that leaves one reading of n.
+
     Raises:
         MessageError: unknown kind, not JSON, not the fields of that kind, or not canonical.
     """
+    if len(text) > _LONG_BYTES:
+        return _parsed(kind, text)
+    return (_short if len(text) <= _SHORT_BYTES else _long)(kind, text)
+
+
+def _parsed(kind: int, text: bytes) -> Header:
     if kind not in KINDS:
         raise MessageError(f"message kind {kind} is unknown; this version knows {sorted(KINDS)}")
     try:
@@ -163,6 +195,10 @@ def parse_header(kind: int, text: bytes) -> Header:
     if header_to_bytes(header) != text:
         raise MessageError(f"a {KINDS[kind].__name__} header is not in canonical form")
     return header
+
+
+_short = lru_cache(maxsize=2048)(_parsed)
+_long = lru_cache(maxsize=2)(_parsed)
 
 
 def require_readable(frame: bytes) -> None:

@@ -12,7 +12,8 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,11 @@ class Seat:
     randomness: Randomness
     key_holder: Holder | None = None
 
+    @cached_property
+    def run_keys(self) -> RunKeys:
+        """The runs' keys, each of them read once however many sites are made of this seat."""
+        return _run_keys(self.pins, self.plan, self.scheme, self.parameters, self.ledger)
+
     def site(
         self,
         learner: Learner,
@@ -137,7 +143,8 @@ class Seat:
             learner, records_apart, recognise, require_state, at_end: as for `Site`.
         """
         return Site(
-            **vars(self),
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            run_keys=self.run_keys,
             learner=learner,
             records_apart=records_apart,
             recognise=recognise,
@@ -178,6 +185,7 @@ class Site:
         ledger: its own, with a budget for its data set.
         randomness: the operating system's; a deterministic source charges epsilon = infinity.
         key_holder: under custody `sites`, the handler for requests to the key holder.
+        run_keys: the runs' keys in its ledger, where a seat has them already.
         records_apart: how this site knows that its model keeps records apart; public facts that
             every charge states. None where whole clients are protected.
         recognise: refuses an approval that was given for other records than this site trains on;
@@ -199,6 +207,7 @@ class Site:
         ledger: Ledger,
         randomness: Randomness,
         key_holder: Holder | None = None,
+        run_keys: RunKeys | None = None,
         records_apart: Mapping[str, Any] | None = None,
         recognise: Callable[[Approval], None] | None = None,
         require_state: Callable[[int, FloatVector], None] | None = None,
@@ -212,18 +221,7 @@ class Site:
         self._plan = plan
         self._budget_key = BudgetKey.of(plan, identity.name)
         self._learner = learner
-        self._keys = RunKeys(
-            ledger,
-            KeyTerms(
-                roster=pins.roster,
-                coordinator=pins.coordinator,
-                opener=pins.opener,
-                plan_digest=pins.plan_digest,
-                scheme=scheme,
-                parameters=parameters,
-                sites=plan.names,
-            ),
-        )
+        self._keys = run_keys or _run_keys(pins, plan, scheme, parameters, ledger)
         self._randomness = randomness
         self._key_holder = key_holder
         self._records_apart = records_apart
@@ -706,6 +704,21 @@ class Closing:
 
     def _subject(self, close: RoundClose) -> tuple[str, int, int, str, str]:
         return (*close.round_id, *BudgetKey.of(self._plan, self._name))
+
+
+def _run_keys(
+    pins: Pins, plan: Plan, scheme: Scheme, parameters: Parameters, ledger: Ledger
+) -> RunKeys:
+    terms = KeyTerms(
+        roster=pins.roster,
+        coordinator=pins.coordinator,
+        opener=pins.opener,
+        plan_digest=pins.plan_digest,
+        scheme=scheme,
+        parameters=parameters,
+        sites=plan.names,
+    )
+    return RunKeys(ledger, terms)
 
 
 def _require_agreed(name: str, pins: Pins, plan: Plan, parameters: Parameters) -> None:

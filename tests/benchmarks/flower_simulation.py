@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ def opener_of(scheme: Any) -> str:
     return COORDINATOR if scheme.every_site else OPENER
 
 
+@lru_cache(maxsize=512)
 def open_party(folder: Path, name: str) -> Any:
-    """The seat of a client, or the key holder's handler."""
+    """The seat of a client, or the key holder's handler; kept open by each of ray's actors."""
     from privagg.identity.keys import Identity
     from privagg.privacy.ledger import BudgetKey, CheckpointKeeper, Ledger
     from privagg.privacy.randomness import SystemRandomness

@@ -17,7 +17,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
@@ -198,6 +199,45 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
         LedgerTamperedError: stored head and signed checkpoint differ.
     """
     facts = schema.read_meta(connection)
+    rows = connection.execute(_END).all()
+    end = rows[0] if len(rows) == 1 else None
+    # SQLite stores any type in any column, so what was edited may be neither number nor bytes.
+    if end is None or not isinstance(end.size, int) or end.size < 1:
+        raise LedgerTamperedError("the ledger's tree row is missing, empty or not the only one")
+    if not isinstance(end.frontier, bytes | memoryview):
+        raise LedgerTamperedError("the ledger's tree row does not hold the tree")
+    body, note = _stored_body(end.body, end.size - 1), _stored_note(end.note, end.size)
+    stored = _Stored(end.size, bytes(end.frontier), body, note)
+    digests = tuple(_digests(connection).items())
+    return _checked_head(tuple(facts.items()), stored, digests, pinned)
+
+
+class _Stored(NamedTuple):
+    """The log's end as it is stored: entries, the tree before the last one, that one, and the note
+    over all."""
+
+    size: int
+    before: bytes
+    body: bytes
+    note: str
+
+
+@lru_cache(maxsize=512)
+def _checked_head(
+    meta: tuple[tuple[str, str], ...],
+    stored: _Stored,
+    digests: tuple[tuple[BudgetKey, str], ...],
+    pinned: Verifier | None,
+) -> Head:
+    """See `load_head`. It follows from the arguments alone, and a message reads it several times.
+
+    Args:
+        meta: the ledger's own facts.
+        stored: the end.
+        digests: of every account.
+        pinned: as for `load_head`.
+    """
+    facts = dict(meta)
     try:
         origin, owner, named = facts["origin"], facts["owner"], facts["verifier"]
     except KeyError as error:
@@ -207,32 +247,22 @@ def load_head(connection: Connection, pinned: Verifier | None) -> Head:
             f"the ledger of {owner} is signed by key {named}, not by {pinned.encode()}; "
             "open it with the key it was created with or last rotated to"
         )
-    rows = connection.execute(_END).all()
-    row = rows[0] if len(rows) == 1 else None
-    # SQLite stores any type in any column, so what was edited may be neither number nor bytes.
-    if row is None or not isinstance(row.size, int) or row.size < 1:
-        raise LedgerTamperedError("the ledger's tree row is missing, empty or not the only one")
-    if not isinstance(row.frontier, bytes | memoryview):
-        raise LedgerTamperedError("the ledger's tree row does not hold the tree")
-    body, note = _stored_body(row.body, row.size - 1), _stored_note(row.note, row.size)
-    entry = Entry.parse(body, what=f"entry {row.size - 1}")
-    before = Frontier.from_bytes(row.size - 1, bytes(row.frontier))
-    frontier, _ = before.append(merkle.leaf_hash(body))
-    expected = Checkpoint(origin, row.size, frontier.root())
-    if open_checkpoint(note, Verifier.parse(named)) != expected:
+    entry = Entry.parse(stored.body, what=f"entry {stored.size - 1}")
+    before = Frontier.from_bytes(stored.size - 1, stored.before)
+    frontier, _ = before.append(merkle.leaf_hash(stored.body))
+    expected = Checkpoint(origin, stored.size, frontier.root())
+    if open_checkpoint(stored.note, Verifier.parse(named)) != expected:
         raise LedgerTamperedError(
-            f"the last signed checkpoint does not cover the {row.size} entries stored"
+            f"the last signed checkpoint does not cover the {stored.size} entries stored"
         )
     approvals = _approvals(facts)
     owner_key = facts.get("owner_key", "")
     rekeyed = isinstance(entry.payload, KeyRotated)
     used = _used(facts)
-    state = State(
-        row.size, origin, named, _digests(connection), owner_key, approvals, used, rekeyed
-    )
+    state = State(stored.size, origin, named, dict(digests), owner_key, approvals, used, rekeyed)
     if state.digest() != entry.state:
         raise LedgerTamperedError("the running totals are not those that the last entry commits to")
-    return Head(owner, state, frontier, note, entry.time[:10])
+    return Head(owner, state, frontier, stored.note, entry.time[:10])
 
 
 def _approvals(facts: Mapping[str, str]) -> tuple[Approval, ...]:
