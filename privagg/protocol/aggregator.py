@@ -7,7 +7,7 @@ together are added in one pass over the sum's memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,9 +148,11 @@ class Aggregator:
         """Sites whose uploads are in the sum, in roster order."""
         return tuple(name for name in self.terms.names if name in self._statements)
 
-    def leave_out(self) -> dict[str, str]:
+    def leave_out(self, failures: Mapping[str, int]) -> dict[str, str]:
         """Whom to leave out, and why, where the sum is made again; see `Recovery.leave_out`."""
-        return self._recovery.leave_out(self.contributors) if self._recovery is not None else {}
+        if self._recovery is None:
+            return {}
+        return self._recovery.leave_out(self.contributors, failures)
 
     def receive(self, data: Buffer, *, sender: str | None = None) -> str:
         """Check one frame and fold it in; see `receive_many`.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -84,6 +85,10 @@ class Job:
     key_gone: str = ""
     keyed: set[str] = field(default_factory=set)
     """Sites known to have the run's key, as they uploaded under it."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Site -> how often it was listed and did not consent or release, since it last did both."""
+    convicted: dict[str, str] = field(default_factory=dict)
+    """Site -> what it is shown to have signed against the protocol; it is asked for no upload."""
 
     def __post_init__(self) -> None:
         require_driven(self.scheme)
@@ -107,6 +112,19 @@ class Job:
         """
         occasion = self.key.occasion(result.round, result.attempt, result.cohort)
         return self.parameters.recovery(occasion)
+
+    def may_be_tried_again(self, released: Collection[str]) -> bool:
+        """Whether a round whose opening failed may have a new attempt, that is charged again.
+
+        Whoever released contributes to no further attempt. Where a party holds the key, or consents
+        bind too, or too few would be left, it could open nothing.
+
+        Args:
+            released: sites that did in any attempt of it.
+        """
+        left = self.plan.addends - len(released)
+        binds = not self.scheme.every_site or self.parameters.binds_by_consent
+        return not binds and left >= self.plan.minimum_survivors
 
     def cohort(self, number: int) -> tuple[str, ...]:
         """The sites asked in a round: `addends` of them.

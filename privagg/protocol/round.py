@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -45,6 +45,8 @@ from privagg.protocol.transport import Counted, Reply, Transport
 from privagg.protocol.unmasking import Unmasking
 from privagg.secure.scheme import Phase, Recovery
 
+RELEASED_BEFORE = "it released in an earlier attempt of this round, and contributes to no other"
+
 
 class RoundJournal(Protocol):
     """Where a coordinator durably notes how far it is, so that a killed one can resume."""
@@ -68,6 +70,7 @@ def run_round(
     cohort: tuple[str, ...] | None = None,
     settings: Mapping[str, JsonValue] | None = None,
     journal: RoundJournal | None = None,
+    released: Collection[str] = (),
 ) -> RoundOutcome:
     """Run one round over a transport.
 
@@ -80,6 +83,8 @@ def run_round(
         cohort: sites to ask, in roster order and as many as the plan asks; drawn where not given.
         settings: settings of the sites' training beyond the plan; public.
         journal: notes how far the round is; None where nobody will resume it.
+        released: sites that released in an earlier attempt of the round: they are asked for no
+            upload, as one of theirs beside that release would break the rule of one list.
 
     Returns:
         The outcome; a round that the plan's rule stops is an outcome, not an error.
@@ -96,7 +101,8 @@ def run_round(
     with result.timed("round"):
         _hand_out_key(job, transport, result)
         _call_the_roll(job, transport, result)
-        state = _RoundState(job, transport, parameters, result, settings or {}, journal)
+        barred = {**dict.fromkeys(released, RELEASED_BEFORE), **job.convicted}
+        state = _RoundState(job, transport, parameters, result, settings or {}, journal, barred)
         _drive(state, job.scheme.phases)
         _close(state, state.aggregator.contributions if state.aggregator is not None else ())
     return result
@@ -107,6 +113,7 @@ class _RoundState:
     """What the phases of one round share.
 
     Attributes:
+        barred: sites that are not asked for an upload, and why.
         aggregator: holds the sum; None before the upload, and where a killed coordinator's request
             is asked again.
         request: the frame that asks for the opening; nothing else is opened once it is there.
@@ -122,6 +129,7 @@ class _RoundState:
     result: RoundOutcome
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     journal: RoundJournal | None = None
+    barred: Mapping[str, str] = field(default_factory=dict)
     aggregator: Aggregator | None = None
     request: bytes = b""
     contributors: tuple[str, ...] = ()
@@ -200,22 +208,41 @@ def _upload(state: _RoundState) -> None:
     )
     payload = np.ascontiguousarray(state.parameters, dtype="<f8").tobytes()
     start = Message.sign(job.identity, header, payload).to_bytes()
-    asked, recovery = result.cohort, job.recovery(result)
+    asked, recovery = _unbarred(state), job.recovery(result)
     while True:
         state.aggregator = _fresh_aggregator(job, result, recovery)
         result.exchanges += 1
         replies = iter(transport.exchange(dict.fromkeys(asked, start)))
         while some := list(itertools.islice(replies, TOGETHER)):
             _fold_replies(state, state.aggregator, some)
-        wrong = state.aggregator.leave_out()
+        wrong = state.aggregator.leave_out(job.failures)
         if not wrong:
             return
         for site in asked:
             if site in wrong:
                 result.refuse(site, wrong[site])
-        asked = tuple(site for site in result.cohort if site not in wrong)
+        asked = tuple(site for site in result.cohort if site not in {*wrong, *state.barred})
         for site in asked:  # it is looked at anew
             result.refusals.pop(site, None)
+
+
+def _unbarred(state: _RoundState) -> tuple[str, ...]:
+    """The sites to ask for an upload.
+
+    Raises:
+        CohortError: fewer than a sum needs; then nobody is charged.
+    """
+    result, least = state.result, state.job.plan.minimum_survivors
+    for site in result.cohort:
+        if site in state.barred:
+            result.refuse(site, state.barred[site])
+    asked = tuple(site for site in result.cohort if site not in state.barred)
+    if len(asked) < least:
+        told = "; ".join(f"{site}: {why}" for site, why in result.refusals.items())
+        raise CohortError(
+            f"{len(asked)} sites are left, a sum needs {least}; none was asked: {told}"
+        )
+    return asked
 
 
 def _fold_replies(state: _RoundState, aggregator: Aggregator, replies: Sequence[Reply]) -> None:

@@ -9,7 +9,7 @@ Every answer is signed over the list's digest, so that whoever says something el
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from privagg.errors import MessageError, OpeningRefusedError, PrivaggError
@@ -122,6 +122,7 @@ class Unmasking:
         found = self._unmask()
         for site, why in found.wrong.items():
             self._result.refuse(site, why)
+            self._job.convicted.setdefault(site, why)
         if found.total is None:
             raise self._refusal(found.problem)
         job, parameters = self._job, self._job.parameters
@@ -132,6 +133,8 @@ class Unmasking:
             contributors=self.listed,
         )
         share = fact.share_from(found.total, parameters.requirement, len(self.listed))
+        for site in self.answers.keys() - found.wrong.keys():
+            job.failures.pop(site, None)
         made = Message.sign(job.identity, opening, share)
         self._result.answer = made.to_bytes()
         return made
@@ -154,14 +157,25 @@ class Unmasking:
     ) -> None:
         """Ask whoever has not answered, the same each time, until there is enough."""
         self._result.opening_asked = True
+        try:
+            self._ask_until(kind, answers, consents, enough)
+        finally:
+            self._job.failures.update(name for name in self.listed if name not in answers)
+
+    def _ask_until(
+        self,
+        kind: type[Answer],
+        answers: dict[str, Message],
+        consents: tuple[Statement, ...],
+        enough: Callable[[], bool],
+    ) -> None:
         refused = set[str]()
         for _ in range(OPENING_TRIES):
             silent = [name for name in self.listed if name not in answers and name not in refused]
             if not silent:
                 return
             self._result.exchanges += 1
-            frames = {name: self._request(name, kind, consents) for name in silent}
-            for reply in self._transport.exchange(frames):
+            for reply in self._transport.exchange(self._requests(silent, kind, consents)):
                 if reply.data is None:
                     continue
                 try:
@@ -172,7 +186,10 @@ class Unmasking:
             if enough():
                 return
 
-    def _request(self, site: str, kind: type[Answer], consents: tuple[Statement, ...]) -> bytes:
+    def _requests(
+        self, sites: Sequence[str], kind: type[Answer], consents: tuple[Statement, ...]
+    ) -> dict[str, bytes]:
+        """What each is asked; where nothing is sealed for it alone, all are asked in one frame."""
         job = self._job
         header = ReleaseRequest(
             **job.heading(self._result),
@@ -180,8 +197,11 @@ class Unmasking:
             contributions=self._contributions,
             consents=consents,
         )
-        packets = self._recovery.packets(site, self.listed) if kind is Release else b""
-        return Message.sign(job.identity, header, packets).to_bytes()
+        if kind is Consent:
+            return dict.fromkeys(sites, Message.sign(job.identity, header).to_bytes())
+        packets = {site: self._recovery.packets(site, self.listed) for site in sites}
+        signed = Message.sign_each(job.identity, header, packets)
+        return {site: message.to_bytes() for site, message in signed.items()}
 
     def _read(self, site: str, data: bytes, kind: type[Answer]) -> Message:
         """An answer, if it is that site's to this very list."""
@@ -206,8 +226,7 @@ class Unmasking:
         would be left, nobody is asked again, as that would be charged and could open nothing.
         """
         job = self._job
-        left = job.plan.addends - len(self.answers)
-        again = not job.parameters.binds_by_consent and left >= job.plan.minimum_survivors
+        again = job.may_be_tried_again(self.answers)
         self._result.opening_asked = not again
         if again:
             chance = "a new attempt may be made (training.retries), charged again"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from pydantic import JsonValue
 
 from privagg.encoding.vectors import FloatVector
+from privagg.protocol.frames import parse_header
 from privagg.protocol.job import Job, RoundOutcome
+from privagg.protocol.messages import Release, Statement
 from privagg.protocol.round import reopen_round, run_round
 from privagg.protocol.transport import Transport
 from privagg.run.journal import Journal, UnfinishedAttempt
@@ -69,14 +71,19 @@ class RoundRunner:
         begun = self.journal.attempt(number - 1) if self.journal is not None else None
         first = begun.attempt if begun is not None else 1
         ended = self._record.end_of(number, first) if begun is not None else None
+        released = set[str]()
+        if begun is not None:
+            released = _released(self._record.statements, self.job.run, number)
         if begun is not None and ended is not None and ended.outcome == "stopped":
-            # It was signed and reported that nothing was opened; to try again would contradict it.
-            if begun.request is not None or first >= self._attempts:
+            # It was signed and reported that nothing was opened; to ask again would contradict it.
+            final = begun.request is not None and not self.job.may_be_tried_again(released)
+            if final or first >= self._attempts:
                 return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=ended.reason)
             first, begun = first + 1, None
         for attempt in range(first, self._attempts + 1):
-            outcome = self._attempt(number, attempt, parameters, begun, cohort, settings)
+            outcome = self._attempt(number, attempt, parameters, begun, cohort, settings, released)
             on_outcome(outcome)
+            released |= _released(outcome.statements, self.job.run, number)
             if outcome.outcome == "opened" or outcome.opening_asked or not wanted():
                 break
             begun = None
@@ -90,6 +97,7 @@ class RoundRunner:
         begun: UnfinishedAttempt | None,
         cohort: tuple[str, ...] | None,
         settings: Mapping[str, JsonValue] | None,
+        released: Collection[str],
     ) -> RoundOutcome:
         """One attempt: fresh, or the one that was under way when the coordinator was killed."""
         if begun is not None and begun.request is not None:
@@ -113,4 +121,16 @@ class RoundRunner:
             cohort=begun.cohort if begun is not None else cohort,
             settings=settings,
             journal=self.journal,
+            released=released,
         )
+
+
+def _released(statements: Iterable[Statement], run: str, number: int) -> set[str]:
+    """Sites that released in any attempt of a round, by what they signed."""
+    found = set[str]()
+    for statement in statements:
+        if statement.kind == Release.kind:
+            said = parse_header(statement.kind, statement.header.encode())
+            if (said.run, said.round) == (run, number):
+                found.add(said.sender)
+    return found

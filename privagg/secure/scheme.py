@@ -202,16 +202,18 @@ class Recovery(ABC):
         """
 
     @abstractmethod
-    def leave_out(self, summed: Collection[str]) -> dict[str, str]:
+    def leave_out(self, summed: Collection[str], failures: Mapping[str, int]) -> dict[str, str]:
         """Whom to leave out, and why, where the sum is made again as fewer are missing from it.
 
         Sites whose attachments two others contradict, and more than may collude: they lie. Sites
         whose upload failed after its attachments had come. And of the rest those without whom
-        nobody contradicts anybody, as few as can be. Where anybody is named all uploads have to be
-        added again; what contradicted what is kept.
+        nobody contradicts anybody, as few as can be, and of as few those that failed most often
+        before. Where anybody is named all uploads have to be added again; what contradicted what is
+        kept.
 
         Args:
             summed: sites whose uploads are in the sum.
+            failures: site -> how often it was listed and then did not help to open the sum.
         """
 
     @abstractmethod

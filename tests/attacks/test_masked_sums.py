@@ -66,9 +66,9 @@ def consents(answers: dict[str, Message]) -> list[Statement]:
     return [each.statement for each in answers.values() if isinstance(each.header, Consent)]
 
 
-def unbind(coordinator: Coordinator, site: str) -> None:
+def unbind(simulation: Simulation, site: str) -> None:
     """A colluder's, or a restored, store: it has forgotten which list the round is bound to."""
-    store = coordinator.simulation.folder / f"{site}-openings.sqlite"
+    store = simulation.folder / f"{site}-openings.sqlite"
     with closing(sqlite3.connect(store)) as database, database:
         for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
             database.execute(f"DROP TRIGGER {name}")
@@ -107,7 +107,7 @@ def test_the_full_list_to_some_and_another_to_the_rest(
     answers = {site: coordinator.show(site, WITHOUT_G, agreed) for site in WITHOUT_G}
     listed = coordinator.unmask(WITHOUT_G, answers).total
     assert listed is not None
-    unbind(coordinator, "a")  # the colluder, at home
+    unbind(coordinator.simulation, "a")  # the colluder, at home
     full = {site: coordinator.show(site, SEVEN) for site in SEVEN}
     assert [site for site in SEVEN if isinstance(full[site].header, Release)] == ["a", "g"]
     assert "a second cohort of one round is never opened" in said(full["b"])
@@ -155,7 +155,7 @@ def test_two_lists_and_a_restart_between_consent_and_release(
 def test_a_restored_store_is_told_by_its_own_consent(tmp_path: Path) -> None:
     coordinator = started(tmp_path)
     earlier = coordinator.show("b", WITHOUT_G).statement
-    unbind(coordinator, "b")
+    unbind(coordinator.simulation, "b")
     agreed = consents({site: coordinator.show(site, WITHOUT_A) for site in WITHOUT_A})
     assert "restored from an older copy" in said(
         coordinator.show("b", WITHOUT_A, [*agreed, earlier])

@@ -115,7 +115,7 @@ def test_a_consent_binds_where_colluders_and_one_site_open_a_seed(
     agreed = consenting(coordinator, listed, listed)
     first = {site: coordinator.show(site, listed, agreed) for site in "ab"}
     assert (coordinator.unmask(listed, first).total is None) == (not few)
-    unbind(coordinator, "a")  # the colluder
+    unbind(simulation, "a")  # the colluder
     with closing(sqlite3.connect(tmp_path / "a-openings.sqlite")) as database, database:
         database.execute("DELETE FROM piece")
     again = {site: coordinator.start(site, 2).header for site in SEVEN}

@@ -368,7 +368,7 @@ def test_colluders_that_contradict_others_have_no_more_left_out_than_they_are(
 ) -> None:
     """Two that upload first contradict two others each: too few for a conviction."""
     if not rule:
-        monkeypatch.setattr(recovery, "fewest_to_leave_out", lambda against: {*range(7)})
+        monkeypatch.setattr(recovery, "fewest_to_leave_out", lambda against, failures: {*range(7)})
     simulation = masked(tmp_path, names=SEVEN, dropouts=2, colluders=2)
     contradicting(simulation, "a", "cd")
     contradicting(simulation, "b", "ef")

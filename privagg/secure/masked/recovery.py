@@ -81,7 +81,7 @@ class MaskedRecovery(Recovery):
             )
         self._taken[place] = made
 
-    def leave_out(self, summed: Collection[str]) -> dict[str, str]:
+    def leave_out(self, summed: Collection[str], failures: Mapping[str, int]) -> dict[str, str]:
         """See `Recovery.leave_out`: an honest site's seed differs at dishonest ones alone.
 
         Where none may collude, one may be dishonest all the same, and contradicts everybody.
@@ -91,8 +91,14 @@ class MaskedRecovery(Recovery):
         self._failed |= missing - self._refused - self._left_out
         lies = {place for place, others in self._against.items() if len(others) > most}
         left_out = self._failed | lies
-        left_out |= fewest_to_leave_out(without(self._against, left_out))
-        if len(left_out) >= len(missing):
+        places = self._graph.places
+        failed = {places[site]: times for site, times in failures.items() if site in places}
+        left_out |= fewest_to_leave_out(without(self._against, left_out), failed)
+
+        def goes_first(gone: Collection[int]) -> tuple[int, int]:
+            return -len(gone), sum(failed.get(place, 0) for place in gone)
+
+        if goes_first(left_out) <= goes_first(missing):
             return {}
         self._left_out = left_out
         self._taken.clear()
