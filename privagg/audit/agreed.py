@@ -8,7 +8,7 @@ again here, from the keys on the sites' cards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,12 +98,13 @@ class Agreements:
             return
         self._require_one_list(binds_by_consent=parameters.binds_by_consent)
         stated = f"key {self.report.scheme.key_id[:16]}"
+        recorded: Mapping[str, str] = facts.get("cards") or {}
         with findings.guarded(MADE_OF_CARDS, stated):
-            self._report_on_key(findings, stated, parameters, facts.get("cards"), federation)
+            self._report_on_key(findings, stated, parameters, recorded, federation)
         opened = [r for r in self.report.rounds if r.outcome == "opened"]
         named = {site for r in opened for site in r.survivors}
         _say(findings, CARDS, len(named), len(named & self.cards.keys()), "sites")
-        proved = sum(self._is_proved(r, parameters) for r in opened)
+        proved = sum(self._is_proved(r, parameters, recorded.keys()) for r in opened)
         _say(findings, RELEASES, len(opened), proved, "contributors")
 
     def _require_one_list(self, *, binds_by_consent: bool) -> None:
@@ -133,15 +134,22 @@ class Agreements:
         findings: Findings,
         stated: str,
         parameters: Parameters,
-        recorded: Mapping[str, str] | None,
+        recorded: Mapping[str, str],
         federation: str,
     ) -> None:
-        """Make the key again from the recorded cards, each held against its site's signature."""
-        if recorded is None:
-            findings.undecided(
-                MADE_OF_CARDS, stated, "the keys on the sites' cards, which newer versions record"
+        """Make the key again from the recorded cards, each held against its site's signature.
+
+        A run under this scheme has cards, as every upload is signed for its plan: a record without
+        them keeps back what its own key would be held against.
+
+        Raises:
+            VerificationError: they are kept back, or are not those that sites signed.
+        """
+        if not recorded:
+            raise VerificationError(
+                f"the record keeps back the cards that key {self.report.scheme.key_id[:16]} of a "
+                "masked run was made from"
             )
-            return
         if strangers := recorded.keys() - {*self.plan.names}:
             raise VerificationError(f"a card of {min(strangers)!r}, which is no site of the plan")
         in_order = (site for site in self.plan.names if site in recorded)
@@ -165,8 +173,17 @@ class Agreements:
             compared=1 + len(cards),
         )  # fmt: skip
 
-    def _is_proved(self, ended: RoundReport, parameters: Parameters) -> bool:
-        """Whether enough of its contributors signed that they released exactly this sum."""
+    def _is_proved(
+        self, ended: RoundReport, parameters: Parameters, keyed: Collection[str]
+    ) -> bool:
+        """Whether enough of its contributors signed that they released exactly this sum.
+
+        Args:
+            ended: how the round is recorded to have ended.
+            parameters: the scheme's.
+            keyed: sites of whose cards the run's key was made; it says who was asked, whichever
+                cards' statements are left in the bundle.
+        """
         attempt = (ended.round, ended.attempt)
         uploads = [self.uploads.get((attempt, site)) for site in ended.survivors]
         digest = list_digest(each for each in uploads if each is not None)
@@ -175,7 +192,7 @@ class Agreements:
             for each in self.signed.get(attempt, ())
             if (each.list_digest, each.contributors) == (digest, ended.survivors)
         ]
-        members = tuple(site for site in ended.cohort if site in self.cards)
+        members = tuple(site for site in ended.cohort if site in keyed)
         try:
             recovery = parameters.recovery(Occasion(self.report.run, *attempt, members))
             if recovery is None or None in uploads:

@@ -6,16 +6,18 @@ Each story is told twice: with the rule, and with the rule taken out, when the a
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from privagg.audit.agreed import Agreements
 from privagg.privacy.ledger import Ledger
 from privagg.protocol import unmasking
 from privagg.protocol.frames import parse_header, read_message
 from privagg.protocol.job import Job, RoundOutcome
-from privagg.protocol.messages import Release, Upload
+from privagg.protocol.messages import Consent, Release, Upload
 from privagg.protocol.statements import StatementStore
 from privagg.run import rounds
 from privagg.run.journal import Journal
@@ -207,3 +209,25 @@ def test_a_coordinator_killed_after_the_last_attempt_makes_no_other(tmp_path: Pa
     last = Runner(simulation).run(attempts=1)
     assert (last.outcome, last.attempt) == ("stopped", 1)
     assert [simulation.charges(name) for name in SEVEN] == charges
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_a_list_that_looks_full_in_the_bundle(tmp_path: Path, rule: bool) -> None:
+    """The coordinator leaves out the consents, and the card of the site that was missing."""
+    simulation = masked(tmp_path, names=SEVEN, dropouts=1, colluders=1)
+    simulation.wire.answers["g"] = lambda frame: None
+    outcome = simulation.round(1)
+    assert check(simulation, outcome)
+    job, keyed = simulation.job, SEVEN if rule else SEVEN[:-1]
+    report: Any = SimpleNamespace(run=job.run, scheme=SimpleNamespace(key_id=job.key_id))
+    shown = {True: Agreements(report, simulation.plan), False: Agreements(report, simulation.plan)}
+    for statement in outcome.statements:
+        header = parse_header(statement.kind, statement.header.encode())
+        for with_consents, agreed in shown.items():
+            if isinstance(header, Upload):
+                agreed.uploads[(1, 1), header.sender] = statement
+            elif isinstance(header, Release) or (isinstance(header, Consent) and with_consents):
+                agreed.take(header)
+    ended: Any = outcome
+    assert shown[True]._is_proved(ended, job.parameters, SEVEN)
+    assert shown[False]._is_proved(ended, job.parameters, keyed) == (not rule)
