@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from privagg.digest import canonical_json, tree_digest
 from privagg.errors import MessageError, SignatureError, validation_faults
 from privagg.identity.keys import SIGNATURE_BYTES, Identity, Roster
-from privagg.protocol.messages import KINDS, Header, Statement
+from privagg.protocol.messages import KINDS, Header, RoundStart, Statement
 
 MAGIC = b"PVAG"
 VERSION = 4
@@ -177,7 +177,7 @@ def parse_header(kind: int, text: bytes) -> Header:
     Raises:
         MessageError: unknown kind, not JSON, not the fields of that kind, or not canonical.
     """
-    if len(text) > _LONG_BYTES:
+    if len(text) > _LONG_BYTES or kind == RoundStart.kind:  # an app gets a start's settings
         return _parsed(kind, text)
     return (_short if len(text) <= _SHORT_BYTES else _long)(kind, text)
 
@@ -199,6 +199,12 @@ def _parsed(kind: int, text: bytes) -> Header:
 
 _short = lru_cache(maxsize=2048)(_parsed)
 _long = lru_cache(maxsize=2)(_parsed)
+
+
+def forget_headers() -> None:
+    """Have every header read again: for whoever measures what that costs."""
+    _short.cache_clear()
+    _long.cache_clear()
 
 
 def require_readable(frame: bytes) -> None:

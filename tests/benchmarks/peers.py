@@ -23,7 +23,7 @@ import numpy as np
 from privagg.digest import tree_digest
 from privagg.identity.keys import Identity, Roster, forget_signatures
 from privagg.protocol.aggregator import TOGETHER, Aggregator, RoundTerms
-from privagg.protocol.frames import Message, read_message
+from privagg.protocol.frames import Message, forget_headers, read_message
 from privagg.protocol.key_parts import split_key_parts
 from privagg.protocol.messages import Release, Upload
 from privagg.secure.masked.rule import Rule
@@ -148,6 +148,12 @@ def upload_frames(
     return frames
 
 
+def forget_frames() -> None:
+    """A round's frames are new ones: nothing of them was read or verified before."""
+    forget_signatures()
+    forget_headers()
+
+
 def privagg_job(name: str, length: int, sites: int) -> Job:
     """The aggregator as a round uses it: frames in, the request to open out."""
     requirement = Requirement(length, 32_767, (1 << 21) - 1, 64)
@@ -160,7 +166,7 @@ def privagg_job(name: str, length: int, sites: int) -> Job:
     roster = Roster.of(*identities)
 
     def work() -> None:
-        forget_signatures()  # a round's frames are new ones
+        forget_frames()
         aggregator = Aggregator(terms, parameters, roster)
         for at in range(0, sites, TOGETHER):
             aggregator.receive_many([(None, frame) for frame in frames[at : at + TOGETHER]])
@@ -181,7 +187,7 @@ def masked_job(length: int, sites: int, missing: int) -> Job:
     given = release_frames(cohort, terms, identities, listed)
 
     def work() -> None:
-        forget_signatures()
+        forget_frames()
         aggregator = Aggregator(
             terms, parameters, roster, recovery=parameters.recovery(cohort.occasion)
         )

@@ -12,6 +12,7 @@ from privagg.errors import MessageError, PrivaggError, SignatureError, UnknownPa
 from privagg.identity.keys import Identity, Roster
 from privagg.protocol.frames import (
     Message,
+    forget_headers,
     header_to_bytes,
     parse_header,
     read_message,
@@ -45,6 +46,18 @@ def test_settings_travel_signed_and_unchanged() -> None:
     assert isinstance(read, RoundStart)
     assert read.settings == settings
     assert read == header
+
+
+def test_a_header_is_read_once_and_its_kind_counts() -> None:
+    header = Acknowledgement(**PLACE, sender="alice", kept_sizes={"bob": (3,)})
+    text = header_to_bytes(header)
+    forget_headers()
+    first = parse_header(Acknowledgement.kind, text)
+    assert parse_header(Acknowledgement.kind, bytes(bytearray(text))) is first
+    with pytest.raises(MessageError, match="not a RoundStart header"):
+        parse_header(RoundStart.kind, text)
+    text = start().header_bytes  # holds settings, which an app is given
+    assert parse_header(RoundStart.kind, text) is not parse_header(RoundStart.kind, text)
 
 
 def test_a_statement_stands_without_its_payload() -> None:
