@@ -74,6 +74,7 @@ class PartyFile(PartyFileModel):
             else the CPU), "cpu", "cuda" or "mps".
         samples_for: the owner's public sealing key, for which the site keeps each round's sampled
             records until the run's end (`privagg.party.samples`); empty, it keeps nothing.
+        samples_signed: the owner's Ed25519 signature of it (hex), without which nothing is kept.
     """
 
     name: PartyName
@@ -85,6 +86,7 @@ class PartyFile(PartyFileModel):
     accept_findings: bool = False
     device: DeviceName = "auto"
     samples_for: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    samples_signed: str = Field(default="", pattern=r"^([0-9a-f]{128})?$")
 
 
 class PinsFile(PartyFileModel):

@@ -445,7 +445,8 @@ def open_site(
     Raises:
         ApprovalError: a factory makes its records, and no approval names it.
         ConfigError, DataError: they cannot be read as declared, or its owner approved other ones.
-        ConfigError: the device that its owner names is not there.
+        ConfigError: the device that its owner names is not there, or samples are to be kept for a
+            key that its owner did not sign.
         ModelError: the model does not keep records apart.
     """
     name = folder.party().name
@@ -455,15 +456,16 @@ def open_site(
     learner, recognise = setup.learner(name), recogniser_in(folder, setup)
     if apart is not None:
         _OWNERS_LOG.info("%s trains with %s", name, apart.text)
+    seat = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder)
     samples = Samples(folder)
-    samples.attend(learner, setup.plan.digest)
+    samples.attend(learner, setup.plan.digest, seat.ledger.owner_key)
 
     def look(approval: Approval) -> None:
         setup.require_joining(setup.section(name))
         if recognise is not None:
             recognise(approval)
 
-    site = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder).site(
+    site = seat.site(
         learner,
         records_apart=apart.facts() if apart else None,
         recognise=look if begun else recognise,

@@ -42,6 +42,7 @@ def require_ready(setup: Setup, run: str | None = None) -> None:
         ApprovalError: an owner has not approved the plan.
         DataError: nor the records that lie at its site now.
         BudgetExceededError: a budget is too small for the whole job.
+        ConfigError, ModelError: a site cannot train this model on the device that it names.
     """
     require_data(setup, joins=run is None)
     require_approvals(setup, run)
@@ -49,6 +50,8 @@ def require_ready(setup: Setup, run: str | None = None) -> None:
     if setup.job == TRAINING and RoundsSetup.configured(setup.config):
         require_approvals(RoundsSetup.of(setup), looks_run(run) if run else None)
     require_room(setup, run)
+    if setup.job == TRAINING:
+        setup.rehearse()
 
 
 def require_data(setup: Setup, *, joins: bool = True) -> None:

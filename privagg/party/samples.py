@@ -2,7 +2,8 @@
 
     <party>/samples/RUN/ROUND-ATTEMPT.sealed
 
-Off unless `party.toml` names a key (`samples_for`). Each file holds the slots of the round's
+Off unless `party.toml` names a key (`samples_for`) that the owner of the site's ledger signed: else
+whoever can write that file would be told who was sampled. Each file holds the slots of the round's
 records, the round's model, and the digest of the site's integers before noise; it is sealed so that
 only the owner's key opens it. No seed is in it, and nothing from which noise follows: of a
 `record-local` round it is the first step alone, since a later one starts from a noised sum. Its
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privagg.config.setup import Setup
@@ -33,6 +35,7 @@ from privagg.durable import write_whole
 from privagg.encoding.planned import RoundId
 from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import ConfigError, PrivaggError
+from privagg.identity.keys import verify_signature
 from privagg.identity.sealing import seal, sealing_key, unseal
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.programs.training import RecordLearner
@@ -95,17 +98,22 @@ class Samples:
 
     def __init__(self, folder: PartyFolder) -> None:
         self.site, self._root = folder.party().name, folder.samples
-        self._key = folder.party().samples_for
+        self._key, self._signature = folder.party().samples_for, folder.party().samples_signed
 
-    def attend(self, learner: object, plan_digest: str) -> None:
+    def attend(self, learner: object, plan_digest: str, owner_key: str) -> None:
         """Keep what a learner samples from now on, where the folder says so.
 
         Args:
             learner: of this site; one that samples no records is left alone.
             plan_digest: of the plan that it computes under.
+            owner_key: public key (hex) of the owner that the site's ledger pins.
+
+        Raises:
+            ConfigError: the folder says so, and that owner did not sign it.
         """
         if not self._key or not isinstance(learner, RecordLearner):
             return
+        self._require_signed(owner_key)
         computed = learner.records_apart.facts()
 
         def keep(
@@ -118,6 +126,17 @@ class Samples:
             self._keep(Kept(round_id, plan_digest, digest, computed, parameters, records_at))
 
         learner.keep = keep
+
+    def _require_signed(self, owner_key: str) -> None:
+        try:
+            owner, signature = bytes.fromhex(owner_key), bytes.fromhex(self._signature)
+            verify_signature(owner, _said(self.site, self._key), signature)
+        except (ValueError, InvalidSignature) as error:
+            raise ConfigError(
+                f"party.toml of {self.site!r} has samples kept for the key {self._key[:16]}..., "
+                "which the owner of its ledger did not sign (samples_signed); the owner switches "
+                "it on again: privagg recompute --on, or off: --off. Nothing was charged"
+            ) from error
 
     def _keep(self, kept: Kept) -> None:
         """Write one round; what fails is told to the owner and stops no round, which is paid."""
@@ -184,12 +203,21 @@ def keep_samples_for(folder: PartyFolder, owner: Ed25519PrivateKey | None) -> No
 
     Where it is nobody, what was kept is deleted.
     """
-    key = "" if owner is None else sealing_key(owner)
-    PartyFolder.create(folder.root, PartyFile(name=folder.party().name, samples_for=key))
+    name, key, signature = folder.party().name, "", ""
+    if owner is not None:
+        key = sealing_key(owner)
+        signature = owner.sign(_said(name, key)).hex()
+    said = PartyFile(name=name, samples_for=key, samples_signed=signature)
+    PartyFolder.create(folder.root, said)
     if owner is None:
         samples = Samples(folder)
         for run in samples.runs():
             samples.forget(run)
+
+
+def _said(site: str, key: str) -> bytes:
+    """What an owner signs so that a site keeps its samples for a key."""
+    return b"privagg/samples-for/1\0" + canonical_json({"site": site, "samples_for": key})
 
 
 def integers_digest(integers: IntVector, round_id: RoundId, site: str) -> str:

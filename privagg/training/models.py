@@ -20,6 +20,7 @@ from privagg.errors import ConfigError, ModelError
 from privagg.training.declared import ModelSpec
 from privagg.training.factories import ApprovedCode, look_at
 from privagg.training.frozen import choose_trainable, require_own_memory
+from privagg.training.remembered import once
 from privagg.training.targets import ClassKind, NumberedClasses, TargetKind
 from privagg.training.torch_state import layer_randomness
 
@@ -54,7 +55,11 @@ def build_model(
     try:
         with layer_randomness(seed):
             model = _built(spec, input_shape, _kind(target), code)
-            require_separable(model, input_shape, target)
+            source = look_at(spec.kind).sha256 if ":" in spec.kind else ""
+            once(
+                lambda: require_separable(model, input_shape, target),
+                model, "separable", source, input_shape, _outputs(_kind(target)),
+            )  # fmt: skip
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
@@ -275,13 +280,16 @@ def _probe(model: nn.Module, input_shape: tuple[int, ...], target: TargetKind) -
             f"the model does not take inputs of shape (B, {', '.join(map(str, input_shape))}): "
             f"{error}"
         ) from error
-    allowed = {(3, target.outputs)}
-    if isinstance(target, ClassKind):  # also a logit for each of two classes
-        allowed.add((3, target.class_count))
+    allowed = {(3, outputs) for outputs in _outputs(target)}
     if not isinstance(output, torch.Tensor) or tuple(output.shape) not in allowed:
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ModelError(
             f"the model's output for 3 records is {shape}; expected logits {sorted(allowed)}"
+        )
+    if bool(output.isnan().any()):
+        raise ModelError(
+            "the model's output is no number for ordinary synthetic records, so it cannot be "
+            f"tested before training; {_not_finite(model)}"
         )
     _require_gradient_apart(output, leaf)
     for name, buffer in model.named_buffers():
@@ -291,6 +299,21 @@ def _probe(model: nn.Module, input_shape: tuple[int, ...], target: TargetKind) -
                 "records; use a layer without running statistics, such as GroupNorm"
             )
     _require_output_apart(model, x)
+
+
+def _outputs(target: TargetKind) -> frozenset[int]:
+    """How many numbers a model may give for a record: also a logit for each of two classes."""
+    classes = {target.class_count} if isinstance(target, ClassKind) else set()
+    return frozenset({target.outputs, *classes})
+
+
+def _not_finite(model: nn.Module) -> str:
+    """Which of a model's own values are not finite, or where else to look."""
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    named = [f"{name!r}" for name, tensor in tensors if not bool(torch.isfinite(tensor).all())]
+    if named:
+        return f"its values {', '.join(named[:3])} are not; mend the file that they come from"
+    return "look for divisions, roots and logarithms"
 
 
 def _forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -367,6 +390,12 @@ def _require_gradient_apart(output: torch.Tensor, x: torch.Tensor) -> None:
         )
         if gradient is None:
             continue
+        if bool(gradient.isnan().any()):
+            raise ModelError(
+                "an output's gradient with respect to ordinary synthetic records is no number, so "
+                "the model cannot be tested before training; look for divisions, roots, logarithms "
+                "and masks of infinities"
+            )
         others = [other for other in range(len(x)) if other != record]
         if bool((gradient[others] != 0).any()):
             raise ModelError(

@@ -191,7 +191,8 @@ def test_a_record_that_fails_moves_no_other_by_a_bit(
 ) -> None:
     """Before, its batch was done again record by record in row 0, and took fifty times as long.
 
-    What fails at some parameters only still costs passes; the others' bits stay all the same.
+    What fails at some parameters only still costs passes, two for each halving; the others' bits
+    stay all the same.
     """
     rng = np.random.default_rng(3)
     x, y = rng.integers(0, 9, (40, 6)).astype(np.float32), rng.integers(0, 3, 40)
@@ -209,7 +210,9 @@ def test_a_record_that_fails_moves_no_other_by_a_bit(
     without = ours.slotted_sum(parameters, others)
     expected = len(passes)
     np.testing.assert_array_equal(ours.slotted_sum(parameters, everybody), without)
-    assert (len(passes) - expected == expected == 3) is same_passes
+    more = len(passes) - 2 * expected
+    assert expected == 3
+    assert more == 0 if same_passes else 0 < more <= 2 * 4
     assert without.any()
 
 

@@ -41,6 +41,7 @@ from privagg.protocol.site import Site
 from privagg.training.dpsgd import DpSgd
 from privagg.training.draws import Draws
 from tests.benchmarks.tables import show, write_json
+from tests.benchmarks.timing import peak_mib
 
 SITES, SIDE, CLASSES = ("north", "south", "west"), 64, 1000
 BLOCK_AND_HEAD = ["18.*", "21.*"]
@@ -79,12 +80,7 @@ class Stages:
             yield
         finally:
             self.seconds[stage] += time.process_time() - started
-            self.mib[stage] = max(self.mib[stage], _peak_mib())
-
-
-def _peak_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+            self.mib[stage] = max(self.mib[stage], peak_mib())
 
 
 def federation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def medians(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -34,3 +35,9 @@ def metered(job: Callable[[], object], spent: list[float]) -> Callable[[], objec
             spent.append(time.process_time() - started)
 
     return run
+
+
+def peak_mib() -> float:
+    """This process' peak resident memory so far; of its program alone, unlike getrusage's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

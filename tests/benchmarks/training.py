@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -49,6 +48,7 @@ from privagg.training.models import build_model, get_parameters
 from privagg.training.rehearsal import RecordsApart
 from privagg.training.torch_state import deterministic_torch
 from tests.benchmarks.tables import show, write_json
+from tests.benchmarks.timing import peak_mib
 
 TOKENS, VOCABULARY, WIDTH = 64, 1000, 256
 
@@ -247,9 +247,9 @@ def _measure(name: str, way: str, answers: Any) -> None:
     case = next(case for case in CASES if case.name == name)
     with deterministic_torch():
         job = Plain(case, 2) if way == "plain" else Round(case, case.engine)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = peak_mib()
         job.run()
-    answers.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, before))
+    answers.put((peak_mib(), before))
 
 
 def row_of(case: Case, rounds: int, *, slow: bool, memory: bool) -> dict[str, Any]:

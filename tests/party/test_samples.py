@@ -15,8 +15,9 @@ from privagg.federation import Federation
 from privagg.identity.owner import make_owner_key, read_owner_key
 from privagg.identity.sealing import seal, sealing_key, unseal
 from privagg.party.folder import PartyFolder
-from privagg.party.open import open_federation, open_site
+from privagg.party.open import ledger_here, open_federation, open_site
 from privagg.party.samples import Kept, Samples, keep_samples_for, recomputed
+from privagg.privacy.ledger.entries import Charge
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.run.results import RoundReport
 from tests.approvals import approved
@@ -191,6 +192,30 @@ def test_a_site_on_its_own_machine_keeps_the_first_step(
     folder.samples.write_text("a file where the folder should be")
     site._learner.contribution(parameters, DeterministicRandomness(4), ("next-run", 2, 1))
     assert "the round's sample was not kept" in caplog.text
+
+
+def test_a_key_that_the_owner_did_not_sign_keeps_nothing_and_costs_nothing(tmp_path: Path) -> None:
+    """Whoever writes party.toml would otherwise be told who was sampled."""
+    path = demo(tmp_path, ENGINE)
+    federation = approved(Federation.from_toml(path))
+    folder = PartyFolder(tmp_path / "parties" / "riverside")
+    owner, thief = read_owner_key(folder.owner_key), Ed25519PrivateKey.generate()
+    keep_samples_for(folder, owner)
+    signed = folder.party()
+    keep_samples_for(folder, thief)
+    assert folder.party().samples_for != signed.samples_for
+    for key, signature in (
+        (sealing_key(thief), folder.party().samples_signed),
+        (sealing_key(thief), signed.samples_signed),
+        (sealing_key(thief), ""),
+    ):
+        said = signed.model_copy(update={"samples_for": key, "samples_signed": signature})
+        PartyFolder.create(folder.root, said)
+        with pytest.raises(ConfigError, match=r"'riverside'.*did not sign.*Nothing was charged"):
+            federation.run()
+    assert not folder.samples.exists()
+    entries = ledger_here(federation.setup, "riverside").entries()
+    assert not [entry for entry in entries if isinstance(entry.payload, Charge)]
 
 
 def test_sealed_data_open_for_their_owner_and_context_alone() -> None:

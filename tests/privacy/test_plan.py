@@ -146,6 +146,16 @@ def test_observers_follow_from_the_shares_that_stay_unknown() -> None:
     assert not any("adds honestly" in text for row in strict for text in row.assumptions)
 
 
+def test_a_row_says_tested_or_proved_as_the_engine_keeps_records_apart() -> None:
+    for make in (distributed, local):
+        for engine, proved in (("exact", False), ("exact-dense", True)):
+            plan = make(recipe={"engine": engine})
+            for row in plan.observers("s0", 4):
+                said = " ".join(row.assumptions)
+                assert ("tested, not proved" in said) is not proved
+                assert ("proved for engine exact-dense" in said) is proved
+
+
 def test_custody_of_the_sites_lets_one_site_open_single_uploads() -> None:
     rows = {(o.name, o.colluding_sites): o for o in distributed(custody="sites").observers("s0", 4)}
     assert "key-holder" not in {name for name, _ in rows}

@@ -26,7 +26,11 @@ from privagg.training.ghost import clipping, pieces
 from privagg.training.ghost.engine import ExactEngine
 from privagg.training.models import build_model
 from privagg.training.objective import CLASSES
-from privagg.training.rehearsal import require_model_apart, require_trains
+from privagg.training.rehearsal import (
+    require_model_apart,
+    require_records_apart,
+    require_trains,
+)
 from privagg.training.torch_state import deterministic_torch
 from tests.training.test_ghost import MODELS, trainer_with
 from tests.training.test_ghost import test_the_sum_is_that_of_python_integers as sum_is_right
@@ -146,6 +150,7 @@ def test_a_look_saves_work_and_changes_no_integer(
             for module in (pieces, clipping):
                 monkeypatch.setattr(module, "is_seen", lambda _, seen=seen: seen)
             trainer, count = trainer_with(name, 2**20)
+            assert require_records_apart(trainer).how == "tested"
             places = np.arange(32) % count
             sums.append(trainer.slotted_sum(np.sin(np.arange(trainer.dimension)), places))
     assert sums[0].any()
@@ -226,6 +231,8 @@ def test_a_site_names_its_device_and_an_absent_one_costs_nothing(
     own.write_text('name = "south"\ndevice = "mps"\n')
     assert [made.setup.devices(name) for name in SITES] == ["auto", "mps"]
     for refused in (made, Federation.from_dict(CONFIG, base=tmp_path, device="cuda")):
+        with pytest.raises(ConfigError, match="sees no such device"):
+            refused.check_ready()  # before the command line prints a line
         with pytest.raises(ConfigError, match="sees no such device"):
             refused.run()
     for ledger in local_ledgers(made.setup.output).values():

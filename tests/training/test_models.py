@@ -235,6 +235,17 @@ def test_models_that_cannot_be_trained_are_refused(model: nn.Module, reason: str
         require_separable(model, (4,), 2)
 
 
+def test_a_value_that_is_no_number_is_named_and_no_record_is_blamed() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    with torch.no_grad():
+        model[0].requires_grad_(False).bias[2] = torch.nan
+    with pytest.raises(ModelError, match=r"is no number.*its values '0\.bias' are not"):
+        require_separable(model, (4,), 2)
+    roots = Mixes(lambda x: x + (0 * x).abs().sqrt())
+    with pytest.raises(ModelError, match="gradient with respect to .* is no number"):
+        require_separable(roots, (4,), 2)
+
+
 def two_logits(input_shape: tuple[int, ...], classes: int, width: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(input_shape[0], width), nn.Tanh(), nn.Linear(width, classes))
 

@@ -126,6 +126,7 @@ class LocalPlan(RecordPlan):
             unit=self.unit,
             custody=self.custody,
             in_slots=self.version > 1,
+            engine=self.recipe.get("engine"),
         )
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:

@@ -54,6 +54,10 @@ INDEPENDENT = (
     "a record's gradient does not depend, to the last bit, on the records beside it in a batch "
     "(tested, not proved)"
 )
+EXACT_PRODUCTS = (
+    "products of the site's float64 numbers are IEEE 754's: a record's integers then follow from "
+    "that record alone (proved for engine exact-dense, its premise tested before training)"
+)
 AT_MOST_DECLARED = (
     "the site has no more records than it declared, with or without the one that is hidden"
 )
@@ -71,12 +75,19 @@ SHARDS_REST_ON = (ONE_UNIT[Unit.RECORD], HONEST_SITE, CSPRNG, UNTIMED_SUMS, SHAR
 """What every row of a round over shards rests on."""
 
 
-def rests_on(unit: Unit, *, in_slots: bool) -> tuple[str, ...]:
-    """What every row of a plan rests on; plans of version 1 keep their own text."""
+def rests_on(unit: Unit, *, in_slots: bool, engine: object = None) -> tuple[str, ...]:
+    """What every row of a plan rests on; plans of version 1 keep their own text.
+
+    Args:
+        unit: whose presence is hidden.
+        in_slots: as for `own_noise_observers`.
+        engine: how records' gradients are clipped, as the plan's recipe has it.
+    """
     if unit is not Unit.RECORD:
         return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, UNTIMED)
     placed = (UNTIMED_SLOTS, AT_MOST_DECLARED) if in_slots else (UNTIMED,)
-    return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, *placed, INDEPENDENT)
+    apart = EXACT_PRODUCTS if engine == "exact-dense" else INDEPENDENT
+    return (ONE_UNIT[unit], HONEST_SITE, CSPRNG, *placed, apart)
 
 
 def _attested(shares: int) -> tuple[str, ...]:
@@ -146,7 +157,13 @@ def shared_noise_observers(
 
 
 def own_noise_observers(
-    event: DpEvent, *, survivors: int, unit: Unit, custody: Custody, in_slots: bool
+    event: DpEvent,
+    *,
+    survivors: int,
+    unit: Unit,
+    custody: Custody,
+    in_slots: bool,
+    engine: object = None,
 ) -> tuple[Observer, ...]:
     """Rows for a plan under which every site's upload is private by its own noise alone.
 
@@ -157,6 +174,7 @@ def own_noise_observers(
         custody: who can open sums.
         in_slots: whether sampled records lie in a public number of random slots, as they do from
             plans of version 2 on.
+        engine: as for `rests_on`.
     """
     names = ["aggregator"]
     if custody is Custody.AUTHORITY:
@@ -167,7 +185,7 @@ def own_noise_observers(
             colluding_sites=k,
             sees="at most this site's own noised update",
             event=event,
-            assumptions=rests_on(unit, in_slots=in_slots),
+            assumptions=rests_on(unit, in_slots=in_slots, engine=engine),
         )
         for k in range(survivors)
         for name in ("model-users" if k == 0 else "sites", *names)

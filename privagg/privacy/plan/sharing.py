@@ -100,6 +100,6 @@ class SharedNoisePlan(TrainingPlan):
             colluders=self.colluders,
             protects=self.hides,
             strict=self.strict,
-            always=rests_on(self.unit, in_slots=self.version > 1),
+            always=rests_on(self.unit, in_slots=self.version > 1, engine=self.recipe.get("engine")),
             honest=HONEST_ENCRYPTION if self.version > 1 else HONEST_ENCRYPTION_1,
         )
