@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 
 import numpy as np
 
@@ -29,9 +29,10 @@ from privagg.programs.tables.calibration import (
     reliability_figures,
     score_cells,
 )
+from privagg.programs.tables.importance import importance_figure
 from privagg.training.targets import Regression
 
-POINTS, IMPORTANCE, START = "points", "importance", "points to start from"
+POINTS, START = "points", "points to start from"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,13 @@ def answers_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Iter
     yield Answer(
         {"name": "importance", "about": "how far points of each column vary between records"},
         tuple(
-            _importance(block, card.blocks[place], found.state.whole[at], errors[:, at], level)
+            importance_figure(
+                block.name,
+                np.array(card.blocks[place].points),
+                found.state.whole[at],
+                errors[:, at],
+                level,
+            )
             for place, (block, at) in enumerate(zip(blocks, offsets(blocks), strict=True))
         ),
     )
@@ -152,15 +159,3 @@ def _whole_card(content: Asked, blocks: Sequence[Block], found: Finished, card: 
         figures.append(area_figure(score_cells(*found.calibration, level)))
     about = "points add up, from those that every record has"
     return Answer({"name": "the card", "about": about}, tuple(figures))
-
-
-def _importance(
-    block: Block, own: CardBlock, whole: FloatArray, errors: FloatArray, level: float
-) -> Figure:
-    """The standard deviation of a block's points over records."""
-    points = np.array(own.points)
-    shares = whole / max(float(whole.sum()), 1.0)
-    size = sqrt(float(shares @ points**2))
-    slopes = shares * points / size if size > 0 else np.sqrt(shares)
-    ends = [around(size, sqrt(float(slopes**2 @ each**2)), level, (0.0, inf)) for each in errors]
-    return Figure(IMPORTANCE, {"column": block.name}, size, size, ends[0], ends[1])

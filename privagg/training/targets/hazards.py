@@ -227,7 +227,7 @@ class TimeToEvent(TargetKind):
         Beside them 0.5, and the log-likelihood of the hazards that all records have together.
         """
         logits, (times, events) = self.logits(outputs), encoded.astype(np.float64).T
-        found = hazard_figures(logits, *_periods(times, events, self._parts))
+        found = hazard_figures(logits, *self.periods(encoded))
         index = concordance(np.logaddexp(0.0, logits).sum(axis=1), times, events > 0)
         return found if index is None else {"c_index": index, "base_c_index": 0.5, **found}
 
@@ -239,6 +239,15 @@ class TimeToEvent(TargetKind):
         """
         shown = np.nan_to_num(outputs, nan=0.0, posinf=LARGEST_LOGIT, neginf=-LARGEST_LOGIT)
         return np.asarray(np.clip(shown, -LARGEST_LOGIT, LARGEST_LOGIT) + self.starting_logits)
+
+    def periods(self, encoded: Encoded) -> Periods:
+        """What each record says of each interval, float64 `(n, K)`.
+
+        Args:
+            encoded: as `read` gives them, each known.
+        """
+        times, events = encoded.astype(np.float64).T
+        return _periods(times, events, self._parts)
 
     def seen_last(self, encoded: Encoded) -> tuple[ClassNumbers, BoolArray]:
         """How many intervals each record outlived, int64 `(n,)`, and whether it had the event then.
