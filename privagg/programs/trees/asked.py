@@ -6,13 +6,13 @@ from fractions import Fraction
 from math import inf, log, sqrt
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from privagg.errors import ConfigError
+from privagg.programs.content import Content
 from privagg.programs.tables.bins import Block, Cut
 from privagg.programs.trees.losses import loss_of
 from privagg.training.features import CategoricalFeature
-from privagg.training.table import TableSchema
 
 MOST_LEAVES = 2**20
 """Numbers of all leaves of all trees together: the public state of a round holds them."""
@@ -25,11 +25,10 @@ METHOD = 1
 `verify` computes by it again. It rises with whatever makes the same table or sums other trees."""
 
 
-class Asked(BaseModel):
+class Asked(Content):
     """Which trees are made of which columns: public, and pinned with the plan.
 
     Args:
-        data: the columns, as declared; the target has classes, is an amount, or a time to an event.
         trees: how many; chosen by public facts by default, as `depth`, `together`, `start`, `rate`,
             `prior`.
         depth: questions of each.
@@ -43,13 +42,9 @@ class Asked(BaseModel):
         seed: of the questions; public.
         calibration: whether one more opening, on a twentieth of the budget, makes chances of two
             classes right and says how well they tell records apart.
-        level: of the intervals.
         method: `METHOD` of the privagg that made the plan.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    data: TableSchema
     trees: int | None = Field(default=None, ge=1, le=2000)
     depth: int | None = Field(default=None, ge=1, le=10)
     together: int | None = Field(default=None, ge=1, le=256)
@@ -60,7 +55,6 @@ class Asked(BaseModel):
     ordered: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0, lt=2**63)
     calibration: bool = True
-    level: float = Field(default=0.95, gt=0.5, lt=1)
     method: int = METHOD
 
     @field_validator("method")
@@ -81,22 +75,18 @@ class Asked(BaseModel):
             raise ValueError(
                 f"ordered names {names}, and takes columns that are declared with categories"
             )
-        facts = self.facts
-        if facts.trees % facts.together:
+        size = self.size
+        if size.trees % size.together:
             raise ValueError(
-                f"{facts.trees} trees cannot be opened {facts.together} at a time; let `together` "
+                f"{size.trees} trees cannot be opened {size.together} at a time; let `together` "
                 "divide `trees`"
             )
         return self
 
     @property
-    def facts(self) -> Size:
-        """Everything that may be left open, as it is."""
-        usual = SIZES[-1][1]
-        return Size(*(
-            getattr(usual, name) if getattr(self, name) is None else getattr(self, name)
-            for name in Size._fields
-        ))  # fmt: skip
+    def size(self) -> Size:
+        """All that may be left open, as it is; of what is left open, as for few records."""
+        return self._sized(SIZES[-1][1])
 
     def chosen(self, records: int, epsilon: Fraction, delta: Fraction) -> Asked:
         """The same with what is left open chosen: by records, epsilon and delta alone.
@@ -107,12 +97,19 @@ class Asked(BaseModel):
         """
         noise = noise_of_all(records, float(epsilon), float(delta))
         usual = next(size for most, size in SIZES if noise <= most)
-        found = {k: v for k, v in usual._asdict().items() if getattr(self, k) is None}
-        if self.trees is not None and self.together is None:
-            found["together"] = max(
-                k for k in range(1, usual.together + 1) if self.trees % k == 0
-            )  # fmt: skip
-        return Asked.model_validate({**dict(self), **found})
+        return self.model_copy(update=self._sized(usual)._asdict())
+
+    def _sized(self, usual: Size) -> Size:
+        """What is said; else what is usual, in numbers of trees that go together."""
+        said = {name: getattr(self, name) for name in Size._fields}
+        found = usual._replace(**{name: each for name, each in said.items() if each is not None})
+        if self.together is None:
+            most = min(usual.together, found.trees)
+            together = max(each for each in range(1, most + 1) if found.trees % each == 0)
+            return found._replace(together=together)
+        if self.trees is None:
+            return found._replace(trees=-(-found.trees // found.together) * found.together)
+        return found
 
 
 class Size(NamedTuple):
@@ -127,9 +124,9 @@ class Size(NamedTuple):
 
 
 SIZES: tuple[tuple[float, Size], ...] = (
-    (0.0005, Size(240, 6, 4, 0.2, 0.2, 0.4)),
-    (0.002, Size(120, 5, 4, 0.3, 0.2, 0.3)),
-    (inf, Size(60, 5, 4, 0.5, 0.4, 0.2)),
+    (0.0008, Size(240, 6, 4, 0.1, 0.2, 0.4)),
+    (0.004, Size(60, 5, 4, 0.5, 0.4, 0.2)),
+    (inf, Size(8, 3, 4, 0.8, 0.4, 0.2)),
 )
 """At most so much noise -> what is chosen; found on synthetic tables
 (`tests/benchmarks/synthetic_trees.py`), as all constants here are."""
@@ -159,12 +156,12 @@ def blocks_of(asked: Asked) -> tuple[Block, ...]:
     Raises:
         ConfigError: the trees are too large, or the target is of another kind; nothing was spent.
     """
-    loss, facts = loss_of(asked.data.target), asked.facts
-    opened = 2 * loss.outputs * facts.together * 2**facts.depth
-    whole = loss.outputs * facts.trees * 2**facts.depth
+    loss, size = loss_of(asked.data.target), asked.size
+    opened = 2 * loss.outputs * size.together * 2**size.depth
+    whole = loss.outputs * size.trees * 2**size.depth
     if opened > MOST_OPENED or whole > MOST_LEAVES:
         raise ConfigError(
-            f"{facts.trees} trees of depth {facts.depth}, {facts.together} an opening, with "
+            f"{size.trees} trees of depth {size.depth}, {size.together} an opening, with "
             f"{loss.outputs} numbers a leaf, have {whole} numbers, {opened} in an opening; "
             f"{MOST_LEAVES} and {MOST_OPENED} fit. Nothing was spent"
         )

@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from math import isqrt, sqrt
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -23,6 +23,7 @@ from privagg.encoding.vectors import FloatVector
 from privagg.privacy.plan import OpeningTerms
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.programs.answers import Answer
+from privagg.programs.content import OfContent
 from privagg.programs.questions.columns import Columns
 from privagg.programs.questions.logistic import ROUNDING
 from privagg.programs.sums import IntMatrix
@@ -64,7 +65,7 @@ class Opening:
     first: int = 0
 
 
-class BoostedTrees(SumsProgram):
+class BoostedTrees(OfContent, SumsProgram):
     """Trees whose structure is public and whose leaves are opened sums.
 
     Args:
@@ -75,15 +76,13 @@ class BoostedTrees(SumsProgram):
     """
 
     name = "boosted-trees"
+    asks = Asked
+    content: Asked
 
     def __init__(self, content: Asked) -> None:
-        self.content, self.size = content, content.facts
+        super().__init__(content)
+        self.size = content.size
         self.blocks, self.loss = blocks_of(content), loss_of(content.data.target)
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
-        """See `SumsProgram.of`."""
-        return cls(Asked.model_validate(asked))
 
     @classmethod
     def chosen(
@@ -92,16 +91,6 @@ class BoostedTrees(SumsProgram):
         """See `AnsweringProgram.chosen`: how many trees, how deep, how many an opening."""
         content = Asked.model_validate(asked).chosen(records, epsilon, delta)
         return content.model_dump(mode="json")
-
-    @property
-    def asked(self) -> dict[str, JsonValue]:
-        """See `SumsProgram.asked`."""
-        return self.content.model_dump(mode="json")
-
-    @property
-    def level(self) -> float:
-        """See `SumsProgram.level`."""
-        return self.content.level
 
     @cached_property
     def forest(self) -> Forest:
