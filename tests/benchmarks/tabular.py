@@ -1,11 +1,12 @@
-"""Tables in a few sums: how well private scorecards tell fresh records apart.
+"""Tables in a few sums: how well private scorecards and trees tell fresh records apart.
 
     python -m tests.benchmarks.tabular --data ../shared/data --json out/tabular.json
 
 Credit default over three banks, adult over three offices, and heart disease over four hospitals (as
 FLamby splits them), each with its own test tables, taken as declared public. Nothing is chosen on
 any: columns, ranges and orders are those of the tables' public descriptions, constants come from
-synthetic tables (`synthetic_scorecard.py`), openings and bins from public facts.
+synthetic tables (`synthetic_scorecard.py`, `synthetic_trees.py`), openings, bins and trees from
+public facts.
 
 `sites`: every draw goes through the sites' own half of the program, as `privagg ask` runs it:
 integers, bounds, every site's share of the plan's noise from the operating system, all openings,
@@ -24,8 +25,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,10 @@ from privagg import Federation
 from privagg.config.asking import AskSetup
 from privagg.privacy.randomness import SystemRandomness
 from privagg.programs.questions.columns import Columns
-from privagg.programs.scorecard import Scorecard
 from privagg.programs.scorecard.card import Card
 from privagg.programs.sums import SumsLearner
-from privagg.programs.sums_program import NoisySum
+from privagg.programs.sums_program import NoisySum, SumsProgram
+from privagg.programs.trees.model import Trees
 from privagg.training.evaluate import evaluate
 from privagg.training.measures import roc_auc
 from tests.benchmarks import credit, heart
@@ -50,6 +52,11 @@ from tests.benchmarks.tables import Row, show, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 EPSILONS = ("0.1", "0.5", "1", "4")
+
+MODELS: Mapping[str, Callable[[Any], Card | Trees]] = {
+    "scorecard": Card.read, "boosted-trees": Trees.read,
+}  # fmt: skip
+"""Program -> what reads its model."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +100,14 @@ STUDIES: Mapping[str, Study] = {
 
 
 def federation(
-    folder: Path, table: str, epsilon: str, colluders: int, scheme: str = "plaintext"
+    folder: Path, table: str, model: str, epsilon: str, colluders: int, scheme: str = "plaintext"
 ) -> Federation:
-    """Sites that ask for a scorecard.
+    """Sites that ask for a scorecard, or for trees.
 
     Args:
         folder: with the sites' tables.
         table: of `STUDIES`.
+        model: of `MODELS`.
         epsilon: what the card may cost each data set.
         colluders: sites that the noise allows for.
         scheme: how sums are encrypted.
@@ -115,7 +123,7 @@ def federation(
             "training": {"model": "logistic", "rounds": 1},
             "secure": {"scheme": scheme, "custody": "authority"},
             "data": study.data,
-            "ask": {"epsilon": epsilon, "program": "scorecard", "settings": study.settings},
+            "ask": {"epsilon": epsilon, "program": model, "settings": study.settings},
             "sites": [
                 {"name": name, "data": f"{name}.csv", "records": records}
                 for name, records in study.sites.items()
@@ -126,19 +134,19 @@ def federation(
 
 
 class Asked:
-    """A scorecard of a table, ready to be drawn again and again.
+    """A model of a table, ready to be drawn again and again.
 
     Args:
         folder: with the sites' tables, and `test.csv`.
-        table, epsilon, colluders: as for `federation`.
+        table, model, epsilon, colluders: as for `federation`.
     """
 
-    def __init__(self, folder: Path, table: str, epsilon: str, colluders: int) -> None:
-        made = federation(folder, table, epsilon, colluders)
+    def __init__(self, folder: Path, table: str, model: str, epsilon: str, colluders: int) -> None:
+        made = federation(folder, table, model, epsilon, colluders)
         self.setup = AskSetup.of(made.setup)
         self.plan = self.setup.plan
-        assert isinstance(self.setup.sums, Scorecard)
-        self.program = self.setup.sums
+        assert isinstance(self.setup.sums, SumsProgram)
+        self.program, self.read = self.setup.sums, MODELS[model]
         self.records = {name: self.setup.lines_of(name) for name in self.plan.names}
         self.study, self._tests = STUDIES[table], list[tuple[Columns, Any]]()
         for name in self.study.tests:
@@ -146,8 +154,8 @@ class Asked:
             positive = np.asarray(self.setup.schema.target.read(test)) == 1
             self._tests.append((Columns.read(test, self.setup.schema), positive))
 
-    def card(self, draw: int) -> Card:
-        """A card with noise of its own, by the sites' half of the program."""
+    def drawn(self, draw: int) -> Card | Trees:
+        """A model with noise of its own, by the sites' half of the program."""
         state, sums = self.program.begin(), list[NoisySum]()
         for number in range(1, self.plan.rounds + 1):
             total = sum(
@@ -158,13 +166,13 @@ class Asked:
             )
             sums.append(NoisySum.of(self.plan, number, np.asarray(total), self.plan.names))
             state = self.program.step(number, state, sums[-1])
-        return Card.read(self.program.model(sums))
+        return self.read(self.program.model(sums))
 
-    def figure(self, card: Card) -> float:
+    def figure(self, model: Card | Trees) -> float:
         """AUC or accuracy, the mean over test tables."""
         found = list[float]()
         for records, positive in self._tests:
-            chance = card.predictions(records)
+            chance = model.predictions(records).reshape(len(records))
             right = float(((chance > 0.5) == positive).mean())
             found.append(right if self.study.metric == "accuracy" else
                          roc_auc(chance, positive) or 0.5)  # fmt: skip
@@ -182,39 +190,40 @@ class Asked:
         found = np.asarray(areas)
         spread = float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else 0.0
         return {
-            "table": self.setup.config.federation.name, "model": "scorecard", "path": path,
+            "table": self.setup.config.federation.name, "model": self.program.name, "path": path,
             "epsilon": float(self.setup.epsilon), "delta": float(self.study.delta),
             "colluders": self.setup.config.privacy.colluders, "metric": self.study.metric,
             "value": float(found.mean()), "se": spread, "worst": float(found.min()),
             "draws": len(found), "openings": self.plan.rounds,
             "values": sum(each.length for each in self.plan.openings), "bytes": sent,
-            "seconds": seconds, "bins": self.program.content.bins,
-            "chosen": "constants on synthetic tables, openings and bins by public facts",
+            "seconds": seconds, "bins": self.program.asked["bins"],
+            "chosen": "constants on synthetic tables, all else by public facts",
         }  # fmt: skip
 
 
-def by_sites(folder: Path, table: str, epsilon: str, colluders: int, draws: int) -> Row:
+def by_sites(folder: Path, table: str, model: str, epsilon: str, colluders: int, draws: int) -> Row:
     """A row of `sites`."""
-    asked = Asked(folder, table, epsilon, colluders)
+    asked = Asked(folder, table, model, epsilon, colluders)
     start = time.process_time()
-    areas = [asked.figure(asked.card(draw)) for draw in range(draws)]
+    areas = [asked.figure(asked.drawn(draw)) for draw in range(draws)]
     return asked.row("sites", areas, (time.process_time() - start) / draws, None)
 
 
-def by_engine(folder: Path, table: str, colluders: int, draws: int) -> Row:
+def by_engine(folder: Path, table: str, model: str, colluders: int, draws: int) -> Row:
     """A row of `engine`, at epsilon 1."""
-    asked, areas, sent, seconds = Asked(folder, table, "1", colluders), list[float](), 0, 0.0
+    asked, areas, sent = Asked(folder, table, model, "1", colluders), list[float](), 0
+    seconds = 0.0
     for _ in range(draws):
         with tempfile.TemporaryDirectory() as place:
             for name in asked.plan.names:
                 shutil.copy(folder / f"{name}.csv", place)
-            made = federation(Path(place), table, "1", colluders, "ckks")
+            made = federation(Path(place), table, model, "1", colluders, "ckks")
             made.approve(who="benchmark", why="benchmark", job="questions")
             start = time.process_time()
             result = made.ask()
             seconds += time.process_time() - start
             assert result.answers is not None
-            areas.append(asked.figure(Card.read(json.loads(result.answers.read_bytes()))))
+            areas.append(asked.figure(asked.read(json.loads(result.answers.read_bytes()))))
             sent = sum(sum(each.outcome.bytes_up.values()) for each in result.rounds)
     return asked.row("engine", areas, seconds / draws, sent)
 
@@ -252,12 +261,11 @@ def rows(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             for name in heart.HOSPITALS:
                 (folder / f"{name}-train.csv").rename(folder / f"{name}.csv")
             place = folder
-        for epsilon in args.epsilons:
-            for colluders in (0, 1):
-                yield by_sites(place, table, epsilon, colluders, args.draws)
-        for colluders in (0, 1):
+        for model, colluders in product(args.models, args.colluders):
+            for epsilon in args.epsilons:
+                yield by_sites(place, table, model, epsilon, colluders, args.draws)
             if args.whole:
-                yield by_engine(place, table, colluders, args.whole)
+                yield by_engine(place, table, model, colluders, args.whole)
         if args.whole and table == "credit":
             yield by_training(place)
 
@@ -269,7 +277,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--tables", nargs="+", choices=[*STUDIES], default=[*STUDIES])
+    parser.add_argument("--models", nargs="+", choices=[*MODELS], default=[*MODELS])
     parser.add_argument("--epsilons", nargs="*", default=EPSILONS)
+    parser.add_argument("--colluders", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--whole", type=int, default=1, help="askings through the whole engine")
     args = parser.parse_args()
@@ -280,7 +290,7 @@ def main() -> None:
             write_json(args.json, found)
     columns = ("table", "model", "path", "epsilon", "colluders", "metric", "value", "se", "worst",
                "draws", "openings", "values", "bytes", "seconds")  # fmt: skip
-    show("Scorecards on fresh records", {each: each for each in columns}, found)
+    show("Scorecards and trees on fresh records", {each: each for each in columns}, found)
 
 
 if __name__ == "__main__":

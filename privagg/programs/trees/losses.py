@@ -190,7 +190,7 @@ class TwoClasses(Loss):
 
     def predictions(self, base: FloatArray, scores: FloatArray) -> FloatArray:
         """See `Loss.predictions`."""
-        return 1 / (1 + exponentials(-np.clip(base[0] + scores, -STEEPEST, STEEPEST)))
+        return np.asarray(1 / (1 + exponentials(-np.clip(base[0] + scores, -STEEPEST, STEEPEST))))
 
 
 class MoreClasses(Loss):
@@ -275,7 +275,7 @@ class Amount(Loss):
         return self.low + self.width * self._places(base, scores)
 
     def _places(self, base: FloatArray, scores: FloatArray) -> FloatArray:
-        return np.clip(base[0] + self.reach * scores, 0.0, 1.0)
+        return np.asarray(np.clip(base[0] + self.reach * scores, 0.0, 1.0))
 
 
 class Hazards(Loss):

@@ -68,7 +68,7 @@ class Forest:
     @property
     def depth(self) -> int:
         """D."""
-        return self.columns.shape[1]
+        return int(self.columns.shape[1])
 
     @property
     def leaves(self) -> int:
