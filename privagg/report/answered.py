@@ -180,7 +180,7 @@ def ends_text(ends: Ends | None) -> str:
     return say("{low} to {high}", low=number_text(ends.low), high=number_text(ends.high))
 
 
-IN_TABLES = {"points", "importance"}
+IN_TABLES = {"points", "effect", "importance"}
 """Figures that mean something beside each other alone: none is told in a sentence."""
 
 

@@ -1,7 +1,7 @@
 """The plots of answers: survival curves, bars of counts, and other figures with their intervals.
 
 A figure is drawn by what it is called, whoever asked: `count`, `quantile ...`, `survival at ...`,
-`... ratio`, `correlation`, `mean`, `points`, `importance`, `share of positives`. Dark or thick is
+`... ratio`, `correlation`, `mean`, `points`, `effect`, `importance`, `share of positives`. Dark or thick is
 the interval for these records, light or thin the one for the population.
 """
 
@@ -64,6 +64,8 @@ def _plots(answer: Answered, number: int) -> tuple[Plot, ...]:
         found.append(_intervals(kinds["quantile"], f"{name}-quantiles", ""))
     elif "points" in kinds:
         found.append(_intervals(kinds["points"], f"{name}-points", "points"))
+    elif "effect" in kinds:
+        found.append(_intervals(kinds["effect"], f"{name}-effects", "effect"))
     elif "importance" in kinds:
         found.append(_intervals(kinds["importance"], f"{name}-importance", "importance"))
     elif len(kinds.get("share of positives", ())) > 1:
@@ -187,7 +189,7 @@ def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bo
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(few_ticks())
-        if told[0].what == "points":
+        if told[0].what in ("points", "effect"):
             axes.axvline(0.0, color=COLOURS["muted"], linewidth=0.8)
     if counted:
         axes.set_xlim(left=0)
