@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from privagg.programs.scorecard.card import Card
     from privagg.training.table import TableSchema
 
-MODEL_HELP = "A scorecard's answers.json, or a model.safetensors."
+MODEL_HELP = "The answers.json of a scorecard or of boosted trees, or a model.safetensors."
 
 
 def predict(
@@ -48,8 +48,9 @@ def predict(
 
     The file knows its columns, their ranges and categories. A scorecard gives points, the chance of
     the second class (or the expected amount), and the columns that cost the record most points,
-    with how many it lacks to the best bin; another model what its target says, such as a chance for
-    each class. A table that lacks a column, or whose column holds something else, is refused.
+    with how many it lacks to the best bin; boosted trees and other models what their target says,
+    such as a chance for each class. A table that lacks a column, or whose column holds something
+    else, is refused.
 
     Predictions say as much about the records as the records do.
 
@@ -60,8 +61,7 @@ def predict(
       privagg predict out/model.safetensors new.csv --csv predicted.csv
     """
     if model.suffix != ".safetensors":
-        card = read_card(model)
-        rows = _by_card(card, _read(card.data, data, config), reasons)
+        rows = _by_answers(model, data, config, reasons)
     elif config is not None:
         rows = _by_training(config, data, model)
     else:
@@ -87,11 +87,33 @@ def read_card(path: Path) -> Card:
         ConfigError: it cannot be read.
     """
     from privagg.programs.scorecard.card import Card
+    from privagg.programs.trees.model import Trees
 
+    if Trees.is_in(facts := _facts(path, "scorecard")):
+        raise ConfigError(
+            f"{path} holds boosted trees, which are not written as ONNX or SQL; `privagg predict` "
+            "reads them"
+        )
+    return Card.read(facts)
+
+
+def _facts(path: Path, what: str) -> Any:
     try:
-        return Card.read(json.loads(path.read_bytes()))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read the scorecard {path}: {error}") from error
+        raise ConfigError(f"cannot read the {what} {path}: {error}") from error
+
+
+def _by_answers(model: Path, data: Path, config: Path | None, most: int) -> Iterator[Sequence[Any]]:
+    from privagg.programs.questions.columns import Columns
+    from privagg.programs.trees.model import Trees
+
+    if Trees.is_in(facts := _facts(model, "scorecard")):
+        trees = Trees.read(facts)
+        records = Columns.read(_read(trees.data, data, config), trees.data, target=False)
+        return _rows(trees.names, trees.predictions(records))
+    card = read_card(model)
+    return _by_card(card, _read(card.data, data, config), most)
 
 
 def _read(schema: TableSchema, data: Path, config: Path | None) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """The plots of answers: survival curves, bars of counts, and other figures with their intervals.
 
 A figure is drawn by what it is called, whoever asked: `count`, `quantile ...`, `survival at ...`,
-`... ratio`, `correlation`, `mean`, `points`, `effect`, `importance`, `share of positives`. Dark or thick is
-the interval for these records, light or thin the one for the population.
+`... ratio`, `correlation`, `mean`, `points`, `effect`, `importance`, `share of positives`. Dark or
+thick is the interval for these records, light or thin the one for the population.
 """
 
 from __future__ import annotations

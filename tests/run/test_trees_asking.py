@@ -64,13 +64,16 @@ def test_they_predict_and_say_where_they_are_from(asked: tuple[Path, Answer]) ->
     assert len({row[0] for row in rest}) > 10
     made = json.loads((folder / "out/answers.json").read_bytes())
     assert made["model"]["plan_digest"] == made["plan_digest"]
+    refused = call("export", "out/answers.json", "--format", "sql", where=folder)
+    assert refused.code == 2
+    assert "boosted trees" in " ".join((refused.out + refused.err).split())
 
 
 @pytest.mark.parametrize(
     ("target", "names"),
     [
         (CLASSES, ["chance_low", "chance_mid", "chance_high"]),
-        (SURVIVAL, ["survival_12", "survival_24", "survival_60"]),
+        (SURVIVAL, ["no_event_until_12", "no_event_until_24", "no_event_until_60"]),
     ],
 )
 def test_more_classes_and_times_go_the_same_way(

@@ -183,7 +183,8 @@ def grown(
     """
     bent = np.maximum(curvature, 0.0)
     whole = bent[:, :, None] * prior * bent[:, None]
-    whole[:, *np.diag_indices(len(prior))] += noise + spread * bent + _LEAST
-    reach = np.linalg.solve(whole, bent[:, :, None] * prior).transpose(0, 2, 1)
+    places = np.arange(len(prior))
+    whole[:, places, places] += noise + spread * bent + _LEAST
+    reach = np.asarray(np.linalg.solve(whole, bent[:, :, None] * prior)).transpose(0, 2, 1)
     leaves = np.clip((reach @ gradient[:, :, None])[:, :, 0], -LARGEST_LEAF, LARGEST_LEAF)
     return Grown(leaves, reach, bent, noise)

@@ -15,7 +15,7 @@ from privagg.programs.trees.growing import State
 from privagg.programs.trees.losses import loss_of
 from privagg.programs.trees.structure import Forest
 from privagg.training.table import TableSchema
-from privagg.training.targets import Target, TimeToEvent
+from privagg.training.targets import Target
 
 DIGITS = 6
 """Of a leaf."""
@@ -153,6 +153,17 @@ class Trees(BaseModel):
         base = _short(state.base[None])[0]
         return cls(data=data, columns=tuple(columns), base=base, trees=tuple(trees))
 
+    @staticmethod
+    def is_in(facts: Any) -> bool:
+        """Whether JSON values say that they are of trees.
+
+        Args:
+            facts: as for `read`.
+        """
+        inside = facts.get("model", facts) if isinstance(facts, dict) else None
+        named = inside.get("format") if isinstance(inside, dict) else None
+        return isinstance(named, str) and named.startswith("privagg-boosted-trees/")
+
     @classmethod
     def read(cls, facts: Any) -> Self:
         """Trees from the JSON values of their file; whoever wrote it.
@@ -189,15 +200,11 @@ class Trees(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of what is predicted: a chance for each class, an amount, or survival by time."""
+        """What each number of a prediction is called: of two classes one, the second's chance."""
         target = self.data.target
-        if isinstance(target, Target):
-            if target.kind == "binary":
-                return ("chance",)
-            return tuple(f"chance_{each}" for each in target.categories(target.columns[0]))
-        if isinstance(target, TimeToEvent):
-            return tuple(f"survival_{each:g}" for each in target.ends.tolist())
-        return ("expected",)
+        if isinstance(target, Target) and target.kind == "binary":
+            return ("chance",)
+        return target.prediction_names
 
 
 def _short(values: FloatArray) -> tuple[tuple[float, ...], ...]:

@@ -110,7 +110,7 @@ class BoostedTrees(OfContent, SumsProgram):
 
     def openings(self, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
         """See `SumsProgram.openings`."""
-        leaves = self.size.trees * 2**self.size.depth
+        leaves = self.size.trees * (1 << self.size.depth)
         state = self.loss.bases + self.loss.outputs * (self._bins + leaves)
         return tuple(
             OpeningTerms(
@@ -161,7 +161,7 @@ class BoostedTrees(OfContent, SumsProgram):
 
     def work(self) -> int:
         """See `AnsweringProgram.work`: the leaves of every tree, twice."""
-        each = _A_SOLUTION + 2 ** (3 * self.size.depth) // 500
+        each = _A_SOLUTION + (1 << 3 * self.size.depth) // 500
         return super().work() + 4 * self.size.trees * self.loss.outputs * each
 
     # --- inside ---------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class BoostedTrees(OfContent, SumsProgram):
     def _length(self, kind: str) -> int:
         return {
             START: self.loss.cells * self._bins,
-            LEAVES: 2 * self.size.together * self.loss.outputs * 2**self.size.depth,
+            LEAVES: 2 * self.size.together * self.loss.outputs * (1 << self.size.depth),
             CALIBRATION: 2 * (len(calibration.SCORE_ENDS) - 1),
         }[kind]
 

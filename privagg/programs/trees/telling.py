@@ -18,7 +18,7 @@ import numpy as np
 
 from privagg.programs.answers import Answer, Figure, around
 from privagg.programs.evaluation.estimates import Cells
-from privagg.programs.questions.columns import FloatArray
+from privagg.programs.questions.columns import Codes, FloatArray
 from privagg.programs.tables.bins import Block, offsets
 from privagg.programs.tables.calibration import (
     POSITIVES,
@@ -100,7 +100,7 @@ class Finished:
         found = slope * self.started.effects[:, at]
         variances, step = slope**2 * self.started.variances[:, :, at], slope * self.rate
         for number, tree in enumerate(self.trees):
-            levels = np.flatnonzero(self.forest.columns[number] == place)
+            levels = np.flatnonzero(self.forest.columns[number] == place).astype(np.int64)
             if not len(levels):
                 continue
             sides = self.forest.sides[number, levels, : found.shape[1]]
@@ -114,7 +114,7 @@ class Finished:
         return found, variances
 
 
-def _elsewhere(curvature: FloatArray, forest: Forest, levels: FloatArray) -> FloatArray:
+def _elsewhere(curvature: FloatArray, forest: Forest, levels: Codes) -> FloatArray:
     """Of each leaf the weight of all with its answers at other levels, float64 (L,)."""
     cube = (curvature + _LEAST).reshape((2,) * forest.depth)
     summed = cube.sum(axis=tuple(levels.tolist()), keepdims=True)
