@@ -113,7 +113,11 @@ class Asked(Content):
 
 
 class Size(NamedTuple):
-    """What public facts choose; see `Asked`."""
+    """What public facts choose.
+
+    Attributes:
+        trees, depth, together, start, rate, prior: as for `Asked`.
+    """
 
     trees: int
     depth: int

@@ -25,6 +25,7 @@ from privagg.programs.questions.columns import Codes
 from privagg.programs.tables.bins import Block
 
 Sides = npt.NDArray[np.int64]
+Parts = npt.NDArray[np.int16]
 
 _AT_ONCE = 4096
 """Bytes that are drawn together."""
@@ -80,6 +81,15 @@ class Forest:
         """Of each leaf the answers of all levels, int64 (L, D); the first is its highest bit."""
         return np.arange(self.leaves)[:, None] >> np.arange(self.depth)[::-1] & 1
 
+    @cached_property
+    def parts(self) -> tuple[Parts, ...]:
+        """What each bin of each block adds to the number of each tree's leaf: int16 (W, T) each."""
+        each = self.sides << np.arange(self.depth)[::-1, None]
+        return tuple(
+            (each * (self.columns == block)[:, :, None]).sum(axis=1).T.astype(np.int16)
+            for block in range(int(self.columns.max()) + 1)
+        )
+
     def places(self, codes: Codes, first: int, last: int) -> Codes:
         """The leaf of each record in trees `first` to `last` - 1, int64 (last - first, r).
 
@@ -87,15 +97,10 @@ class Forest:
             codes: int64 (F, r), the bin of each record in each block.
             first, last: of the trees, from 0.
         """
-        sides, width = self.sides.ravel(), self.sides.shape[2]
-        starts = np.arange(first, last) * self.depth * width
-        found = np.zeros((last - first, codes.shape[1]), dtype=np.int64)
-        for level in range(self.depth):
-            place = codes[self.columns[first:last, level]]
-            place += (starts + level * width)[:, None]
-            found += found
-            found += sides[place]
-        return found
+        found = np.zeros((codes.shape[1], last - first), dtype=np.int16)
+        for column, part in zip(codes, self.parts, strict=False):
+            found += part[column, first:last]
+        return np.ascontiguousarray(found.T).astype(np.int64)
 
 
 def _numbers(seed: int) -> Iterator[int]:
