@@ -17,7 +17,7 @@ from privagg.errors import ConfigError
 from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.randomness import public_stream
 from privagg.programs.questions.columns import Columns
-from privagg.programs.sums import bounded
+from privagg.programs.sums import bounded, bounded_sum
 from privagg.programs.sums_program import (
     AnsweringProgram,
     NoisySum,
@@ -125,7 +125,7 @@ def _summed(
     for place in range(len(records)):
         one = records[place : place + 1]
         try:
-            rows.append(bounded(program.integers(number, state, one), 1, terms)[0])
+            rows.append(bounded_sum(program.integers(number, state, one), 1, terms))
         except Exception as error:  # whatever a program raises
             failures.append(error)
     if not rows:

@@ -28,7 +28,7 @@ from privagg.privacy.plan import OpeningTerms, SumsPlan
 from privagg.privacy.plan.sums import norm_of
 from privagg.privacy.randomness import ByteStream
 from privagg.programs.answers import Answer, deviations
-from privagg.programs.sums import IntMatrix
+from privagg.programs.sums import IntMatrix, Placed
 
 _AT_THE_END = 1e-6
 """Noise is whole, so an interval's end is a value it takes: floats must not leave it outside."""
@@ -212,7 +212,7 @@ class SumsProgram(AnsweringProgram):
     """
 
     @abstractmethod
-    def integers(self, number: int, state: FloatVector, records: Any) -> IntMatrix:
+    def integers(self, number: int, state: FloatVector, records: Any) -> IntMatrix | Placed:
         """See `RecordProgram.integers`; the records are `Columns` of a site's table."""
 
 

@@ -30,7 +30,7 @@ from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.answers import answer_facts
 from privagg.programs.shards import ShardsLearner
-from privagg.programs.sums import IntMatrix, RecordProgram, SumsLearner, bounded
+from privagg.programs.sums import IntMatrix, Placed, RecordProgram, SumsLearner, bounded
 from privagg.programs.sums_program import AnsweringProgram, NoisySum, ShardsProgram
 from privagg.protocol.round import run_round
 from privagg.protocol.site import Site
@@ -68,7 +68,9 @@ class Case:
         yield from enumerate(self.openings, 1)
 
     def integers(self, program: RecordProgram, number: int, places: list[int]) -> IntMatrix:
-        return program.integers(number, self.state(number), self.take(self.records, places))
+        rows = program.integers(number, self.state(number), self.take(self.records, places))
+        length = self.openings[number - 1].length
+        return rows.dense(length) if isinstance(rows, Placed) else rows
 
     def votes(self, program: ShardsProgram, number: int, places: list[int], seed: int) -> IntVector:
         draws = DeterministicRandomness(seed).stream("shard")

@@ -28,6 +28,7 @@ from privagg.programs.registry import program_of
 from privagg.programs.scorecard import Scorecard, adding, fitting
 from privagg.programs.scorecard.asked import METHOD, Asked
 from privagg.programs.scorecard.card import DECIMALS, Card
+from privagg.programs.scorecard.cards import Cards, read_cards
 from privagg.programs.scorecard.fitting import HEAD, State
 from privagg.programs.scorecard.program import (
     CALIBRATION_PART,
@@ -37,6 +38,7 @@ from privagg.programs.scorecard.program import (
 )
 from privagg.programs.scorecard.smoothing import LENGTHS, SPREADS, monotone, smoothed
 from privagg.programs.scorecard.sql import sql_of
+from privagg.programs.sums import Placed
 from privagg.programs.sums_program import NoisySum
 from privagg.programs.tables import calibration
 from privagg.programs.tables.bins import Cut, coded
@@ -56,6 +58,10 @@ SCHEMA = TableSchema.model_validate(
     }
 )
 
+CLASSES = TableSchema.model_validate(
+    {**SCHEMA.model_dump(), "target": {"name": "late", "classes": ["0", "1", "2"]}}
+)
+
 EXTREMES = pd.DataFrame(
     {
         "age": [20, 80, None, 1e300, -1e300, 50, "x", 35, 65, 35.0],
@@ -70,6 +76,13 @@ EXTREMES = pd.DataFrame(
 def scorecard(schema: TableSchema = SCHEMA, **settings: Any) -> Scorecard:
     facts = {"bins": 4, "ordered": ("delay",), **settings}
     return Scorecard.of({"data": schema.model_dump(mode="json"), **facts})
+
+
+def rows_of(program: Scorecard, number: int, state: Any, records: Columns) -> Any:
+    """What each record adds, in full."""
+    rows = program.integers(number, state, records)
+    length = program.openings(Decimal(0))[number - 1].length
+    return rows.dense(length) if isinstance(rows, Placed) else rows
 
 
 def run(
@@ -89,7 +102,7 @@ def run(
     for number, terms in enumerate(openings, 1):
         assert len(state) == terms.state
         total = sum(
-            (program.integers(number, state, records[start : start + 500]).sum(axis=0)
+            (rows_of(program, number, state, records[start : start + 500]).sum(axis=0)
              for start in range(0, len(frame), 500)), np.zeros(terms.length, np.int64)
         )  # fmt: skip
         deviation = NoisySum.of(plan, number, total, "ns").stddev
@@ -108,7 +121,9 @@ def wild(program: Scorecard, seed: int) -> Any:
     draw = np.random.default_rng(seed)
     length = program.openings(Decimal(0))[1].state
     state = draw.standard_normal(length) * 10.0 ** draw.integers(-3, 7, length)
-    state[:HEAD] = [draw.choice([0.0, 0.2, 0.5, 0.9, 7.0, np.nan]), 1e9, -1.0, 3.0]
+    own = np.split(state, program.cards)  # views
+    for each in own:
+        each[:HEAD] = [draw.choice([0.0, 0.2, 0.5, 0.9, 7.0, np.nan]), 1e9, -1.0, 3.0]
     state[draw.random(length) < 0.1] = draw.choice([np.inf, -np.inf, np.nan, 1e300])
     return state
 
@@ -121,7 +136,7 @@ def case_of(**settings: Any) -> Case:
     records = Columns.read(EXTREMES, SCHEMA)
     for number, _ in enumerate(program.rounds, 1):
         states.append(np.concatenate([state[:HEAD], 100 * state[HEAD:]]))
-        total = program.integers(number, state, records).sum(axis=0)
+        total = rows_of(program, number, state, records).sum(axis=0)
         state = program.step(number, state, NoisySum(total, 1.0, ("n",)))
     return Case(
         program=lambda: scorecard(**facts),
@@ -162,21 +177,22 @@ def hostile_records(program: Scorecard) -> Columns:
                 "paid": draw.choice([0, 1, 100, 10_000, np.nan], 200),
                 "delay": draw.choice([-1, 0, 1, 2, 9], 200),
                 "town": draw.choice(["a", "b", "c"], 200),
-                "late": draw.choice([0, 1], 200),
+                "late": draw.choice([0, 1, 2], 200),
             }
         ),
         program.content.data,
     )
 
 
+@pytest.mark.parametrize("classes", [False, True])
 @pytest.mark.parametrize("pairs", [(), (("age", "delay"), ("paid", "town"))])
-def test_no_record_and_no_state_reach_beyond_the_bound(pairs: Any) -> None:
+def test_no_record_and_no_state_reach_beyond_the_bound(pairs: Any, classes: bool) -> None:
     """Every state, every record: in exact integers within S, and the worst comes close to it."""
-    program = scorecard(pairs=pairs)
+    program = scorecard(CLASSES if classes else SCHEMA, pairs=pairs)
     records, furthest = hostile_records(program), [0] * len(program.rounds)
     for seed in range(12):
         for number in range(1, len(program.rounds) + 1):
-            rows = program.integers(number, wild(program, seed), records)
+            rows = rows_of(program, number, wild(program, seed), records)
             norms = [sum(int(each) ** 2 for each in row[row != 0]) for row in rows]
             furthest[number - 1] = max(furthest[number - 1], *norms)
             assert max(norms) <= SENSITIVITY_GRID**2
@@ -188,7 +204,7 @@ def test_a_state_of_no_numbers_moves_no_row_beyond_the_bound() -> None:
     for value in (np.nan, np.inf, -np.inf, 1e308, 0.0):
         state = np.full(program.openings(Decimal(0))[1].state, value)
         for number in range(2, len(program.rounds) + 1):
-            rows = program.integers(number, state, hostile_records(program)).astype(object)
+            rows = rows_of(program, number, state, hostile_records(program)).astype(object)
             assert (rows**2).sum(axis=1).max() <= SENSITIVITY_GRID**2
 
 
@@ -321,6 +337,75 @@ def test_an_amount_is_predicted_within_its_range() -> None:
     assert predicted.mean() == pytest.approx(frame.cost.mean(), abs=3)
 
 
+def of_classes(count: int, seed: int) -> tuple[pd.DataFrame, Any]:
+    """Records of three classes, and the chances that they were drawn by."""
+    frame = table(count, seed)
+    late, age = 1.2 * (frame.delay.fillna(0) >= 1), frame.age.fillna(50) - 50
+    raised = np.exp(np.stack([0 * late, late - 0.5, 0.08 * age - late], axis=1))
+    chances = raised / raised.sum(axis=1, keepdims=True)
+    drawn = np.random.default_rng(seed).random(count)[:, None]
+    return frame.assign(late=(chances.cumsum(axis=1) < drawn).sum(axis=1).astype(str)), chances
+
+
+def test_several_classes_have_a_card_each_that_tells_it_from_all_others() -> None:
+    """Against scikit-learn's multinomial regression on the same bins, and the true chances."""
+    frame, _ = of_classes(6000, 1)
+    fresh, chances = of_classes(6000, 2)
+    program = scorecard(CLASSES, bins=8)
+    made = read_cards(json.loads(json.dumps(program.model(run(program, frame, "1", 1)))))
+    assert isinstance(made, Cards)
+    assert [each.label for each in made.cards] == ["0", "1", "2"]
+    found = made.predictions(Columns.read(fresh, CLASSES))
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    sizes = [block.size for block in program.blocks]
+    codes = [coded(program.blocks, Columns.read(each, CLASSES)) for each in (frame, fresh)]
+    design = [
+        np.concatenate([np.eye(size)[own] for own, size in zip(each, sizes, strict=True)], axis=1)
+        for each in codes
+    ]
+    model = LogisticRegression(C=10.0, max_iter=500).fit(design[0], frame.late)
+    peer = model.predict_proba(design[1])
+    truth = fresh.late.astype(int).to_numpy()
+    right = [float((each.argmax(axis=1) == truth).mean()) for each in (found, peer, chances)]
+    assert right[0] > right[1] - 0.015 > right[2] - 0.03
+    assert np.abs(found - peer).mean() < 0.04
+
+
+def test_cards_of_classes_are_counted_once_and_shared_out() -> None:
+    """A record is in one class's counts; every other opening is split over the cards."""
+    program = scorecard(CLASSES, openings=2)
+    frame = of_classes(300, 3)[0].dropna()
+    records = Columns.read(frame, CLASSES)
+    counts = rows_of(program, 1, program.begin(), records)
+    whole = sum(block.size for block in program.blocks)
+    labels = counts.reshape(len(frame), 3, whole).any(axis=2)
+    assert (labels.sum(axis=1) == 1).all()
+    assert (labels.argmax(axis=1) == frame.late.astype(int)).all()
+    lengths = [each.length for each in program.openings(Decimal(1))]
+    assert lengths == [3 * whole, 3 * (4 * 5 // 2 + 4), 3 * 48]
+    answers = program.answers(run(program, frame, "1", 1))
+    names = [str(each.question["name"]) for each in answers]
+    assert names[:2] == ["the card · 0", "importance · 0"]
+    assert len(set(names)) == len(names) == 3 * 7
+
+
+def test_a_file_of_cards_is_read_or_refused() -> None:
+    program = scorecard(CLASSES, openings=1)
+    facts: Any = json.loads(json.dumps(program.model(run(program, of_classes(500, 1)[0], "1"))))
+    assert read_cards({"answers": [], "model": facts}).model_dump(mode="json") == facts
+    with pytest.raises(ConfigError, match="a card for each"):
+        Card.read(facts)
+    first, *others = facts["cards"]
+    unsaid = {**first, "label": None}
+    for cards in (others, [first, first, *others], [unsaid, *others], None):
+        with pytest.raises(ConfigError):
+            read_cards({**facts, "cards": cards})
+    single = scorecard(openings=1)
+    alone = single.model(run(single, TRAINED.iloc[:500], "1"))
+    assert "label" not in (alone or {})
+    assert isinstance(read_cards(alone), Card)
+
+
 def test_a_round_of_other_sites_leaves_the_card_as_it_was() -> None:
     program = scorecard()
     sums = run(program, TRAINED)
@@ -415,11 +500,16 @@ def test_settings_that_do_not_fit_are_refused_by_name(settings: Any, says: str) 
 
 
 def test_other_targets_are_refused() -> None:
-    classes = TableSchema.model_validate(
-        {**SCHEMA.model_dump(), "target": {"name": "late", "classes": ["a", "b", "c"]}}
-    )
-    with pytest.raises(ConfigError, match="has 3 classes"):
-        scorecard(classes)
+    counts = {"name": "late", "kind": "regression", "loss": "poisson", "range": (0, 9)}
+    schema = TableSchema.model_validate({**SCHEMA.model_dump(), "target": counts})
+    with pytest.raises(ConfigError, match="has loss 'poisson'"):
+        scorecard(schema)
+    with pytest.raises(ValidationError, match="monotone is for two classes"):
+        scorecard(CLASSES, monotone={"age": "rising"})
+    many = [str(each) for each in range(5000)]
+    wide = {**SCHEMA.model_dump(), "target": {"name": "late", "classes": many}}
+    with pytest.raises(ConfigError, match="5000 cards is too large"):
+        scorecard(TableSchema.model_validate(wide))
 
 
 def test_what_is_left_open_follows_from_public_facts() -> None:

@@ -2,7 +2,8 @@
 
 With F blocks of bins, a label y in [0, 1] and p a public share, a record adds
 
-    counts      (1 - y, y) in its bin of every block, each by 1/√F
+    counts      (1 - y, y) in its bin of every block, each by 1/√F; of several classes, a one of
+                its class
     products    s sᵀ above the diagonal, s_j²/√2 on it, and LABELS · s (y - p)/max(p, 1 - p), where
                 s are its bins' values in a public table, shrunk to norm 1 where they are longer;
                 all of it by 1/√(1/2 + LABELS²)
@@ -10,8 +11,9 @@ With F blocks of bins, a label y in [0, 1] and p a public share, a record adds
                 a public card lies from a public middle, in parts of a public reach
     calibration (1 - y, y) in the bin of its score
 
-so that its norm is at most 1 whatever the public state is (proofs/scorecard.md). The state moves
-what is learned, never what is charged.
+Several classes have a card each, of the class against all others; all else than the counts is added
+once a card, by 1/√cards. So a record's norm is at most 1 whatever the public state is
+(proofs/scorecard.md). The state moves what is learned, never what is charged.
 """
 
 from __future__ import annotations
@@ -73,16 +75,21 @@ class Learnt(NamedTuple):
     counted: FloatArray
 
 
-def count_rows(records: Learnt, sizes: Sequence[int]) -> FloatArray:
-    """Counts, float64 (r, 2K): of label 0 by bin, then of label 1.
+def count_cells(
+    records: Learnt, shares: Sequence[FloatArray], sizes: Sequence[int]
+) -> tuple[Codes, FloatArray]:
+    """Counts by bin, of each label after the other: where, and how much, (r, labels F) each.
 
     Args:
         records: some.
-        sizes: bins of each block; K together.
+        shares: float64 (r,) of each label: how much of it a record has; squares add to 1 at most.
+        sizes: bins of each block; K together, so that label l stands in places l K and on.
     """
     there = records.counted / sqrt(len(sizes)) * ROUNDING
-    both = [_in_bins(records, sizes, there * y) for y in (1 - records.labels, records.labels)]
-    return np.concatenate(both, axis=1)
+    bins, whole = _places(records, sizes), sum(sizes)
+    places = np.concatenate([bins + whole * label for label in range(len(shares))], axis=1)
+    amounts = [np.repeat((there * each)[:, None], len(sizes), axis=1) for each in shares]
+    return places, np.concatenate(amounts, axis=1)
 
 
 def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
@@ -118,10 +125,10 @@ def shrunk(records: Learnt, table: Sequence[FloatArray]) -> list[FloatArray]:
     return [each * factor for each in values]
 
 
-def score_rows(
+def score_cells(
     records: Learnt, table: Sequence[FloatArray], sizes: Sequence[int], share: float
-) -> FloatArray:
-    """Scores, float64 (r, K).
+) -> tuple[Codes, FloatArray]:
+    """Scores by bin: where, and how much, (r, F) each.
 
     Args:
         records: some.
@@ -129,15 +136,15 @@ def score_rows(
         sizes: bins of each block.
         share: within `SHARES`; the card starts from its logit.
     """
-    place = placed(records, table, share) / sqrt(len(sizes)) * ROUNDING
-    return _in_bins(records, sizes, records.counted * place)
+    place = records.counted * (placed(records, table, share) / sqrt(len(sizes)) * ROUNDING)
+    return _places(records, sizes), np.repeat(place[:, None], len(sizes), axis=1)
 
 
 def placed(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
     """u: where each record's chance lies about the middle, float64 (r,) within [-1, 1].
 
     Args:
-        records, table, share: as for `score_rows`.
+        records, table, share: as for `score_cells`.
     """
     middle = Middle.of(share)
     chance = 1 / (1 + exponentials(-scores(records, table, logit(share))))
@@ -148,7 +155,7 @@ def calibration_rows(records: Learnt, table: Sequence[FloatArray], share: float)
     """Counts by bin of the score, float64 (r, 2B): of label 0, then of label 1.
 
     Args:
-        records, table, share: as for `score_rows`.
+        records, table, share: as for `score_cells`.
     """
     return calibration.score_rows(scores(records, table, 0.0), records.labels, records.counted)
 
@@ -167,9 +174,7 @@ def scores(records: Learnt, table: Sequence[FloatArray], base: float) -> FloatAr
     return np.asarray(np.clip(found, -STEEPEST, STEEPEST))
 
 
-def _in_bins(records: Learnt, sizes: Sequence[int], amounts: FloatArray) -> FloatArray:
-    """Each record's amount, float64 (r,), in its bin of every block: float64 (r, K), else 0."""
-    found = np.zeros((len(amounts), sum(sizes)))
+def _places(records: Learnt, sizes: Sequence[int]) -> Codes:
+    """Each record's bin of every block among the bins of all, int64 (r, F)."""
     starts = np.cumsum([0, *sizes[:-1]])
-    found[np.arange(len(amounts)), records.codes + starts[:, None]] = amounts
-    return found
+    return np.asarray((records.codes + starts[:, None]).T, dtype=np.int64)

@@ -15,8 +15,8 @@ from privagg.programs.tables.bins import Block, Cut
 from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.targets import Regression, Target
 
-MOST_BINS = 2**14
-"""Of all blocks together."""
+MOST_OPENED = 2**16
+"""Numbers of one opening: what one entry of a ledger holds."""
 
 MOST_BLOCKS = 200
 
@@ -101,6 +101,11 @@ class Asked(Content):
                 f"{', '.join(map(repr, both))} is in monotone and in pairs, where its points may "
                 "turn; leave one of both out"
             )
+        if self.monotone and classes_of(self):
+            raise ValueError(
+                "monotone is for two classes or an amount: of several classes not every one can "
+                "only rise; leave it out"
+            )
         twice = [pair for pair in self.pairs if pair[0] == pair[1]]
         if twice or len({frozenset(pair) for pair in self.pairs}) < len(self.pairs):
             raise ValueError("pairs are of two different columns, each pair once")
@@ -113,7 +118,8 @@ class Asked(Content):
             records: of all sites, as declared.
             epsilon, delta: what the card may cost each data set.
         """
-        noise = noise_by_bin(len(blocks_of(self)), records, float(epsilon), float(delta))
+        cards = max(len(classes_of(self)), 1)
+        noise = noise_by_bin(cards * len(blocks_of(self)), records, float(epsilon), float(delta))
         bins = self.bins or next(bins for most, bins in BINS if noise <= most)
         openings = self.openings or next(count for most, count in OPENINGS if noise <= most)
         return self.model_copy(update={"bins": bins, "openings": openings})
@@ -131,7 +137,7 @@ def noise_by_bin(blocks: int, records: int, epsilon: float, delta: float) -> flo
     """ν: the standard deviation of a count's noise, in parts of the records of an eighth.
 
     Args:
-        blocks: F; a record is in a bin of each.
+        blocks: F; a record is in a bin of each. Of several classes, so often as there are cards.
         records: of all sites, as declared.
         epsilon, delta: what all openings cost.
 
@@ -153,8 +159,6 @@ def blocks_of(asked: Asked) -> tuple[Block, ...]:
         ConfigError: they are too many, or the target is of another kind; nothing was spent.
     """
     target = asked.data.target
-    if isinstance(target, Target) and target.kind != "binary":
-        _refuse(f"the target {target.name!r} has {target.class_count} classes")
     if not isinstance(target, Target | Regression):
         _refuse(f"the target {target.name!r} is of kind {target.kind!r}")
     if isinstance(target, Regression) and target.loss in ("poisson", "gamma"):
@@ -163,18 +167,31 @@ def blocks_of(asked: Asked) -> tuple[Block, ...]:
     found += [
         Block(tuple(_cut(asked, name, asked.pair_bins) for name in pair)) for pair in asked.pairs
     ]
-    whole = sum(block.size for block in found)
-    if whole > MOST_BINS or len(found) > MOST_BLOCKS:
+    whole, cards = sum(block.size for block in found), max(len(classes_of(asked)), 1)
+    opened = max(max(cards, 2) * whole, cards * len(found) * (len(found) + 3) // 2)
+    if opened > MOST_OPENED or len(found) > MOST_BLOCKS:
         raise ConfigError(
-            f"a scorecard of {len(found)} columns and pairs with {whole} bins is too large; "
-            f"{MOST_BLOCKS} with {MOST_BINS} fit. Nothing was spent"
+            f"a scorecard of {len(found)} columns and pairs with {whole} bins and {cards} cards "
+            f"is too large: {opened} numbers in an opening; {MOST_BLOCKS} columns and pairs with "
+            f"{MOST_OPENED} numbers fit. Nothing was spent"
         )
     return tuple(found)
 
 
+def classes_of(asked: Asked) -> tuple[str, ...]:
+    """The classes that have a card each; none where one card is enough.
+
+    Args:
+        asked: the settings.
+    """
+    target = asked.data.target
+    several = isinstance(target, Target) and target.class_count > 2
+    return target.categories(target.name) if several else ()
+
+
 def _refuse(what: str) -> None:
     raise ConfigError(
-        f"{what}; a scorecard is for two classes, or for an amount with a range under squared or "
+        f"{what}; a scorecard is for classes, or for an amount with a range under squared or "
         "huber loss. Train a gradient model for others. Nothing was spent"
     )
 

@@ -14,7 +14,15 @@ from math import log
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from privagg.errors import ConfigError, validation_faults
 from privagg.programs.questions.columns import Columns, FloatArray
@@ -37,7 +45,7 @@ class Scaling(BaseModel):
         odds: to one, in favour of what points stand for.
         double: points that double the odds.
         of: what more points stand for: `no`, the second class not happening, as banks count; `yes`,
-            its happening, or a larger amount. By default `no` of classes, `yes` of amounts.
+            its happening, or a larger amount. By default `no` of two classes, else `yes`.
     """
 
     model_config = _FROZEN
@@ -47,18 +55,18 @@ class Scaling(BaseModel):
     double: float = Field(default=20.0, gt=0, le=1e4)
     of: Literal["yes", "no"] | None = None
 
-    def per_logit(self, amount: bool) -> float:
-        """Points a logit of the second class, or of an amount's place in its range.
+    def per_logit(self, up: bool) -> float:
+        """Points a logit of the class that is told apart, or of an amount's place in its range.
 
         Args:
-            amount: whether the target is one.
+            up: whether more points stand for it where `of` does not say.
         """
-        up = self.of == "yes" or (self.of is None and amount)
+        up = self.of == "yes" or (self.of is None and up)
         return (1 if up else -1) * self.double / log(2)
 
-    def start(self, logit: float, amount: bool) -> float:
+    def start(self, logit: float, up: bool) -> float:
         """Points of a record with this logit."""
-        return self.points - self.double / log(2) * log(self.odds) + self.per_logit(amount) * logit
+        return self.points - self.double / log(2) * log(self.odds) + self.per_logit(up) * logit
 
 
 class CardBlock(BaseModel):
@@ -116,6 +124,7 @@ class Card(BaseModel):
         run: that made it.
         plan_digest: of the plan that every site agreed to.
         data: the columns that it was made of, as declared, and its target.
+        label: of several classes, the one that it tells from all others.
         scaling: of the points.
         start: points that every record has.
         blocks: points by bin.
@@ -128,10 +137,17 @@ class Card(BaseModel):
     run: str = ""
     plan_digest: str = ""
     data: TableSchema
+    label: str | None = None
     scaling: Scaling
     start: float
     blocks: tuple[CardBlock, ...] = Field(min_length=1)
     openings: int = Field(ge=1)
+
+    @model_serializer(mode="wrap")
+    def _no_label_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A card of two classes, or of an amount, looks as it did before there were others."""
+        facts: dict[str, Any] = handler(self)
+        return {k: v for k, v in facts.items() if (k, v) != ("label", None)}
 
     @model_validator(mode="after")
     def _of_its_columns(self) -> Self:
@@ -151,6 +167,11 @@ class Card(BaseModel):
             ConfigError: they are none.
         """
         inside = facts.get("model") if isinstance(facts, dict) and "answers" in facts else facts
+        if isinstance(inside, dict) and "cards" in inside:
+            raise ConfigError(
+                "this file holds a card for each of several classes; `privagg predict` reads it, "
+                "and `privagg.programs.scorecard.cards.read_cards`"
+            )
         if inside is None:
             raise ConfigError('these answers hold no model; ask program = "scorecard" for one')
         try:
@@ -163,6 +184,11 @@ class Card(BaseModel):
         """Whether an amount is predicted."""
         return isinstance(self.data.target, Regression)
 
+    @property
+    def counts_up(self) -> bool:
+        """Whether more points stand for what is predicted, where the scaling does not say."""
+        return self.is_amount or self.label is not None
+
     def parts(self, records: Columns) -> FloatArray:
         """The points of each record in each block, float64 (r, F)."""
         found = [np.array(each.points)[each.block.codes(records)] for each in self.blocks]
@@ -173,9 +199,9 @@ class Card(BaseModel):
         return np.asarray(np.round(self.start + self.parts(records).sum(axis=1), DECIMALS))
 
     def predictions(self, records: Columns) -> FloatArray:
-        """The chance of the second class, or the expected amount, of each record, float64 (r,)."""
-        nothing = self.scaling.start(0.0, self.is_amount)
-        logits = (self.points(records) - nothing) / self.scaling.per_logit(self.is_amount)
+        """The chance of the second class or of the card's, or the expected amount: float64 (r,)."""
+        nothing = self.scaling.start(0.0, self.counts_up)
+        logits = (self.points(records) - nothing) / self.scaling.per_logit(self.counts_up)
         chance = np.asarray(1 / (1 + exponentials(-np.clip(logits, -500, 500))))
         target = self.data.target
         if isinstance(target, Regression):
@@ -200,12 +226,12 @@ class Card(BaseModel):
         ]
 
 
-def as_points(effects: Sequence[FloatArray], scaling: Scaling, amount: bool) -> list[FloatArray]:
+def as_points(effects: Sequence[FloatArray], scaling: Scaling, up: bool) -> list[FloatArray]:
     """Points of bins, float64 (K,) each.
 
     Args:
         effects: in logits, by block.
         scaling: of the points.
-        amount: whether the target is one.
+        up: as for `Scaling.per_logit`.
     """
-    return [np.round(each * scaling.per_logit(amount), DECIMALS) + 0.0 for each in effects]
+    return [np.round(each * scaling.per_logit(up), DECIMALS) + 0.0 for each in effects]

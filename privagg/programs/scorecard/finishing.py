@@ -76,34 +76,40 @@ class Finished:
         return line.slope**2 * self.variances + line.variance[:, None] * effects**2
 
 
-def card_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Card:
+def card_of(
+    content: Asked, blocks: Sequence[Block], found: Finished, label: str | None = None
+) -> Card:
     """The card as a file.
 
     Args:
         content: what was asked.
         blocks: of bins.
         found: what was learned.
+        label: the class that it is of, where there are several.
     """
-    amount = isinstance(content.data.target, Regression)
+    up = label is not None or isinstance(content.data.target, Regression)
     base, effects = found.effects(blocks)
-    points = as_points(effects, content.scaling, amount)
+    points = as_points(effects, content.scaling, up)
     return Card(
         data=content.data,
+        label=label,
         scaling=content.scaling,
-        start=round(content.scaling.start(base, amount), DECIMALS),
+        start=round(content.scaling.start(base, up), DECIMALS),
         blocks=tuple(CardBlock.of(*each) for each in zip(blocks, points, strict=True)),
         openings=found.openings,
     )
 
 
-def answers_of(content: Asked, blocks: Sequence[Block], found: Finished) -> Iterator[Answer]:
+def answers_of(
+    content: Asked, blocks: Sequence[Block], found: Finished, label: str | None = None
+) -> Iterator[Answer]:
     """The answers.
 
     Args:
-        content, blocks, found: as for `card_of`.
+        content, blocks, found, label: as for `card_of`.
     """
-    card, level = card_of(content, blocks, found), content.level
-    per_logit = abs(content.scaling.per_logit(card.is_amount))
+    card, level = card_of(content, blocks, found, label), content.level
+    per_logit = abs(content.scaling.per_logit(card.counts_up))
     errors = per_logit * np.sqrt(found.point_variances(blocks))
     yield _whole_card(content, blocks, found, card)
     yield Answer(

@@ -96,7 +96,11 @@ class State(NamedTuple):
 
 
 def after_counts(
-    blocks: Sequence[Block], rising: Sequence[int], opened: FloatArray, stddev: float
+    blocks: Sequence[Block],
+    rising: Sequence[int],
+    opened: FloatArray,
+    stddev: float,
+    others: int = 1,
 ) -> State:
     """Weight of evidence, and the table of opening 2.
 
@@ -104,17 +108,19 @@ def after_counts(
         blocks: of bins.
         rising: of each block 1 where effects may only rise, -1 where they may only fall, else 0.
         opened: float64 (2K,), in records.
-        stddev: of the noise of each.
+        stddev: of the noise of each of label 1.
+        others: classes that label 0 stands for, each with as much noise.
     """
     none, some = opened.reshape(2, -1)
     places = list(offsets(blocks))
     positive = float(np.mean([some[at].sum() for at in places]))
     everybody = positive + float(np.mean([none[at].sum() for at in places]))
-    doubt = stddev * sqrt(2 * len(none)) / len(blocks)  # the deviation of `everybody`
+    # The deviation of `everybody`.
+    doubt = stddev * sqrt((1 + others) * len(none)) / len(blocks)
     share = public_share((positive + doubt / 2) / (max(everybody, 0.0) + doubt + _LEAST))
     whole = np.maximum(none + some, 0.0)
     missed = (1 - share) * some - share * none
-    noise = stddev**2 * (share**2 + (1 - share) ** 2)
+    noise = _noise_of_counts(stddev, share, others)
     effects, values = np.zeros(len(none)), np.zeros(len(none))
     bent = share * (1 - share) * whole
     weights = list[float]()
@@ -129,6 +135,11 @@ def after_counts(
     values /= ROOM * sqrt(sum(weights))
     rest = np.zeros(len(none))
     return State(share, 0.0, stddev, 0.0, opened.reshape(2, -1), values, effects, rest)
+
+
+def _noise_of_counts(stddev: float, share: float, others: int) -> float:
+    """Variance of (1 - share) n_1 - share n_0, where n_0 has the noise of so many counts."""
+    return stddev**2 * (others * share**2 + (1 - share) ** 2)
 
 
 def after_products(
@@ -178,17 +189,22 @@ def _step(gram: FloatArray) -> float:
 
 
 def after_scores(
-    blocks: Sequence[Block], rising: Sequence[int], state: State, opened: FloatArray, stddev: float
+    blocks: Sequence[Block],
+    rising: Sequence[int],
+    state: State,
+    opened: FloatArray,
+    stddev: float,
+    others: int = 1,
 ) -> State:
     """One damped Newton step of all blocks together.
 
     Args:
-        blocks, rising: as for `after_counts`.
+        blocks, rising, others: as for `after_counts`.
         state: that the opening started from.
         opened: float64 (K,), in records.
         stddev: of the noise of each.
     """
-    missed, noise, bent = residuals(state, opened, stddev)
+    missed, noise, bent = residuals(state, opened, stddev, others)
     moves, effects = state.moves.copy(), state.effects.copy()
     for block, direction, at in zip(blocks, rising, offsets(blocks), strict=True):
         found = smoothed(missed[at], bent[at], np.full(len(bent[at]), noise), block.distances)
@@ -198,12 +214,12 @@ def after_scores(
 
 
 def residuals(
-    state: State, opened: FloatArray, stddev: float
+    state: State, opened: FloatArray, stddev: float, others: int = 1
 ) -> tuple[FloatArray, float, FloatArray]:
     """What labels have more than the card predicts, by bin.
 
     Args:
-        state, opened, stddev: as for `after_scores`.
+        state, opened, stddev, others: as for `after_scores`.
 
     Returns:
         float64 (K,); the variance of the noise of each; float64 (K,), the curvature.
@@ -212,7 +228,7 @@ def residuals(
     none, some = state.counts
     missed = (1 - middle.centre) * some - middle.centre * none - opened * middle.half
     noise = (stddev * middle.half) ** 2
-    noise += state.noise**2 * ((1 - middle.centre) ** 2 + middle.centre**2)
+    noise += _noise_of_counts(state.noise, middle.centre, others)
     return missed, noise, CURVED * state.share * (1 - state.share) * state.whole
 
 
@@ -242,31 +258,31 @@ def centred(effects: FloatArray, counts: FloatArray) -> FloatArray:
     return effects - float(counts @ effects) / max(float(counts.sum()), 1.0)
 
 
-def evidence_variances(blocks: Sequence[Block], state: State) -> FloatArray:
+def evidence_variances(blocks: Sequence[Block], state: State, others: int = 1) -> FloatArray:
     """Of the bins' effects after opening 1: float64 (2, K), by noise alone, and with sampling.
 
     Args:
-        blocks: of bins.
+        blocks, others: as for `after_counts`.
         state: after it.
     """
     share = state.share
     missed = (1 - share) * state.counts[1] - share * state.counts[0]
-    noise = state.noise**2 * (share**2 + (1 - share) ** 2)
+    noise = _noise_of_counts(state.noise, share, others)
     return _variances(blocks, missed, noise, share * (1 - share) * state.whole)
 
 
 def score_variances(
-    blocks: Sequence[Block], state: State, opened: FloatArray, stddev: float
+    blocks: Sequence[Block], state: State, opened: FloatArray, stddev: float, others: int = 1
 ) -> FloatArray:
     """As `evidence_variances`, after an opening of scores.
 
     Args:
-        blocks: of bins.
+        blocks, others: as for `after_counts`.
         state: that the opening started from.
         opened: float64 (K,), in records.
         stddev: of the noise of each.
     """
-    return _variances(blocks, *residuals(state, opened, stddev))
+    return _variances(blocks, *residuals(state, opened, stddev, others))
 
 
 def _variances(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -21,20 +21,26 @@ from privagg.programs.answers import Answer
 from privagg.programs.content import OfContent
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.scorecard import adding, fitting
-from privagg.programs.scorecard.asked import Asked, blocks_of
+from privagg.programs.scorecard.asked import Asked, blocks_of, classes_of
+from privagg.programs.scorecard.cards import Cards
 from privagg.programs.scorecard.finishing import Finished, answers_of, card_of
 from privagg.programs.scorecard.fitting import State
-from privagg.programs.sums import IntMatrix
+from privagg.programs.scorecard.learning import (
+    CALIBRATION,
+    COUNTS,
+    PRODUCTS,
+    SCORES,
+    Learning,
+    Part,
+)
+from privagg.programs.sums import IntMatrix, Placed
 from privagg.programs.sums_program import NoisySum, SumsProgram
-from privagg.programs.tables.bins import coded, offsets
+from privagg.programs.tables.bins import coded
 from privagg.programs.tables.calibration import SCORE_ENDS
 from privagg.training.targets import Regression
 
 SENSITIVITY_GRID = 2**20
 """S: a row of norm 1, truncated, has norm at most S."""
-
-COUNTS, PRODUCTS, SCORES, CALIBRATION = "counts", "products", "scores", "calibration"
-"""Kinds of openings."""
 
 PARTS = {1: Fraction(1), 2: Fraction(7, 10), 8: Fraction(6, 10)}
 """Openings -> part of the budget that the counts have."""
@@ -63,7 +69,7 @@ class Opening:
 
 
 class Scorecard(OfContent, SumsProgram):
-    """Points a bin, from a few opened sums.
+    """Points a bin, from a few opened sums; of several classes, a card of each against the others.
 
     Args:
         content: what is asked.
@@ -79,6 +85,11 @@ class Scorecard(OfContent, SumsProgram):
     def __init__(self, content: Asked) -> None:
         super().__init__(content)
         self.blocks = blocks_of(content)
+        self._labels = classes_of(content)
+        directions = {"rising": 1, "falling": -1}
+        named = {name: directions[each] for name, each in content.monotone.items()}
+        rising = tuple(named.get(block.name, 0) for block in self.blocks)
+        self._one = Learning(self.blocks, rising, max(len(self._labels) - 1, 1))
 
     @classmethod
     def chosen(
@@ -103,136 +114,134 @@ class Scorecard(OfContent, SumsProgram):
             found.append(Opening(CALIBRATION, CALIBRATION_PART))
         return tuple(found)
 
+    @property
+    def cards(self) -> int:
+        """How many are learned."""
+        return max(len(self._labels), 1)
+
     def openings(self, noise_multiplier: Decimal) -> tuple[OpeningTerms, ...]:
         """See `SumsProgram.openings`."""
-        one = isqrt(SENSITIVITY_GRID**2 // len(self.blocks))
-        largest = {COUNTS: one, SCORES: one}
+        state = self.cards * (fitting.HEAD + 5 * sum(self._one.sizes))
         return tuple(
             OpeningTerms(
-                state=0 if number == 1 else fitting.HEAD + 5 * sum(self._sizes),
+                state=0 if number == 1 else state,
                 length=self._length(each.kind),
                 sensitivity_grid=SENSITIVITY_GRID,
-                largest_grid=largest.get(each.kind, SENSITIVITY_GRID),
+                largest_grid=isqrt(SENSITIVITY_GRID**2 // self._parts_of_a_row(each.kind)),
                 noise_multiplier=sqrt_floor_decimal(Fraction(noise_multiplier) ** 2 / each.part),
             )
             for number, each in enumerate(self.rounds, 1)
         )
 
-    def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix:
+    def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix | Placed:
         """See `SumsProgram.integers`."""
         kind, some = self.rounds[number - 1].kind, self._read(records)
         if kind == COUNTS:
-            rows = adding.count_rows(some, self._sizes)
-        else:
-            now = State.of(state)
-            if kind == PRODUCTS:
-                rows = adding.product_rows(some, self._table(now.values), now.share)
-            elif kind == SCORES:
-                effects = self._table(now.effects)
-                rows = adding.score_rows(some, effects, self._sizes, now.share)
-            else:
-                rows = adding.calibration_rows(some, self._table(now.effects), now.share)
-        return np.trunc(rows * SENSITIVITY_GRID).astype(np.int64)
+            labels = [each.labels for each in some]
+            shares = labels if len(labels) > 1 else [1 - labels[0], labels[0]]
+            places, amounts = adding.count_cells(some[0], shares, self._one.sizes)
+            return Placed(places, _whole(amounts))
+        cards = [*zip(self._states(state), some, strict=True)]
+        if kind != SCORES:
+            rows = np.concatenate([self._one.rows(kind, *card) for card in cards], axis=1)
+            return _whole(rows / sqrt(len(cards)))
+        cells = [self._one.cells(*card) for card in cards]
+        whole = sum(self._one.sizes)
+        places = np.concatenate([each + whole * k for k, (each, _) in enumerate(cells)], axis=1)
+        amounts = np.concatenate([each for _, each in cells], axis=1) / sqrt(len(cards))
+        return Placed(places, _whole(amounts))
 
     def step(self, number: int, state: FloatVector, found: NoisySum) -> FloatVector:
-        """See `SumsProgram.step`: what opened sums say of the card so far.
-
-        An opening of scores in which other sites are than in the counts says nothing of these: the
-        card stays as it was.
-        """
-        kind = self.rounds[number - 1].kind
-        opened, stddev = self._read_sum(kind, found)
-        if kind == COUNTS:
-            first = fitting.after_counts(self.blocks, self._rising, opened, stddev)
-            return first._replace(who=_standing_for(found.contributors)).vector()
-        now = State.of(state)
-        if kind == PRODUCTS:
-            now = fitting.after_products(self.blocks, now, opened, stddev)
-        elif kind == SCORES and now.who == _standing_for(found.contributors):
-            now = fitting.after_scores(self.blocks, self._rising, now, opened, stddev)
-        return now.vector()
+        """See `SumsProgram.step`: what opened sums say of each card so far."""
+        before = [None] * self.cards if number == 1 else self._states(state)
+        pairs = zip(before, self._split(number, found), strict=True)
+        return np.concatenate([self._one.after(now, part).vector() for now, part in pairs])
 
     def answers(self, sums: Sequence[NoisySum]) -> tuple[Answer, ...]:
         """See `SumsProgram.answers`; of a job that was cut short, the card so far."""
-        return tuple(answers_of(self.content, self.blocks, self._finished(sums)))
+        found = list[Answer]()
+        for label, finished in self._finished(sums):
+            for answer in answers_of(self.content, self.blocks, finished, label):
+                name = str(answer.question["name"]) + (f" · {label}" if label else "")
+                found.append(replace(answer, question={**answer.question, "name": name}))
+        return tuple(found)
 
     def model(self, sums: Sequence[NoisySum]) -> dict[str, JsonValue]:
-        """See `AnsweringProgram.model`: the card."""
-        card = card_of(self.content, self.blocks, self._finished(sums))
-        return card.model_dump(mode="json")
+        """See `AnsweringProgram.model`: the card, or one of each class."""
+        made = tuple(
+            card_of(self.content, self.blocks, finished, label)
+            for label, finished in self._finished(sums)
+        )
+        found = made[0] if len(made) == 1 else Cards(cards=made)
+        return found.model_dump(mode="json")
 
     def work(self) -> int:
         """See `AnsweringProgram.work`: eigenvalues of every block's bins, every round."""
-        cubes = sum(size**3 for size in self._sizes) + len(self.blocks) ** 3
-        return super().work() + len(self.rounds) * (_A_BLOCK * len(self.blocks) + cubes // 20)
+        cubes = sum(size**3 for size in self._one.sizes) + len(self.blocks) ** 3
+        a_card = len(self.rounds) * (_A_BLOCK * len(self.blocks) + cubes // 20)
+        return super().work() + self.cards * a_card
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _finished(self, sums: Sequence[NoisySum]) -> Finished:
-        state, variances, calibration = self.begin(), np.zeros((2, 0)), None
-        for number, found in enumerate(sums, 1):
-            kind = self.rounds[number - 1].kind
-            opened, stddev = self._read_sum(kind, found)
-            before, state = state, self.step(number, state, found)
-            if kind == CALIBRATION:
-                calibration = (opened, stddev)
-            elif kind == SCORES:
-                now = State.of(before)
-                variances = fitting.score_variances(self.blocks, now, opened, stddev)
-            elif kind == COUNTS:
-                variances = fitting.evidence_variances(self.blocks, State.of(state))
-            else:
-                weights = self._weights(State.of(before), State.of(state))
-                variances = variances * weights**2
-        return Finished(State.of(state), variances, calibration, len(sums))
+    def _finished(self, sums: Sequence[NoisySum]) -> Iterator[tuple[str | None, Finished]]:
+        """Each card with the class that it is of; None where there is one card."""
+        parts = [self._split(number, found) for number, found in enumerate(sums, 1)]
+        for label, own in zip(self._labels or (None,), zip(*parts, strict=True), strict=True):
+            yield label, self._one.finished(own)
 
-    def _weights(self, before: State, after: State) -> FloatArray:
-        """What opening 2 multiplied each bin's evidence by, float64 (K,)."""
-        found = np.zeros(len(after.effects))
-        for at in offsets(self.blocks):
-            size = float(np.abs(before.effects[at]).max())
-            found[at] = float(np.abs(after.effects[at]).max()) / size if size > 0 else 0.0
-        return found
+    def _states(self, state: FloatVector) -> list[State]:
+        return [State.of(each) for each in np.split(state, self.cards)]
 
-    def _read_sum(self, kind: str, found: NoisySum) -> tuple[FloatArray, float]:
-        """What was opened and its noise's deviation: in records, or of products the rows' sum."""
-        unit = SENSITIVITY_GRID / (sqrt(len(self.blocks)) if kind in (COUNTS, SCORES) else 1.0)
-        return found.total / unit, found.stddev / unit
+    def _parts_of_a_row(self, kind: str) -> int:
+        """How many equal parts a record's square is split into, one for each coordinate at most."""
+        blocks = len(self.blocks) if kind in (COUNTS, SCORES) else 1
+        return blocks * (1 if kind == COUNTS else self.cards)
 
-    def _read(self, records: Columns) -> adding.Learnt:
+    def _split(self, number: int, found: NoisySum) -> list[Part]:
+        """What a round opened of each card."""
+        kind = self.rounds[number - 1].kind
+        unit = SENSITIVITY_GRID / sqrt(self._parts_of_a_row(kind))
+        opened, stddev = found.total / unit, found.stddev / unit
+        if kind != COUNTS:
+            own = np.split(opened, self.cards)
+        elif self.cards == 1:
+            own = [opened]
+        else:
+            counts = opened.reshape(self.cards, -1)
+            own = [np.concatenate([counts.sum(axis=0) - each, each]) for each in counts]
+        return [Part(kind, each, stddev, _standing_for(found.contributors)) for each in own]
+
+    def _read(self, records: Columns) -> list[adding.Learnt]:
+        """Some records as each card reads them."""
         target, name = self.content.data.target, self.content.data.target.columns[0]
         if isinstance(target, Regression):
             low, high = target.range
-            labels = (records.numbers(name) - low) / (high - low)
-            known = ~np.isnan(labels)
+            labels = [(records.numbers(name) - low) / (high - low)]
+            known = ~np.isnan(labels[0])
         else:
             codes = records.codes(name)
-            labels, known = np.where(codes == 1, 1.0, 0.0), codes < 2
-        labels = np.where(known, np.clip(labels, 0.0, 1.0), 0.0)
-        return adding.Learnt(coded(self.blocks, records), labels, known.astype(np.float64))
-
-    def _table(self, values: FloatArray) -> list[FloatArray]:
-        return [values[at] for at in offsets(self.blocks)]
-
-    @cached_property
-    def _sizes(self) -> list[int]:
-        return [block.size for block in self.blocks]
-
-    @cached_property
-    def _rising(self) -> list[int]:
-        """Of each block 1 where the chance may only rise, -1 where it may only fall, else 0."""
-        directions = {"rising": 1, "falling": -1}
-        named = {name: directions[each] for name, each in self.content.monotone.items()}
-        return [named.get(block.name, 0) for block in self.blocks]
+            classes = range(self.cards) if self._labels else [1]
+            labels = [np.where(codes == each, 1.0, 0.0) for each in classes]
+            known = codes < max(self.cards, 2)
+        bins, counted = coded(self.blocks, records), known.astype(np.float64)
+        return [
+            adding.Learnt(bins, np.where(known, np.clip(each, 0.0, 1.0), 0.0), counted)
+            for each in labels
+        ]
 
     def _length(self, kind: str) -> int:
-        whole, count = sum(self._sizes), len(self.blocks)
-        return {
-            COUNTS: 2 * whole,
+        whole, count = sum(self._one.sizes), len(self.blocks)
+        a_card = {
             PRODUCTS: count * (count + 1) // 2 + count,
             SCORES: whole,
             CALIBRATION: 2 * (len(SCORE_ENDS) - 1),
-        }[kind]
+        }
+        return max(self.cards, 2) * whole if kind == COUNTS else self.cards * a_card[kind]
+
+
+def _whole(amounts: FloatArray) -> IntMatrix:
+    """In grid units, towards zero."""
+    return np.trunc(amounts * SENSITIVITY_GRID).astype(np.int64)
 
 
 def _standing_for(names: Sequence[str]) -> float:
