@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 
@@ -20,6 +20,7 @@ from privagg.config.setup import Setup
 from privagg.party.ready import project
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import SumsPlan
+from privagg.programs.choosing import Choice
 from privagg.programs.evaluation import Evaluated, Evaluation
 from privagg.programs.questions.program import Questions
 from privagg.programs.sums_program import NoisySum
@@ -86,6 +87,20 @@ def print_questions(out: Console, setup: SumsSetup) -> None:
     console.facts(out, pairs)
 
 
+def print_choice(out: Console, choice: Choice) -> None:
+    """What `[ask] program = "auto"` comes to, and why.
+
+    Args:
+        out: where it is printed.
+        choice: of the configuration.
+    """
+    from privagg.report.language import say
+
+    console.heading(out, say("Chosen by public facts, as ask.program is “auto”"))
+    model = choice.program or say("training, by `privagg run`; nothing is asked")
+    console.facts(out, [(say("model"), model), (say("because"), choice.reason)])
+
+
 def _noise(plan: SumsPlan) -> str:
     """Which noises the plan's openings have."""
     names = {True: "integer Laplace", False: "Gaussian"}
@@ -112,8 +127,8 @@ def _asked(setup: SumsSetup) -> Iterator[tuple[str, str]]:
         yield from _evaluated(program.content)
         return
     if not isinstance(program, Questions):
-        settings = {key: value for key, value in program.asked.items() if key != "data"}
-        yield say("program"), f"{program.name} {json.dumps(settings, ensure_ascii=False)}"
+        yield say("program"), program.name
+        yield say("settings"), _settings(program.asked)
         return
     questions = program.content.questions
     whole = sum(question.share for question in questions)
@@ -125,6 +140,31 @@ def _asked(setup: SumsSetup) -> Iterator[tuple[str, str]]:
             text = say("{text}; counts to ± {reach}, by the noise alone", text=text,
                        reach=number_text(reach))  # fmt: skip
         yield each.name, text
+
+
+def _settings(asked: Mapping[str, JsonValue]) -> str:
+    """What a program is asked beside the table, one setting after the other; empty ones unsaid."""
+    nothing: list[JsonValue] = [None, {}, [], ""]
+    told = (
+        f"{key.replace('_', ' ')} {_setting(value)}"
+        for key, value in asked.items()
+        if key != "data" and value not in nothing
+    )
+    return "; ".join(told)
+
+
+def _setting(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {_setting(each)}" for key, each in value.items() if each is not None
+        )
+    return str(value)
 
 
 def _reaches(plan: SumsPlan, program: Questions) -> Iterator[float | None]:

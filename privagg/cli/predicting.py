@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from privagg.programs.scorecard.card import Card
+    from privagg.programs.scorecard.cards import Cards
     from privagg.training.table import TableSchema
 
 MODEL_HELP = "The answers.json of a scorecard or of boosted trees, or a model.safetensors."
@@ -87,12 +88,18 @@ def read_card(path: Path) -> Card:
         ConfigError: it cannot be read.
     """
     from privagg.programs.scorecard.card import Card
+    from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
 
     if Trees.is_in(facts := _facts(path, "scorecard")):
         raise ConfigError(
             f"{path} holds boosted trees, which are not written as ONNX or SQL; `privagg predict` "
             "reads them"
+        )
+    if Cards.are_in(facts):
+        raise ConfigError(
+            f"{path} holds a card for each of {len(Cards.read(facts).cards)} classes, and only a "
+            "single card is written in another form; `privagg predict` reads all of them"
         )
     return Card.read(facts)
 
@@ -106,12 +113,16 @@ def _facts(path: Path, what: str) -> Any:
 
 def _by_answers(model: Path, data: Path, config: Path | None, most: int) -> Iterator[Sequence[Any]]:
     from privagg.programs.questions.columns import Columns
+    from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
 
     if Trees.is_in(facts := _facts(model, "scorecard")):
         trees = Trees.read(facts)
         records = Columns.read(_read(trees.data, data, config), trees.data, target=False)
         return _rows(trees.names, trees.predictions(records))
+    if Cards.are_in(facts):
+        cards = Cards.read(facts)
+        return _by_cards(cards, _read(cards.data, data, config))
     card = read_card(model)
     return _by_card(card, _read(card.data, data, config), most)
 
@@ -148,6 +159,19 @@ def _by_card(card: Card, frame: pd.DataFrame, most: int) -> Iterator[Sequence[An
     for points, chance, found in each:
         told = [part for reason in found for part in reason]
         yield [points, f"{chance:.6g}", *told, *[""] * (2 * most - len(told))]
+
+
+def _by_cards(cards: Cards, frame: pd.DataFrame) -> Iterator[Sequence[Any]]:
+    """Of several classes: the likeliest one, the chance of each, and the points on its card."""
+    from privagg.programs.questions.columns import Columns
+
+    records = Columns.read(frame, cards.data, target=False)
+    labels = [str(each.label) for each in cards.cards]
+    yield ["class", *(f"{what}_{each}" for what in ("chance", "points") for each in labels)]
+    chances, points = cards.predictions(records), cards.points(records)
+    for chance, own in zip(chances.tolist(), points.tolist(), strict=True):
+        likeliest = labels[chance.index(max(chance))]
+        yield [likeliest, *(f"{each:.6g}" for each in chance), *own]
 
 
 def _by_training(config: Path, data: Path, model: Path) -> Iterator[Sequence[Any]]:

@@ -122,7 +122,7 @@ def check(
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
     federation = open_federation(config, device=device)
-    from privagg.cli.askview import print_both, print_questions, questions_facts
+    from privagg.cli.askview import print_both, print_choice, print_questions, questions_facts
     from privagg.cli.planview import describe, print_plan, require_budgets
     from privagg.config.evaluating import EvaluateSetup
     from privagg.config.jobs import jobs_besides
@@ -145,12 +145,16 @@ def check(
         setup.rehearse()
     told = {job: questions_facts(setup) for job, setup in beside.items()}
     facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
+    choice = federation.config.choice
+    facts["chosen"] = None if choice is None else choice._asdict()
     facts["evaluation"], facts["looks"] = told.get("evaluation"), told.get("rounds")
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
         with speaking(language):
             print_plan(console.console(), facts, federation.plan)
+            if choice is not None:
+                print_choice(console.console(), choice)
             for job, setup in beside.items():
                 if job == "facts":  # asked before there was anything to train
                     print_questions(console.console(), setup)

@@ -262,10 +262,15 @@ class AskSetup(SumsSetup):
     @classmethod
     def is_in(cls, setup: Setup) -> bool:
         """See `SumsSetup.is_in`."""
-        return setup.config.ask is not None
+        return setup.config.ask is not None and not setup.config.trains
 
     def require_there(self) -> None:
         """See `SumsSetup.require_there`."""
+        if (found := self.config.choice) is not None and found.program is None:
+            raise ConfigError(
+                f"nothing is asked with ask.program = 'auto': {found.reason}. Train it: `privagg "
+                "run`, with the settings that [training] leaves out proposed; or name a program"
+            )
         if not self.is_in(self):
             raise ConfigError(
                 f"{self.source or 'the configuration'} asks no question; write [ask] with its "

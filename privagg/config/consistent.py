@@ -142,6 +142,8 @@ def _questions_can_be_asked(config: Whole) -> None:
             f"{config.data.kind!r} there are none: remove [ask] and [[questions]]"
         )
     try:
+        if config.trains:
+            return
         config.ask.program_over(
             config.data.table_schema,
             config.questions,

@@ -23,6 +23,7 @@ from privagg.privacy.plan import mode_names
 from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.unit import Custody
+from privagg.programs.choosing import AUTO, Choice, choice
 from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.question import Question
@@ -355,7 +356,9 @@ class AskSection(Section):
         noise: of the opened sums: `gaussian`, or where a record adds nothing but ones (counts,
             gaps, quantiles, survival) `laplace`; `auto` takes what leaves answers less uncertain.
         program: an installed program that is asked in place of `[[questions]]`, by its name.
-        settings: the program's own.
+            `auto` takes a scorecard, or leaves the table to training, whichever public facts speak
+            for (`privagg.programs.choosing`); `check` says which, and why.
+        settings: the program's own; of `auto` the scorecard's.
     """
 
     epsilon: Decimal = Field(gt=0)
@@ -385,14 +388,33 @@ class AskSection(Section):
             ValueError: the program's settings are not its own (pydantic's are).
             ConfigError: no such program is installed, or it does not fit the table.
         """
-        asked = {"data": data.model_dump(mode="json"), "level": self.level, **self.settings}
+        asked = self._asked(data)
         if self.program == QUESTIONS:
             each_part = Fraction(self.epsilon) / sum(Fraction(each.share) for each in questions)
             fitted = (each.fitted(records, each_part * Fraction(each.share)) for each in questions)
             asked["questions"] = [each.model_dump(mode="json") for each in fitted]
             asked["noise"] = noise or ("gaussian" if self.noise == "auto" else self.noise)
-        kind = program(self.program)
+        name = self.program
+        if (chosen := self.choice(data, records, delta)) is not None:
+            name = chosen.program or name
+        kind = program(name)
         return kind.of(kind.chosen(asked, records, Fraction(self.epsilon), Fraction(delta)))
+
+    def choice(self, data: TableSchema, records: int, delta: Decimal) -> Choice | None:
+        """What `auto` comes to; None where a program is named.
+
+        Args:
+            data, records, delta: as for `program_over`.
+
+        Raises:
+            ValueError, ConfigError: as `program_over`.
+        """
+        if self.program != AUTO:
+            return None
+        return choice(self._asked(data), records, Fraction(self.epsilon), Fraction(delta))
+
+    def _asked(self, data: TableSchema) -> dict[str, Any]:
+        return {"data": data.model_dump(mode="json"), "level": self.level, **self.settings}
 
 
 class FactsSection(Section):

@@ -23,6 +23,7 @@ from privagg.config.sections import (
     TrainingSection,
     TuningSection,
 )
+from privagg.programs.choosing import Choice
 from privagg.programs.evaluation import Evaluated, OpenedModel, Schedule
 from privagg.programs.questions.asked import AnyQuestion
 from privagg.training.heldout import HeldOut
@@ -85,6 +86,24 @@ class Whole(Section):
             return None
         terms = private.rounds.model_dump(exclude={"epsilon", "share"})
         return Schedule(rounds=rounds, **terms)
+
+    @property
+    def choice(self) -> Choice | None:
+        """What `[ask] program = "auto"` comes to; None where it is not written.
+
+        Raises:
+            ValueError, ConfigError: the settings of `[ask]` are not a scorecard's.
+        """
+        if self.ask is None or not isinstance(self.data, TableData):
+            return None
+        records, delta = self.declared_records, self.privacy.delta
+        return self.ask.choice(self.data.table_schema, records, delta)
+
+    @property
+    def trains(self) -> bool:
+        """Whether `auto` leaves the table to training, so that nothing is asked."""
+        found = self.choice
+        return found is not None and found.program is None
 
     @property
     def held_out(self) -> HeldOut | None:

@@ -180,6 +180,8 @@ def ends_text(ends: Ends | None) -> str:
     return say("{low} to {high}", low=number_text(ends.low), high=number_text(ends.high))
 
 
+STARTS = "points to start from"
+
 IN_TABLES = {"points", "effect", "importance"}
 """Figures that mean something beside each other alone: none is told in a sentence."""
 
@@ -255,6 +257,8 @@ def _without_interval(figures: Sequence[AnsweredFigure]) -> str:
 
 def _sentence(figure: AnsweredFigure, level: float) -> str:
     both = (figure.records, figure.population)
+    if figure.what == STARTS:
+        return say("Every record starts from {points} points.", points=number_text(figure.value))
     if all(ends is not None and ends.low == ends.high for ends in both):
         return say("{figure} is {value}.", figure=figure_name(figure),
                    value=number_text(figure.value))  # fmt: skip

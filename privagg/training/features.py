@@ -76,6 +76,11 @@ def numeric_values(column: pd.Series) -> FloatArray:
     if column.dtype.kind in "iufb":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return np.where(np.isfinite(values), values, np.nan)
+    try:  # as `as_number` does where `float` reads every cell, in half the time
+        values = np.fromiter(map(float, column), np.float64, len(column))
+        return np.where(np.isfinite(values), values, np.nan)
+    except (TypeError, ValueError, OverflowError):
+        pass
     numbers = [as_number(cell) for cell in column]
     return np.array([np.nan if number is None else number for number in numbers], np.float64)
 

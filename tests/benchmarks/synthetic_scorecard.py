@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import sqrt
 from typing import Any
@@ -53,10 +53,14 @@ class World:
     """A synthetic table, read.
 
     Attributes:
+        schema: its public declaration.
+        frame: its lines, those that are learned from first.
         blocks: of bins.
         records, fresh: what is learned from, and what is judged by.
     """
 
+    schema: TableSchema
+    frame: pd.DataFrame
     blocks: tuple[Block, ...]
     records: adding.Learnt
     fresh: adding.Learnt
@@ -156,6 +160,8 @@ def read(frame: pd.DataFrame, declared: Mapping[str, Any], settings: Mapping[str
     whole = adding.Learnt(codes, np.where(label == 1, 1.0, 0.0), known)
     cut = len(frame) - FRESH
     return World(
+        schema,
+        frame,
         blocks,
         adding.Learnt(codes[:, :cut], whole.labels[:cut], known[:cut]),
         adding.Learnt(codes[:, cut:], whole.labels[cut:], known[cut:]),
@@ -309,7 +315,7 @@ def compare_versions(count: int, seed: int, sizes: Sequence[int]) -> None:
         for world in (each[number] for each in made):
             whole = world.records
             fewer = adding.Learnt(whole.codes[:, :cut], whole.labels[:cut], whole.counted[:cut])
-            small = World(world.blocks, fewer, world.fresh)
+            small = replace(world, records=fewer)
             row += [tried(small, sigma, each, 77 * number + int(10 * epsilon)) for each in versions]
         noises.append(noise_by_bin(len(made[0][number].blocks), cut, epsilon, DELTA))
         areas.append(row)

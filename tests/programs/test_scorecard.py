@@ -28,7 +28,7 @@ from privagg.programs.registry import program_of
 from privagg.programs.scorecard import Scorecard, adding, fitting
 from privagg.programs.scorecard.asked import METHOD, Asked
 from privagg.programs.scorecard.card import DECIMALS, Card
-from privagg.programs.scorecard.cards import Cards, read_cards
+from privagg.programs.scorecard.cards import Cards
 from privagg.programs.scorecard.fitting import HEAD, State
 from privagg.programs.scorecard.program import (
     CALIBRATION_PART,
@@ -352,8 +352,7 @@ def test_several_classes_have_a_card_each_that_tells_it_from_all_others() -> Non
     frame, _ = of_classes(6000, 1)
     fresh, chances = of_classes(6000, 2)
     program = scorecard(CLASSES, bins=8)
-    made = read_cards(json.loads(json.dumps(program.model(run(program, frame, "1", 1)))))
-    assert isinstance(made, Cards)
+    made = Cards.read(json.loads(json.dumps(program.model(run(program, frame, "1", 1)))))
     assert [each.label for each in made.cards] == ["0", "1", "2"]
     found = made.predictions(Columns.read(fresh, CLASSES))
     np.testing.assert_allclose(found.sum(axis=1), 1)
@@ -392,18 +391,19 @@ def test_cards_of_classes_are_counted_once_and_shared_out() -> None:
 def test_a_file_of_cards_is_read_or_refused() -> None:
     program = scorecard(CLASSES, openings=1)
     facts: Any = json.loads(json.dumps(program.model(run(program, of_classes(500, 1)[0], "1"))))
-    assert read_cards({"answers": [], "model": facts}).model_dump(mode="json") == facts
+    assert Cards.are_in({"answers": [], "model": facts})
+    assert Cards.read({"answers": [], "model": facts}).model_dump(mode="json") == facts
     with pytest.raises(ConfigError, match="a card for each"):
         Card.read(facts)
     first, *others = facts["cards"]
     unsaid = {**first, "label": None}
     for cards in (others, [first, first, *others], [unsaid, *others], None):
         with pytest.raises(ConfigError):
-            read_cards({**facts, "cards": cards})
+            Cards.read({**facts, "cards": cards})
     single = scorecard(openings=1)
     alone = single.model(run(single, TRAINED.iloc[:500], "1"))
     assert "label" not in (alone or {})
-    assert isinstance(read_cards(alone), Card)
+    assert not Cards.are_in(alone)
 
 
 def test_a_round_of_other_sites_leaves_the_card_as_it_was() -> None:

@@ -14,7 +14,15 @@ from privagg.privacy.plan import OpeningTerms, SiteTerms, SumsPlan
 from privagg.privacy.plan.sums import norm_of
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs import sums
-from privagg.programs.sums import NUMBERS_TOGETHER, TOGETHER, IntMatrix, SumsLearner, bounded
+from privagg.programs.sums import (
+    NUMBERS_TOGETHER,
+    TOGETHER,
+    IntMatrix,
+    Placed,
+    SumsLearner,
+    bounded,
+    bounded_sum,
+)
 
 PLACE = ("run", 1, 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -40,6 +48,37 @@ def test_no_row_exceeds_its_bounds(rows: IntMatrix, norm: int, data: st.DataObje
         clipped = [max(-limit.largest_grid, min(limit.largest_grid, z)) for z in before]
         if sum(z * z for z in clipped) <= norm**2:
             assert after == clipped
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays(np.int64, (5, 3), elements=st.one_of(st.integers(-3, 3), INT64)),
+    st.lists(st.permutations(range(6)), min_size=5, max_size=5),
+    st.integers(1, 2**24),
+    st.one_of(st.none(), st.lists(st.integers(1, 5), min_size=1, max_size=6)),
+)
+def test_placed_rows_are_the_same_rows(
+    values: Any, orders: Any, norm: int, moves: list[int] | None
+) -> None:
+    """Bounded and added up as the rows in full, at any places."""
+    limit = terms(6, norm, norm)
+    if moves:
+        moves = sorted(moves, reverse=True)
+        facts = {"sensitivity_grid": norm_of(moves), "largest_grid": moves[0]}
+        limit = limit.model_copy(update={**facts, "moves": tuple(moves)})
+    places = np.sort(np.array(orders, dtype=np.int64)[:, :3], axis=1)
+    found = bounded_sum(Placed(places, values), 5, limit)
+    np.testing.assert_array_equal(found, bounded(Placed(places, values).dense(6), 5, limit).sum(0))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [[[0, 0]], [[1, 0]], [[-1, 0]], [[0, 6]], [[0]], [0, 1], [[0.0, 1.0]]],
+)
+def test_places_named_twice_or_out_of_range_are_refused(places: Any) -> None:
+    """Two integers at one place would add up to more than either was held against."""
+    with pytest.raises(ValueError, match="places"):
+        bounded_sum(Placed(np.array(places), np.array([[5, 5]])), 1, terms(6, 9, 9))
 
 
 @settings(max_examples=200, deadline=None)

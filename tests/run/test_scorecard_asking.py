@@ -12,7 +12,7 @@ import pytest
 from privagg.audit import Brought, verify_file
 from privagg.config.asking import AskSetup
 from tests.commands import Answer, call
-from tests.programs.test_scorecard import table
+from tests.programs.test_scorecard import of_classes, table
 
 CONFIG = """\
 [federation]
@@ -73,7 +73,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
 def test_check_says_what_public_facts_chose(asked: tuple[Path, Answer]) -> None:
     _, told = asked
     assert told.code == 0
-    assert '"openings": 8, "bins": 16' in " ".join(told.out.split())
+    assert "openings 8; bins 16" in " ".join(told.out.split())
     assert "importance (column = delay)" in told.out
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_predicted_is_refused_by_name(
     [
         ('ordered = ["delay"]', 'ordered = ["age"]', "declared with categories"),
         ("monotone = {", "monoton = {", "monoton"),
-        ('positive = "== 1"', 'classes = ["0", "1", "2"]', "has 3 classes"),
+        ('positive = "== 1"', 'classes = ["0", "1", "2"]', "monotone is for two"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_spent(
@@ -147,3 +147,32 @@ def test_the_plan_is_the_same_whenever_it_is_made(asked: tuple[Path, Answer]) ->
 
     setups = [AskSetup.of(Federation.from_toml(asked[0] / "my.toml").setup) for _ in range(2)]
     assert setups[0].plan.digest == setups[1].plan.digest
+
+
+def test_several_classes_go_the_whole_way(tmp_path: Path) -> None:
+    """Asked through the engine, recomputed by a stranger, read by `predict`."""
+    config = CONFIG.replace('positive = "== 1"', 'classes = ["0", "1", "2"]')
+    settings = 'settings = { openings = 1, ordered = ["delay"] }'
+    config = config.replace(
+        'settings = { ordered = ["delay"], monotone = { age = "falling" } }', settings
+    )
+    (tmp_path / "my.toml").write_text(config)
+    of_classes(3000, 1)[0].to_csv(tmp_path / "north.csv", index=False)
+    of_classes(2000, 2)[0].to_csv(tmp_path / "south.csv", index=False)
+    of_classes(20, 3)[0].drop(columns="late").to_csv(tmp_path / "new.csv", index=False)
+    words = ("approve", "my.toml", "--all-sites", "--job", "questions", "--yes")
+    assert call(*words, "--who", "T", "--why", "cards", where=tmp_path).code == 0
+    told = call("ask", "my.toml", where=tmp_path)
+    assert "importance (column = delay)" in told.out
+    (bundle,) = tmp_path.glob("out/runs/*/bundle.privagg.zip")
+    assert verify_file(bundle, Brought()).holds
+    rows = [*csv.DictReader(io.StringIO(
+        call("predict", "out/answers.json", "new.csv", where=tmp_path).out))]  # fmt: skip
+    assert len(rows) == 20
+    for row in rows:
+        chances = {label: float(row[f"chance_{label}"]) for label in "012"}
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+        assert chances[row["class"]] == max(chances.values())
+    refused = call("export", "out/answers.json", "--format", "sql", where=tmp_path)
+    assert refused.code != 0
+    assert "a card for each of 3 classes" in refused.err

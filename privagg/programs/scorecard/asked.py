@@ -13,7 +13,7 @@ from privagg.programs.content import Content
 from privagg.programs.scorecard.card import Scaling
 from privagg.programs.tables.bins import Block, Cut
 from privagg.training.features import CategoricalFeature, NumericFeature
-from privagg.training.targets import Regression, Target
+from privagg.training.targets import AnyTarget, Regression, Target
 
 MOST_OPENED = 2**16
 """Numbers of one opening: what one entry of a ledger holds."""
@@ -118,8 +118,7 @@ class Asked(Content):
             records: of all sites, as declared.
             epsilon, delta: what the card may cost each data set.
         """
-        cards = max(len(classes_of(self)), 1)
-        noise = noise_by_bin(cards * len(blocks_of(self)), records, float(epsilon), float(delta))
+        noise = noise_of(self, records, epsilon, delta)
         bins = self.bins or next(bins for most, bins in BINS if noise <= most)
         openings = self.openings or next(count for most, count in OPENINGS if noise <= most)
         return self.model_copy(update={"bins": bins, "openings": openings})
@@ -131,6 +130,17 @@ OPENINGS: tuple[tuple[float, Literal[1, 2, 8]], ...] = ((0.05, 8), (0.15, 2), (i
 
 BINS = ((0.15, 16), (inf, 8))
 """Likewise -> bins."""
+
+
+def noise_of(asked: Asked, records: int, epsilon: Fraction, delta: Fraction) -> float:
+    """`noise_by_bin` of what is asked.
+
+    Args:
+        asked: the settings.
+        records, epsilon, delta: as for `Asked.chosen`.
+    """
+    blocks = max(len(classes_of(asked)), 1) * len(blocks_of(asked))
+    return noise_by_bin(blocks, records, float(epsilon), float(delta))
 
 
 def noise_by_bin(blocks: int, records: int, epsilon: float, delta: float) -> float:
@@ -158,11 +168,11 @@ def blocks_of(asked: Asked) -> tuple[Block, ...]:
     Raises:
         ConfigError: they are too many, or the target is of another kind; nothing was spent.
     """
-    target = asked.data.target
-    if not isinstance(target, Target | Regression):
-        _refuse(f"the target {target.name!r} is of kind {target.kind!r}")
-    if isinstance(target, Regression) and target.loss in ("poisson", "gamma"):
-        _refuse(f"the target {target.name!r} has loss {target.loss!r}")
+    if why := refusal(asked.data.target):
+        raise ConfigError(
+            f"{why}; a scorecard is for classes, or for an amount with a range under squared or "
+            "huber loss. Train a gradient model for others. Nothing was spent"
+        )
     found = [Block((_cut(asked, each.name, asked.bins or 8),)) for each in asked.data.features]
     found += [
         Block(tuple(_cut(asked, name, asked.pair_bins) for name in pair)) for pair in asked.pairs
@@ -189,11 +199,17 @@ def classes_of(asked: Asked) -> tuple[str, ...]:
     return target.categories(target.name) if several else ()
 
 
-def _refuse(what: str) -> None:
-    raise ConfigError(
-        f"{what}; a scorecard is for classes, or for an amount with a range under squared or "
-        "huber loss. Train a gradient model for others. Nothing was spent"
-    )
+def refusal(target: AnyTarget) -> str:
+    """Why a scorecard cannot have a target; empty where it can.
+
+    Args:
+        target: as declared.
+    """
+    if not isinstance(target, Target | Regression):
+        return f"the target {target.name!r} is of kind {target.kind!r}"
+    if isinstance(target, Regression) and target.loss in ("poisson", "gamma"):
+        return f"the target {target.name!r} has loss {target.loss!r}"
+    return ""
 
 
 def _cut(asked: Asked, name: str, count: int) -> Cut:

@@ -170,7 +170,7 @@ class Card(BaseModel):
         if isinstance(inside, dict) and "cards" in inside:
             raise ConfigError(
                 "this file holds a card for each of several classes; `privagg predict` reads it, "
-                "and `privagg.programs.scorecard.cards.read_cards`"
+                "and `privagg.programs.scorecard.cards.Cards`"
             )
         if inside is None:
             raise ConfigError('these answers hold no model; ask program = "scorecard" for one')

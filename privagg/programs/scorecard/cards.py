@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from privagg.errors import ConfigError, validation_faults
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.scorecard.card import Card
+from privagg.training.table import TableSchema
 
 
 class Cards(BaseModel):
@@ -38,6 +39,32 @@ class Cards(BaseModel):
             raise ValueError("cards are of the same columns and target")
         return self
 
+    @staticmethod
+    def are_in(facts: Any) -> bool:
+        """Whether the JSON values of a file hold cards of several classes."""
+        inside = _inside(facts)
+        return isinstance(inside, dict) and "cards" in inside
+
+    @classmethod
+    def read(cls, facts: Any) -> Self:
+        """Cards from the JSON values of their file; whoever wrote it.
+
+        Args:
+            facts: those of cards, or of an `answers.json` with some.
+
+        Raises:
+            ConfigError: they are none.
+        """
+        try:
+            return cls.model_validate(_inside(facts))
+        except ValidationError as error:
+            raise ConfigError(validation_faults(error, whole="the scorecards")) from error
+
+    @property
+    def data(self) -> TableSchema:
+        """The columns that they were made of, as declared, and their target."""
+        return self.cards[0].data
+
     def points(self, records: Columns) -> FloatArray:
         """The points of each record on each card, float64 (r, C)."""
         return np.stack([each.points(records) for each in self.cards], axis=1)
@@ -49,19 +76,5 @@ class Cards(BaseModel):
         return np.asarray(np.maximum(chances, least) / np.maximum(chances, least).sum(1)[:, None])
 
 
-def read_cards(facts: Any) -> Card | Cards:
-    """A card, or those of several classes, from the JSON values of a file; whoever wrote it.
-
-    Args:
-        facts: as for `Card.read`.
-
-    Raises:
-        ConfigError: they are neither.
-    """
-    inside = facts.get("model") if isinstance(facts, dict) and "answers" in facts else facts
-    if not isinstance(inside, dict) or "cards" not in inside:
-        return Card.read(facts)
-    try:
-        return Cards.model_validate(inside)
-    except ValidationError as error:
-        raise ConfigError(validation_faults(error, whole="the scorecards")) from error
+def _inside(facts: Any) -> Any:
+    return facts.get("model") if isinstance(facts, dict) and "answers" in facts else facts
