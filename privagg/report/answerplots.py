@@ -7,13 +7,13 @@ thick is the interval for these records, light or thin the one for the populatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from privagg.report.answered import category_name, figure_name, group_name, number_text
-from privagg.report.drawing import COLOURS, Plot, canvas, few_ticks, finish, shortened, styled
+from privagg.report.drawing import COLOURS, Plot, canvas, finish, shortened, styled
 from privagg.report.language import say
 from privagg.report.model import Answered, AnsweredFigure, Answers, Ends
+from privagg.report.rowplots import Row, Scale, rows_svg
 
 MOST_ROWS = 40
 """Figures in one plot; the table below it has all."""
@@ -142,57 +142,38 @@ def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot 
     ratio, counted = what.endswith("ratio"), what in ("count", "importance")
     if ratio and any(each.value is None or each.value <= 0 for each in told):
         return None
-    with styled(name):
-        drawn, axes = canvas(4.4, 0.27 * len(told) + 0.85)
-        places = range(len(told))
-        values = [float(figure.value or 0.0) for figure in told]
-        if counted:
-            axes.barh(places, values, height=0.6, color=COLOURS["series-1"], alpha=0.45, lw=0)
-        for which, width, colour in (("population", 1.3, "muted"), ("records", 3.2, "series-1")):
-            rows = [(y, v, ends) for y, v, each in zip(places, values, told, strict=True)
-                    if (ends := getattr(each, which)) is not None]  # fmt: skip
-            lows = [
-                max(_ends(ends)[0], v * 1e-3) if ratio else _ends(ends)[0] for _, v, ends in rows
-            ]
-            highs = [_ends(ends)[1] for _, _, ends in rows]
-            axes.hlines(
-                [y for y, _, _ in rows], lows, highs, color=COLOURS[colour], linewidth=width,
-                capstyle="butt",
-            )  # fmt: skip
-        axes.plot(values, places, "o", color=COLOURS["ink"], markersize=3.6)
-        _rows(axes, told, ratio=ratio, counted=counted)
-        axes.set_xlabel(say(what) if what else "")
-        return finish(drawn, name, say(BARS), _alt(told))
+    names, beside = _names(told)
+    mark = 1.0 if ratio else 0.0 if told[0].what in ("points", "effect") else None
+    rows = [Row(*each) for each in zip(
+        names, [float(each.value or 0.0) for each in told],
+        (tuple(_lines(each, ratio=ratio)) for each in told), strict=True,
+    )]  # fmt: skip
+    svg = rows_svg(
+        rows, Scale(ratio=ratio, bars=counted, mark=mark),
+        below=say(what) if what else "", beside=beside,
+    )  # fmt: skip
+    return Plot(name, say(BARS), _alt(told), svg)
 
 
-def _rows(axes: Any, told: Sequence[AnsweredFigure], *, ratio: bool, counted: bool) -> None:
-    """What each row is called, and the scale below all of them."""
-    columns = tuple(told[0].group)
+def _lines(figure: AnsweredFigure, *, ratio: bool) -> Iterator[tuple[float, float, float, str]]:
+    """A figure's intervals, the wide one first; of a ratio no end lies at 0."""
+    for ends, width, colour in (
+        (figure.population, 1.3, "muted"), (figure.records, 3.2, "series-1"),
+    ):  # fmt: skip
+        if ends is not None:
+            low, high = _ends(ends)
+            yield max(low, float(figure.value or 0.0) * 1e-3) if ratio else low, high, width, colour
+
+
+def _names(told: Sequence[AnsweredFigure]) -> tuple[list[str], str]:
+    """What each row is called, and what all of them together."""
+    columns, beside = tuple(told[0].group), ""
     if len(columns) > 1 and all(tuple(figure.group) == columns for figure in told):
         names = [say(", ").join(map(category_name, each.group.values())) for each in told]
-        axes.set_ylabel(shortened(say(", ").join(columns), 40))
+        beside = shortened(say(", ").join(columns), 40)
     else:
         names = [group_name(figure) or figure_name(figure) for figure in told]
-    axes.set_yticks(range(len(told)), [shortened(name, 36) for name in names])
-    axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
-    axes.set_ylim(len(told) - 0.4, -0.6)
-    axes.grid(axis="x")
-    if ratio:
-        from matplotlib.ticker import LogLocator, NullFormatter
-
-        axes.set_xscale("log")
-        axes.axvline(1.0, color=COLOURS["muted"], linewidth=0.8)
-        low, high = axes.get_xlim()
-        steps = (1.0, 2.0, 5.0) if high > 8 * low else tuple(range(1, 10))
-        axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.xaxis.set_major_locator(few_ticks())
-        if told[0].what in ("points", "effect"):
-            axes.axvline(0.0, color=COLOURS["muted"], linewidth=0.8)
-    if counted:
-        axes.set_xlim(left=0)
+    return [shortened(name, 36) for name in names], beside
 
 
 def _reliability(figures: Sequence[AnsweredFigure], name: str) -> Plot | None:
