@@ -37,6 +37,7 @@ from privagg.identity.owner import read_owner_key
 from privagg.party.approving import Terms, approve_here, last_day, withdraw
 from privagg.party.open import code_here, decided_folder
 from privagg.party.own_data import device_here, own_table_here
+from privagg.party.personal import HomeRule, Personal, personalise
 from privagg.party.ready import require_ready
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
@@ -461,7 +462,33 @@ class Federation:
             ConfigError, ModelError: there is no such file, or it holds another model.
         """
         setup = self.setup
-        return load_model(setup.fresh_model(), Path(path or setup.output / MODEL_NAME))
+        return load_model(setup.whole_model(), Path(path or setup.output / MODEL_NAME))
+
+    def personalise(
+        self,
+        site: str,
+        *,
+        model: Path | str | None = None,
+        rule: HomeRule | None = None,
+        randomness: Randomness | None = None,
+    ) -> Personal:
+        """A site's own model: the opened one, trained on at home on its records. Nothing leaves.
+
+        No budget is touched; the model is as private as the records.
+
+        Args:
+            site: whose.
+            model: file of the opened model; the last run's by default.
+            rule: how it is trained; `HomeRule()` by default.
+            randomness: of batches; the operating system's by default.
+
+        Raises:
+            ConfigError, DataError, ModelError: as `privagg.party.personal.personalise`.
+        """
+        self.setup.section(site)
+        folder = decided_folder(self.setup, site)
+        path = Path(model or self.setup.output / MODEL_NAME)
+        return personalise(self.setup, folder, path, rule or HomeRule(), randomness=randomness)
 
     def predict(
         self, table: Path | str, *, model: Path | str | None = None, site: str | None = None

@@ -20,6 +20,7 @@ from privagg.cli import (
     exporting,
     ledgers,
     numbers,
+    personal,
     predicting,
     recompute,
     reports,
@@ -85,6 +86,7 @@ app.command("run")(training.run)
 app.command("evaluate")(evaluating.evaluate)
 app.command("predict")(predicting.predict)
 app.command("export")(exporting.export)
+app.command("personalise")(personal.personalise)
 app.command("tune")(tuning.tune)
 app.command("demo")(demo.demo)
 app.add_typer(deploy.app, name="deploy")

@@ -76,7 +76,7 @@ def recompute(
     """
     from privagg.party.samples import Samples, keep_samples_for
 
-    folder, setup = _opened(config, site, party)
+    folder, setup = opened_site(config, site, party)
     name, out = folder.party().name, console.console()
     if keeping is False:
         keep_samples_for(folder, None)
@@ -95,7 +95,9 @@ def recompute(
     _compare(kept, _chosen(kept, name, (run, number, attempt)), owner, setup)
 
 
-def _opened(config: Path | None, site: str | None, party: Path | None) -> tuple[PartyFolder, Setup]:
+def opened_site(
+    config: Path | None, site: str | None, party: Path | None
+) -> tuple[PartyFolder, Setup]:
     """A site's folder, and the federation that it takes part in."""
     from privagg.party.folder import PartyFolder
     from privagg.party.open import decided_folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from privagg.config.algorithms import unfit
 from privagg.config.data import AppData, ImageData, TableData, UndeclaredData, table_to_ask
 from privagg.config.unread import unread
 from privagg.config.whole import Whole
@@ -33,6 +34,7 @@ _TRAINS = {
     "optimizer",
     "retries",
     "loss",
+    "algorithm",
 }
 """Settings of training that a Flower app and its strategy have in their own place."""
 
@@ -68,7 +70,7 @@ def require_consistent(config: Whole) -> None:
     _model_can_be_centred(config)
     _search_has_its_metric(config)
     _held_out_records_are_of_tables(config)
-    if found := list(unread(config)):
+    if found := [*unread(config), *unfit(config)]:
         raise ValueError("; ".join(found))
 
 

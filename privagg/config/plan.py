@@ -157,6 +157,7 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
         "physical_batch": training.physical_batch,
         **_engine(config),
         "optimizer": training.optimizer.model_dump(mode="json"),
+        **_algorithm(config),
         **_held_out(config),
         **_looks(config),
     }
@@ -165,6 +166,13 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
 def _engine(config: Config) -> dict[str, JsonValue]:
     """How gradients of records are clipped; Opacus' hooks where nothing is said, as it once was."""
     return {"engine": config.training.engine} if rounds_factors(config) else {}
+
+
+def _algorithm(config: Config) -> dict[str, JsonValue]:
+    """What is done besides; nothing where nothing is, as plans had it before there was a choice."""
+    algorithm = config.training.algorithm
+    named = algorithm.kind != "fedavg"
+    return {"algorithm": algorithm.model_dump(mode="json")} if named else {}
 
 
 def _held_out(config: Config) -> dict[str, JsonValue]:

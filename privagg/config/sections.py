@@ -31,6 +31,7 @@ from privagg.programs.registry import QUESTIONS, program
 from privagg.programs.sums_program import AnsweringProgram
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.registry import scheme_names
+from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.declared import ClientRule, EngineName, ModelSpec
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import TableFile
@@ -132,6 +133,8 @@ class TrainingSection(Section):
         loss: a loss of your own in place of the target's: `package.module:function`, a function of
             outputs (B, k) and targets (B, ...), as the target encodes them, that gives each
             record's loss, (B,).
+        algorithm: what sites and coordinator do besides, by its name in the literature or as a
+            table; `privagg algorithms` lists them.
     """
 
     model: ModelSpec = ModelSpec()
@@ -148,6 +151,7 @@ class TrainingSection(Section):
     optimizer: OptimizerSpec = OptimizerSpec()
     retries: int = Field(default=0, ge=0, le=100)
     loss: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    algorithm: AlgorithmSpec = AlgorithmSpec()
 
     @property
     def client_rule(self) -> ClientRule:
@@ -159,14 +163,16 @@ class TrainingSection(Section):
             batch_size=self.local_batch_size,
             physical_batch=self.physical_batch,
             engine=self.engine,
+            algorithm=self.algorithm,
         )
 
     @model_validator(mode="before")
     @classmethod
-    def _model_by_name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("model"), str):
-            return {**values, "model": {"kind": values["model"]}}
-        return values
+    def _by_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        named = {k: values[k] for k in ("model", "algorithm") if isinstance(values.get(k), str)}
+        return {**values, **{key: {"kind": name} for key, name in named.items()}}
 
 
 class SecureSection(Section):

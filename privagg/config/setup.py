@@ -28,9 +28,8 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import Plan, TrainingPlan
 from privagg.privacy.unit import Custody, Unit
-from privagg.programs.gradient import GradientTraining
+from privagg.programs.learners import make_learner, make_training
 from privagg.programs.program import Program
-from privagg.programs.training import make_learner
 from privagg.protocol.job import require_driven
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.secure.registry import scheme as find_scheme
@@ -58,6 +57,7 @@ from privagg.training.inspection import (
 )
 from privagg.training.known import KnownRecords, Tags, record_bytes
 from privagg.training.loading import load_records
+from privagg.training.local_sgd import keep_home, personal_parameters
 from privagg.training.modelcard import ModelCard
 from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
@@ -186,10 +186,23 @@ class Setup:
             require_frozen(model, self._frozen)
         return model
 
+    def whole_model(self) -> Any:
+        """As `fresh_model`, with what stays at home a part of it again: what a site predicts with.
+
+        Raises:
+            ApprovalError, ModelError: as `fresh_model`.
+        """
+        model = self.fresh_model()
+        personal = self.config.training.algorithm.personal
+        for parameter in personal_parameters(model, personal).values():
+            parameter.requires_grad_(True)
+        return model
+
     @property
     def _may_freeze(self) -> bool:
-        """Whether the model is of a factory of somebody's own, so that it may freeze anything."""
-        return ":" in self.config.training.model.kind
+        """Whether the model is of a factory of somebody's own, or a part of it stays at home."""
+        training = self.config.training
+        return ":" in training.model.kind or bool(training.algorithm.personal)
 
     @cached_property
     def _frozen(self) -> str | None:
@@ -198,13 +211,16 @@ class Setup:
 
     def _built_model(self) -> Any:
         config = self.config
-        return build_model(
+        model = build_model(
             config.training.model,
             config.data.shape,
             config.data.target,
             seed=config.federation.seed,
             code=self.code if self.names_code else ApprovedCode(),
         )
+        if personal := config.training.algorithm.personal:
+            keep_home(model, personal)
+        return model
 
     @cached_property
     def objective(self) -> Objective:
@@ -233,6 +249,7 @@ class Setup:
             dimension, frozen = self.config.data.parameters, None
         else:
             dimension, frozen = ParameterLayout.of(self.model).dimension, self._frozen
+            dimension += self.config.training.algorithm.extra_coordinates
         side = self.coarsest_side
         config = self.config.filled("privacy.sensitivity_grid", side.grid if side else None)
         return build_plan(config, dimension=dimension, accountant=self.accountant, frozen=frozen)
@@ -255,11 +272,18 @@ class Setup:
         Raises:
             ApprovalError, ConfigError, DataError: as `public_records`.
         """
-        config, loss = self.config, self.objective.loss
-        optimizer, data, digest = config.training.optimizer, config.data, self.training_plan.digest
-        card = ModelCard.facts(config.training.model, data.shape, data.source, data.target, digest)
-        model, public = self.fresh_model(), self.public_records
-        return GradientTraining(model, optimizer, public, data.target, loss, card)
+        config, data = self.config, self.config.data
+        digest, model = self.training_plan.digest, config.training.model
+        return make_training(
+            self.training_plan,
+            config.training.algorithm,
+            model=self.fresh_model(),
+            optimizer=config.training.optimizer,
+            public=self.public_records,
+            target=data.target,
+            loss=self.objective.loss,
+            card=ModelCard.facts(model, data.shape, data.source, data.target, digest),
+        )
 
     def learner(self, site: str) -> Learner:
         """A site's half of the job, with a model of its own; all start from the same public seed.

@@ -158,6 +158,11 @@ class PartyFolder:
         return self.root / "samples"
 
     @property
+    def home(self) -> Path:
+        """Secret: what an algorithm keeps of the site's own from round to round."""
+        return self.root / "home"
+
+    @property
     def openings(self) -> Path:
         """Secret of the party that opens: the keys of runs, and what it has opened."""
         return self.root / "openings.sqlite"

@@ -30,6 +30,7 @@ from privagg.durable import write_whole
 from privagg.errors import ApprovalError, ConfigError, DataError, PrivaggError, WrongRoundError
 from privagg.identity.keys import Roster
 from privagg.party.folder import PartyFile, PartyFolder
+from privagg.party.home import FolderHome
 from privagg.party.local import local_folder
 from privagg.party.own_data import own_table, with_own_data
 from privagg.party.samples import Samples
@@ -459,18 +460,25 @@ def open_site(
     seat = open_seat(setup, folder, roster, randomness=randomness, key_holder=key_holder)
     samples = Samples(folder)
     samples.attend(learner, setup.plan.digest, seat.ledger.owner_key)
+    home = FolderHome(folder.home)
+    home.attend(learner)
 
     def look(approval: Approval) -> None:
         setup.require_joining(setup.section(name))
         if recognise is not None:
             recognise(approval)
 
+    def at_end(run: str) -> None:
+        samples.forget(run)
+        if not setup.config.training.algorithm.personal:
+            home.forget(run)
+
     site = seat.site(
         learner,
         records_apart=apart.facts() if apart else None,
         recognise=look if begun else recognise,
         require_state=setup.require_state,
-        at_end=samples.forget,
+        at_end=at_end,
     )
     if not begun:
         site.require_approved_records()

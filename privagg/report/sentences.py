@@ -35,6 +35,7 @@ OBSERVER_PHRASE = {
     "aggregator": "the aggregator",
     "key-holder": "the key holder",
     "aggregator+key-holder": "the aggregator and the key holder together",
+    "personal": "whoever is served a site's own model",
 }
 
 
@@ -442,6 +443,10 @@ def unprotected(report: Report) -> tuple[str, ...]:
     if kind is Unit.RECORD:
         items.insert(4, say("A person with several records, or with records at several sites: ε "
                             "is for one record and grows with their number."))  # fmt: skip
+    if not asked_names(report):
+        items.append(say("A site's own model, trained on at home from the opened one: it is as "
+                         "private as the site's records, and no ledger charges who is served "
+                         "it."))  # fmt: skip
     if report.public_table is not None:
         items.append(say("The table “{table}”: it was declared public and is not protected in any "
                          "way.", table=report.public_table.name))  # fmt: skip

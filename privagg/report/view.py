@@ -36,6 +36,7 @@ OBSERVERS = {
     "aggregator": "Aggregator",
     "key-holder": "Key holder",
     "aggregator+key-holder": "Aggregator with key holder",
+    "personal": "Whoever is served a site's own model",
 }
 """Row of the matrix by observer; `sites` is `model-users` with k colluding sites."""
 

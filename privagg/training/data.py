@@ -325,10 +325,14 @@ def kept_by(rule: HeldOut, records: Records, columns: Sequence[str] = ()) -> Rec
         columns: as for `HeldOut.mask`.
     """
     held = [rule.mask(records.gather(p)[0].numpy(), columns) for p in chunks(len(records))]
-    left = np.flatnonzero(~np.concatenate(held))
-    return (
-        records.take(left) if isinstance(records, TensorRecords) else ChosenRecords(records, left)
-    )
+    return chosen(records, np.flatnonzero(~np.concatenate(held)))
+
+
+def chosen(records: Records, places: Indices) -> Records:
+    """Some of the records, in the order of their places."""
+    if isinstance(records, TensorRecords):
+        return records.take(places)
+    return ChosenRecords(records, places)
 
 
 def load_table(path: str | Path, schema: TableSchema, *, public: bool = False) -> TensorRecords:

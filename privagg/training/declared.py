@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.table import TableSchema
 from privagg.training.tablefile import Database, TableFile
 
@@ -97,6 +98,7 @@ class ClientRule(BaseModel):
         batch_size: records of one client-level step.
         physical_batch: rows of a per-record forward pass; a speed setting.
         engine: how per-record gradients are clipped.
+        algorithm: what else it does there, by its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,6 +110,7 @@ class ClientRule(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     physical_batch: int = Field(default=64, ge=1)
     engine: EngineName = "exact"
+    algorithm: AlgorithmSpec = AlgorithmSpec()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -26,29 +26,49 @@ def choose_trainable(model: nn.Module, patterns: Sequence[str]) -> None:
         patterns: names of parameters, with `*` and `?` as in file names.
 
     Raises:
-        ModelError: a pattern fits no parameter, or not all names of a tensor that has several, or
-            a parameter that cannot be trained, such as one of integers.
+        ModelError: as `named_parameters`; or a parameter cannot be trained, such as one of
+            integers.
+    """
+    chosen = named_parameters(
+        model, patterns, setting="training.model.trainable", either="trained or frozen"
+    )
+    ids = {id(parameter) for parameter in chosen.values()}
+    for name, parameter in model.named_parameters():
+        try:
+            parameter.requires_grad_(id(parameter) in ids)
+        except RuntimeError as error:
+            raise ModelError(f"parameter {name!r} cannot be trained: {error}") from error
+
+
+def named_parameters(
+    model: nn.Module, patterns: Sequence[str], *, setting: str, either: str
+) -> dict[str, nn.Parameter]:
+    """The parameters whose names fit one of the patterns, by name.
+
+    Args:
+        model: whose.
+        patterns: names, with `*` and `?` as in file names.
+        setting: that has them, for messages.
+        either: what a tensor is where it is named, or else.
+
+    Raises:
+        ModelError: a pattern fits no parameter, or not all names of a tensor that has several.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
             some = ", ".join(list(named)[:8]) + (", ..." if len(named) > 8 else "")
-            raise ModelError(
-                f"training.model.trainable: {pattern!r} fits no parameter; there are: {some}"
-            )
-    chosen = {name for name in named if any(fnmatchcase(name, p) for p in patterns)}
-    ids = {id(named[name]) for name in chosen}
+            raise ModelError(f"{setting}: {pattern!r} fits no parameter; there are: {some}")
+    chosen = {n: p for n, p in named.items() if any(fnmatchcase(n, each) for each in patterns)}
+    ids = {id(parameter) for parameter in chosen.values()}
     for name, parameter in named.items():
         if id(parameter) in ids and name not in chosen:
-            other = next(n for n in sorted(chosen) if named[n] is parameter)
+            other = next(n for n in sorted(chosen) if chosen[n] is parameter)
             raise ModelError(
-                f"training.model.trainable fits {other!r} and not {name!r}, and both name one "
-                "tensor, which is either trained or frozen; name both or neither"
+                f"{setting} fits {other!r} and not {name!r}, and both name one tensor, which is "
+                f"either {either}; name both or neither"
             )
-        try:
-            parameter.requires_grad_(id(parameter) in ids)
-        except RuntimeError as error:
-            raise ModelError(f"parameter {name!r} cannot be trained: {error}") from error
+    return chosen
 
 
 def require_own_memory(model: nn.Module) -> None:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, ModelError
+from privagg.privacy.plan import TrainingPlan
 from privagg.training.declared import ModelSpec
 from privagg.training.factories import ApprovedCode, look_at
 from privagg.training.frozen import choose_trainable, require_own_memory
@@ -467,6 +468,25 @@ class ParameterLayout:
                 f"a vector of shape {vector.shape} is no set of parameters of this model, which "
                 f"has {self.dimension}"
             )
+
+
+def require_dimension(plan: TrainingPlan, model: nn.Module, extra: int = 0) -> None:
+    """Refuse a model of another size than the plan's.
+
+    Args:
+        plan: what everybody agreed to.
+        model: the site's own.
+        extra: values of a round's state beside the model's.
+
+    Raises:
+        ConfigError: the two do not fit.
+    """
+    dimension = ParameterLayout.of(model).dimension + extra
+    if plan.dimension != dimension:
+        raise ConfigError(
+            f"the plan is for {plan.dimension} parameters, the model has {dimension}; model and "
+            "features must be the ones that the plan was made for"
+        )
 
 
 def get_parameters(model: nn.Module) -> FloatVector:

@@ -23,7 +23,12 @@ from privagg.training.models import ParameterLayout, set_parameters
 
 
 def save_model(
-    model: nn.Module, parameters: FloatVector, path: Path, metadata: Mapping[str, str] | None = None
+    model: nn.Module,
+    parameters: FloatVector,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    secret: bool = False,
 ) -> str:
     """Write the trained model as safetensors, whole or not at all: frozen and tied tensors too.
 
@@ -34,6 +39,7 @@ def save_model(
         parameters: float64 (d,), written as the float32 they are used as.
         path: the file; replaced in one step.
         metadata: strings that go into the file's header.
+        secret: only its owner may read the file.
 
     Returns:
         SHA-256 (hex) of the file.
@@ -43,7 +49,7 @@ def save_model(
         ModelError: the parameters are not the model's, or something of it fits into no such file.
     """
     data = save(_whole(model, parameters), metadata=dict(metadata or {}))
-    write_model(path, data)
+    write_model(path, data, secret=secret)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -71,8 +77,13 @@ def tensor_bytes(
     return save_arrays(whole, metadata=dict(metadata or {}))
 
 
-def write_model(path: Path, data: bytes) -> None:
+def write_model(path: Path, data: bytes, *, secret: bool = False) -> None:
     """Write a model's file whole or not at all, durably; one that is there is replaced.
+
+    Args:
+        path: the file; its folder is made.
+        data: the content.
+        secret: only its owner may read it.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -81,7 +92,7 @@ def write_model(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write the model to {path}: {error}") from error
-    write_whole(path, data)
+    write_whole(path, data, secret=secret)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

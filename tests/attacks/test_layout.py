@@ -17,7 +17,7 @@ from torch import nn
 from privagg.errors import ModelError
 from privagg.privacy.plan import DistributedPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.training import make_learner
+from privagg.programs.learners import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule, EngineName
 from privagg.training.models import get_parameters, require_separable

@@ -24,7 +24,7 @@ from privagg.encoding.grid import Grid
 from privagg.errors import DataError, PlanError
 from privagg.privacy.plan import DistributedPlan, LocalPlan, TrainingPlan, load_plan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
-from privagg.programs.training import make_learner
+from privagg.programs.learners import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
 from privagg.training.dpsgd import DpSgd

@@ -33,7 +33,7 @@ from privagg.privacy.accountants import CertifiedAccountant
 from privagg.privacy.events import DpEvent
 from privagg.privacy.plan import ClientPlan, LocalPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.training import make_learner
+from privagg.programs.learners import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
 from privagg.training.draws import Draws, RoundId, noised_update

@@ -26,8 +26,8 @@ from privagg.config.plan import build_plan, requirement_of
 from privagg.encoding.planned import decode_sum
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import SystemRandomness
+from privagg.programs.learners import make_learner
 from privagg.programs.optimizers import make_optimizer
-from privagg.programs.training import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.evaluate import evaluate
 from privagg.training.models import get_parameters

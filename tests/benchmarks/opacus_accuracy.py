@@ -37,7 +37,7 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import DistributedPlan
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.training import make_learner
+from privagg.programs.learners import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule, ModelSpec
 from privagg.training.evaluate import evaluate

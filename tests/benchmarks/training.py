@@ -39,7 +39,7 @@ from torch.nn import functional
 
 from privagg.privacy.plan import DistributedPlan
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.training import make_learner
+from privagg.programs.learners import make_learner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule, EngineName, ModelSpec
 from privagg.training.draws import Draws

@@ -20,6 +20,7 @@ from privagg.errors import ConfigError, SchemeError
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.optimizers import make_optimizer
 from privagg.run.local import Run
+from privagg.training.algorithms import AlgorithmSpec
 from tests.approvals import approved
 from tests.mistakes.test_mistakes import HERE
 
@@ -85,6 +86,10 @@ ELSEWHERE = {
     "training.physical_batch": "rows in memory at once; see below",
     "training.engine": "roundings of a grid unit: tests/training/test_ghost.py",
     "training.model.trainable": "names of parameters of a factory: tests/run/test_frozen_base.py",
+    **{
+        f"training.algorithm.{name}": "what a site computes: tests/programs/test_algorithms.py"
+        for name in AlgorithmSpec.model_fields
+    },
     "training.loss": "code, under the owners' approval: tests/run/test_targets.py",
     "training.retries": "attempts after a round that was stopped: tests/run",
 }

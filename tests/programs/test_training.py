@@ -12,7 +12,9 @@ from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
-from privagg.programs.training import ClientLearner, DistributedLearner, LocalLearner, make_learner
+from privagg.programs.clients import ClientLearner
+from privagg.programs.learners import make_learner
+from privagg.programs.training import DistributedLearner, LocalLearner
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
 from privagg.training.losses import class_loss

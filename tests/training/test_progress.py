@@ -13,7 +13,7 @@ from rich.console import Console
 from privagg.cli.live import RoundLines
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, SiteTerms
 from privagg.privacy.randomness import DeterministicRandomness
-from privagg.programs.training import make_learner
+from privagg.programs.learners import make_learner
 from privagg.training import progress
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule

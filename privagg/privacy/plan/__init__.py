@@ -11,7 +11,7 @@ To add a way to be private (`tests/privacy/test_new_mode.py` does):
    `RecordPlan`, where noise is shared out `SharedNoisePlan`. What is left is its own: noise,
    bounds, events, observers, and what it is in words.
 2. `privacy/plan/__init__.py`: import it, so that it is known by its mode.
-3. `programs/training.py`: what a site computes, with its line in `LEARNERS`.
+3. `programs/learners.py`: what a site computes, with its line in `LEARNERS`.
 4. `config/sections.py`: where it has settings of its own, each by the name of the plan's field.
 5. `cli/template.toml`: the same settings, with a word on the mode.
 6. `tests/privacy/test_NAME.py`, and what it adds to `proofs/` and to README's table.

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from privagg.errors import PlanError
 from privagg.privacy.events import DpEvent, Mechanism
+from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.privacy.plan.base import Plan, SiteTerms
@@ -25,6 +26,7 @@ from privagg.privacy.plan.compression import (
     rounded_sensitivity,
 )
 from privagg.privacy.plan.modes import plan_mode
+from privagg.privacy.plan.observing import personal_observer
 from privagg.privacy.plan.sharing import SharedNoisePlan
 from privagg.privacy.plan.training import GridTerms
 from privagg.privacy.unit import Unit
@@ -148,6 +150,12 @@ class ClientPlan(SharedNoisePlan):
             stddev_grid=stddev, dimension=self.upload_dimension, shares=shares, rounds=1
         )
         return DpEvent.once(Mechanism.of(Decimal(1), multiplier), distance=distance)
+
+    def observers(self, site: str, survivors: int) -> tuple[Observer, ...]:
+        """See `Plan.observers`; where a part of the model stays at home, who is served it too."""
+        rows, algorithm = super().observers(site, survivors), self.recipe.get("algorithm")
+        personal = isinstance(algorithm, dict) and bool(algorithm.get("personal"))
+        return (*rows, personal_observer()) if personal else rows
 
     def divisor(self, survivors: Sequence[str]) -> Fraction:
         """Total public weight of the survivors; never renormalised inside the encryption."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from privagg.privacy.events import DpEvent
+from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.unit import Custody, Unit
 
@@ -66,6 +66,11 @@ AT_MOST_DECLARED = (
 ALONE = "a record's integers follow from that record and public facts alone (tested, not proved)"
 SUMS_REST_ON = (ONE_UNIT[Unit.RECORD], HONEST_SITE, CSPRNG, UNTIMED_SUMS, ALONE)
 """What every row of a plan of sums over records rests on."""
+
+PERSONAL_UNCHARGED = (
+    "nothing is charged for a site's own model, which stays at the site; whoever is served it sees "
+    "what no noise hides"
+)
 
 SHARD_ALONE = (
     "a shard's votes follow from that shard's records, random numbers of its own and public facts "
@@ -154,6 +159,17 @@ def shared_noise_observers(
                 row("key-holder", k, sees, event, *attested, UNBROKEN, *adder)
             row("aggregator+key-holder", k, "this site's own upload in the clear", single)
     return tuple(rows)
+
+
+def personal_observer() -> Observer:
+    """The row of a plan under which a part of the model stays at its site, without noise."""
+    return Observer(
+        name="personal",
+        colluding_sites=0,
+        sees="this site's own model, or what it predicts, where the site serves it",
+        event=DpEvent.once(Mechanism(kind="non-private")),
+        assumptions=(PERSONAL_UNCHARGED,),
+    )
 
 
 def own_noise_observers(

@@ -1,0 +1,105 @@
+"""Contribution scores: what each half of the sites improved, regressed on who was in it.
+
+A round asks a publicly drawn half of the sites or fewer, as any client-level round with a cohort
+does: its sum has all of its noise, and each site in it is charged. Its score is by how much the
+mean update lowers the loss on the table declared public, from the round's model. Least squares of
+the scores, centred, on membership gives each site a score; all of it is post-processing of what
+was opened, so that it costs nothing besides.
+
+Leaving one out is refused: a sum of all and one of all but one differ by one site's update.
+
+Source: Ghorbani & Zou, "Data Shapley", ICML 2019 (the question); Covert & Lee, "Improving
+    KernelSHAP", AISTATS 2021 (values as a regression over coalitions); Wang, Rausch, Zhang, Jia &
+    Song, "A principled approach to data valuation for federated learning", 2020 (each round's own
+    coalitions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privagg.encoding.vectors import FloatVector
+from privagg.errors import ConfigError
+from privagg.programs.gradient import GradientTraining
+from privagg.programs.program import Opened, Result
+
+Score = tuple[tuple[str, ...], float]
+"""Whose sum it was, and by how much it lowered the public loss."""
+
+
+class Halves(GradientTraining):
+    """Training whose rounds are scored by who was in them.
+
+    Args:
+        *args, **options: as for `GradientTraining`; a public table has to be among them.
+        sites: every site's name, in the plan's order.
+    """
+
+    def __init__(self, *args: Any, sites: Sequence[str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sites, self._scores = tuple(sites), list[Score]()
+
+    def fold(self, state: FloatVector, opened: Opened) -> FloatVector:
+        """See `Program.fold`: the sum is scored from the state that it was asked with."""
+        before, after = self._evaluate(state), self._evaluate(state + opened.update)
+        if before is not None and after is not None:
+            lowered = before.figures["loss"] - after.figures["loss"]
+            self._scores.append((opened.contributors, lowered))
+        return super().fold(state, opened)
+
+    def figures(self, state: FloatVector) -> Mapping[str, float]:
+        """See `Program.figures`: and each site's score so far."""
+        return {**super().figures(state), **self.contributions}
+
+    def release(self, parameters: FloatVector, output: Path, *, measured: bool) -> Result:
+        """See `GradientTraining.release`: with each site's score among the figures."""
+        found = super().release(parameters, output, measured=measured)
+        return replace(found, figures={**found.figures, **self.contributions})
+
+    @property
+    def contributions(self) -> dict[str, float]:
+        """`contribution_SITE` -> its score; empty before there is a round to score by."""
+        if not self._scores:
+            return {}
+        found = scores_of(self._sites, self._scores)
+        return {f"contribution_{site}": value for site, value in found.items()}
+
+    def kept(self) -> dict[str, Any]:
+        """See `Program.kept`: and the scored rounds."""
+        scores = [{"sites": list(sites), "score": score} for sites, score in self._scores]
+        return {**super().kept(), "scores": scores}
+
+    def resume(self, kept: Mapping[str, Any]) -> None:
+        """See `Program.resume`."""
+        own = dict(kept)
+        try:
+            self._scores = [
+                (tuple(map(str, each["sites"])), float(each["score"])) for each in own.pop("scores")
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"the journal keeps no scored rounds: {error}") from error
+        super().resume(own)
+
+
+def scores_of(sites: Sequence[str], rounds: Sequence[Score]) -> dict[str, float]:
+    """A score for each site: the least squares of rounds' scores on who was in them.
+
+    Args:
+        sites: in order; a site that was in no round scores 0.
+        rounds: who was in each, and its score.
+
+    Returns:
+        Site -> by how much its being in a round raises the round's score, against the mean site;
+        of several solutions the shortest. The scores add to zero.
+    """
+    member = np.array([[float(site in names) for site in sites] for names, _ in rounds])
+    shares = member / member.sum(axis=1, keepdims=True)
+    score = np.array([score for _, score in rounds])
+    found, *_ = np.linalg.lstsq(shares, score - score.mean(), rcond=None)
+    found = found - found.mean()
+    return dict(zip(sites, map(float, found), strict=True))
