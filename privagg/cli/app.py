@@ -12,6 +12,7 @@ import typer
 
 from privagg import __version__
 from privagg.cli import (
+    algorithms,
     approve,
     asking,
     demo,
@@ -93,6 +94,7 @@ app.add_typer(deploy.app, name="deploy")
 app.command("epsilon")(numbers.epsilon)
 app.command("calibrate")(numbers.calibrate)
 app.add_typer(ledgers.app, name="ledger")
+app.command("algorithms")(algorithms.algorithms)
 app.command("runs")(runs.runs)
 app.command("recompute")(recompute.recompute)
 app.command("report")(reports.report)

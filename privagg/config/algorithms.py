@@ -14,7 +14,7 @@ _SHARED_VARIATE = (
     "each record into later rounds than is charged; under 'record-local' it holds all of it"
 )
 _ONE_UPDATE = "it is a site's whole update that is clipped, and record level clips gradients"
-_MODES = {
+MODES = {
     "scaffold": (("client", "record-local"), _SHARED_VARIATE),
     "fedper": (("client",), _LOCAL_STATE),
     "fedrep": (("client",), _LOCAL_STATE),
@@ -22,6 +22,7 @@ _MODES = {
     "adaptive-clip": (("client",), _ONE_UPDATE),
     "halves": (("client",), "record level has no cohorts"),
 }
+"""Algorithm -> the modes that it goes with, and why with no other."""
 
 
 def unfit(config: Any) -> Iterator[str]:
@@ -33,7 +34,7 @@ def unfit(config: Any) -> Iterator[str]:
     kind = config.training.algorithm.kind
     if kind == "fedavg":
         return
-    modes, reason = _MODES[kind]
+    modes, reason = MODES[kind]
     if config.privacy.mode not in modes:
         yield (
             f"training.algorithm {kind!r} does not go with privacy.mode = "
