@@ -98,7 +98,16 @@ def recompute(
 def opened_site(
     config: Path | None, site: str | None, party: Path | None
 ) -> tuple[PartyFolder, Setup]:
-    """A site's folder, and the federation that it takes part in."""
+    """A site's folder, and the federation that it takes part in.
+
+    Args:
+        config: with `site`: a configuration whose parties lie on this machine.
+        site: which of them.
+        party: in place of both, the folder of a site on a machine of its own.
+
+    Raises:
+        ConfigError: neither is named, or both are; no such site.
+    """
     from privagg.party.folder import PartyFolder
     from privagg.party.open import decided_folder
     from privagg.party.open import open_federation as pinned
