@@ -106,7 +106,7 @@ def _flat(model: nn.Module) -> torch.Tensor:
 
 def _at(seed: int, vector: torch.Tensor) -> nn.Sequential:
     model = network(seed)
-    nn.utils.vector_to_parameters(vector, model.parameters())
+    nn.utils.vector_to_parameters(vector.clone(), model.parameters())
     return model
 
 
