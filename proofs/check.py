@@ -42,15 +42,21 @@ class RefusedError(Exception):
     """What Rocq did not accept."""
 
 
-def compile_all(files: Sequence[Theory], folder: Path) -> None:
+def compile_all(files: Sequence[Theory], folder: Path, *options: str) -> None:
     """Compile files, in this order, in a folder of their own.
+
+    Args:
+        files: what to compile.
+        folder: where.
+        options: of `coqc`.
 
     Raises:
         RefusedError: one does not compile.
     """
+    command = ["coqc", "-w", "-all", *options, "-R", ".", "Privagg"]
     for each in files:
         (folder / f"{each.name}.v").write_text(each.text, encoding="utf-8")
-        _rocq(["coqc", "-w", "-all", "-R", ".", "Privagg", f"{each.name}.v"], folder, each.name)
+        _rocq([*command, f"{each.name}.v"], folder, each.name)
 
 
 def assumptions(questions: Sequence[Sequence[str]], folder: Path) -> list[set[str]]:

@@ -345,7 +345,11 @@ def tune(federation: Federation, **facts: Any) -> Any:
     return federation.tune(randomness=DeterministicRandomness(SEED), **facts)
 
 
-@pytest.mark.parametrize("lives", [1, 4, 7, 11], ids=lambda lives: f"at exchange {lives}")
+@pytest.mark.parametrize(
+    "lives",
+    [1, *(pytest.param(lives, marks=pytest.mark.nightly) for lives in (4, 7)), 11],
+    ids=lambda lives: f"at exchange {lives}",
+)
 def test_a_search_goes_on_with_the_candidate_that_was_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
 ) -> None:
