@@ -15,6 +15,11 @@ CKKS, with charges, uploads and reports; beside them, for its processor time, cr
 model in 40 rounds. The noise is sized against users of the result, or with one colluding site
 allowed for. `value` is the mean over draws of the AUC (of heart, of the accuracy over hospitals),
 `se` its standard error, `worst` the least, `seconds` processor time of a draw.
+
+`auto`: what `[ask] program = "auto"` comes to, a scorecard by `sites` or a logistic model with
+proposed settings, trained by the sites' half as `replay.py` does. `--pairs N` compares processor
+times: after one of each that is not counted, N whole runs of credit's scorecard and of its logistic
+model in 40 rounds take turns in one process; a row has both medians and their ratio.
 """
 
 from __future__ import annotations
@@ -37,15 +42,18 @@ import pandas as pd
 from privagg import Federation
 from privagg.config.asking import AskSetup
 from privagg.privacy.randomness import SystemRandomness
+from privagg.programs.choosing import AUTO
 from privagg.programs.questions.columns import Columns
 from privagg.programs.scorecard.card import Card
 from privagg.programs.sums import SumsLearner
 from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.programs.trees.model import Trees
+from privagg.training.data import load_table
 from privagg.training.evaluate import evaluate
 from privagg.training.measures import roc_auc
 from tests.benchmarks import credit, heart
 from tests.benchmarks.defaults import ADULT, TABLES
+from tests.benchmarks.replay import Replay, throwaway_folder
 from tests.benchmarks.synthetic_heart import TRAIN_SIZES
 from tests.benchmarks.synthetic_scorecard import CARD_HOLDERS, DELAYS
 from tests.benchmarks.tables import Row, show, write_json
@@ -252,6 +260,58 @@ def by_training(folder: Path) -> Row:
     }  # fmt: skip
 
 
+def by_proposals(folder: Path, table: str, epsilon: str, colluders: int, draws: int) -> Row:
+    """A row of `auto` where it leaves the table to training: settings proposed, all else alike."""
+    facts = federation(folder, table, AUTO, epsilon, colluders).config.model_dump(
+        mode="json", exclude={"ask"}, exclude_unset=True
+    )
+    facts["training"] = {"model": "logistic"}
+    facts["privacy"] |= {"epsilon": epsilon}
+    made, study = Federation.from_dict(facts, base=folder), STUDIES[table]
+    schema = made.config.data.table_schema  # type: ignore[union-attr]
+    tests = [load_table(folder / name, schema, public=True) for name in study.tests]
+    start = time.process_time()
+    with throwaway_folder() as state:
+        runs = [*Replay(made, state).draws(draws)]
+    seconds, model, name = time.process_time() - start, made.setup.fresh_model(), study.metric
+    found = np.array([
+        np.mean([evaluate(model, run.parameters, each).figures[name.lower()] for each in tests])
+        for run in runs
+    ])  # fmt: skip
+    return {
+        "table": table, "model": "auto: logistic", "path": "sites", "epsilon": float(epsilon),
+        "delta": float(study.delta), "colluders": colluders, "metric": name,
+        "value": float(found.mean()), "se": float(found.std(ddof=1) / np.sqrt(draws)),
+        "worst": float(found.min()), "draws": draws, "openings": made.plan.rounds,
+        "values": made.plan.rounds * made.plan.dimension, "bytes": None,
+        "seconds": seconds / draws, "chosen": "by public facts (privagg.programs.choosing)",
+    }  # fmt: skip
+
+
+def by_auto(folder: Path, table: str, epsilon: str, colluders: int, draws: int) -> Row:
+    """A row of `auto`."""
+    choice = federation(folder, table, AUTO, epsilon, colluders).config.choice
+    assert choice is not None
+    if choice.program is None:
+        return by_proposals(folder, table, epsilon, colluders, draws)
+    row = by_sites(folder, table, choice.program, epsilon, colluders, draws)
+    return {**row, "model": f"auto: {choice.program}"}
+
+
+def by_pairs(folder: Path, pairs: int) -> Row:
+    """Processor time of credit's scorecard beside its logistic model's, whole runs in turns."""
+    times = np.array([
+        (by_engine(folder, "credit", "scorecard", 0, 1)["seconds"], by_training(folder)["seconds"])
+        for _ in range(pairs + 1)
+    ])[1:]  # fmt: skip
+    card, logistic = np.median(times, axis=0).tolist()
+    return {
+        "table": "credit", "model": "scorecard / logistic", "path": "engine", "epsilon": 1.0,
+        "metric": "ratio of processor times", "value": card / logistic, "draws": pairs,
+        "seconds": card, "logistic_seconds": logistic,
+    }  # fmt: skip
+
+
 def rows(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """All rows, each as soon as it is there."""
     for table in args.tables:
@@ -263,11 +323,16 @@ def rows(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             place = folder
         for model, colluders in product(args.models, args.colluders):
             for epsilon in args.epsilons:
-                yield by_sites(place, table, model, epsilon, colluders, args.draws)
-            if args.whole:
+                if model == AUTO:
+                    yield by_auto(place, table, epsilon, colluders, args.draws)
+                else:
+                    yield by_sites(place, table, model, epsilon, colluders, args.draws)
+            if args.whole and model != AUTO:
                 yield by_engine(place, table, model, colluders, args.whole)
         if args.whole and table == "credit":
             yield by_training(place)
+        if args.pairs and table == "credit":
+            yield by_pairs(place, args.pairs)
 
 
 def main() -> None:
@@ -277,11 +342,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--tables", nargs="+", choices=[*STUDIES], default=[*STUDIES])
-    parser.add_argument("--models", nargs="+", choices=[*MODELS], default=[*MODELS])
+    parser.add_argument("--models", nargs="*", choices=[*MODELS, AUTO], default=[*MODELS, AUTO])
     parser.add_argument("--epsilons", nargs="*", default=EPSILONS)
     parser.add_argument("--colluders", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--whole", type=int, default=1, help="askings through the whole engine")
+    parser.add_argument("--pairs", type=int, default=0, help="whole runs whose times are compared")
     args = parser.parse_args()
     found = list[Row]()
     with tempfile.TemporaryDirectory() as folder:
