@@ -26,6 +26,8 @@ from privagg.run.results import RunResult
 from tests.commands import call
 from tests.report.test_languages import left, visible
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 SITES = {"north": 300, "south": 200}
 
 CONFIG = """\

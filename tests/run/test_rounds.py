@@ -27,6 +27,8 @@ from privagg.run.results import RunResult
 from tests.report.test_languages import left, visible
 from tests.run.test_evaluating import CONFIG, SITES, write
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 ROUNDS = (
     CONFIG.replace("rounds = 2", "rounds = 6").replace(
         'optimizer = { kind = "adam", learning_rate = 0.5 }',
