@@ -193,10 +193,9 @@ class Simulation:
             roster=self.roster,
             coordinator="coordinator",
             opener=self.opener,
-            plan_digest=self.plan.digest,
+            plan=self.plan,
             scheme=self.scheme,
             parameters=self.parameters,
-            sites=self.names,
         )
 
     def _budget_key(self, name: str) -> BudgetKey:

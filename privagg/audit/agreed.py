@@ -16,6 +16,7 @@ from privagg.audit.claims import Findings
 from privagg.digest import is_digest_of
 from privagg.errors import PrivaggError, VerificationError
 from privagg.privacy.plan import Plan
+from privagg.protocol.key_statement import epoch_name
 from privagg.protocol.messages import Consent, Release, Statement, list_digest
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
@@ -37,24 +38,24 @@ class Agreements:
         plan: its plan.
 
     Attributes:
-        cards: site -> the statement of its card.
+        cards: first round -> site -> the statement of its card from there on.
         uploads: ((round, attempt), site) -> the statement of its upload.
         signed: (round, attempt) -> what contributors signed of a list.
     """
 
     report: Report
     plan: Plan
-    cards: dict[str, Statement] = field(default_factory=dict)
+    cards: dict[int, dict[str, Statement]] = field(default_factory=dict)
     uploads: dict[tuple[AttemptId, str], Statement] = field(default_factory=dict)
     signed: dict[AttemptId, list[Consent | Release]] = field(default_factory=dict)
 
-    def take_card(self, site: str, card: Statement) -> None:
-        """A site's statement of its own key, checked against the run already.
+    def take_card(self, first: int, site: str, card: Statement) -> None:
+        """A site's statement of its own key from round `first` on, checked against the run already.
 
         Raises:
             VerificationError: it signed another before.
         """
-        if self.cards.setdefault(site, card) != card:
+        if self.cards.setdefault(first, {}).setdefault(site, card) != card:
             raise VerificationError(f"{site!r} signed two cards of one run")
 
     def take(self, said: Consent | Release) -> None:
@@ -63,7 +64,8 @@ class Agreements:
         Raises:
             VerificationError: its site signed a list that it cannot have signed.
         """
-        if said.sender not in said.contributors or said.key_id != self.report.scheme.key_id:
+        key_id = self.report.key_id_of(said.round)
+        if said.sender not in said.contributors or said.key_id != key_id:
             raise VerificationError(
                 f"round {said.round}: {said.sender!r} signed a list that it is not on, or for "
                 "another key"
@@ -71,14 +73,19 @@ class Agreements:
         self.signed.setdefault((said.round, said.attempt), []).append(said)
 
     def report_on(
-        self, findings: Findings, started: Callable[[], Mapping[str, Any]], federation: str
+        self,
+        findings: Findings,
+        started: Callable[[], Mapping[str, Any]],
+        recorded: Callable[[], Mapping[int, Mapping[str, str] | None]],
+        federation: str,
     ) -> None:
         """Say what contributors' signatures prove of the opened sums.
 
         Args:
             findings: gets the claims.
             started: facts that the coordinator recorded as the run began: the scheme's parameters,
-                for which cards and key are signed, and the keys on the cards.
+                for which cards and key are signed.
+            recorded: first round -> the keys on the cards from there on, as the coordinator said.
             federation: SHA-256 (hex) of who is who, as cards and key name it.
 
         Raises:
@@ -97,14 +104,20 @@ class Agreements:
             )  # fmt: skip
             return
         self._require_one_list(binds_by_consent=parameters.binds_by_consent)
-        stated = f"key {self.report.scheme.key_id[:16]}"
-        recorded: Mapping[str, str] = facts.get("cards") or {}
-        with findings.guarded(MADE_OF_CARDS, stated):
-            self._report_on_key(findings, stated, parameters, recorded, federation)
+        made_of = {first: cards or {} for first, cards in recorded().items()}
+        for first, cards in sorted(made_of.items()):
+            stated = f"key {self.report.key_id_of(first)[:16]}"
+            with findings.guarded(MADE_OF_CARDS, stated):
+                self._report_on_key(findings, first, parameters, cards, federation)
         opened = [r for r in self.report.rounds if r.outcome == "opened"]
-        named = {site for r in opened for site in r.survivors}
-        _say(findings, CARDS, len(named), len(named & self.cards.keys()), "sites")
-        proved = sum(self._is_proved(r, parameters, recorded.keys()) for r in opened)
+        named = {(self.plan.epoch(r.round).first, site) for r in opened for site in r.survivors}
+        shown = {(first, site) for first, cards in self.cards.items() for site in cards}
+        _say(findings, CARDS, len(named), len(named & shown), "sites")
+        keyed = {first: cards.keys() for first, cards in made_of.items()}
+        proved = sum(
+            self._is_proved(r, parameters, keyed.get(self.plan.epoch(r.round).first, ()))
+            for r in opened
+        )
         _say(findings, RELEASES, len(opened), proved, "contributors")
 
     def _require_one_list(self, *, binds_by_consent: bool) -> None:
@@ -132,7 +145,7 @@ class Agreements:
     def _report_on_key(
         self,
         findings: Findings,
-        stated: str,
+        first: int,
         parameters: Parameters,
         recorded: Mapping[str, str],
         federation: str,
@@ -145,31 +158,36 @@ class Agreements:
         Raises:
             VerificationError: they are kept back, or are not those that sites signed.
         """
+        key_id, signed = self.report.key_id_of(first), self.cards.get(first, {})
+        stated, names = f"key {key_id[:16]}", self.plan.epoch(first).names
         if not recorded:
             raise VerificationError(
-                f"the record keeps back the cards that key {self.report.scheme.key_id[:16]} of a "
+                f"the record keeps back the cards that key {key_id[:16]} of a "
                 "masked run was made from"
             )
-        if strangers := recorded.keys() - {*self.plan.names}:
+        if strangers := recorded.keys() - {*names}:
             raise VerificationError(f"a card of {min(strangers)!r}, which is no site of the plan")
-        in_order = (site for site in self.plan.names if site in recorded)
+        in_order = (site for site in names if site in recorded)
         cards = {site: bytes.fromhex(recorded[site]) for site in in_order}
-        for site, statement in self.cards.items():
+        for site, statement in signed.items():
             if not is_digest_of(cards.get(site, b""), statement.payload_digest):
                 raise VerificationError(f"the card that {site!r} signed is not the one recorded")
         made = scheme(self.report.scheme.name).joint_key(
-            parameters, epoch=self.report.run, roster=federation, cards=cards
+            parameters.for_roster(self.plan.in_round(first).addends),
+            epoch=epoch_name(self.report.run, first),
+            roster=federation,
+            cards=cards,
         )
-        unsigned = [site for site in cards if site not in self.cards]
+        unsigned = [site for site in cards if site not in signed]
         found = f"key {made.key_id[:16]} of {len(cards)} cards"
-        if made.key_id == self.report.scheme.key_id and unsigned:
+        if made.key_id == key_id and unsigned:
             findings.attested(
                 MADE_OF_CARDS, stated, by=COORDINATOR,
                 settle=f"the cards that {', '.join(unsigned)[:160]} signed",
             )  # fmt: skip
             return
         findings.check(
-            MADE_OF_CARDS, stated, found, made.key_id == self.report.scheme.key_id,
+            MADE_OF_CARDS, stated, found, made.key_id == key_id,
             compared=1 + len(cards),
         )  # fmt: skip
 
@@ -192,6 +210,8 @@ class Agreements:
             for each in self.signed.get(attempt, ())
             if (each.list_digest, each.contributors) == (digest, ended.survivors)
         ]
+        planned = self.plan.in_round(ended.round)
+        parameters = parameters.for_roster(planned.addends)
         members = tuple(site for site in ended.cohort if site in keyed)
         try:
             recovery = parameters.recovery(Occasion(self.report.run, *attempt, members))
@@ -202,7 +222,7 @@ class Agreements:
             return False
         released = {each.sender for each in said if isinstance(each, Release)}
         consented = {each.sender for each in said if isinstance(each, Consent)}
-        needed = self.plan.minimum_survivors if recovery.needs_consent(ended.survivors) else 0
+        needed = planned.minimum_survivors if recovery.needs_consent(ended.survivors) else 0
         return len(released) >= parameters.least_releases and len(consented) >= needed
 
 

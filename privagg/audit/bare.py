@@ -89,7 +89,8 @@ class BareReport:
 
     def _attempt(self, site: str, point: HistoryPoint, private: bool) -> ChargedAttempt:
         if point.outcome != "realised":  # nothing proves what was opened: the worst is counted
-            return ChargedAttempt(point.round, self.plan.minimum_survivors, private)
+            least = self.plan.in_round(point.round).minimum_survivors
+            return ChargedAttempt(point.round, least, private)
         survivors = next(
             r.survivors
             for r in self.report.rounds

@@ -61,8 +61,13 @@ PUBLISHED_BEFORE: Mapping[str, frozenset[str]] = {
 }
 """SHA-256 of the fixed files of earlier forms of bundle, which held no statements."""
 
-DEMANDED_BEFORE = frozenset({"0a3ceedddb476c41f279e74b2a8038698ccecc5206d540707d10256ac918599d"})
-"""Digests of what earlier schemas demand, of bundles that held statements and no answers."""
+DEMANDED_BEFORE = frozenset(
+    {
+        "0a3ceedddb476c41f279e74b2a8038698ccecc5206d540707d10256ac918599d",  # no answers
+        "4074d16612f107c5befe2eca4b90503095b2240879379da96ca5eeceda00312c",  # no rosters
+    }
+)
+"""Digests of what earlier schemas demand, of bundles that held statements."""
 
 
 def fixed_files() -> dict[str, bytes]:

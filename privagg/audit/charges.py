@@ -279,7 +279,7 @@ def _strange(
         survivors = tuple(payload.facts["survivors"])
         fits = (
             payload.round <= plan.rounds
-            and plan.is_quorum(survivors)
+            and plan.in_round(payload.round).is_quorum(survivors)
             and payload.attested_by == opener
             and (
                 not payload.event.is_private

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from privagg.audit.claims import Findings
@@ -45,6 +46,45 @@ def check_charges(
     _check_facts(findings, of_run, site, plan, report, rounds)
     _check_trained(findings, ledger, of_run, site, report.run, rounds)
     _check_never_free(findings, ledger, report.run)
+
+
+def check_rosters(findings: Findings, report: Report, plan: Plan) -> None:
+    """Hold who is said to have joined, left and been asked against the plan's schedule.
+
+    Args:
+        findings: gets the claim, where the schedule or the record has a change.
+        report: of the run.
+        plan: the run's.
+    """
+    later = plan.epochs[1:]
+    if not later and not report.rosters:
+        return
+    findings.section = "run"
+    reached = max((ended.round for ended in report.rounds), default=0)
+    due = [
+        (
+            now.first,
+            tuple(name for name in now.names if name not in before.names),
+            tuple(name for name in before.names if name not in now.names),
+            now.names,
+        )
+        for before, now in pairwise(plan.epochs)
+    ]
+    told = [(each.round, each.joined, each.left, each.sites) for each in report.rosters]
+    # A change is recorded before its first round is begun, so one may stand there without a round.
+    as_planned = told == due[: len(told)] and all(first <= reached + 1 for first, *_ in told)
+    missing = [first for first, *_ in due[len(told) :] if first <= reached]
+    strangers = [
+        ended.round
+        for ended in report.rounds
+        if not plan.in_round(ended.round).is_cohort(ended.cohort)
+    ]
+    note = f"round {strangers[0]} asked others than the plan's" if strangers else ""
+    findings.check(
+        "who joined, left and was asked: as the plan says", f"{len(told)} changes",
+        f"{len(due)} planned", as_planned and not missing and not strangers, note,
+        compared=len(told) + len(report.rounds),
+    )  # fmt: skip
 
 
 def _check_facts(
@@ -105,7 +145,7 @@ def _told(fact: Any) -> str:
 def _expected(plan: Plan, report: Report, number: int) -> dict[str, Any]:
     return {
         **plan.in_round(number).charge_facts,
-        "key_id": report.scheme.key_id,
+        "key_id": report.key_id_of(number),
         "security_bits": report.scheme.security_bits,
     }
 
@@ -119,8 +159,9 @@ def _cohort_fits(
     """
     names = tuple(charge.facts["cohort"])
     recorded = ended is None or ended.cohort == names
-    drawn = not draws_cohorts(plan) or names == drawn_cohort(plan, charge.run, charge.round)
-    return plan.is_cohort(names) and site in names and recorded and drawn
+    number = charge.round
+    drawn = not draws_cohorts(plan, number) or names == drawn_cohort(plan, charge.run, number)
+    return plan.in_round(number).is_cohort(names) and site in names and recorded and drawn
 
 
 def _is_secure(facts: Mapping[str, Any], report: Report) -> bool:

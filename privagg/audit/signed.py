@@ -25,6 +25,7 @@ from privagg.privacy.ledger.entries import (
     Charge,
     OfAttempt,
     Realised,
+    RosterChanged,
     RunKeyTaken,
     RunStarted,
 )
@@ -43,6 +44,7 @@ from privagg.protocol.messages import (
 from privagg.protocol.names import COORDINATOR
 from privagg.report.accounting import AttemptId
 from privagg.report.model import Report, RoundReport
+from privagg.secure.registry import scheme as find_scheme
 
 KEY = "parameters and key of the scheme"
 TAKEN = "one key in this run, taken before its first charge"
@@ -60,7 +62,7 @@ class SignedRun:
         report: what the run is said to have been.
         plan: its plan.
         ledgers: party -> ledger, of those that hold.
-        key: the opener's statement of the run's key, once it was read.
+        keys: first round -> the opener's statement of the key from there on, once it was read.
         openings: (round, attempt) -> what the opener signed of the opened sum.
         uploads: ((round, attempt), site) -> what the site signed of its upload.
         sums: (round, attempt) -> tree digest of what the opener signed as the opened sum.
@@ -69,7 +71,7 @@ class SignedRun:
     report: Report
     plan: Plan
     ledgers: Mapping[str, ReplayedLedger]
-    key: KeyStatement | None = None
+    keys: dict[int, KeyStatement] = field(default_factory=dict)
     openings: dict[AttemptId, Opening] = field(default_factory=dict)
     uploads: dict[tuple[AttemptId, str], Upload] = field(default_factory=dict)
     sums: dict[AttemptId, str] = field(default_factory=dict)
@@ -121,9 +123,15 @@ class SignedRun:
 
     def _take_key(self, stated: KeyStatement, statement: Statement) -> None:
         """The key holder's one statement of the run's key, against record, plan and roster."""
-        who, scheme = stated.sender, self.report.scheme
+        who, first = stated.sender, stated.round
         card = self._together and who in self.plan.names
-        if not card and self.key is not None:
+        if first > self.plan.rounds or first != self._first(first):
+            raise VerificationError(
+                f"{who!r} stated a key from round {first} on; none begins there"
+            )
+        if card and who not in self.plan.epoch(first).names:
+            raise VerificationError(f"{who!r} stated a key for rounds that it takes no part in")
+        if not card and first in self.keys:
             raise VerificationError(f"{who!r} signed a second statement of the run's key")
         if not card and who != self.report.opener:
             raise VerificationError(f"{who!r} stated the key, the opener is {self.report.opener!r}")
@@ -131,8 +139,8 @@ class SignedRun:
             ("run", stated.run, self.report.run),
             ("plan", stated.plan_digest, self.plan.digest),
             ("federation", stated.federation_digest, self._federation),
-            ("parameters", stated.parameters_fingerprint, fingerprint_of(self._parameters())),
-            ("key", stated.key_id, stated.key_id if card else scheme.key_id),
+            ("parameters", stated.parameters_fingerprint, self._fingerprint(first)),
+            ("key", stated.key_id, stated.key_id if card else self.report.key_id_of(first)),
         )
         for name, said, recorded in facts:
             if said != recorded:
@@ -140,9 +148,13 @@ class SignedRun:
                     f"{who!r} stated a key for {name} {said[:64]}, the record says {recorded[:64]}"
                 )
         if card:
-            self._agreements.take_card(who, statement)
+            self._agreements.take_card(first, who, statement)
         else:
-            self.key = stated
+            self.keys[first] = stated
+
+    def _first(self, number: int) -> int:
+        """The first round under the key of a round."""
+        return self.plan.epoch(number).first if self._together else 1
 
     @property
     def _federation(self) -> str:
@@ -150,9 +162,13 @@ class SignedRun:
             coordinator=COORDINATOR, opener=str(self.report.opener)
         )
 
-    def _parameters(self) -> Mapping[str, Any]:
-        """The scheme's parameters as the coordinator recorded them when the run began."""
-        return dict(self._started().get("scheme", {}).get("parameters", {}))
+    def _fingerprint(self, first: int) -> str:
+        """Of the scheme's parameters from a round on, as they follow from what is recorded."""
+        recorded = dict(self._started().get("scheme", {}).get("parameters", {}))
+        if len(self.plan.epochs) == 1 or not self._together:
+            return fingerprint_of(recorded)
+        whole = find_scheme(self.report.scheme.name).load_parameters(recorded)
+        return whole.for_roster(self.plan.in_round(first).addends).fingerprint
 
     def _started(self) -> Mapping[str, Any]:
         """Facts of the run that the coordinator recorded when it began."""
@@ -160,6 +176,13 @@ class SignedRun:
             if isinstance(entry.payload, RunStarted) and entry.payload.run == self.report.run:
                 return entry.payload.facts
         raise VerificationError("no record of the run says what the scheme's parameters are")
+
+    def _cards(self) -> Mapping[int, Mapping[str, str] | None]:
+        """First round -> the keys on the cards from there on, as the coordinator recorded them."""
+        entries = self.ledgers[COORDINATOR].entries() if COORDINATOR in self.ledgers else ()
+        changes = (e.payload for e in entries if isinstance(e.payload, RosterChanged))
+        later = {c.first_round: c.facts.get("cards") for c in changes if c.run == self.report.run}
+        return {1: self._started().get("cards"), **later}
 
     def _check_attempt(self, header: Header) -> None:
         attempt = (header.round, header.attempt)
@@ -184,10 +207,10 @@ class SignedRun:
             raise VerificationError(
                 f"{where}: opened by {opening.sender!r}, the opener is {self.report.opener!r}"
             )
-        if opening.key_id != self.report.scheme.key_id:
+        recorded = self.report.key_id_of(opening.round)
+        if opening.key_id != recorded:
             raise VerificationError(
-                f"{where}: opened under key {opening.key_id[:16]}, the record names "
-                f"{self.report.scheme.key_id[:16]}"
+                f"{where}: opened under key {opening.key_id[:16]}, the record names {recorded[:16]}"
             )
         if ended.outcome != "opened" or opening.contributors != ended.survivors:
             raise VerificationError(
@@ -195,10 +218,12 @@ class SignedRun:
                 f"{', '.join(opening.contributors)[:200]}; recorded is {ended.outcome} with "
                 f"{', '.join(ended.survivors)[:200] or 'nobody'}"
             )
-        if not self.plan.minimum_survivors <= len(opening.contributors) <= self.plan.addends:
+        planned = self.plan.in_round(opening.round)
+        if not planned.is_quorum(opening.contributors):
             raise VerificationError(
                 f"{where}: a sum of {len(opening.contributors)} was opened; the plan opens "
-                f"{self.plan.minimum_survivors} to {self.plan.addends} together"
+                f"{planned.minimum_survivors} to {planned.addends} together, of "
+                f"{', '.join(planned.names)[:200]}"
             )
         self.openings[attempt] = opening
 
@@ -208,10 +233,11 @@ class SignedRun:
             raise VerificationError(f"{where}: {site!r} signed two uploads of one attempt")
         if site not in self._rounds[attempt].cohort:
             raise VerificationError(f"{where}: {site!r} was not asked and signed an upload")
-        if upload.key_id != self.report.scheme.key_id:
+        recorded = self.report.key_id_of(upload.round)
+        if upload.key_id != recorded:
             raise VerificationError(
                 f"{where}: {site!r} encrypted under key {upload.key_id[:16]}, the record names "
-                f"{self.report.scheme.key_id[:16]}"
+                f"{recorded[:16]}"
             )
         if site in self.ledgers:
             self._check_charge(upload)
@@ -261,7 +287,7 @@ class SignedRun:
         signed = sum((r.round, r.attempt) in self.openings for r in opened)
         self._say(findings, OPENINGS, len(opened), signed, f"{self.report.opener}")
         if self._together:
-            self._agreements.report_on(findings, self._started, self._federation)
+            self._agreements.report_on(findings, self._started, self._cards, self._federation)
         for site in self.plan.names:
             findings.section = site
             shares = [r for r in opened if site in r.survivors]
@@ -305,50 +331,68 @@ class SignedRun:
     def _report_on_key(self, findings: Findings) -> None:
         findings.section = "run"
         scheme, opener = self.report.scheme, self.report.opener
-        stated = f"{scheme.name}, {scheme.security_bits} bits, key {scheme.key_id[:16]}"
-        if self.key is not None:
-            findings.check(
-                KEY, stated, f"key {self.key.key_id[:16]} signed by {opener} for this run", True,
-                f"{opener} opens nothing under it after {self.key.until}", compared=5,
-            )  # fmt: skip
-        elif scheme.protects:
-            findings.attested(
-                KEY, stated, by=COORDINATOR,
-                settle="the key holder's signed statement of its key and parameters",
-            )  # fmt: skip
+        asked = {self._first(ended.round) for ended in self.report.rounds}
+        for first in sorted(asked | {1}):
+            key, recorded = self.keys.get(first), self.report.key_id_of(first)
+            stated = f"{scheme.name}, {scheme.security_bits} bits, key {recorded[:16]}"
+            if key is not None:
+                findings.check(
+                    KEY, stated, f"key {key.key_id[:16]} signed by {opener} for this run", True,
+                    f"{opener} opens nothing under it after {key.until}", compared=5,
+                )  # fmt: skip
+            elif scheme.protects:
+                findings.attested(
+                    KEY, stated, by=COORDINATOR,
+                    settle="the key holder's signed statement of its key and parameters",
+                )  # fmt: skip
         for site in self.plan.names:
             findings.section = site
             if site in self.ledgers:
                 self._report_on_taken(findings, site)
 
     def _report_on_taken(self, findings: Findings, site: str) -> None:
-        """A site's ledger takes one key a run, as replaying it has shown; here, which and when."""
-        entries = self.ledgers[site].entries()
-        taken = next(
-            ((e.index, e.payload) for e in entries
-             if isinstance(e.payload, RunKeyTaken) and e.payload.run == self.report.run), None,
-        )  # fmt: skip
-        first = min(
-            (i for (name, _, _), (i, _) in self._charges.items() if name == site), default=None
-        )
-        stated = f"key {self.report.scheme.key_id[:16]}"
-        if taken is not None:
-            index, key = taken
-            holds = (key.key_id, key.holder) == (self.report.scheme.key_id, self.report.opener)
-            found = f"key {key.key_id[:16]} of {key.holder} by entry {index}"
-            shown = self.key
-            if shown is not None and (key.until, key.parameters) != (
-                shown.until, shown.parameters_fingerprint,
-            ):  # fmt: skip
-                holds, stated = False, f"{stated} until {shown.until}"
-                found = f"{found}, until {key.until}, as another statement says"
-            findings.check(
-                TAKEN, stated, found, holds and (first is None or index < first), compared=5
-            )
-        elif first is not None:
+        """A site's ledger takes one key a run or epoch, by replay; here, which and when."""
+        charged: dict[int, int] = {}
+        for (name, number, _), (index, _) in self._charges.items():
+            if name == site:
+                first = self._first(number)
+                charged[first] = min(index, charged.get(first, index))
+        taken = {
+            e.payload.first_round or 1: (e.index, e.payload)
+            for e in self.ledgers[site].entries()
+            if isinstance(e.payload, RunKeyTaken) and e.payload.run == self.report.run
+        }
+        for first in sorted(taken.keys() | charged.keys()):
+            self._report_on_one(findings, site, first, taken.get(first), charged.get(first))
+
+    def _report_on_one(
+        self,
+        findings: Findings,
+        site: str,
+        first: int,
+        taken: tuple[int, RunKeyTaken] | None,
+        charged: int | None,
+    ) -> None:
+        """One key that a site took: the recorded one, before its first charge under it."""
+        recorded = self.report.key_id_of(first)
+        stated = f"key {recorded[:16]}"
+        if taken is None:
             findings.attested(
                 TAKEN, stated, by=site, settle="its ledger names no key; newer versions record it"
             )
+            return
+        index, key = taken
+        holds = (key.key_id, key.holder) == (recorded, self.report.opener)
+        found = f"key {key.key_id[:16]} of {key.holder} by entry {index}"
+        shown = self.keys.get(first)
+        if shown is not None and (key.until, key.parameters) != (
+            shown.until, shown.parameters_fingerprint,
+        ):  # fmt: skip
+            holds, stated = False, f"{stated} until {shown.until}"
+            found = f"{found}, until {key.until}, as another statement says"
+        findings.check(
+            TAKEN, stated, found, holds and (charged is None or index < charged), compared=5
+        )
 
     def _say(self, findings: Findings, subject: str, stated: int, signed: int, who: str) -> None:
         if signed:

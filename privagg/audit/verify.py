@@ -25,7 +25,7 @@ from privagg.audit.claims import Findings, Verdict, Verification
 from privagg.audit.compare import compare
 from privagg.audit.methods import Methods
 from privagg.audit.parties import check_parties
-from privagg.audit.planned import check_charges, check_security
+from privagg.audit.planned import check_charges, check_rosters, check_security
 from privagg.audit.recorded import attest_record
 from privagg.audit.replayed import ReplayedLedger
 from privagg.audit.second import check_second
@@ -234,6 +234,7 @@ def _check_run(
         plan = load_plan(report.plan)
         check_parties(findings, report, plan, COORDINATOR, brought.keys)
         check_opened_once(findings, report.rounds)
+        check_rosters(findings, report, plan)
         check_security(findings, report)
         attest_record(findings, report, COORDINATOR)
         for site in plan.names:

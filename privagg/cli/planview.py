@@ -11,6 +11,7 @@ from rich.text import Text
 
 from privagg.cli import console
 from privagg.config.data import AppData
+from privagg.config.plan import charged_most
 from privagg.config.setup import Setup
 from privagg.errors import PrivaggError
 from privagg.party.ready import Room, beyond_budgets
@@ -30,7 +31,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 
     bounds = Bounds(setup.accountant)
     plan = setup.training_plan
-    noise, observers = plan.noise, _observers(setup, bounds)
+    noise, observers = plan.in_round(1).noise, _observers(setup, bounds)
     return {
         "federation": setup.config.federation.name,
         "mode": plan.mode,
@@ -48,6 +49,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "sampling_rate": None if plan.record_rate is None else format(plan.record_rate, "f"),
         "delta": format(plan.delta, "f"),
         "sites": [site.model_dump() for site in plan.sites],
+        "rosters": _rosters(plan),
         "asked_in_a_round": plan.addends,
         "minimum_survivors": plan.minimum_survivors,
         "dropouts": plan.dropouts,
@@ -90,6 +92,23 @@ def _scheme(setup: Setup) -> dict[str, Any]:
         "round_bytes_up": upload * plan.addends,
         "job_bytes_up": upload * plan.addends * plan.rounds,
     }
+
+
+def _rosters(plan: TrainingPlan) -> list[dict[str, Any]]:
+    """Who takes part in which rounds, and what is sized to that; nothing where all always do."""
+    if not plan.changes:
+        return []
+    return [
+        {
+            "first_round": epoch.first,
+            "last_round": epoch.last,
+            "sites": list(epoch.names),
+            "asked_in_a_round": part.addends,
+            "minimum_survivors": part.minimum_survivors,
+            "noise_share_stddev_grid": float(part.noise.stddev_grid) if part.noise else 0.0,
+        }
+        for epoch, part in zip(plan.epochs, plan.parts, strict=True)
+    ]
 
 
 def _apart(setup: Setup) -> list[dict[str, Any]]:
@@ -167,11 +186,12 @@ def _colluders_cost(plan: TrainingPlan, observers: list[dict[str, Any]]) -> dict
     Noise shares that colluders know protect nobody, so all shares are larger, by the root of how
     many are known over how many are left.
     """
-    if plan.noise is None or not plan.colluders:
+    largest = max(plan.parts, key=lambda part: part.addends)
+    if largest.noise is None or not plan.colluders:
         return None
     nobody = next(row for row in observers if row["colluding_sites"] == 0)
     return {
-        "noise_times": round(sqrt(plan.minimum_survivors / plan.counted_shares), 3),
+        "noise_times": round(sqrt(largest.minimum_survivors / largest.counted_shares), 3),
         "epsilon_without": nobody["epsilon"],
     }
 
@@ -271,9 +291,12 @@ def _compression(setup: Setup) -> dict[str, Any] | None:
     }
 
 
-def _heaviest(setup: Setup) -> str:
-    """The site that is charged most: the one with the largest weight."""
-    return max(setup.plan.sites, key=lambda site: site.weight).name
+def _charged_most(setup: Setup, bounds: Any) -> str:
+    """The site that is charged most."""
+    plan, sites = setup.plan, charged_most(setup.plan)
+    if len(sites) == 1:
+        return sites[0]
+    return max(sites, key=lambda s: bounds.epsilon(plan.total_committed(s), plan.delta).upper)
 
 
 def _by_round(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
@@ -281,7 +304,7 @@ def _by_round(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
 
     The figures are for a data set of which nothing was spent before.
     """
-    plan, site = setup.plan, _heaviest(setup)
+    plan, site = setup.plan, _charged_most(setup, bounds)
     if plan.rounds <= MOST_ROUNDS_SHOWN:
         shown = list(range(1, plan.rounds + 1))
     else:
@@ -299,9 +322,11 @@ def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
     """Epsilon of the whole job against every observer when everybody survives every round."""
     from privagg.report.accounting import ChargedAttempt, observer_matrix
 
-    plan = setup.plan
-    rounds = range(1, plan.rounds + 1)
-    attempts = [ChargedAttempt(number, plan.addends, private=True) for number in rounds]
+    plan, site = setup.plan, _charged_most(setup, bounds)
+    attempts = [
+        ChargedAttempt(number, plan.in_round(number).addends, private=True)
+        for number in plan.rounds_of(site)
+    ]
     return [
         {
             "observer": row.observer,
@@ -310,7 +335,7 @@ def _observers(setup: Setup, bounds: Any) -> list[dict[str, Any]]:
             "sees": row.sees,
             "assumptions": list(row.assumptions),
         }
-        for row in observer_matrix(plan, _heaviest(setup), attempts, bounds)
+        for row in observer_matrix(plan, site, attempts, bounds)
     ]
 
 
@@ -409,6 +434,7 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
         *([(say("frozen base"), facts["frozen_sha256"])] if facts["frozen_sha256"] else []),
         *([(say("predicts"), _target_text(facts["target"]))] if facts["target"] else []),
         (say("cohort"), cohort),
+        *_rosters_text(facts["rosters"]),
         (say("allowed for"), allowed),
         *_colluders_text(facts["colluders_cost"]),
         (say("custody"), custody),
@@ -422,6 +448,25 @@ def _print_settings(out: Console, facts: dict[str, Any]) -> None:
     pairs += [(say("records kept apart"), _apart_text(one)) for one in facts["records_apart"]]
     console.heading(out, say("Plan of {federation}", federation=facts["federation"]))
     console.facts(out, pairs)
+
+
+def _rosters_text(rosters: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """A line for each epoch, where sites join or leave."""
+    from privagg.report.figures import joined
+    from privagg.report.language import say
+
+    return [
+        (
+            say("rounds {first} to {last}", first=one["first_round"], last=one["last_round"]),
+            say(
+                "{sites}; {n} contributions are needed, each site adds {share} grid units",
+                sites=joined(one["sites"], most=12),
+                n=one["minimum_survivors"],
+                share=f"{one['noise_share_stddev_grid']:.1f}",
+            ),
+        )
+        for one in rosters
+    ]
 
 
 def _apart_text(facts: dict[str, Any]) -> str:

@@ -168,7 +168,7 @@ class SumsSetup(Setup):
         facts = {
             "sites": [
                 SiteTerms(name=site.name, dataset=site.dataset, records=site.records)
-                for site in self.config.sites
+                for site in self.config.staying
             ],
             "delta": privacy.delta,
             "dropouts": privacy.dropouts,

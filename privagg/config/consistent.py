@@ -10,6 +10,7 @@ from privagg.config.unread import unread
 from privagg.config.whole import Whole
 from privagg.errors import ConfigError, fault_words, validation_faults
 from privagg.privacy.plan import plan_class
+from privagg.privacy.unit import Custody
 from privagg.programs.evaluation import Evaluation, OpenedModel
 from privagg.programs.facts.program import Facts
 from privagg.programs.registry import QUESTIONS
@@ -70,8 +71,39 @@ def require_consistent(config: Whole) -> None:
     _model_can_be_centred(config)
     _search_has_its_metric(config)
     _held_out_records_are_of_tables(config)
+    _sites_come_and_go(config)
     if found := [*unread(config), *unfit(config)]:
         raise ValueError("; ".join(found))
+
+
+def _sites_come_and_go(config: Whole) -> None:
+    """Refuse, where sites join or leave between rounds, what has no answer for that."""
+    changing = [s for s in config.sites if (s.first_round, s.last_round) != (None, None)]
+    if not changing:
+        return
+    name, private = changing[0].name, config.private_evaluation
+    if config.training.rounds is None:
+        raise ValueError(f"{name!r} joins or leaves between rounds; then say training.rounds")
+    if config.tuning is not None or (private is not None and private.rounds is not None):
+        section = "[tuning]" if config.tuning is not None else "[evaluation.rounds]"
+        raise ValueError(
+            f"{name!r} joins or leaves between rounds, and {section} would ask it beyond them: "
+            f"remove {section}, or first_round and last_round"
+        )
+    if config.training.algorithm.kind != "fedavg":
+        raise ValueError(
+            f"{name!r} joins or leaves between rounds, and training.algorithm "
+            f"{config.training.algorithm.kind!r} counts on the same sites in every round: leave "
+            "one of both out"
+        )
+    if config.secure.custody is not Custody.SITES:
+        return
+    stay = [site.name for site in config.sites if site not in changing]
+    if not stay or config.secure.opener not in {None, *stay}:
+        raise ValueError(
+            f"{config.secure.opener or name!r} joins or leaves between rounds, and the site that "
+            "opens has to be there in each: name another as secure.opener"
+        )
 
 
 def _files_fit(config: Whole) -> None:

@@ -56,9 +56,10 @@ def build_plan(
 def _check_limit(config: Config, plan: TrainingPlan, accountant: Accountant) -> None:
     """A noise multiplier given by hand still has to keep the job within `privacy.epsilon`."""
     privacy = config.privacy
-    if privacy.noise_multiplier is None or plan.noise is None:
+    if privacy.noise_multiplier is None or plan.noise_multiplier == 0:
         return
-    spent = accountant.epsilon(plan.total_committed(_heaviest(plan)), privacy.delta).upper
+    costs = (plan.total_committed(site) for site in charged_most(plan))
+    spent = max(accountant.epsilon(event, privacy.delta).upper for event in costs)
     if spent > config.training_epsilon:
         left = (
             " without the shares of evaluations"
@@ -72,20 +73,32 @@ def _check_limit(config: Config, plan: TrainingPlan, accountant: Accountant) -> 
         )
 
 
-def _heaviest(plan: TrainingPlan) -> str:
-    """The site with the largest weight, which spends most."""
-    return max(plan.sites, key=lambda site: site.weight).name
+def charged_most(plan: Plan) -> tuple[str, ...]:
+    """Sites one of which spends most: nobody with as large a weight is there whenever they are.
+
+    Where the roster never changes that is the site with the largest weight.
+    """
+    found: list[SiteTerms] = []
+    for site in sorted(plan.sites, key=lambda site: -site.weight):
+        first, last = site.presence(plan.rounds)
+        spans = [other.presence(plan.rounds) for other in found]
+        if not any(begin <= first and last <= end for begin, end in spans):
+            found.append(site)
+    return tuple(site.name for site in found)
 
 
 def _calibrated(config: Config, plan: TrainingPlan, accountant: Accountant) -> Decimal:
-    """The noise multiplier at which the site with the largest weight spends `epsilon`."""
-    heaviest = _heaviest(plan)
-    return calibrate(
-        lambda candidate: plan.with_noise(candidate).total_committed(heaviest),
-        epsilon=config.training_epsilon,
-        delta=config.privacy.delta,
-        accountant=accountant,
-    )
+    """The noise multiplier at which the site that spends most spends `epsilon`."""
+
+    def needed(site: str) -> Decimal:
+        return calibrate(
+            lambda candidate: plan.with_noise(candidate).total_committed(site),
+            epsilon=config.training_epsilon,
+            delta=config.privacy.delta,
+            accountant=accountant,
+        )
+
+    return max(map(needed, charged_most(plan)))
 
 
 def _plan(
@@ -103,6 +116,8 @@ def _plan(
                 dataset=site.dataset,
                 records=site.records,
                 weight=site.weight or kind.usual_weight(site.records),
+                first_round=site.first_round,
+                last_round=site.last_round,
             )
             for site in config.sites
         ],

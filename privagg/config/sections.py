@@ -20,8 +20,8 @@ from privagg.config.data import Section
 from privagg.config.private import PrivateEvaluationSection
 from privagg.errors import SchemeError
 from privagg.privacy.plan import mode_names
-from privagg.privacy.plan.base import DatasetName, SiteName
 from privagg.privacy.plan.compression import Rounding
+from privagg.privacy.plan.roster import DatasetName, SiteName
 from privagg.privacy.unit import Custody
 from privagg.programs.choosing import AUTO, Choice, choice
 from privagg.programs.facts.program import AnyFact, AskedFacts, Facts
@@ -262,6 +262,8 @@ class SiteSection(Section):
         dataset: public name of the data set whose budget is charged; defaults to the name.
         file: how its table is written, setting by setting in place of `data.file`; the site's own
             `party.toml` has the last word.
+        first_round, last_round: of training's rounds, those that it takes part in; all by default.
+            A site that leaves is asked for nothing after it, in no other job either.
     """
 
     name: SiteName
@@ -271,6 +273,8 @@ class SiteSection(Section):
     weight: int | None = Field(default=None, ge=1)
     dataset: DatasetName = ""
     file: TableFile = TableFile()
+    first_round: int | None = Field(default=None, ge=1)
+    last_round: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -396,7 +396,8 @@ class Setup:
             return KEY_HOLDER
         if custody is Custody.EVERY_SITE:
             return COORDINATOR  # puts together what the sites state and release
-        return self.config.secure.opener or self.plan.names[0]
+        stay = (site.name for site in self.plan.sites if site.stays)
+        return self.config.secure.opener or next(stay, self.plan.names[0])
 
     @property
     def holders(self) -> tuple[str, ...]:

@@ -118,6 +118,11 @@ class Whole(Section):
         """Of all sites together."""
         return sum(site.records for site in self.sites)
 
+    @property
+    def staying(self) -> tuple[SiteSection, ...]:
+        """The sites that do not leave: those that jobs beside training ask."""
+        return tuple(site for site in self.sites if site.last_round is None)
+
     def evaluated(self, model: OpenedModel) -> Evaluated:
         """What the private evaluation is of, for a configuration that has one.
 
@@ -128,7 +133,7 @@ class Whole(Section):
         assert private is not None  # whoever asks has looked
         return self._evaluated(
             model,
-            sites=tuple(site.name for site in self.sites) if private.by_site else (),
+            sites=tuple(site.name for site in self.staying) if private.by_site else (),
             subgroups=private.subgroups,
             bins=private.bins,
             noise="gaussian" if private.noise == "auto" else private.noise,

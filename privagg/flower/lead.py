@@ -91,14 +91,15 @@ def check_presence(setup: Setup, problems: Mapping[str, str]) -> None:
     poor = [text for text in problems.values() if "beyond its budget" in text]
     if poor:
         raise BudgetExceededError(f"{'; '.join(poor)}; nothing was spent")
-    missing = [name for name in plan.names if name in problems]
-    there = len(plan.names) - len(missing)
+    first = plan.in_round(1)
+    missing = [name for name in first.names if name in problems]
+    there = len(first.names) - len(missing)
     alone = setup.opener if setup.opener in setup.holders else ""
-    if alone in problems or there < plan.minimum_survivors:
+    if alone in problems or there < first.minimum_survivors:
         told = "; ".join(f"{name}: {problems[name]}" for name in problems)
         raise CohortError(
-            f"{there} of {len(plan.names)} sites are there, the plan needs "
-            f"{plan.minimum_survivors}{f' and {alone!r} to open' if alone else ''}; nothing was "
+            f"{there} of {len(first.names)} sites are there, the plan needs "
+            f"{first.minimum_survivors}{f' and {alone!r} to open' if alone else ''}; nothing was "
             f"spent. {told}"
         )
 

@@ -321,10 +321,9 @@ def key_terms(setup: Setup, roster: Roster) -> KeyTerms:
         roster=roster,
         coordinator=COORDINATOR,
         opener=setup.opener,
-        plan_digest=setup.plan.digest,
+        plan=setup.plan,
         scheme=setup.scheme,
         parameters=setup.parameters,
-        sites=setup.plan.names,
     )
 
 

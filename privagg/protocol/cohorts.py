@@ -34,12 +34,14 @@ def drawn_cohort(plan: Plan, run: str, number: int) -> tuple[str, ...]:
         told = f"{plan.digest}\0{run}\0{number}\0{name}".encode()
         return hashlib.sha256(_DOMAIN + told).digest()
 
-    return plan.in_order(sorted(plan.names, key=place)[: plan.addends])
+    planned = plan.in_round(number)
+    return plan.in_order(sorted(planned.names, key=place)[: planned.addends])
 
 
-def draws_cohorts(plan: Plan) -> bool:
-    """Whether the plan's cohorts are drawn like this: some of the sites, which open together."""
-    return plan.custody is Custody.EVERY_SITE and plan.addends < len(plan.names)
+def draws_cohorts(plan: Plan, number: int) -> bool:
+    """Whether a round's cohort is drawn like this: some of the sites, which open together."""
+    planned = plan.in_round(number)
+    return plan.custody is Custody.EVERY_SITE and planned.addends < len(planned.names)
 
 
 def require_drawn(plan: Plan, run: str, number: int, cohort: Sequence[str]) -> None:
@@ -52,7 +54,7 @@ def require_drawn(plan: Plan, run: str, number: int, cohort: Sequence[str]) -> N
     Raises:
         CohortError: it is another.
     """
-    if draws_cohorts(plan) and tuple(cohort) != drawn_cohort(plan, run, number):
+    if draws_cohorts(plan, number) and tuple(cohort) != drawn_cohort(plan, run, number):
         raise CohortError(
             f"round {number} asks {', '.join(cohort)}; in run {run!r} it is the turn of "
             f"{', '.join(drawn_cohort(plan, run, number))}"

@@ -35,7 +35,7 @@ from privagg.identity.secretfile import require_private
 from privagg.privacy.plan import Plan
 from privagg.protocol import key_store as keystore
 from privagg.protocol.frames import Message, read_message, read_statement
-from privagg.protocol.key_statement import FIRST, RunKey
+from privagg.protocol.key_statement import FIRST, RunKey, epoch_name
 from privagg.protocol.key_store import KeyStore
 from privagg.protocol.messages import (
     Header,
@@ -133,9 +133,11 @@ class Holder(ABC):
             self._loaded = None
 
     def erase(self, run: str) -> None:
-        """Erase the key of a run that nobody will resume."""
+        """Erase the keys of a run that nobody will resume, or that this party has left."""
         with closing(self._connect()) as database:
             keystore.erase(database, run, "when the run ended")
+            for epoch in self._plan.epochs:
+                keystore.erase(database, epoch_name(run, epoch.first), "when the run ended")
         self._loaded = None
 
     def handle(self, data: bytes) -> bytes:
@@ -199,21 +201,40 @@ class Holder(ABC):
                 f"the request is for federation {header.federation_digest[:16]}..., pinned here is "
                 f"{federation[:16]}...: other identity keys, or other roles"
             )
-        stored, until = self._keys.statement(header.run), self._until()
+        name = epoch_name(header.run, self.first_under_key(header))
+        stored, until = self._keys.statement(name), self._until()
         if stored is None:
             self._keys.require_room()
-            self._make_key(header, federation, until)
-            stored = self._keys.statement(header.run)
+            self._make_key(name, header, federation, until)
+            stored = self._keys.statement(name)
         if stored is None:
             raise OpeningRefusedError(f"{self._store} did not keep the key; nothing is stated")
         return stored
 
-    def _make_key(self, header: KeyRequest, federation: str, until: str) -> None:
-        secret = self._key_generator.generate_key(self._parameters)
+    def first_under_key(self, header: Header) -> int:
+        """The first round under the key of a message's round; where a key begins, that one.
+
+        Raises:
+            WrongRoundError: a request for a key from a round on in which none begins.
+        """
+        if isinstance(header, KeyRequest) and header.round != FIRST:
+            raise WrongRoundError(f"no key of run {header.run} begins in round {header.round}")
+        return FIRST
+
+    def last_under_key(self, number: int) -> int:
+        """The last round under the key of round `number`."""
+        return self._plan.rounds
+
+    def parameters_of(self, first: int) -> Parameters:
+        """The scheme's parameters under the key whose first round this is."""
+        return self._parameters
+
+    def _make_key(self, name: str, header: KeyRequest, federation: str, until: str) -> None:
+        secret = self._key_generator.generate_key(self.parameters_of(header.round))
         public = secret.encryption_key
         statement = KeyStatement(
             run=header.run,
-            round=FIRST,
+            round=header.round,
             attempt=FIRST,
             sender=self.identity.name,
             plan_digest=header.plan_digest,
@@ -224,22 +245,24 @@ class Holder(ABC):
         )
         frame = Message.sign(self.identity, statement, public.to_bytes()).to_bytes()
         self._keys.keep(
-            header.run,
+            name,
             plan=header.plan_digest,
             statement=frame,
             secret=secret.to_bytes(),
             until=until,
         )
 
-    def _key_of(self, run: str) -> SecretKey:
-        """The key of a run.
+    def _key_of(self, run: str, first: int = FIRST) -> SecretKey:
+        """The key of a run, or of its rounds from `first` on.
 
         Raises:
             KeyErasedError, KeyMismatchError: as `KeyStore.secret`.
         """
-        data, loaded = self._keys.secret(run), self._loaded
-        if loaded is None or loaded[0] != run:
-            loaded = run, self._key_generator.load_decryption_key(self._parameters, data)
+        name = epoch_name(run, first)
+        data, loaded = self._keys.secret(name), self._loaded
+        if loaded is None or loaded[0] != name:
+            parameters = self.parameters_of(first)
+            loaded = name, self._key_generator.load_decryption_key(parameters, data)
             self._loaded = loaded
         return loaded[1]
 
@@ -291,17 +314,17 @@ class Holder(ABC):
             if upload.key_id != header.key_id:
                 raise KeyMismatchError(f"{upload.sender!r} encrypted under another key")
             uploads.append(upload)
-        names = [upload.sender for upload in uploads]
-        expected = [name for name in plan.names if name in set(names)]
+        names, planned = [upload.sender for upload in uploads], plan.in_round(header.round)
+        expected = [name for name in planned.names if name in set(names)]
         if names != expected:
             raise OpeningRefusedError(
                 "contributions must name different sites of the plan in roster order, got "
                 f"{', '.join(names) or 'none'}"
             )
-        if not plan.minimum_survivors <= len(names) <= plan.addends:
+        if not planned.minimum_survivors <= len(names) <= planned.addends:
             raise OpeningRefusedError(
-                f"{len(names)} contributions; the plan opens {plan.minimum_survivors} to "
-                f"{plan.addends} together"
+                f"{len(names)} contributions; the plan opens {planned.minimum_survivors} to "
+                f"{planned.addends} together"
             )
         return uploads
 
@@ -358,8 +381,9 @@ class Holder(ABC):
                 "UPDATE opening SET answer = x'' WHERE run = ? AND round < ? AND answer <> x''",
                 (header.run, header.round),
             )
-            if header.round == self._plan.rounds:
-                keystore.erase(database, header.run, "with the result of its last round")
+            if header.round == self.last_under_key(header.round):
+                name = epoch_name(header.run, self.first_under_key(header))
+                keystore.erase(database, name, "with the result of its last round")
                 self._loaded = None
             database.execute("COMMIT")
         stored = self._stored(header, request_sha256)

@@ -113,28 +113,30 @@ class Job:
         occasion = self.key.occasion(result.round, result.attempt, result.cohort)
         return self.parameters.recovery(occasion)
 
-    def may_be_tried_again(self, released: Collection[str]) -> bool:
+    def may_be_tried_again(self, number: int, released: Collection[str]) -> bool:
         """Whether a round whose opening failed may have a new attempt, that is charged again.
 
         Whoever released contributes to no further attempt. Where a party holds the key, or consents
         bind too, or too few would be left, it could open nothing.
 
         Args:
+            number: of the round.
             released: sites that did in any attempt of it.
         """
-        left = self.plan.addends - len(released)
+        planned = self.plan.in_round(number)
+        left = planned.addends - len(released)
         binds = not self.scheme.every_site or self.parameters.binds_by_consent
-        return not binds and left >= self.plan.minimum_survivors
+        return not binds and left >= planned.minimum_survivors
 
     def cohort(self, number: int) -> tuple[str, ...]:
         """The sites asked in a round: `addends` of them.
 
         Drawn uniformly by the OS CSPRNG; where sites open together, as `drawn_cohort` says.
         """
-        names = self.plan.names
-        if draws_cohorts(self.plan):
+        if draws_cohorts(self.plan, number):
             return drawn_cohort(self.plan, self.run, number)
-        return self.plan.in_order(secrets.SystemRandom().sample(names, self.plan.addends))
+        planned = self.plan.in_round(number)
+        return self.plan.in_order(secrets.SystemRandom().sample(planned.names, planned.addends))
 
     def heading(self, result: RoundOutcome) -> dict[str, Any]:
         """How every message of the coordinator in this round begins."""
@@ -163,7 +165,7 @@ class Job:
             dimension=self.plan.upload_dimension,
             names=self.plan.names,
             cohort=cohort,
-            minimum_survivors=self.plan.minimum_survivors,
+            minimum_survivors=self.plan.in_round(round_number).minimum_survivors,
             strict=self.plan.strict,
         )
 

@@ -32,7 +32,20 @@ from privagg.protocol.messages import KeyStatement, Statement
 from privagg.secure.scheme import Buffer, EncryptionKey, Occasion, Parameters, Scheme
 
 FIRST = 1
-"""A key is of a whole run: request and statement are numbered as its first round and attempt."""
+"""Request and statement of a key are numbered as its first round, and as that one's first attempt.
+
+A key is of a whole run; the keys on cards are of a roster epoch.
+"""
+
+
+def epoch_name(run: str, first: int) -> str:
+    """How the rounds that share a key are named: by the run, later ones by their first round too.
+
+    Args:
+        run: the run's identifier, which holds no slash.
+        first: the first round under the key.
+    """
+    return run if first == FIRST else f"{run}/{first}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class RunKey:
         key: what sites encrypt under; its parameters are complete.
         until: last day, UTC, on which anything is opened under it.
         run: whose key it is.
+        first: the first round under it.
         members: site -> the key on its card, in roster order; empty where one party holds the key.
         cards: statements of the cards, in the same order.
     """
@@ -54,6 +68,7 @@ class RunKey:
     key: EncryptionKey
     until: str
     run: str
+    first: int = FIRST
     members: Mapping[str, bytes] = field(default_factory=dict)
     cards: tuple[Statement, ...] = ()
 
@@ -66,6 +81,11 @@ class RunKey:
     def parameters(self) -> Parameters:
         """The scheme's parameters, the key's public facts included."""
         return self.key.parameters
+
+    @property
+    def epoch(self) -> str:
+        """Names the rounds under it."""
+        return epoch_name(self.run, self.first)
 
     def occasion(self, number: int, attempt: int, cohort: Sequence[str]) -> Occasion:
         """What contributions of an attempt are made for.
@@ -86,24 +106,45 @@ class KeyTerms:
         roster: identity keys of everybody.
         coordinator: who asks for keys.
         opener: the only party whose statement counts.
-        plan_digest: SHA-256 (hex) of the plan.
+        plan: the agreed one; each of its sites states a key where the scheme says so.
         scheme: that the plan names.
         parameters: chosen for the plan, before any key exists.
-        sites: the plan's, in roster order; each states a key where the scheme says so.
     """
 
     roster: Roster
     coordinator: str
     opener: str
-    plan_digest: str
+    plan: Plan
     scheme: Scheme
     parameters: Parameters
-    sites: tuple[str, ...] = ()
 
     @cached_property
     def federation_digest(self) -> str:
         """Of this federation, as the reader knows it; every card is held against it."""
         return self.roster.federation_digest(coordinator=self.coordinator, opener=self.opener)
+
+    @property
+    def plan_digest(self) -> str:
+        """SHA-256 (hex) of the plan."""
+        return self.plan.digest
+
+    def first_under_key(self, number: int) -> int:
+        """The first round under the key of round `number`: of its epoch where sites have cards.
+
+        Raises:
+            PlanError: the plan has no such round.
+        """
+        return self.plan.epoch(number).first if self.scheme.every_site else FIRST
+
+    def sites(self, first: int) -> tuple[str, ...]:
+        """The sites under the key whose first round this is, in roster order."""
+        return self.plan.epoch(first).names if self.scheme.every_site else self.plan.names
+
+    def parameters_of(self, first: int) -> Parameters:
+        """The scheme's parameters under the key whose first round this is, before it exists."""
+        if not self.scheme.every_site:
+            return self.parameters
+        return self.parameters.for_roster(self.plan.in_round(first).addends)
 
     def read(self, frame: bytes, run: str) -> RunKey:
         """Check a statement's bytes.
@@ -140,7 +181,7 @@ class KeyTerms:
             return self._take_cards(header, message)
         key = self._load(header, message.payload)
         self._check_key(header, key)
-        return RunKey(message.to_bytes(), message.statement, key, header.until, run)
+        return RunKey(message.to_bytes(), message.statement, key, header.until, run, header.round)
 
     def take_card(self, message: Message, run: str) -> KeyStatement:
         """Check what a site states of its own key.
@@ -151,9 +192,12 @@ class KeyTerms:
         header = message.header
         if not isinstance(header, KeyStatement):
             raise MessageError(f"a {type(header).__name__} states no key")
-        if header.sender not in self.sites:
-            raise UnknownPartyError(f"{header.sender!r} is no site of the plan and states a key")
         self._check_place(header, run)
+        if header.sender not in self.sites(header.round):
+            raise UnknownPartyError(
+                f"{header.sender!r} states a key, and is no site of the plan in round "
+                f"{header.round}"
+            )
         self._check_key(header, self._load(header, message.payload))
         return header
 
@@ -162,34 +206,46 @@ class KeyTerms:
         frames = [read_message(frame, self.roster) for frame in split_cards(message.payload)]
         stated = [self.take_card(frame, header.run) for frame in frames]
         names = tuple(card.sender for card in stated)
-        if names != tuple(name for name in self.sites if name in names):
+        first = header.round
+        if any(card.round != first for card in stated):
+            raise KeyMismatchError("the cards of a run are of different epochs")
+        if names != tuple(name for name in self.sites(first) if name in names):
             raise KeyMismatchError("the cards of a run are of different sites, in roster order")
         cards = dict(zip(names, (bytes(frame.payload) for frame in frames), strict=True))
-        key = self.joint_key(header.run, cards)
+        key = self.joint_key(header.run, cards, first)
         self._check_key(header, key)
         if header.until != min(card.until for card in stated):
             raise KeyMismatchError("the cards of a run last as long as the first of them ends")
         statements = tuple(frame.statement for frame in frames)
         return RunKey(
-            message.to_bytes(), message.statement, key, header.until, header.run, cards, statements
-        )
+            message.to_bytes(), message.statement, key, header.until, header.run, first,
+            cards, statements,
+        )  # fmt: skip
 
-    def joint_key(self, run: str, cards: Mapping[str, bytes]) -> EncryptionKey:
+    def joint_key(self, run: str, cards: Mapping[str, bytes], first: int = FIRST) -> EncryptionKey:
         """The key that the cards of a run make together.
+
+        Args:
+            run: its identifier.
+            cards: site -> the key that it states, in roster order.
+            first: the first round under the key.
 
         Raises:
             KeyMismatchError: too few, or one is no key.
         """
         try:
             return self.scheme.joint_key(
-                self.parameters, epoch=run, roster=self.federation_digest, cards=cards
+                self.parameters_of(first),
+                epoch=epoch_name(run, first),
+                roster=self.federation_digest,
+                cards=cards,
             )
         except CiphertextError as error:
             raise KeyMismatchError(f"the cards of run {run!r} make no key: {error}") from error
 
     def _load(self, header: KeyStatement, payload: Buffer) -> EncryptionKey:
         try:
-            return self.scheme.load_encryption_key(self.parameters, bytes(payload))
+            return self.scheme.load_encryption_key(self.parameters_of(header.round), bytes(payload))
         except CiphertextError as error:
             raise KeyMismatchError(f"what {header.sender!r} states is no key: {error}") from error
 
@@ -203,10 +259,15 @@ class KeyTerms:
             )
 
     def _check_place(self, header: KeyStatement, run: str) -> None:
-        if header.round_id != (run, FIRST, FIRST) or header.plan_digest != self.plan_digest:
+        stated, pinned = (header.run, header.attempt), (run, FIRST)
+        if stated != pinned or header.plan_digest != self.plan_digest:
             raise WrongRoundError(
                 f"the key that came is stated for run {header.run}, plan "
                 f"{header.plan_digest[:16]}...; this is run {run}, plan {self.plan_digest[:16]}..."
+            )
+        if header.round > self.plan.rounds or header.round != self.first_under_key(header.round):
+            raise WrongRoundError(
+                f"the key that came is stated from round {header.round} on, in which no key begins"
             )
         if header.federation_digest != self.federation_digest:
             raise WrongRoundError(

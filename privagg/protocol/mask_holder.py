@@ -18,14 +18,27 @@ from typing import Any, NamedTuple
 
 from privagg.digest import tree_digest
 from privagg.encoding.vectors import IntVector
-from privagg.errors import CohortError, KeyMismatchError, MessageError, OpeningRefusedError
+from privagg.errors import (
+    CohortError,
+    KeyMismatchError,
+    MessageError,
+    OpeningRefusedError,
+    WrongRoundError,
+)
 from privagg.privacy.plan import Plan
 from privagg.protocol.frames import Message, read_statement
 from privagg.protocol.holder import Holder
 from privagg.protocol.key_statement import RunKey
-from privagg.protocol.messages import Consent, Release, ReleaseRequest, list_digest
+from privagg.protocol.messages import (
+    Consent,
+    Header,
+    KeyRequest,
+    Release,
+    ReleaseRequest,
+    list_digest,
+)
 from privagg.secure.opening import MaskingKey
-from privagg.secure.scheme import Occasion, Recovery
+from privagg.secure.scheme import Occasion, Parameters, Recovery
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS piece (
@@ -91,7 +104,7 @@ class MaskHolder(Holder):
         """
         with closing(self._connect()) as database:
             _require_maskable(database, key.run, number, attempt)
-        own = self._secret(key.run).encryption_key.to_bytes()
+        own = self._secret(key.run, key.first).encryption_key.to_bytes()
         if key.members.get(self.identity.name) != own:
             raise KeyMismatchError(
                 f"the cards of run {key.run!r} do not hold the one that {self.identity.name!r} "
@@ -103,7 +116,8 @@ class MaskHolder(Holder):
 
         What was kept of earlier attempts goes: nothing of them is released any more.
         """
-        masked = self._secret(key.run).mask(values, self.identity.name, key.key, occasion)
+        secret, name = self._secret(key.run, key.first), self.identity.name
+        masked = secret.mask(values, name, key.key, occasion)
         with closing(self._connect()) as database:
             database.execute("BEGIN IMMEDIATE")  # another process may release meanwhile
             _require_maskable(database, key.run, occasion.round, occasion.attempt)
@@ -158,7 +172,7 @@ class MaskHolder(Holder):
             return Message.sign(self.identity, Consent(**said)).to_bytes()
         if stored is not None:
             return stored
-        shares = self._secret(key.run).release(
+        shares = self._secret(key.run, key.first).release(
             self.identity.name, key.key, piece.occasion, listed, message.payload, piece.kept
         )
         answer = Message.sign(self.identity, Release(**said), shares).to_bytes()
@@ -190,8 +204,31 @@ class MaskHolder(Holder):
         with closing(self._connect()) as database:
             database.execute("DELETE FROM piece WHERE run = ?", (run,))
 
-    def _secret(self, run: str) -> MaskingKey:
-        key = self._key_of(run)
+    def first_under_key(self, header: Header) -> int:
+        """See `Holder.first_under_key`: of its roster epoch, in which this site takes part."""
+        if header.round > self._plan.rounds:
+            raise WrongRoundError(f"round {header.round} is beyond the plan's {self._plan.rounds}")
+        epoch, name = self._plan.epoch(header.round), self.identity.name
+        if isinstance(header, KeyRequest):
+            if header.round != epoch.first:
+                raise WrongRoundError(
+                    f"no key of run {header.run} begins in round {header.round}; the roster is the "
+                    f"same in {epoch.rounds_text}"
+                )
+            if name not in epoch.names:
+                raise WrongRoundError(f"{name!r} takes no part in {epoch.rounds_text}")
+        return epoch.first
+
+    def last_under_key(self, number: int) -> int:
+        """See `Holder.last_under_key`."""
+        return self._plan.epoch(number).last
+
+    def parameters_of(self, first: int) -> Parameters:
+        """See `Holder.parameters_of`: of that epoch's number of sites."""
+        return self._parameters.for_roster(self._plan.in_round(first).addends)
+
+    def _secret(self, run: str, first: int) -> MaskingKey:
+        key = self._key_of(run, first)
         if not isinstance(key, MaskingKey):
             raise KeyMismatchError(f"what is held of run {run!r} masks nothing")
         return key
@@ -244,10 +281,11 @@ class MaskHolder(Holder):
                     else f"{said.sender!r} consented to another list than the one shown here"
                 )
             consenting.add(said.sender)
-        if len(consenting) < self._plan.minimum_survivors:
+        needed = self._plan.in_round(header.round).minimum_survivors
+        if len(consenting) < needed:
             raise OpeningRefusedError(
                 f"{len(consenting)} contributors consent to the list; "
-                f"{self._plan.minimum_survivors} have to before anything is released"
+                f"{needed} have to before anything is released"
             )
 
     def _answer(self, message: Message, data: bytes) -> bytes:

@@ -235,7 +235,7 @@ class Site:
             plan=plan,
             ledger=ledger,
             secure=randomness.secure,
-            least_releases=parameters.least_releases,
+            terms=self._keys.terms,
         )
         self.encrypt_seconds = 0.0
         """Wall-clock seconds of the last encryption; shown to the owner, in no message."""
@@ -288,7 +288,7 @@ class Site:
         if isinstance(header, LedgerRequest):
             return self._export(header)
         if isinstance(header, ReleaseRequest) and isinstance(self._key_holder, MaskHolder):
-            key = self._keys.require(header.run, header.key_id)
+            key = self._keys.require(header.run, header.round, header.key_id)
             return self._key_holder.release(message, key)
         raise MessageError(f"a site does not answer a {type(header).__name__}")
 
@@ -374,11 +374,11 @@ class Site:
             raise WrongRoundError(
                 f"round {header.round} is beyond the plan's {self._plan.rounds} rounds"
             )
-        cohort = header.cohort
-        if not self._plan.is_cohort(cohort):
+        cohort, planned = header.cohort, self._plan.in_round(header.round)
+        if not planned.is_cohort(cohort):
             raise CohortError(
-                f"a round of this plan asks {self._plan.addends} different sites of the roster "
-                f"in its order; this one asks {', '.join(cohort)}"
+                f"round {header.round} of this plan asks {planned.addends} different sites of "
+                f"{', '.join(planned.names)} in this order; this one asks {', '.join(cohort)}"
             )
         if self.identity.name not in cohort:
             raise CohortError(f"{self.identity.name!r} is not in this round's cohort")
@@ -387,7 +387,7 @@ class Site:
             self.ledger.require_approval(self._budget_key, self._plan.digest, header.run),
             header.run,
         )
-        key = self._keys.require(header.run, header.key_id)
+        key = self._keys.require(header.run, header.round, header.key_id)
         require_drawn(self._plan, header.run, header.round, cohort)
         return key
 
@@ -522,7 +522,8 @@ class Closing:
         plan: the plan whose digest it pinned.
         ledger: its own; the peers' checkpoints are kept in its database.
         secure: False where the randomness is a test's; the realised event is then infinite.
-        least_releases: contributors that must have released before a sum counts as opened.
+        terms: of the runs' keys; how many contributors must have released before a sum counts as
+            opened.
     """
 
     def __init__(
@@ -533,10 +534,10 @@ class Closing:
         plan: Plan,
         ledger: Ledger,
         secure: bool,
-        least_releases: int = 0,
+        terms: KeyTerms,
     ) -> None:
         self._name = name
-        self._least_releases = least_releases
+        self._terms = terms
         self._pins = pins
         self._plan = plan
         self._ledger = ledger
@@ -615,7 +616,7 @@ class Closing:
         if not isinstance(opening, Opening) or opening.round_id != close.round_id:
             raise SignatureError("the opening's statement is for another round")
         # Of a run that it took no part in, a site may have no key; then it has no share in the sum.
-        taken = self._ledger.run_key(close.run)
+        taken = self._ledger.run_key(close.run, self._terms.first_under_key(close.round))
         if (
             opening.sender != self._pins.opener
             or opening.plan_digest != self._pins.plan_digest
@@ -628,8 +629,10 @@ class Closing:
         in_order = self._plan.in_order(close.survivors)
         if opening.contributors != close.survivors or close.survivors != in_order:
             raise CohortError("the coordinator and the key holder name different contributors")
-        if not self._plan.is_quorum(in_order):
-            raise CohortError(f"{len(in_order)} contributors are not a cohort of this plan")
+        if not self._plan.in_round(close.round).is_quorum(in_order):
+            raise CohortError(
+                f"{', '.join(in_order)} are not contributors of round {close.round} by this plan"
+            )
         self._check_releases(close)
         return opening.sender
 
@@ -645,10 +648,12 @@ class Closing:
             ):
                 raise CohortError(f"{said.sender!r} released for another list than the close's")
             released.add(said.sender)
-        if len(released & {*close.survivors}) < self._least_releases:
+        first = self._terms.first_under_key(close.round)
+        least = self._terms.parameters_of(first).least_releases
+        if len(released & {*close.survivors}) < least:
             raise CohortError(
                 f"{len(released)} contributors signed that they unmasked the sum; "
-                f"{self._least_releases} have to before it opens"
+                f"{least} have to before it opens"
             )
 
     def _record_realised(self, close: RoundClose, opener: str, place: dict[str, Any]) -> None:
@@ -713,10 +718,9 @@ def _run_keys(
         roster=pins.roster,
         coordinator=pins.coordinator,
         opener=pins.opener,
-        plan_digest=pins.plan_digest,
+        plan=plan,
         scheme=scheme,
         parameters=parameters,
-        sites=plan.names,
     )
     return RunKeys(ledger, terms)
 

@@ -60,6 +60,7 @@ class Unmasking:
         if not isinstance(header, OpenRequest):
             raise MessageError(f"a {type(header).__name__} asks for no opening")
         self._job, self._transport, self._result = job, transport, result
+        self._planned = job.plan.in_round(result.round)
         self._sha256 = hashlib.sha256(request).hexdigest()
         self._contributions = header.contributions
         self._digest = list_digest(header.contributions)
@@ -99,7 +100,7 @@ class Unmasking:
         """
         if not self._recovery.needs_consent(self.listed):
             return
-        needed = self._job.plan.minimum_survivors
+        needed = self._planned.minimum_survivors
         self._ask(Consent, self.consents, (), lambda: len(self.consents) >= needed)
         if len(self.consents) < needed:
             raise self._refusal(
@@ -226,7 +227,7 @@ class Unmasking:
         would be left, nobody is asked again, as that would be charged and could open nothing.
         """
         job = self._job
-        again = job.may_be_tried_again(self.answers)
+        again = job.may_be_tried_again(self._result.round, self.answers)
         self._result.opening_asked = not again
         if again:
             chance = "a new attempt may be made (training.retries), charged again"

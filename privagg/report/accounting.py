@@ -96,23 +96,46 @@ def committed_guarantee(
     """
     counted = Counter(events)
     event = composed(counted)
-    rows = plan.in_round(1).observers(site, plan.minimum_survivors)
-    row = row_against(rows, "sites" if plan.colluders else "model-users", plan.colluders)
+    rows = [_row_committed(plan, site, number) for number in _epochs_of(plan, site)]
     bound = bounds.epsilon(event, plan.delta)
-    unsteered = () if counted.total() == plan.rounds else (UNSTEERED,)
+    assumptions = [each for row in rows for each in row.assumptions]
+    if counted.total() != len(plan.rounds_of(site)):
+        assumptions.append(UNSTEERED)
     return BoundedEvent(
         epsilon=bound.upper,
         epsilon_lower=bound.lower,
         delta=plan.delta,
         unit=plan.unit,
         adjacency=event.adjacency,
-        observer=row.name,
+        observer=rows[0].name,
         colluding_sites=plan.colluders,
         method=bound.method,
         certified=bound.certified,
-        assumptions=(*row.assumptions, *unsteered),
+        assumptions=tuple(dict.fromkeys(assumptions)),
         event=event,
     )
+
+
+def _epochs_of(plan: Plan, site: str) -> list[int]:
+    """The first rounds of the epochs that a site takes part in."""
+    return [epoch.first for epoch in plan.epochs if site in epoch.names]
+
+
+def _row_committed(plan: Plan, site: str, number: int) -> Observer:
+    """What a round is charged against."""
+    planned = plan.in_round(number)
+    rows = planned.observers(site, planned.minimum_survivors)
+    return row_against(rows, "sites" if plan.colluders else "model-users", plan.colluders)
+
+
+def largest_round(plan: Plan, site: str) -> int:
+    """A round that asks as many sites as any that a site takes part in; 1 where all ask alike.
+
+    Args:
+        plan: the agreed plan.
+        site: its name.
+    """
+    return max(_epochs_of(plan, site), key=lambda number: plan.in_round(number).addends)
 
 
 def observer_matrix(
@@ -139,14 +162,15 @@ def observer_matrix(
         return plan.in_round(number).observers(site, survivors)
 
     counted = Counter(replace(each, round=plan.first_like(each.round)) for each in attempts)
-    as_planned = _as_planned(plan, counted)
+    as_planned = _as_planned(plan, plan.rounds_of(site), counted)
     found = []
     # A row for each observer of a full round, and its like for every attempt with fewer survivors.
-    for full in rows_of(1, plan.addends):
+    full_round = largest_round(plan, site)
+    for full in rows_of(full_round, plan.in_round(full_round).addends):
         events, assumptions = [], list(full.assumptions) if not attempts else []
         for attempt, count in counted.items():
             seen = row_against(
-                rows_of(attempt.round, attempt.survivors or plan.addends),
+                rows_of(attempt.round, attempt.survivors or plan.in_round(attempt.round).addends),
                 full.name,
                 full.colluding_sites,
             )
@@ -180,13 +204,16 @@ def observer_matrix(
     return tuple(found)
 
 
-def _as_planned(plan: Plan, counted: Counter[ChargedAttempt]) -> bool:
-    """Whether every round of the plan was charged once, and all ended alike."""
-    if counted.total() != plan.rounds:
+def _as_planned(plan: Plan, there: range, counted: Counter[ChargedAttempt]) -> bool:
+    """Whether every round that a site is there for was charged once, and all ended alike."""
+    if counted.total() != len(there):
         return False
-    ended = {(attempt.survivors, attempt.private) for attempt in counted}
+    ended = {
+        (plan.in_round(attempt.round).addends - attempt.survivors, attempt.private)
+        for attempt in counted
+    }
     charged = Counter({attempt.round: count for attempt, count in counted.items()})
-    return len(ended) == 1 and charged == Counter(map(plan.first_like, range(1, plan.rounds + 1)))
+    return len(ended) == 1 and charged == Counter(map(plan.first_like, there))
 
 
 def _of_one_share(rows: Sequence[Observer]) -> DpEvent:

@@ -25,6 +25,7 @@ from privagg.privacy.ledger.entries import (
     Charge,
     Realised,
     Released,
+    RosterChanged,
     RoundEnded,
     RunFinished,
     RunStarted,
@@ -54,6 +55,7 @@ from privagg.report.model import (
     Refusal,
     ReleasedModel,
     Report,
+    RosterReport,
     RoundReport,
     SchemeFacts,
     Selection,
@@ -74,6 +76,7 @@ class RunRecord:
     Attributes:
         started: the entry that the run began with.
         rounds: every attempt at a round, in order.
+        rosters: every change of who takes part, in order.
         released: the model's release; None where nothing was released.
         released_day: its day (UTC), YYYY-MM-DD.
         finished: the run's end; None while it is not recorded.
@@ -81,6 +84,7 @@ class RunRecord:
 
     started: RunStarted
     rounds: list[RoundEnded] = field(default_factory=list)
+    rosters: list[RosterChanged] = field(default_factory=list)
     released: Released | None = None
     released_day: str | None = None
     finished: RunFinished | None = None
@@ -176,6 +180,8 @@ def _run_record(entries: Iterable[Entry], run: str) -> RunRecord:
             continue
         elif isinstance(payload, RoundEnded) and payload.run == run:
             record.rounds.append(payload)
+        elif isinstance(payload, RosterChanged) and payload.run == run:
+            record.rosters.append(payload)
         elif isinstance(payload, Released) and payload.facts.get("run") == run:
             record.released, record.released_day = payload, entry.time[:10]
         elif isinstance(payload, RunFinished) and payload.run == run:
@@ -221,6 +227,7 @@ def _assemble(
         generator=facts["generator"],
         sites=tuple(sites),
         rounds=tuple(_round(r) for r in record.rounds),
+        rosters=tuple(map(_roster, record.rosters)),
         model=_released(record.released, record.released_day),
         coordinator=_ledger_facts(coordinator),
         assumptions=distinct_assumptions(sites),
@@ -264,6 +271,16 @@ def _round(ended: RoundEnded) -> RoundReport:
         upload_bytes=facts.get("upload_bytes"),
         seconds=StageSeconds(**stages),
         exchanges=facts.get("exchanges", 0),
+    )
+
+
+def _roster(changed: RosterChanged) -> RosterReport:
+    return RosterReport(
+        round=changed.first_round,
+        joined=changed.joined,
+        left=changed.left,
+        sites=tuple(changed.facts["sites"]),
+        key_id=changed.facts["key_id"],
     )
 
 
@@ -409,7 +426,8 @@ def _attempt(plan: Plan, site: str, charge: Charge, realised: Realised | None) -
     have been opened all the same, with the least noise that the plan allows.
     """
     if realised is None:
-        return ChargedAttempt(charge.round, plan.minimum_survivors, charge.event.is_private)
+        least = plan.in_round(charge.round).minimum_survivors
+        return ChargedAttempt(charge.round, least, charge.event.is_private)
     survivors = realised.facts["survivors"]
     opened = len(survivors) if site in survivors else 0
     private = charge.event.is_private and realised.event.is_private

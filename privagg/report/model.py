@@ -236,6 +236,24 @@ class SchemeFacts(_Part):
     """What the scheme protects, in words."""
 
 
+class RosterReport(_Part):
+    """Sites joined or left between two rounds, as the plan says and the coordinator recorded.
+
+    Attributes:
+        round: the first round of the new roster.
+        key_id: identifies the key from there on.
+    """
+
+    round: Count
+    joined: tuple[Name, ...] = Field(max_length=10**5)
+    """Who takes part from here on."""
+    left: tuple[Name, ...] = Field(max_length=10**5)
+    """Who took part for the last time in the round before."""
+    sites: tuple[Name, ...] = Field(max_length=10**5)
+    """Who takes part, in the order of the plan."""
+    key_id: Text
+
+
 class PublicTable(_Part):
     """The table declared public on which metrics are taken."""
 
@@ -483,6 +501,8 @@ class Report(_Part):
     """In the order of the plan."""
     rounds: tuple[RoundReport, ...] = Field(max_length=10**6)
     """Every attempt at a round."""
+    rosters: tuple[RosterReport, ...] = Field(default=(), max_length=10**5)
+    """Each change of who takes part, in order."""
     model: ReleasedModel | None
     """None where nothing was released."""
     answers: Answers | None = None
@@ -495,6 +515,15 @@ class Report(_Part):
     """Every one that some guarantee needs, each once."""
     unprotected: tuple[Text, ...] = Field(max_length=1000)
     """What the run did not protect, as far as privagg knows it."""
+
+    def key_id_of(self, number: int) -> str:
+        """What identifies the key of a round.
+
+        Args:
+            number: of the round.
+        """
+        known = {1: self.scheme.key_id, **{each.round: each.key_id for each in self.rosters}}
+        return known[max(first for first in known if first <= number)]
 
     def to_json(self) -> str:
         """The report as canonical, indented JSON with a final newline."""

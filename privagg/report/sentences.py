@@ -45,6 +45,7 @@ def summarise(report: Report) -> tuple[str, ...]:
         sentence
         for sentence in (
             _what_and_who(report),
+            _who_came_and_went(report),
             _how_it_ended(report),
             _what_left(report),
             _approved(report),
@@ -97,6 +98,23 @@ def _what_and_who(report: Report) -> str:
         what=_what(report),
         federation=report.federation,
         run=report.run,
+    )
+
+
+def _who_came_and_went(report: Report) -> str:
+    changes = []
+    for each in report.rosters:
+        came, went = joined(list(each.joined)), joined(list(each.left))
+        if came:
+            changes.append(say("{names} joined in round {n}", names=came, n=each.round))
+        if went:
+            changes.append(say("{names} left after round {n}", names=went, n=each.round - 1))
+    if not changes:
+        return ""
+    return say(
+        "Who took part changed as the plan says: {changes}. Each was charged for its own rounds "
+        "alone.",
+        changes=say("; ").join(changes),
     )
 
 
@@ -182,6 +200,16 @@ def _what_left(report: Report) -> str:
             "the aggregator could read every single contribution.",
             sent=sent,
             scheme=scheme.name,
+        )
+    if plan.custody is Custody.EVERY_SITE and len(plan.epochs) > 1:
+        return say(
+            "By the plan each institution sent {sent}, under masks at {bits}-bit security that "
+            "cancel in the sum; enough of the institutions asked in its round had to agree before "
+            "a sum was opened, and {n} would have to collude with the aggregator to read an "
+            "upload.",
+            sent=sent,
+            bits=scheme.security_bits,
+            n=plan.colluders + 1,
         )
     if plan.custody is Custody.EVERY_SITE:
         return say(

@@ -18,11 +18,13 @@ from privagg.privacy.ledger import Ledger
 from privagg.privacy.randomness import SystemRandomness
 from privagg.programs.program import ANSWERS_NAME, Opened, Program, Result
 from privagg.protocol.job import Job, RoundOutcome
+from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.statements import StatementStore
 from privagg.protocol.transport import Transport
 from privagg.run.committed import CommittedSpending
-from privagg.run.evidence import collect_ledgers, write_evidence
+from privagg.run.evidence import collect_ledgers, ledgers_of_leavers, write_evidence
 from privagg.run.journal import Journal, Progress
+from privagg.run.keying import in_epoch
 from privagg.run.record import RunRecorder
 from privagg.run.results import RoundReport, RunResult
 from privagg.run.rounds import RoundRunner
@@ -50,6 +52,7 @@ class Coordinator:
     Args:
         setup: the agreed configuration.
         job: what the coordinator holds of the run.
+        terms: what statements of its keys are held against.
         transport: carries messages to the parties.
         ledger: the coordinator's own, where the run is recorded.
         output: folder for model, report and bundle.
@@ -63,6 +66,7 @@ class Coordinator:
         setup: Setup,
         *,
         job: Job,
+        terms: KeyTerms,
         transport: Transport,
         ledger: Ledger,
         output: Path,
@@ -77,6 +81,7 @@ class Coordinator:
         self.journal = journal
         self.record = RunRecorder(ledger, job.run, StatementStore.beside(output))
         self.program: Program = setup.program()
+        self._terms = terms
         self._told: tuple[bytes, tuple[str, ...]] = b"", ()
         """How the last round ended, as its cohort is told; perhaps not yet sent."""
         self.selecting: Selecting | None = None
@@ -239,8 +244,27 @@ class Coordinator:
         )
         self.journal.finished(progress)
 
+    def _enter(self, number: int) -> None:
+        """Where sites join or leave before a round: their epoch's key, its record, farewells.
+
+        Whoever leaves is asked for its ledger, as it may be gone when the run ends.
+        """
+        plan, now = self.job.plan, self.job.plan.epoch(number)
+        if now.first == 1:
+            return
+        before = plan.epoch(now.first - 1)
+        self.job = in_epoch(self.job, self._terms, self.transport, self.journal, number)
+        self.record.keep_key(self.job.key)
+        if self.record.has_roster(now.first):
+            return
+        left = [name for name in before.names if name not in now.names]
+        for site, frame in ledgers_of_leavers(self.job, self.transport, left, before.last):
+            self.journal.keep_left(site, frame)
+        self.record.roster(self.job, before, now)
+
     def _one_round(self, result: RunResult, number: int, on_round: OnRound | None) -> RoundReport:
         """One round with its retries; each attempt is charged, recorded and reported."""
+        self._enter(number)
         made = len(result.rounds)
 
         def on_outcome(outcome: RoundOutcome) -> None:
@@ -314,8 +338,9 @@ class Coordinator:
         """Ask for the ledgers, and write the report from them once all are there."""
         accountant = self.setup.accountant
         ledgers, result.missing = collect_ledgers(
-            self.job, self.transport, round_number=last, accountant=accountant
-        )
+            self.job, self.transport, round_number=last, accountant=accountant,
+            left=self.journal.left,
+        )  # fmt: skip
         if result.missing:
             return
         result.report_json, result.report_html, result.bundle = write_evidence(

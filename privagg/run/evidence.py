@@ -6,7 +6,7 @@ its owner's pinned identity key signed it, and it extends the checkpoints that c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from privagg.audit.bundle import NAME as BUNDLE_NAME
@@ -27,7 +27,12 @@ ASKING = 3
 
 
 def collect_ledgers(
-    job: Job, transport: Transport, *, round_number: int, accountant: Accountant
+    job: Job,
+    transport: Transport,
+    *,
+    round_number: int,
+    accountant: Accountant,
+    left: Callable[[str], bytes | None] = lambda site: None,
 ) -> tuple[dict[str, ReplayedLedger], dict[str, str]]:
     """Ask every site for its ledger; what was posted to it before travels along.
 
@@ -36,18 +41,12 @@ def collect_ledgers(
         transport: carries the frames.
         round_number: the last round that there was.
         accountant: bounds what the ledgers' budgets have spent.
+        left: what a site sent as it left, which counts where it does not answer any more.
 
     Returns:
         Site -> its replayed ledger, and site -> why it sent none that can be used.
     """
-    header = LedgerRequest(
-        run=job.run,
-        round=round_number,
-        attempt=1,
-        sender=job.identity.name,
-        plan_digest=job.plan.digest,
-    )
-    frame = Message.sign(job.identity, header).to_bytes()
+    frame = _request(job, round_number)
     found: dict[str, ReplayedLedger] = {}
     problems = dict.fromkeys(job.plan.names, "not asked")
     for _ in range(ASKING):
@@ -59,7 +58,42 @@ def collect_ledgers(
         problems = {name: text for name, text in problems.items() if name not in found}
         if not problems:
             break
+    for name in tuple(problems):
+        if (kept := left(name)) is not None:
+            found[name] = _read_export(job, Reply(name, kept, ""), accountant)
+            del problems[name]
     return found, problems
+
+
+def ledgers_of_leavers(
+    job: Job, transport: Transport, sites: Sequence[str], round_number: int
+) -> Iterator[tuple[str, bytes]]:
+    """Ask sites that leave for their ledgers, with which they let go of the run.
+
+    Args:
+        job: what the coordinator holds.
+        transport: carries the frames.
+        sites: who leaves.
+        round_number: their last.
+
+    Returns:
+        Site -> the frame that it answered with, which is read when the run ends.
+    """
+    frame = _request(job, round_number)
+    for reply in transport.exchange(dict.fromkeys(sites, frame)) if sites else ():
+        if reply.data is not None:
+            yield reply.party, reply.data
+
+
+def _request(job: Job, round_number: int) -> bytes:
+    header = LedgerRequest(
+        run=job.run,
+        round=round_number,
+        attempt=1,
+        sender=job.identity.name,
+        plan_digest=job.plan.digest,
+    )
+    return Message.sign(job.identity, header).to_bytes()
 
 
 def _read_export(job: Job, reply: Reply, accountant: Accountant) -> ReplayedLedger:

@@ -3,7 +3,8 @@
     state.json      after each finished round: its number, the model, the optimiser's state
     attempt.json    the attempt under way: round, attempt, cohort
     opening.frame   the opening request of that attempt, once it is about to be sent
-    key.frame       the key holder's statement of the run's key
+    key.frame       the key holder's statement of the run's key; key-5.frame that of round 5 on
+    left/NAME       the ledger that a site sent as it left
     driving         held by the process that drives the run
 
 Where the optimiser is somebody else's (a Flower strategy), its state cannot be kept. It is told
@@ -144,7 +145,6 @@ class Journal:
         self._state = folder / "state.json"
         self._attempt = folder / "attempt.json"
         self._request = folder / "opening.frame"
-        self._key = folder / "key.frame"
         self._rounds = folder / "rounds"
 
     def begun(self, result: RoundOutcome) -> None:
@@ -157,20 +157,34 @@ class Journal:
         """See `RoundJournal.asking`."""
         write_whole(self._request, request, secret=True)
 
-    def keep_key(self, frame: bytes) -> None:
-        """The run's key is stated; the run is under it and no other."""
-        write_whole(self._key, frame, secret=True)
+    def _key(self, first: int) -> Path:
+        return self._folder / ("key.frame" if first == 1 else f"key-{first}.frame")
 
-    def key(self) -> bytes | None:
-        """The statement of the run's key; None where there is none yet.
+    def keep_key(self, frame: bytes, first: int = 1) -> None:
+        """The run's key is stated; its rounds from `first` on are under it and no other."""
+        write_whole(self._key(first), frame, secret=True)
+
+    def keep_left(self, site: str, frame: bytes) -> None:
+        """A site leaves, and sent its ledger."""
+        folder = self._folder / "left"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_whole(folder / site, frame, secret=True)
+
+    def left(self, site: str) -> bytes | None:
+        """What a site sent as it left; None where nothing is kept of it.
 
         Raises:
             ConfigError: the file cannot be read.
         """
-        try:
-            return self._key.read_bytes() if self._key.exists() else None
-        except OSError as error:
-            raise ConfigError(f"the journal {self._key} cannot be used: {error}") from error
+        return _read_whole(self._folder / "left" / site)
+
+    def key(self, first: int = 1) -> bytes | None:
+        """The statement of the key from round `first` on; None where there is none yet.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        return _read_whole(self._key(first))
 
     def finished(self, progress: Progress) -> None:
         """A round is over, with all that follows from it."""
@@ -283,3 +297,10 @@ class Journal:
             return parse(facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
             raise ConfigError(f"the journal {path} cannot be used: {error}") from error
+
+
+def _read_whole(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise ConfigError(f"the journal {path} cannot be used: {error}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from privagg.errors import KeyErasedError, KeyMismatchError, PrivaggError, ResumeError
 from privagg.identity.keys import Identity
 from privagg.protocol.frames import Message, read_message
-from privagg.protocol.job import one_line
+from privagg.protocol.job import Job, one_line
 from privagg.protocol.key_statement import FIRST, KeyTerms, RunKey, pack_cards
 from privagg.protocol.messages import KeyRequest, KeyStatement, Refusal
 from privagg.protocol.transport import Reply, Transport
@@ -22,9 +24,10 @@ def key_of_run(
     transport: Transport,
     journal: Journal | None = None,
     *,
+    number: int = FIRST,
     over: bool = False,
 ) -> tuple[RunKey, str]:
-    """The key of a run, and why nothing is opened under it any more (empty where it is).
+    """The key of a run's round, and why nothing is opened under it any more (empty where it is).
 
     Args:
         terms: what the statement is held against.
@@ -33,6 +36,7 @@ def key_of_run(
         transport: carries the request to the key holder.
         journal: of the run, where it may be resumed: keeps the statement, and has it already
             where the run is.
+        number: of the round; all rounds have one key, or all of a roster epoch.
         over: no round is left to be asked for; then nobody is asked for a key that is kept.
 
     Raises:
@@ -41,7 +45,8 @@ def key_of_run(
         ResumeError: the run was begun under another key, plan or federation.
         PrivaggError: what it states is not what `terms` ask for.
     """
-    kept = journal.key() if journal is not None else None
+    first = terms.first_under_key(number)
+    kept = journal.key(first) if journal is not None else None
     known = None if kept is None else _begun_with(kept, terms, run)
     if over and known is not None:
         return known, f"run {run!r} is over"
@@ -49,7 +54,7 @@ def key_of_run(
         return known, ""  # the cards of a run are those that its sites were shown
     try:
         answer = (
-            _gather_cards(terms, run, identity, transport)
+            _gather_cards(terms, run, first, identity, transport)
             if terms.scheme.every_site
             else _ask(terms, run, identity, transport)
         )
@@ -64,8 +69,27 @@ def key_of_run(
             f"{stated.key_id[:16]}...; start a new run"
         )
     if journal is not None and known is None:
-        journal.keep_key(stated.frame)
+        journal.keep_key(stated.frame, first)
     return stated, ""
+
+
+def in_epoch(job: Job, terms: KeyTerms, transport: Transport, journal: Journal, number: int) -> Job:
+    """A run's job as it goes on with round `number`: under that one's key.
+
+    Args:
+        job: as it was.
+        terms: what the statement of a key is held against.
+        transport: carries messages to the parties.
+        journal: the run's.
+        number: of the round.
+
+    Raises:
+        As `key_of_run`.
+    """
+    if job.key.first == terms.first_under_key(number):
+        return job
+    key, gone = key_of_run(terms, job.run, job.identity, transport, journal, number=number)
+    return replace(job, key=key, key_gone=gone, keyed=set())
 
 
 def _begun_with(kept: bytes, terms: KeyTerms, run: str) -> RunKey:
@@ -84,7 +108,7 @@ def _ask(terms: KeyTerms, run: str, identity: Identity, transport: Transport) ->
     Raises:
         KeyErasedError, KeyMismatchError: it refuses, or does not answer.
     """
-    frame = _request(terms, run, identity)
+    frame = _request(terms, run, FIRST, identity)
     problem = "no answer"
     for _ in range(ASKING):
         for reply in transport.exchange({terms.opener: frame}):
@@ -96,10 +120,10 @@ def _ask(terms: KeyTerms, run: str, identity: Identity, transport: Transport) ->
     )
 
 
-def _request(terms: KeyTerms, run: str, identity: Identity) -> bytes:
+def _request(terms: KeyTerms, run: str, first: int, identity: Identity) -> bytes:
     header = KeyRequest(
         run=run,
-        round=FIRST,
+        round=first,
         attempt=FIRST,
         sender=identity.name,
         plan_digest=terms.plan_digest,
@@ -108,28 +132,30 @@ def _request(terms: KeyTerms, run: str, identity: Identity) -> bytes:
     return Message.sign(identity, header).to_bytes()
 
 
-def _gather_cards(terms: KeyTerms, run: str, identity: Identity, transport: Transport) -> bytes:
-    """The cards of a run, each site's own, stated together by the coordinator.
+def _gather_cards(
+    terms: KeyTerms, run: str, first: int, identity: Identity, transport: Transport
+) -> bytes:
+    """The cards of a roster epoch, each site's own, stated together by the coordinator.
 
-    A site that makes none takes no part in the run.
+    A site that makes none takes no part in its rounds.
 
     Raises:
         KeyMismatchError: too few sites do; the message says why each of the others does not.
     """
-    frame = _request(terms, run, identity)
-    cards, problems = dict[str, bytes](), dict.fromkeys(terms.sites, "no answer")
+    frame, sites = _request(terms, run, first, identity), terms.sites(first)
+    cards, problems = dict[str, bytes](), dict.fromkeys(sites, "no answer")
     for _ in range(ASKING):
-        silent = [site for site in terms.sites if site in problems]
+        silent = [site for site in sites if site in problems]
         for reply in transport.exchange(dict.fromkeys(silent, frame)) if silent else ():
             try:
-                cards[reply.party] = _card_in(reply, terms, run)
+                cards[reply.party] = _card_in(reply, terms, run, first)
                 del problems[reply.party]
             except PrivaggError as error:
                 problems[reply.party] = one_line(str(error))
-    frames = {site: cards[site] for site in terms.sites if site in cards}
+    frames = {site: cards[site] for site in sites if site in cards}
     messages = {site: read_message(card, terms.roster) for site, card in frames.items()}
     try:
-        key = terms.joint_key(run, {site: bytes(m.payload) for site, m in messages.items()})
+        key = terms.joint_key(run, {site: bytes(m.payload) for site, m in messages.items()}, first)
     except KeyMismatchError as error:
         told = "; ".join(f"{site}: {why}" for site, why in problems.items())
         raise KeyMismatchError(
@@ -137,7 +163,7 @@ def _gather_cards(terms: KeyTerms, run: str, identity: Identity, transport: Tran
         ) from error
     stated = KeyStatement(
         run=run,
-        round=FIRST,
+        round=first,
         attempt=FIRST,
         sender=identity.name,
         plan_digest=terms.plan_digest,
@@ -149,13 +175,19 @@ def _gather_cards(terms: KeyTerms, run: str, identity: Identity, transport: Tran
     return Message.sign(identity, stated, pack_cards(frames.values())).to_bytes()
 
 
-def _card_in(reply: Reply, terms: KeyTerms, run: str) -> bytes:
-    """A site's card, if it is that site's own for this run."""
+def _card_in(reply: Reply, terms: KeyTerms, run: str, first: int) -> bytes:
+    """A site's card, if it is that site's own for these rounds of the run."""
     if reply.data is None:
         raise KeyMismatchError(reply.problem)
     message = read_message(_statement_in(reply.data, terms, run), terms.roster)
-    if terms.take_card(message, run).sender != reply.party:
+    stated = terms.take_card(message, run)
+    if stated.sender != reply.party:
         raise KeyMismatchError(f"{reply.party!r} sent another site's card")
+    if stated.round != first:
+        raise KeyMismatchError(
+            f"{reply.party!r} sent its card of the rounds from {stated.round} on; asked was that "
+            f"from round {first} on"
+        )
     return reply.data
 
 

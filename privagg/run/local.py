@@ -18,7 +18,7 @@ from privagg.config.setup import TRAINING, Setup
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ConfigError, LedgerError, LedgerTamperedError
 from privagg.identity.keys import Roster
-from privagg.party.open import make_local, open_holder, open_ledger, open_site
+from privagg.party.open import key_terms, make_local, open_holder, open_ledger, open_site
 from privagg.party.ready import require_approvals, require_data, require_room
 from privagg.privacy.ledger import Checkpoint, Ledger
 from privagg.privacy.randomness import Randomness
@@ -219,6 +219,7 @@ class Run:
         return Coordinator(
             setup,
             job=open_job(setup, folder, self.roster, self.run_id, transport, journal, over=over),
+            terms=key_terms(setup, self.roster),
             transport=transport,
             ledger=ledger,
             output=output,

@@ -54,6 +54,7 @@ def open_coordinator(
     return Coordinator(
         setup,
         job=open_job(setup, folder, roster, run, transport, journal, over=over),
+        terms=key_terms(setup, roster),
         transport=transport,
         ledger=open_ledger(setup, folder),
         output=output,
@@ -92,7 +93,9 @@ def open_job(
         raise ConfigError(
             f"{folder.root} is the folder of {identity.name!r}, not the coordinator's"
         )
-    key, gone = key_of_run(key_terms(setup, roster), run, identity, transport, journal, over=over)
+    terms, done = key_terms(setup, roster), journal.progress()
+    number = max(done.round, 1) if done is not None else 1
+    key, gone = key_of_run(terms, run, identity, transport, journal, number=number, over=over)
     return Job(
         run=run,
         plan=setup.plan,

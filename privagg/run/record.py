@@ -14,6 +14,7 @@ from privagg.config.setup import Setup
 from privagg.encoding.vectors import IntVector, sum_text
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.entries import Payload, Released, RoundEnded
+from privagg.privacy.plan import Epoch
 from privagg.protocol.job import Job
 from privagg.protocol.key_statement import RunKey
 from privagg.protocol.messages import Statement
@@ -62,6 +63,8 @@ class RunRecorder:
             generator: name of the sites' source of randomness.
         """
         plan = job.plan
+        # Rosters of an epoch follow from those of the largest one, which no epoch's key may be of.
+        whole = setup.parameters if setup.scheme.every_site else job.parameters
         self._add(
             "run-started",
             facts={
@@ -76,7 +79,7 @@ class RunRecorder:
                     "payload_bytes": job.parameters.payload_bytes,
                     "attachment_bytes": job.parameters.attachment_bytes,
                     "explanation": job.parameters.explain(),
-                    "parameters": job.parameters.to_dict(),
+                    "parameters": whole.to_dict(),
                 },
                 "custody": plan.custody.value,
                 "custody_plainly": plan.custody_plainly,
@@ -84,7 +87,7 @@ class RunRecorder:
                 "parties": dict(job.roster.keys),
                 "public_table": _public_table(setup),
                 "attestations": [a.model_dump() for a in setup.config.attestations],
-                **({"cards": _cards(job)} if job.key.members else {}),
+                **_cards(job),
                 "generator": generator,
                 "versions": {
                     "privagg": version("privagg"),
@@ -92,6 +95,25 @@ class RunRecorder:
                     "numpy": np.__version__,
                 },
             },
+        )
+
+    def has_roster(self, first: int) -> bool:
+        """Whether it is recorded that the roster changed before this round."""
+        return self.ledger.recorded("roster", (self._run, first))
+
+    def roster(self, job: Job, before: Epoch, now: Epoch) -> None:
+        """Who joined and who left between two rounds.
+
+        Args:
+            job: as it goes on: under the key of the rounds to come.
+            before, now: the epochs on either side.
+        """
+        self._add(
+            "roster",
+            first_round=now.first,
+            joined=tuple(name for name in now.names if name not in before.names),
+            left=tuple(name for name in before.names if name not in now.names),
+            facts={"sites": list(now.names), "key_id": job.key_id, **_cards(job)},
         )
 
     def keep_key(self, key: RunKey) -> None:
@@ -189,9 +211,10 @@ class RunRecorder:
         self._add("run-finished", outcome=outcome, reason=reason)
 
 
-def _cards(job: Job) -> dict[str, str]:
+def _cards(job: Job) -> dict[str, dict[str, str]]:
     """Site -> the key on its card, in hexadecimal: with it a verifier makes the run's key again."""
-    return {site: card.hex() for site, card in job.key.members.items()}
+    cards = {site: card.hex() for site, card in job.key.members.items()}
+    return {"cards": cards} if cards else {}
 
 
 def _public_table(setup: Setup) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ class RoundRunner:
             released = _released(self._record.statements, self.job.run, number)
         if begun is not None and ended is not None and ended.outcome == "stopped":
             # It was signed and reported that nothing was opened; to ask again would contradict it.
-            final = begun.request is not None and not self.job.may_be_tried_again(released)
+            final = begun.request is not None and not self.job.may_be_tried_again(number, released)
             if final or first >= self._attempts:
                 return RoundOutcome(begun.round, begun.attempt, begun.cohort, reason=ended.reason)
             first, begun = first + 1, None

@@ -142,6 +142,17 @@ class Parameters(ABC):
         """Sites that have to release together before a sum opens; 0 where a key opens it."""
         return 0
 
+    def for_roster(self, asked: int) -> Parameters:
+        """The parameters of rounds that ask so many sites, of a job whose roster changes.
+
+        Args:
+            asked: at most as many as these are for; sites that may fail or collude are as many.
+
+        Raises:
+            ParameterError: the scheme opens no sum of so few.
+        """
+        return self
+
     @property
     def binds_by_consent(self) -> bool:
         """Whether a site that consented to a list is bound to it, whatever becomes of the attempt.

@@ -116,7 +116,7 @@ def test_a_restarted_site_still_takes_no_second_key(tmp_path: Path) -> None:
         ({"federation_digest": "ab" * 32}, "plan: .* stated for federation abab"),
         ({"parameters_fingerprint": "ab" * 32}, "key: 'key-holder' states key .* parameters abab"),
         ({"key_id": "ab" * 32}, "key: 'key-holder' states key abab"),
-        ({"round": 2}, "plan: the key that came is stated for run run-2"),
+        ({"round": 2}, "plan: the key that came is stated from round 2 on"),
     ],
 )
 def test_a_statement_of_something_else_gives_no_key(

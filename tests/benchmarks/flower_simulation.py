@@ -204,7 +204,7 @@ def open_door(folder: Path, grid: Any, patience: Any, told: Any) -> Any:
     directory = Directory(identity, roster, RUN, plan.digest)
     transport = FlowerTransport(grid, directory, patience=patience, message_type="train")
     opener = opener_of(scheme)
-    terms = KeyTerms(roster, COORDINATOR, opener, plan.digest, scheme, parameters, plan.names)
+    terms = KeyTerms(roster, COORDINATOR, opener, plan, scheme, parameters)
     key, _ = key_of_run(terms, RUN, identity, transport)
     job = Job(
         run=RUN,

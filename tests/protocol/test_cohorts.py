@@ -37,13 +37,13 @@ def asked(simulation: Simulation, cohort: tuple[str, ...], attempt: int) -> Roun
 
 def test_everybody_has_a_turn_and_another_run_other_cohorts(tmp_path: Path) -> None:
     plan = simulated(tmp_path).plan
-    assert draws_cohorts(plan)
+    assert draws_cohorts(plan, 1)
     drawn = [drawn_cohort(plan, "run-1", number) for number in range(1, 401)]
     assert all(plan.is_cohort(cohort) for cohort in drawn)
     turns = Counter(name for cohort in drawn for name in cohort)
     assert all(130 < turns[name] < 270 for name in EIGHT)  # 200 each; a deviation is 10
     assert drawn != [drawn_cohort(plan, "run-2", number) for number in range(1, 401)]
-    assert not draws_cohorts(plan.model_copy(update={"cohort_size": 0}))
+    assert not draws_cohorts(plan.model_copy(update={"cohort_size": 0}), 1)
 
 
 def test_a_round_asks_whose_turn_it_is_in_every_attempt(tmp_path: Path) -> None:

@@ -154,8 +154,9 @@ def test_each_lie_is_refused_for_what_it_is(asked: Requests, lie: Any, reason: s
 def test_more_contributions_than_a_round_has_are_never_opened(asked: Requests) -> None:
     holder = asked.simulation.make_key_holder()
     plan = asked.simulation.plan
-    asks = ("digest", "names", "minimum_survivors", "rounds", "strict")
+    asks = ("digest", "names", "minimum_survivors", "rounds", "strict", "epochs")
     fewer = SimpleNamespace(**{name: getattr(plan, name) for name in asks}, addends=3)
+    fewer.in_round = lambda number: fewer
     holder._plan = fewer
     assert "opens 3 to 3 together" in refused(asked.simulation, asked.request(), holder)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,11 +64,24 @@ SITE = '\n[[sites]]\nname = "{name}"\ndata = "{name}.csv"\nrecords = {records}\n
 
 
 def write_small(
-    folder: Path, *, rounds: int = 2, scheme: str = "plaintext", custody: str = "authority"
+    folder: Path,
+    *,
+    rounds: int = 2,
+    scheme: str = "plaintext",
+    custody: str = "authority",
+    sites: Mapping[str, int] = SITES,
+    spans: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """The tables and the configuration; returns the configuration's path."""
+    """The tables and the configuration; returns the configuration's path.
+
+    Args:
+        folder: for all of it.
+        rounds, scheme, custody: as in the configuration; `masked` sets its own custody.
+        sites: each with its number of records.
+        spans: site -> a line of its section, on the rounds that it takes part in.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (name, records) in enumerate({**SITES, "public": 20}.items()):
+    for number, (name, records) in enumerate({**sites, "public": 20}.items()):
         draw = np.random.default_rng(number)
         with (folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
@@ -78,8 +93,12 @@ def write_small(
     custody = "every-site" if together else custody
     text = CONFIG.format(rounds=rounds, scheme=scheme, custody=custody)
     # Of two sites none may collude: what is left of a sum would be the other's upload.
-    text = text.replace("[training]", "colluders = 0\n\n[training]" if together else "[training]")
-    text += "".join(SITE.format(name=name, records=records) for name, records in SITES.items())
+    none = together and len(sites) == 2
+    text = text.replace("[training]", "colluders = 0\n\n[training]" if none else "[training]")
+    text += "".join(
+        SITE.format(name=name, records=records) + spans.get(name, "")
+        for name, records in sites.items()
+    )
     path = folder / "small.toml"
     path.write_text(text)
     return path

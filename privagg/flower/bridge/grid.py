@@ -80,6 +80,12 @@ class PrivateGrid(Grid):
         evaluation: Literal["dropped", "public"] = "dropped",
         release: Release | None = None,
     ) -> None:
+        if len(job.plan.epochs) > 1:
+            raise ConfigError(
+                "sites join or leave between rounds, and a strategy would choose among all of "
+                "them: have privagg coordinate (privagg deploy), or leave first_round and "
+                "last_round out. Nothing was spent"
+            )
         self._grid, self._job, self._transport = grid, job, transport
         self._rounds, self._release = rounds, release
         self._weighted_by_key = weighted_by_key
@@ -263,7 +269,7 @@ class PrivateGrid(Grid):
     def _cohort(self, asked: Collection[str], there: Collection[str]) -> tuple[str, ...]:
         """The sites asked; one that has no node stays in the cohort, as a site that drops out."""
         plan = self._job.plan
-        if draws_cohorts(plan):
+        if draws_cohorts(plan, len(self.outcomes) + 1):
             raise ConfigError(
                 f"under scheme {plan.scheme!r} no strategy chooses {plan.addends} of "
                 f"{len(plan.names)} clients: whom a round asks follows from plan and run. Ask all "

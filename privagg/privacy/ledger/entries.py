@@ -95,9 +95,14 @@ def attempt_subject(run: str, round_: int, attempt: int) -> str:
     return canonical.dumps([run, round_, attempt]).decode("ascii")
 
 
-def run_subject(run: str) -> str:
-    """How a run is named in the log."""
-    return canonical.dumps([run]).decode("ascii")
+def key_subject(run: str, first: int = 1) -> str:
+    """How the key of a run is named in the log.
+
+    Args:
+        run: the run's name.
+        first: the first round under the key.
+    """
+    return canonical.dumps([run] if first == 1 else [run, first]).decode("ascii")
 
 
 class Payload(BaseModel):
@@ -448,6 +453,7 @@ class RunKeyTaken(Payload):
         key_id, parameters: SHA-256 that name the key and the scheme's parameters.
         until: last day, UTC, on which the holder opens anything under it.
         sha256, length_bytes: of the signed statement, the key in it included.
+        first_round: the first round under it; None where it is the run's first.
     """
 
     kind: ClassVar[str] = "run-key"
@@ -459,10 +465,18 @@ class RunKeyTaken(Payload):
     until: Day
     sha256: Hex32
     length_bytes: Natural
+    first_round: int | None = Field(default=None, ge=2, le=10**6)
 
     @property
     def subject(self) -> str:
-        return run_subject(self.run)
+        return key_subject(self.run, self.first_round or 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Payload.to_json`; the run's first key is written as it always was."""
+        value = super().to_json()
+        if self.first_round is None:
+            del value["first_round"]
+        return value
 
 
 class Realised(OfCharge):
@@ -542,6 +556,29 @@ class RunStarted(Payload):
     facts: Facts = Field(default_factory=dict)
 
 
+class RosterChanged(Payload):
+    """Between two rounds of a run sites joined or left, as its plan says; the coordinator's word.
+
+    Args:
+        run: the run's name.
+        first_round: the first round of the new roster.
+        joined, left: who.
+        facts: who takes part from here on, and under which key.
+    """
+
+    kind: ClassVar[str] = "roster"
+
+    run: Name
+    first_round: int = Field(ge=2, le=10**6)
+    joined: tuple[Name, ...] = ()
+    left: tuple[Name, ...] = ()
+    facts: Facts = Field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        return key_subject(self.run, self.first_round)
+
+
 class RoundEnded(OfAttempt):
     """How an attempt at a round ended, as the coordinator saw it: opened, or stopped and why.
 
@@ -606,13 +643,24 @@ KINDS: dict[str, type[Payload]] = {
     for cls in (
         Created, Approval, Withdrawal, OwnerKeyChanged, BudgetSet, RunKeyTaken, Charge, Consumed,
         UploadStored,
-        Realised, Aborted, Opened, Released, Tuning, RunStarted, RoundEnded, RunFinished,
+        Realised, Aborted, Opened, Released, Tuning, RunStarted, RosterChanged, RoundEnded,
+        RunFinished,
         KeyRotated, Restored,
     )
 }  # fmt: skip
 
 RECORDABLE = frozenset(
-    {"realised", "aborted", "opened", "released", "tuning", "run-started", "round", "run-finished"}
+    [
+        "realised",
+        "aborted",
+        "opened",
+        "released",
+        "tuning",
+        "run-started",
+        "roster",
+        "round",
+        "run-finished",
+    ]
 )
 """The kinds that `Ledger.record` takes; all others follow from a rule of their own."""
 

@@ -55,8 +55,8 @@ from privagg.privacy.ledger.entries import (
     RunKeyTaken,
     UploadStored,
     attempt_subject,
+    key_subject,
     payload_of,
-    run_subject,
 )
 from privagg.privacy.ledger.keeper import CheckpointKeeper
 from privagg.privacy.ledger.log import Filed
@@ -825,21 +825,29 @@ class Ledger:
                 )
             return entry or self._append(connection, head, taken).entry
 
-    def run_key(self, run: str) -> RunKeyTaken | None:
-        """The one key of a run that this ledger took, None where it took none."""
-        entry = self.entry_about(RunKeyTaken.kind, (run,))
+    def run_key(self, run: str, first: int = 1) -> RunKeyTaken | None:
+        """The one key of a run that this ledger took, None where it took none.
+
+        Args:
+            run: the run's name.
+            first: the first round under the key.
+        """
+        entry = self.entry_about(RunKeyTaken.kind, (run,) if first == 1 else (run, first))
         taken = None if entry is None else entry.payload
         return taken if isinstance(taken, RunKeyTaken) else None
 
-    def stored_run_key(self, run: str) -> bytes | None:
+    def stored_run_key(self, run: str, first: int = 1) -> bytes | None:
         """The statement of a run's key as it came, None where it is not kept (any more).
+
+        Args:
+            run, first: as for `run_key`.
 
         Raises:
             LedgerTamperedError: it is not the one whose digest stands in the log.
         """
-        taken, table = self.run_key(run), schema.uploads.c
+        taken, table = self.run_key(run, first), schema.uploads.c
         with self._store.read() as connection:
-            query = select(table.data).where(table.subject == run_subject(run))
+            query = select(table.data).where(table.subject == key_subject(run, first))
             data = connection.execute(query).scalar_one_or_none()
         if data is None:
             return None

@@ -18,13 +18,14 @@ To add a way to be private (`tests/privacy/test_new_mode.py` does):
 """
 
 from privagg.privacy.plan.agreed import AgreedPlan
-from privagg.privacy.plan.base import Plan, RoundPlan, SiteTerms
+from privagg.privacy.plan.base import Plan, RoundPlan
 from privagg.privacy.plan.client import ClientPlan
 from privagg.privacy.plan.compression import Compression, Rounding
 from privagg.privacy.plan.distributed import DistributedPlan
 from privagg.privacy.plan.local import LocalPlan
 from privagg.privacy.plan.modes import load_plan, mode_names, plan_class, plan_mode
 from privagg.privacy.plan.record import RecordPlan
+from privagg.privacy.plan.roster import Epoch, SiteTerms
 from privagg.privacy.plan.sharing import SharedNoisePlan
 from privagg.privacy.plan.sums import OpeningTerms, SumsPlan
 from privagg.privacy.plan.training import TrainingPlan
@@ -34,6 +35,7 @@ __all__ = [
     "ClientPlan",
     "Compression",
     "DistributedPlan",
+    "Epoch",
     "LocalPlan",
     "OpeningTerms",
     "Plan",

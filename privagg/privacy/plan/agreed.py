@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
-from typing import Any, Self
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -15,16 +17,18 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from privagg.digest import canonical_json, json_digest
-from privagg.errors import PlanError
-from privagg.privacy.events import ExactDecimal
+from privagg.errors import NoiseError, PlanError, validation_faults
+from privagg.privacy.events import DpEvent, ExactDecimal
 from privagg.privacy.noise import IntegerGaussian, IntegerNoise
 from privagg.privacy.plan.arithmetic import sqrt_ceil
-from privagg.privacy.plan.base import SiteTerms
+from privagg.privacy.plan.base import Plan
+from privagg.privacy.plan.roster import Epoch, SiteTerms, epochs_of
 from privagg.privacy.unit import Custody, Unit
 
 NOISE_STEP_GRID = Fraction(1, 1024)
@@ -32,6 +36,17 @@ NOISE_STEP_GRID = Fraction(1, 1024)
 
 LARGEST_SUM = 2**62
 """Sums stay below this, so that int64 arithmetic cannot wrap anywhere."""
+
+
+def over_epochs(bound: Callable[[Any], int]) -> cached_property[int]:
+    """Makes a property of a bound on every round: the largest that any epoch's rounds have."""
+
+    def largest(plan: AgreedPlan) -> int:
+        return max(bound(part) for part in plan.parts)
+
+    largest.__doc__ = bound.__doc__
+    return cached_property(largest)
+
 
 _ADDING_AND_OPENING = ("scheme", "scheme_protects", "custody", "strict")
 
@@ -75,6 +90,8 @@ class AgreedPlan(BaseModel, ABC):
         datasets = [site.dataset for site in self.sites]
         if len(set(datasets)) != len(datasets):
             raise ValueError("two sites name the same data set; each data set has one owner")
+        if self.changes:
+            _ = self.parts  # an epoch that is not sound is refused by its rounds
         if self.minimum_survivors < 1:
             raise ValueError(
                 f"dropouts = {self.dropouts} leaves no contribution of {self.addends}; lower it"
@@ -146,21 +163,87 @@ class AgreedPlan(BaseModel, ABC):
         """See `Plan.custody_plainly`."""
         if self.custody is not Custody.EVERY_SITE:
             return self.custody.plainly
+        agree = f"at least {self.minimum_survivors} of the {self.addends} sites asked agree"
+        if self.changes:
+            needed = (
+                f"{part.minimum_survivors} of {part.addends} in {epoch.rounds_text}"
+                for epoch, part in zip(self.epochs, self.parts, strict=True)
+            )
+            agree = f"enough of the sites asked ({', '.join(needed)}) agree"
         return (
-            f"Nobody holds a key. A sum opens only where at least {self.minimum_survivors} of the "
-            f"{self.addends} sites asked agree on one list of contributors and open it together. "
+            f"Nobody holds a key. A sum opens only where {agree} on one list of contributors and "
+            "open it together. "
             f"The aggregator with {self.colluders + 1} of them could read a single contribution; "
             "then only that site's own share of the noise protects it."
         )
 
+    # --- who is there when ------------------------------------------------------------------------
+
+    @property
+    def changes(self) -> bool:
+        """Whether sites join or leave between rounds."""
+        return not all(site.stays for site in self.sites)
+
+    @cached_property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """See `Plan.epochs`."""
+        return epochs_of(self.sites, cast(Plan, self).rounds)
+
+    def epoch(self, number: int) -> Epoch:
+        """See `Plan.epoch`."""
+        return self.epochs[self._place(number)]
+
+    def rounds_of(self, site: str) -> range:
+        """See `Plan.rounds_of`."""
+        first, last = self.site(site).presence(cast(Plan, self).rounds)
+        return range(first, last + 1)
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        """For each epoch the plan that its own sites would have; itself where nobody comes or goes.
+
+        Raises:
+            PlanError: an epoch's sites are too few, or could not hide each other.
+        """
+        return self._parts if self.changes else (self,)
+
+    @cached_property
+    def _parts(self) -> tuple[Self, ...]:
+        return tuple(self._part(epoch) for epoch in self.epochs)
+
+    def of_epoch(self, number: int) -> Self:
+        """The part that round `number` is in; PlanError where there is no such round."""
+        return self.parts[self._place(number)] if self.changes else self
+
+    def _part(self, epoch: Epoch) -> Self:
+        sites = [site.model_dump(exclude={"first_round", "last_round"}) for site in epoch.sites]
+        try:
+            return type(self).model_validate({**self.model_dump(), "sites": sites})
+        except (ValidationError, PlanError, NoiseError) as error:
+            why = str(error)
+            if isinstance(error, ValidationError):
+                why = validation_faults(error, whole="the plan")
+            raise PlanError(f"in {epoch.rounds_text} ({', '.join(epoch.names)}): {why}") from error
+
+    def _place(self, number: int) -> int:
+        for place, epoch in enumerate(self.epochs):
+            if epoch.first <= number <= epoch.last:
+                return place
+        raise PlanError(f"the plan has rounds 1 to {self.epochs[-1].last}, no round {number}")
+
+    @property
+    def most_there(self) -> int:
+        """Sites of the largest epoch."""
+        return max(len(epoch.sites) for epoch in self.epochs)
+
     @property
     def addends(self) -> int:
         """Most contributions of one round."""
-        return len(self.sites)
+        return self.most_there
 
     @property
     def minimum_survivors(self) -> int:
-        """Fewer contributions than this stop a round before anything is opened."""
+        """See `Plan.minimum_survivors`."""
         return self.addends - self.dropouts
 
     def site(self, name: str) -> SiteTerms:
@@ -193,9 +276,27 @@ class AgreedPlan(BaseModel, ABC):
         in_order = tuple(names) == self.in_order(names)
         return in_order and self.minimum_survivors <= len(names) <= self.addends
 
+    def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
+        """See `Plan.total_committed`."""
+        plan = cast(Plan, self)
+        there = self.rounds_of(site)
+        named = there if rounds is None else rounds
+        counted = Counter(plan.first_like(number) for number in named if number in there)
+        events = (
+            plan.in_round(number).committed_event(site).repeated(count)
+            for number, count in counted.items()
+        )
+        return reduce(add, events, DpEvent())
+
     @property
     def counted_shares(self) -> int:
-        """Honest noise shares counted on: sites asked less dropouts less colluders."""
+        """Honest noise shares counted on: sites asked less dropouts less colluders.
+
+        Raises:
+            PlanError: the roster changes; each round has its own number.
+        """
+        if self.changes:
+            raise PlanError("the roster changes between rounds; ask for one round (`in_round`)")
         return self.addends - self.dropouts - self.colluders
 
     def check_shares(self) -> None:
@@ -204,6 +305,8 @@ class AgreedPlan(BaseModel, ABC):
         Raises:
             ValueError: no honest share is left, or whoever opens would see every upload.
         """
+        if self.changes:  # each of its parts was
+            return
         if self.strict and self.custody is Custody.SITES:
             raise ValueError(
                 "strict with custody 'sites' would show every upload to the site that opens; use "

@@ -5,45 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, Protocol
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import JsonValue
 
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerNoise
 from privagg.privacy.plan.compression import Compression
+from privagg.privacy.plan.roster import Epoch, SiteTerms
 from privagg.privacy.unit import Custody, Unit
-
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-
-DatasetName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")]
-"""A data set's public name, of ASCII: two that look the same are the same. Empty: the site's."""
-
-
-class SiteTerms(BaseModel):
-    """One institution's public facts, as everybody agreed to them.
-
-    Args:
-        name: how messages and reports call the site.
-        dataset: public name of the data set whose budget is charged; defaults to the name.
-        records: declared number of records; public configuration, never a private length.
-        weight: integer weight of the site's contribution, applied before encryption.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: SiteName
-    dataset: DatasetName = ""
-    records: int = Field(ge=1, le=10**9)
-    weight: int = Field(default=1, ge=1, le=10**9)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _dataset_defaults_to_name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("dataset"):
-            return {**values, "dataset": values.get("name", "")}
-        return values
 
 
 class RoundPlan(Protocol):
@@ -52,6 +23,26 @@ class RoundPlan(Protocol):
     Rounds of one job may differ in all of these. Training's do not, so a `TrainingPlan` is the plan
     of each of its rounds.
     """
+
+    # --- who is there, and who may be opened together --------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Sites that take part in the round, in roster order."""
+
+    @property
+    def addends(self) -> int:
+        """Sites asked: the most contributions of its sum."""
+
+    @property
+    def minimum_survivors(self) -> int:
+        """Fewer contributions than this stop the round before anything is opened."""
+
+    def is_cohort(self, names: Sequence[str]) -> bool:
+        """Whether the round may ask these: `addends` of its sites, in roster order."""
+
+    def is_quorum(self, names: Sequence[str]) -> bool:
+        """Whether these may be opened together: in roster order, neither too few nor too many."""
 
     # --- what it starts from, and what the opened sum means --------------------------------------
 
@@ -146,28 +137,32 @@ class Plan(Protocol):
     def site(self, name: str) -> SiteTerms:
         """The terms of the site called `name`; PlanError where there is none."""
 
-    # --- rounds, and who may be opened together --------------------------------------------------
+    # --- rounds, and who is there in which -------------------------------------------------------
 
     @property
     def rounds(self) -> int:
         """How often a sum is opened, at most."""
 
     @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """The rounds between two changes of the roster, in order; one where it never changes."""
+
+    def epoch(self, number: int) -> Epoch:
+        """The epoch that round `number` is in; PlanError where there is no such round."""
+
+    def rounds_of(self, site: str) -> range:
+        """The rounds that a site takes part in; PlanError where there is no such site."""
+
+    @property
     def addends(self) -> int:
-        """Sites asked in a round: the most contributions of one sum."""
+        """Most sites asked in any round: the most contributions of one sum."""
 
     @property
     def minimum_survivors(self) -> int:
-        """Fewer contributions than this stop a round before anything is opened."""
+        """What a round that asks `addends` sites needs; a smaller roster's rounds need fewer."""
 
     def in_order(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the roster that are named, once each, in roster order."""
-
-    def is_cohort(self, names: Sequence[str]) -> bool:
-        """Whether a round may ask these: `addends` different sites, in roster order."""
-
-    def is_quorum(self, names: Sequence[str]) -> bool:
-        """Whether these may be opened together: in roster order, neither too few nor too many."""
 
     def in_round(self, number: int) -> RoundPlan:
         """What the plan says of round `number`, from 1 to `rounds`."""
@@ -192,7 +187,7 @@ class Plan(Protocol):
     def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
         """Composition of the committed events of these rounds, each as often as it is named.
 
-        The whole job where none are given.
+        The whole job where none are given. Rounds that the site is not in cost it nothing.
         """
 
     # --- a contribution's shape: of every round, as a scheme's parameters are chosen once ---------

@@ -19,7 +19,7 @@ from privagg.privacy.events import DpEvent, Mechanism
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import Plan, SiteTerms
+from privagg.privacy.plan.base import Plan
 from privagg.privacy.plan.compression import (
     LARGEST_CLIP_NORM_GRID,
     Rounding,
@@ -27,6 +27,7 @@ from privagg.privacy.plan.compression import (
 )
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import personal_observer
+from privagg.privacy.plan.roster import SiteTerms
 from privagg.privacy.plan.sharing import SharedNoisePlan
 from privagg.privacy.plan.training import GridTerms
 from privagg.privacy.unit import Unit
@@ -59,9 +60,9 @@ class ClientPlan(SharedNoisePlan):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if self.cohort_size > len(self.sites):
+        if self.cohort_size > self.most_there:
             raise ValueError(
-                f"cohort_size {self.cohort_size} exceeds the {len(self.sites)} clients there are"
+                f"cohort_size {self.cohort_size} exceeds the {self.most_there} clients there are"
             )
         self._check_sensitivity()
         self.check_capacity()
@@ -128,7 +129,7 @@ class ClientPlan(SharedNoisePlan):
     @property
     def addends(self) -> int:
         """Clients asked in one round."""
-        return self.cohort_size or len(self.sites)
+        return self.cohort_size or self.most_there
 
     def contribution_bound(self, site: SiteTerms) -> int:
         """Largest coordinate of an update before weighting: the clamp, or its norm's bound."""

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from privagg.privacy.events import DpEvent, ExactDecimal
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian
-from privagg.privacy.plan.agreed import noise_share
+from privagg.privacy.plan.agreed import noise_share, over_epochs
 from privagg.privacy.plan.compression import Rounding
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import own_noise_observers
@@ -100,7 +100,7 @@ class LocalPlan(RecordPlan):
         """Largest weighted update on the upload's own grid."""
         return max(site.weight for site in self.sites) * self.update_levels
 
-    @property
+    @over_epochs
     def sum_bound(self) -> int:
         """All weighted updates at their clamp."""
         return sum(site.weight for site in self.sites) * self.update_levels

@@ -13,7 +13,7 @@ from pydantic import Field
 from privagg.privacy.events import DpEvent, ExactDecimal, Mechanism, add_upward
 from privagg.privacy.noise import total_distance
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import SiteTerms
+from privagg.privacy.plan.roster import SiteTerms
 from privagg.privacy.plan.slots import overflow_chance, slot_batches
 from privagg.privacy.plan.training import GridTerms, TrainingPlan
 from privagg.privacy.unit import Unit

@@ -12,14 +12,14 @@ from pydantic import model_validator
 from privagg.privacy.events import DpEvent
 from privagg.privacy.guarantee import Observer
 from privagg.privacy.noise import IntegerGaussian
-from privagg.privacy.plan.agreed import noise_share
-from privagg.privacy.plan.base import SiteTerms
+from privagg.privacy.plan.agreed import noise_share, over_epochs
 from privagg.privacy.plan.observing import (
     HONEST_ENCRYPTION,
     HONEST_ENCRYPTION_1,
     rests_on,
     shared_noise_observers,
 )
+from privagg.privacy.plan.roster import SiteTerms
 from privagg.privacy.plan.training import TrainingPlan
 
 
@@ -53,19 +53,19 @@ class SharedNoisePlan(TrainingPlan):
             shares=self.counted_shares,
         )
 
-    @property
+    @over_epochs
     def upload_bound(self) -> int:
         """Largest weighted contribution plus the largest noise a share can take."""
         noise = self.noise.bound if self.noise else 0
         return max(self._largest_coordinates) + noise
 
-    @property
+    @over_epochs
     def sum_bound(self) -> int:
         """A full cohort of the heaviest sites, every share at its largest."""
         noise = self.noise.bound if self.noise else 0
         return self._noiseless_bound + noise * self.addends
 
-    @cached_property
+    @over_epochs
     def sum_tail(self) -> int:
         """See `Plan.sum_tail`: the same, with the tail of the noise's own sum."""
         if self.noise is None:

@@ -45,7 +45,6 @@ from privagg.privacy.laplace_noise import IntegerLaplace
 from privagg.privacy.noise import IntegerGaussian, total_distance
 from privagg.privacy.plan.agreed import AgreedPlan, noise_share, stddev_text
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
-from privagg.privacy.plan.base import SiteTerms
 from privagg.privacy.plan.compression import Compression
 from privagg.privacy.plan.modes import plan_mode
 from privagg.privacy.plan.observing import (
@@ -53,6 +52,7 @@ from privagg.privacy.plan.observing import (
     SUMS_REST_ON,
     shared_noise_observers,
 )
+from privagg.privacy.plan.roster import SiteTerms
 from privagg.privacy.unit import Unit
 
 MOST_DIFFERENT = 256
@@ -223,15 +223,14 @@ class SumsPlan(AgreedPlan):
         return max(
             self.contribution_bound(site, number) + self.in_round(number).noise_bound
             for number in self._different
-            for site in self.sites
+            for site in self.in_round(number).plan.sites
         )
 
     @cached_property
     def sum_bound(self) -> int:
         """See `Plan.sum_bound`: every site at its clamp, every share at its largest."""
         return max(
-            sum(self.contribution_bound(site, number) for site in self.sites)
-            + self.in_round(number).noise_bound * self.addends
+            self.in_round(number).noiseless_bound + self.in_round(number).noise_sum_bound
             for number in self._different
         )
 
@@ -240,8 +239,7 @@ class SumsPlan(AgreedPlan):
         """See `Plan.sum_tail`: the same, with the tail of Gaussian noise's own sum."""
         draws = sum(opening.length for opening in self.openings)
         return max(
-            sum(self.contribution_bound(site, number) for site in self.sites)
-            + self.in_round(number).noise_tail(draws)
+            self.in_round(number).noiseless_bound + self.in_round(number).noise_tail(draws)
             for number in self._different
         )
 
@@ -273,16 +271,6 @@ class SumsPlan(AgreedPlan):
         self._terms(number)
         return self._first_likes[number - 1]
 
-    def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
-        """See `Plan.total_committed`."""
-        named = range(1, self.rounds + 1) if rounds is None else rounds
-        counted = Counter(map(self.first_like, named))
-        events = (
-            self.in_round(number).committed_event(site).repeated(count)
-            for number, count in counted.items()
-        )
-        return reduce(add, events, DpEvent())
-
     def with_noise(self, noise_multiplier: Decimal) -> Self:
         """The same plan with every round's noise at this multiple of its own, validated afresh.
 
@@ -304,7 +292,8 @@ class SumsPlan(AgreedPlan):
     @cached_property
     def _rounds(self) -> tuple[RoundOfSums, ...]:
         """One object a round, so that its noise is tabulated once."""
-        return tuple(RoundOfSums(self, number) for number in range(1, self.rounds + 1))
+        numbers = range(1, self.rounds + 1)
+        return tuple(RoundOfSums(self.of_epoch(number), number) for number in numbers)
 
     @property
     def _different(self) -> tuple[int, ...]:
@@ -312,10 +301,9 @@ class SumsPlan(AgreedPlan):
 
     @cached_property
     def _first_likes(self) -> tuple[int, ...]:
-        first: dict[OpeningTerms, int] = {}
-        return tuple(
-            first.setdefault(terms, number) for number, terms in enumerate(self.openings, 1)
-        )
+        first: dict[tuple[OpeningTerms, tuple[str, ...]], int] = {}
+        places = ((terms, self.epoch(n).names) for n, terms in enumerate(self.openings, 1))
+        return tuple(first.setdefault(place, number) for number, place in enumerate(places, 1))
 
     def _terms(self, number: int) -> OpeningTerms:
         if not 1 <= number <= self.rounds:
@@ -328,7 +316,7 @@ class RoundOfSums:
     """One round of a `SumsPlan`; the words are `RoundPlan`'s.
 
     Args:
-        plan: the job's.
+        plan: the job's, of the sites that are there.
         number: of the round, from 1.
     """
 
@@ -339,6 +327,29 @@ class RoundOfSums:
     def terms(self) -> OpeningTerms:
         """What the round opens."""
         return self.plan._terms(self.number)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `RoundPlan.names`."""
+        return self.plan.names
+
+    @property
+    def addends(self) -> int:
+        """See `RoundPlan.addends`."""
+        return self.plan.addends
+
+    @property
+    def minimum_survivors(self) -> int:
+        """See `RoundPlan.minimum_survivors`."""
+        return self.plan.minimum_survivors
+
+    def is_cohort(self, names: Sequence[str]) -> bool:
+        """See `RoundPlan.is_cohort`."""
+        return self.plan.is_cohort(names)
+
+    def is_quorum(self, names: Sequence[str]) -> bool:
+        """See `RoundPlan.is_quorum`."""
+        return self.plan.is_quorum(names)
 
     @property
     def dimension(self) -> int:
@@ -374,11 +385,21 @@ class RoundOfSums:
         """The largest noise of a share, in grid units."""
         return self.noise.bound if self.noise else 0
 
+    @property
+    def noiseless_bound(self) -> int:
+        """What all the round's contributions reach at most, without noise."""
+        return sum(self.plan.contribution_bound(site, self.number) for site in self.plan.sites)
+
+    @property
+    def noise_sum_bound(self) -> int:
+        """The largest noise of all shares together."""
+        return self.noise_bound * self.addends
+
     def noise_tail(self, draws: int) -> int:
         """What a full cohort's noise keeps to; in `draws` coordinates, but for 2^-64."""
         if isinstance(self.noise, IntegerGaussian):
             return self.noise.sum_tail(self.plan.addends, draws)
-        return self.noise_bound * self.plan.addends
+        return self.noise_sum_bound
 
     @property
     def noise_stddev_text(self) -> str:

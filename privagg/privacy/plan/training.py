@@ -211,13 +211,18 @@ class TrainingPlan(AgreedPlan):
         }
 
     def in_round(self, number: int) -> Self:
-        """See `Plan.in_round`: every round of a training job is planned alike."""
-        return self
+        """See `Plan.in_round`: rounds of one epoch are planned alike."""
+        return self.of_epoch(number)
 
     def first_like(self, number: int) -> int:
-        """See `Plan.first_like`: round 1."""
-        return 1
+        """See `Plan.first_like`: round 1, or where the same sites are there for the first time."""
+        if not self.changes:
+            return 1
+        sites = self.epoch(number).sites
+        return next(epoch.first for epoch in self.epochs if epoch.sites == sites)
 
     def total_committed(self, site: str, rounds: Sequence[int] | None = None) -> DpEvent:
         """See `Plan.total_committed`."""
+        if self.changes:
+            return super().total_committed(site, rounds)
         return self.committed_event(site).repeated(self.rounds if rounds is None else len(rounds))

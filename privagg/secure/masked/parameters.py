@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -82,6 +82,18 @@ class MaskedParameters(Parameters):
     def binds_by_consent(self) -> bool:
         """Where c + 1 shares open a seed, one honest site that releases is enough for that."""
         return self.rule.always_consents
+
+    def for_roster(self, asked: int) -> MaskedParameters:
+        """See `Parameters.for_roster`: another number of sites has another rule."""
+        if asked == self.rule.asked:
+            return self
+        rule = Rule.choose(
+            asked,
+            self.rule.least - (self.rule.asked - asked),
+            self.rule.colluders,
+            always_consents=self.rule.always_consents,
+        )
+        return MaskedParameters(replace(self.requirement, addends=asked), rule)
 
     @property
     def packing(self) -> str:

@@ -212,10 +212,9 @@ class Doors:
             roster=self.roster,
             coordinator="coordinator",
             opener=self.opener,
-            plan_digest=self.plan.digest,
+            plan=self.plan,
             scheme=self.scheme,
             parameters=self.parameters,
-            sites=NAMES,
         )
 
     def told(self) -> str:
