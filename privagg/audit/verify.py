@@ -23,6 +23,7 @@ from privagg.audit.chains import LEDGER, check_history, check_ledgers, check_own
 from privagg.audit.charges import check_epsilons, check_events
 from privagg.audit.claims import Findings, Verdict, Verification
 from privagg.audit.compare import compare
+from privagg.audit.continued import check_continued
 from privagg.audit.methods import Methods
 from privagg.audit.parties import check_parties
 from privagg.audit.planned import check_charges, check_rosters, check_security
@@ -254,6 +255,7 @@ def _check_run(
         with brought.methods.work.portion(2):
             check_answers(findings, report, plan, ledgers, sums, brought.methods.work)
         check_selection(findings, report, plan, ledgers)
+        check_continued(findings, report, ledgers)
 
 
 def _check_settings(findings: Findings, report: Report, plan: Plan) -> None:

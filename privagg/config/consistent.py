@@ -36,6 +36,7 @@ _TRAINS = {
     "retries",
     "loss",
     "algorithm",
+    "continues",
 }
 """Settings of training that a Flower app and its strategy have in their own place."""
 
@@ -72,8 +73,17 @@ def require_consistent(config: Whole) -> None:
     _search_has_its_metric(config)
     _held_out_records_are_of_tables(config)
     _sites_come_and_go(config)
+    _model_can_go_on(config)
     if found := [*unread(config), *unfit(config)]:
         raise ValueError("; ".join(found))
+
+
+def _model_can_go_on(config: Whole) -> None:
+    if config.training.continues is not None and config.training.model.centred:
+        raise ValueError(
+            "a model that is `centred` begins by opening its intercept twice, and one that goes on "
+            "has it: leave `centred` out of [training.model], or remove [training.continues]"
+        )
 
 
 def _sites_come_and_go(config: Whole) -> None:

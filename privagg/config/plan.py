@@ -18,6 +18,9 @@ from privagg.programs.evaluation.rounds import LOOKS
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.scheme import Requirement
 
+CONTINUES = "continues"
+"""In a plan's recipe: the run whose model training goes on with, and its file's SHA-256."""
+
 FROZEN = "frozen_sha256"
 """In a plan's recipe: the digest of what of its model is not trained (`training.frozen`)."""
 
@@ -165,6 +168,7 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
         "model": training.model.model_dump(mode="json"),
         "data": _without_paths(config.data.model_dump(mode="json", exclude={"file"})),
         **({"loss": training.loss} if training.loss else {}),
+        **_continued(config),
         "local_steps": training.local_steps,
         "local_learning_rate": training.local_learning_rate,
         "local_batch_size": training.local_batch_size,
@@ -176,6 +180,12 @@ def recipe_of(config: Config) -> dict[str, JsonValue]:
         **_held_out(config),
         **_looks(config),
     }
+
+
+def _continued(config: Config) -> dict[str, JsonValue]:
+    """Which run's model training goes on with; nothing where it begins by itself."""
+    before = config.training.continues
+    return {CONTINUES: {"run": before.run, "sha256": before.sha256}} if before is not None else {}
 
 
 def _engine(config: Config) -> dict[str, JsonValue]:

@@ -29,6 +29,7 @@ from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.questions.question import Question
 from privagg.programs.registry import QUESTIONS, program
 from privagg.programs.sums_program import AnsweringProgram
+from privagg.protocol.names import RUN_ID
 from privagg.secure.registry import scheme as find_scheme
 from privagg.secure.registry import scheme_names
 from privagg.training.algorithms import AlgorithmSpec
@@ -105,6 +106,20 @@ class PrivacySection(Section):
         return self.epsilon if self.budget_epsilon is None else self.budget_epsilon
 
 
+class ContinuesSection(Section):
+    """The opened model of an earlier run, with which another plan goes on, say of another roster.
+
+    Args:
+        run: the earlier run's name.
+        model: path of the model that it released.
+        sha256: of that file, hexadecimal; the plan pins it.
+    """
+
+    run: str = Field(pattern=RUN_ID)
+    model: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class TrainingSection(Section):
     """What is trained, and how.
 
@@ -135,6 +150,7 @@ class TrainingSection(Section):
             record's loss, (B,).
         algorithm: what sites and coordinator do besides, by its name in the literature or as a
             table; `privagg algorithms` lists them.
+        continues: the earlier run whose model training starts from; its own beginning by default.
     """
 
     model: ModelSpec = ModelSpec()
@@ -152,6 +168,7 @@ class TrainingSection(Section):
     retries: int = Field(default=0, ge=0, le=100)
     loss: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     algorithm: AlgorithmSpec = AlgorithmSpec()
+    continues: ContinuesSection | None = None
 
     @property
     def client_rule(self) -> ClientRule:

@@ -63,6 +63,7 @@ from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
 from privagg.training.reading import declared_sample
 from privagg.training.rehearsal import RecordsApart, require_model_apart, require_trains
+from privagg.training.saving import load_pinned_model
 from privagg.training.tablefile import OwnTable
 
 TRAINING = "training"
@@ -277,13 +278,24 @@ class Setup:
         return make_training(
             self.training_plan,
             config.training.algorithm,
-            model=self.fresh_model(),
+            model=self._first_model(),
             optimizer=config.training.optimizer,
             public=self.public_records,
             target=data.target,
             loss=self.objective.loss,
             card=ModelCard.facts(model, data.shape, data.source, data.target, digest),
         )
+
+    def _first_model(self) -> Any:
+        """What training starts from: the public initial parameters, or an earlier run's model.
+
+        Raises:
+            ConfigError, ModelError: that model is not there, another file or another model's.
+        """
+        model, before = self.fresh_model(), self.config.training.continues
+        if before is None:
+            return model
+        return load_pinned_model(model, self.base / before.model, before.sha256)
 
     def learner(self, site: str) -> Learner:
         """A site's half of the job, with a model of its own; all start from the same public seed.

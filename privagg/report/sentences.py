@@ -45,6 +45,7 @@ def summarise(report: Report) -> tuple[str, ...]:
         sentence
         for sentence in (
             _what_and_who(report),
+            _went_on(report),
             _who_came_and_went(report),
             _how_it_ended(report),
             _what_left(report),
@@ -98,6 +99,31 @@ def _what_and_who(report: Report) -> str:
         what=_what(report),
         federation=report.federation,
         run=report.run,
+    )
+
+
+def went_on_with(report: Report) -> tuple[str, str] | None:
+    """The run whose model the training began with, and its file's SHA-256; None without one.
+
+    Args:
+        report: whose plan says it.
+    """
+    recipe = report.plan.get("recipe")
+    before = recipe.get("continues") if isinstance(recipe, dict) else None
+    if not isinstance(before, dict):
+        return None
+    return str(before.get("run")), str(before.get("sha256"))
+
+
+def _went_on(report: Report) -> str:
+    before = went_on_with(report)
+    if before is None:
+        return ""
+    return say(
+        "It went on with the model of run {run} (SHA-256 {sha256}), whose charges stand in the "
+        "same ledgers.",
+        run=before[0],
+        sha256=before[1][:16],
     )
 
 

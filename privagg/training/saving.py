@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 
 from privagg.durable import write_whole
@@ -116,7 +116,31 @@ def load_model(model: nn.Module, path: Path) -> nn.Module:
         ConfigError: the file is not there or is no safetensors file.
         ModelError: it holds other parameters than the model's, or was trained on another base.
     """
-    tensors, _ = read_tensors(path)
+    return _filled(model, read_tensors(path)[0])
+
+
+def load_pinned_model(model: nn.Module, path: Path, sha256: str) -> nn.Module:
+    """`load_model` of a file that a plan pins by its SHA-256 (hex).
+
+    Raises:
+        ConfigError: the file is not there, is no safetensors file, or is another.
+        ModelError: as `load_model`.
+    """
+    try:
+        data = path.read_bytes()
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise ConfigError(
+                f"{path} has SHA-256 {found}, the plan pins {sha256}: give the file that the "
+                "earlier run released; nothing was spent"
+            )
+        tensors = load(data)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"cannot read the model {path}: {error}") from error
+    return _filled(model, tensors)
+
+
+def _filled(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
     require_saved(model, tensors)
     set_parameters(model, ParameterLayout.of(model).from_tensors(tensors))
     return model
