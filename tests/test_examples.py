@@ -224,6 +224,17 @@ def test_credit_default_over_three_banks(tmp_path: Path) -> None:
     assert "auc" in result.metrics
 
 
+def test_plants_that_join_and_leave(tmp_path: Path) -> None:
+    folder = workspace("sensors", tmp_path, rounds=3)
+    runpy.run_path(str(folder / "prepare.py"))["prepare"](folder / "out" / "data")
+    path = folder / "sensors.toml"
+    path.write_text(re.sub(r"_round = [58]", "_round = 2", path.read_text()))
+    federation = Federation.from_toml(path)
+    result = approved(federation).run()
+    assert_whole(federation, result)
+    assert [len(each.outcome.survivors) for each in result.rounds] == [3, 4, 3]
+
+
 def test_three_clients_with_image_files(tmp_path: Path) -> None:
     folder = workspace("digits_images", tmp_path, rounds=2)
     runpy.run_path(str(folder / "prepare.py"), run_name="__main__")
