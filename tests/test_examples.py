@@ -59,7 +59,8 @@ def assert_whole(federation: Federation, result: RunResult) -> None:
     """All rounds opened, every ledger charged with exactly the plan, and the files are there."""
     plan = federation.plan
     assert result.outcome == "finished", result.reason
-    assert [r.outcome.survivors for r in result.rounds] == [plan.names] * plan.rounds
+    rosters = [plan.in_round(number).names for number in range(1, plan.rounds + 1)]
+    assert [r.outcome.survivors for r in result.rounds] == rosters
     assert np.isfinite(result.parameters).all()
     assert np.abs(result.parameters).max() > 0
     assert 0 < result.metrics["accuracy"] <= 1

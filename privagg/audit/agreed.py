@@ -52,6 +52,11 @@ class Agreements:
     def take_card(self, first: int, site: str, card: Statement) -> None:
         """A site's statement of its own key from round `first` on, checked against the run already.
 
+        Args:
+            first: the first round under it.
+            site: whose card.
+            card: its statement.
+
         Raises:
             VerificationError: it signed another before.
         """

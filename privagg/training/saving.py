@@ -122,6 +122,11 @@ def load_model(model: nn.Module, path: Path) -> nn.Module:
 def load_pinned_model(model: nn.Module, path: Path, sha256: str) -> nn.Module:
     """`load_model` of a file that a plan pins by its SHA-256 (hex).
 
+    Args:
+        model: of the same shape.
+        path: the file.
+        sha256: that it has to have.
+
     Raises:
         ConfigError: the file is not there, is no safetensors file, or is another.
         ModelError: as `load_model`.
