@@ -396,7 +396,9 @@ class Setup:
         requirement = requirement_of(
             plan, security_bits=secure.security_bits, by_tail=self.scheme.by_tail
         )
-        rule = {"minimum_survivors": plan.minimum_survivors, "colluders": plan.colluders}
+        epochs = (plan.in_round(epoch.first) for epoch in plan.epochs)
+        least = max(planned.minimum_survivors for planned in epochs)  # of the largest roster
+        rule = {"minimum_survivors": least, "colluders": plan.colluders}
         options = {**secure.options, **(rule if self.scheme.every_site else {})}
         return self.scheme.choose_parameters(requirement, **options)
 

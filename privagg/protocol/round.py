@@ -232,7 +232,8 @@ def _unbarred(state: _RoundState) -> tuple[str, ...]:
     Raises:
         CohortError: fewer than a sum needs; then nobody is charged.
     """
-    result, least = state.result, state.job.plan.minimum_survivors
+    result = state.result
+    least = state.job.plan.in_round(result.round).minimum_survivors
     for site in result.cohort:
         if site in state.barred:
             result.refuse(site, state.barred[site])

@@ -244,7 +244,7 @@ def _what_left(report: Report) -> str:
             "sum was opened, and {n3} would have to collude with the aggregator to read an upload.",
             sent=sent,
             bits=scheme.security_bits,
-            n=plan.minimum_survivors,
+            n=plan.in_round(1).minimum_survivors,
             n2=plan.addends,
             n3=plan.colluders + 1,
         )

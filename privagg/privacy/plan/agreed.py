@@ -243,7 +243,7 @@ class AgreedPlan(BaseModel, ABC):
 
     @property
     def minimum_survivors(self) -> int:
-        """See `Plan.minimum_survivors`."""
+        """See `RoundPlan.minimum_survivors`; where the roster changes, of the largest one."""
         return self.addends - self.dropouts
 
     def site(self, name: str) -> SiteTerms:

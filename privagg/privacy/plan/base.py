@@ -157,10 +157,6 @@ class Plan(Protocol):
     def addends(self) -> int:
         """Most sites asked in any round: the most contributions of one sum."""
 
-    @property
-    def minimum_survivors(self) -> int:
-        """What a round that asks `addends` sites needs; a smaller roster's rounds need fewer."""
-
     def in_order(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the roster that are named, once each, in roster order."""
 
