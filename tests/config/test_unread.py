@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from privagg import Federation
 from privagg.config.schema import Config
+from privagg.config.sections import ContinuesSection
 from privagg.errors import ConfigError, SchemeError
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.optimizers import make_optimizer
@@ -89,6 +90,10 @@ ELSEWHERE = {
     **{
         f"training.algorithm.{name}": "what a site computes: tests/programs/test_algorithms.py"
         for name in AlgorithmSpec.model_fields
+    },
+    **{
+        f"training.continues.{name}": "the model of an earlier run: tests/run/test_rosters.py"
+        for name in ContinuesSection.model_fields
     },
     "training.loss": "code, under the owners' approval: tests/run/test_targets.py",
     "training.retries": "attempts after a round that was stopped: tests/run",
