@@ -219,7 +219,7 @@ def test_a_list_that_looks_full_in_the_bundle(tmp_path: Path, rule: bool) -> Non
     outcome = simulation.round(1)
     assert check(simulation, outcome)
     job, keyed = simulation.job, SEVEN if rule else SEVEN[:-1]
-    report: Any = SimpleNamespace(run=job.run, scheme=SimpleNamespace(key_id=job.key_id))
+    report: Any = SimpleNamespace(run=job.run, key_id_of=lambda number: job.key_id)
     shown = {True: Agreements(report, simulation.plan), False: Agreements(report, simulation.plan)}
     for statement in outcome.statements:
         header = parse_header(statement.kind, statement.header.encode())
