@@ -87,7 +87,7 @@ RUN_GROUPS = (
     Group("plan", ("plan", "plan_digest"), lambda r: f"digest {r['plan_digest'][:16]}"),
     Group("scheme, as recorded", ("scheme",), lambda r: f"{r['scheme']['name']}, "
           f"{r['scheme']['security_bits'] or 0} bits"),
-    Group("rounds, survivors, metrics, as recorded", ("rounds",), _rounds),
+    Group("rounds, survivors, metrics, as recorded", ("rounds", "rosters"), _rounds),
     Group("released model, as recorded", ("model",), _released),
     Group("answers, as recorded", ("answers",), _answered, figures=True),
     Group("searches over settings", ("tuning",), lambda r: f"{len(r['tuning']) or 'none'}",
