@@ -497,7 +497,7 @@ def unprotected(report: Report) -> tuple[str, ...]:
     if kind is Unit.RECORD:
         items.insert(4, say("A person with several records, or with records at several sites: ε "
                             "is for one record and grows with their number."))  # fmt: skip
-    if not asked_names(report):
+    if worst_row(report, "personal", 0) is not None:
         items.append(say("A site's own model, trained on at home from the opened one: it is as "
                          "private as the site's records, and no ledger charges who is served "
                          "it."))  # fmt: skip
