@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types contracts proofs unit deployment guides bench accountant contained sensitivity understated empirical questions nightly mutants longer hostile kills lock sbom peers clean help
+.PHONY: demo test lint types contracts proofs unit deployment guides bench accountant contained sensitivity understated empirical questions nightly mutants longer hostile kills lock sbom peers tabular clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -122,6 +122,20 @@ sbom: $(VENV)/.ready .tools/sbom/.ready  ## what is installed here, as CycloneDX
 	$(PYTHON) -m venv .peers/opendp
 	.peers/opendp/bin/python -m pip install -q 'opendp==0.16.0'
 	@touch $@
+
+.peers/interpret/.ready: Makefile
+	$(PYTHON) -m venv .peers/interpret
+	.peers/interpret/bin/python -m pip install -q 'interpret-core==0.7.8'
+	@touch $@
+
+# It is built from source, which takes a compiler, cmake and some minutes; it wants numpy before 2.
+.peers/dp-xgboost/.ready: Makefile
+	$(PYTHON) -m venv .peers/dp-xgboost
+	.peers/dp-xgboost/bin/python -m pip install -q 'dp-xgboost==0.2.10' 'numpy<2' 'scikit-learn<1.8'
+	@touch $@
+
+tabular: $(VENV)/.ready .peers/interpret/.ready .peers/dp-xgboost/.ready  ## scorecards, and peers' private models of tables
+	$(BIN)/python -m tests.benchmarks.tabular --data $(DATA) --peers 5 --json out/tabular.json
 
 questions: $(VENV)/.ready .peers/opendp/.ready  ## private statistics against OpenDP's central answers
 	$(BIN)/python -m tests.benchmarks.questions --data $(DATA) --json out/questions.json

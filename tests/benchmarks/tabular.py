@@ -20,6 +20,10 @@ allowed for. `value` is the mean over draws of the AUC (of heart, of the accurac
 proposed settings, trained by the sites' half as `replay.py` does. `--pairs N` compares processor
 times: after one of each that is not counted, N whole runs of credit's scorecard and of its logistic
 model in 40 rounds take turns in one process; a row has both medians and their ratio.
+
+`peer`: InterpretML's DP-EBM and dp-xgboost on the same splits, all sites' rows in one place, each
+in its own environment (`make tabular`); amounts come on the public log scale. `literature`:
+FLamby's own table of heart disease, FedAvg and Opacus over the four hospitals.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +55,9 @@ from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.programs.trees.model import Trees
 from privagg.training.data import load_table
 from privagg.training.evaluate import evaluate
+from privagg.training.features import NumericFeature
 from privagg.training.measures import roc_auc
+from privagg.training.table import TableSchema
 from tests.benchmarks import credit, heart
 from tests.benchmarks.defaults import ADULT, TABLES
 from tests.benchmarks.replay import Replay, throwaway_folder
@@ -59,6 +66,10 @@ from tests.benchmarks.synthetic_scorecard import CARD_HOLDERS, DELAYS
 from tests.benchmarks.tables import Row, show, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+PEERS = {
+    "interpret": ROOT / ".peers" / "interpret" / "bin" / "python",
+    "dp-xgboost": ROOT / ".peers" / "dp-xgboost" / "bin" / "python",
+}
 EPSILONS = ("0.1", "0.5", "1", "4")
 
 MODELS: Mapping[str, Callable[[Any], Card | Trees]] = {
@@ -312,6 +323,82 @@ def by_pairs(folder: Path, pairs: int) -> Row:
     }  # fmt: skip
 
 
+def for_peers(folder: Path, table: str, place: Path) -> list[dict[str, Any]]:
+    """Write a table's rows as numbers: amounts on their public scale, categories as their places.
+
+    Args:
+        folder: with the tables.
+        table: of `STUDIES`, with one test table.
+        place: the file.
+
+    Returns:
+        What is public of each column: its range, or how many categories it has.
+    """
+    study = STUDIES[table]
+    schema, facts = TableSchema.model_validate(study.data), list[dict[str, Any]]()
+    train = pd.concat([pd.read_csv(folder / f"{name}.csv") for name in study.sites])
+    found = list[Any]()
+    for frame in (train, pd.read_csv(folder / study.tests[0])):
+        records, columns = Columns.read(frame, schema), list[Any]()
+        facts.clear()
+        for each in schema.features:
+            if isinstance(each, NumericFeature):
+                columns.append(each.transformed(records.numbers(each.name)))
+                ends = [float(each.transformed(np.float64(end))) for end in each.range]
+                facts.append({"range": ends, "categories": 0})
+            else:
+                columns.append(records.codes(each.name).astype(np.float64))
+                facts.append({"range": None, "categories": len(each.categories)})
+        found += [np.stack(columns, axis=1), np.asarray(schema.target.read(frame))]
+    np.savez(place, **dict(zip(("x", "y", "fresh", "truth"), found, strict=True)))
+    return facts
+
+
+def by_peers(folder: Path, table: str, epsilons: Sequence[str], draws: int) -> Iterator[Row]:
+    """Rows of `peer`."""
+    study = STUDIES[table]
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "table.npz"
+        columns = for_peers(folder, table, path)
+        for name, python in PEERS.items():
+            for epsilon in epsilons:
+                request = {
+                    "table": str(path), "columns": columns, "epsilon": float(epsilon),
+                    "delta": float(study.delta), "seeds": list(range(draws)),
+                }  # fmt: skip
+                script = Path(__file__).with_name("peer_tables.py")
+                told = subprocess.run(
+                    [str(python), str(script), name], input=json.dumps(request) + "\n",
+                    capture_output=True, text=True, check=True,
+                ).stdout  # fmt: skip
+                areas = np.array(json.loads(told))
+                yield {
+                    "table": table, "model": name, "path": "peer", "epsilon": float(epsilon),
+                    "delta": float(study.delta) if name == "interpret" else 0.0, "colluders": 0,
+                    "metric": "AUC", "value": float(areas.mean()), "worst": float(areas.min()),
+                    "se": float(areas.std(ddof=1) / np.sqrt(len(areas))), "draws": len(areas),
+                    "chosen": "its defaults, or fixed before any table was read",
+                }  # fmt: skip
+
+
+def by_literature(folder: Path) -> Iterator[Row]:
+    """FLamby's figures of heart disease, as its authors measured them.
+
+    Source: Ogier du Terrail et al. 2022, "FLamby: datasets and benchmarks for cross-silo federated
+        learning in realistic healthcare settings", NeurIPS datasets and benchmarks.
+    """
+    table = pd.read_csv(folder / "flamby_dp_results.csv")
+    there = table[table["d"].astype(float) == float(heart.DELTA)]
+    for epsilon, own in there.groupby("e"):
+        values = own["perf"].to_numpy()
+        yield {
+            "table": "heart", "model": "FLamby FedAvg and Opacus", "path": "literature",
+            "epsilon": float(epsilon), "delta": float(heart.DELTA), "colluders": 0,
+            "metric": "accuracy", "value": float(values.mean()), "worst": float(values.min()),
+            "se": float(values.std(ddof=1) / np.sqrt(len(values))), "draws": len(values),
+        }  # fmt: skip
+
+
 def rows(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """All rows, each as soon as it is there."""
     for table in args.tables:
@@ -333,6 +420,10 @@ def rows(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             yield by_training(place)
         if args.pairs and table == "credit":
             yield by_pairs(place, args.pairs)
+        if args.peers and table != "heart":
+            yield from by_peers(place, table, args.epsilons, args.peers)
+        elif args.peers:
+            yield from by_literature(args.data / table)
 
 
 def main() -> None:
@@ -348,6 +439,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--whole", type=int, default=1, help="askings through the whole engine")
     parser.add_argument("--pairs", type=int, default=0, help="whole runs whose times are compared")
+
+    parser.add_argument("--peers", type=int, default=0, help="draws of each peer (make tabular)")
     args = parser.parse_args()
     found = list[Row]()
     with tempfile.TemporaryDirectory() as folder:
