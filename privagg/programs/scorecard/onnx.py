@@ -25,8 +25,8 @@ def onnx_of(card: Card) -> bytes:
     whole = graph.op("Add", graph.op("Sum", *parts), graph.constant(card.start))
     tenths = graph.constant(10.0**DECIMALS)
     points = graph.op("Div", graph.op("Round", graph.op("Mul", whole, tenths)), tenths)
-    nothing = graph.constant(card.scaling.start(0.0, card.is_amount))
-    steps = graph.constant(card.scaling.per_logit(card.is_amount))
+    nothing = graph.constant(card.scaling.start(0.0, card.counts_up))
+    steps = graph.constant(card.scaling.per_logit(card.counts_up))
     logits = graph.op("Div", graph.op("Sub", points, nothing), steps)
     chance = graph.op("Sigmoid", graph.op("Clip", logits, *map(graph.constant, (-500.0, 500.0))))
     about = "the chance of the second class"
