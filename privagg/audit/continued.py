@@ -7,7 +7,7 @@ from typing import Any
 
 from privagg.audit.claims import Findings
 from privagg.audit.replayed import ReplayedLedger
-from privagg.privacy.ledger.entries import Released
+from privagg.privacy.ledger.entries import Released, RunStarted
 from privagg.protocol.names import COORDINATOR
 from privagg.report.model import Report
 from privagg.report.sentences import went_on_with
@@ -32,12 +32,23 @@ def check_continued(
     findings.section = "run"
     stated = f"{sha256[:16]} of run {run}"
     entries = ledgers[COORDINATOR].entries() if COORDINATOR in ledgers else []
+    payloads = [entry.payload for entry in entries]
+    begun = (p for p in payloads if isinstance(p, RunStarted) and p.run == report.run)
+    earlier = payloads[: payloads.index(next(begun, payloads[-1]))] if payloads else []
+    started = any(isinstance(p, RunStarted) and p.run == run for p in earlier)
     released: list[Any] = [
-        entry.payload.facts.get("model_sha256")
-        for entry in entries
-        if isinstance(entry.payload, Released) and entry.payload.facts.get("run") == run
+        p.facts.get("model_sha256")
+        for p in earlier
+        if isinstance(p, Released) and p.facts.get("run") == run
     ]
-    if not released:
+    if not started or not released:
         findings.undecided(BEGAN_WITH, stated, "the ledger in which that run was recorded")
         return
     findings.check(BEGAN_WITH, stated, str(released[-1])[:16], sha256 in released)
+    charged = [n for n, one in ledgers.items() if any(c.charge.run == run for c in one.charged)]
+    if not charged:
+        findings.contradicted(BEGAN_WITH, stated, f"no ledger here was charged for run {run}")
+    findings.attested(
+        "round 1 began with that model", stated, by=COORDINATOR,
+        settle="the sites' word, of those that hold the file: they compare before they are charged",
+    )  # fmt: skip

@@ -134,6 +134,8 @@ def verify_report(data: bytes, brought: Brought) -> Verification:
     with findings.guarded("figures that follow from the plan", report.plan_digest[:16]):
         plan = load_plan(report.plan)
         _check_settings(findings, report, plan)
+        check_rosters(findings, report, plan)
+        findings.section = "run"
         alone = bare.BareReport(report, plan, brought.methods)
         expected = _with_sentences(alone.expected(), report).model_copy(update={"answers": None})
         unanswered = leave_answers(findings, report)

@@ -26,7 +26,7 @@ from privagg.programs.program import MODEL_NAME
 from privagg.programs.questions.columns import Columns
 from privagg.training.heldout import HeldOut
 from privagg.training.models import get_parameters
-from privagg.training.saving import load_model
+from privagg.training.saving import load_model, require_opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +170,7 @@ class EvaluateSetup(HeldOutSetup):
                 f"{self.terms.model_sha256}; name the file that is meant. Nothing was spent"
             )
         parameters = get_parameters(load_model(self.fresh_model(), path))
+        require_opened(path)
         return self._opened(digest, parameters), parameters
 
     @property

@@ -22,7 +22,13 @@ from privagg.config.schema import Config
 from privagg.config.sections import EvaluationSection, SiteSection
 from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector
-from privagg.errors import ApprovalError, ConfigError, DataError, validation_faults
+from privagg.errors import (
+    ApprovalError,
+    ConfigError,
+    DataError,
+    ParameterError,
+    validation_faults,
+)
 from privagg.privacy.accountant import Accountant
 from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
@@ -390,7 +396,8 @@ class Setup:
         """The configured scheme's parameters for a plan, before any key exists.
 
         Raises:
-            ParameterError: no parameters of the scheme have room for the plan's sums.
+            ParameterError: no parameters of the scheme have room for the plan's sums, or the scheme
+                opens none of the sites of one of its epochs.
         """
         secure = self.config.secure
         requirement = requirement_of(
@@ -400,7 +407,14 @@ class Setup:
         least = max(planned.minimum_survivors for planned in epochs)  # of the largest roster
         rule = {"minimum_survivors": least, "colluders": plan.colluders}
         options = {**secure.options, **(rule if self.scheme.every_site else {})}
-        return self.scheme.choose_parameters(requirement, **options)
+        chosen = self.scheme.choose_parameters(requirement, **options)
+        for epoch in plan.epochs:
+            try:
+                chosen.for_roster(plan.in_round(epoch.first).addends)
+            except ParameterError as error:
+                told = f"in {epoch.rounds_text} ({', '.join(epoch.names)}): {error}"
+                raise ParameterError(told) from error
+        return chosen
 
     @property
     def opener(self) -> str:

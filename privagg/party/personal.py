@@ -27,7 +27,7 @@ from privagg.training.draws import Draws
 from privagg.training.evaluate import measured_at_home
 from privagg.training.local_sgd import LocalSgd, personal_parameters
 from privagg.training.models import get_parameters
-from privagg.training.saving import load_model, save_model
+from privagg.training.saving import PERSONAL, load_model, save_model
 
 PERSONAL_NAME = "personal.safetensors"
 """The personal model, in the site's folder."""
@@ -121,7 +121,7 @@ def personalise(
     kept, measured = _split(setup.records_of(setup.section(site)), rule.held_out, draws)
     trained = _trained(setup, network, kept, rule, draws)
     path = output or folder.root / PERSONAL_NAME
-    sha256 = save_model(network, trained, path, {"personal": NOT_CHARGED}, secret=True)
+    sha256 = save_model(network, trained, path, {PERSONAL: NOT_CHARGED}, secret=True)
     found = Personal(path, sha256)
     if len(measured) == 0:
         return found

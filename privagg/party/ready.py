@@ -173,7 +173,8 @@ def require_room(setup: Setup, run: str | None = None) -> dict[str, Room]:
             continue
         event = setup.plan.total_committed(name)
         for other in together:
-            event += other.plan.total_committed(name)
+            if name in other.plan.names:  # who leaves the training is asked for no evaluation
+                event += other.plan.total_committed(name)
         *figures, fits = project(setup, name, event)
         found[name] = Room(*figures)
         if not fits:

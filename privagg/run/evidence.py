@@ -59,9 +59,13 @@ def collect_ledgers(
         if not problems:
             break
     for name in tuple(problems):
-        if (kept := left(name)) is not None:
+        if (kept := left(name)) is None:
+            continue
+        try:  # whatever it sent as it left: nobody had looked into it
             found[name] = _read_export(job, Reply(name, kept, ""), accountant)
             del problems[name]
+        except PrivaggError as error:
+            problems[name] += f"; as it left: {type(error).__name__}: {error}"
     return found, problems
 
 
@@ -80,9 +84,23 @@ def ledgers_of_leavers(
         Site -> the frame that it answered with, which is read when the run ends.
     """
     frame = _request(job, round_number)
-    for reply in transport.exchange(dict.fromkeys(sites, frame)) if sites else ():
-        if reply.data is not None:
-            yield reply.party, reply.data
+    silent = dict.fromkeys(sites, frame)
+    for _ in range(ASKING if sites else 0):
+        for reply in transport.exchange(dict(silent)):
+            if reply.data is not None and _is_export(job, reply):
+                del silent[reply.party]
+                yield reply.party, reply.data
+        if not silent:
+            break
+
+
+def _is_export(job: Job, reply: Reply) -> bool:
+    """Whether a leaver answered with an export at all; it is read when the run ends."""
+    try:
+        header = read_message(reply.data or b"", job.roster).header
+    except PrivaggError:
+        return False
+    return isinstance(header, LedgerExport) and header.sender == reply.party
 
 
 def _request(job: Job, round_number: int) -> bytes:

@@ -21,6 +21,9 @@ from privagg.errors import ConfigError
 from privagg.training.frozen import require_saved, state_of
 from privagg.training.models import ParameterLayout, set_parameters
 
+PERSONAL = "personal"
+"""In a file's header: it is as private as its site's records."""
+
 
 def save_model(
     model: nn.Module,
@@ -142,7 +145,21 @@ def load_pinned_model(model: nn.Module, path: Path, sha256: str) -> nn.Module:
         tensors = load(data)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"cannot read the model {path}: {error}") from error
+    require_opened(path)
     return _filled(model, tensors)
+
+
+def require_opened(path: Path) -> None:
+    """Refuse a personal model where everybody is to see what follows from it.
+
+    Raises:
+        ConfigError: its header says that it is one, or it cannot be read.
+    """
+    if PERSONAL in read_tensors(path)[1]:
+        raise ConfigError(
+            f"{path} is a site's personal model, made without noise and charged to nobody: epsilon "
+            "is infinite for whoever sees it. Name a model that a run opened; nothing was spent"
+        )
 
 
 def _filled(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:

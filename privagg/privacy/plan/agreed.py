@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property, reduce
@@ -209,16 +209,19 @@ class AgreedPlan(BaseModel, ABC):
 
     @cached_property
     def _parts(self) -> tuple[Self, ...]:
-        return tuple(self._part(epoch) for epoch in self.epochs)
+        facts = self.model_dump(exclude={"sites"})
+        always = {"first_round": None, "last_round": None}
+        bare = {site.name: site.model_copy(update=always) for site in self.sites}
+        return tuple(self._part(epoch, facts, bare) for epoch in self.epochs)
 
     def of_epoch(self, number: int) -> Self:
         """The part that round `number` is in; PlanError where there is no such round."""
         return self.parts[self._place(number)] if self.changes else self
 
-    def _part(self, epoch: Epoch) -> Self:
-        sites = [site.model_dump(exclude={"first_round", "last_round"}) for site in epoch.sites]
+    def _part(self, epoch: Epoch, facts: Mapping[str, Any], bare: Mapping[str, SiteTerms]) -> Self:
+        sites = tuple(bare[name] for name in epoch.names)
         try:
-            return type(self).model_validate({**self.model_dump(), "sites": sites})
+            return type(self).model_validate({**facts, "sites": sites})
         except (ValidationError, PlanError, NoiseError) as error:
             why = str(error)
             if isinstance(error, ValidationError):

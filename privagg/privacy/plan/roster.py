@@ -22,6 +22,10 @@ from pydantic import (
 
 from privagg.errors import PlanError
 
+MOST_EPOCHS = 256
+"""Of a plan: each is planned as a job of its own, and a stranger's plan is read before anything
+vouches for it."""
+
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 DatasetName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")]
@@ -117,6 +121,11 @@ def epochs_of(sites: Sequence[SiteTerms], rounds: int) -> tuple[Epoch, ...]:
     spans = [site.presence(rounds) for site in sites]
     changes = {first for first, _ in spans} | {last + 1 for _, last in spans}
     starts = sorted({1, *changes} - {rounds + 1})
+    if len(starts) > MOST_EPOCHS:
+        raise PlanError(
+            f"sites join or leave before {len(starts) - 1} rounds, at most {MOST_EPOCHS - 1} may "
+            "differ: have sites join or leave together"
+        )
     found = []
     for first, after in zip(starts, [*starts[1:], rounds + 1], strict=True):
         there = tuple(
