@@ -238,7 +238,10 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
         ),
         (lambda e: {"survivors": NAMES[::-1]}, "cohort: .* name different contributors"),
         (lambda e: {"survivors": (*NAMES, "ghost")}, "cohort: .* name different contributors"),
-        (lambda e: {"survivors": NAMES[:2]}, "cohort: 2 contributors are not a cohort"),
+        (
+            lambda e: {"survivors": NAMES[:2]},
+            "cohort: north, east are not contributors of round 1",
+        ),
         (
             lambda e: {"round": 2, "opening": e.opening(round=2)},
             "cohort: the opened sum names this site, which was charged for none of it",
@@ -256,7 +259,7 @@ def test_more_contributors_than_a_round_asks_are_none(tmp_path: Path) -> None:
     simulation = Simulation(tmp_path, kind=ClientPlan, cohort_size=3)
     ends = Ends(simulation, NAMES[:3])
     frame = ends.close(survivors=NAMES)
-    assert "4 contributors are not a cohort" in refused(simulation, frame)
+    assert "are not contributors of round 1 by this plan" in refused(simulation, frame)
     assert last_kind(simulation) == "upload"
 
 

@@ -178,7 +178,7 @@ def test_the_kinds_are_a_closed_set() -> None:
     assert sorted(KINDS) == [
         *("aborted", "approval", "budget", "charge", "consumed", "created", "key", "opened"),
         "owner-key",
-        *("realised", "released", "restored", "round", "run-finished", "run-key"),
+        *("realised", "released", "restored", "roster", "round", "run-finished", "run-key"),
         *("run-started", "tuning"),
         *("upload", "withdrawal"),
     ]
