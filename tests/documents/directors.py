@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from privagg import Federation
 from privagg.run import rounds
 from tests.documents.reading import ROOT, read
 from tests.documents.story import Director, Story
@@ -192,6 +194,7 @@ def five_minutes(story: Story) -> None:
         patch.setattr("privagg.report.write.can_draw", lambda: False)  # pages take the longest
         cut_off_runs(story)
         trying_settings(story, shorter)
+    joining_and_leaving(story, whole)
 
 
 def spent_of(story: Story, site: str) -> Decimal:
@@ -283,6 +286,20 @@ def trying_settings(story: Story, whole: str) -> None:
     named = {span.text for span in read(ROOT / README).spans if span.text.startswith("annex-")}
     assert len(named) >= 6
     assert [name for name in named if name not in told] == []
+
+
+def joining_and_leaving(story: Story, whole: str) -> None:
+    """Its tables in the place of the file's sites: who is there follows from the plan."""
+    config = tomllib.loads(whole)
+    config["sites"] = tomllib.loads(story.block("toml"))["sites"]
+    plan = Federation.from_dict(config, base=story.folder).plan
+    assert [len(epoch.names) for epoch in plan.epochs] == [3, 4, 3]
+    assert "south" not in plan.in_round(9).names
+    continued = tomllib.loads(story.block("toml"))["training"]["continues"]
+    config["training"]["continues"] = continued
+    section = Federation.from_dict(config, base=story.folder).config.training.continues
+    assert section is not None
+    assert section.model_dump() == continued
 
 
 @directs(README, "Large models")

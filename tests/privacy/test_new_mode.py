@@ -26,7 +26,7 @@ from privagg.privacy.noise import IntegerGaussian
 from privagg.privacy.plan import DistributedPlan, RecordPlan, Rounding, load_plan, plan_mode
 from privagg.privacy.plan.agreed import noise_share
 from privagg.privacy.plan.observing import own_noise_observers
-from privagg.programs import training
+from privagg.programs import learners, training
 from privagg.training.datasets import write_breast_cancer
 from tests.test_federation import federation, ready
 
@@ -107,7 +107,7 @@ SECTIONS = {"privacy": {"mode": "record-whole"}, "training": {"rounds": 1}}
 def test_a_mode_added_from_outside_trains_charges_and_verifies(
     tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(training.LEARNERS, WholeNoisePlan, training.DistributedLearner)
+    monkeypatch.setitem(learners.LEARNERS, WholeNoisePlan, {"fedavg": training.DistributedLearner})
     job = ready(tables, tmp_path, **SECTIONS)
     plan = job.plan
     assert type(plan) is WholeNoisePlan

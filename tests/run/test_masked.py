@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from safetensors import safe_open
 
 from privagg import Federation
 from privagg.audit.agreed import CARDS, MADE_OF_CARDS, RELEASES
@@ -33,6 +32,7 @@ from privagg.report.sentences import told_summary, told_unprotected
 from privagg.run.outputs import statements_of
 from privagg.run.results import RunResult
 from tests.approvals import approved
+from tests.models import but_for_its_plan
 from tests.report.test_languages import left
 from tests.run.small import run_small, write_small
 
@@ -55,15 +55,6 @@ def masked(tmp_path_factory: pytest.TempPathFactory, no_page: None) -> RunResult
 
 def verdicts(found: Verification, subject: str) -> set[Verdict]:
     return {claim.verdict for claim in found.claims if claim.subject == subject}
-
-
-def but_for_its_plan(run: RunResult) -> bytes:
-    """The model's file but for the digest of its plan, which names the scheme."""
-    assert run.model is not None
-    data = run.model.read_bytes()
-    digest = json.loads(safe_open(run.model, "np").metadata()["privagg"])["plan_digest"].encode()
-    assert data.count(digest) == 1
-    return data.replace(digest, b"")
 
 
 def test_a_masked_run_ends_with_the_plaintext_models_bytes_and_proves_who_agreed(

@@ -85,7 +85,7 @@ def test_a_stranger_recomputes_the_points(asked: tuple[Path, Answer]) -> None:
     assert "answers follow from the opened sum" in {claim.subject for claim in found.claims}
     page = next(folder.glob("out/runs/*/report.html")).read_text()
     assert all(f"<h3>{name}</h3>" in page for name in ("age", "paid", "delay", "town"))
-    assert page.count("<figure>") >= 6  # a shape for each, importance, reliability
+    assert page.count("<figure ") >= 6  # a shape for each, importance, reliability
 
 
 def test_the_card_predicts_and_says_where_it_is_from(asked: tuple[Path, Answer]) -> None:

@@ -44,14 +44,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
 def test_they_are_asked_and_anybody_recomputes_them(asked: tuple[Path, Answer]) -> None:
     folder, told = asked
     assert told.code == 0
-    assert '"trees": 12, "depth": 4, "together": 4' in " ".join(told.out.split())
+    assert "trees 12; depth 4; together 4" in " ".join(told.out.split())
     (bundle,) = folder.glob("out/runs/*/bundle.privagg.zip")
     found = verify_file(bundle, Brought())
     assert found.holds
     assert "answers follow from the opened sum" in {claim.subject for claim in found.claims}
     page = next(folder.glob("out/runs/*/report.html")).read_text()
     assert all(f"<h3>{name}</h3>" in page for name in ("age", "paid", "delay", "town"))
-    assert page.count("<figure>") >= 6  # an effect for each, importance, reliability
+    assert page.count("<figure ") >= 6  # an effect for each, importance, reliability
 
 
 def test_they_predict_and_say_where_they_are_from(asked: tuple[Path, Answer]) -> None:
