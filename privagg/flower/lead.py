@@ -91,17 +91,18 @@ def check_presence(setup: Setup, problems: Mapping[str, str]) -> None:
     poor = [text for text in problems.values() if "beyond its budget" in text]
     if poor:
         raise BudgetExceededError(f"{'; '.join(poor)}; nothing was spent")
-    first = plan.in_round(1)
-    missing = [name for name in first.names if name in problems]
-    there = len(first.names) - len(missing)
     alone = setup.opener if setup.opener in setup.holders else ""
-    if alone in problems or there < first.minimum_survivors:
-        told = "; ".join(f"{name}: {problems[name]}" for name in problems)
-        raise CohortError(
-            f"{there} of {len(first.names)} sites are there, the plan needs "
-            f"{first.minimum_survivors}{f' and {alone!r} to open' if alone else ''}; nothing was "
-            f"spent. {told}"
-        )
+    told = "; ".join(f"{name}: {problems[name]}" for name in problems)
+    for epoch in plan.epochs:  # whoever joins later is met now: its approval lies in its own ledger
+        planned = plan.in_round(epoch.first)
+        there = sum(name not in problems for name in epoch.names)
+        if alone in problems or there < planned.minimum_survivors:
+            where = f" in {epoch.rounds_text}" if len(plan.epochs) > 1 else ""
+            raise CohortError(
+                f"{there} of {len(epoch.names)} sites are there, the plan needs "
+                f"{planned.minimum_survivors}{where}{f' and {alone!r} to open' if alone else ''}; "
+                f"nothing was spent. {told}"
+            )
 
 
 def parties_of(setup: Setup) -> tuple[str, ...]:

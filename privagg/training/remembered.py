@@ -3,7 +3,9 @@
 A run builds its model several times from the same public facts, and tests each. A test need not be
 made again of a model that is the same: by every bit of its values, by the attributes and the class
 of each of its layers, and under the same settings of torch. Where that cannot be told, such as of a
-model that holds a function without a name, it is made again.
+model that holds a function without a name, it is made again. What a layer's code reads elsewhere,
+such as a module's globals, is not seen; no charge rests on that, as each site also tests records
+apart on the model that it trains.
 """
 
 from __future__ import annotations
