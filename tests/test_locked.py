@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 BY_VERSION = "torch"
-OF_PEERS = {"nvflare", "opendp", "lifelines"}
-"""Installed by `make peers` into an environment of their own."""
+OF_PEERS = {"dp_xgboost", "interpret", "lifelines", "nvflare", "opendp"}
+"""Installed by `make peers` and its like into environments of their own."""
 OF_TORCH = re.compile(r"nvidia-.*|cuda-.*|triton")
 """What torch's builds for graphics cards bring, and its CPU builds do not."""
 
