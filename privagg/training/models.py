@@ -56,10 +56,9 @@ def build_model(
     try:
         with layer_randomness(seed):
             model = _built(spec, input_shape, _kind(target), code)
-            source = look_at(spec.kind).sha256 if ":" in spec.kind else ""
             once(
                 lambda: require_separable(model, input_shape, target),
-                model, "separable", source, input_shape, _outputs(_kind(target)),
+                model, "separable", input_shape, _outputs(_kind(target)),
             )  # fmt: skip
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
