@@ -49,7 +49,7 @@ from tests.benchmarks.tables import Row, show, write_json
 TEST_IMAGES = 357
 EPOCHS, RATE, DELTA = 10, "0.1", "1e-5"
 STEPS = EPOCHS * 10
-ROWS = 128
+ROWS = 176
 TUNED_ON, REPORTED = range(100, 105), range(10)
 GRID = tuple(itertools.product((0.5, 1.0), (1.0, 2.0, 4.0)))
 """Clip and learning rate."""

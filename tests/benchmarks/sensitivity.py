@@ -1,6 +1,6 @@
 """How far one record moves a site's sum: the largest that an adversarial search finds.
 
-    python -m tests.benchmarks.sensitivity --json out/sensitivity.json [--short]
+    python -m tests.benchmarks.sensitivity --json out/sensitivity.json [--short] [--engines exact]
 
 For every engine, built-in model and kind of layer that training accepts, at three physical batches.
 The attacker chooses parameters, all other records and the added one. A record is looked for whose
@@ -46,6 +46,8 @@ from tests.zoo import ACCEPTED, REFUSED, VOCABULARY
 S = 2**16
 GRID = Grid(clip_norm_l2=2, sensitivity_grid=S)
 BATCHES = (7, 64, 199)
+CONTROLLED = 64
+"""The batch of the controls, and of the largest data sets."""
 DRAWS = 20
 
 FULL_SUMS = 2
@@ -260,10 +262,10 @@ def squares(moved: Integers) -> int:
 # --- records in slots ----------------------------------------------------------------------------
 
 
-def engines_of(subject: Subject) -> list[EngineName]:
-    """The engines that compute the model; exact arithmetic is for dense ones alone."""
+def engines_of(subject: Subject, among: Sequence[EngineName]) -> list[EngineName]:
+    """Which of these engines compute the model; exact arithmetic is for dense ones alone."""
     found: list[EngineName] = []
-    for engine in ENGINES:
+    for engine in among:
         with suppress(ModelError):
             trainer_of(subject, 8, engine=engine)
             found.append(engine)
@@ -329,7 +331,7 @@ def _batch_of(slot: int, rows: int) -> slice:
 
 def control(name: str, subject: Subject, count: int, tries: int, least: float) -> dict[str, Any]:
     """The same search against rows by rank: the added record comes first and shifts all others."""
-    rows = 64
+    rows = CONTROLLED
     rng = np.random.default_rng(5)
     require_separable(subject.make(), subject.shape, subject.classes)  # all that was asked then
     trainer = trainer_of(subject, rows)
@@ -374,22 +376,27 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--short", action="store_true", help="a few cases, in seconds")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     arguments = parser.parse_args(words)
     cases = subjects()
     if arguments.short:
         cases = [case for case in cases if case.name in SHORT]
     logging.getLogger("privagg").setLevel(logging.ERROR)  # of records that a model cannot take
     with deterministic_torch():
-        rows = controls(arguments.short)
+        rows = controls(arguments.short) if CONTROLLED in arguments.batches else []
         for subject in cases:
-            for batch in BATCHES[1:2] if arguments.short else BATCHES:
+            for batch in [CONTROLLED] if arguments.short else arguments.batches:
                 count, draws, tries = (500, 3, 20) if arguments.short else (10_240, DRAWS, 100)
-                for engine in engines_of(subject):
+                for engine in engines_of(subject, arguments.engines):
                     rows.append(in_slots(subject, batch, count, draws, tries, engine))
-        if not arguments.short:
+        if CONTROLLED in arguments.batches and not arguments.short:
             logistic = cases[0]
             for count in (51_200, 204_800):
-                rows += [in_slots(logistic, 64, count, DRAWS, 300, e) for e in engines_of(logistic)]
+                rows += [
+                    in_slots(logistic, CONTROLLED, count, DRAWS, 300, e)
+                    for e in engines_of(logistic, arguments.engines)
+                ]
     columns = {
         "model": "model", "engine": lambda row: row.get("engine", "opacus"),
         "batch": "physical_batch", "records": "records", "draws": "draws",
