@@ -20,6 +20,7 @@ MODES = {
     "fedrep": (("client",), _LOCAL_STATE),
     "per-fedavg": (("client",), _ONE_UPDATE),
     "adaptive-clip": (("client",), _ONE_UPDATE),
+    "fedma": (("client",), _ONE_UPDATE),
     "halves": (("client",), "record level has no cohorts"),
 }
 """Algorithm -> the modes that it goes with, and why with no other."""
@@ -44,10 +45,10 @@ def unfit(config: Any) -> Iterator[str]:
         yield from _scaffold(config)
     elif kind == "halves":
         yield from _halves(config)
-    elif kind == "adaptive-clip" and config.compression is not None:
+    elif kind in ("adaptive-clip", "fedma") and config.compression is not None:
         yield (
-            "training.algorithm 'adaptive-clip' needs every coordinate as it is, one of them is "
-            "a count; remove [compression]"
+            f"training.algorithm {kind!r} needs every coordinate as it is, counts are among them; "
+            "remove [compression]"
         )
     elif config.training.algorithm.personal:
         yield from _personal(config)

@@ -34,7 +34,7 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import Plan, TrainingPlan
 from privagg.privacy.unit import Custody, Unit
-from privagg.programs.learners import make_learner, make_training
+from privagg.programs.learners import extra_coordinates, make_learner, make_training
 from privagg.programs.program import Program
 from privagg.protocol.job import require_driven
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
@@ -256,7 +256,7 @@ class Setup:
             dimension, frozen = self.config.data.parameters, None
         else:
             dimension, frozen = ParameterLayout.of(self.model).dimension, self._frozen
-            dimension += self.config.training.algorithm.extra_coordinates
+            dimension += extra_coordinates(self.config.training.algorithm, self.model)
         side = self.coarsest_side
         config = self.config.filled("privacy.sensitivity_grid", side.grid if side else None)
         return build_plan(config, dimension=dimension, accountant=self.accountant, frozen=frozen)
@@ -314,15 +314,17 @@ class Setup:
             ModelError: as `kept_apart`.
         """
         device, tested = self._settle(site)
+        section = self.section(site)
         return make_learner(
             self.training_plan,
             site,
             model=self.fresh_model(),
-            records=self.records_of(self.section(site)),
+            records=self.records_of(section),
             rule=self.config.training.client_rule,
             objective=self.objective,
             tested=tested,
             device=device,
+            network=self.base / section.network if section.network else None,
         )
 
     def require_state(self, number: int, state: FloatVector) -> None:

@@ -66,6 +66,7 @@ class PartyFile(PartyFileModel):
         data: a site's own table, images or data-set factory, in place of the configuration's;
             a path is relative to the party's folder.
         labels: path of the images' labels.
+        network: path of a network of the site's own, in place of the configuration's.
         file: how the site's table is written; its own matter, which no other party learns.
         database: a query in place of the table's file; likewise.
         accept_findings: the owner knows what `privagg check` finds in the records and takes part
@@ -81,6 +82,7 @@ class PartyFile(PartyFileModel):
     federation: str = "../federation.toml"
     data: str | None = None
     labels: str | None = None
+    network: str | None = None
     file: TableFile | None = None
     database: Database | None = None
     accept_findings: bool = False

@@ -25,9 +25,13 @@ def with_own_data(config: Config, party: PartyFile, root: Path) -> Config:
         party: says who this is and where its data lie.
         root: its folder, which relative paths start from.
     """
-    own = {key: said for key in ("data", "labels") if (said := getattr(party, key)) is not None}
-    if not isinstance(config.data, DatasetData):  # of a data set it is a factory, else paths
-        own = {key: str(root.resolve() / path) for key, path in own.items()}
+    places = ("data", "labels", "network")
+    own = {key: said for key in places if (said := getattr(party, key)) is not None}
+    factory = isinstance(config.data, DatasetData)  # what `data` then names is no path
+    own = {
+        key: said if factory and key == "data" else str(root.resolve() / said)
+        for key, said in own.items()
+    }
     sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
     return config.model_copy(update={"sites": tuple(sites)})
 
@@ -64,11 +68,12 @@ def own_table_here(output: Path, site: str) -> OwnTable:
     if not folder.party_file.exists():
         return OwnTable()
     party = folder.party()
-    if party.data is not None:
-        raise ConfigError(
-            f"{folder.party_file} names data ({party.data}), and a local run reads what the "
-            f"configuration names for {site!r}; remove it there, or give a [database] section"
-        )
+    for key in ("data", "network"):
+        if (said := getattr(party, key)) is not None:
+            raise ConfigError(
+                f"{folder.party_file} names {key} ({said}), and a local run reads what the "
+                f"configuration names for {site!r}; remove it there"
+            )
     return own_table(party, folder.root)
 
 

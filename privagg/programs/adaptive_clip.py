@@ -21,6 +21,7 @@ import math
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from privagg.encoding.vectors import FloatVector
 from privagg.privacy.randomness import Randomness
@@ -36,6 +37,11 @@ _FARTHEST = 2.0**20
 
 class AdaptiveClient(ClientLearner):
     """A site's part; arguments as for `ClientLearner`, of a plan with one coordinate more."""
+
+    @staticmethod
+    def extra_coordinates(model: nn.Module) -> int:
+        """See `ClientLearner.extra_coordinates`: the count's."""
+        return 1
 
     def _trained(
         self,

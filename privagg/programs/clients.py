@@ -69,12 +69,21 @@ class ClientLearner:
             ConfigError: the model has another number of parameters than the plan.
             EncodingError: the plan's numbers are outside the grid's proved range.
         """
-        require_dimension(plan, model, rule.algorithm.extra_coordinates)
+        require_dimension(plan, model, self.extra_coordinates(model))
         self._plan, self._terms = plan, plan.site(site)
         self._records, self._rule, self.home = records, rule, Remembered()
         kind = SGD.get(rule.algorithm.kind, LocalSgd)
         self._sgd = kind(model, records, rule, objective.loss, device)
         Grid(*plan.update_terms(site))  # refuses unusable numbers now, not in the first round
+
+    @staticmethod
+    def extra_coordinates(model: nn.Module) -> int:
+        """Values of a round's state, and of its sum, beside the model's.
+
+        Args:
+            model: of any site.
+        """
+        return 0
 
     def contribution(
         self, parameters: FloatVector, randomness: Randomness, round_id: RoundId

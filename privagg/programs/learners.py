@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
 from privagg.programs.adaptive_clip import AdaptiveClient, AdaptiveClip
 from privagg.programs.clients import ClientLearner, PersonalClient
+from privagg.programs.fedma import Fedma, FedmaClient
 from privagg.programs.gradient import GradientTraining
 from privagg.programs.halves import Halves
 from privagg.programs.optimizers import OptimizerSpec
@@ -25,20 +27,36 @@ from privagg.training.objective import CLASSES, LossFunction, Objective
 from privagg.training.rehearsal import RecordsApart
 from privagg.training.targets import TargetKind
 
+_CLIENTS: dict[str, type[ClientLearner]] = {
+    "fedavg": ClientLearner,
+    "halves": ClientLearner,
+    "per-fedavg": ClientLearner,
+    "scaffold": ScaffoldClient,
+    "fedper": PersonalClient,
+    "fedrep": PersonalClient,
+    "adaptive-clip": AdaptiveClient,
+    "fedma": FedmaClient,
+}
+
 LEARNERS: dict[type[TrainingPlan], dict[str, Callable[..., Learner]]] = {
     DistributedPlan: {"fedavg": DistributedLearner},
     LocalPlan: {"fedavg": LocalLearner, "scaffold": ScaffoldLocal},
-    ClientPlan: {
-        "fedavg": ClientLearner,
-        "halves": ClientLearner,
-        "per-fedavg": ClientLearner,
-        "scaffold": ScaffoldClient,
-        "fedper": PersonalClient,
-        "fedrep": PersonalClient,
-        "adaptive-clip": AdaptiveClient,
-    },
+    ClientPlan: {**_CLIENTS},
 }
 """What a site computes under each class of plans, by algorithm; what is not here trains nowhere."""
+
+
+def extra_coordinates(algorithm: AlgorithmSpec, model: nn.Module) -> int:
+    """Values of a round's state, and of its sum, beside the model's parameters.
+
+    Args:
+        algorithm: of the plan.
+        model: of any site.
+
+    Raises:
+        ModelError: the algorithm does not go with such a model.
+    """
+    return _CLIENTS[algorithm.kind].extra_coordinates(model)
 
 
 def make_learner(
@@ -51,6 +69,7 @@ def make_learner(
     objective: Objective = CLASSES,
     tested: RecordsApart | None = None,
     device: Device = ONE_THREAD,
+    network: Path | None = None,
 ) -> Learner:
     """The learner that the plan's mode and the rule's algorithm ask for, on the plan's own grid.
 
@@ -64,9 +83,11 @@ def make_learner(
         tested: what a test of this model, batch and loss found in this process, on this device;
             without it, one is made where the plan protects records.
         device: where it is trained.
+        network: file of a network of the site's own, from which `fedma` begins there.
 
     Raises:
-        ConfigError: the model does not fit the plan, or nothing of this mode has this algorithm.
+        ConfigError: the model does not fit the plan, or nothing of this mode has this algorithm; a
+            network of the site's own cannot be used.
         DataError: there are more records than the site declared.
         PlanError: the plan is of version 1, which cannot be trained any more.
         EncodingError: the plan's numbers are outside the grid's proved range.
@@ -80,10 +101,17 @@ def make_learner(
             f"algorithm {rule.algorithm.kind!r} is none of mode {plan.mode!r}, which has "
             f"{', '.join(kinds)}"
         )
-    learner = kinds[rule.algorithm.kind]
-    return learner(
+    learner = kinds[rule.algorithm.kind](
         plan, site, model, records, rule, objective=objective, tested=tested, device=device
     )
+    if network is not None:
+        if not isinstance(learner, FedmaClient):
+            raise ConfigError(
+                f"{site!r} names a network of its own ({network}), and only training.algorithm "
+                f"'fedma' begins from one, not {rule.algorithm.kind!r}; remove network"
+            )
+        learner.bring(network)
+    return learner
 
 
 def make_training(
@@ -111,6 +139,9 @@ def make_training(
         return AdaptiveClip(
             model, optimizer, public, target, loss, told, algorithm=algorithm, clip=clip
         )
+    if algorithm.kind == "fedma":
+        client = ClientPlan.require(plan)
+        return Fedma(model, optimizer, public, target, loss, told, algorithm=algorithm, plan=client)
     if algorithm.kind == "halves":
         return Halves(model, optimizer, public, target, loss, told, sites=plan.names)
     return GradientTraining(model, optimizer, public, target, loss, told)

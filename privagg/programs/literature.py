@@ -84,6 +84,17 @@ ALGORITHMS = (
         "Andrew et al. 2021", "count and update under one clip",
     ),
     Algorithm(
+        "FedMA", "`algorithm = \"fedma\"`, `sites.network`", (CLIENT,),
+        "1 sum of updates in slots' order, and each slot's count",
+        "how many fill each slot, noised", "Wang et al. 2020",
+        "sites match their neurons to published slots, all layers at once; no slot is made",
+    ),
+    Algorithm(
+        "FedBoost", "`[ask] program = \"fedboost\"`", (DISTRIBUTED,),
+        "1 sum of gradients in ensemble weights", "which predictors a round sends, drawn publicly",
+        "Hamer, Mohri & Suresh 2020", "predictors are public; the step is exponentiated",
+    ),
+    Algorithm(
         "Contribution scores", "`algorithm = \"halves\"`", (CLIENT,), "1 sum of a drawn half",
         "who is in which half", "Ghorbani & Zou 2019; Wang et al. 2020",
         "a regression on halves; leaving one out is refused: two such sums differ by one update",

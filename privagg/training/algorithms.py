@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 AlgorithmName = Literal[
-    "fedavg", "scaffold", "per-fedavg", "fedper", "fedrep", "adaptive-clip", "halves"
+    "fedavg", "scaffold", "per-fedavg", "fedper", "fedrep", "adaptive-clip", "halves", "fedma"
 ]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -32,7 +32,8 @@ class AlgorithmSpec(BaseModel):
         kind: `fedavg`; `scaffold` (control variates); `per-fedavg` (a meta-gradient in each local
             step); `fedper` and `fedrep` (a part of the model stays at its site); `adaptive-clip`
             (the clip norm follows a quantile of the updates' norms); `halves` (each round asks a
-            half of the sites, and what each half improved is kept as a score).
+            half of the sites, and what each half improved is kept as a score); `fedma` (each site
+            matches its neurons to published slots; it may have a network of its own widths).
         personal: of `fedper`, `fedrep`: names of the parameters that stay at home, with `*` and
             `?` as in file names; `"3.*"` is the last layer of an `mlp` with one hidden layer.
         personal_steps: of `fedrep`: how many of the first local steps train the personal part; the
@@ -40,8 +41,8 @@ class AlgorithmSpec(BaseModel):
         inner_learning_rate: of `per-fedavg`: α, the step that a site is going to take at home.
         quantile: of `adaptive-clip`: γ, the share of updates whose norm is to be below the clip.
         clip_learning_rate: of `adaptive-clip`: η, by which the clip's logarithm moves a round.
-        count_share: of `adaptive-clip`: β, part of the sensitivity that the count takes; an update
-            has sqrt(1 − β²) of it left.
+        count_share: of `adaptive-clip`, `fedma`: β, part of the sensitivity that counts take; an
+            update has sqrt(1 − β²) of it left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,7 @@ class AlgorithmSpec(BaseModel):
         "inner_learning_rate": ("per-fedavg",),
         "quantile": ("adaptive-clip",),
         "clip_learning_rate": ("adaptive-clip",),
-        "count_share": ("adaptive-clip",),
+        "count_share": ("adaptive-clip", "fedma"),
     }
 
     kind: AlgorithmName = "fedavg"
@@ -84,8 +85,3 @@ class AlgorithmSpec(BaseModel):
 
     def _reads(self, option: str) -> bool:
         return self.kind in self.readers.get(option, (self.kind,))
-
-    @property
-    def extra_coordinates(self) -> int:
-        """Values of a round's state, and of its sum, beside the model's."""
-        return 1 if self.kind == "adaptive-clip" else 0

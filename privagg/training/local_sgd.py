@@ -8,6 +8,7 @@ PersonalSgd    the same with a part of the model that stays at home, both at onc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,10 @@ class LocalSgd:
     ) -> None:
         self._model, self._device = model.to(device.torch), device
         self._records, self._rule, self._loss = records, rule, loss
+
+    def of(self, model: nn.Module) -> Self:
+        """The same steps on another model, which belongs to them from now on."""
+        return type(self)(model, self._records, self._rule, self._loss, self._device)
 
     def train(
         self,

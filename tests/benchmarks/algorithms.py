@@ -7,10 +7,10 @@ task, algorithm, epsilon (None: without privacy), metric, value, se over seeds, 
 
 `sites`: 20 sites share a representation and differ in their heads and in where their records lie.
 The oracle is written from the paper, without privagg, on the same records, start and batches (all
-records of a site). `heart`: FLamby's four hospitals, a global model of which each site is charged
-epsilon 1, then trained on at home; pull and steps are chosen at home, on records held out there.
-`scores`: the same hospitals, one with 40 % of its labels flipped, against exact Shapley values of
-all 16 coalitions.
+records of a site). `matching`: FedMA on digits (`tests/benchmarks/matching.py`). `heart`: FLamby's
+four hospitals, a global model of which each site is charged epsilon 1, then trained on at home;
+pull and steps are chosen at home, on records held out there. `scores`: the same hospitals, one with
+40 % of its labels flipped, against exact Shapley values of all 16 coalitions.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from privagg.training.local_sgd import keep_home
 from privagg.training.losses import class_loss
 from privagg.training.models import get_parameters, set_parameters
 from privagg.training.targets import NumberedClasses
+from tests.benchmarks import matching
 from tests.benchmarks.heart import HOSPITALS, TestSets, configuration, write_split
 from tests.benchmarks.tables import Row, show, write_json
 from tests.programs.rounds import trained
@@ -454,10 +455,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the heart tables")
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--part", choices=("sites", "heart", "scores"), action="append")
+    parser.add_argument("--part", choices=("sites", "matching", "heart", "scores"), action="append")
     options = parser.parse_args()
-    parts = options.part or ["sites", *(["heart", "scores"] if options.data else [])]
+    parts = options.part or ["sites", "matching", *(["heart", "scores"] if options.data else [])]
     rows = rows_of_sites(options.seeds) if "sites" in parts else []
+    if "matching" in parts:
+        for kind, epsilon, metric, found, oracle in matching.results(options.seeds):
+            rows.append(_row("digits", kind, epsilon, metric, found, oracle))
+            print(rows[-1], flush=True)
     rows += rows_of_heart(options.data, options.seeds) if "heart" in parts else []
     rows += rows_of_scores(options.data, 2 * options.seeds) if "scores" in parts else []
     columns = {name: name for name in rows[0]}

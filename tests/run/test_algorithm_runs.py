@@ -22,6 +22,7 @@ from privagg.party.personal import HomeRule
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.in_memory import LocalTransport
 from privagg.run import local
+from privagg.training.saving import tensor_bytes
 from tests.approvals import approved
 from tests.faults import Fragile, Killed
 from tests.run.small import RUN, ledgers_of, require_evidence, run_small, told, write_small
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_page")
 
 PUBLIC = '[evaluation]\ndata = "public.csv"\npublic = true\n'
 FEDREP = '{ kind = "fedrep", personal = ["3.*"], personal_steps = 2 }'
+FEDMA = '{ kind = "fedma", count_share = 0.3 }'
 PER_FEDAVG = '{ kind = "per-fedavg", inner_learning_rate = 0.3 }'
 
 
@@ -46,6 +48,12 @@ def written(folder: Path, algorithm: str, scheme: str = "plaintext", mode: str =
         text = text.replace("[training]", "colluders = 0\n\n[training]")
     if "fedrep" in algorithm:
         text = text.replace(PUBLIC, "")
+    if "fedma" in algorithm:
+        text = text.replace('data = "north.csv"', 'data = "north.csv"\nnetwork = "own.safetensors"')
+        own = {"1.weight": (3, 2), "1.bias": (3,), "3.weight": (1, 3), "3.bias": (1,)}
+        draw = np.random.default_rng(1)
+        drawn = {name: draw.standard_normal(shape) for name, shape in own.items()}
+        (folder / "own.safetensors").write_bytes(tensor_bytes(drawn))
     path.write_text(text.replace("[secure]", f"algorithm = {algorithm}\n\n[secure]"))
     return str(path)
 
@@ -55,7 +63,12 @@ def made(folder: Path, *said: str) -> Federation:
 
 
 @pytest.mark.parametrize(
-    "algorithm", ['"adaptive-clip"', pytest.param(PER_FEDAVG, marks=pytest.mark.nightly)]
+    "algorithm",
+    [
+        FEDMA,
+        pytest.param('"adaptive-clip"', marks=pytest.mark.nightly),
+        pytest.param(PER_FEDAVG, marks=pytest.mark.nightly),
+    ],
 )
 def test_every_scheme_opens_the_same_integers(algorithm: str, tmp_path: Path) -> None:
     models = set()
@@ -73,6 +86,7 @@ def test_every_scheme_opens_the_same_integers(algorithm: str, tmp_path: Path) ->
     ("algorithm", "mode"),
     [
         (FEDREP, "client"),
+        (FEDMA, "client"),
         pytest.param('"scaffold"', "client", marks=pytest.mark.nightly),
         pytest.param('"scaffold"', "record-local", marks=pytest.mark.nightly),
     ],
@@ -141,6 +155,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "mode", "said"),
     [
+        (FEDMA, "record-local", "a site's whole update that is clipped"),
         ('"scaffold"', "record-distributed", "holds one share of the noise would carry more"),
         (FEDREP, "record-distributed", "what a site keeps from its records depends on all"),
         (FEDREP, "record-local", "one more record would change every later upload"),
@@ -156,3 +171,17 @@ def test_what_does_not_hold_is_refused_with_the_reason(
     (tmp_path / "small.toml").write_text(text)
     with pytest.raises(ConfigError, match=said):
         Federation.from_toml(tmp_path / "small.toml")
+
+
+def test_a_network_of_a_sites_own_is_fedmas(tmp_path: Path) -> None:
+    """Refused beside another algorithm; and, before anything is spent, where it does not fit."""
+    path = Path(written(tmp_path, FEDMA))
+    federation = approved(Federation.from_toml(path))
+    before = ledgers_of(federation)
+    (tmp_path / "own.safetensors").write_bytes(tensor_bytes({"1.weight": np.ones((9, 9))}))
+    with pytest.raises(ConfigError, match=r"holds 1\.weight \(9, 9\).* at most 4 hidden neurons"):
+        run_small(federation)
+    assert ledgers_of(federation) == before
+    path.write_text(path.read_text().replace(FEDMA, '"fedavg"'))
+    with pytest.raises(ConfigError, match=r"sites\[north\]\.network has no effect with training"):
+        Federation.from_toml(path)
