@@ -42,7 +42,13 @@ from privagg.training.neurons import Layers, matched, read_network, resized
 
 
 class FedmaClient(ClientLearner):
-    """A site's part; arguments as for `ClientLearner`, of a plan with a coordinate more a slot."""
+    """A site's part.
+
+    Args:
+        plan: with a coordinate more for each slot.
+        site, model: as for `ClientLearner`.
+        *args, **more: likewise.
+    """
 
     def __init__(self, plan: ClientPlan, site: str, model: nn.Module, *args: Any, **more: Any):
         """See `ClientLearner`.
@@ -111,7 +117,13 @@ class FedmaClient(ClientLearner):
 
 
 def count_unit(algorithm: AlgorithmSpec, clip: float, slots: Layers) -> float:
-    """What a filled slot adds to its count, in units of the update: β C / sqrt(L)."""
+    """What a filled slot adds to its count, in units of the update: β C / sqrt(L).
+
+    Args:
+        algorithm: the counts' share β.
+        clip: C.
+        slots: the published shape, of L slots.
+    """
     return algorithm.count_share * clip / math.sqrt(slots.slots)
 
 
