@@ -20,6 +20,7 @@ from privagg import Federation, Ledger, RunResult
 from privagg.config.plan import build_plan
 from privagg.config.schema import load_config
 from privagg.party.open import ledger_here
+from privagg.party.personal import HomeRule
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
 from privagg.training.data import load_table
 from tests.approvals import approved
@@ -237,6 +238,21 @@ def test_plants_that_join_and_leave(tmp_path: Path) -> None:
     result = approved(federation).run()
     assert_whole(federation, result)
     assert [len(each.outcome.survivors) for each in result.rounds] == [3, 4, 3]
+
+
+def test_peoples_devices(tmp_path: Path) -> None:
+    folder = workspace("devices", tmp_path, rounds=2)
+    runpy.run_path(str(folder / "prepare.py"))["prepare"](folder / "out" / "data")
+    labels = [np.load(path) for path in sorted((folder / "out" / "data").glob("*-labels.npy"))]
+    for form in labels[:-1]:  # each begins as a form does, and none holds the next one's beginning
+        thrice = np.tile(np.arange(10), 3).tolist()
+        assert len(set(form[:10])) >= 9
+        assert thrice not in [form[at : at + 30].tolist() for at in range(1, len(form))]
+    federation = Federation.from_toml(folder / "devices.toml")
+    result = approved(federation).run()
+    assert_whole(federation, result)
+    own = federation.personalise("device-04", rule=HomeRule(steps=20, held_out=0.3))
+    assert own.personal["loss"] < own.opened["loss"]
 
 
 def test_three_clients_with_image_files(tmp_path: Path) -> None:
