@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,7 @@ from privagg.training.declared import DeviceName
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from privagg.config.asking import SumsSetup
     from privagg.federation import Federation
     from privagg.run.results import RunResult
     from privagg.secure.scheme import Parameters
@@ -122,11 +123,7 @@ def check(
       privagg check my.toml --no-data --json     the plan alone, for a machine
     """
     federation = open_federation(config, device=device)
-    from privagg.cli.askview import print_both, print_choice, print_questions, questions_facts
-    from privagg.cli.planview import describe, print_plan, require_budgets
-    from privagg.config.evaluating import EvaluateSetup
-    from privagg.config.jobs import jobs_besides
-    from privagg.report.language import speaking
+    from privagg.cli.planview import require_budgets
 
     _require_approved_code(federation)
     names = [section.name for section in federation.config.sites]
@@ -136,31 +133,76 @@ def check(
         _check_facts_alone(federation, language, as_json=as_json)
         return
     findings = _findings(federation, site) if data else {}
-    facts = describe(federation.setup)
-    besides = [*jobs_besides(federation.setup)]
-    if EvaluateSetup.configured(federation.config) and not EvaluateSetup.is_in(federation.setup):
-        besides.append(federation.evaluating.foreseen)
-    beside = {setup.job: setup for setup in besides}
-    for setup in besides:
-        setup.rehearse()
-    told = {job: questions_facts(setup) for job, setup in beside.items()}
-    facts["asking"], facts["facts"] = told.get("questions"), told.get("facts")
-    choice = federation.config.choice
-    facts["chosen"] = None if choice is None else choice._asdict()
-    facts["evaluation"], facts["looks"] = told.get("evaluation"), told.get("rounds")
+    beside = _jobs_beside(federation)
+    facts = _planned(federation, beside)
     if as_json:
         console.print_json({**facts, "findings": findings})
     else:
-        with speaking(language):
-            print_plan(console.console(), facts, federation.plan)
-            if choice is not None:
-                print_choice(console.console(), choice)
-            for job, setup in beside.items():
-                if job == "facts":  # asked before there was anything to train
-                    print_questions(console.console(), setup)
-                else:
-                    print_both(console.console(), federation.setup, setup)
-            print_findings(findings, federation.plan.names)
+        _print_checked(federation, facts, beside, findings, language)
+    _require_usable(federation, findings)
+    require_budgets(federation.setup, facts)
+
+
+def _jobs_beside(federation: Federation) -> dict[str, SumsSetup]:
+    """Questions, facts and evaluations that the file has beside its training, rehearsed; by job."""
+    from privagg.config.evaluating import EvaluateSetup
+    from privagg.config.jobs import jobs_besides
+
+    found = [*jobs_besides(federation.setup)]
+    if EvaluateSetup.configured(federation.config) and not EvaluateSetup.is_in(federation.setup):
+        found.append(federation.evaluating.foreseen)
+    for setup in found:
+        setup.rehearse()
+    return {setup.job: setup for setup in found}
+
+
+def _planned(federation: Federation, beside: Mapping[str, SumsSetup]) -> dict[str, Any]:
+    """The plan, and those of the jobs beside it; JSON-ready."""
+    from privagg.cli.askview import questions_facts
+    from privagg.cli.planview import describe
+
+    told = {job: questions_facts(setup) for job, setup in beside.items()}
+    choice = federation.config.choice
+    return describe(federation.setup) | {
+        "asking": told.get("questions"),
+        "facts": told.get("facts"),
+        "chosen": None if choice is None else choice._asdict(),
+        "evaluation": told.get("evaluation"),
+        "looks": told.get("rounds"),
+    }
+
+
+def _print_checked(
+    federation: Federation,
+    facts: dict[str, Any],
+    beside: Mapping[str, SumsSetup],
+    findings: dict[str, list[dict[str, Any]]],
+    language: str,
+) -> None:
+    """Plan, jobs beside it and findings, for a person."""
+    from privagg.cli.askview import print_both, print_choice, print_questions
+    from privagg.cli.planview import print_plan
+    from privagg.report.language import speaking
+
+    out = console.console()
+    with speaking(language):
+        print_plan(out, facts, federation.plan)
+        if federation.config.choice is not None:
+            print_choice(out, federation.config.choice)
+        for job, setup in beside.items():
+            if job == "facts":  # asked before there was anything to train
+                print_questions(out, setup)
+            else:
+                print_both(out, federation.setup, setup)
+        print_findings(findings, federation.plan.names)
+
+
+def _require_usable(federation: Federation, findings: dict[str, list[dict[str, Any]]]) -> None:
+    """Hold what was found in tables against what their owners accept.
+
+    Raises:
+        DataError: a table should not be used as it is.
+    """
     own = federation.setup.own
     accepted = {section.name for section in federation.config.sites if own(section.name).accepted}
     wrong = [
@@ -173,7 +215,6 @@ def check(
             f"the data of {', '.join(wrong)} should not be used as it is; see the findings above. "
             "Nothing was spent"
         )
-    require_budgets(federation.setup, facts)
 
 
 def _check_facts_alone(federation: Federation, language: str, *, as_json: bool) -> None:

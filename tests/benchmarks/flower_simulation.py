@@ -8,8 +8,9 @@ its own; under BFV the key holder is one more node. Clients run in ray's actors;
 Grid, the aggregator and the strategy share one process. Training is a stand-in (the model moved by
 a client's own constant), so that the figures are those of everything else.
 
-Each system is a process of its own, one after the other: masked, BFV, and BFV of an earlier tree,
-by that tree's own version of this file. They are watched from outside: clock and processor time
+Each system is a process of its own, one after the other: masked, BFV, BFV of an earlier tree, by
+that tree's own version of this file, and Flower's FedAvg without privagg, which is what Flower and
+ray take of each of the others. They are watched from outside: clock and processor time
 from the end of one round to the end of the next, the memory of all processes together (shared pages
 once), and what lies on disk when a round has ended.
 """
@@ -39,6 +40,8 @@ from tests.benchmarks.flower_rounds import TREE, family, memory
 from tests.benchmarks.tables import show, write_json
 
 PLAN = "plan.json"
+ALONE = "alone"
+"""Flower without privagg, in place of a scheme."""
 OPENER, COORDINATOR, RUN = "key-holder", "coordinator", "measured"
 PREFIX = "privagg-simulation-"
 """How the folder with what all parties keep is called."""
@@ -146,9 +149,9 @@ def open_party(folder: Path, name: str) -> Any:
     )
 
 
-def make_client_app(folder: Path, clients: int) -> Any:
+def make_client_app(folder: Path, clients: int, *, private: bool = True) -> Any:
     """An app that moves the model by a constant, behind the mod."""
-    from flwr.app import Array, ArrayRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
     from flwr.app import Message as FlowerMessage
     from flwr.clientapp import ClientApp
 
@@ -157,14 +160,17 @@ def make_client_app(folder: Path, clients: int) -> Any:
     def party_of(context: Any) -> Any:
         return open_party(folder, name_of(int(context.node_config["partition-id"]), clients))
 
-    app = ClientApp(mods=[PrivateUpdates(party_of)])
+    app = ClientApp(mods=[PrivateUpdates(party_of)] if private else [])
 
     @app.train()
     def train(message: Any, context: Any) -> Any:
         step = np.float32(1e-4) * (int(context.node_config["partition-id"]) % 7)
         arrays = message.content["arrays"]
         moved = ArrayRecord({name: Array(a.numpy() + step) for name, a in arrays.items()})
-        return FlowerMessage(RecordDict({"arrays": moved}), reply_to=message)
+        content = RecordDict({"arrays": moved})
+        if not private:  # what FedAvg weighs by
+            content["metrics"] = MetricRecord({"num-examples": 100})
+        return FlowerMessage(content, reply_to=message)
 
     return app
 
@@ -263,6 +269,33 @@ def make_server_app(folder: Path, clients: int, rounds: int, out: Path) -> Any:
     return app
 
 
+def make_bare_server_app(clients: int, parameters: int, rounds: int, out: Path) -> Any:
+    """FedAvg on Flower's own Grid; writes figures after every round."""
+    from flwr.app import Array, ArrayRecord, MetricRecord
+    from flwr.serverapp import ServerApp
+    from flwr.serverapp.strategy import FedAvg
+
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Any, context: Any) -> None:
+        facts: dict[str, Any] = {"clients": clients, "parameters": parameters, "rounds": []}
+
+        def note(server_round: int, arrays: Any) -> MetricRecord:
+            if server_round:
+                facts["rounds"].append({"upload_bytes": 4 * parameters})
+                facts["rounds"][-1]["peak_megabytes"] = peak_megabytes()
+                out.write_text(json.dumps(facts))
+            return MetricRecord()
+
+        model = ArrayRecord({"w": Array(np.zeros(parameters, np.float32))})
+        FedAvg(fraction_evaluate=0.0, min_available_nodes=clients, min_train_nodes=clients).start(
+            grid, model, num_rounds=rounds, evaluate_fn=note
+        )
+
+    return app
+
+
 def peak_megabytes() -> int:
     """Most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -277,11 +310,15 @@ def measure(
 
     with tempfile.TemporaryDirectory(prefix=PREFIX) as place:
         folder = Path(place)
-        prepare(folder, clients, parameters, rounds, scheme)
+        if scheme == ALONE:
+            server = make_bare_server_app(clients, parameters, rounds, out)
+        else:
+            prepare(folder, clients, parameters, rounds, scheme)
+            server = make_server_app(folder, clients, rounds, out)
         run_simulation(
-            make_server_app(folder, clients, rounds, out),
-            make_client_app(folder, clients),
-            num_supernodes=clients + (scheme != "masked"),
+            server,
+            make_client_app(folder, clients, private=scheme != ALONE),
+            num_supernodes=clients + (scheme not in ("masked", ALONE)),
             backend_config={
                 "init_args": {"num_cpus": actors, "object_store_memory": 10**9},
                 "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
@@ -413,6 +450,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     systems = [("masked", TREE, "masked", chosen.rounds), ("BFV", TREE, "bfv", compared)]
     if chosen.against:
         systems.append(("BFV, earlier", chosen.against.resolve(), "bfv", compared))
+    systems.append(("Flower alone", TREE, ALONE, compared))
     rows = []
     for system in systems:
         rows.append(run_system(*system, chosen))
