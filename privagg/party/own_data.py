@@ -68,11 +68,11 @@ def own_table_here(output: Path, site: str) -> OwnTable:
     if not folder.party_file.exists():
         return OwnTable()
     party = folder.party()
-    for key in ("data", "network"):
+    for key, else_do in (("data", ", or give a [database] section"), ("network", "")):
         if (said := getattr(party, key)) is not None:
             raise ConfigError(
                 f"{folder.party_file} names {key} ({said}), and a local run reads what the "
-                f"configuration names for {site!r}; remove it there"
+                f"configuration names for {site!r}; remove it there{else_do}"
             )
     return own_table(party, folder.root)
 

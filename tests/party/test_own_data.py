@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from privagg.config.schema import load_config
 from privagg.errors import ConfigError
 from privagg.federation import Federation
 from privagg.party.folder import PartyFile, PartyFolder
 from privagg.party.open import open_federation, open_party
+from privagg.party.own_data import with_own_data
 from privagg.training.tablefile import Database, TableFile
 from tests.approvals import approved
 from tests.flower.heart import make_deployment, write_federation
@@ -92,6 +94,17 @@ def test_what_a_site_says_itself_goes_before_the_shared_file(tmp_path: Path) -> 
     north, south = (setup.source_of(setup.section(name)).file for name in ("north", "south"))
     assert (north.delimiter, north.decimal, north.thousands) == (";", ",", "'")
     assert (south.delimiter, south.decimal, south.thousands) == (",", ".", "'")
+
+
+def test_a_network_lies_where_its_owner_says(tmp_path: Path) -> None:
+    path = asked_and_trained(tmp_path)
+    party = PartyFile(name="north", network="own.safetensors")
+    north, south = with_own_data(load_config(path), party, tmp_path / "north").sites
+    assert north.network == str(tmp_path / "north" / "own.safetensors")
+    assert (north.data, south.network) == ("north.csv", None)
+    say(tmp_path / "out/parties/north", network="own.safetensors")
+    with pytest.raises(ConfigError, match=r"party\.toml names network \(own\.safetensors\)"):
+        all_numbers(path)
 
 
 def database(folder: Path) -> None:

@@ -17,6 +17,7 @@ from privagg.errors import ConfigError, ModelError
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.fedma import Fedma, FedmaClient
+from privagg.programs.learners import make_learner
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.programs.program import Opened
 from privagg.training.algorithms import AlgorithmSpec
@@ -278,6 +279,16 @@ def test_a_network_that_is_not_there_or_not_finite_is_refused(tmp_path: Path) ->
     own[0].weight.data[1, 1] = float("nan")
     with pytest.raises(ConfigError, match="not finite"):
         client("a", network(7, 5)).bring(brought(tmp_path / "own.safetensors", own))
+
+
+def test_a_network_is_brought_to_no_other_algorithm(tmp_path: Path) -> None:
+    path, model = brought(tmp_path / "own.safetensors", network(1, 3)), network(7, 5)
+    given: dict[str, Any] = {"model": model, "records": records("a"), "network": path}
+    plain = ClientRule(steps=STEPS, learning_rate=RATE, batch_size=64, algorithm=AlgorithmSpec())
+    with pytest.raises(ConfigError, match="only training.algorithm 'fedma' begins from one"):
+        make_learner(plan(Layers.of(model).dimension), "a", rule=plain, **given)
+    made = make_learner(plan(Layers.of(model).dimension + 5), "a", rule=RULE, **given)
+    assert isinstance(made, FedmaClient)
 
 
 def test_slots_kept_for_another_network_are_not_used(tmp_path: Path) -> None:
