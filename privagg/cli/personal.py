@@ -44,6 +44,10 @@ def personalise(
     or what it predicts. --pull keeps it near the opened model (Ditto, MR-MTL). Where a part of
     the model stayed at home (training.algorithm fedper or fedrep), it is put in first.
 
+    A personal model that may be served to others is a run of its own: a configuration with this
+    site alone, privacy.mode record-local and \\[training.continues] from the opened model. Its
+    ledger charges it.
+
     [bold]Examples[/bold]
 
       privagg personalise out/model.safetensors --config my.toml --site north

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from privagg.programs.scorecard.cards import Cards
     from privagg.training.table import TableSchema
 
-MODEL_HELP = "The answers.json of a scorecard or of boosted trees, or a model.safetensors."
+MODEL_HELP = "The answers.json of a scorecard, boosted trees or labels, or a model.safetensors."
 
 
 def predict(
@@ -44,14 +44,19 @@ def predict(
     reasons: Annotated[
         int, typer.Option(min=0, max=20, help="scorecard: columns that cost most points.")
     ] = 3,
+    student: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Labels of `distill`: the model that is fitted to them."),
+    ] = None,
 ) -> None:
     """Predict each record of a table, as CSV in the table's order.
 
     The file knows its columns, their ranges and categories. A scorecard gives points, the chance of
     the second class (or the expected amount), and the columns that cost the record most points,
     with how many it lacks to the best bin; boosted trees and other models what their target says,
-    such as a chance for each class. A table that lacks a column, or whose column holds something
-    else, is refused.
+    such as a chance for each class. To labels of `distill` a student is fitted first, of the kind
+    they name or of --student: logistic, forest, network or an installed one. A table that lacks a
+    column, or whose column holds something else, is refused.
 
     Predictions say as much about the records as the records do.
 
@@ -61,8 +66,10 @@ def predict(
 
       privagg predict out/model.safetensors new.csv --csv predicted.csv
     """
+    if student is not None and model.suffix == ".safetensors":
+        raise ConfigError(f"--student is for labels of `distill`, and {model} holds none")
     if model.suffix != ".safetensors":
-        rows = _by_answers(model, data, config, reasons)
+        rows = _by_answers(model, data, config, reasons, student)
     elif config is not None:
         rows = _by_training(config, data, model)
     else:
@@ -111,12 +118,21 @@ def _facts(path: Path, what: str) -> Any:
         raise ConfigError(f"cannot read the {what} {path}: {error}") from error
 
 
-def _by_answers(model: Path, data: Path, config: Path | None, most: int) -> Iterator[Sequence[Any]]:
+def _by_answers(
+    model: Path, data: Path, config: Path | None, most: int, student: str | None
+) -> Iterator[Sequence[Any]]:
+    from privagg.programs.distill.labels import Labels
     from privagg.programs.questions.columns import Columns
     from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
 
-    if Trees.is_in(facts := _facts(model, "scorecard")):
+    if Labels.are_in(facts := _facts(model, "model")):
+        labels = Labels.read(facts)
+        records = Columns.read(_read(labels.data, data, config), labels.data, target=False)
+        return _rows(labels.data.target.prediction_names, labels.predictions(records, student))
+    if student is not None:
+        raise ConfigError(f"--student is for labels of `distill`, and {model} holds none")
+    if Trees.is_in(facts):
         trees = Trees.read(facts)
         records = Columns.read(_read(trees.data, data, config), trees.data, target=False)
         return _rows(trees.names, trees.predictions(records))

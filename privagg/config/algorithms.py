@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from privagg.training.targets import ClassKind
+
 _LOCAL_STATE = (
     "what a site keeps from its records depends on all of them, so that one more record would "
     "change every later upload by more than one clip"
@@ -22,6 +24,7 @@ MODES = {
     "adaptive-clip": (("client",), _ONE_UPDATE),
     "fedma": (("client",), _ONE_UPDATE),
     "halves": (("client",), "record level has no cohorts"),
+    "class-logits": (("client",), _LOCAL_STATE),
 }
 """Algorithm -> the modes that it goes with, and why with no other."""
 
@@ -52,6 +55,8 @@ def unfit(config: Any) -> Iterator[str]:
         )
     elif config.training.algorithm.personal:
         yield from _personal(config)
+    if kind == "class-logits":
+        yield from _class_logits(config)
 
 
 def _scaffold(config: Any) -> Iterator[str]:
@@ -85,6 +90,20 @@ def _halves(config: Any) -> Iterator[str]:
         yield (
             "training.algorithm 'halves' scores rounds on a table declared public; add "
             "[evaluation] with one"
+        )
+
+
+def _class_logits(config: Any) -> Iterator[str]:
+    plain = type(config.training.optimizer)()
+    if config.training.optimizer != plain or config.compression is not None:
+        yield (
+            "training.algorithm 'class-logits' opens a table and takes no step along it; leave "
+            "training.optimizer out, and [compression]"
+        )
+    if not isinstance(config.data.target, ClassKind):
+        yield (
+            "training.algorithm 'class-logits' shares logits by class, and the target "
+            f"{config.data.target.name!r} has none"
         )
 
 

@@ -165,6 +165,7 @@ class SumsSetup(Setup):
     def _plan(self, sums: AnsweringProgram) -> SumsPlan:
         """With a noise multiplier of 1."""
         privacy, secure = self.config.privacy, self.config.secure
+        sums.require_sites([site.name for site in self.config.staying])
         facts = {
             "sites": [
                 SiteTerms(name=site.name, dataset=site.dataset, records=site.records)

@@ -71,6 +71,7 @@ from privagg.training.reading import declared_sample
 from privagg.training.rehearsal import RecordsApart, require_model_apart, require_trains
 from privagg.training.saving import load_pinned_model
 from privagg.training.tablefile import OwnTable
+from privagg.training.taught import Taught
 
 TRAINING = "training"
 """The job that every configuration has."""
@@ -225,6 +226,8 @@ class Setup:
             seed=config.federation.seed,
             code=self.code if self.names_code else ApprovedCode(),
         )
+        if config.training.algorithm.kind == "class-logits":
+            model = Taught(model, config.data.target)
         if personal := config.training.algorithm.personal:
             keep_home(model, personal)
         return model

@@ -2,6 +2,10 @@
 
 Nothing leaves, so nothing is charged, under every mode. The personal model is as private as the
 records: whoever is shown it, or its predictions, is an observer that no ledger knows.
+
+One that may be served is a run of its own: a configuration of this one site, `record-local`, with
+`[training.continues]` from the opened model. It is charged to the site's own ledger, on top of what
+the federation's run was.
 """
 
 from __future__ import annotations

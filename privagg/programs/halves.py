@@ -6,6 +6,14 @@ mean update lowers the loss on the table declared public, from the round's model
 the scores, centred, on membership gives each site a score; all of it is post-processing of what
 was opened, so that it costs nothing besides.
 
+An update under which the loss is no finite number scores as the worst of the rounds that have one:
+whoever breaks a model does not leave the ranking by it. A round that starts from a model whose loss
+is none tells nothing of its sites and is not scored.
+
+A score says what a site adds to this public table, as a Shapley value does. Whole-batch local steps
+(`training.local_batch_size` of all records) follow such values closest. It is no test for wrong
+labels: a large site with many of them may add more than a small one without.
+
 Leaving one out is refused: a sum of all and one of all but one differ by one site's update.
 
 Source: Ghorbani & Zou, "Data Shapley", ICML 2019 (the question); Covert & Lee, "Improving
@@ -18,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +37,8 @@ from privagg.errors import ConfigError
 from privagg.programs.gradient import GradientTraining
 from privagg.programs.program import Opened, Result
 
-Score = tuple[tuple[str, ...], float]
-"""Whose sum it was, and by how much it lowered the public loss."""
+Score = tuple[tuple[str, ...], float | None]
+"""Whose sum it was, and by how much it lowered the public loss; None: to no finite number."""
 
 
 class Halves(GradientTraining):
@@ -47,9 +56,10 @@ class Halves(GradientTraining):
     def fold(self, state: FloatVector, opened: Opened) -> FloatVector:
         """See `Program.fold`: the sum is scored from the state that it was asked with."""
         before, after = self._evaluate(state), self._evaluate(state + opened.update)
-        if before is not None and after is not None:
+        if before is not None and after is not None and isfinite(before.figures["loss"]):
             lowered = before.figures["loss"] - after.figures["loss"]
-            self._scores.append((opened.contributors, lowered))
+            score = lowered if isfinite(lowered) else None
+            self._scores.append((opened.contributors, score))
         return super().fold(state, opened)
 
     def figures(self, state: FloatVector) -> Mapping[str, float]:
@@ -79,7 +89,7 @@ class Halves(GradientTraining):
         own = dict(kept)
         try:
             self._scores = [
-                (tuple(map(str, each["sites"])), float(each["score"])) for each in own.pop("scores")
+                (tuple(map(str, each["sites"])), _read(each["score"])) for each in own.pop("scores")
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the journal keeps no scored rounds: {error}") from error
@@ -91,7 +101,7 @@ def scores_of(sites: Sequence[str], rounds: Sequence[Score]) -> dict[str, float]
 
     Args:
         sites: in order; a site that was in no round scores 0.
-        rounds: who was in each, and its score.
+        rounds: who was in each, and its score; None is the worst of the others, or 0.
 
     Returns:
         Site -> by how much its being in a round raises the round's score, against the mean site;
@@ -99,7 +109,21 @@ def scores_of(sites: Sequence[str], rounds: Sequence[Score]) -> dict[str, float]
     """
     member = np.array([[float(site in names) for site in sites] for names, _ in rounds])
     shares = member / member.sum(axis=1, keepdims=True)
-    score = np.array([score for _, score in rounds])
+    worst = min((score for _, score in rounds if score is not None), default=0.0)
+    score = np.array([worst if score is None else score for _, score in rounds])
     found, *_ = np.linalg.lstsq(shares, score - score.mean(), rcond=None)
     found = found - found.mean()
     return dict(zip(sites, map(float, found), strict=True))
+
+
+def _read(score: Any) -> float | None:
+    """A kept score.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
+    if score is None:
+        return None
+    if not isfinite(found := float(score)):
+        raise ValueError(f"a score of {found}")
+    return found

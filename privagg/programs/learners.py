@@ -12,6 +12,7 @@ from privagg.encoding.contribution import Learner
 from privagg.errors import ConfigError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, TrainingPlan
 from privagg.programs.adaptive_clip import AdaptiveClient, AdaptiveClip
+from privagg.programs.class_logits import ClassLogits, ClassLogitsClient
 from privagg.programs.clients import ClientLearner, PersonalClient
 from privagg.programs.fedma import Fedma, FedmaClient
 from privagg.programs.gradient import GradientTraining
@@ -36,6 +37,7 @@ _CLIENTS: dict[str, type[ClientLearner]] = {
     "fedrep": PersonalClient,
     "adaptive-clip": AdaptiveClient,
     "fedma": FedmaClient,
+    "class-logits": ClassLogitsClient,
 }
 
 LEARNERS: dict[type[TrainingPlan], dict[str, Callable[..., Learner]]] = {
@@ -142,6 +144,9 @@ def make_training(
     if algorithm.kind == "fedma":
         client = ClientPlan.require(plan)
         return Fedma(model, optimizer, public, target, loss, told, algorithm=algorithm, plan=client)
+    if algorithm.kind == "class-logits":
+        client = ClientPlan.require(plan)
+        return ClassLogits(model, optimizer, public, target, loss, told, plan=client)
     if algorithm.kind == "halves":
         return Halves(model, optimizer, public, target, loss, told, sites=plan.names)
     return GradientTraining(model, optimizer, public, target, loss, told)

@@ -71,8 +71,9 @@ ALGORITHMS = (
     ),
     Algorithm(
         "Fine-tuning, Ditto, MR-MTL", "`privagg personalise`", _EVERY, "nothing",
-        "whoever is served a personal model: all (∞)", "Li et al. 2021; Liu et al. 2022",
-        "after the run, from the opened model",
+        "whoever is served a personal model: all (∞), but for one that is charged: a run of one "
+        "site under `record-local` with `[training.continues]`",
+        "Li et al. 2021; Liu et al. 2022", "after the run, from the opened model",
     ),
     Algorithm(
         "Per-FedAvg", "`algorithm = { kind = \"per-fedavg\", … }`", (CLIENT,), "1 sum of updates",
@@ -100,8 +101,16 @@ ALGORITHMS = (
         "a regression on halves; leaving one out is refused: two such sums differ by one update",
     ),
     Algorithm(
-        "PATE", "`examples/votes`", (DISTRIBUTED,), "1 sum of votes of shards' models",
-        "nothing more", "Papernot et al. 2017, 2018", "all queries in one opening",
+        "FedDistill by votes, PATE", '`[ask] program = "distill"`', (DISTRIBUTED,),
+        "1 sum of the votes of shards' models, of any kind at each site", "nothing more",
+        "Papernot et al. 2017, 2018; Jeong et al. 2018; Li & Wang 2019",
+        "all queries in one opening; √2 a query is charged whether votes agree or not",
+    ),
+    Algorithm(
+        "FedDistill by class logits", '`algorithm = "class-logits"`', (CLIENT,),
+        "1 sum of mean logits and shares by class", "whoever is served a personal model: all (∞)",
+        "Jeong et al. 2018",
+        "sites count by their records, their own logits with them; a file has one architecture",
     ),
     Algorithm(
         "Head or adapters (LoRA)", "`training.model.trainable`", _EVERY, "as the mode's",

@@ -69,7 +69,7 @@ def _declared(schema: TableSchema) -> Iterator[tuple[str, tuple[float, float] | 
 
 
 def require_computable(program: AnsweringProgram, plan: SumsPlan, records: Columns) -> None:
-    """Refuse a program that no made-up record can be asked, in any of its rounds.
+    """Refuse a program that no made-up record can be asked, in any of its rounds, at any site.
 
     Args:
         program: over records or over shards.
@@ -79,6 +79,11 @@ def require_computable(program: AnsweringProgram, plan: SumsPlan, records: Colum
     Raises:
         ConfigError: the program and the round by name, and what failed; nothing was charged.
     """
+    for each in dict.fromkeys(map(program.at, plan.names)):
+        _require_computable(each, plan, records)
+
+
+def _require_computable(program: AnsweringProgram, plan: SumsPlan, records: Columns) -> None:
     number = 0
     try:
         state = program.begin()

@@ -73,7 +73,11 @@ def learner_of(plan: SumsPlan, site: str, program: AnsweringProgram, records: An
     Args:
         plan, site, records: as for `NoisedSums`.
         program: over records or over shards.
+
+    Raises:
+        ConfigError: as `AnsweringProgram.at`.
     """
+    program = program.at(site)
     if isinstance(program, ShardsProgram):
         return ShardsLearner(plan, site, program, records)
     assert isinstance(program, SumsProgram)  # every other program's kind

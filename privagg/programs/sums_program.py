@@ -154,6 +154,31 @@ class AnsweringProgram(ABC):
                 `noise_multiplier / w_k` where their noise is integer Laplace.
         """
 
+    def require_sites(self, names: Sequence[str]) -> None:
+        """Refuse what is said of sites that are not there; by default nothing is said of any.
+
+        Args:
+            names: of the plan's sites.
+
+        Raises:
+            ConfigError: what should be said; nothing was spent.
+        """
+        return
+
+    def at(self, site: str) -> Self:
+        """The program as one site runs it; by default it is the same at all of them.
+
+        Another site's may compute integers in another way, by public facts alone: openings, state
+        and answers are those of this one.
+
+        Args:
+            site: its name in the plan.
+
+        Raises:
+            ConfigError: it cannot be run here; nothing was spent.
+        """
+        return self
+
     def begin(self) -> FloatVector:
         """The public state that round 1 starts from, float64 (d,); by default there is none."""
         return np.zeros(0)

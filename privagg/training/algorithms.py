@@ -19,8 +19,19 @@ from pydantic import (
 )
 
 AlgorithmName = Literal[
-    "fedavg", "scaffold", "per-fedavg", "fedper", "fedrep", "adaptive-clip", "halves", "fedma"
+    "fedavg",
+    "scaffold",
+    "per-fedavg",
+    "fedper",
+    "fedrep",
+    "adaptive-clip",
+    "halves",
+    "fedma",
+    "class-logits",
 ]
+
+AT_HOME = ("network.*",)
+"""Of `class-logits`: names of what stays at home."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -33,7 +44,8 @@ class AlgorithmSpec(BaseModel):
             step); `fedper` and `fedrep` (a part of the model stays at its site); `adaptive-clip`
             (the clip norm follows a quantile of the updates' norms); `halves` (each round asks a
             half of the sites, and what each half improved is kept as a score); `fedma` (each site
-            matches its neurons to published slots; it may have a network of its own widths).
+            matches its neurons to published slots; it may have a network of its own widths);
+            `class-logits` (each site has a network of its own, and logits by class are shared).
         personal: of `fedper`, `fedrep`: names of the parameters that stay at home, with `*` and
             `?` as in file names; `"3.*"` is the last layer of an `mlp` with one hidden layer.
         personal_steps: of `fedrep`: how many of the first local steps train the personal part; the
@@ -43,17 +55,19 @@ class AlgorithmSpec(BaseModel):
         clip_learning_rate: of `adaptive-clip`: η, by which the clip's logarithm moves a round.
         count_share: of `adaptive-clip`, `fedma`: β, part of the sensitivity that counts take; an
             update has sqrt(1 − β²) of it left.
+        strength: of `class-logits`: γ, how far a network is drawn to the logits of each class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     readers: ClassVar[dict[str, tuple[str, ...]]] = {
-        "personal": ("fedper", "fedrep"),
+        "personal": ("fedper", "fedrep", "class-logits"),
         "personal_steps": ("fedrep",),
         "inner_learning_rate": ("per-fedavg",),
         "quantile": ("adaptive-clip",),
         "clip_learning_rate": ("adaptive-clip",),
         "count_share": ("adaptive-clip", "fedma"),
+        "strength": ("class-logits",),
     }
 
     kind: AlgorithmName = "fedavg"
@@ -63,6 +77,15 @@ class AlgorithmSpec(BaseModel):
     quantile: Share = 0.5
     clip_learning_rate: float = Field(default=0.2, gt=0, le=10)
     count_share: Share = 0.1
+    strength: float = Field(default=1.0, gt=0, le=1e6)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_networks_stay(cls, values: Any) -> Any:
+        """Of `class-logits` all of the network is at home; nobody else has to say so."""
+        if isinstance(values, dict) and values.get("kind") == "class-logits":
+            return {"personal": AT_HOME, **values}
+        return values
 
     @model_serializer(mode="wrap")
     def _own_options(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -75,6 +98,8 @@ class AlgorithmSpec(BaseModel):
         for option, kinds in self.readers.items():
             if option in self.model_fields_set and not self._reads(option):
                 raise ValueError(f"{option!r} is an option of {' and '.join(kinds)}")
+        if self.kind == "class-logits" and self.personal != AT_HOME:
+            raise ValueError("'class-logits' keeps all of the network at home; remove 'personal'")
         needed = {"fedper": "personal", "fedrep": "personal", "per-fedavg": "inner_learning_rate"}
         option = needed.get(self.kind, "kind")
         if not getattr(self, option):

@@ -3,6 +3,7 @@
 LocalSgd       w ← w − η (∇f(w) + μ (w − w₀) + correction)
 MetaSgd        w ← w − η ∇_w f(w − α ∇f(w; D); D′)
 PersonalSgd    the same with a part of the model that stays at home, both at once or in turn
+TaughtSgd      all of the network at home, drawn to the class logits that everybody shares
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional
 
 from privagg.encoding.vectors import FloatVector
 from privagg.errors import ModelError
@@ -24,7 +26,14 @@ from privagg.training.devices import Device
 from privagg.training.frozen import named_parameters
 from privagg.training.models import get_parameters, set_parameters
 from privagg.training.objective import LossFunction
+from privagg.training.taught import Taught
 from privagg.training.torch_state import deterministic_torch, layer_randomness
+
+LARGEST_LOGIT = 10.0
+"""B: logits beyond it count as it, where sites share logits by class."""
+
+_TOGETHER = 4096
+"""Records that a network is asked of at once."""
 
 Batches = Iterator[npt.NDArray[np.int64]]
 
@@ -203,6 +212,40 @@ class PersonalSgd(LocalSgd):
             self._move(home, gradients[len(weights) :], home, [None] * len(home))
 
 
+class TaughtSgd(PersonalSgd):
+    """Local steps of the network: each record's loss, and how far its logits lie from its class'.
+
+    f(z, y) + γ · mean((z − table_y)²) / 2, the second where the table knows the class.
+    """
+
+    _model: Taught
+
+    def _gradients(self, batches: Batches, weights: Tensors) -> tuple[torch.Tensor | None, ...]:
+        x, y = self._batch(next(batches))
+        outputs, taught = self._model(x), self._model.table.detach()[y]
+        apart = 0.5 * ((outputs - taught[:, :-1]) ** 2).mean(dim=1)
+        pull = self._rule.algorithm.strength * torch.where(taught[:, -1] > 0, apart, 0.0)
+        loss = (self._loss(outputs, y) + pull).mean()
+        return torch.autograd.grad(loss, weights, allow_unused=True)
+
+    def table(self) -> FloatVector:
+        """What the network says of the site's records by class, float64 (classes · (outputs + 1),).
+
+        Private; shares add to 1, logits are in parts of `LARGEST_LOGIT`.
+        """
+        count = len(self._records)
+        self._model.eval()
+        total = torch.zeros_like(self._model.table, dtype=torch.float64)
+        with torch.no_grad(), deterministic_torch(self._device.threads):
+            for some in np.array_split(np.arange(count), -(-count // _TOGETHER)):
+                x, y = self._batch(some)
+                outputs = self._model(x).clamp(-LARGEST_LOGIT, LARGEST_LOGIT) / LARGEST_LOGIT
+                hot = functional.one_hot(y, len(total)).to(torch.float64)
+                total[:, :-1] += hot.T @ outputs.to(torch.float64)
+                total[:, -1] += hot.sum(dim=0)
+        return np.asarray(total.cpu().numpy().ravel() / count)
+
+
 def personal_parameters(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
     """The parameters that stay at home, by name.
 
@@ -241,5 +284,6 @@ SGD: dict[str, type[LocalSgd]] = {
     "per-fedavg": MetaSgd,
     "fedper": PersonalSgd,
     "fedrep": PersonalSgd,
+    "class-logits": TaughtSgd,
 }
 """The local steps of an algorithm; `LocalSgd` where it is not here."""

@@ -9,8 +9,8 @@ task, algorithm, epsilon (None: without privacy), metric, value, se over seeds, 
 The oracle is written from the paper, without privagg, on the same records, start and batches (all
 records of a site). `matching`: FedMA on digits (`tests/benchmarks/matching.py`). `heart`: FLamby's
 four hospitals, a global model of which each site is charged epsilon 1, then trained on at home;
-pull and steps are chosen at home, on records held out there. `scores`: the same hospitals, one with
-40 % of its labels flipped, against exact Shapley values of all 16 coalitions.
+pull and steps are chosen at home, on records held out there. `scores`, `distill` and `sines`: see
+`contribution`, `distilled` and `sines` beside this file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,11 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from itertools import combinations
-from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional
 
@@ -37,7 +34,6 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
-from privagg.programs.gradient import GradientTraining
 from privagg.programs.learners import make_learner, make_training
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.training.algorithms import AlgorithmSpec
@@ -45,15 +41,16 @@ from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
 from privagg.training.local_sgd import keep_home
 from privagg.training.losses import class_loss
-from privagg.training.models import get_parameters, set_parameters
+from privagg.training.models import set_parameters
 from privagg.training.targets import NumberedClasses
-from tests.benchmarks import matching
+from tests.benchmarks import contribution, distilled, matching, sines
 from tests.benchmarks.heart import HOSPITALS, TestSets, configuration, write_split
 from tests.benchmarks.tables import Row, show, write_json
 from tests.programs.rounds import trained
 
 SITES, RECORDS, ROUNDS, STEPS, RATE, CLIP, ALPHA = 20, 40, 10, 4, 0.5, 4.0, 0.3
 EPSILONS = (None, "8", "1")
+PARTS = ("sites", "matching", "heart", "scores", "distill", "sines")
 KINDS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "scaffold": {"kind": "scaffold"},
@@ -287,12 +284,12 @@ def rows_of_sites(seeds: int) -> list[Row]:
         for epsilon in EPSILONS:
             plan = plan_of(AlgorithmSpec(**KINDS[kind]), epsilon)
             found = [by_privagg(kind, plan, worlds[seed], seed) for seed in worlds]
-            rows.append(_row("sites", kind, epsilon, "accuracy", found, np.mean(truth)))
+            rows.append(row_of("sites", kind, epsilon, "accuracy", found, np.mean(truth)))
             print(rows[-1], flush=True)
     return rows
 
 
-def _row(task: str, kind: str, epsilon: str | None, metric: str, found: Any, oracle: Any) -> Row:
+def row_of(task: str, kind: str, epsilon: str | None, metric: str, found: Any, oracle: Any) -> Row:
     values = np.asarray(found, dtype=float)
     se = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
     truth = None if oracle is None else float(oracle)
@@ -302,7 +299,7 @@ def _row(task: str, kind: str, epsilon: str | None, metric: str, found: Any, ora
     }  # fmt: skip
 
 
-# --- heart: models at home, and who contributed what ---------------------------------------------
+# --- heart: models at home ------------------------------------------------------------------------
 
 CANDIDATES = [
     HomeRule(steps, 0.5, 10**6, pull) for pull in (0.03, 0.1, 0.3, 1.0) for steps in (20, 100)
@@ -343,9 +340,9 @@ def rows_of_heart(data: Path, draws: int) -> list[Row]:
             print(number, opened[-1], own[-1], flush=True)
     better = np.array(own) - np.array(opened)
     return [
-        _row("heart", "global", "1", "accuracy", opened, None),
-        _row("heart", "personal", "1", "accuracy", own, None),
-        _row("heart", "personal - global", "1", "accuracy", better, None),
+        row_of("heart", "global", "1", "accuracy", opened, None),
+        row_of("heart", "personal", "1", "accuracy", own, None),
+        row_of("heart", "personal - global", "1", "accuracy", better, None),
     ]
 
 
@@ -360,111 +357,30 @@ def _at_home(federation: Federation, tests: TestSets, base: Path, site: str, num
     return float((predicted.long() == held.y).double().mean())
 
 
-def rows_of_scores(data: Path, seeds: int) -> list[Row]:
-    last, ranks = [], []
-    for seed in range(seeds):
-        found, exact, spoiled = _scores(data, seed)
-        last.append(float(min(found, key=found.__getitem__) == spoiled))
-        pairs = [(found[name], exact[name]) for name in found]
-        ranks.append(float(spearmanr(*zip(*pairs, strict=True)).statistic))
-        print(seed, spoiled, found, exact, last[-1], ranks[-1], flush=True)
-    return [
-        _row("scores", "halves", None, "flipped hospital is last", last, 1.0),
-        _row("scores", "halves", None, "rank correlation with exact Shapley", ranks, 1.0),
-    ]
-
-
-def _scores(data: Path, seed: int) -> tuple[dict[str, float], dict[str, float], str]:
-    with tempfile.TemporaryDirectory() as name:
-        base = Path(name)
-        values = configuration("record-distributed", write_split(data, base))
-        federation = Federation.from_dict(
-            {**values, "privacy": {**values["privacy"], "epsilon": 1}}, base=base
-        )
-        setup = federation.setup
-        tests = TestSets(federation, base)
-        public = TensorRecords(
-            torch.cat([each.x for each in tests._sets]),
-            torch.cat([each.y for each in tests._sets]),
-            True,
-        )
-        held = {site: setup.records_of(setup.section(site)) for site in HOSPITALS}
-        target, loss = federation.config.data.target, setup.objective.loss
-    draw, spoiled = np.random.default_rng(seed), HOSPITALS[seed % 4]
-    flipped = torch.from_numpy(
-        draw.permutation(len(held[spoiled]))[: round(0.4 * len(held[spoiled]))]
-    )
-    y = held[spoiled].y.clone()
-    y[flipped] = 1 - y[flipped]
-    held[spoiled] = TensorRecords(held[spoiled].x, y)
-    rule = ClientRule(steps=5, learning_rate=0.5, batch_size=16, algorithm=AlgorithmSpec())
-    plan = ClientPlan(
-        sites=[{"name": s, "records": len(held[s])} for s in HOSPITALS], rounds=24, cohort_size=2,
-        dimension=len(get_parameters(setup.fresh_model())), clip_norm_l2=Decimal(2),
-        noise_multiplier=Decimal(0), delta=Decimal("1e-4"), custody="authority", scheme="plaintext",
-    )  # fmt: skip
-    learners = {
-        site: make_learner(
-            plan,
-            site,
-            model=setup.fresh_model(),
-            records=held[site],
-            rule=rule,
-            objective=setup.objective,
-        )
-        for site in HOSPITALS
-    }
-
-    def run(kind: str, cohort: Callable[[int], tuple[str, ...]]) -> GradientTraining:
-        program = make_training(
-            plan, AlgorithmSpec(kind=kind), model=setup.fresh_model(), optimizer=OptimizerSpec(),
-            public=public, target=target, loss=loss, card={},
-        )  # fmt: skip
-        program.last = trained(
-            plan, learners, program, DeterministicRandomness(seed), cohort=cohort
-        )
-        return program
-
-    orders = {
-        n: tuple(sorted(draw.choice(HOSPITALS, 2, replace=False), key=HOSPITALS.index))
-        for n in range(1, 25)
-    }
-    program: Any = run("halves", orders.__getitem__)
-    found = {site: program.contributions[f"contribution_{site}"] for site in HOSPITALS}
-    worth = {(): -program.figures(program.begin())["loss"]}
-    for size in range(1, 5):
-        for some in combinations(HOSPITALS, size):
-            one: Any = run("fedavg", lambda _, some=some: some)
-            worth[some] = -one.figures(one.last)["loss"]
-    return found, {site: shapley(site, worth) for site in HOSPITALS}, spoiled
-
-
-def shapley(site: str, worth: Mapping[tuple[str, ...], float]) -> float:
-    """The exact value: the mean gain over all orders of the four."""
-    total = 0.0
-    for some, value in worth.items():
-        if site not in some:
-            both = tuple(sorted((*some, site), key=HOSPITALS.index))
-            total += (worth[both] - value) / (4 * comb(3, len(some)))
-    return total
-
-
 def main() -> None:
     """Prints the table and writes the rows."""
     parser = argparse.ArgumentParser(description="the literature's algorithms beside their oracles")
     parser.add_argument("--data", type=Path, help="folder of the heart tables")
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--part", choices=("sites", "matching", "heart", "scores"), action="append")
+    parser.add_argument("--part", choices=PARTS, action="append")
     options = parser.parse_args()
-    parts = options.part or ["sites", "matching", *(["heart", "scores"] if options.data else [])]
+    parts = options.part or [
+        part for part in PARTS if options.data or part not in ("heart", "scores")
+    ]
     rows = rows_of_sites(options.seeds) if "sites" in parts else []
     if "matching" in parts:
         for kind, epsilon, metric, found, oracle in matching.results(options.seeds):
-            rows.append(_row("digits", kind, epsilon, metric, found, oracle))
+            rows.append(row_of("digits", kind, epsilon, metric, found, oracle))
             print(rows[-1], flush=True)
     rows += rows_of_heart(options.data, options.seeds) if "heart" in parts else []
-    rows += rows_of_scores(options.data, 2 * options.seeds) if "scores" in parts else []
+    if "scores" in parts:
+        rows += contribution.rows_of_scores(options.data, 2 * options.seeds)
+    if "distill" in parts:
+        rows += distilled.rows_of_digits(options.seeds)
+        rows += distilled.rows_of_private_digits(options.seeds)
+        rows += distilled.rows_of_adult(options.data.parent / "adult") if options.data else []
+    rows += sines.rows_of_sines(options.seeds) if "sines" in parts else []
     columns = {name: name for name in rows[0]}
     show("Algorithms of the literature", columns, rows, "± is over seeds; epsilon - is none")
     write_json(options.json, rows)

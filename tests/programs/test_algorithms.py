@@ -1,5 +1,6 @@
 """Each algorithm against the paper's own recursion, written down by hand; and its one clip."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from privagg.privacy.plan import ClientPlan, DistributedPlan, LocalPlan, Trainin
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.programs.adaptive_clip import AdaptiveClip
 from privagg.programs.gradient import GradientTraining
-from privagg.programs.halves import scores_of
+from privagg.programs.halves import Halves, scores_of
 from privagg.programs.home import Remembered
 from privagg.programs.learners import LEARNERS, make_learner
 from privagg.programs.optimizers import OptimizerSpec
@@ -22,8 +23,10 @@ from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
 from privagg.training.local_sgd import keep_home
+from privagg.training.losses import class_loss
 from privagg.training.models import build_model, get_parameters
 from privagg.training.objective import Objective
+from privagg.training.targets import NumberedClasses
 from tests.programs.rounds import trained
 
 RANDOM = DeterministicRandomness(7)
@@ -277,6 +280,33 @@ def test_scores_are_the_sites_own_where_sums_are() -> None:
     mean = np.mean(list(worth.values()))
     assert found == pytest.approx({name: value - mean for name, value in worth.items()})
     assert set(scores_of(tuple(worth), rounds[:1]).values()) == {0.0}  # one round ranks nobody
+
+
+def test_who_breaks_the_model_is_scored_as_the_worst_and_not_left_out() -> None:
+    """A loss that is no number makes no score one; nor does a model that was broken before."""
+    public = TensorRecords(records("a").x, records("a").y, True)
+    target, names = NumberedClasses(count=2), ("a", "b", "c", "d")
+    model = build_model("logistic", (3,), 2)
+    program = Halves(model, OptimizerSpec(), public, target, class_loss, sites=names)
+    state, good, slight = program.begin(), W * [1, 1, 1, 0], W * -0.1
+    broken = np.full(4, 1e38)
+    for pair, update in (("ab", slight), ("cd", good), ("ac", slight), ("bd", broken)):
+        program.fold(state, Opened(PLACE, np.zeros(4, np.int64), update, tuple(pair)))
+    kept = program.kept()
+    assert [each["score"] is None for each in kept["scores"]] == [False, False, False, True]
+    found = list(program.contributions.values())
+    assert np.isfinite(found).all()
+    json.dumps(kept, allow_nan=False)
+    program.fold(broken, Opened(PLACE, np.zeros(4, np.int64), slight, ("a", "d")))
+    assert list(program.contributions.values()) == found
+    again = Halves(model, OptimizerSpec(), public, target, class_loss, sites=names)
+    again.resume(json.loads(json.dumps(kept)))
+    assert list(again.contributions.values()) == found
+    only = scores_of(names, [(("a", "b"), None), (("c", "d"), 1.0)])
+    assert set(only.values()) == {0.0}  # the worst of one is that one
+    for strange in ("nan", float("inf"), "x"):
+        with pytest.raises(ConfigError, match="no scored rounds"):
+            again.resume({"scores": [{"sites": ["a"], "score": strange}]})
 
 
 # --- all of them ---------------------------------------------------------------------------------

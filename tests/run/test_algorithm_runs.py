@@ -46,7 +46,7 @@ def written(folder: Path, algorithm: str, scheme: str = "plaintext", mode: str =
     text = text.replace('optimizer = { kind = "adam", learning_rate = 0.1 }', "")
     if mode == "client" and scheme != "masked":
         text = text.replace("[training]", "colluders = 0\n\n[training]")
-    if "fedrep" in algorithm:
+    if "fedrep" in algorithm or "class-logits" in algorithm:
         text = text.replace(PUBLIC, "")
     if "fedma" in algorithm:
         text = text.replace('data = "north.csv"', 'data = "north.csv"\nnetwork = "own.safetensors"')
@@ -85,8 +85,9 @@ def test_every_scheme_opens_the_same_integers(algorithm: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("algorithm", "mode"),
     [
-        (FEDREP, "client"),
+        pytest.param(FEDREP, "client", marks=pytest.mark.nightly),
         (FEDMA, "client"),
+        ('"class-logits"', "client"),
         pytest.param('"scaffold"', "client", marks=pytest.mark.nightly),
         pytest.param('"scaffold"', "record-local", marks=pytest.mark.nightly),
     ],
@@ -112,7 +113,8 @@ def test_a_killed_run_goes_on_with_what_lies_at_home(
     whole = made(tmp_path / "whole", algorithm, "plaintext", mode)
     assert told(result) == told(run_small(whole))
     kept = FolderHome(home).last()
-    assert (kept is None) == ("fedrep" not in algorithm)  # a variate is of no use after its run
+    stays = "fedrep" in algorithm or "class-logits" in algorithm
+    assert (kept is not None) == stays  # a variate is of no use after its run
 
 
 def test_a_personal_model_is_trained_at_home_and_charges_nothing(tmp_path: Path) -> None:
