@@ -18,8 +18,6 @@ from privagg.privacy.ledger.keeper import CheckpointKeeper, Shown
 from privagg.privacy.ledger.ledger import ORIGIN_PREFIX
 from privagg.protocol.messages import Upload
 
-MAX_RUNS = 64
-
 Kept = dict[str, tuple[int, ...]]
 """Site -> sizes of the kept checkpoints of its ledger that its next upload must extend."""
 
@@ -35,28 +33,23 @@ class PeerCheckpoints:
     def __init__(self, keeper: CheckpointKeeper, roster: Roster) -> None:
         self._keeper = keeper
         self._roster = roster
-        self._reported: dict[str, Kept] = {}
 
     def kept_sizes(self, sites: Iterable[str]) -> Kept:
         """What the next upload of each site must extend; absent where nothing is kept."""
-        origins = {site: ORIGIN_PREFIX + site for site in sites}
-        kept = self._keeper.heads(origins.values())
-        return {site: kept[origin] for site, origin in origins.items() if origin in kept}
+        return _by_site(self._keeper.heads(ORIGIN_PREFIX + site for site in sites))
 
     def notes(self, site: str) -> list[str]:
         """The kept checkpoints of a site's ledger that any later state of it must hold."""
         return self._keeper.notes(ORIGIN_PREFIX + site)
 
     def report_kept_sizes(self, run: str, sites: Iterable[str]) -> Kept:
-        """`kept_sizes`, as what the next uploads of this run must prove to extend."""
-        while len(self._reported) >= MAX_RUNS and run not in self._reported:
-            self._reported.pop(next(iter(self._reported)))
-        self._reported[run] = self.kept_sizes(sites)
-        return dict(self._reported[run])
+        """`kept_sizes`, durably, as what the next uploads of this run must prove to extend."""
+        return _by_site(self._keeper.tell(run, [ORIGIN_PREFIX + site for site in sites]))
 
     def reported(self, run: str, sites: Sequence[str]) -> Kept:
-        """What was told last in this run; after a restart, what is kept now."""
-        return self._reported[run] if run in self._reported else self.kept_sizes(sites)
+        """What was told last in this run; where nothing (any more), what is kept now."""
+        told = self._keeper.told(run)
+        return self.kept_sizes(sites) if told is None else _by_site(told)
 
     def keep(
         self, uploads: Sequence[Upload], since: Mapping[str, tuple[int, ...]]
@@ -112,3 +105,7 @@ class PeerCheckpoints:
             proofs=proofs,
             since=since,
         )
+
+
+def _by_site(sizes: Mapping[str, tuple[int, ...]]) -> Kept:
+    return {origin.removeprefix(ORIGIN_PREFIX): found for origin, found in sizes.items()}

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from privagg.identity.keys import Identity, Roster
-from privagg.privacy.ledger import CheckpointKeeper, Ledger
-from privagg.protocol import peers
+from privagg.privacy.ledger import CheckpointKeeper, Ledger, keeper
 from privagg.protocol.messages import Upload
 from privagg.protocol.peers import PeerCheckpoints
 from tests.privacy.ledger.conftest import create
@@ -56,7 +55,7 @@ def test_what_the_oldest_of_many_runs_was_told_is_forgotten_alone(
     memory: PeerCheckpoints, ledger: Ledger
 ) -> None:
     """Forgotten, it is as after a restart: what is kept now has to be extended."""
-    for number in range(peers.MAX_RUNS):
+    for number in range(keeper.MAX_RUNS):
         assert memory.report_kept_sizes(f"run-{number}", ["east"]) == {}
     memory.report_kept_sizes("run-1", ["east"])  # one of them goes on, and costs none of the others
     memory.keep([upload(ledger)], {})

@@ -4,15 +4,22 @@ Coordinator, key holder and sites keep the signed checkpoint that comes with eve
 next one of the same ledger must extend it; the owner proves that with a consistency proof. Where
 rounds of two runs overlap, a ledger shows two checkpoints that both extend an older one, and only a
 third that extends both can prove that they are of one history: both are its *heads* until then.
+
+Of each ledger there stay: its heads, which speak for all that they extend; and what each run was
+told last that its next uploads must extend, so that they prove it, and after the run's end an
+auditor holds its bundle against it. The rest goes as a run is told anew (`tell`); who tells no run,
+the coordinator, keeps every checkpoint.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import schema
@@ -23,6 +30,9 @@ _Item = TypeVar("_Item")
 
 MAX_BRANCHES = 8
 """A party keeps at most so many checkpoints of a ledger that no other is proved to extend."""
+
+MAX_RUNS = 64
+"""What so many runs were told is remembered: the ones that were told something last."""
 
 _BATCH = 400
 """Rows asked for in one statement: SQLite builds of before 2020 take 999 variables."""
@@ -69,6 +79,8 @@ class CheckpointKeeper:
                 schema.protect(connection, schema.kept)
             if not connection.dialect.has_table(connection, schema.extended.name):
                 schema.create_extended(connection)
+            if not connection.dialect.has_table(connection, schema.told.name):
+                schema.create_told(connection)
         return cls(store)
 
     @classmethod
@@ -131,9 +143,7 @@ class CheckpointKeeper:
                 opened.append((each, _open(each)))
             except LedgerError as error:
                 problems[each.origin] = error
-        with self._store.write(lock_tree=False) as connection:
-            if connection.dialect.name != "sqlite":
-                connection.execute(text("LOCK TABLE ledger_kept IN SHARE ROW EXCLUSIVE MODE"))
+        with self._writing() as connection:
             known = _Known(connection, opened)
             for each, checkpoint in opened:
                 try:
@@ -155,6 +165,26 @@ class CheckpointKeeper:
         """
         with self._store.read() as connection:
             return _heads(connection, set(origins))
+
+    def tell(self, run: str, origins: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """`heads`, noted as what a run's next uploads must extend; what no run needs more goes.
+
+        Of what the run was told before, whatever is no head, and no other run was told last.
+        """
+        with self._writing() as connection:
+            runs = _runs(connection)
+            before = runs.pop(run, None)
+            found = _heads(connection, {*origins, *(before or ())})
+            if found != before:
+                oldest = [*runs][: max(0, len(runs) + 1 - MAX_RUNS)]
+                _note_told(connection, run, found, oldest)
+                _let_go(connection, before or {}, [found, *runs.values()])
+        return {origin: found[origin] for origin in origins if origin in found}
+
+    def told(self, run: str) -> dict[str, tuple[int, ...]] | None:
+        """What a run was told last; None where it was told nothing, or 64 others since."""
+        with self._store.read() as connection:
+            return _runs(connection, run).get(run)
 
     def notes(self, origin: str) -> list[str]:
         """The signed checkpoints at `heads`; a ledger that holds them holds all that are kept."""
@@ -181,6 +211,14 @@ class CheckpointKeeper:
     def close(self) -> None:
         """Give back every connection to the database."""
         self._store.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction in which nobody else changes what is kept."""
+        with self._store.write(lock_tree=False) as connection:
+            if connection.dialect.name != "sqlite":
+                connection.execute(text("LOCK TABLE ledger_kept IN SHARE ROW EXCLUSIVE MODE"))
+            yield connection
 
 
 def _open(shown: Shown) -> Checkpoint:
@@ -274,6 +312,44 @@ def _require_consistent(
             "needed; ask its owner for Ledger.consistency_proof"
         )
     require_extends(old, new, proof)
+
+
+def _runs(connection: Connection, run: str | None = None) -> dict[str, dict[str, tuple[int, ...]]]:
+    """What each run (or this one) was told last; whoever was told longest ago stands first."""
+    table = schema.told.c
+    query = select(table.run, table.sizes).order_by(table.turn)
+    rows = connection.execute(query if run is None else query.where(table.run == run))
+    try:
+        return {
+            row.run: {origin: tuple(sizes) for origin, sizes in json.loads(row.sizes).items()}
+            for row in rows
+        }
+    except (ValueError, AttributeError, TypeError) as error:
+        raise LedgerTamperedError(f"what a run was told is no list of sizes: {error}") from error
+
+
+def _note_told(
+    connection: Connection, run: str, sizes: Mapping[str, tuple[int, ...]], oldest: Sequence[str]
+) -> None:
+    table = schema.told
+    connection.execute(delete(table).where(table.c.run.in_([run, *oldest])))
+    last = connection.execute(select(func.coalesce(func.max(table.c.turn), 0))).scalar_one()
+    connection.execute(insert(table).values(run=run, turn=last + 1, sizes=json.dumps(sizes)))
+
+
+def _let_go(
+    connection: Connection,
+    before: Mapping[str, tuple[int, ...]],
+    needed: Iterable[Mapping[str, tuple[int, ...]]],
+) -> None:
+    """Delete the checkpoints of these sizes that are needed no more; the database keeps heads."""
+    places = {(origin, size) for origin, sizes in before.items() for size in sizes}
+    for some in needed:
+        places -= {(origin, size) for origin, sizes in some.items() for size in sizes}
+    rows = [{"of": origin, "at": size} for origin, size in sorted(places)]
+    for table in (schema.kept, schema.extended) if rows else ():
+        place = (table.c.origin == bindparam("of")) & (table.c.size == bindparam("at"))
+        connection.execute(delete(table).where(place), rows)
 
 
 def _sizes(connection: Connection, origins: Collection[str]) -> dict[str, int]:

@@ -4,7 +4,8 @@
 receipts cost O(log n). `tree` and `accounts` are running totals, rewritten with each entry in the
 same transaction and committed to by it. `uploads` holds bytes whose digests stand in the log:
 stored uploads, and the statements of runs' keys; and an empty row, named as the charge is, where
-training on a charge is under way.
+training on a charge is under way. `kept`, `extended` and `told` are about other ledgers; see
+`keeper`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sqlalchemy import (
     select,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 DISTRUST = "distrust "
 """How the meta rows begin that name ledgers which contradicted what is kept of them."""
@@ -113,8 +114,27 @@ extended = Table(
 )
 """Kept checkpoints that another kept one was proved to extend; the others are yet to be."""
 
+told = Table(
+    "ledger_kept_told",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("turn", BigInteger, nullable=False),
+    Column("sizes", Text, nullable=False),
+)
+"""What a run was told last of the checkpoints that its next uploads must extend: JSON, origin ->
+sizes. `turn` rises with each telling."""
+
 APPEND_ONLY = (entries, nodes, checkpoints, kept, extended)
-"""Tables whose rows the database refuses to change or delete."""
+"""Tables whose rows the database refuses to change or delete, but for those `SHED` names."""
+
+SHED = {
+    kept: f"NOT EXISTS (SELECT 1 FROM {extended.name} AS e "
+    "WHERE e.origin = OLD.origin AND e.size = OLD.size)",
+    extended: f"EXISTS (SELECT 1 FROM {kept.name} AS k "
+    "WHERE k.origin = OLD.origin AND k.size = OLD.size)",
+}
+"""When the database refuses to delete a row of these: a checkpoint that no other is known to
+extend, and the note that one does while it is kept."""
 
 WRITE_ONCE = (uploads,)
 """Tables whose rows the database refuses to change; deleting frees room."""
@@ -163,6 +183,18 @@ def create_extended(connection: Connection) -> None:
     connection.execute(insert(extended).from_select(["origin", "size"], below))
 
 
+def create_told(connection: Connection) -> None:
+    """Create `told`, and let kept checkpoints go that others extend; none goes by this."""
+    sqlite = connection.dialect.name == "sqlite"
+    rules = ("no_update", "no_delete", "no_replace") if sqlite else ("no_change", "no_truncate")
+    for table in SHED:
+        for rule in rules:
+            where = "" if sqlite else f" ON {table.name}"
+            connection.exec_driver_sql(f"DROP TRIGGER {table.name}_{rule}{where}")
+        protect(connection, table)
+    told.create(connection)
+
+
 def protect_all(connection: Connection) -> None:
     """`protect` for every table."""
     for table in metadata.sorted_tables:
@@ -186,7 +218,8 @@ def _sqlite_triggers(table: Table) -> list[str]:
     name = table.name
     refuse = f"BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
     found = [
-        f"CREATE TRIGGER {name}_no_{verb.lower()} BEFORE {verb} ON {name} {refuse}"
+        f"CREATE TRIGGER {name}_no_{verb.lower()} BEFORE {verb} ON {name} "
+        f"{f'WHEN {SHED[table]} ' if verb == 'DELETE' and table in SHED else ''}{refuse}"
         for verb in _verbs(table)
     ]
     # INSERT OR REPLACE deletes the old row without firing a DELETE trigger.
@@ -214,9 +247,17 @@ def _postgresql_triggers(table: Table) -> list[str]:
             "CREATE OR REPLACE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is append-only'; END $$"
         )
+        verbs, refuses = " OR ".join(_verbs(table)), "ledger_refuse"
+        if table in SHED:
+            refuses = f"{name}_refuse"
+            found.append(
+                f"CREATE OR REPLACE FUNCTION {refuses}() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN IF TG_OP = 'UPDATE' OR {SHED[table]} THEN RAISE EXCEPTION "
+                f"'{name} is append-only'; END IF; RETURN OLD; END $$"
+            )
         found.append(
-            f"CREATE TRIGGER {name}_no_change BEFORE {' OR '.join(_verbs(table))} ON {name} "
-            "FOR EACH ROW EXECUTE FUNCTION ledger_refuse()"
+            f"CREATE TRIGGER {name}_no_change BEFORE {verbs} ON {name} "
+            f"FOR EACH ROW EXECUTE FUNCTION {refuses}()"
         )
     if table in APPEND_ONLY:
         found.append(

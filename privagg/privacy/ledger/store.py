@@ -220,6 +220,7 @@ def _keep_peers_checkpoints(connection: Connection) -> None:
 STEPS: dict[int, Callable[[Connection], None]] = {
     1: _keep_peers_checkpoints,
     2: schema.create_extended,
+    3: schema.create_told,
 }
 """Version that a step starts from -> the step to the next version."""
 
