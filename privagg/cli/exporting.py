@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from privagg.cli import console
-from privagg.cli.predicting import MODEL_HELP, read_card
+from privagg.cli.predicting import MODEL_HELP, read_answer
 from privagg.durable import write_whole
 from privagg.errors import ConfigError
 
@@ -36,10 +36,11 @@ def export(
     ONNX: an input for each declared column, (N, 1), float64 of numbers (NaN: missing) and strings
     of texts (empty: missing); `predictions` come out, and a scorecard's `points`. Values out of
     range, codes for "not measured" and unknown categories are treated as privagg treats them, so
-    that a table needs no preparation. Of scorecards, logistic and mlp; the extra privagg\\[onnx]
-    writes it.
+    that a table needs no preparation. Of scorecards, boosted trees, logistic and mlp; the extra
+    privagg\\[onnx] writes it.
 
-    SQL: an expression that gives a row's points, a CASE for each column.
+    SQL: an expression that gives a row's points, a CASE for each column; of several classes one
+    for each.
 
     [bold]Examples[/bold]
 
@@ -47,27 +48,41 @@ def export(
 
       privagg export out/answers.json --format sql --output card.sql
     """
-    if form is Form.SQL:
-        if model.suffix == ".safetensors":
-            raise ConfigError(f"{model} is no scorecard; only scorecards are written as SQL")
-        from privagg.programs.scorecard.sql import sql_of
-
-        data = (sql_of(read_card(model)) + "\n").encode()
-    else:
-        data = _onnx(model)
+    data = f"{_sql(model)}\n".encode() if form is Form.SQL else _onnx(model)
     place = output or model.with_suffix(f".{form.value}")
     write_whole(place, data)
     console.note(f"written: {place}")
 
 
+def _sql(model: Path) -> str:
+    from privagg.programs.scorecard.card import Card
+    from privagg.programs.scorecard.cards import Cards
+    from privagg.programs.scorecard.sql import sql_of, sql_of_cards
+
+    made = None if model.suffix == ".safetensors" else read_answer(model)
+    if isinstance(made, Cards):
+        return sql_of_cards(made)
+    if isinstance(made, Card):
+        return sql_of(made)
+    raise ConfigError(f"{model} is no scorecard; only scorecards are written as SQL")
+
+
 def _onnx(model: Path) -> bytes:
     try:
+        from privagg.programs.distill.labels import Labels
         from privagg.programs.scorecard import onnx as cards
+        from privagg.programs.trees import onnx as trees
+        from privagg.programs.trees.model import Trees
         from privagg.training import onnxmodel
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error}; install privagg[onnx]") from error
     if model.suffix != ".safetensors":
-        return cards.onnx_of(read_card(model))
+        made = read_answer(model)
+        if isinstance(made, Labels):
+            raise ConfigError(
+                f"{model} holds labels of public records, and no model: `privagg predict` fits one"
+            )
+        return trees.onnx_of(made) if isinstance(made, Trees) else cards.onnx_of(made)
     from privagg.training.predicting import read_model
 
     return onnxmodel.onnx_of(*read_model(model))

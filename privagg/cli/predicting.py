@@ -18,8 +18,10 @@ from privagg.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from privagg.programs.distill.labels import Labels
     from privagg.programs.scorecard.card import Card
     from privagg.programs.scorecard.cards import Cards
+    from privagg.programs.trees.model import Trees
     from privagg.training.table import TableSchema
 
 MODEL_HELP = "The answers.json of a scorecard, boosted trees or labels, or a model.safetensors."
@@ -88,34 +90,29 @@ def predict(
     console.note(f"written: {written}")
 
 
-def read_card(path: Path) -> Card:
-    """A scorecard from its file.
+def read_answer(path: Path) -> Card | Cards | Trees | Labels:
+    """A scorecard, one of each class, boosted trees, or labels, from their file.
 
     Raises:
         ConfigError: it cannot be read.
     """
+    from privagg.programs.distill.labels import Labels
     from privagg.programs.scorecard.card import Card
     from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
 
-    if Trees.is_in(facts := _facts(path, "scorecard")):
-        raise ConfigError(
-            f"{path} holds boosted trees, which are not written as ONNX or SQL; `privagg predict` "
-            "reads them"
-        )
-    if Cards.are_in(facts):
-        raise ConfigError(
-            f"{path} holds a card for each of {len(Cards.read(facts).cards)} classes, and only a "
-            "single card is written in another form; `privagg predict` reads all of them"
-        )
-    return Card.read(facts)
+    if Labels.are_in(facts := _facts(path)):
+        return Labels.read(facts)
+    if Trees.is_in(facts):
+        return Trees.read(facts)
+    return Cards.read(facts) if Cards.are_in(facts) else Card.read(facts)
 
 
-def _facts(path: Path, what: str) -> Any:
+def _facts(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read the {what} {path}: {error}") from error
+        raise ConfigError(f"cannot read the model {path}: {error}") from error
 
 
 def _by_answers(
@@ -126,21 +123,17 @@ def _by_answers(
     from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
 
-    if Labels.are_in(facts := _facts(model, "model")):
-        labels = Labels.read(facts)
-        records = Columns.read(_read(labels.data, data, config), labels.data, target=False)
-        return _rows(labels.data.target.prediction_names, labels.predictions(records, student))
-    if student is not None:
+    made = read_answer(model)
+    if student is not None and not isinstance(made, Labels):
         raise ConfigError(f"--student is for labels of `distill`, and {model} holds none")
-    if Trees.is_in(facts):
-        trees = Trees.read(facts)
-        records = Columns.read(_read(trees.data, data, config), trees.data, target=False)
-        return _rows(trees.names, trees.predictions(records))
-    if Cards.are_in(facts):
-        cards = Cards.read(facts)
-        return _by_cards(cards, _read(cards.data, data, config))
-    card = read_card(model)
-    return _by_card(card, _read(card.data, data, config), most)
+    frame = _read(made.data, data, config)
+    if isinstance(made, Labels):
+        records = Columns.read(frame, made.data, target=False)
+        return _rows(made.data.target.prediction_names, made.predictions(records, student))
+    if isinstance(made, Trees):
+        records = Columns.read(frame, made.data, target=False)
+        return _rows(made.names, made.predictions(records))
+    return _by_cards(made, frame) if isinstance(made, Cards) else _by_card(made, frame, most)
 
 
 def _read(schema: TableSchema, data: Path, config: Path | None) -> pd.DataFrame:

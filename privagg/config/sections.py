@@ -347,6 +347,14 @@ AnyEvaluation = Annotated[
 ]
 
 
+NOT_SEARCHED = (
+    "what a program in [ask] leaves open is chosen by public facts and costs nothing (`privagg "
+    "check` shows it). To compare settings of your own, ask for each in a run of its own (`privagg "
+    "ask`), which is charged, and hold their models against a public table (`privagg predict`)"
+)
+"""Why a search is over trainings alone, and what to do instead."""
+
+
 class TuningSection(Section):
     """A search over settings; each candidate is a run of its own and charged in full.
 
@@ -366,6 +374,8 @@ class TuningSection(Section):
     @model_validator(mode="after")
     def _within_reason(self) -> Self:
         strange = [key for key in self.grid if not key.startswith(TUNABLE)]
+        if strange and strange[0].startswith("ask."):
+            raise ValueError(f"{strange[0]!r} cannot be searched over: {NOT_SEARCHED}")
         if strange:
             raise ValueError(
                 f"{strange[0]!r} cannot be searched over; keys begin with {', '.join(TUNABLE)}"

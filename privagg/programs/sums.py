@@ -44,10 +44,10 @@ class Placed(NamedTuple):
         return found
 
 
-TOGETHER = 1024
+TOGETHER = 4096
 """Records that are turned into integers at once, at most."""
 
-NUMBERS_TOGETHER = 2**20
+NUMBERS_TOGETHER = 2**22
 """Integers that they add together, at most, but for one record's own: so what memory a round takes
 follows from the plan, and does not tell how many records there are."""
 

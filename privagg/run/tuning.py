@@ -23,6 +23,7 @@ from typing import Any
 from privagg.audit.bundle import NAME as BUNDLE_NAME
 from privagg.audit.bundle import ReportBundle
 from privagg.config.schema import plain_settings, tuning_candidates
+from privagg.config.sections import NOT_SEARCHED
 from privagg.config.setup import Setup
 from privagg.errors import ConfigError, ResumeError, SearchError
 from privagg.party.open import ledger_here, make_local
@@ -120,7 +121,10 @@ class Search:
     def __init__(self, setup: Setup, randomness: Randomness, resume: str | None = None) -> None:
         tuning = setup.config.tuning
         if tuning is None:
-            raise ConfigError("there is nothing to search: give a [tuning] section with its grid")
+            told = f". Searched are trainings: {NOT_SEARCHED}" if setup.config.ask else ""
+            raise ConfigError(
+                f"there is nothing to search: give a [tuning] section with its grid{told}"
+            )
         if setup.public_records is None:
             raise ConfigError(
                 "a search compares candidates on a table declared public; give [evaluation] one "

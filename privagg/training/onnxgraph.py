@@ -139,6 +139,30 @@ class Graph:
             self.op("RegexFullMatch", feature.name, pattern=_pattern(text, exact)) for text in texts
         ]
 
+    def bins(
+        self,
+        feature: NumericFeature | CategoricalFeature,
+        count: int,
+        edges: Sequence[float] | None,
+    ) -> str:
+        """The bin of each record in a column, int64 (N, 1); the last is what is missing.
+
+        Args:
+            feature: the column.
+            count: bins.
+            edges: between them, a value on an edge lies below it; None of categories.
+        """
+        last = self.constant([count - 1], np.int64)
+        if isinstance(feature, NumericFeature):
+            values, missing = self.numbers(feature)
+            below = self.cast(self.op("Less", self.constant([edges or ()]), values), np.int64)
+            axes = self.constant([1], np.int64)
+            return self.op("Where", missing, last, self.op("ReduceSum", below, axes))
+        found = last
+        for place, same in enumerate(self.equal(feature)):
+            found = self.op("Where", same, self.constant([place], np.int64), found)
+        return found
+
     def encoded(self, schema: TableSchema) -> str:
         """The declared columns as a gradient model's inputs, float32 (N, width)."""
         columns = list[str]()

@@ -1,6 +1,6 @@
 """Where proposed settings of training come from: a search on synthetic tables, never on real ones.
 
-    python -m tests.benchmarks.propose [--worlds 16] [--seed 1] [--json FILE]
+    python -m tests.benchmarks.propose [--worlds 16] [--seed 1] [--records 4000] [--json FILE]
 
 `privagg.config.proposal` fills settings that a configuration leaves out from a small table. This
 derives the table again. It draws tables of all kinds (8 to 25 columns, numbers in wide or narrow
@@ -17,6 +17,9 @@ where sigma is the noise multiplier of a single opening, d the parameters and n 
 long the noise of a mean gradient is, in clips. Clips are told in root mean squares of a record's
 norm, as the public declaration suggests it, rates in its inverse squares, so that neither depends
 on the units of the features.
+
+With few records, sampling is in a mean gradient beside the noise, and a recipe that goes far loses
+more: `--records 500` derives `FEW`, the table for these.
 
 Chosen at every level: the recipe of the least mean gap, smoothed over neighbouring rates and clips;
 among those within `TIE` of it the one of the fewest rounds, which is the fastest.
@@ -44,43 +47,50 @@ Floats = npt.NDArray[np.float64]
 
 RECORDS = 4_000
 LEVELS = (0.0005, 0.0015, 0.005, 0.015, 0.05, 0.15, 0.5)
-ROUNDS = (6, 12, 25, 50, 100)
+ROUNDS = (2, 4, 6, 12, 25, 50, 100)
 RATES = (12.0, 25.0, 50.0, 100.0, 200.0, 400.0)
-CLIPS = (0.1, 0.15, 0.22, 0.33, 0.5, 0.75)
+CLIPS = (0.06, 0.1, 0.15, 0.22, 0.33, 0.5, 0.75)
 TIE = 0.001
 
 
 @dataclass(frozen=True)
 class Table:
-    """Synthetic records, half of them fresh, and what a declaration would say of their norm.
+    """Synthetic records, some of them fresh, and what a declaration would say of their norm.
 
     Attributes:
-        x: (2 * RECORDS, width + 1), the last column is the intercept's 1.
+        x: (records and fresh ones, width + 1), the last column is the intercept's 1.
         y: labels 0.0 or 1.0.
         square: mean square of a record's norm as the public declaration suggests it.
+        records: the first so many are trained on.
     """
 
     x: Floats
     y: Floats
     square: float
+    records: int
 
     @property
     def fresh(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Records that nothing was trained on, and which of them are positive."""
-        return self.x[RECORDS:], self.y[RECORDS:] == 1
+        return self.x[self.records :], self.y[self.records :] == 1
 
     @property
     def ceiling(self) -> float:
         """AUC of the logistic model without privacy."""
         model = LogisticRegression(max_iter=300, fit_intercept=False)
-        weights = model.fit(self.x[:RECORDS], self.y[:RECORDS]).coef_[0]
+        weights = model.fit(self.x[: self.records], self.y[: self.records]).coef_[0]
         fresh, truth = self.fresh
         return roc_auc(fresh @ weights, truth) or 0.5
 
 
-def draw_table(rng: np.random.Generator) -> Table:
-    """Draws one table: columns that share a few hidden causes, and a label from both."""
-    count = 2 * RECORDS
+def draw_table(rng: np.random.Generator, records: int) -> Table:
+    """Draws one table: columns that share a few hidden causes, and a label from both.
+
+    Args:
+        rng: source of it.
+        records: to train on; `RECORDS` more are fresh.
+    """
+    count = records + RECORDS
     causes = rng.standard_normal((count, int(rng.integers(2, 6))))
     score = causes @ (0.5 * rng.standard_normal(causes.shape[1]))
     parts, square = [np.zeros((count, 0))], 1.0
@@ -95,7 +105,7 @@ def draw_table(rng: np.random.Generator) -> Table:
     score *= rng.uniform(0.5, 1.6) / score.std()
     threshold = np.quantile(score, 1 - rng.uniform(0.1, 0.5))
     y = (rng.random(count) < _sigmoid(score - threshold)).astype(np.float64)
-    return Table(np.column_stack([*parts, np.ones(count)]), y, square)
+    return Table(np.column_stack([*parts, np.ones(count)]), y, square, records)
 
 
 def _draw_column(rng: np.random.Generator, latent: Floats) -> tuple[Floats, float, Floats]:
@@ -144,8 +154,8 @@ class _Training:
     def __init__(
         self, rng: np.random.Generator, table: Table, recipes: Recipes, deviation: float
     ) -> None:
-        self._x = table.x[:RECORDS, :-1].astype(np.float32)
-        self._y = table.y[:RECORDS].astype(np.float32)[:, None]
+        self._x = table.x[: table.records, :-1].astype(np.float32)
+        self._y = table.y[: table.records].astype(np.float32)[:, None]
         self._constant = Centre.constant if recipes.centred else 1.0
         self._squares = (self._x**2).sum(axis=1)[:, None]
         self._lengths = np.sqrt(self._squares + self._constant**2)
@@ -164,7 +174,7 @@ class _Training:
         residuals *= np.minimum(np.float32(1), self._clips / lengths)
         total = residuals.sum(axis=0)
         sums = np.vstack([self._x.T @ residuals - self.means * total, self._constant * total])
-        return np.asarray(sums / RECORDS + self._noise * self._rng.standard_normal(sums.shape))
+        return np.asarray(sums / len(self._x) + self._noise * self._rng.standard_normal(sums.shape))
 
     def centre(self) -> Floats:
         """Two openings at opposite intercepts; centred from here on. The first step's gradient."""
@@ -191,7 +201,7 @@ def train(rng: np.random.Generator, table: Table, recipes: Recipes, deviation: f
 
     Args:
         rng: source of the noise.
-        table: the records; its first half is trained on.
+        table: the records.
         recipes: what is tried.
         deviation: of the noise of one opened mean in a job of one round, in clips.
     """
@@ -214,10 +224,12 @@ Key = tuple[float, bool, int, float, float]
 KINDS = tuple(itertools.product(LEVELS, (True, False), ROUNDS))
 
 
-def _worth_trying(kind: tuple[float, bool, int]) -> bool:
+def _worth_trying(kind: tuple[float, bool, int], records: int) -> bool:
     """Without what lost at once in a wider search: long trainings in noise, uncentred without."""
     level, centred, rounds = kind
-    return rounds <= 50 if level >= 0.05 else centred and rounds >= 12
+    if records < RECORDS:
+        return level >= 0.005 and rounds >= (6 if centred else 2) and rounds * level <= 5
+    return rounds >= 6 and (rounds <= 50 if level >= 0.05 else centred and rounds >= 12)
 
 
 def gaps(rng: np.random.Generator, tables: Sequence[Table]) -> Mapping[Key, list[float]]:
@@ -227,7 +239,8 @@ def gaps(rng: np.random.Generator, tables: Sequence[Table]) -> Mapping[Key, list
     rates, clips = (np.array(values) for values in zip(*grid, strict=True))
     for table in tables:
         ceiling, (fresh, truth) = table.ceiling, table.fresh
-        for level, centred, rounds in filter(_worth_trying, KINDS):
+        kinds = (kind for kind in KINDS if _worth_trying(kind, table.records))
+        for level, centred, rounds in kinds:
             deviation = level / np.sqrt(table.x.shape[1])
             weights = train(rng, table, Recipes(centred, rounds, rates, clips), deviation)
             for (rate, clip), column in zip(grid, np.nan_to_num(weights).T, strict=True):
@@ -263,11 +276,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="derive the proposed settings of training")
     parser.add_argument("--worlds", type=int, default=16, help="synthetic tables")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--records", type=int, default=RECORDS, help="that are trained on")
     parser.add_argument("--json", type=Path, help="file for the rows")
     options = parser.parse_args(arguments)
     rng = np.random.default_rng(options.seed)
-    found = gaps(rng, [draw_table(rng) for _ in range(options.worlds)])
-    rows = [chosen(found, level) for level in LEVELS]
+    found = gaps(rng, [draw_table(rng, options.records) for _ in range(options.worlds)])
+    rows = [chosen(found, level) for level in sorted({key[0] for key in found})]
     names = ("level", "centred", "rounds", "rate", "clip", "gap", "gap_of_the_other_kind")
     show("Proposed settings by level of noise", {name: name for name in names}, rows, "")
     write_json(options.json, rows)

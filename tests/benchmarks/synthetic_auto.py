@@ -17,11 +17,10 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise, product
-from unittest.mock import patch
 
 import numpy as np
 
-from privagg.config.proposal import TABLE, expected_square
+from privagg.config.proposal import expected_square, recipe_of
 from privagg.programs.scorecard import adding
 from privagg.programs.scorecard.asked import Asked, noise_by_bin
 from privagg.training.measures import roc_auc
@@ -65,19 +64,18 @@ def by_gradients(world: World, records: int, epsilon: float, seed: int) -> float
     x, y = (np.concatenate(each) for each in zip(*parts, strict=True))
     own = len(parts[0][1])
     square = float(expected_square(world.schema.features))
-    table = propose.Table(np.column_stack([x, np.ones(len(x))]), y.astype(float), square)
+    table = propose.Table(np.column_stack([x, np.ones(len(x))]), y.astype(float), square, own)
     deviation = gaussian_noise_multiplier(epsilon, DELTA) / own
     level = deviation * np.sqrt(x.shape[1] + 1)
-    recipe = next(each for each in TABLE if Decimal(level) <= each.level)
+    recipe = recipe_of(Decimal(level), own)
     tried = propose.Recipes(
         recipe.centred,
         recipe.rounds,
         np.array([float(recipe.rate)]),
         np.array([float(recipe.clip)]),
     )
-    with patch.object(propose, "RECORDS", own):
-        weights = propose.train(np.random.default_rng(seed), table, tried, deviation)
-        held, positive = table.fresh
+    weights = propose.train(np.random.default_rng(seed), table, tried, deviation)
+    held, positive = table.fresh
     return roc_auc(held[:, :-1] @ weights[:, 0], positive) or 0.5
 
 

@@ -98,3 +98,12 @@ def test_tables_of_the_benchmark_follow_the_rule(
         {"name": name, "data": "x.csv", "records": count} for name, count in study.sites.items()
     ]
     assert chosen(parse_config(values)) == program
+
+
+def test_a_program_is_not_tuned_and_the_refusal_says_what_to_do() -> None:
+    values = tomllib.loads(AUTO)
+    values["tuning"] = {"grid": {"ask.settings.bins": [4, 8]}}
+    with pytest.raises(ConfigError, match=r"'ask.settings.bins' cannot be .*chosen by public fac"):
+        parse_config(values)
+    with pytest.raises(ConfigError, match=r"Searched are trainings: .*`privagg ask`"):
+        Federation.from_dict(tomllib.loads(AUTO)).tune()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import ROUND_UP, Decimal, localcontext
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from scipy.stats import norm
 from privagg import Federation
 from privagg.cli.planview import describe
 from privagg.config.proposal import (
+    FEW,
+    FEW_RECORDS,
     TABLE,
     PublicFacts,
+    Recipe,
     expected_square,
     propose,
+    recipe_of,
 )
 from privagg.config.schema import Config, parse_config, tuning_candidates
 from privagg.errors import ConfigError
@@ -149,11 +154,22 @@ def test_what_nothing_is_known_of_is_refused(sections: dict[str, Any], said: str
         parse_config(values(**sections))
 
 
-def test_the_table_covers_every_level_once() -> None:
-    levels = [recipe.level for recipe in TABLE]
+@pytest.mark.parametrize("table", [TABLE, FEW])
+def test_a_table_covers_every_level_once(table: tuple[Recipe, ...]) -> None:
+    levels = [recipe.level for recipe in table]
     assert levels == sorted(set(levels))
     assert levels[-1] == Decimal("Infinity")
-    assert all(recipe.rounds > 2 for recipe in TABLE)
+    assert all(recipe.rounds > 2 for recipe in table if recipe.centred)
+
+
+def test_few_records_have_recipes_of_their_own() -> None:
+    """As much noise is met with few records by going less far."""
+    level = Decimal("0.02")
+    assert recipe_of(level, FEW_RECORDS) in FEW
+    assert recipe_of(level, FEW_RECORDS + 1) in TABLE
+    loud = replace(FACTS, records=500, epsilon=Decimal("0.1"))
+    rounds = next(each.value for each in propose(loud) if each.key == "training.rounds")
+    assert rounds == recipe_of(loud.level, 500).rounds
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0, 3.0, 10.0])
@@ -202,7 +218,7 @@ def test_the_search_trains_as_the_sites_do(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     x = rng.uniform([-0.5, -1, -1], [1.5, 1, 1], (2 * RECORDS, 3))
     y = (rng.random(2 * RECORDS) < 0.3).astype(np.float64)
-    table = Table(np.column_stack([x, np.ones(2 * RECORDS)]), y, 2.0)
+    table = Table(np.column_stack([x, np.ones(2 * RECORDS)]), y, 2.0, RECORDS)
     clip = 0.3 * 2.0**0.5
     search = _Training(rng, table, Recipes(True, 9, np.array([50.0]), np.array([0.3])), 0.0)
     search.centre()

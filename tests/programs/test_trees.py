@@ -19,6 +19,7 @@ from privagg.privacy.plan import SiteTerms, SumsPlan
 from privagg.programs.questions.columns import Columns
 from privagg.programs.registry import program_of
 from privagg.programs.scorecard.fitting import State as CardState
+from privagg.programs.sums import Placed
 from privagg.programs.sums_program import NoisySum
 from privagg.programs.tables.bins import coded
 from privagg.programs.trees import BoostedTrees, asked, growing, losses, program
@@ -90,12 +91,18 @@ def run(
     records = Columns.read(frame, made.content.data)
     for number, terms in enumerate(openings, 1):
         assert len(state) == terms.state
-        total = made.integers(number, state, records).sum(axis=0)
+        total = rows_of(made, number, state, records).sum(axis=0)
         deviation = NoisySum.of(plan, number, total, "ns").stddev
         noise = np.rint(draw.normal(0, deviation, terms.length)).astype(np.int64)
         sums.append(NoisySum.of(plan, number, total + noise, "ns"))
         state = made.step(number, state, sums[-1])
     return sums
+
+
+def rows_of(made: BoostedTrees, number: int, state: Any, records: Columns) -> Any:
+    found = made.integers(number, state, records)
+    length = made.openings(Decimal(0))[number - 1].length
+    return found.dense(length) if isinstance(found, Placed) else found
 
 
 def grown(made: BoostedTrees, sums: list[NoisySum]) -> Trees:
@@ -137,7 +144,7 @@ def case_of(kind: str, **settings: Any) -> Case:
     records = Columns.read(frame, made.content.data)
     for number, _ in enumerate(made.rounds, 1):
         states.append(100 * state if kind == "two" else state)
-        total = made.integers(number, state, records).sum(axis=0)
+        total = rows_of(made, number, state, records).sum(axis=0)
         state = made.step(number, state, NoisySum(total, 1.0, ("n",)))
     return Case(
         program=lambda: trees(kind, **facts),
@@ -178,7 +185,7 @@ def test_no_record_and_no_state_reach_beyond_the_bound(kind: str, together: int)
     states += [np.full(len(states[0]), value) for value in (np.nan, np.inf, -np.inf, 1e308, 0.0)]
     for state in states:
         for number in range(1, len(made.rounds) + 1):
-            rows = made.integers(number, state, records).astype(object)
+            rows = rows_of(made, number, state, records).astype(object)
             furthest[number - 1] = max(furthest[number - 1], (rows**2).sum(axis=1).max())
     assert max(furthest) <= SENSITIVITY_GRID**2
     assert min(furthest) >= 0.97 * SENSITIVITY_GRID**2

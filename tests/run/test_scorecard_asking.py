@@ -109,12 +109,12 @@ def test_the_card_predicts_and_says_where_it_is_from(asked: tuple[Path, Answer])
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("predict", "no.json", "new.csv"), "cannot read the scorecard no.json"),
-        (("predict", "my.toml", "new.csv"), "cannot read the scorecard my.toml"),
+        (("predict", "no.json", "new.csv"), "cannot read the model no.json"),
+        (("predict", "my.toml", "new.csv"), "cannot read the model my.toml"),
         (("predict", "out/answers.json"), "Missing argument 'DATA'"),
         (("predict", "out/answers.json", "no.csv"), "no file"),
         (("predict", "out/model.safetensors", "new.csv"), "cannot read the model"),
-        (("export", "new.csv", "--format", "sql"), "cannot read the scorecard new.csv"),
+        (("export", "new.csv", "--format", "sql"), "cannot read the model new.csv"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_by_name(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ from safetensors.torch import save_file
 from privagg.errors import ConfigError, DataError, ModelError
 from privagg.programs.questions.columns import Columns
 from privagg.programs.scorecard.card import Card
+from privagg.programs.scorecard.cards import Cards
 from privagg.programs.scorecard.onnx import onnx_of as onnx_of_card
+from privagg.programs.scorecard.sql import sql_of_cards
+from privagg.programs.trees.model import Trees
+from privagg.programs.trees.onnx import onnx_of as onnx_of_trees
 from privagg.training.declared import ModelSpec, TableSource
 from privagg.training.modelcard import ModelCard, header_text
 from privagg.training.models import ParameterLayout, build_model
@@ -28,7 +34,20 @@ from privagg.training.predicting import fitting, predict_frame, read_model
 from privagg.training.saving import read_tensors, save_model
 from privagg.training.table import TableSchema
 from tests.commands import call
-from tests.programs.test_scorecard import card, run, scorecard, table
+from tests.programs.test_scorecard import (
+    CLASSES,
+    EXTREMES,
+    FRESH,
+    TRAINED,
+    card,
+    of_classes,
+    run,
+    scorecard,
+    table,
+)
+from tests.programs.test_trees import run as grow
+from tests.programs.test_trees import trees as boosted_trees
+from tests.programs.test_trees import widened
 
 FEATURES: list[dict[str, Any]] = [
     {"name": "age", "range": (20, 80), "not_measured": (-1, -9), "indicator": True},
@@ -144,6 +163,39 @@ def test_an_amounts_card_goes_out_too() -> None:
     frame = table(1000, 6).assign(cost=np.linspace(0, 60, 1000))
     made = card(program, run(program, frame))
     compare(made, EDGES[["age", "paid"]])
+
+
+def test_cards_of_classes_go_out_together() -> None:
+    """ONNX gives the points of each to the last bit; SQLite reads the SQL as privagg the table."""
+    program = scorecard(CLASSES, bins=4)
+    made = Cards.read(program.model(run(program, of_classes(1500, 1)[0], "1")))
+    frame = of_classes(400, 2)[0]
+    records = Columns.read(frame, made.data, target=False)
+    points, ours = made.points(records), made.predictions(records)
+    for found in outputs(onnx_of_card(made), cells(made.data, frame)):
+        np.testing.assert_array_equal(found["points"], points)
+        np.testing.assert_allclose(found["predictions"], ours, rtol=1e-12)
+    numbers = frame.assign(
+        **{name: pd.to_numeric(frame[name]) for name in ("age", "paid", "delay")}
+    )
+    with closing(sqlite3.connect(":memory:")) as database:
+        numbers.to_sql("people", database, index=False)
+        told = database.execute(f"SELECT {sql_of_cards(made)} FROM people")
+        assert [each[0] for each in told.description] == [
+            f"points {each.label}" for each in made.cards
+        ]
+        np.testing.assert_allclose(told.fetchall(), points, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "amount", "huber", "time"])
+def test_trees_onnx_predicts_as_they_do(kind: str) -> None:
+    """Leaves are the same; their sums and exponentials are rounded in another order."""
+    program = boosted_trees(kind, together=4)
+    made = Trees.read(program.model(grow(program, widened(TRAINED.iloc[:600]))))
+    frame = widened(pd.concat([EXTREMES, FRESH.iloc[:200]], ignore_index=True))
+    ours = made.predictions(Columns.read(frame, made.data, target=False))
+    for found in outputs(onnx_of_trees(made), cells(made.data, frame)):
+        np.testing.assert_allclose(found["predictions"], ours, rtol=1e-12, atol=1e-15)
 
 
 def compare(made: Card, frame: pd.DataFrame) -> None:

@@ -12,6 +12,9 @@ from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.scorecard.card import Card
 from privagg.training.table import TableSchema
 
+LEAST_CHANCE = float(np.finfo(np.float64).tiny)
+"""Of a class, before they are brought to a sum of 1."""
+
 
 class Cards(BaseModel):
     """A card of each class.
@@ -72,8 +75,8 @@ class Cards(BaseModel):
     def predictions(self, records: Columns) -> FloatArray:
         """The chance of each class, float64 (r, C): what the cards say, brought to a sum of 1."""
         chances = np.stack([each.predictions(records) for each in self.cards], axis=1)
-        least = np.finfo(np.float64).tiny
-        return np.asarray(np.maximum(chances, least) / np.maximum(chances, least).sum(1)[:, None])
+        chances = np.maximum(chances, LEAST_CHANCE)
+        return np.asarray(chances / chances.sum(axis=1)[:, None])
 
 
 def _inside(facts: Any) -> Any:

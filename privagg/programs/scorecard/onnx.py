@@ -5,21 +5,46 @@ from __future__ import annotations
 import numpy as np
 
 from privagg.programs.scorecard.card import DECIMALS, Card, CardBlock
+from privagg.programs.scorecard.cards import LEAST_CHANCE, Cards
 from privagg.training.features import CategoricalFeature, NumericFeature
 from privagg.training.modelcard import header_text
 from privagg.training.onnxgraph import Graph
 
 
-def onnx_of(card: Card) -> bytes:
-    """A card as an ONNX file, all of it in float64: the points are those of `Card.points`.
+def onnx_of(card: Card | Cards) -> bytes:
+    """A card, or one of each class, as an ONNX file, all of it in float64.
+
+    Its `points` are those of `Card.points`, to the last bit.
 
     Args:
-        card: the card.
+        card: the card, or the cards.
 
     Raises:
         ConfigError: a column has numbers and texts as categories.
     """
     graph = Graph(card.data)
+    if isinstance(card, Card):
+        points, found = _one(graph, card)
+        about, count, name = "the chance of the second class", 1, "privagg_scorecard"
+        if card.is_amount:
+            about = "the expected amount"
+    else:
+        each = [_one(graph, one) for one in card.cards]
+        points, chances = (graph.op("Concat", *some, axis=1) for some in zip(*each, strict=True))
+        chances = graph.op("Max", chances, graph.constant(LEAST_CHANCE))
+        axes = graph.constant([1], np.int64)
+        found = graph.op("Div", chances, graph.op("ReduceSum", chances, axes))
+        count, name = len(card.cards), "privagg_scorecards"
+        about = f"the chances of {', '.join(str(one.label) for one in card.cards)}"
+    graph.output(points, "points", ["N", count], "points, which add up")
+    graph.output(found, "predictions", ["N", count], about)
+    facts = card.model_dump(mode="json", exclude={"blocks", "data", "cards"})
+    facts["target"] = card.data.target.model_dump(mode="json")
+    return graph.written(name, {"privagg": header_text(facts)})
+
+
+def _one(graph: Graph, card: Card) -> tuple[str, str]:
+    """A card's points and what they stand for, float64 (N, 1) each."""
     codes = {each.name: each for each in card.data.features}
     parts = [_points(graph, block, codes) for block in card.blocks]
     whole = graph.op("Add", graph.op("Sum", *parts), graph.constant(card.start))
@@ -29,16 +54,11 @@ def onnx_of(card: Card) -> bytes:
     steps = graph.constant(card.scaling.per_logit(card.counts_up))
     logits = graph.op("Div", graph.op("Sub", points, nothing), steps)
     chance = graph.op("Sigmoid", graph.op("Clip", logits, *map(graph.constant, (-500.0, 500.0))))
-    about = "the chance of the second class"
     if (ends := card.data.target.range_of(card.data.target.name)) is not None:
         low, high = ends
         stretched = graph.op("Mul", chance, graph.constant(high - low))
-        chance, about = graph.op("Add", stretched, graph.constant(low)), "the expected amount"
-    graph.output(points, "points", ["N", 1], "points, which add up")
-    graph.output(chance, "predictions", ["N", 1], about)
-    facts = card.model_dump(mode="json", exclude={"blocks", "data"})
-    facts["target"] = card.data.target.model_dump(mode="json")
-    return graph.written("privagg_scorecard", {"privagg": header_text(facts)})
+        chance = graph.op("Add", stretched, graph.constant(low))
+    return points, chance
 
 
 def _points(
@@ -46,7 +66,7 @@ def _points(
 ) -> str:
     """The points of a block's bins, float64 (N, 1)."""
     places = [
-        _bins(graph, features[name], len(labels), edges)
+        graph.bins(features[name], len(labels), edges)
         for name, labels, edges in zip(block.columns, block.labels, block.edges, strict=True)
     ]
     found = places[0]
@@ -54,22 +74,3 @@ def _points(
         size = graph.constant(len(labels), np.int64)
         found = graph.op("Add", graph.op("Mul", found, size), place)
     return graph.op("Gather", graph.constant(block.points), found)
-
-
-def _bins(
-    graph: Graph,
-    feature: NumericFeature | CategoricalFeature,
-    count: int,
-    edges: tuple[float, ...] | None,
-) -> str:
-    """The bin of each record in one column, int64 (N, 1); the last is what is missing."""
-    last = graph.constant([count - 1], np.int64)
-    if isinstance(feature, NumericFeature):
-        values, missing = graph.numbers(feature)
-        below = graph.cast(graph.op("Less", graph.constant([edges or ()]), values), np.int64)
-        axes = graph.constant([1], np.int64)
-        return graph.op("Where", missing, last, graph.op("ReduceSum", below, axes))
-    found = last
-    for place, same in enumerate(graph.equal(feature)):
-        found = graph.op("Where", same, graph.constant([place], np.int64), found)
-    return found

@@ -14,6 +14,7 @@ processes and smoothing by splines", Annals of Mathematical Statistics 41; Hoeti
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,60 @@ LENGTHS = (2.0, 8.0, 30.0)
 
 _LEAST = 1e-3
 """Of a curvature: an empty bin still has a place in the sums of others."""
+
+
+class _Fixed:
+    """An array as a key: equal where every number is.
+
+    Args:
+        numbers: not written to afterwards.
+    """
+
+    def __init__(self, numbers: FloatArray) -> None:
+        self.numbers, self._key = numbers, (numbers.shape, numbers.tobytes())
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Fixed) and self._key == other._key
+
+
+class _Basis(NamedTuple):
+    """One length's prior beside curvature and noise, whatever the sums are.
+
+    Attributes:
+        scale: float64 (K,), of the sums.
+        vectors: float64 (K, K), in which sums are independent.
+        sides: float64 (K, K), what each says of the effects.
+        spread, weights: float64 (T, K), by τ.
+        variances: float64 (T, K), of the effects.
+    """
+
+    scale: FloatArray
+    vectors: FloatArray
+    sides: FloatArray
+    spread: FloatArray
+    weights: FloatArray
+    variances: FloatArray
+
+
+@lru_cache(maxsize=1024)
+def _bases(curvature: _Fixed, noise: _Fixed, distances: _Fixed) -> tuple[_Basis, ...]:
+    """Of every length; from opening to opening of scores they are the same."""
+    h, apart = np.maximum(curvature.numbers, _LEAST), distances.numbers
+    scale = 1 / np.sqrt(noise.numbers + h)
+    lengths = LENGTHS if np.isfinite(apart).sum() > len(h) else LENGTHS[:1]
+    found = list[_Basis]()
+    for length in lengths:
+        prior = np.exp(-apart / length)
+        towards = (h * scale)[:, None] * prior
+        values, vectors = np.linalg.eigh(towards * h * scale)
+        spread = 1 + SPREADS[:, None] ** 2 * np.maximum(values, 0)
+        weights, sides = SPREADS[:, None] ** 2 / spread, vectors.T @ towards
+        variances = SPREADS[:, None] ** 2 * (1 - weights @ sides**2)
+        found.append(_Basis(scale, vectors, sides, spread, weights, variances))
+    return tuple(found)
 
 
 class Smoothed(NamedTuple):
@@ -53,20 +108,12 @@ def smoothed(
         noise: float64 (K,), variance of the noise of each sum.
         distances: float64 (K, K), steps between bins.
     """
-    h = np.maximum(curvature, _LEAST)
-    scale = 1 / np.sqrt(noise + h)
-    lengths = LENGTHS if np.isfinite(distances).sum() > len(h) else LENGTHS[:1]
     evidence, means, variances = list[FloatArray](), list[FloatArray](), list[FloatArray]()
-    for length in lengths:
-        prior = np.exp(-distances / length)
-        towards = (h * scale)[:, None] * prior
-        values, vectors = np.linalg.eigh(towards * h * scale)
-        spread = 1 + SPREADS[:, None] ** 2 * np.maximum(values, 0)
-        found, sides = vectors.T @ (sums * scale), vectors.T @ towards
-        evidence.append(-0.5 * (found**2 / spread + np.log(spread)).sum(axis=1))
-        weights = SPREADS[:, None] ** 2 / spread
-        means.append((weights * found) @ sides)
-        variances.append(SPREADS[:, None] ** 2 * (1 - weights @ sides**2))
+    for basis in _bases(*map(_Fixed, (curvature, noise, distances))):
+        found = basis.vectors.T @ (sums * basis.scale)
+        evidence.append(-0.5 * (found**2 / basis.spread + np.log(basis.spread)).sum(axis=1))
+        means.append((basis.weights * found) @ basis.sides)
+        variances.append(basis.variances)
     likely = np.concatenate(evidence)
     chance = np.exp(likely - likely.max())
     chance /= chance.sum()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from privagg.errors import ConfigError
 from privagg.programs.scorecard.card import DECIMALS, Card, CardBlock
+from privagg.programs.scorecard.cards import Cards
 from privagg.training.features import (
     CategoricalFeature,
     Category,
@@ -30,6 +31,20 @@ def sql_of(card: Card) -> str:
     kinds = {feature.name: feature for feature in card.data.features}
     terms = [_case(block, kinds) for block in card.blocks]
     return f"ROUND({card.start!r}\n+ " + "\n+ ".join(terms) + f", {DECIMALS})"
+
+
+def sql_of_cards(cards: Cards) -> str:
+    """The points of a row on the card of each class: columns of a `SELECT`, `points CLASS` each.
+
+    Args:
+        cards: of the classes.
+
+    Raises:
+        ConfigError: as `sql_of`.
+    """
+    return ",\n".join(
+        f"{sql_of(each)} AS {_quoted(f'points {each.label}')}" for each in cards.cards
+    )
 
 
 def _case(block: CardBlock, kinds: dict[str, NumericFeature | CategoricalFeature]) -> str:

@@ -24,9 +24,9 @@ from privagg.privacy.plan import OpeningTerms
 from privagg.privacy.plan.arithmetic import sqrt_floor_decimal
 from privagg.programs.answers import Answer
 from privagg.programs.content import OfContent
-from privagg.programs.questions.columns import Columns
+from privagg.programs.questions.columns import Codes, Columns, FloatArray
 from privagg.programs.questions.logistic import ROUNDING
-from privagg.programs.sums import IntMatrix
+from privagg.programs.sums import IntMatrix, Placed
 from privagg.programs.sums_program import NoisySum, SumsProgram
 from privagg.programs.tables import calibration
 from privagg.programs.tables.bins import coded, offsets
@@ -123,7 +123,7 @@ class BoostedTrees(OfContent, SumsProgram):
             for number, each in enumerate(self.rounds, 1)
         )
 
-    def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix:
+    def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix | Placed:
         """See `SumsProgram.integers`."""
         opening = self.rounds[number - 1]
         some = self.loss.read(coded(self.blocks, records), records)
@@ -166,28 +166,24 @@ class BoostedTrees(OfContent, SumsProgram):
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _start_rows(self, some: Learnt) -> IntMatrix:
-        """The target's cells in each record's bin of every column: int64 (r, n)."""
+    def _start_rows(self, some: Learnt) -> Placed:
+        """The target's cells in each record's bin of every column."""
         each = some.cells * (SENSITIVITY_GRID / sqrt(len(self.blocks)) * ROUNDING)
-        whole = np.trunc(each).astype(np.int64)
-        found = np.zeros((whole.shape[1], len(whole), self._bins), dtype=np.int64)
-        record, cell = np.arange(whole.shape[1])[:, None], np.arange(len(whole))
-        for at, codes in zip(offsets(self.blocks), some.codes, strict=True):
-            found[record, cell, at.start + codes[:, None]] = whole.T
-        return found.reshape(len(found), -1)
+        starts = np.array([at.start for at in offsets(self.blocks)])
+        bins = some.codes.T + starts
+        cells = np.arange(len(each))[:, None] * self._bins
+        return _placed(bins[:, None, :] + cells, np.trunc(each).T[:, :, None])
 
-    def _leaf_rows(self, now: State, some: Learnt, first: int) -> IntMatrix:
-        """Gradients, then curvatures, in each record's leaf of some trees: int64 (r, n)."""
-        count, trees = len(some.counted), self.size.together
+    def _leaf_rows(self, now: State, some: Learnt, first: int) -> Placed:
+        """Gradients, then curvatures, in each record's leaf of some trees."""
+        trees = self.size.together
         added = np.concatenate(self.loss.rows(
             now.base, now.scores(self.forest, self.blocks, some.codes, first), some
         ))  # fmt: skip
-        whole = np.trunc(added * (SENSITIVITY_GRID / sqrt(trees))).astype(np.int64)
-        found = np.zeros((count, trees, len(whole), self.forest.leaves), dtype=np.int64)
-        record, number = np.arange(count)[:, None], np.arange(len(whole))
-        for at, leaf in enumerate(self.forest.places(some.codes, first, first + trees)):
-            found[record, at, number, leaf[:, None]] = whole.T
-        return found.reshape(count, -1)
+        whole = np.trunc(added * (SENSITIVITY_GRID / sqrt(trees)))
+        leaf = self.forest.places(some.codes, first, first + trees).T
+        starts = np.arange(trees * len(whole)).reshape(trees, -1) * self.forest.leaves
+        return _placed(leaf[:, :, None] + starts, whole.T[:, None, :])
 
     def _started(self, found: NoisySum) -> Started:
         unit = SENSITIVITY_GRID / sqrt(len(self.blocks))
@@ -237,3 +233,9 @@ class BoostedTrees(OfContent, SumsProgram):
         """No integer of a record lies beyond."""
         parts = {START: len(self.blocks), LEAVES: self.size.together, CALIBRATION: 1}[kind]
         return isqrt(SENSITIVITY_GRID**2 // parts)
+
+
+def _placed(places: Codes, amounts: FloatArray) -> Placed:
+    """Each record's whole numbers at its places, which rise: int64 (r, a, b), float64 likewise."""
+    values = np.broadcast_to(amounts, places.shape).astype(np.int64)
+    return Placed(places.reshape(len(places), -1), values.reshape(len(places), -1))
