@@ -382,7 +382,6 @@ def main(words: Sequence[str] | None = None) -> int:
     cases = subjects()
     if arguments.short:
         cases = [case for case in cases if case.name in SHORT]
-    logging.getLogger("privagg").setLevel(logging.ERROR)  # of records that a model cannot take
     with deterministic_torch():
         rows = controls(arguments.short) if CONTROLLED in arguments.batches else []
         for subject in cases:
@@ -413,4 +412,5 @@ def main(words: Sequence[str] | None = None) -> int:
 SHORT = ("logistic 30 to 10", "cnn 64 to 10", "Embedding", "DPGRU")
 
 if __name__ == "__main__":
+    logging.getLogger("privagg").setLevel(logging.ERROR)  # of records that a model cannot take
     sys.exit(main())

@@ -143,7 +143,7 @@ def contribution(records: IntMatrix, multiplier: str = "0") -> Any:
 
 def test_what_memory_a_round_takes_tells_no_number_of_records() -> None:
     """A site whose process ends for want of memory is asked again, free of charge."""
-    wide, asked = 2 * NUMBERS_TOGETHER // 5, []
+    wide, asked = NUMBERS_TOGETHER // 5, []
 
     class Wide:
         def integers(self, number: int, state: Any, records: IntMatrix) -> IntMatrix:
@@ -160,7 +160,7 @@ def test_what_memory_a_round_takes_tells_no_number_of_records() -> None:
     made = SumsLearner(plan, "a", Wide(), np.ones((9, 1), np.int64)).contribution(
         np.zeros(0), DeterministicRandomness(b"s"), PLACE
     )
-    assert asked == [2, 2, 2, 2, 1]
+    assert asked == [5, 4]
     assert (made == 9).all()
 
 
