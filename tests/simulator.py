@@ -30,8 +30,9 @@ from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms, RunKey
 from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.peers import PeerCheckpoints
+from privagg.protocol.pins import Pins
 from privagg.protocol.round import run_round
-from privagg.protocol.site import Pins, Site
+from privagg.protocol.site import Site
 from privagg.protocol.transport import Reply
 from privagg.run.keying import key_of_run
 from privagg.secure.opening import DecryptionKey, KeyGenerator, key_generator

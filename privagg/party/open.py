@@ -46,7 +46,8 @@ from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.messages import refusal_text
 from privagg.protocol.names import COORDINATOR, KEY_HOLDER
 from privagg.protocol.peers import PeerCheckpoints
-from privagg.protocol.site import Pins, Seat, Site
+from privagg.protocol.pins import Pins
+from privagg.protocol.site import Seat, Site
 from privagg.protocol.transport import Handler
 from privagg.secure.opening import key_generator
 from privagg.training.factories import ApprovedCode, code_approved_in

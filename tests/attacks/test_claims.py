@@ -15,9 +15,9 @@ from privagg.identity.keys import Roster
 from privagg.privacy.ledger import CheckpointKeeper
 from privagg.privacy.ledger.keeper import MAX_BRANCHES
 from privagg.protocol.checkpoints import CheckpointWatch
+from privagg.protocol.closing import MAX_CLAIM, STOPPED_BY_CLAIM
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.messages import MAX_PROOFS, Acknowledgement, Refusal, RoundClose
-from privagg.protocol.site import MAX_CLAIM, STOPPED_BY_CLAIM
 from tests.audit.conftest import Evidence, bundle_of
 from tests.report.worlds import World, distributed
 from tests.simulator import NAMES, Simulation

@@ -110,7 +110,8 @@ def open_party(folder: Path, name: str) -> Any:
     from privagg.protocol.key_holder import KeyHolder
     from privagg.protocol.mask_holder import MaskHolder
     from privagg.protocol.peers import PeerCheckpoints
-    from privagg.protocol.site import Pins, Seat
+    from privagg.protocol.pins import Pins
+    from privagg.protocol.site import Seat
     from privagg.secure.opening import key_generator
     from tests.approvals import FOR_EVER, approve_plan
 

@@ -144,7 +144,7 @@ def held_out_records(story: Story) -> None:
     assert spent < spent_of(story, "north") < spent + Decimal("0.51")
     with (story.folder / "figures.csv").open(newline="") as file:
         groups = {row["group"] for row in csv.DictReader(file) if row["question"] == "by site"}
-    assert groups == {"site=north", "site=south"}
+    assert groups == {"site=north", "site=south", "site=west"}
     (story.folder / "out").rename(story.folder / "evaluated")
     looks = story.block("toml").replace("every = 5", "every = 1")
     write_federation(story.folder, room + looks)
@@ -424,7 +424,9 @@ def examples(story: Story) -> None:
 def write_federation(folder: Path, configuration: str) -> None:
     """README's configuration and tables that it declares, with made-up patients."""
     (folder / "my.toml").write_text(configuration)
-    for seed, (name, records) in enumerate({"north": 400, "south": 250, "public": 120}.items()):
+    for seed, (name, records) in enumerate(
+        {"north": 400, "south": 250, "west": 320, "public": 120}.items()
+    ):
         write_table(folder / f"{name}.csv", records, seed=seed)
 
 

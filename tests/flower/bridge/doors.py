@@ -29,7 +29,8 @@ from privagg.protocol.key_holder import KeyHolder
 from privagg.protocol.key_statement import KeyTerms
 from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.peers import PeerCheckpoints
-from privagg.protocol.site import Pins, Seat
+from privagg.protocol.pins import Pins
+from privagg.protocol.site import Seat
 from privagg.protocol.statements import StatementStore
 from privagg.run.journal import Journal
 from privagg.run.keying import key_of_run
