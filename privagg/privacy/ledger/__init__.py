@@ -24,7 +24,8 @@ from privagg.privacy.ledger.checkpoint import Checkpoint, Verifier, open_checkpo
 from privagg.privacy.ledger.copies import Bundle
 from privagg.privacy.ledger.entries import Approval, BudgetKey, ChargeRequest, Entry, RunKeyTaken
 from privagg.privacy.ledger.keeper import CheckpointKeeper
-from privagg.privacy.ledger.ledger import ChargePoint, Ledger, Projection, Spending
+from privagg.privacy.ledger.ledger import Ledger
+from privagg.privacy.ledger.reading import ChargePoint, Projection, Spending
 from privagg.privacy.ledger.receipt import Receipt
 from privagg.privacy.ledger.replay import Replay
 
