@@ -11,8 +11,9 @@ way as it is backed up.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,7 +27,7 @@ from privagg.privacy.accountant import Accountant
 from privagg.privacy.ledger import canonical, log, merkle, schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, Verifier
 from privagg.privacy.ledger.replay import Replay, replay_database
-from privagg.privacy.ledger.store import Location, Store, bring_up_to_date
+from privagg.privacy.ledger.store import Location, Store, bring_up_to_date, is_up_to_date
 
 HEADER = canonical.dumps({"format": "privagg-ledger-bundle", "version": 1})
 MAX_BUNDLE_BYTES = 1 << 31
@@ -235,7 +236,7 @@ def restore(
     """Fill a new ledger from a backup or an exported bundle, once that has been verified.
 
     Args:
-        source: the copy.
+        source: the copy; a backup of an older schema is brought up to date in a copy of its own.
         location: of the new ledger.
         key: that the copy was last signed with.
         checkpoints: of this ledger, as others keep them; the copy has to hold each.
@@ -247,19 +248,40 @@ def restore(
     """
     target = Store(location, read_only=False)
     if _is_sqlite(source):
-        backup = Store(source, read_only=True)
-        bring_up_to_date(backup)
-        with backup.read() as connection:
+        with _up_to_date(source) as backup, backup.read() as connection:
             _require_last(replay_database(connection), key, checkpoints)
             with _creating(target) as copy:
                 _copy_rows(connection, copy)
-        backup.close()
     else:
         bundle = Bundle.read(source)
         _require_last(bundle.replay(), key, checkpoints)
         with _creating(target) as copy:
             _rows_of_bundle(bundle, copy)
     target.close()
+
+
+@contextmanager
+def _up_to_date(source: Path) -> Iterator[Store]:
+    """A backup for reading; one of an older schema as a copy that was brought up to date.
+
+    The backup itself stays as it is: whoever made it may need it again.
+
+    Raises:
+        LedgerError: its schema is none that is known here.
+        LedgerTamperedError: it is damaged.
+    """
+    with closing(Store(source, read_only=True)) as backup:
+        if is_up_to_date(backup):
+            yield backup
+            return
+        with (
+            tempfile.TemporaryDirectory(prefix="privagg-restore-") as folder,
+            closing(Store(Path(folder) / "copy.sqlite", read_only=False)) as copy,
+        ):
+            copy.make_file()
+            backup.copy_to(copy)
+            bring_up_to_date(copy)
+            yield copy
 
 
 def _require_last(replayed: Replay, key: Ed25519PrivateKey, checkpoints: Sequence[str]) -> None:

@@ -135,6 +135,18 @@ class Store:
         with self._translated():
             return bool(inspect(self.engine).has_table(schema.meta.name))
 
+    def copy_to(self, other: Store) -> None:
+        """Copy an SQLite file whole, as one snapshot.
+
+        Args:
+            other: the SQLite file that becomes the copy; what is in it goes.
+
+        Raises:
+            LedgerTamperedError: the database is damaged.
+        """
+        with self._translated(), self.engine.connect() as source, other.engine.connect() as copy:
+            source.connection.driver_connection.backup(copy.connection.driver_connection)
+
     def close(self) -> None:
         """Give back every connection."""
         self.engine.dispose()
@@ -223,6 +235,16 @@ STEPS: dict[int, Callable[[Connection], None]] = {
     3: schema.create_told,
 }
 """Version that a step starts from -> the step to the next version."""
+
+
+def is_up_to_date(store: Store) -> bool:
+    """Whether a ledger's tables are of this software's version.
+
+    Raises:
+        LedgerError: they are of one that is unknown here.
+    """
+    with store.read() as connection:
+        return _version(connection, store.where) == schema.SCHEMA_VERSION
 
 
 def bring_up_to_date(store: Store) -> int:

@@ -225,6 +225,48 @@ def test_killed_at_any_write_of_the_step_a_ledger_is_of_schema_3_or_4(
     assert image[:16] == of_schema_3.read_bytes()[:16]
 
 
+@pytest.mark.parametrize("schema_version", ["1", "2", "3"])
+def test_a_backup_of_an_older_schema_is_restored_and_stays_as_it_is(
+    of_schema_3: Path, folder: Path, schema_version: str
+) -> None:
+    older = {
+        "1": "DROP TABLE ledger_kept_extended; DROP TABLE ledger_kept;",
+        "2": "DROP TABLE ledger_kept_extended;",
+        "3": "",
+    }
+    with closing(sqlite3.connect(of_schema_3)) as database:
+        database.executescript(older[schema_version])
+        database.execute(
+            "UPDATE ledger_meta SET value = ? WHERE name = 'schema_version'", (schema_version,)
+        )
+        database.commit()
+    before, again = of_schema_3.read_bytes(), folder / "again.sqlite"
+    ledger = Ledger.restore(
+        of_schema_3, again, signing_key=KEY, who="owner", why="disk broke", checkpoints=()
+    )
+    assert of_schema_3.read_bytes() == before
+    assert ledger.entries()[-1].kind == "restored"
+    assert ledger.verify() == [HISTORY_UNVERIFIABLE]
+    kept = [Checkpoint.parse(note).size for note in ledger.keeper.all()]
+    assert kept == ([] if schema_version == "1" else [1, 2, 5])
+    create(folder / "new.db").close()
+    assert list(shape(again)) == list(shape(folder / "new.db"))
+
+
+def test_an_older_backup_that_was_edited_is_refused_and_leaves_nothing(
+    of_schema_3: Path, folder: Path
+) -> None:
+    with closing(sqlite3.connect(of_schema_3)) as database:
+        database.executescript("DROP TRIGGER ledger_entries_no_update;")
+        database.execute("UPDATE ledger_entries SET body = replace(body, 'hospital-a', 'nobody')")
+        database.commit()
+    with pytest.raises(LedgerTamperedError):
+        Ledger.restore(
+            of_schema_3, folder / "again", signing_key=KEY, who="o", why="w", checkpoints=()
+        )
+    assert not Ledger.is_at(folder / "again")
+
+
 def test_a_file_of_checkpoints_alone_is_brought_up_to_date_too(folder: Path, peer: Ledger) -> None:
     keeper = CheckpointKeeper.open(folder / "kept.db")
     show(keeper, peer, 2)
