@@ -50,5 +50,5 @@ def check_continued(
         findings.contradicted(BEGAN_WITH, stated, f"no ledger here was charged for run {run}")
     findings.attested(
         "round 1 began with that model", stated, by=COORDINATOR,
-        settle="the sites' word, of those that hold the file: they compare before they are charged",
+        settle="the sites' word: each holds the model against the file before it is charged",
     )  # fmt: skip

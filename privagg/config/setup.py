@@ -26,7 +26,9 @@ from privagg.errors import (
     ApprovalError,
     ConfigError,
     DataError,
+    ModelError,
     ParameterError,
+    WrongRoundError,
     validation_faults,
 )
 from privagg.privacy.accountant import Accountant
@@ -34,6 +36,7 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.ledger import BudgetKey
 from privagg.privacy.plan import Plan, TrainingPlan
 from privagg.privacy.unit import Custody, Unit
+from privagg.programs.gradient import GradientTraining
 from privagg.programs.learners import extra_coordinates, make_learner, make_training
 from privagg.programs.program import Program
 from privagg.protocol.job import require_driven
@@ -282,6 +285,9 @@ class Setup:
         Raises:
             ApprovalError, ConfigError, DataError: as `public_records`.
         """
+        return self._training(self.public_records)
+
+    def _training(self, public: Records | None) -> GradientTraining:
         config, data = self.config, self.config.data
         digest, model = self.training_plan.digest, config.training.model
         return make_training(
@@ -289,7 +295,7 @@ class Setup:
             config.training.algorithm,
             model=self._first_model(),
             optimizer=config.training.optimizer,
-            public=self.public_records,
+            public=public,
             target=data.target,
             loss=self.objective.loss,
             card=ModelCard.facts(model, data.shape, data.source, data.target, digest),
@@ -331,12 +337,34 @@ class Setup:
         )
 
     def require_state(self, number: int, state: FloatVector) -> None:
-        """Refuse, before a charge, a round's public state that the plan rules out; here none is.
+        """Refuse, before a charge, a round's public state that the plan rules out.
+
+        A run that goes on with an earlier one's model begins with that model, which each site reads
+        from the file that the plan pins. Every other round may start from anything.
 
         Args:
             number: of the round.
             state: float64 (d,), that it would start from.
+
+        Raises:
+            WrongRoundError: round 1 starts from another model, or the file is not here.
         """
+        before = self.config.training.continues
+        if number != 1 or before is None:
+            return
+        pinned = f"the model of run {before.run} (a file with SHA-256 {before.sha256})"
+        try:
+            expected = self._training(None).begin()
+        except (ConfigError, ModelError) as error:
+            raise WrongRoundError(
+                f"the plan goes on with {pinned}, and this site cannot read it to hold round 1 "
+                "against it: put it where [training.continues] says; nothing was charged"
+            ) from error
+        if not np.array_equal(state, expected):
+            raise WrongRoundError(
+                f"round 1 brings another model than the plan goes on with, {pinned}; nothing was "
+                "charged"
+            )
 
     def rehearse(self) -> None:
         """Refuse what cannot be computed, at any site, by a test on this machine.

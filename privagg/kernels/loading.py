@@ -16,6 +16,7 @@ _MODULES = {
     "wide": "privagg.kernels._wide_numba",
     "modular": "privagg.kernels._modular_numba",
     "packed_sums": "privagg.kernels._packed_sums_numba",
+    "thresholds": "privagg.kernels._thresholds_numba",
 }
 
 
@@ -25,7 +26,8 @@ def load_kernels(names: Iterable[str]) -> None:
     Does nothing where the numpy fallback is in use.
 
     Args:
-        names: among `residues`, `wide`, `modular` and `packed_sums`; a scheme's `compiled_kernels`.
+        names: among `residues`, `wide`, `modular`, `packed_sums` (a scheme's `compiled_kernels`)
+            and `thresholds`, of noise.
     """
     if default_backend() == "numba":
         for name in names:

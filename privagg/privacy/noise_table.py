@@ -24,6 +24,7 @@ from flint import arb, ctx, fmpq
 from numpy.typing import NDArray
 
 from privagg.errors import NoiseError
+from privagg.kernels.thresholds import Thresholds
 from privagg.privacy.randomness import ByteStream
 
 MAGNITUDE_BITS = 127
@@ -35,8 +36,6 @@ TAIL_STDDEVS = 13
 _FIRST_BITS = 160
 """Precision tried first, in bits: it leaves all but about one floor in 2^30 decided."""
 
-_GUIDE_BITS = 16
-_GUIDE_SHIFT = np.uint64(63 - _GUIDE_BITS)
 _ONE = np.uint64(1)
 
 
@@ -90,15 +89,7 @@ class MagnitudeTable:
 
     def __init__(self, thresholds: list[int]) -> None:
         self._thresholds = thresholds
-        # A sentinel above every 63-bit number ends the last guide cell.
-        high = np.array([t >> 64 for t in self._thresholds] + [2**63], dtype=np.uint64)
-        cells = np.arange(2**_GUIDE_BITS + 1, dtype=np.uint64) << _GUIDE_SHIFT
-        first = np.searchsorted(high, cells, side="left")
-        crowded = np.flatnonzero(np.diff(first) > 1)
-        self._high = high
-        self._guide = first[:-1].astype(np.int32)
-        # Thresholds crowd in the tail: from here on a cell may hold several of them.
-        self._crowded_from = cells[crowded[0]] if len(crowded) else np.uint64(2**63)
+        self._upper = Thresholds([threshold >> 64 for threshold in thresholds])
 
     def lookup(self, words: NDArray[np.uint64], stream: ByteStream) -> NDArray[np.int64]:
         """The values that uniform `words` stand for.
@@ -111,21 +102,12 @@ class MagnitudeTable:
         Returns:
             Values in grid units, shape (n,), int64, at most the largest in magnitude.
         """
-        upper = words >> _ONE
-        magnitude = self._guide[(upper >> _GUIDE_SHIFT).view(np.int64)].astype(np.int64)
-        nearest = self._high[magnitude]
-        magnitude += upper > nearest
-        undecided = upper == nearest
-        crowded = np.flatnonzero(upper >= self._crowded_from)
-        if len(crowded):
-            found = np.searchsorted(self._high, upper[crowded], side="left")
-            magnitude[crowded] = found
-            undecided[crowded] = self._high[found] == upper[crowded]
-        for i in np.flatnonzero(undecided):
-            full = (int(upper[i]) << 64) | int(stream.uint64(1)[0])
-            magnitude[i] = bisect_right(self._thresholds, full)
-        sign = -(words & _ONE).view(np.int64)
-        return (magnitude ^ sign) - sign
+        values, undecided = self._upper.look_up(words)
+        for i in undecided:
+            full = (int(words[i] >> _ONE) << 64) | int(stream.uint64(1)[0])
+            magnitude = bisect_right(self._thresholds, full)
+            values[i] = -magnitude if words[i] & _ONE else magnitude
+        return values
 
 
 @lru_cache(maxsize=64)

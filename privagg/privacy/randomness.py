@@ -26,7 +26,7 @@ Label = str | int
 """Part of a stream's name. The text "1" and the number 1 are different labels."""
 
 _KEY_BYTES = 32
-_ZEROS = bytes(1 << 16)
+_ZEROS = bytes(1 << 18)  # what a block of noise draws at once
 
 
 class ByteStream(Protocol):

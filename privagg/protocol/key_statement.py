@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 from privagg.errors import (
     CiphertextError,
@@ -158,6 +159,9 @@ class KeyTerms:
     def take(self, message: Message, run: str) -> RunKey:
         """Check a message whose signature was verified.
 
+        What was found good is shared by all who take the same: where one process is many sites,
+        one of them reads the key, and it lies in memory once, while anybody holds it.
+
         Args:
             message: what came.
             run: whose key it has to be.
@@ -168,6 +172,15 @@ class KeyTerms:
             KeyMismatchError: the key in it is not the one it names, or has other parameters.
             MessageError: it is no statement of a key.
         """
+        # All that the checks look at: the roster with who is who, plan, parameters, and the frame.
+        terms = self.federation_digest, self.plan_digest, self.parameters.fingerprint
+        frame = message.header_bytes, message.payload_digest, message.signature
+        found = _TAKEN.get((run, terms, frame))
+        if found is None:
+            found = _TAKEN[run, terms, frame] = self._take(message, run)
+        return found
+
+    def _take(self, message: Message, run: str) -> RunKey:
         header = message.header
         if not isinstance(header, KeyStatement):
             raise MessageError(f"a {type(header).__name__} states no key")
@@ -275,6 +288,10 @@ class KeyTerms:
                 f"this is {self.federation_digest[:16]}...: other identity keys, or other roles"
             )
 
+
+_TAKEN: WeakValueDictionary[tuple[str, tuple[str, ...], tuple[object, ...]], RunKey] = (
+    WeakValueDictionary()
+)
 
 _CARD = struct.Struct("<I")
 

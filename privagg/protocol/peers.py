@@ -8,8 +8,7 @@ and the other sites keep. Each of them holds the next upload against its own mem
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from functools import lru_cache
 
 from privagg.errors import LedgerError, UnknownPartyError
 from privagg.identity.keys import Roster
@@ -76,7 +75,8 @@ class PeerCheckpoints:
 
         One that cannot be kept, because too many wait already, is left.
         """
-        self._keeper.keep_all([self._shown(upload, ()) for upload in uploads])
+        if uploads:
+            self._keeper.keep_all([self._shown(upload, ()) for upload in uploads])
 
     def require(self, uploads: Sequence[Upload]) -> None:
         """Keep every upload's checkpoint, or name the first site whose history was rewritten.
@@ -92,7 +92,6 @@ class PeerCheckpoints:
     def _shown(self, upload: Upload, since: tuple[int, ...] | None) -> Shown:
         if upload.sender not in self._roster.keys:
             raise UnknownPartyError(f"no key is pinned for {upload.sender!r}")
-        raw = bytes.fromhex(self._roster.keys[upload.sender])
         origin = ORIGIN_PREFIX + upload.sender
         proofs = {
             proof.since: [bytes.fromhex(step) for step in proof.path]
@@ -101,10 +100,16 @@ class PeerCheckpoints:
         return Shown(
             origin=origin,
             note=upload.checkpoint,
-            verifier=Verifier.of(origin, Ed25519PublicKey.from_public_bytes(raw)),
+            verifier=_verifier(origin, self._roster.keys[upload.sender]),
             proofs=proofs,
             since=since,
         )
+
+
+@lru_cache(maxsize=4096)
+def _verifier(origin: str, public_hex: str) -> Verifier:
+    """What holds the signatures under a ledger against its owner's key."""
+    return Verifier(origin, bytes.fromhex(public_hex))
 
 
 def _by_site(sizes: Mapping[str, tuple[int, ...]]) -> Kept:

@@ -7,6 +7,8 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from privagg.errors import (
     ApprovalError,
     ConfigError,
     KeyErasedError,
+    PrivaggError,
     SignatureError,
     UnknownPartyError,
     WrongRoundError,
@@ -508,3 +511,27 @@ def test_killed_at_any_write_of_the_last_result_it_is_there_or_the_key_is(tmp_pa
             break
     assert step > 4
     assert not killed
+
+
+def test_sites_of_one_process_share_a_key_and_no_other_terms_take_it(tmp_path: Path) -> None:
+    """It lies in memory once, and what one found good is good for nobody with other terms."""
+    simulation = Simulation(tmp_path, scheme_name="bfv")
+    message = read_message(simulation.run_key.frame, simulation.roster)
+    taken = [simulation.terms.take(message, simulation.run) for _ in range(3)]
+    assert all(one is taken[0] for one in taken)
+    stranger = Roster.of(*(Identity.generate(name) for name in simulation.roster.keys))
+    (tmp_path / "other").mkdir()
+    other = Simulation(tmp_path / "other", scheme_name="bfv", delta=Decimal("1e-6")).plan
+    for changes, refused in (
+        ({"roster": stranger}, WrongRoundError),
+        ({"coordinator": NAMES[0]}, WrongRoundError),
+        ({"opener": NAMES[0]}, UnknownPartyError),
+        ({"plan": other}, WrongRoundError),
+    ):
+        with pytest.raises(refused):
+            replace(simulation.terms, **changes).take(message, simulation.run)
+    with pytest.raises(WrongRoundError):
+        simulation.terms.take(message, "run-2")
+    forged = replace(message, payload=bytes(message.payload)[:-1] + b"x", payload_digest="0" * 64)
+    with pytest.raises(PrivaggError):
+        simulation.terms.take(forged, simulation.run)

@@ -17,7 +17,7 @@ from privagg.audit.claims import Verdict
 from privagg.audit.continued import BEGAN_WITH
 from privagg.audit.verify import Brought, verify_bundle, verify_file
 from privagg.cli.planview import describe
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, WrongRoundError
 from privagg.party.local import local_ledgers
 from privagg.privacy.ledger.entries import Charge, RosterChanged
 from privagg.protocol.in_memory import LocalTransport
@@ -207,8 +207,48 @@ def test_an_observer_row_is_of_the_sites_own_rounds(
             assert sum(term.count for term in row.event.terms) == rounds
 
 
+def refuses_another_beginning(
+    federation: Federation, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that begins elsewhere, by one bit, is refused by every site, uncharged."""
+    begin = federation.setup.program().begin()
+    require_state = federation.setup.require_state
+    moved = begin.copy()
+    moved[0] = np.nextafter(moved[0], np.inf)
+    require_state(1, begin)
+    require_state(2, moved)
+    for state in (moved, -begin, begin[:-1], np.full_like(begin, np.nan)):
+        with pytest.raises(WrongRoundError, match="brings another model than the plan goes on"):
+            require_state(1, state)
+    aside = model.rename(model.with_name("elsewhere"))
+    with pytest.raises(WrongRoundError, match="this site cannot read it"):
+        require_state(1, begin)
+    aside.rename(model)
+    program = type(federation.setup).program
+
+    def lying(setup: Any) -> Any:
+        made = program(setup)
+        monkeypatch.setattr(made, "begin", lambda: moved)
+        return made
+
+    before = charges(federation)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(federation.setup), "program", lying)
+        outcome = run_small(federation, run_id="small-lie").rounds[0].outcome
+    assert outcome.outcome == "stopped"
+    assert all("another model than the plan" in why for why in outcome.refusals.values())
+    assert len(outcome.refusals) == len(outcome.cohort)
+    assert charges(federation) == before
+
+
+def charges(federation: Federation) -> int:
+    """Of all sites, in all runs."""
+    ledgers = local_ledgers(federation.setup.output).values()
+    return sum(isinstance(e.payload, Charge) for one in ledgers for e in one.entries())
+
+
 def test_another_roster_goes_on_with_an_opened_model(
-    runs: dict[str, tuple[Federation, RunResult]],
+    runs: dict[str, tuple[Federation, RunResult]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation, result = runs["plaintext"]
     assert result.model is not None
@@ -232,6 +272,7 @@ def test_another_roster_goes_on_with_an_opened_model(
     layout = ParameterLayout.of(again.setup.model)
     tensors, _ = read_tensors(result.model)
     assert np.array_equal(again.setup.program().begin(), layout.from_tensors(tensors))
+    refuses_another_beginning(again, result.model, monkeypatch)
     gone_on = run_small(again, run_id="small-2")
     assert gone_on.bundle is not None
     verified = verify_file(gone_on.bundle, Brought())

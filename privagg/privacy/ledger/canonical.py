@@ -100,6 +100,8 @@ def _check(value: Any, depth: int) -> None:
                 raise LedgerError(f"keys must be strings, got {key!r}")
             _check(item, depth - 1)
     elif isinstance(value, list):
+        if depth > 0 and {*map(type, value)} == {str}:
+            return  # the names of a cohort
         for item in value:
             _check(item, depth - 1)
     elif isinstance(value, int):

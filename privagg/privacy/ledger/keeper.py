@@ -14,19 +14,18 @@ the coordinator, keeps every checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from functools import cache, lru_cache
+from typing import Any, Self
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, text
 
 from privagg.errors import LedgerError, LedgerTamperedError
 from privagg.privacy.ledger import schema
 from privagg.privacy.ledger.checkpoint import Checkpoint, Verifier, open_checkpoint, require_extends
 from privagg.privacy.ledger.store import Location, Store
-
-_Item = TypeVar("_Item")
 
 MAX_BRANCHES = 8
 """A party keeps at most so many checkpoints of a ledger that no other is proved to extend."""
@@ -34,8 +33,11 @@ MAX_BRANCHES = 8
 MAX_RUNS = 64
 """What so many runs were told is remembered: the ones that were told something last."""
 
-_BATCH = 400
+_BATCH = 512
 """Rows asked for in one statement: SQLite builds of before 2020 take 999 variables."""
+
+_REMEMBERED_BYTES = 1 << 11
+"""Signed notes up to this size are remembered, 4,096 of them."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ class CheckpointKeeper:
 
 def _open(shown: Shown) -> Checkpoint:
     """The checkpoint that is shown, once its owner's key is found to have signed it."""
-    checkpoint = open_checkpoint(shown.note, shown.verifier)
+    small = len(shown.note) <= _REMEMBERED_BYTES
+    checkpoint = (_opened if small else open_checkpoint)(shown.note, shown.verifier)
     if checkpoint.origin != shown.origin:
         raise LedgerTamperedError(
             f"a checkpoint of {checkpoint.origin!r} was given for the ledger {shown.origin!r}"
@@ -234,6 +237,13 @@ def _open(shown: Shown) -> Checkpoint:
             f"a checkpoint of {checkpoint.origin!r} covers 0 entries; a ledger begins with one"
         )
     return checkpoint
+
+
+# Each follows from its arguments alone. Where one process is many parties, each of which is shown
+# the same checkpoints, that leaves one look at each; nothing is remembered of what is refused.
+_opened = lru_cache(maxsize=4096)(open_checkpoint)
+_parsed = lru_cache(maxsize=4096)(Checkpoint.parse)
+_require_extends = lru_cache(maxsize=4096)(require_extends)
 
 
 class _Known:
@@ -264,7 +274,7 @@ class _Known:
         origin, size = shown.origin, checkpoint.size
         same = self._notes.get((origin, size))
         if same is not None:
-            require_extends(Checkpoint.parse(same), checkpoint, ())
+            require_extends(_parsed(same), checkpoint, ())
             return
         heads = self._heads.setdefault(origin, set())
         needed = set(heads if shown.since is None else shown.since)
@@ -274,7 +284,7 @@ class _Known:
             kept = self._notes.get((origin, since))
             if kept is None:
                 raise LedgerError(f"no checkpoint of {since} entries of {origin} is kept")
-            _require_consistent(Checkpoint.parse(kept), checkpoint, shown.proofs.get(since))
+            _require_consistent(_parsed(kept), checkpoint, shown.proofs.get(since))
         ended = {since for since in heads & proved if since < size}
         ended |= {size} if any(since > size for since in proved) else set()
         after = (heads | {size}) - ended
@@ -311,7 +321,7 @@ def _require_consistent(
             f"a consistency proof from {old.size} to {new.size} entries of {checkpoint.origin} is "
             "needed; ask its owner for Ledger.consistency_proof"
         )
-    require_extends(old, new, proof)
+    _require_extends(old, new, tuple(proof))
 
 
 def _runs(connection: Connection, run: str | None = None) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -354,25 +364,17 @@ def _let_go(
 
 def _sizes(connection: Connection, origins: Collection[str]) -> dict[str, int]:
     """The largest kept size of each ledger."""
-    table = schema.kept.c
     found: dict[str, int] = {}
-    for some in _batches(origins):
-        query = select(table.origin, func.max(table.size).label("size"))
-        rows = connection.execute(query.where(table.origin.in_(some)).group_by(table.origin))
-        found |= {row.origin: row.size for row in rows}
+    for query, names in _asked(_largest, origins):
+        found |= {row.origin: row.size for row in connection.execute(query, names)}
     return found
 
 
 def _heads(connection: Connection, origins: Collection[str]) -> dict[str, tuple[int, ...]]:
     """Sizes of the kept checkpoints of each ledger that none is proved to extend, ascending."""
-    kept, extended = schema.kept.c, schema.extended.c
     found: dict[str, tuple[int, ...]] = {}
-    for some in _batches(origins):
-        over = select(extended.size).where(
-            extended.origin == kept.origin, extended.size == kept.size
-        )
-        query = select(kept.origin, kept.size).where(kept.origin.in_(some), ~over.exists())
-        for row in connection.execute(query.order_by(kept.origin, kept.size)):
+    for query, names in _asked(_unextended, origins):
+        for row in connection.execute(query, names):
             found[row.origin] = (*found.get(row.origin, ()), row.size)
     return found
 
@@ -385,19 +387,54 @@ def _notes(
     One statement for each size, of which there are few: SQLite looks every row up by its key there,
     and would read the whole table for `(origin, size) IN ...`.
     """
-    table, by_size = schema.kept.c, dict[int, list[str]]()
+    by_size = dict[int, list[str]]()
     for origin, size in places:
         by_size.setdefault(size, []).append(origin)
     found: dict[tuple[str, int], str] = {}
     for size, origins in by_size.items():
-        query = select(table.origin, table.note).where(table.size == size)
-        for some in _batches(origins):
-            rows = connection.execute(query.where(table.origin.in_(some)))
+        for query, names in _asked(_of_size, origins):
+            rows = connection.execute(query, {**names, "size": size})
             found |= {(row.origin, size): str(row.note) for row in rows}
     return found
 
 
-def _batches(items: Collection[_Item]) -> Iterator[list[_Item]]:
-    some = list(items)
+def _asked(
+    query: Callable[[int], Select[Any]], origins: Collection[str]
+) -> Iterator[tuple[Select[Any], dict[str, str]]]:
+    """A query for some ledgers, as few statements, with what is put in.
+
+    The number of variables is a power of two, so that few statements are ever written down; the
+    last name fills up what is left.
+    """
+    some = list(origins)
     for start in range(0, len(some), _BATCH):
-        yield some[start : start + _BATCH]
+        names = some[start : start + _BATCH]
+        count = 1 << (len(names) - 1).bit_length()
+        names += names[-1:] * (count - len(names))
+        yield query(count), {f"origin{place}": name for place, name in enumerate(names)}
+
+
+def _variables(count: int) -> list[Any]:
+    return [bindparam(f"origin{place}") for place in range(count)]
+
+
+@cache
+def _largest(count: int) -> Select[Any]:
+    table = schema.kept.c
+    query = select(table.origin, func.max(table.size).label("size"))
+    return query.where(table.origin.in_(_variables(count))).group_by(table.origin)
+
+
+@cache
+def _unextended(count: int) -> Select[Any]:
+    kept, extended = schema.kept.c, schema.extended.c
+    over = select(extended.size).where(extended.origin == kept.origin, extended.size == kept.size)
+    query = select(kept.origin, kept.size).where(kept.origin.in_(_variables(count)), ~over.exists())
+    return query.order_by(kept.origin, kept.size)
+
+
+@cache
+def _of_size(count: int) -> Select[Any]:
+    table = schema.kept.c
+    query = select(table.origin, table.note).where(table.size == bindparam("size"))
+    return query.where(table.origin.in_(_variables(count)))

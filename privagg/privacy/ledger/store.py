@@ -145,7 +145,10 @@ class Store:
             LedgerTamperedError: the database is damaged.
         """
         with self._translated(), self.engine.connect() as source, other.engine.connect() as copy:
-            source.connection.driver_connection.backup(copy.connection.driver_connection)
+            found, made = source.connection.driver_connection, copy.connection.driver_connection
+            assert isinstance(found, sqlite3.Connection)
+            assert isinstance(made, sqlite3.Connection)
+            found.backup(made)
 
     def close(self) -> None:
         """Give back every connection."""

@@ -179,7 +179,7 @@ class AgreedPlan(BaseModel, ABC):
 
     # --- who is there when ------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def changes(self) -> bool:
         """Whether sites join or leave between rounds."""
         return not all(site.stays for site in self.sites)
