@@ -285,7 +285,7 @@ def test_another_history_is_not_taken_for_the_report(simulation: Simulation, ent
     """Whoever has shown one history in the rounds cannot export another when they are over."""
     rewrite(simulation, "east", entries=entries)
     found, problems = collect_ledgers(
-        simulation.job, simulation.wire, round_number=1, accountant=RdpAccountant()
+        simulation.job, simulation.wire, round_number=1, begun=1, accountant=RdpAccountant()
     )
     assert sorted(found) == ["north", "south", "west"]
     assert "rolled back" in problems["east"] or "forked" in problems["east"]

@@ -158,8 +158,9 @@ class StrategyRun:
         if not self._record.ever("run-finished"):
             self._record.finish(result.outcome, result.reason)
         accountant = self.setup.accountant
+        last = max(len(outcomes), 1)
         ledgers, result.missing = collect_ledgers(
-            self.job, transport, round_number=max(len(outcomes), 1), accountant=accountant
+            self.job, transport, round_number=last, begun=last, accountant=accountant
         )
         if not result.missing:
             result.report_json, result.report_html, result.bundle = write_evidence(

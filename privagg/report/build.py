@@ -106,7 +106,8 @@ def build_report(
     Args:
         run: its identifier, as the coordinator recorded it.
         coordinator: the coordinator's ledger.
-        sites: site name -> its ledger; every site of the plan must be there.
+        sites: site name -> its ledger; every site of the plan must be there, but for one that was
+            to join after the run had ended.
         accountant: whose epsilon is reported; the certified one by default.
         peers: accountants whose figures stand beside it; dp-accounting's two by default.
         generated: the report's own time; now by default.
@@ -125,16 +126,15 @@ def build_report(
     bounds = Bounds(accountant or default_accountant())
     others = [Bounds(p) for p in (peers if peers is not None else default_peers())]
     survivors = {(r.round, r.attempt): tuple(r.facts["survivors"]) for r in record.rounds}
-    reports, stories = [], {}
+    reports, stories = [], dict[str, SiteStory]()
     for name in plan.names:
         if name not in sites:
-            raise LedgerError(
-                f"the plan of run {run!r} names the site {name!r}, whose ledger was not given"
-            )
+            continue
         story = stories[name] = _site_story(name, sites[name], plan, run, survivors)
         require_charged(name, story.charges, run, survivors)
         require_one_ending(name, sites[name].entries(), run)
         reports.append(_site_report(name, sites[name], plan, story, bounds, others))
+    _require_never_there(run, plan, record, stories)
     draft = _assemble(record, facts, plan, reports, coordinator, generated or datetime.now(UTC))
     if answered:
         found = answers_of(plan, record.rounds, record.released, record.released_day)
@@ -148,6 +148,25 @@ def build_report(
     )
     draft = draft.model_copy(update={"tuning": searches})
     return draft.model_copy(update={"summary": summarise(draft), "unprotected": unprotected(draft)})
+
+
+def _require_never_there(
+    run: str, plan: Plan, record: RunRecord, stories: Mapping[str, SiteStory]
+) -> None:
+    """A ledger may be missing of a site alone whose first round never came.
+
+    By every ledger that is there: a round that the coordinator did not record was charged.
+
+    Raises:
+        LedgerError: one of another site is missing.
+    """
+    charged = (c.round for story in stories.values() for c in story.charges if c.run == run)
+    last = max((*charged, *(ended.round for ended in record.rounds)), default=0)
+    for name in plan.names:
+        if name not in stories and plan.rounds_of(name).start <= last:
+            raise LedgerError(
+                f"the plan of run {run!r} names the site {name!r}, whose ledger was not given"
+            )
 
 
 def default_peers() -> tuple[Accountant, ...]:

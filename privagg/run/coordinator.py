@@ -121,7 +121,7 @@ class Coordinator:
             self._release(result, last)
         if not self.record.ever("run-finished"):
             self.record.finish(result.outcome, result.reason)
-        self._write_evidence(result, self.job.plan.rounds)
+        self._write_evidence(result)
         return result
 
     def begin(self) -> tuple[RunResult, Progress | None]:
@@ -334,12 +334,13 @@ class Coordinator:
             self.record.released(found.what, found.path, found.sha256, result.metrics, facts)
         self._note(result, last, over=result.outcome)
 
-    def _write_evidence(self, result: RunResult, last: int) -> None:
+    def _write_evidence(self, result: RunResult) -> None:
         """Ask for the ledgers, and write the report from them once all are there."""
         accountant = self.setup.accountant
         ledgers, result.missing = collect_ledgers(
-            self.job, self.transport, round_number=last, accountant=accountant,
-            left=self.journal.left,
+            self.job, self.transport, round_number=self.job.plan.rounds,
+            begun=max((number for (number, _), _ in self.record.cohorts()), default=0),
+            accountant=accountant, left=self.journal.left,
         )  # fmt: skip
         if result.missing:
             return

@@ -31,6 +31,7 @@ def collect_ledgers(
     transport: Transport,
     *,
     round_number: int,
+    begun: int,
     accountant: Accountant,
     left: Callable[[str], bytes | None] = lambda site: None,
 ) -> tuple[dict[str, ReplayedLedger], dict[str, str]]:
@@ -39,12 +40,14 @@ def collect_ledgers(
     Args:
         job: what the coordinator holds.
         transport: carries the frames.
-        round_number: the last round that there was.
+        round_number: what the request is numbered with.
+        begun: the last round that any site was asked for; 0 where there was none.
         accountant: bounds what the ledgers' budgets have spent.
         left: what a site sent as it left, which counts where it does not answer any more.
 
     Returns:
-        Site -> its replayed ledger, and site -> why it sent none that can be used.
+        Site -> its replayed ledger, and site -> why it sent none that can be used. A site that was
+        to join later is asked, too, and not missed: nothing was charged to it.
     """
     frame = _request(job, round_number)
     found: dict[str, ReplayedLedger] = {}
@@ -66,7 +69,8 @@ def collect_ledgers(
             del problems[name]
         except PrivaggError as error:
             problems[name] += f"; as it left: {type(error).__name__}: {error}"
-    return found, problems
+    there = (name for name in problems if job.plan.rounds_of(name).start <= begun)
+    return found, {name: problems[name] for name in there}
 
 
 def ledgers_of_leavers(

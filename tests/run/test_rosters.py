@@ -17,11 +17,13 @@ from privagg.audit.claims import Verdict
 from privagg.audit.continued import BEGAN_WITH
 from privagg.audit.verify import Brought, verify_bundle, verify_file
 from privagg.cli.planview import describe
-from privagg.errors import ConfigError, WrongRoundError
+from privagg.errors import ConfigError, LedgerError, WrongRoundError
 from privagg.party.local import local_ledgers
 from privagg.privacy.ledger.entries import Charge, RosterChanged
 from privagg.protocol.in_memory import LocalTransport
 from privagg.protocol.names import COORDINATOR
+from privagg.protocol.transport import Reply
+from privagg.report.build import build_report
 from privagg.report.model import Report
 from privagg.run import local
 from privagg.run.results import RunResult
@@ -205,6 +207,42 @@ def test_an_observer_row_is_of_the_sites_own_rounds(
         rounds = len(federation.setup.plan.rounds_of(site.name))
         for row in site.guarantees:
             assert sum(term.count for term in row.event.terms) == rounds
+
+
+@pytest.mark.parametrize("scheme", ["plaintext", "masked"])
+def test_who_was_to_join_later_does_not_hold_up_the_report_of_a_run_that_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """And whoever was there does: of those no ledger may be missing."""
+    federation = changing(tmp_path, scheme, 3, {"east": "first_round = 2\n"})
+    exchange, gone, leaves = LocalTransport.exchange, {"east"}, set[str]()
+
+    def unreachable(self: LocalTransport, requests: Mapping[str, bytes]) -> Any:
+        asked = {party: frame for party, frame in requests.items() if party not in gone}
+        yield from exchange(self, asked)
+        yield from (Reply(party, None, "not reachable") for party in requests.keys() - asked.keys())
+
+    def stop(_: object) -> None:
+        gone.update(leaves)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalTransport, "exchange", unreachable)
+    result = run_small(federation, on_round=stop)
+    assert result.outcome == "stopped"
+    assert result.bundle is not None
+    assert result.report_json is not None
+    assert verify_file(result.bundle, Brought()).holds
+    report = Report.from_json(result.report_json.read_text())
+    assert [site.name for site in report.sites] == ["north", "south", "west"]
+    ledgers = local_ledgers(federation.setup.output)
+    coordinator = ledgers.pop(COORDINATOR)
+    for name in ("north", "south", "west"):
+        rest = {each: one for each, one in ledgers.items() if each not in (name, "east")}
+        with pytest.raises(LedgerError, match=f"names the site '{name}', whose ledger was not"):
+            build_report(run=RUN, coordinator=coordinator, sites=rest)
+    leaves.add("north")
+    with pytest.raises(LedgerError, match="without the ledger of 'north'"):
+        run_small(federation, run_id="small-2", on_round=stop)
 
 
 def refuses_another_beginning(
