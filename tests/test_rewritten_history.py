@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,32 @@ def test_a_close_without_the_survivors_statements_is_refused(simulation: Simulat
     assert isinstance(answer, Refusal)
     assert "statement of every survivor" in answer.message
     assert [e.kind for e in simulation.ledgers["north"].entries()][-1] == "realised"
+
+
+def test_closes_that_are_sent_again_accuse_nobody(simulation: Simulation) -> None:
+    """Whoever replays one needs no key; by then, later checkpoints speak for what it shows."""
+    closes: list[tuple[str, bytes]] = []
+
+    def recording(name: str, honest: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        def handle(data: bytes) -> bytes:
+            if isinstance(read_message(data, simulation.roster).header, RoundClose):
+                closes.append((name, data))
+            return honest(data)
+
+        return handle
+
+    honest = {name: simulation.wire.handlers[name] for name in NAMES}
+    simulation.wire.handlers |= {name: recording(name, each) for name, each in honest.items()}
+    for number in (2, 3, 4):
+        assert simulation.round(number).survivors == NAMES
+    before = {name: len(simulation.ledgers[name]) for name in NAMES}
+    assert len(closes) == 3 * len(NAMES)
+    for name, data in closes:
+        answer = read_message(honest[name](data), simulation.roster).header
+        assert not isinstance(answer, Refusal), answer.message
+    assert [simulation.ledgers[name].distrusted() for name in NAMES] == [{}] * len(NAMES)
+    assert {name: len(simulation.ledgers[name]) for name in NAMES} == before
+    assert simulation.round(5).survivors == NAMES
 
 
 def test_an_upload_without_the_proof_that_was_asked_for_is_distrusted(

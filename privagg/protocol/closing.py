@@ -103,12 +103,13 @@ class Closing:
             self._record_stopped(close, place)
             return
         opener = self._check_opening(close)
+        again = self._ledger.recorded("realised", self._subject(close))
         if self._ledger.recorded("charge", self._subject(close)):
             self._record_realised(close, opener, place)
         elif self._name in close.survivors:
             raise CohortError("the opened sum names this site, which was charged for none of it")
         self._ledger.forget_uploads(close.run, through=(close.round, close.attempt))
-        self._keep_checkpoints(close, took_part=uploaded)
+        self._keep_checkpoints(close, took_part=uploaded, again=again)
 
     def _record_stopped(self, close: RoundClose, place: dict[str, Any]) -> None:
         """Note what the coordinator claims, once; later words of its about the same change nothing.
@@ -188,8 +189,12 @@ class Closing:
             },
         )
 
-    def _keep_checkpoints(self, close: RoundClose, *, took_part: bool) -> None:
-        """Keep what the other survivors signed of their ledgers in this very round."""
+    def _keep_checkpoints(self, close: RoundClose, *, took_part: bool, again: bool) -> None:
+        """Keep what the other survivors signed of their ledgers in this very round.
+
+        Of a close that comes again, perhaps replayed long after, later checkpoints may speak by
+        now: that it proves nothing about them accuses nobody.
+        """
         uploads = []
         for statement in close.contributions:
             upload = read_statement(statement, self._pins.roster)
@@ -200,7 +205,11 @@ class Closing:
             raise CohortError("the close does not hold the signed statement of every survivor")
         others = [upload for upload in uploads if upload.sender != self._name]
         reported = self._peers.reported(close.run, close.survivors)
-        problems: dict[str, PrivaggError] = {**self._peers.keep(others, reported)}
+        problems: dict[str, PrivaggError] = {
+            site: error
+            for site, error in self._peers.keep(others, reported).items()
+            if not again or isinstance(error, LedgerTamperedError)
+        }
         silent = [
             upload
             for upload in others
