@@ -17,7 +17,7 @@ from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import PrivaggError
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness
-from privagg.programs.home import Home, Remembered
+from privagg.programs.home import Home, Remembered, alike
 from privagg.training.data import Records
 from privagg.training.declared import ClientRule
 from privagg.training.devices import ONE_THREAD, Device
@@ -171,8 +171,8 @@ class PersonalClient(ClientLearner):
         round_id: RoundId,
         correction: FloatVector | None = None,
     ) -> FloatVector:
-        run, number, _ = round_id
-        self._sgd.own = self.home.load(run, number) or self._initial
+        kept = self.home.load(*round_id[:2])
+        self._sgd.own = kept if kept and alike(kept, self._initial) else self._initial
         update = super()._trained(parameters, randomness, round_id, correction)
         own = self._sgd.own
         if all(np.isfinite(each).all() for each in own.values()):

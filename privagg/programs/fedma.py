@@ -35,6 +35,7 @@ from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import Randomness
 from privagg.programs.clients import ClientLearner
 from privagg.programs.gradient import GradientTraining
+from privagg.programs.home import alike
 from privagg.programs.program import Opened
 from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.draws import RoundId
@@ -83,8 +84,8 @@ class FedmaClient(ClientLearner):
 
     def _start(self, published: FloatVector, round_id: RoundId) -> FloatVector:
         kept = self.home.load(*round_id[:2])
-        if kept is not None and len(kept["slots"]) == self._own.slots:
-            return published[self._slots.places(self._own.split(kept["slots"]))]
+        if kept and alike(kept, _by_layer([np.arange(width) for width in self._own.hidden])):
+            return published[self._slots.places([kept[name] for name in sorted(kept, key=int)])]
         return published if self._first is None else self._first
 
     def _trained(
@@ -99,7 +100,7 @@ class FedmaClient(ClientLearner):
         trained = start + super()._trained(start, randomness, round_id, correction)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite counts as zero
             chosen = self._matched(trained, published)
-            self.home.save(round_id, {"slots": np.concatenate(chosen)})
+            self.home.save(round_id, _by_layer(chosen))
             places, update = self._slots.places(chosen), np.zeros(len(published))
             update[places] = trained - published[places]
             return self._with_counts(update, chosen)
@@ -114,6 +115,10 @@ class FedmaClient(ClientLearner):
         for filled, slots in zip(counts, chosen, strict=True):
             filled[slots] = count_unit(self._rule.algorithm, clip, self._slots)
         return np.concatenate([update * min(1.0, longest / max(norm, longest)), *counts])
+
+
+def _by_layer(slots: list[IntVector]) -> dict[str, IntVector]:
+    return {str(number): each for number, each in enumerate(slots)}
 
 
 def count_unit(algorithm: AlgorithmSpec, clip: float, slots: Layers) -> float:

@@ -36,6 +36,17 @@ class Home(Protocol):
         """
 
 
+def alike(kept: Arrays | None, own: Arrays) -> bool:
+    """Whether what was kept has the names and shapes of what a site has now.
+
+    Args:
+        kept: None where nothing was.
+        own: the site's present arrays.
+    """
+    shapes = {name: values.shape for name, values in own.items()}
+    return kept is not None and {name: each.shape for name, each in kept.items()} == shapes
+
+
 class Remembered:
     """A home in this process alone: for rehearsals and tests; a site's is in its folder."""
 

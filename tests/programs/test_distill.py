@@ -142,6 +142,38 @@ def test_no_teacher_moves_more_than_its_shards_votes(
     assert terms.sensitivity_grid**2 < 2 * 4 * VOTE**2 + 2 * terms.sensitivity_grid
 
 
+class _InPlace:
+    """As a scaler with `copy=False` does, it writes to what it is handed."""
+
+    def __init__(self, seed: int) -> None:
+        pass
+
+    def fit(self, inputs: Any, classes: Any) -> _InPlace:
+        self.middle = inputs.mean(axis=0)
+        return self
+
+    def predict(self, inputs: Any) -> Any:
+        inputs -= self.middle
+        return (inputs[:, 0] > 0).astype(int)
+
+
+def test_what_one_teacher_writes_to_the_queries_no_other_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one record, by its own teacher, would change the votes of every later shard."""
+    monkeypatch.setattr("privagg.programs.distill.program.teacher", lambda kind: _InPlace)
+    monkeypatch.setattr("privagg.programs.distill.teachers.teacher", lambda kind: _InPlace)
+    program, stream = distill(), DeterministicRandomness(0).stream("s")
+    alone = program.votes(1, np.zeros(0), shard(9, 8), stream)
+    for number in range(20):
+        program.votes(1, np.zeros(0), shard(3, number), stream)
+    np.testing.assert_array_equal(program.votes(1, np.zeros(0), shard(9, 8), stream), alone)
+    with pytest.raises(ConfigError, match="'own' cannot say how likely each class is"):
+        distill(votes="shared", teachers="own").at("n")
+    with pytest.raises(ConfigError, match="a _InPlace cannot say"):
+        teachers.chances(_InPlace(0), np.zeros((1, 3)), 3)
+
+
 def test_a_kind_of_ones_own_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
         name = "own"

@@ -291,12 +291,17 @@ def test_a_network_is_brought_to_no_other_algorithm(tmp_path: Path) -> None:
     assert isinstance(made, FedmaClient)
 
 
-def test_slots_kept_for_another_network_are_not_used(tmp_path: Path) -> None:
-    """Whoever takes a narrower network after a stop begins with it, as in a first round."""
-    state = np.append(get_parameters(network(7, 5)), np.zeros(5))
-    path = brought(tmp_path / "own.safetensors", network(1, 3))
-    ours, other = client("a", network(7, 5)), client("a", network(7, 5))
-    other.contribution(state, RANDOM, PLACE)  # keeps five slots
+@pytest.mark.parametrize(("before", "after"), [((5,), (3,)), ((4, 2), (3, 3))])
+def test_slots_kept_for_another_network_are_not_used(
+    before: tuple[int, ...], after: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Whoever takes another network after a stop begins with it, as in a first round."""
+    widths = (5,) if len(before) == 1 else (5, 3)
+    state = np.append(get_parameters(network(7, *widths)), np.zeros(sum(widths)))
+    path = brought(tmp_path / "own.safetensors", network(1, *after))
+    ours, other = (client("a", network(7, *widths)) for _ in range(2))
+    other.bring(brought(tmp_path / "other.safetensors", network(3, *before)))
+    other.contribution(state, RANDOM, PLACE)  # keeps as many slots as it had neurons
     for each in (ours, other):
         each.bring(path)
     np.testing.assert_array_equal(

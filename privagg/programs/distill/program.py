@@ -37,7 +37,13 @@ from privagg.programs.answers import Answer, Figure, around
 from privagg.programs.content import OfContent
 from privagg.programs.distill.asked import Asked, require_fitting
 from privagg.programs.distill.labels import Labels, queries_of
-from privagg.programs.distill.teachers import chances, fitted, inputs_of, teacher
+from privagg.programs.distill.teachers import (
+    chances,
+    fitted,
+    inputs_of,
+    require_chances,
+    teacher,
+)
 from privagg.programs.questions.columns import FloatArray
 from privagg.programs.questions.logistic import ROUNDING
 from privagg.programs.sums_program import NoisySum, ShardsProgram, opening_of_votes
@@ -93,7 +99,9 @@ class Distill(OfContent, ShardsProgram):
         """See `AnsweringProgram.at`: with the site's own kind of teachers."""
         teachers = self.content.teachers
         kind = teachers if isinstance(teachers, str) else teachers[site]
-        teacher(kind)
+        made = teacher(kind)
+        if self.content.votes == "shared":
+            require_chances(made(0), f"teachers of kind {kind!r}")
         if kind not in self._of_kinds:
             own = type(self)(self.content)
             own._kind, own._of_kinds = kind, self._of_kinds
@@ -109,10 +117,11 @@ class Distill(OfContent, ShardsProgram):
         if len(known):
             inputs = inputs_of(shard[known.tolist()], self.content.data)
             model = fitted(self._kind, seed, inputs, codes[known])
+            queries = self._queries.copy()  # what one teacher wrote there, the next one would read
             if self.content.votes == "shared":
-                cast = chances(model, self._queries, self._count) * ROUNDING
+                cast = chances(model, queries, self._count) * ROUNDING
             else:
-                cast[np.arange(len(cast)), model.predict(self._queries)] = 1
+                cast[np.arange(len(cast)), model.predict(queries)] = 1
         return np.asarray(np.trunc(cast * VOTE), np.int64).ravel()
 
     def answers(self, sums: Sequence[NoisySum]) -> tuple[Answer, ...]:

@@ -129,10 +129,31 @@ def chances(model: Any, inputs: FloatArray, count: int) -> FloatArray:
         model: of `fitted`.
         inputs: float64 (r, width).
         count: of all classes, those without a record among them.
+
+    Raises:
+        ConfigError: as `require_chances`.
     """
+    require_chances(model, f"a {type(model).__name__}")
     found = np.zeros((len(inputs), count))
     found[:, model.classes_] = model.predict_proba(inputs)
     return found
+
+
+def require_chances(model: Any, who: str) -> None:
+    """Refuse a model that says which class, and not how likely each is.
+
+    Args:
+        model: fitted or not.
+        who: it is, for the message.
+
+    Raises:
+        ConfigError: it has no `predict_proba`.
+    """
+    if not hasattr(model, "predict_proba"):
+        raise ConfigError(
+            f"{who} cannot say how likely each class is (it has no predict_proba), which shared "
+            "votes and students are made of; ask for votes = 'whole' and for another student"
+        )
 
 
 class _One:
