@@ -213,6 +213,9 @@ def _remarks(setup: Setup) -> list[str]:
             f"{_percent(side.error(side.grid))}; leave privacy.sensitivity_grid out to have it "
             "chosen"
         )
+    own = {site.name: setup.network_at(site.name) for site in setup.config.sites}
+    if told := [f"{name} ({spec.kind})" for name, spec in own.items() if spec is not None]:
+        found.append(f"networks of their own, in the place of training.model's: {', '.join(told)}")
     return found
 
 

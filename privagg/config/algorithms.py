@@ -36,6 +36,7 @@ def unfit(config: Any) -> Iterator[str]:
         config: `privagg.config.schema.Config`, otherwise consistent.
     """
     kind = config.training.algorithm.kind
+    yield from filter(None, (network_fault(kind, s.name, s.network) for s in config.sites))
     if kind == "fedavg":
         return
     modes, reason = MODES[kind]
@@ -57,6 +58,25 @@ def unfit(config: Any) -> Iterator[str]:
         yield from _personal(config)
     if kind == "class-logits":
         yield from _class_logits(config)
+
+
+def network_fault(kind: str, site: str, network: object) -> str:
+    """Why a network of a site's own is not what the algorithm takes; empty where it is.
+
+    Args:
+        kind: of the algorithm.
+        site: its name.
+        network: as the site names it; None: it has none of its own.
+    """
+    here, beside = f"sites[{site}].network", f"training.algorithm = {kind!r}"
+    if network is None or kind == "class-logits":
+        return ""
+    if kind != "fedma":
+        return (
+            f"{here} has no effect with {beside}: it belongs to 'fedma' and 'class-logits'; "
+            "remove it"
+        )
+    return "" if isinstance(network, str) else f"{here} with {beside} is the path of a file"
 
 
 def _scaffold(config: Any) -> Iterator[str]:

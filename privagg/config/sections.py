@@ -274,7 +274,8 @@ class SiteSection(Section):
         data: path of its table, of its images' `.npy`, or a data set's factory; what a Flower app
             reads may also be named at each site alone.
         labels: path of the labels' `.npy` (images only).
-        network: path of a network of its own, from which training.algorithm "fedma" begins there.
+        network: a network of its own: with training.algorithm "fedma", path of the one that it
+            begins from; with "class-logits", a model in the place of training.model's.
         records: declared number of records; public, used as normaliser and bound.
         weight: integer weight in averages; defaults to `records` in `record-local`, else to 1.
         dataset: public name of the data set whose budget is charged; defaults to the name.
@@ -287,7 +288,7 @@ class SiteSection(Section):
     name: SiteName
     data: str = ""
     labels: str | None = None
-    network: str | None = None
+    network: str | ModelSpec | None = None
     records: int = Field(ge=1)
     weight: int | None = Field(default=None, ge=1)
     dataset: DatasetName = ""

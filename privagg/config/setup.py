@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import ValidationError
 
+from privagg.config.algorithms import network_fault
 from privagg.config.data import AppData, DatasetData, UndeclaredData
 from privagg.config.plan import FROZEN, build_plan, requirement_of, rounds_factors
 from privagg.config.schema import Config
@@ -50,7 +51,13 @@ from privagg.training.data import (
     require_encoded,
     targets_of,
 )
-from privagg.training.declared import DeviceName, ImageSource, Source, TableSource
+from privagg.training.declared import (
+    DeviceName,
+    ImageSource,
+    ModelSpec,
+    Source,
+    TableSource,
+)
 from privagg.training.devices import Device, settle
 from privagg.training.factories import ApprovedCode, Factory, look_at
 from privagg.training.frozen import frozen_digest, require_frozen
@@ -72,7 +79,7 @@ from privagg.training.models import ParameterLayout, build_model
 from privagg.training.objective import Objective
 from privagg.training.reading import declared_sample
 from privagg.training.rehearsal import RecordsApart, require_model_apart, require_trains
-from privagg.training.saving import load_pinned_model
+from privagg.training.saving import PERSONAL, load_pinned_model, read_tensors
 from privagg.training.tablefile import OwnTable
 from privagg.training.taught import Taught
 
@@ -168,7 +175,9 @@ class Setup:
         config = self.config
         if isinstance(config.data, AppData):
             return ()
-        named = [config.training.model.kind] if ":" in config.training.model.kind else []
+        networks = filter(None, (self.network_at(site.name) for site in config.sites))
+        kinds = [each.kind for each in (config.training.model, *networks)]
+        named = [kind for kind in kinds if ":" in kind]
         named += [config.training.loss] if config.training.loss else []
         if isinstance(config.data, DatasetData):
             named += [site.data for site in config.sites]
@@ -197,13 +206,44 @@ class Setup:
             require_frozen(model, self._frozen)
         return model
 
-    def whole_model(self) -> Any:
-        """As `fresh_model`, with what stays at home a part of it again: what a site predicts with.
+    def network_at(self, site: str) -> ModelSpec | None:
+        """The model that a site has in the place of training.model's; None where it has none.
+
+        Args:
+            site: its name in the plan.
 
         Raises:
-            ApprovalError, ModelError: as `fresh_model`.
+            ConfigError: it names one that the algorithm does not take.
         """
-        model = self.fresh_model()
+        said, kind = self.section(site).network, self.config.training.algorithm.kind
+        if fault := network_fault(kind, site, said):
+            raise ConfigError(f"{fault}; nothing was spent")
+        if kind != "class-logits":
+            return None
+        return ModelSpec(kind=said) if isinstance(said, str) else said
+
+    def model_at(self, site: str) -> Any:
+        """As `fresh_model`; with a network of a site's own, if it has one, which no plan pins.
+
+        Args:
+            site: its name in the plan.
+
+        Raises:
+            ApprovalError, ConfigError, ModelError: as `network_at` and `fresh_model`.
+        """
+        own = self.network_at(site)
+        return self.fresh_model() if own is None else self._built_model(own)
+
+    def whole_model(self, site: str | None = None) -> Any:
+        """As `fresh_model`, with what stays at home a part of it again: what a site predicts with.
+
+        Args:
+            site: its name in the plan, where its own network is meant.
+
+        Raises:
+            ApprovalError, ConfigError, ModelError: as `model_at`.
+        """
+        model = self.fresh_model() if site is None else self.model_at(site)
         personal = self.config.training.algorithm.personal
         for parameter in personal_parameters(model, personal).values():
             parameter.requires_grad_(True)
@@ -220,15 +260,37 @@ class Setup:
         """SHA-256 (hex) of what of the model is not trained; None where all of it is."""
         return frozen_digest(self.model) if self._may_freeze else None
 
-    def _built_model(self) -> Any:
-        config = self.config
-        model = build_model(
-            config.training.model,
-            config.data.shape,
-            config.data.target,
-            seed=config.federation.seed,
-            code=self.code if self.names_code else ApprovedCode(),
+    def model_in(self, path: Path) -> Any:
+        """A model of the kind that a file of this job's holds: an opened one, or a site's own.
+
+        Args:
+            path: the file; whoever wrote it.
+
+        Raises:
+            ApprovalError, ConfigError, ModelError: as `fresh_model`; or it is no such file.
+        """
+        header = read_tensors(path)[1]
+        if PERSONAL not in header or self.config.training.algorithm.kind != "class-logits":
+            return self.whole_model()
+        return self.bare_model(ModelCard.read(header).model)
+
+    def bare_model(self, spec: ModelSpec) -> Any:
+        """A model of a kind, with the public initial parameters, beside nothing.
+
+        Args:
+            spec: the kind.
+
+        Raises:
+            ApprovalError, ModelError: as `fresh_model`.
+        """
+        config, code = self.config, self.code if self.names_code else ApprovedCode()
+        return build_model(
+            spec, config.data.shape, config.data.target, seed=config.federation.seed, code=code
         )
+
+    def _built_model(self, spec: ModelSpec | None = None) -> Any:
+        config = self.config
+        model = self.bare_model(spec or config.training.model)
         if config.training.algorithm.kind == "class-logits":
             model = Taught(model, config.data.target)
         if personal := config.training.algorithm.personal:
@@ -324,16 +386,17 @@ class Setup:
         """
         device, tested = self._settle(site)
         section = self.section(site)
+        file = section.network if self.network_at(site) is None else None
         return make_learner(
             self.training_plan,
             site,
-            model=self.fresh_model(),
+            model=self.model_at(site),
             records=self.records_of(section),
             rule=self.config.training.client_rule,
             objective=self.objective,
             tested=tested,
             device=device,
-            network=self.base / section.network if section.network else None,
+            network=self.base / file if isinstance(file, str) else None,
         )
 
     def require_state(self, number: int, state: FloatVector) -> None:
@@ -395,12 +458,12 @@ class Setup:
         training, data = self.config.training, self.config.data
         asked, unit, rows = self.devices(site), self.plan.unit, training.physical_batch
         engine, units = training.engine, self.training_plan.sensitivity_grid
-        model = training.model.model_dump_json()
+        model = (self.network_at(site) or training.model).model_dump_json()
         case = (asked, model, data.shape, data.target, training.loss, unit, rows, engine, units)
 
         def test(device: Device) -> RecordsApart | None:
             if unit is not Unit.RECORD:
-                require_trains(self.fresh_model(), data.shape, self.objective, device)
+                require_trains(self.model_at(site), data.shape, self.objective, device)
                 return None
             return require_model_apart(
                 self.fresh_model(), data.shape, rows, self.objective,

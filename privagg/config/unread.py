@@ -67,11 +67,6 @@ def unread(config: Any) -> Iterator[str]:
             yield _sentence(f"{place}.labels", kind, "data.kind = 'images'")
         if one and one.file.model_fields_set and config.data.kind not in _TABLES:
             yield _sentence(f"{place}.file", kind, "data.kind = 'table'")
-    algorithm = config.training.algorithm.kind
-    for site in config.sites:
-        if site.network is not None and algorithm != "fedma":
-            here = f"training.algorithm = {algorithm!r}"
-            yield _sentence(f"sites[{site.name}].network", here, "'fedma'")
 
 
 def _is_set(section: BaseModel, name: str) -> bool:

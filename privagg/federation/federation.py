@@ -461,8 +461,8 @@ class Federation:
         Raises:
             ConfigError, ModelError: there is no such file, or it holds another model.
         """
-        setup = self.setup
-        return load_model(setup.whole_model(), Path(path or setup.output / MODEL_NAME))
+        file = Path(path or self.setup.output / MODEL_NAME)
+        return load_model(self.setup.model_in(file), file)
 
     def personalise(
         self,

@@ -42,7 +42,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from privagg.durable import write_whole
 from privagg.errors import ConfigError, validation_faults
 from privagg.identity.keys import Identity, Roster, check_public_hex
-from privagg.training.declared import DeviceName
+from privagg.training.declared import DeviceName, ModelSpec
 from privagg.training.tablefile import Database, TableFile
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -66,7 +66,8 @@ class PartyFile(PartyFileModel):
         data: a site's own table, images or data-set factory, in place of the configuration's;
             a path is relative to the party's folder.
         labels: path of the images' labels.
-        network: path of a network of the site's own, in place of the configuration's.
+        network: a network of the site's own, in place of the configuration's; a path is relative
+            to the party's folder.
         file: how the site's table is written; its own matter, which no other party learns.
         database: a query in place of the table's file; likewise.
         accept_findings: the owner knows what `privagg check` finds in the records and takes part
@@ -82,7 +83,7 @@ class PartyFile(PartyFileModel):
     federation: str = "../federation.toml"
     data: str | None = None
     labels: str | None = None
-    network: str | None = None
+    network: str | ModelSpec | None = None
     file: TableFile | None = None
     database: Database | None = None
     accept_findings: bool = False

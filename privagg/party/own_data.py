@@ -27,11 +27,11 @@ def with_own_data(config: Config, party: PartyFile, root: Path) -> Config:
     """
     places = ("data", "labels", "network")
     own = {key: said for key in places if (said := getattr(party, key)) is not None}
-    factory = isinstance(config.data, DatasetData)  # what `data` then names is no path
+    names = {"data"} if isinstance(config.data, DatasetData) else set[str]()
+    names |= {"network"} if config.training.algorithm.kind == "class-logits" else set()
     own = {
-        key: said if factory and key == "data" else str(root.resolve() / said)
-        for key, said in own.items()
-    }
+        key: said if key in names else str(root.resolve() / said) for key, said in own.items()
+    }  # fmt: skip
     sites = [s.model_copy(update=own) if s.name == party.name else s for s in config.sites]
     return config.model_copy(update={"sites": tuple(sites)})
 

@@ -23,6 +23,7 @@ from privagg.errors import ConfigError, DataError
 from privagg.party.folder import PartyFolder
 from privagg.party.home import FolderHome
 from privagg.privacy.randomness import Randomness, SystemRandomness
+from privagg.programs.home import alike
 from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.data import Records, chosen
 from privagg.training.declared import ClientRule
@@ -30,8 +31,10 @@ from privagg.training.devices import ONE_THREAD
 from privagg.training.draws import Draws
 from privagg.training.evaluate import measured_at_home
 from privagg.training.local_sgd import LocalSgd, personal_parameters
+from privagg.training.modelcard import ModelCard, header_text
 from privagg.training.models import get_parameters
-from privagg.training.saving import PERSONAL, load_model, save_model
+from privagg.training.saving import PERSONAL, load_model, read_tensors, save_model
+from privagg.training.taught import Taught
 
 PERSONAL_NAME = "personal.safetensors"
 """The personal model, in the site's folder."""
@@ -102,7 +105,8 @@ def personalise(
     """Train an opened model on at home.
 
     Where a part of the model stayed at home all along (`fedper`, `fedrep`), the site's own part is
-    put into it first.
+    put into it first. Under `class-logits` all of it did: what lies at home goes on, a network of
+    the site's own kind, and its file says which.
 
     Args:
         setup: the configuration that the model was trained by.
@@ -119,13 +123,12 @@ def personalise(
     """
     site = folder.party().name
     draws = Draws(randomness or SystemRandomness(), ("personal", 1, 1), site, setup.training_plan)
-    network = load_model(setup.whole_model(), model)
-    _put_own_part(network, setup.config.training.algorithm, folder)
+    network, header = _at_home(setup, folder, model)
     start = get_parameters(network)
     kept, measured = _split(setup.records_of(setup.section(site)), rule.held_out, draws)
     trained = _trained(setup, network, kept, rule, draws)
     path = output or folder.root / PERSONAL_NAME
-    sha256 = save_model(network, trained, path, {PERSONAL: NOT_CHARGED}, secret=True)
+    sha256 = save_model(network, trained, path, header, secret=True)
     found = Personal(path, sha256)
     if len(measured) == 0:
         return found
@@ -137,12 +140,29 @@ def personalise(
     return replace(found, opened=before, personal=after)
 
 
+def _at_home(setup: Setup, folder: PartyFolder, model: Path) -> tuple[nn.Module, dict[str, str]]:
+    """What is trained on, the site's own part in it; and what its file says of itself."""
+    site, header = folder.party().name, {PERSONAL: NOT_CHARGED}
+    network, config = setup.whole_model(site), setup.config
+    if not isinstance(network, Taught):
+        network = load_model(network, model)
+        _put_own_part(network, config.training.algorithm, folder)
+        return network, header
+    network.require_table(read_tensors(model)[0], model)
+    _put_own_part(network, config.training.algorithm, folder)
+    data, spec = config.data, setup.network_at(site) or config.training.model
+    card = ModelCard.facts(
+        spec, data.shape, data.source, data.target, setup.training_plan.digest
+    )  # fmt: skip
+    return network.network, {**header, "privagg": header_text(card)}
+
+
 def _put_own_part(network: nn.Module, algorithm: AlgorithmSpec, folder: PartyFolder) -> None:
     own = personal_parameters(network, algorithm.personal)
     if not own:
         return
     kept = FolderHome(folder.home).last()
-    if kept is None or kept.keys() != own.keys():
+    if kept is None or not alike(kept, {n: p.detach().numpy() for n, p in own.items()}):
         raise ConfigError(
             f"{folder.home} keeps no part of this model: {folder.party().name!r} has taken part in "
             "no run of it with records of its own"

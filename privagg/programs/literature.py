@@ -107,10 +107,10 @@ ALGORITHMS = (
         "all queries in one opening; √2 a query is charged whether votes agree or not",
     ),
     Algorithm(
-        "FedDistill by class logits", '`algorithm = "class-logits"`', (CLIENT,),
+        "FedDistill by class logits", '`algorithm = "class-logits"`, `sites.network`', (CLIENT,),
         "1 sum of mean logits and shares by class", "whoever is served a personal model: all (∞)",
         "Jeong et al. 2018",
-        "sites count by their records, their own logits with them; a file has one architecture",
+        "a site counts in a class by its records' share of it, its own logits with the others'",
     ),
     Algorithm(
         "Head or adapters (LoRA)", "`training.model.trainable`", _EVERY, "as the mode's",

@@ -150,7 +150,22 @@ def _what(report: Report) -> str:
         return say("one {model} model", model=model) if model else say("one model")
     parameters = count_text(size, "parameter")
     recipe = report.plan.get("recipe")
-    if model and isinstance(recipe, dict) and recipe.get("frozen_sha256"):
+    facts = recipe if isinstance(recipe, dict) else {}
+    algorithm = facts.get("algorithm")
+    kind = algorithm.get("kind") if isinstance(algorithm, dict) else None
+    if kind == "class-logits":
+        return say(
+            "one table of class logits with {parameters}, beside which each site's network, of "
+            "whatever kind, stays at the site",
+            parameters=parameters,
+        )
+    if model and kind in ("fedper", "fedrep"):
+        return say(
+            "{parameters} of one {model} model, whose other values stay at their sites",
+            model=model,
+            parameters=parameters,
+        )
+    if model and facts.get("frozen_sha256"):
         return say(
             "{parameters} of one {model} model, whose other values are frozen",
             model=model,

@@ -73,14 +73,6 @@ class Layers:
         """Parameters."""
         return sum(into * (ins + 1) for ins, into in pairwise(self.sizes))
 
-    def split(self, chosen: IntVector) -> list[IntVector]:
-        """Values of hidden neurons, layer by layer.
-
-        Args:
-            chosen: one value for each, (slots,).
-        """
-        return np.split(chosen, np.cumsum(self.hidden)[:-1])
-
     def neurons(self, vector: FloatVector) -> list[tuple[FloatVector, FloatVector]]:
         """Each layer's weights, a row for each neuron, and its biases.
 

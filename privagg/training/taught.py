@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -31,6 +33,23 @@ class Taught(nn.Module):
             raise ModelError(f"logits are shared by class, and {target.name!r} has no classes")
         self.network = network
         self.table = nn.Parameter(torch.zeros(target.class_count, target.outputs + 1))
+
+    def require_table(self, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+        """Refuse an opened file whose table is not of these classes and outputs.
+
+        Args:
+            tensors: that it holds, by name.
+            path: of the file.
+
+        Raises:
+            ModelError: it has no table, or another one.
+        """
+        found = tensors.get("table")
+        if found is None or found.shape != self.table.shape:
+            raise ModelError(
+                f"{path} holds no table of class logits of shape {tuple(self.table.shape)}; name "
+                "the model that a run of 'class-logits' opened"
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The network's outputs, (B, outputs)."""

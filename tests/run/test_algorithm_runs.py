@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from privagg import Federation
 from privagg.cli.app import app
-from privagg.errors import ConfigError
+from privagg.errors import ConfigError, ModelError
 from privagg.party.home import FolderHome
 from privagg.party.local import local_folder
 from privagg.party.personal import HomeRule
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.protocol.in_memory import LocalTransport
+from privagg.report.model import Report
+from privagg.report.sentences import summarise
 from privagg.run import local
 from privagg.training.saving import tensor_bytes
 from tests.approvals import approved
@@ -140,6 +142,51 @@ def test_a_personal_model_is_trained_at_home_and_charges_nothing(tmp_path: Path)
     assert (own["3.weight"] != opened["3.weight"]).any()  # the site's own head, not the first one
     far = [np.abs(each["1.weight"] - opened["1.weight"]).max() for each in (pulled, own)]
     assert far[0] < far[1]
+
+
+def test_sites_of_several_architectures_share_class_logits(tmp_path: Path) -> None:
+    path = Path(written(tmp_path, '"class-logits"', "masked"))
+    own = 'data = "north.csv"\nnetwork = { kind = "mlp", hidden = [3, 2] }'
+    text = path.read_text().replace('data = "north.csv"', own)
+    path.write_text(text.replace('data = "south.csv"', 'data = "south.csv"\nnetwork = "logistic"'))
+    federation = approved(Federation.from_toml(path))
+    told = CliRunner().invoke(app, ["check", str(path), "--json"])
+    assert "networks of their own" in told.output
+    assert "north (mlp), south (logistic)" in told.output
+    result = run_small(federation)
+    require_evidence(result)
+    assert result.model is not None
+    assert load_file(result.model)["table"].shape == (2, 2)
+    said = summarise(Report.model_validate_json(result.report_json.read_text()))[0]
+    assert "one table of class logits with 4 parameters, beside which each site's" in said
+    for site, names in (("north", 6), ("south", 2)):
+        made = federation.personalise(site, rule=HomeRule(steps=5))
+        assert len(load_file(made.path)) == names
+        predicted = federation.predict(tmp_path / "public.csv", model=made.path)
+        said = ["predict", str(made.path), str(tmp_path / "public.csv")]
+        lines = CliRunner().invoke(app, said).output.splitlines()
+        np.testing.assert_allclose(np.loadtxt(lines[1:], delimiter=","), predicted, atol=1e-4)
+
+
+def test_another_network_begins_anew_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    """What was kept for another architecture goes into no parameter; nothing is spent."""
+    path = Path(written(tmp_path, '"class-logits"'))
+    plain = path.read_text()
+    federation = approved(Federation.from_toml(path))
+    run_small(federation)
+    own = 'data = "north.csv"\nnetwork = { kind = "mlp", hidden = [7] }'
+    path.write_text(plain.replace('data = "north.csv"', own))
+    with pytest.raises(ConfigError, match="keeps no part of this model"):
+        Federation.from_toml(path).personalise("north")
+    run_small(Federation.from_toml(path), run_id="small-2")
+    assert Federation.from_toml(path).personalise("north").path.exists()
+    before = ledgers_of(federation)
+    for named, said in (("oak", "unknown model 'oak'"), ("os:system", "never a factory")):
+        other = f'data = "north.csv"\nnetwork = "{named}"'
+        path.write_text(plain.replace('data = "north.csv"', other))
+        with pytest.raises((ConfigError, ModelError), match=said):
+            run_small(Federation.from_toml(path), run_id="small-3")
+    assert ledgers_of(federation) == before
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
