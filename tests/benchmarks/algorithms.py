@@ -9,8 +9,8 @@ task, algorithm, epsilon (None: without privacy), metric, value, se over seeds, 
 The oracle is written from the paper, without privagg, on the same records, start and batches (all
 records of a site). `matching`: FedMA on digits (`tests/benchmarks/matching.py`). `heart`: FLamby's
 four hospitals, a global model of which each site is charged epsilon 1, then trained on at home;
-pull and steps are chosen at home, on records held out there. `scores`, `distill` and `sines`: see
-`contribution`, `distilled` and `sines` beside this file.
+pull and steps are chosen at home, on records held out there. `scores`, `distill`, `logits` and
+`sines`: see `contribution`, `distilled` and `sines` beside this file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from privagg.privacy.accountants import default_accountant
 from privagg.privacy.calibration import calibrate
 from privagg.privacy.plan import ClientPlan
 from privagg.privacy.randomness import DeterministicRandomness, SystemRandomness
-from privagg.programs.learners import make_learner, make_training
+from privagg.programs.learners import extra_coordinates, make_learner, make_training
 from privagg.programs.optimizers import OptimizerSpec
 from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.data import TensorRecords
@@ -50,7 +50,7 @@ from tests.programs.rounds import trained
 
 SITES, RECORDS, ROUNDS, STEPS, RATE, CLIP, ALPHA = 20, 40, 10, 4, 0.5, 4.0, 0.3
 EPSILONS = (None, "8", "1")
-PARTS = ("sites", "matching", "heart", "scores", "distill", "sines")
+PARTS = ("sites", "matching", "heart", "scores", "distill", "logits", "sines")
 KINDS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "scaffold": {"kind": "scaffold"},
@@ -228,7 +228,7 @@ ORACLES: dict[str, Oracle] = {
 
 
 def plan_of(algorithm: AlgorithmSpec, epsilon: str | None) -> ClientPlan:
-    dimension = 44 if algorithm.personal else 54 + algorithm.extra_coordinates
+    dimension = 44 if algorithm.personal else 54 + extra_coordinates(algorithm, network(0))
     plan = ClientPlan(
         sites=[{"name": f"s{n}", "records": RECORDS} for n in range(SITES)], dimension=dimension,
         rounds=ROUNDS, clip_norm_l2=Decimal(str(CLIP)), sensitivity_grid=2**20,
@@ -380,6 +380,7 @@ def main() -> None:
         rows += distilled.rows_of_digits(options.seeds)
         rows += distilled.rows_of_private_digits(options.seeds)
         rows += distilled.rows_of_adult(options.data.parent / "adult") if options.data else []
+    rows += distilled.rows_of_logits(options.seeds) if "logits" in parts else []
     rows += sines.rows_of_sines(options.seeds) if "sines" in parts else []
     columns = {name: name for name in rows[0]}
     show("Algorithms of the literature", columns, rows, "± is over seeds; epsilon - is none")

@@ -168,7 +168,8 @@ def by_privagg(
     sites, rounds, steps = scale
     held, test = digits(seed, sites)
     spec = AlgorithmSpec(kind="fedma")
-    plan = _plan(rounds, held, epsilon)
+    dimension = 65 * SLOTS + 10 * (SLOTS + 1) + SLOTS
+    plan = client_plan(held, dimension, rounds, "1" if epsilon else "50", epsilon)
     rule = ClientRule(steps=steps, learning_rate=RATE, batch_size=2000, algorithm=spec)
     learners: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -194,13 +195,15 @@ def by_privagg(
     return right(model, test)
 
 
-def _plan(rounds: int, held: list[TensorRecords], epsilon: str | None) -> ClientPlan:
+def client_plan(
+    held: list[TensorRecords], dimension: int, rounds: int, clip: str, epsilon: str | None
+) -> ClientPlan:
+    """A client-level plan of sites with these records; without noise where epsilon is None."""
     sites = [{"name": f"s{n}", "records": max(len(each), 1)} for n, each in enumerate(held)]
     plan = ClientPlan(
-        sites=sites, dimension=65 * SLOTS + 10 * (SLOTS + 1) + SLOTS, rounds=rounds,
-        clip_norm_l2=Decimal(1 if epsilon else 50), sensitivity_grid=2**20, colluders=0,
-        noise_multiplier=Decimal(0), delta=Decimal("1e-3"), custody="authority",
-        scheme="plaintext",
+        sites=sites, dimension=dimension, rounds=rounds, clip_norm_l2=Decimal(clip),
+        sensitivity_grid=2**20, colluders=0, noise_multiplier=Decimal(0), delta=Decimal("1e-3"),
+        custody="authority", scheme="plaintext",
     )  # fmt: skip
     if epsilon is None:
         return plan
