@@ -17,15 +17,24 @@ I64 = types.Array(types.int64, 1, "C")
 ROWS = (U64, I64, I64, I64, I64)  # the fields of layout.RowTable, in order
 
 
-def kernel(*signatures: Any) -> Callable[[Compiled], Compiled]:
-    """Compile without the GIL for the given signatures only, and keep the machine code on disk."""
+def kernel(*signatures: Any, any_order: bool = False) -> Callable[[Compiled], Compiled]:
+    """Compile without the GIL for the given signatures only, and keep the machine code on disk.
+
+    Args:
+        signatures: of numba's types.
+        any_order: floats may be added up in another order, which lets sums use vectors; division
+            by zero gives what IEEE 754 says.
+    """
+    how: dict[str, Any] = {"nogil": True}
+    if any_order:
+        how |= {"fastmath": {"reassoc"}, "error_model": "numpy"}
 
     def wrap(function: Compiled) -> Compiled:
         compiled: Any
         try:
-            compiled = njit(list(signatures), nogil=True, cache=True)(function)
+            compiled = njit(list(signatures), cache=True, **how)(function)
         except RuntimeError:  # no directory that numba may write to: compile for this process
-            compiled = njit(list(signatures), nogil=True)(function)
+            compiled = njit(list(signatures), **how)(function)
         made: Compiled = compiled
         return made
 

@@ -139,6 +139,31 @@ class TensorRecords:
         return replace(self, x=x, y=y)
 
 
+def in_rows(records: Records, places: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of the record in each row, zeros where there is none.
+
+    Args:
+        records: of which.
+        places: int64 `(B,)`, -1 where a row holds no record.
+
+    Returns:
+        float32 `(B, *input_shape)` and targets `(B, ...)`.
+    """
+    taken = places >= 0
+    if isinstance(records, TensorRecords) and taken.any():
+        # Any record for an empty row: a copy less than with zeros that records are put into.
+        x, y = records.gather(places.clip(min=0))
+        x.numpy()[~taken] = 0
+        y.numpy()[~taken] = 0
+        return x, y
+    inputs, targets = records.gather(places[taken])
+    x = torch.zeros((len(places), *records.input_shape))
+    y = targets.new_zeros((len(places), *targets.shape[1:]))
+    rows = torch.from_numpy(np.flatnonzero(taken))
+    x[rows], y[rows] = inputs, targets
+    return x, y
+
+
 class DatasetRecords:
     """Records of a torch data set with random access.
 

@@ -22,8 +22,10 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError, ModelError
+from privagg.kernels import rounding
 from privagg.training.ghost.clipping import add_up, clip, require_batch, require_grid
-from privagg.training.ghost.pieces import Factors, Formed, Left, Piece, root
+from privagg.training.ghost.integers import is_compiled, root
+from privagg.training.ghost.pieces import Factors, Formed, Left, Piece
 from privagg.training.models import Centre
 from privagg.training.objective import Objective
 
@@ -39,12 +41,12 @@ MOST_INPUTS = 2**13
 MOST_OUTPUTS = 2**11
 """2^11 squares of numbers of 21 bits stay within 2^53, and so do products with weights."""
 
-LARGEST = 2.0**40
+_LARGEST_BITS = 40
+LARGEST = 2.0**_LARGEST_BITS
 """A record with a larger value somewhere counts as one that is not finite; units stay above 2^-61,
 so that products of two are ordinary numbers of float32."""
 
-
-_ROWS = 128
+_ROWS = 256
 
 
 class Whole(NamedTuple):
@@ -54,32 +56,29 @@ class Whole(NamedTuple):
         integers: float32, which holds them exactly, `(B, k)`.
         unit: powers of two, float64 `(B, 1)`.
         usable: bool `(B,)`, False where a number was not finite or beyond `LARGEST`: zeros.
+        norms: of the integers, float64 `(B,)`; exact roots, rounded once, where a row's squares
+            add up to at most 2^53.
     """
 
     integers: torch.Tensor
     unit: torch.Tensor
     usable: torch.Tensor
+    norms: torch.Tensor
 
-    def times(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The exact product with integers, float64 `(B, o)`, and the integers' norms, `(B,)`.
+    def times(self, weight: torch.Tensor) -> torch.Tensor:
+        """The exact product with integers, float64 `(B, o)`.
 
-        A few records at a time, so that what is made of them stays in caches.
+        A few records at a time, so that what is made of them stays in caches; transposed, as a
+        matrix of few columns takes longer than one of few rows.
 
         Args:
-            weight: integers of at most 2^20, float64 `(k, o)`.
+            weight: integers of at most 2^20, float64 `(o, k)`.
         """
-        products = weight.new_empty(len(self.integers), weight.shape[1])
-        squares = weight.new_empty(len(self.integers))
-        for start in range(0, len(products), _ROWS):
+        products = weight.new_empty(len(weight), len(self.integers))
+        for start in range(0, len(self.integers), _ROWS):
             part = slice(start, start + _ROWS)
-            wide = self.integers[part].double()
-            torch.mm(wide, weight, out=products[part])
-            torch.sum(wide.square_(), 1, out=squares[part])
-        return products, root(squares)
-
-    def norms(self) -> torch.Tensor:
-        """The integers' norms, float64 `(B,)`."""
-        return root(self.integers.double().square_().sum(1))
+            torch.mm(weight, self.integers[part].double().t(), out=products[:, part])
+        return products.t()
 
 
 def whole(values: torch.Tensor, bits: int) -> Whole:
@@ -89,18 +88,24 @@ def whole(values: torch.Tensor, bits: int) -> Whole:
         values: float32 or float64 `(B, k)`.
         bits: at most 21.
     """
+    if not is_compiled():
+        return _whole(values, bits)
+    integers = torch.empty(values.shape, dtype=torch.float32)
+    found = rounding.blocks(values.contiguous().numpy(), bits, _LARGEST_BITS, integers.numpy())
+    unit, usable, norms = map(torch.from_numpy, found)
+    return Whole(integers, unit[:, None], usable, norms)
+
+
+def _whole(values: torch.Tensor, bits: int) -> Whole:
+    """The same by torch alone: the same bits, in several passes."""
     most = torch.maximum(values.amax(1), -values.amin(1)).double()
     usable = most <= LARGEST  # NaN is not
     most = most.clamp(min=1 / LARGEST).where(usable, torch.ones_like(most))
     # A number over its mantissa is a power of two above it, which division gives exactly.
     unit = (most / torch.frexp(most).mantissa)[:, None] * 2.0**-bits
     integers = (values * (1.0 / unit).to(values.dtype)).round_()
-    if not bool(usable.all()):
-        integers.masked_fill_(~usable[:, None], 0.0)
-    return Whole(integers.float(), unit, usable)
-
-
-_Side = tuple[Whole, torch.Tensor]
+    integers = integers.masked_fill_(~usable[:, None], 0.0).float()
+    return Whole(integers, unit, usable, root(integers.double().square_().sum(1)))
 
 
 class DenseEngine:
@@ -177,20 +182,20 @@ class DenseEngine:
         """What the parameters' gradients are made of, and which records are within range."""
         weights = self._weights()
         inputs, outputs = self._forward(self._before(x), weights)
-        slopes = self._backward(self._slope(outputs, y), [a for a, _ in inputs], weights)
+        slopes = self._backward(self._slope(outputs, y), inputs, weights)
         pieces: list[Piece] = []
-        for layer, (a, a_norms), (g, g_norms) in zip(self._linear, inputs, slopes, strict=True):
+        for layer, a, g in zip(self._linear, inputs, slopes, strict=True):
             if isinstance(layer.weight, nn.Parameter) and layer.weight.requires_grad:
                 # The unit of what entered goes to the right factor: products keep their value.
                 unit = g.unit * a.unit
                 right = (g.integers * unit.float())[:, None]
-                left = Left(a.integers[:, None], self._steps, norms=a_norms)
-                norms = g_norms * unit[:, 0]
+                left = Left(a.integers[:, None], self._steps, norms=a.norms)
+                norms = g.norms * unit[:, 0]
                 pieces.append(Factors(layer.weight, left, right, norms=norms))
             if layer.bias is not None and layer.bias.requires_grad:
                 rows = g.integers * g.unit.float()
-                pieces.append(Formed(layer.bias, rows, norms=g_norms * g.unit[:, 0]))
-        usable = torch.stack([part.usable for part, _ in (*inputs, *slopes)]).all(0)
+                pieces.append(Formed(layer.bias, rows, norms=g.norms * g.unit[:, 0]))
+        usable = torch.stack([part.usable for part in (*inputs, *slopes)]).all(0)
         return pieces, usable
 
     def _weights(self) -> list[Whole]:
@@ -207,15 +212,14 @@ class DenseEngine:
 
     def _forward(
         self, x: torch.Tensor, weights: Sequence[Whole]
-    ) -> tuple[list[_Side], torch.Tensor]:
-        """What enters each layer, with norms, and the outputs."""
-        entered: list[_Side] = []
+    ) -> tuple[list[Whole], torch.Tensor]:
+        """What enters each layer, and the outputs."""
+        entered: list[Whole] = []
         values = x
         for layer, weight in zip(self._linear, weights, strict=True):
             a = whole(values.relu_() if entered else values, BITS)
-            products, norms = a.times(weight.integers.t())
-            entered.append((a, norms))
-            values = products.mul_(a.unit * weight.unit)
+            entered.append(a)
+            values = a.times(weight.integers).mul_(a.unit * weight.unit)
             if layer is not self._linear[-1]:
                 values = values.float()  # finer than the next block, and half the memory
             if layer.bias is not None:
@@ -224,16 +228,15 @@ class DenseEngine:
 
     def _backward(
         self, slope: torch.Tensor, entered: Sequence[Whole], weights: Sequence[Whole]
-    ) -> list[_Side]:
-        """The loss's gradient at each layer's outputs, with norms, given that at the last one's."""
-        g = whole(slope, SLOPE_BITS)
-        found: list[_Side] = []
+    ) -> list[Whole]:
+        """The loss's gradient at each layer's outputs, given that at the last one's."""
+        found = [whole(slope, SLOPE_BITS)]
         for a, weight in zip(entered[:0:-1], weights[:0:-1], strict=True):
-            products, norms = g.times(weight.integers)
-            found.insert(0, (g, norms))
-            values = products.mul_(g.unit * weight.unit).float()
-            g = whole(values.where(a.integers > 0, torch.zeros_like(values)), SLOPE_BITS)
-        return [(g, g.norms()), *found]
+            g = found[0]
+            values = g.times(weight.integers.t()).mul_(g.unit * weight.unit).float()
+            open_at = values.where(a.integers > 0, torch.zeros_like(values))
+            found.insert(0, whole(open_at, SLOPE_BITS))
+        return found
 
 
 def _parts(model: nn.Module) -> tuple[nn.Sequential, list[nn.Linear]]:

@@ -28,7 +28,7 @@ from privagg.encoding.grid import Grid
 from privagg.encoding.vectors import FloatVector, IntVector
 from privagg.errors import ConfigError, DataError, ModelError
 from privagg.privacy.randomness import ByteStream
-from privagg.training.data import Records
+from privagg.training.data import Records, in_rows
 from privagg.training.declared import EngineName
 from privagg.training.dense import DenseEngine
 from privagg.training.devices import ONE_THREAD
@@ -271,11 +271,7 @@ class DpSgd:
         """Inputs and targets of one physical batch, and in which rows a record lies; else zeros."""
         taken = records_at >= 0
         taken[taken] = self._computable[records_at[taken]]
-        x = torch.zeros((self.physical_batch, *self.input_shape))
-        rows = torch.from_numpy(np.flatnonzero(taken))
-        inputs, targets = self._records.gather(records_at[taken])
-        y = targets.new_zeros((self.physical_batch, *targets.shape[1:]))
-        x[rows], y[rows] = inputs, targets
+        x, y = in_rows(self._records, np.where(taken, records_at, -1))
         return self._there(x), self._there(y), self._there(torch.from_numpy(taken))
 
     def _there(self, values: torch.Tensor) -> torch.Tensor:

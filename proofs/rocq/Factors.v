@@ -2,7 +2,7 @@
 
    Models:
      privagg.training.ghost.pieces:Factors (squares, total)
-     privagg.training.ghost.pieces:_squares (sums of squares; EXACT32, EXACT64)
+     privagg.training.ghost.integers:_squares (sums of squares; EXACT32, EXACT64)
      privagg.training.ghost.pieces:_inner
 
    g t i is the integer G at position t and output i, a t j the integer A at position t and input j.

@@ -16,9 +16,11 @@ from privagg.errors import ConfigError, DataError
 from privagg.privacy.plan import ClientPlan, DistributedPlan, SiteTerms
 from privagg.training.csvfile import MISSING
 from privagg.training.data import (
+    ChosenRecords,
     DatasetRecords,
     Records,
     TensorRecords,
+    in_rows,
     load_table,
     targets_of,
 )
@@ -434,3 +436,17 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes("v,c,t\r\n5,1,1\r\n".encode("utf-8-sig"))
     np.testing.assert_array_equal(load_table(path, SCHEMA).x.numpy(), [[0, 1, 0]])
+
+
+@pytest.mark.parametrize("places", [[3, -1, 0, 3, -1], [-1, -1], [2, 1]])
+def test_rows_without_a_record_are_zeros_and_no_record_is_changed(places: list[int]) -> None:
+    held = TensorRecords.of(np.arange(1, 13).reshape(4, 3), [1, 2, 3, 4])
+    held.x[3, 1] = np.nan
+    before = held.x.clone()
+    for records in (held, ChosenRecords(held, np.arange(4))):
+        x, y = in_rows(records, np.array(places))
+        for row, place in enumerate(places):
+            expected = held.x[place] if place >= 0 else torch.zeros(3)
+            assert torch.equal(x[row].nan_to_num(-7), expected.nan_to_num(-7))
+            assert y[row] == (held.y[place] if place >= 0 else 0)
+    assert torch.equal(held.x.nan_to_num(-7), before.nan_to_num(-7))

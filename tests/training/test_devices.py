@@ -22,7 +22,7 @@ from privagg.training.data import TensorRecords
 from privagg.training.dense import DenseEngine
 from privagg.training.devices import Device, devices_for, settle
 from privagg.training.dpsgd import DpSgd
-from privagg.training.ghost import clipping, pieces
+from privagg.training.ghost import clipping, integers, pieces
 from privagg.training.ghost.engine import ExactEngine
 from privagg.training.models import build_model
 from privagg.training.objective import CLASSES
@@ -95,7 +95,8 @@ def test_a_batch_is_computed_without_a_look_at_any_value(name: str) -> None:
 
 
 def test_a_look_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "is_seen", lambda _: True)
+    monkeypatch.setattr(integers, "is_seen", lambda _: True)
+    monkeypatch.setattr(integers, "is_compiled", lambda: False)
     with pytest.raises(RuntimeError, match="meta"):
         test_a_batch_is_computed_without_a_look_at_any_value("Linear")
 
@@ -134,7 +135,7 @@ def test_a_batch_that_fails_with_its_device_is_not_done_again_without_its_record
 def test_sums_that_are_made_without_a_look_are_those_of_python_integers(
     sensitivity: int, margin: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (pieces, clipping):
+    for module in (integers, pieces, clipping):
         monkeypatch.setattr(module, "is_seen", lambda _: False)
     with deterministic_torch():
         sum_is_right(sensitivity, margin, monkeypatch)
@@ -144,10 +145,13 @@ def test_sums_that_are_made_without_a_look_are_those_of_python_integers(
 def test_a_look_saves_work_and_changes_no_integer(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does the compiled pass: with it, the same integers from the same norms."""
+    exact = integers.float_norms
+    monkeypatch.setattr(integers, "float_norms", lambda values: exact(values.double()))
     sums = []
     with deterministic_torch():
         for seen in (True, False):
-            for module in (pieces, clipping):
+            for module in (integers, pieces, clipping):
                 monkeypatch.setattr(module, "is_seen", lambda _, seen=seen: seen)
             trainer, count = trainer_with(name, 2**20)
             assert require_records_apart(trainer).how == "tested"

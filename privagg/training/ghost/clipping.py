@@ -10,7 +10,8 @@ from torch import nn
 
 from privagg.encoding.grid import Grid
 from privagg.errors import ConfigError
-from privagg.training.ghost.pieces import LARGEST_BATCH, Piece, is_seen, may_hold, root
+from privagg.training.ghost.integers import is_seen, may_hold, root
+from privagg.training.ghost.pieces import LARGEST_BATCH, Piece
 
 LARGEST_GRID = 2**26
 """Up to this S, S^2 < 2^53: squared norms are compared among float64's exact integers."""

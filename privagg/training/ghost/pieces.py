@@ -5,13 +5,8 @@ rounded to integers A_t and G_t, and the record's contribution is *defined* as t
 z = sum_t G_t A_t^T. Its squared norm is known without forming it, and so is the sum over records:
 one matrix product. Where forming is cheaper, the gradient itself is rounded to integers.
 
-Integers are kept in float32, which holds them exactly: nothing here adds two of them in float32
-unless every partial sum stays below 2^24, nor in float64 unless it stays below 2^53. A squared
-norm that could not be known exactly comes out as a number of at least 2^53, or as infinity or NaN,
-so that it passes no bound below that (`proofs/exact-ghost.md`).
-
-On the CPU a look at the values saves work that is seldom needed. Elsewhere a look would wait for
-the device, so that work is done in any case; no integer is another for it.
+A squared norm that could not be known exactly comes out as a number of at least 2^53, or as
+infinity or NaN, so that it passes no bound below that (`proofs/exact-ghost.md`).
 """
 
 from __future__ import annotations
@@ -19,15 +14,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
-import numpy as np
 import torch
 from torch import nn
 
-EXACT32 = 2.0**24
-"""Integers up to here, and sums of them that stay up to here, are exact in float32."""
-
-EXACT64 = 2.0**53
-"""The same for float64."""
+from privagg.training.ghost.integers import (
+    EXACT32,
+    EXACT64,
+    at_a_time,
+    float_norms,
+    is_seen,
+    longest_column,
+    may_hold,
+    normalised,
+    rounded,
+)
 
 LARGEST_FACTORED_GRID = 2**22
 """Up to this S, gradients of several positions are factored; beyond it they are formed."""
@@ -36,7 +36,6 @@ LARGEST_BATCH = 2**16
 """Up to so many records together, sums over them stay within float64's exact integers."""
 
 _LARGEST_SCALE = 2.0**64
-_CACHED = 1 << 16  # values made float64 at a time: in a processor's caches, an eighth of the time
 _LEAST_ROWS = 256  # of a float32 product; smaller ones cost more than one in float64
 _MOST_ROWS = 2**14  # of one, so that float32 knows its columns' norms to a part of 2^9
 
@@ -117,24 +116,23 @@ class Formed(Piece):
         self._rows, self._norms, self._width = rows, norms, rows.shape[1]
 
     def float_squares(self) -> torch.Tensor:
-        return (_norms(self._rows) if self._norms is None else self._norms).square()
+        return (float_norms(self._rows) if self._norms is None else self._norms).square()
 
     def quantise(self, scale: torch.Tensor) -> None:
-        self._z = _scaled(self._rows, scale).round_()
+        self._z = rounded(self._rows, scale)
         del self._rows
 
     def squares(self) -> torch.Tensor:
-        return _squares(self._z)
+        return self._z.squares()
 
     def shrunk(self, factor: torch.Tensor) -> None:
-        self._z = _scaled(self._z, factor).trunc_()
+        self._z = self._z.truncated(factor)
 
     def clear(self, rows: torch.Tensor) -> None:
-        self._z.masked_fill_(rows[:, None], 0.0)
+        self._z.clear(rows)
 
     def total(self) -> torch.Tensor:
-        parts = torch.split(self._z, _at_a_time(self._z, len(self._z)), dim=1)
-        return torch.cat([part.double().sum(0) for part in parts])
+        return self._z.total()
 
     def rounding(self) -> tuple[float, float]:
         return 1.0, float(self._width)
@@ -143,7 +141,7 @@ class Formed(Piece):
         return self._rows
 
     def integers(self) -> torch.Tensor:
-        return self._z
+        return self._z.values
 
     def gradients(self) -> torch.Tensor:
         return self._rows
@@ -158,11 +156,14 @@ class _Factored(Piece):
         _, self._positions, self._width = g.shape
 
     def quantise(self, scale: torch.Tensor) -> None:
-        self._whole = _scaled(self._g, scale).round_()
+        self._whole = rounded(self._g, scale)
         del self._g
 
     def shrunk(self, factor: torch.Tensor) -> None:
-        self._whole = _scaled(self._whole, factor).trunc_()
+        self._whole = self._whole.truncated(factor)
+
+    def clear(self, rows: torch.Tensor) -> None:
+        self._whole.clear(rows)
 
 
 class Left:
@@ -186,24 +187,27 @@ class Left:
         if self.floats is None:
             return
         a, self.floats = self.floats, None
-        norm = _norms(a) if self._norms is None else self._norms
         # From the record alone. Where it is infinite or NaN, so is the record, and is cleared.
-        scale = (math.sqrt(self.sensitivity / 2) / norm).clamp_(max=_LARGEST_SCALE)
-        self.alpha = scale.to(torch.float32).to(torch.float64)
-        self.integers = _scaled(a, self.alpha).round_()
+        self.whole, self.alpha = normalised(
+            a,
+            math.sqrt(self.sensitivity / 2),
+            _LARGEST_SCALE,
+            norms=self._norms,
+            # A's norm is about sqrt(S/2), at most twice that: float32 has it where 2 S < 2^24.
+            narrow=self.positions == 1 and self.sensitivity <= 2**22,
+        )
         self.gram: torch.Tensor | None = None
         if self.positions > 1:
-            self.gram = _gram(self.integers, wide=self.wide)
-            self.squares = _trace(self.gram)
-        else:  # A's norm is about sqrt(S/2), at most twice that: float32 has it where 2 S < 2^24
-            self.squares = _squares(self.integers, narrow=self.sensitivity <= 2**22)
+            self.gram = _gram(self.whole.values, wide=self.wide)
 
     def clear(self, rows: torch.Tensor) -> None:
         """Fills the integers of these records, bool `(B,)`, with zeros where it matters."""
+        squares = self.whole.squares() if self.gram is None else _trace(self.gram)
         # Finite integers times zeros are zeros, and the left factor is wide.
-        if may_hold(rows & ~torch.isfinite(self.squares)):
-            self.integers.masked_fill_(rows[:, None, None], 0.0)
-        self.squares = self.squares.masked_fill(rows, 0.0)
+        if may_hold(rows & ~torch.isfinite(squares)):
+            self.whole.clear(rows)
+        else:
+            self.whole.forget(rows)
         if self.gram is not None:
             self.gram.masked_fill_(rows[:, None, None], 0.0)
 
@@ -233,8 +237,8 @@ class Factors(_Factored):
         left = self._left
         left.quantise()
         if left.gram is None:
-            norms = _norms(self._g) if self._right_norms is None else self._right_norms
-            inner = left.squares * norms.square()
+            norms = float_norms(self._g) if self._right_norms is None else self._right_norms
+            inner = left.whole.squares() * norms.square()
         else:
             inner = _inner(left.gram, self._g @ self._g.transpose(1, 2))
         return torch.div(inner.clamp(min=0.0), left.alpha.square())
@@ -246,25 +250,27 @@ class Factors(_Factored):
     def squares(self) -> torch.Tensor:
         left, right = self._left, self._whole
         if left.gram is None:
-            return left.squares * _squares(right)
-        left_gram, right_gram = left.gram, _gram(right, wide=left.wide)
+            return left.whole.squares() * right.squares()
+        left_gram, right_gram = left.gram, _gram(right.values, wide=left.wide)
         if not left.wide and not bool(
             (_largest(left_gram) < EXACT32).all() & (_largest(right_gram) < EXACT32).all()
         ):
-            left_gram, right_gram = _gram(left.integers, wide=True), _gram(right, wide=True)
+            left_gram, right_gram = (_gram(x.values, wide=True) for x in (left.whole, right))
         # Every partial sum of <AA^T, GG^T> is at most |A|^2 |G|^2.
         known = _trace(left_gram) * _trace(right_gram) < EXACT64
         inner = _inner(left_gram, right_gram)
         return torch.where(known, inner, torch.full_like(inner, torch.inf))
 
     def clear(self, rows: torch.Tensor) -> None:
-        self._whole.masked_fill_(rows[:, None, None], 0.0)
+        super().clear(rows)
         self._left.clear(rows)
 
     def total(self) -> torch.Tensor:
-        right, left = self._whole.flatten(0, 1), self._left.integers.flatten(0, 1)
+        whole = self._left.whole
+        right, left = self._whole.values.flatten(0, 1), whole.values.flatten(0, 1)
         if is_seen(left):
-            return _product(right, left)
+            g, a = self._whole.longest_column(), whole.longest_column()
+            return _product(right, left, None if g is None or a is None else g * a)
         # Without a look: a record's terms add up to at most S where there is one position.
         step = 0 if self._left.gram is not None else int(EXACT32) // self._left.sensitivity
         if step < min(_LEAST_ROWS, len(left)):
@@ -287,7 +293,7 @@ class Factors(_Factored):
         return torch.cat([self._left.floats.flatten(1), self._g.flatten(1)], dim=1)
 
     def integers(self) -> torch.Tensor:
-        return torch.cat([self._left.integers.flatten(1), self._whole.flatten(1)], dim=1)
+        return torch.cat([self._left.whole.values.flatten(1), self._whole.values.flatten(1)], dim=1)
 
     def gradients(self) -> torch.Tensor:
         assert self._left.floats is not None
@@ -312,20 +318,19 @@ class Tokens(_Factored):
         self._added = (same.to(torch.uint8).argmax(2)[:, None, :] == places[:, None]).to(g.dtype)
 
     def float_squares(self) -> torch.Tensor:
-        return _norms(self._added @ self._g).square()
+        return float_norms(self._added @ self._g).square()
 
     def squares(self) -> torch.Tensor:
-        rows = _at_a_time(self._whole, self._whole[0].numel())
-        parts = zip(torch.split(self._added, rows), torch.split(self._whole, rows), strict=True)
+        whole = self._whole.values
+        rows = at_a_time(whole, whole[0].numel())
+        parts = zip(torch.split(self._added, rows), torch.split(whole, rows), strict=True)
         return torch.cat([_squares_added(added.double(), g.double()) for added, g in parts])
 
-    def clear(self, rows: torch.Tensor) -> None:
-        self._whole.masked_fill_(rows[:, None, None], 0.0)
-
     def total(self) -> torch.Tensor:
-        out = self._whole.new_zeros(len(self.parameter), self._width, dtype=torch.float64)
+        whole = self._whole.values
+        out = whole.new_zeros(len(self.parameter), self._width, dtype=torch.float64)
         return out.index_add_(
-            0, self._tokens.reshape(-1), self._whole.reshape(-1, self._width).to(torch.float64)
+            0, self._tokens.reshape(-1), whole.reshape(-1, self._width).to(torch.float64)
         )
 
     def rounding(self) -> tuple[float, float]:
@@ -335,67 +340,17 @@ class Tokens(_Factored):
         return self._g.flatten(1)
 
     def integers(self) -> torch.Tensor:
-        return torch.cat([self._tokens.to(torch.float32), self._whole.flatten(1)], dim=1)
+        return torch.cat([self._tokens.to(torch.float32), self._whole.values.flatten(1)], dim=1)
 
     def gradients(self) -> torch.Tensor:
         rows = self._g.new_zeros(len(self._g), *self.parameter.shape)
         return rows.scatter_add_(1, self._tokens[:, :, None].expand_as(self._g), self._g).flatten(1)
 
 
-def is_seen(values: torch.Tensor) -> bool:
-    """Whether a look at values waits for nobody: they lie where Python runs."""
-    return values.device.type == "cpu"
-
-
-def may_hold(rows: torch.Tensor) -> bool:
-    """Whether any is True; taken for granted where a look would wait."""
-    return not is_seen(rows) or bool(rows.any())
-
-
-def _at_a_time(values: torch.Tensor, width: int) -> int:
-    """How many rows (or columns) of so many values to convert together."""
-    return max(1, _CACHED // max(1, width)) if is_seen(values) else max(1, values.numel())
-
-
 def _gram(values: torch.Tensor, *, wide: bool) -> torch.Tensor:
     """Inner products of each record's positions, `(B, T, T)`, in float64 or float32."""
     values = values.double() if wide else values
     return values @ values.transpose(1, 2)
-
-
-def _scaled(values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Each record's values times its own number, in a new float32 tensor; element by element."""
-    ones = (1,) * (values.dim() - 1)
-    return values * factor.to(torch.float32).view(-1, *ones)
-
-
-def _norms(values: torch.Tensor) -> torch.Tensor:
-    """The float norm of each record's values, float64 `(B,)`; infinite beyond float32's range."""
-    norms: torch.Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms.double()
-
-
-def root(values: torch.Tensor) -> torch.Tensor:
-    """Square roots as IEEE 754 rounds them; torch's own are MKL's, now and then an ulp away.
-
-    Args:
-        values: float64.
-    """
-    return torch.from_numpy(np.sqrt(values.numpy())) if values.is_cpu else values.sqrt()
-
-
-def _squares(integers: torch.Tensor, *, narrow: bool = False) -> torch.Tensor:
-    """Each record's sum of squares of integers, float64 `(B,)`.
-
-    No term is negative and rounding keeps order, so a result below the limit is exact and a sum
-    beyond it comes out beyond it; `narrow` adds in float32 and refuses, by infinity, from 2^24 on.
-    """
-    flat = integers.flatten(1)
-    if not narrow:
-        parts = torch.split(flat, _at_a_time(flat, flat.shape[1]))
-        return torch.cat([part.double().square_().sum(1) for part in parts])
-    found = flat.square().sum(1)
-    return torch.where(found < EXACT32, found, torch.full_like(found, torch.inf)).double()
 
 
 def _squares_added(added: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -406,7 +361,7 @@ def _squares_added(added: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return torch.where(size < EXACT64 / LARGEST_BATCH, square, torch.full_like(square, torch.inf))
 
 
-def _product(right: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+def _product(right: torch.Tensor, left: torch.Tensor, longest: float | None = None) -> torch.Tensor:
     """right^T left, exact, float64 `(o, m)`.
 
     In float32 where every entry's terms add up, in magnitude, to at most 2^24: by Cauchy and
@@ -415,21 +370,17 @@ def _product(right: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
     Args:
         right: float32 `(n, o)`, integers.
         left: float32 `(n, m)`, integers; all terms of an entry add up to at most 2^53.
+        longest: the product of both `longest_column`s, where it is known.
     """
     if len(left) <= _MOST_ROWS:
-        longest = _longest_column(right) * _longest_column(left)
+        if longest is None:
+            longest = longest_column(right) * longest_column(left)
         if longest <= EXACT32**2 * (1 - 2.0**-8):
             return (right.t() @ left).double()
     if len(left) < 2 * _LEAST_ROWS:
         return right.double().t() @ left.double()
     half = len(left) // 2
     return _product(right[:half], left[:half]).add_(_product(right[half:], left[half:]))
-
-
-def _longest_column(values: torch.Tensor) -> float:
-    """The largest squared norm of a column, to a part of n/2^24 of n rows."""
-    parts = torch.split(values, _at_a_time(values, values.shape[1]))
-    return float(torch.stack([part.square().sum(0) for part in parts]).sum(0).amax())
 
 
 def _largest(gram: torch.Tensor) -> torch.Tensor:
