@@ -34,7 +34,6 @@ from privagg.training.dense import DenseEngine
 from privagg.training.devices import ONE_THREAD
 from privagg.training.draws import place_records
 from privagg.training.ghost.engine import ExactEngine
-from privagg.training.hooks import HooksEngine
 from privagg.training.models import ParameterLayout, set_parameters
 from privagg.training.objective import CLASSES, Objective
 from privagg.training.torch_state import layer_randomness
@@ -80,10 +79,17 @@ class _MakesEngine(Protocol):
     def __call__(self, model: nn.Module, objective: Objective, grid: Grid) -> Engine: ...
 
 
+def _hooks_engine(model: nn.Module, objective: Objective, grid: Grid) -> Engine:
+    """Opacus takes as long to load as torch, and is loaded where it is asked for."""
+    from privagg.training.hooks import HooksEngine
+
+    return HooksEngine(model, objective, grid)
+
+
 ENGINES: Mapping[EngineName, _MakesEngine] = {
     "exact": ExactEngine,
     "exact-dense": DenseEngine,
-    "opacus": HooksEngine,
+    "opacus": _hooks_engine,
 }
 """By the name that a configuration gives."""
 

@@ -18,7 +18,6 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from privagg.encoding.vectors import FloatVector, IntVector
@@ -136,6 +135,8 @@ def matched(
     Raises:
         ValueError: a value is not finite.
     """
+    from scipy.optimize import linear_sum_assignment  # loading it takes longer than matching
+
     before, found = np.arange(own.sizes[0]), list[IntVector]()
     layers = zip(own.neurons(vector)[:-1], slots.neurons(published)[:-1], strict=True)
     for (weights, biases), (theirs, others) in layers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from privagg.errors import ConfigError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for them, in malloc.h
+_WARN, _ERROR = 1, 2  # torch's names for modes of determinism
 
 
 @cache
@@ -29,6 +31,17 @@ def _keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def _set_deterministic(mode: int) -> None:
+    """Torch's debug mode of determinism, and its compiler's where a model's code has loaded that.
+
+    The second call sets what the first does, but loads the compiler, in a second, to tell it so.
+    """
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == _WARN)
+    else:
+        torch.set_deterministic_debug_mode(mode)
+
+
 @contextlib.contextmanager
 def deterministic_torch(threads: int = 1) -> Iterator[None]:
     """Deterministic algorithms, none chosen by timing, and whole float32; then as before.
@@ -38,13 +51,12 @@ def deterministic_torch(threads: int = 1) -> Iterator[None]:
     """
     _keep_freed_memory()
     before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     precision = torch.get_float32_matmul_precision()
     filled = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    _set_deterministic(_ERROR)
     # Every kernel writes what it returns; filling it first costs a tenth of a step.
     memory.fill_uninitialized_memory = False
     torch.set_float32_matmul_precision("highest")
@@ -61,7 +73,7 @@ def deterministic_torch(threads: int = 1) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         memory.fill_uninitialized_memory = filled
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        _set_deterministic(deterministic)
 
 
 def require_no_autocast() -> None:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import torch
-from opacus.grad_sample import GradSampleModule
-from opacus.grad_sample.functorch import ft_compute_per_sample_gradient, prepare_layer
-from opacus.layers import DPGRU, DPLSTM, DPRNN
-from opacus.layers.dp_rnn import RNNLinear
 from torch import nn
 from torch.nn import functional
 
@@ -29,9 +26,8 @@ from privagg.training.ghost.pieces import (
 )
 from privagg.training.ghost.taps import Use
 
-_CELLS_HOLD_THE_PARAMETERS = (DPRNN, DPGRU, DPLSTM)
-_LINEAR = (nn.Linear, RNNLinear)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+_KNOWN = (nn.Linear, nn.Embedding, *_CONVOLUTIONS)
 _WINDOW_VALUES = 1 << 18  # a megabyte of float32
 
 
@@ -45,9 +41,9 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _below(path: str, layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     own = any(p.requires_grad for p in layer.parameters(recurse=False))
-    if own and type(layer) not in _CELLS_HOLD_THE_PARAMETERS:
+    if own and (type(layer) in _KNOWN or not _opacus().holds_its_cells(layer)):
         yield path, layer
-        if type(layer) not in GradSampleModule.GRAD_SAMPLERS:
+        if not _has_rule(layer):
             return
     for name, child in layer.named_children():
         yield from _below(f"{path}.{name}" if path else name, child)
@@ -71,8 +67,8 @@ class Breakdown:
         owners = Counter(id(p) for layer in self.layers.values() for p in layer.parameters())
         self._shared = {parameter for parameter, count in owners.items() if count > 1}
         for path, layer in self.layers.items():
-            if type(layer) not in GradSampleModule.GRAD_SAMPLERS:
-                _prepare(path, layer)
+            if not _has_rule(layer):
+                _opacus().prepare(path, layer)
 
     def pieces(self, uses: dict[str, list[Use]], count: int) -> list[Piece]:
         """What each trainable parameter's gradients are made of; each parameter at most once.
@@ -95,7 +91,7 @@ class Breakdown:
                 pieces += self._own(layer, calls, count, lefts)
                 continue
             for call in calls:
-                for parameter, rows in _by_opacus(layer, call).items():
+                for parameter, rows in _opacus().gradients(layer, call).items():
                     if len(rows) != count:
                         raise self._wrong_rows(parameter, len(rows), count)
                     flat = rows.detach().reshape(count, -1)
@@ -108,7 +104,7 @@ class Breakdown:
         if isinstance(layer, nn.Conv1d | nn.Conv2d) and type(layer) in _CONVOLUTIONS:
             plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
             return plain and layer.groups == 1
-        return type(layer) in (*_LINEAR, nn.Embedding)
+        return type(layer) in _KNOWN or _opacus().is_linear(layer)
 
     def _own(
         self, layer: nn.Module, calls: Sequence[Use], count: int, lefts: dict[object, Left]
@@ -220,19 +216,12 @@ def _windows(layer: nn.Conv1d | nn.Conv2d, a: torch.Tensor) -> torch.Tensor:
     return seen.permute(0, 1, 4, 5, 2, 3).reshape(len(a), image.shape[1] * high * wide, -1)
 
 
-def _by_opacus(layer: nn.Module, call: Use) -> dict[nn.Parameter, torch.Tensor]:
-    """Opacus' own per-record gradients of one call of a layer, each `(B, ...)`."""
-    rule = GradSampleModule.GRAD_SAMPLERS.get(type(layer), ft_compute_per_sample_gradient)
-    found: dict[nn.Parameter, torch.Tensor] = rule(layer, [call.entered], call.gradient)
-    return found
+def _has_rule(layer: nn.Module) -> bool:
+    return type(layer) in _KNOWN or _opacus().has_rule(layer)
 
 
-def _prepare(path: str, layer: nn.Module) -> None:
-    try:
-        prepare_layer(layer)
-    except Exception as error:  # Opacus raises several kinds, some of its own
-        raise ModelError(
-            f"Opacus has no per-record gradients for layer {path!r} ({type(layer).__name__}): "
-            f"{error}; replace the layer by one that Opacus supports (opacus.layers has recurrent "
-            "and attention layers)"
-        ) from error
+def _opacus() -> ModuleType:
+    """Opacus' rules; they are loaded once a layer of no known kind is met."""
+    from privagg.training.ghost import borrowed
+
+    return borrowed
