@@ -379,7 +379,7 @@ def train(federation: Federation, *, as_json: bool, resume: str | None = None) -
     with telling_how_to_go_on(federation):
         # Before anything that takes a while, and before the first line.
         federation.check_ready(resume)
-        prepare_kernels(federation.parameters)
+        prepare_kernels(federation.parameters, "rounding")
         with stopping_when_terminated():
             result = _reported(federation, as_json=as_json, resume=resume)
     if as_json:
@@ -439,8 +439,8 @@ def _abandon(federation: Federation, run: str, *, as_json: bool) -> None:
         _print_result(result)
 
 
-def prepare_kernels(parameters: Parameters) -> None:
-    """Load a scheme's kernels; where that takes a while, say what the wait is for."""
+def prepare_kernels(parameters: Parameters, *more: str) -> None:
+    """Load a scheme's kernels and more; where that takes a while, say what the wait is for."""
     from threading import Timer
 
     from privagg.kernels.loading import load_kernels
@@ -450,7 +450,7 @@ def prepare_kernels(parameters: Parameters) -> None:
     notice.daemon = True
     notice.start()
     try:
-        load_kernels(parameters.compiled_kernels)
+        load_kernels((*parameters.compiled_kernels, *more))
     finally:
         notice.cancel()
 

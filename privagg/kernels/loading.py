@@ -12,6 +12,7 @@ from importlib import import_module
 from privagg.kernels.residues import default_backend
 
 _MODULES = {
+    "rounding": "privagg.kernels._rounding_numba",
     "residues": "privagg.kernels._residues_numba",
     "wide": "privagg.kernels._wide_numba",
     "modular": "privagg.kernels._modular_numba",
@@ -26,8 +27,8 @@ def load_kernels(names: Iterable[str]) -> None:
     Does nothing where the numpy fallback is in use.
 
     Args:
-        names: among `residues`, `wide`, `modular`, `packed_sums` (a scheme's `compiled_kernels`)
-            and `thresholds`, of noise.
+        names: among `residues`, `wide`, `modular`, `packed_sums` (a scheme's `compiled_kernels`),
+            `thresholds`, of noise, and `rounding`, of training.
     """
     if default_backend() == "numba":
         for name in names:
