@@ -364,6 +364,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", choices=PARTS, action="append")
+    parser.add_argument("--long", action="store_true", help="sines with the papers' tasks, hours")
     options = parser.parse_args()
     parts = options.part or [
         part for part in PARTS if options.data or part not in ("heart", "scores")
@@ -382,6 +383,7 @@ def main() -> None:
         rows += distilled.rows_of_adult(options.data.parent / "adult") if options.data else []
     rows += distilled.rows_of_logits(options.seeds) if "logits" in parts else []
     rows += sines.rows_of_sines(options.seeds) if "sines" in parts else []
+    rows += sines.rows_of_long_sines(options.seeds) if options.long else []
     columns = {name: name for name in rows[0]}
     show("Algorithms of the literature", columns, rows, "± is over seeds; epsilon - is none")
     write_json(options.json, rows)

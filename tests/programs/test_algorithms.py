@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from torch import nn
 
 from privagg.errors import ConfigError, ModelError
@@ -22,6 +23,7 @@ from privagg.programs.program import Opened
 from privagg.training.algorithms import AlgorithmSpec
 from privagg.training.data import TensorRecords
 from privagg.training.declared import ClientRule
+from privagg.training.evaluate import predict_logits, shifted_loss
 from privagg.training.local_sgd import keep_home
 from privagg.training.losses import class_loss
 from privagg.training.models import build_model, get_parameters
@@ -307,6 +309,31 @@ def test_who_breaks_the_model_is_scored_as_the_worst_and_not_left_out() -> None:
     for strange in ("nan", float("inf"), "x"):
         with pytest.raises(ConfigError, match="no scored rounds"):
             again.resume({"scores": [{"sites": ["a"], "score": strange}]})
+
+
+def test_a_shift_of_the_outputs_moves_no_score_and_early_rounds_have_no_credit() -> None:
+    """A model that expects another mix of classes has the same loss; scipy finds the same shift."""
+    held, model = records("a"), build_model("logistic", (3,), 2)
+    public = TensorRecords(held.x, held.y, True)
+    sizes, found = len(get_parameters(model)), []
+    for shift in (0.0, 5.0):
+        moved = np.append(np.linspace(-1, 1, sizes - 1), shift)
+        found.append(shifted_loss(model, moved, public, class_loss))
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    outputs = predict_logits(model, np.append(np.linspace(-1, 1, sizes - 1), 0.0), held.x)
+    best = minimize_scalar(lambda b: float(class_loss(outputs + b, held.y).mean()), (-9, 9))
+    assert found[0] == pytest.approx(best.fun, abs=1e-5)
+    worth, pairs = (
+        {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0},
+        ("ab", "ac", "cd", "bd", "ad", "bc") * 4,
+    )
+    rounds = [
+        (tuple(pair), (worth[pair[0]] + worth[pair[1]]) / 2 + 9 / at - 4 / at**2)
+        for at, pair in enumerate(pairs, 1)
+    ]
+    assert scores_of(tuple(worth), rounds) == pytest.approx(
+        {name: value - 1.5 for name, value in worth.items()}, abs=1e-9
+    )
 
 
 # --- all of them ---------------------------------------------------------------------------------
