@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ CREATE TRIGGER IF NOT EXISTS opening_stays BEFORE DELETE ON opening
 """
 
 
+class _Group(threading.local):
+    """Of the thread at hand: the connection in whose transaction it writes."""
+
+    database: sqlite3.Connection | None = None
+
+
 class Holder(ABC):
     """Makes and states keys of runs, and answers one request a round. State in a file of its own.
 
@@ -108,13 +115,13 @@ class Holder(ABC):
         self._roster = roster
         self._aggregator = aggregator
         self._opener = opener
-        self._store = store
+        self._store, self._group = store, _Group()
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(store, os.O_RDWR | os.O_CREAT, 0o600))
         require_private(store, "the store of keys and openings")
-        with closing(self._connect()) as database:
+        with self._database() as database:
             database.executescript(_SCHEMA)
-        self._keys = KeyStore(self._connect)
+        self._keys = KeyStore(self._database)
         self._loaded: tuple[str, SecretKey] | None = None
         self.erase_ended()
 
@@ -134,7 +141,7 @@ class Holder(ABC):
 
     def erase(self, run: str) -> None:
         """Erase the keys of a run that nobody will resume, or that this party has left."""
-        with closing(self._connect()) as database:
+        with self._database() as database:
             keystore.erase(database, run, "when the run ended")
             for epoch in self._plan.epochs:
                 keystore.erase(database, epoch_name(run, epoch.first), "when the run ended")
@@ -337,8 +344,39 @@ class Holder(ABC):
         database.execute("PRAGMA secure_delete=ON")
         return database
 
-    def _stored(self, header: Header, request_sha256: str) -> bytes | None:
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """The store; inside `_whole` the connection of its transaction."""
+        if self._group.database is not None:
+            yield self._group.database
+            return
         with closing(self._connect()) as database:
+            yield database
+
+    @contextmanager
+    def _whole(self) -> Iterator[sqlite3.Connection]:
+        """One transaction of all that this thread writes inside, durable when it ends.
+
+        It has the write lock from its beginning: what is read inside is as it stays. What was
+        written before an error of privagg's own is kept, as it binds; a kill leaves nothing.
+        """
+        if self._group.database is not None:
+            yield self._group.database
+            return
+        with closing(self._connect()) as database:
+            database.execute("BEGIN IMMEDIATE")
+            self._group.database = database
+            try:
+                yield database
+            except PrivaggError:
+                database.execute("COMMIT")
+                raise
+            finally:
+                self._group.database = None
+            database.execute("COMMIT")
+
+    def _stored(self, header: Header, request_sha256: str) -> bytes | None:
+        with self._database() as database:
             row = database.execute(
                 "SELECT request_sha256, answer FROM opening WHERE run = ? AND round = ?",
                 (header.run, header.round),
@@ -359,7 +397,7 @@ class Holder(ABC):
 
     def _bind(self, header: Header, request_sha256: str) -> bytes | None:
         """Bind the round to this request for good; the stored answer where there is one."""
-        with closing(self._connect()) as database:
+        with self._database() as database:
             database.execute(
                 "INSERT OR IGNORE INTO opening VALUES (?, ?, ?, ?, NULL)",
                 (header.run, header.round, header.attempt, request_sha256),
@@ -371,8 +409,7 @@ class Holder(ABC):
 
         The run's earlier answers go, and with the last planned round's its key, in one transaction.
         """
-        with closing(self._connect()) as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._whole() as database:
             database.execute(
                 "UPDATE opening SET answer = ? WHERE run = ? AND round = ? AND answer IS NULL",
                 (answer, header.run, header.round),
@@ -385,7 +422,6 @@ class Holder(ABC):
                 name = epoch_name(header.run, self.first_under_key(header))
                 keystore.erase(database, name, "with the result of its last round")
                 self._loaded = None
-            database.execute("COMMIT")
         stored = self._stored(header, request_sha256)
         if stored is None:
             raise OpeningRefusedError(f"{self._store} did not keep the opening; nothing is sent")

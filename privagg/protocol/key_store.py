@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager
 
 from privagg.errors import KeyErasedError, KeyMismatchError, OpeningRefusedError
 
@@ -43,18 +43,18 @@ class KeyStore:
         connect: a connection to it, whose commits are durable and whose deletions overwrite.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, connect: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> None:
         self._connect = connect
 
     def known(self, run: str) -> bool:
         """Whether the run was ever given a key."""
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             return bool(database.execute("SELECT 1 FROM run_key WHERE run = ?", (run,)).fetchall())
 
     def living(self, run: str) -> bool:
         """Whether the run has a key that is not erased."""
         query = "SELECT 1 FROM run_key WHERE run = ? AND secret IS NOT NULL"
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             return bool(database.execute(query, (run,)).fetchall())
 
     def statement(self, run: str) -> bytes | None:
@@ -63,7 +63,7 @@ class KeyStore:
         Raises:
             KeyErasedError: it had one.
         """
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             row = database.execute(
                 "SELECT statement, erased FROM run_key WHERE run = ?", (run,)
             ).fetchone()
@@ -77,7 +77,7 @@ class KeyStore:
         Raises:
             OpeningRefusedError: there are; the message says how they end.
         """
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             (living,) = database.execute(f"SELECT {_LIVING}").fetchone()
         if living >= MOST_LIVING:
             raise OpeningRefusedError(
@@ -98,7 +98,7 @@ class KeyStore:
             secret: `DecryptionKey.to_bytes`.
             until: last day, UTC (`YYYY-MM-DD`).
         """
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             database.execute(
                 "INSERT OR IGNORE INTO run_key (run, plan, statement, until, secret) "
                 f"SELECT ?, ?, ?, ?, ? WHERE {_LIVING} < {MOST_LIVING}",
@@ -112,7 +112,7 @@ class KeyStore:
             KeyErasedError: it is gone.
             KeyMismatchError: no key was made here for such a run.
         """
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             row = database.execute(
                 "SELECT secret, erased FROM run_key WHERE run = ?", (run,)
             ).fetchone()
@@ -134,7 +134,7 @@ class KeyStore:
 
     def _erase_living(self, why: str, which: str, value: str) -> int:
         """Erase what is not erased yet; `why` and `which` are SQL of this class alone."""
-        with closing(self._connect()) as database:
+        with self._connect() as database:
             return database.execute(
                 f"UPDATE run_key SET secret = NULL, erased = {why} "
                 f"WHERE secret IS NOT NULL AND {which}",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any, NamedTuple
 
 from privagg.digest import tree_digest
@@ -84,7 +83,7 @@ class MaskHolder(Holder):
 
     def __init__(self, plan: Plan, **holding: Any) -> None:
         super().__init__(plan, **holding)
-        with closing(self._connect()) as database:
+        with self._database() as database:
             database.executescript(_SCHEMA)
 
     def require_own(self, key: RunKey, number: int, attempt: int) -> None:
@@ -102,7 +101,7 @@ class MaskHolder(Holder):
             KeyMismatchError, OpeningRefusedError: it is; nothing was charged.
             KeyErasedError: its secret is gone.
         """
-        with closing(self._connect()) as database:
+        with self._database() as database:
             _require_maskable(database, key.run, number, attempt)
         own = self._secret(key.run, key.first).encryption_key.to_bytes()
         if key.members.get(self.identity.name) != own:
@@ -118,8 +117,7 @@ class MaskHolder(Holder):
         """
         secret, name = self._secret(key.run, key.first), self.identity.name
         masked = secret.mask(values, name, key.key, occasion)
-        with closing(self._connect()) as database:
-            database.execute("BEGIN IMMEDIATE")  # another process may release meanwhile
+        with self._whole() as database:  # another process may release meanwhile
             _require_maskable(database, key.run, occasion.round, occasion.attempt)
             database.execute(
                 "DELETE FROM piece WHERE run = ? AND (round < ? OR round = ? AND attempt < ?)",
@@ -136,11 +134,12 @@ class MaskHolder(Holder):
                     masked.kept,
                 ),
             )
-            database.execute("COMMIT")
         return masked.payload, masked.attachments
 
     def release(self, message: Message, key: RunKey) -> bytes:
         """Answer a `ReleaseRequest` with a `Consent` or a `Release`.
+
+        All that binds is one transaction, durable before the answer is returned.
 
         Raises:
             CohortError, OpeningRefusedError: the list is not one that this site opens.
@@ -152,6 +151,11 @@ class MaskHolder(Holder):
         self._require_aggregator(header)
         self.check_plan(header)
         self._until()
+        with self._whole():
+            return self._released(header, message, key)
+
+    def _released(self, header: ReleaseRequest, message: Message, key: RunKey) -> bytes:
+        """See `release`: inside its transaction, in which nothing else is masked or bound."""
         piece = self._piece(header)
         listed, recovery = self._check_list(header, key, piece)
         digest = list_digest(header.contributions)
@@ -184,7 +188,7 @@ class MaskHolder(Holder):
         Raises:
             OpeningRefusedError: it is bound to another.
         """
-        with closing(self._connect()) as database:
+        with self._database() as database:
             database.execute(
                 "INSERT OR IGNORE INTO agreed VALUES (?, ?, ?, ?)", (*header.round_id, digest)
             )
@@ -201,7 +205,7 @@ class MaskHolder(Holder):
     def forget(self, run: str) -> None:
         """Erase the run's key and what is kept of its uploads; the run is over."""
         self.erase(run)
-        with closing(self._connect()) as database:
+        with self._database() as database:
             database.execute("DELETE FROM piece WHERE run = ?", (run,))
 
     def first_under_key(self, header: Header) -> int:
@@ -234,7 +238,7 @@ class MaskHolder(Holder):
         return key
 
     def _piece(self, header: ReleaseRequest) -> _Piece:
-        with closing(self._connect()) as database:
+        with self._database() as database:
             row = database.execute(
                 "SELECT members, attachments, kept FROM piece "
                 "WHERE run = ? AND round = ? AND attempt = ?",

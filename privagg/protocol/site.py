@@ -254,8 +254,9 @@ class Site:
         if isinstance(header, RoundStart):
             return self._take_part(header, message)
         if isinstance(header, RoundClose):
-            self._closing.record(header)
-            return self._acknowledge(header)
+            with self.ledger.together():
+                self._closing.record(header)
+                return self._acknowledge(header)
         if isinstance(header, Challenge):
             return self._introduce(header)
         if isinstance(header, LedgerRequest):
@@ -320,9 +321,10 @@ class Site:
             return stored
         if isinstance(self._key_holder, MaskHolder):
             self._key_holder.require_own(key, header.round, header.attempt)
-        receipt = self.ledger.charge(self._charge_request(header, key))
-        if not self.ledger.cut_off(receipt):
-            self.ledger.consume(receipt)
+        with self.ledger.together():  # both before training, and so before anything leaves
+            receipt = self.ledger.charge(self._charge_request(header, key))
+            if not self.ledger.cut_off(receipt):
+                self.ledger.consume(receipt)
         try:
             values = self._train(parameters, header)
             upload = self._encrypt(header, key, receipt, values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -568,6 +568,10 @@ class Ledger(LedgerReader):
         return added.entry
 
     # --- transactions -----------------------------------------------------------------------------
+
+    def together(self) -> AbstractContextManager[None]:
+        """Have the changes inside be durable at once, when it ends; see `Store.together`."""
+        return self._store.together()
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, log.Head]]:

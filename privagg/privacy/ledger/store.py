@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 from sqlalchemy.exc import InterfaceError as SqlInterfaceError
 
 from privagg.durable import sync_folder
-from privagg.errors import LedgerError, LedgerTamperedError, MissingDependencyError
+from privagg.errors import (
+    LedgerError,
+    LedgerTamperedError,
+    MissingDependencyError,
+    PrivaggError,
+)
 from privagg.privacy.ledger import schema
 
 BUSY_TIMEOUT_S = 120
@@ -55,6 +61,13 @@ def url_of(location: Location) -> URL:
     return url
 
 
+class _Group(threading.local):
+    """Of the thread at hand: whether its writes are one transaction, and that one once begun."""
+
+    stack: ExitStack | None = None
+    connection: Connection | None = None
+
+
 class Store:
     """Transactions on one ledger's database; safe across threads, processes and forks."""
 
@@ -65,6 +78,7 @@ class Store:
         if self.url.get_backend_name() == "sqlite" and self.url.database in (None, "", ":memory:"):
             raise LedgerError("a ledger must be durable: give a file, not an in-memory database")
         self.engine = _engine(self.url, read_only)
+        self._group = _Group()
         _survive_forks(self.engine)
 
     @property
@@ -100,10 +114,47 @@ class Store:
     def write(self, *, lock_tree: bool = True) -> Iterator[Connection]:
         """A transaction that holds the ledger's one write lock from its first statement on.
 
+        Inside `together` it is a part of the one there, whole or undone by itself.
+
         Raises:
             LedgerError: opened read-only, locked for too long, or not reachable.
             LedgerTamperedError: the database is damaged.
         """
+        group = self._group
+        if group.stack is None:
+            with self._begun(lock_tree) as connection:
+                yield connection
+            return
+        if group.connection is None:
+            group.connection = group.stack.enter_context(self._begun(lock_tree))
+        with self._translated(), group.connection.begin_nested():
+            yield group.connection
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have all that this thread writes inside be one transaction, synced once, at its end.
+
+        It begins with the first write. Nothing that rests on it may leave before the end. An error
+        of privagg's own undoes the write that it came from; what was written before it is kept.
+        Any other end, a kill for one, leaves nothing of it.
+        """
+        if self._group.stack is not None:
+            yield
+            return
+        failed: PrivaggError | None = None
+        with ExitStack() as stack:
+            self._group.stack = stack
+            try:
+                yield
+            except PrivaggError as error:
+                failed = error
+            finally:
+                self._group.stack = self._group.connection = None
+        if failed is not None:
+            raise failed
+
+    @contextmanager
+    def _begun(self, lock_tree: bool) -> Iterator[Connection]:
         if self.read_only:
             raise LedgerError(f"the ledger {self.where} was opened without its signing key")
         with self._translated(), self.engine.connect() as plain:
@@ -120,10 +171,16 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one snapshot and blocks nobody.
 
+        Inside `together`, once something was written there, it sees that.
+
         Raises:
             LedgerError: not reachable.
             LedgerTamperedError: the database is damaged.
         """
+        if self._group.connection is not None:
+            with self._translated():
+                yield self._group.connection
+            return
         with self._translated(), self.engine.connect() as connection:
             if connection.dialect.name != "sqlite":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")

@@ -18,6 +18,7 @@ from privagg.errors import BudgetExceededError, LedgerError, ReceiptError
 from privagg.privacy.ledger import Ledger
 from privagg.privacy.ledger.replay import HISTORY_UNVERIFIABLE
 from privagg.privacy.ledger.store import Store
+from tests.faults import Killed
 from tests.privacy.ledger import postgres, writers
 from tests.privacy.ledger.conftest import (
     DELTA,
@@ -41,11 +42,12 @@ EVERY = pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.
 def a_round(location: Path | str) -> None:
     """What a site does in a round, written as a restart would run it again."""
     ledger = reopened(location)
-    receipt = ledger.charge(request_for(0))
-    if ledger.stored_upload("run", 0, 0) is None:
+    with ledger.together():
+        receipt = ledger.charge(request_for(0))
         # Where it was killed after training began, a real site would go on with a new attempt.
         with suppress(ReceiptError):
             ledger.consume(receipt)
+    if ledger.stored_upload("run", 0, 0) is None:
         ledger.store_upload(receipt, b"upload")
     ledger.record("realised", REALISED)
     ledger.close()
@@ -93,6 +95,8 @@ def check_round(location: Path | str) -> None:
     ledger = reopened(location)
     assert ledger.verify() == [HISTORY_UNVERIFIABLE]
     assert ledger.spent(RECORDS).charges <= 1
+    kinds = [entry.kind for entry in ledger.entries()]
+    assert ("charge" in kinds) == ("consumed" in kinds), "they are written together"
     ledger.close()
     a_round(location)
     ledger = reopened(location)
@@ -124,6 +128,33 @@ def test_killed_at_statements_of_a_round_sqlite(folder: Path, stride: int) -> No
         for file in folder.glob(f"{step}.db*"):
             file.unlink()
     assert step > 40
+
+
+def test_of_what_is_written_together_an_error_undoes_its_own_write_and_a_kill_all(
+    folder: Path,
+) -> None:
+    path = folder / "site.db"
+    with_budget(path)
+    ledger = reopened(path)
+    said = {"what": "model", "who": "site", "facts": {}}
+    with pytest.raises(LedgerError, match="nothing was charged"), ledger.together():
+        ledger.record("released", said)
+        other = reopened(path)
+        assert len(other) == 2, "not before the end"
+        assert len(ledger) == 3, "but for whoever writes it"
+        other.close()
+        ledger.record("realised", REALISED)
+    assert [entry.kind for entry in ledger.entries()] == ["created", "budget", "released"]
+    with pytest.raises(Killed), ledger.together(), ledger.together():
+        ledger.record("released", said)
+        receipt = ledger.charge(request_for(0))
+        raise Killed
+    assert len(ledger) == 3
+    with pytest.raises(ReceiptError, match="not given out"):
+        ledger.consume(receipt)
+    assert ledger.verify() == [HISTORY_UNVERIFIABLE]
+    assert ledger.charge(request_for(0)).index == 3
+    ledger.close()
 
 
 def the_next_round(location: Path | str) -> None:
