@@ -1,4 +1,4 @@
-"""Class logits and distillation between real processes.
+"""Sites that come and go, FedMA, class logits and distillation between real processes.
 
 Each once, with networks that their owners name in `party.toml`. The same job in one process, with
 the same randomness, ends with the same bytes, and every site is charged the same in both.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
@@ -23,6 +24,7 @@ from privagg.party.folder import PartyFolder
 from privagg.party.open import ledger_here
 from privagg.privacy.randomness import DeterministicRandomness
 from privagg.run.local import Run
+from privagg.training.saving import tensor_bytes
 from tests.approvals import approved, approved_trial
 from tests.flower.heart import SEED, make_deployment
 from tests.flower.story import story
@@ -45,11 +47,15 @@ shards = 4
 votes = "shared"
 teachers = { north = "forest", south = "logistic", west = "network", east = "forest" }
 """
+OWN = {"1.weight": (3, 2), "1.bias": (3,), "3.weight": (1, 3), "3.bias": (1,)}
 CASES: dict[str, tuple[str, dict[str, str]]] = {
+    "joining": ("", {"north": "last_round = 3\n", "west": "first_round = 2\n"}),
+    "fedma": (STEPS.format("fedma"), {}),
     "class-logits": (STEPS.format("class-logits"), {}),
     "distill": ("", {}),
 }
 NETWORKS = {
+    "fedma": 'network = "own.safetensors"\n',
     "class-logits": 'network = { kind = "mlp", hidden = [2, 3] }\n',
 }
 """What north's owner says in its own folder."""
@@ -69,6 +75,9 @@ def write(folder: Path, case: str, *, own: str = "") -> Path:
         text = text.replace('[evaluation]\ndata = "public.csv"\npublic = true\n', "")
     text = text.replace('data = "north.csv"\n', f'data = "north.csv"\n{own}')
     path.write_text(text + (ASK if case == "distill" else ""))
+    draw = np.random.default_rng(1)
+    drawn = {name: draw.standard_normal(shape) for name, shape in OWN.items()}
+    (folder / "own.safetensors").write_bytes(tensor_bytes(drawn))
     return path
 
 
@@ -84,7 +93,7 @@ def test_between_processes_it_ends_as_in_one(
     trial = make_deployment(write(tmp_path / "agreed", case), tmp_path / "p")
     if job != TRAINING:
         approved_trial(trial, job)
-    bring_a_network(trial.parties["north"].party, case)
+    bring_a_network(trial.parties["north"].party, case, tmp_path / "agreed")
     with supervised(trial):
         begun = submit_run(trial.coordinator, patience=PATIENCE, job=job)
         result = follow_run(begun)
@@ -93,9 +102,10 @@ def test_between_processes_it_ends_as_in_one(
     check_against_one_process(trial, case, job, begun.run, tmp_path / "alone")
 
 
-def bring_a_network(folder: PartyFolder, case: str) -> None:
+def bring_a_network(folder: PartyFolder, case: str, agreed: Path) -> None:
     with folder.party_file.open("a") as file:
         file.write(NETWORKS.get(case, ""))
+    (folder.root / "own.safetensors").write_bytes((agreed / "own.safetensors").read_bytes())
 
 
 def check_against_one_process(trial: Trial, case: str, job: str, run: str, folder: Path) -> None:
