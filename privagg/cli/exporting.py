@@ -70,6 +70,7 @@ def _sql(model: Path) -> str:
 def _onnx(model: Path) -> bytes:
     try:
         from privagg.programs.distill.labels import Labels
+        from privagg.programs.fedboost.ensemble import Ensemble
         from privagg.programs.scorecard import onnx as cards
         from privagg.programs.trees import onnx as trees
         from privagg.programs.trees.model import Trees
@@ -81,6 +82,11 @@ def _onnx(model: Path) -> bytes:
         if isinstance(made, Labels):
             raise ConfigError(
                 f"{model} holds labels of public records, and no model: `privagg predict` fits one"
+            )
+        if isinstance(made, Ensemble):
+            raise ConfigError(
+                f"{model} holds weights of predictors that are files or columns of their own; "
+                "export each and weigh what they say, or use `privagg predict`"
             )
         return trees.onnx_of(made) if isinstance(made, Trees) else cards.onnx_of(made)
     from privagg.training.predicting import read_model

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from privagg.programs.distill.labels import Labels
+    from privagg.programs.fedboost.ensemble import Ensemble
     from privagg.programs.scorecard.card import Card
     from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
     from privagg.training.table import TableSchema
 
-MODEL_HELP = "The answers.json of a scorecard, boosted trees or labels, or a model.safetensors."
+MODEL_HELP = (
+    "The answers.json of a scorecard, boosted trees, an ensemble or labels, or a model.safetensors."
+)
 
 
 def predict(
@@ -56,7 +59,8 @@ def predict(
     The file knows its columns, their ranges and categories. A scorecard gives points, the chance of
     the second class (or the expected amount), and the columns that cost the record most points,
     with how many it lacks to the best bin; boosted trees and other models what their target says,
-    such as a chance for each class. To labels of `distill` a student is fitted first, of the kind
+    such as a chance for each class; an ensemble of `fedboost` the weighed mean of its predictors,
+    whose columns the table holds. To labels of `distill` a student is fitted first, of the kind
     they name or of --student: logistic, forest, network or an installed one. A table that lacks a
     column, or whose column holds something else, is refused.
 
@@ -90,21 +94,22 @@ def predict(
     console.note(f"written: {written}")
 
 
-def read_answer(path: Path) -> Card | Cards | Trees | Labels:
-    """A scorecard, one of each class, boosted trees, or labels, from their file.
+def read_answer(path: Path) -> Card | Cards | Trees | Ensemble | Labels:
+    """A scorecard, one of each class, boosted trees, an ensemble, or labels, from their file.
 
     Raises:
         ConfigError: it cannot be read.
     """
     from privagg.programs.distill.labels import Labels
+    from privagg.programs.fedboost.ensemble import Ensemble
     from privagg.programs.scorecard.card import Card
     from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
 
-    if Labels.are_in(facts := _facts(path)):
-        return Labels.read(facts)
-    if Trees.is_in(facts):
-        return Trees.read(facts)
+    facts, kinds = _facts(path), (Labels, Trees, Ensemble)
+    for kind in kinds:
+        if kind.is_in(facts):
+            return kind.read(facts)
     return Cards.read(facts) if Cards.are_in(facts) else Card.read(facts)
 
 
@@ -119,6 +124,7 @@ def _by_answers(
     model: Path, data: Path, config: Path | None, most: int, student: str | None
 ) -> Iterator[Sequence[Any]]:
     from privagg.programs.distill.labels import Labels
+    from privagg.programs.fedboost.ensemble import Ensemble
     from privagg.programs.questions.columns import Columns
     from privagg.programs.scorecard.cards import Cards
     from privagg.programs.trees.model import Trees
@@ -130,7 +136,7 @@ def _by_answers(
     if isinstance(made, Labels):
         records = Columns.read(frame, made.data, target=False)
         return _rows(made.data.target.prediction_names, made.predictions(records, student))
-    if isinstance(made, Trees):
+    if isinstance(made, Trees | Ensemble):
         records = Columns.read(frame, made.data, target=False)
         return _rows(made.names, made.predictions(records))
     return _by_cards(made, frame) if isinstance(made, Cards) else _by_card(made, frame, most)

@@ -14,11 +14,10 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-import pandas as pd
 from pydantic import ValidationError
 
 from privagg.config.data import TableData
-from privagg.config.sections import AskSection
+from privagg.config.sections import AskSection, SiteSection
 from privagg.config.setup import Setup
 from privagg.encoding.contribution import Learner
 from privagg.encoding.vectors import FloatVector
@@ -40,9 +39,9 @@ from privagg.programs.rehearsal import made_up, require_computable
 from privagg.programs.shards import learner_of
 from privagg.programs.sums_program import AnsweringProgram, openings_of
 from privagg.secure.registry import scheme as find_scheme
-from privagg.training.data import Records
+from privagg.training.data import Records, TensorRecords
 from privagg.training.declared import TableSource
-from privagg.training.reading import declared
+from privagg.training.reading import declared, declared_parts
 from privagg.training.table import TableSchema
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ class SumsSetup(Setup):
         return learner_of(self.plan, site, self.sums, self.lines_of(site))
 
     def lines_of(self, site: str) -> Any:
-        """What the program is asked of at a site; by default the declared columns of every line.
+        """What the program is asked of at a site; read once, as training's records are.
 
         Args:
             site: its name in the plan.
@@ -215,7 +214,22 @@ class SumsSetup(Setup):
         Raises:
             ConfigError, DataError: the table cannot be read as declared.
         """
-        return Columns.read(self.table_of(site), self.schema)
+        place = (self.job, site)
+        if place not in self._lines:
+            self._lines[place] = self.read_lines(site, self.table_of(site))
+        return self._lines[place]
+
+    def read_lines(self, site: str, table: pd.DataFrame) -> Any:
+        """What of a table the program is asked of; by default the declared columns of every line.
+
+        Args:
+            site: its name in the plan.
+            table: the site's, with all declared columns.
+
+        Raises:
+            DataError: it cannot be read as declared.
+        """
+        return Columns.read(table, self.schema)
 
     def table_of(self, site: str) -> pd.DataFrame:
         """A site's table, with all declared columns.
@@ -305,15 +319,27 @@ class AskSetup(SumsSetup):
     def rehearse(self) -> None:
         """Refuse a program that fails on made-up records, whoever wrote it; there is no model.
 
+        Once for a plan: program and made-up records are the same whoever asks.
+
         Raises:
             ConfigError: in which round, and how. Nothing is charged for it.
         """
-        _ = self._rehearsed
+        if self.plan.digest not in self._rehearsed:
+            require_computable(self.sums, self.plan, made_up(self.schema))
+            self._rehearsed.add(self.plan.digest)
 
-    @cached_property
-    def _rehearsed(self) -> None:
-        """Once, as program, plan and made-up records are the same whoever asks."""
-        require_computable(self.sums, self.plan, made_up(self.schema))
+    def all_records_of(self, site: SiteSection) -> Records:
+        """See `Setup.all_records_of`; of a table that is read in one part, its lines as well."""
+        if site.name not in self._read:
+            source = self.source_of(site)
+            assert isinstance(source, TableSource)  # as for `table_of`
+            parts = declared_parts(source, self.base / site.data)
+            table = next(parts)
+            if next(parts, None) is not None:
+                return super().all_records_of(site)
+            self._read[site.name] = TensorRecords.of(*self.schema.encode(table))
+            self._lines[self.job, site.name] = self.read_lines(site.name, table)
+        return self._read[site.name]
 
     @cached_property
     def _chosen(self) -> tuple[AnsweringProgram, SumsPlan]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from privagg.config.asking import SumsSetup
 from privagg.config.data import TableData
@@ -27,6 +27,9 @@ from privagg.programs.questions.columns import Columns
 from privagg.training.heldout import HeldOut
 from privagg.training.models import get_parameters
 from privagg.training.saving import load_model, require_opened
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +65,10 @@ class HeldOutSetup(SumsSetup):
         assert self.config.held_out is not None
         return self.config.held_out
 
-    def lines_of(self, site: str) -> HeldRecords:
-        """See `SumsSetup.lines_of`: the usable lines that are held out of training."""
+    def read_lines(self, site: str, table: pd.DataFrame) -> HeldRecords:
+        """See `SumsSetup.read_lines`: the usable lines that are held out of training."""
         schema = self.schema
-        frame = self.table_of(site)
-        usable = frame.loc[schema.usable(frame)]
+        usable = table.loc[schema.usable(table)]
         inputs, targets = schema.encode(usable)
         held = self.rule.mask(inputs, schema.columns)
         columns = Columns.read(usable, schema)

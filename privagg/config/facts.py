@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from privagg.config.asking import SumsSetup
 from privagg.config.data import TableData, UndeclaredData, table_to_ask
@@ -15,6 +15,9 @@ from privagg.errors import ConfigError
 from privagg.programs.facts.cells import Cells
 from privagg.programs.facts.program import Facts
 from privagg.training.inspection import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +71,9 @@ class FactsSetup(SumsSetup):
         """See `SumsSetup.sums`."""
         return self.terms.program_over(self.schema)
 
-    def lines_of(self, site: str) -> Cells:
-        """See `SumsSetup.lines_of`: the columns that are asked about, each cell as it is."""
-        return self.sums.cells(self.table_of(site))
+    def read_lines(self, site: str, table: pd.DataFrame) -> Cells:
+        """See `SumsSetup.read_lines`: the columns that are asked about, each cell as it is."""
+        return self.sums.cells(table)
 
     def inspect(self, site: SiteSection) -> list[Finding]:
         """See `Setup.inspect`: nothing is declared that a file could contradict, if it is there."""

@@ -136,6 +136,8 @@ class Setup:
         default_factory=dict, repr=False
     )
     _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
+    _lines: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
+    _rehearsed: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         unknown = set(self.given) - {site.name for site in self.config.sites}

@@ -159,7 +159,7 @@ class PrivateScorecard(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _sites(self, tables: Any, target: Any) -> tuple[dict[str, pd.DataFrame], str]:
         """The sites' tables with their target, and its column."""
-        if isinstance(tables, Mapping):
+        if isinstance(tables, Mapping) and not hasattr(tables, "shape"):  # sparse arrays may be
             if not isinstance(target, str):
                 raise ConfigError("fit(tables, target): the target is the name of a column")
             names = [*self._declared(None)]

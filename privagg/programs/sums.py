@@ -190,6 +190,9 @@ def bounded_sum(integers: Any, count: int, terms: OpeningTerms) -> IntVector:
     if not known or not (np.diff(places, axis=1) > 0).all():
         raise ValueError(f"places rise along a row, from 0 to {terms.length - 1}")
     rows = bounded(values, count, terms.model_copy(update={"length": values.shape[1]}))
+    if rows.size * terms.largest_grid < 2**53:  # then doubles add exactly, and faster
+        sums = np.bincount(places.ravel(), rows.ravel(), terms.length)
+        return np.asarray(sums.astype(np.int64))
     total = np.zeros(terms.length, dtype=np.int64)
     np.add.at(total, places, rows)
     return total
@@ -220,7 +223,7 @@ def bounded(integers: Any, count: int, terms: OpeningTerms) -> IntMatrix:
     if terms.moves is not None:
         return _within_moves(rows, terms.moves)
     # Below 2^63: the plan refuses a length and a bound whose squares could add up to more.
-    squares = (rows * rows).sum(axis=1)
+    squares = np.einsum("ij,ij->i", rows, rows)
     times = 2 if terms.shards else 1
     for place in np.flatnonzero(squares > terms.largest_square):
         # Towards zero by S / r, r > norm (sqrt(2) norm of a shard's): no coordinate grows, and the

@@ -98,7 +98,7 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
     if not groups:
         return None
     with styled(name):
-        drawn, axes = canvas(4.4, 2.75)
+        drawn, axes = canvas(4.4, 2.75, legend=any(groups))
         ends_at = list[float]()
         for colour, (label, told) in zip(SERIES, groups.items(), strict=False):
             times = [0.0, *(time for time, _ in told)]
@@ -125,7 +125,7 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
         axes.grid(axis="y")
         axes.set_xlabel(shortened(unit))
         if any(groups):
-            drawn.legend(loc="outside upper left", ncols=2, handlelength=1.2, columnspacing=1.2)
+            drawn.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.2)
         spoken = [figure for told in groups.values() for _, figure in told]
         return finish(drawn, name, say(BANDS), _alt(spoken))
 
@@ -190,7 +190,7 @@ def _reliability(figures: Sequence[AnsweredFigure], name: str) -> Plot | None:
     if len(places) < 2:
         return None
     with styled(name):
-        drawn, axes = canvas(4.4, 2.75)
+        drawn, axes = canvas(4.4, 2.75, named=True)
         axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.8)
         for middle, figure in places:
             for ends, width, colour in (

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +33,16 @@ COLOURS = {
 }
 """CSS variable -> placeholder that matplotlib draws with."""
 
+FONT = 8.5
+"""Size of a plot's text, in points."""
+
+BELOW = 32
+"""Room below the axes, for numbers and what they are, in points."""
+
 STYLE: dict[str, Any] = {
     "text.parse_math": False,
     "text.usetex": False,
-    "font.size": 8.5,
+    "font.size": FONT,
     "axes.edgecolor": COLOURS["muted"],
     "axes.labelcolor": COLOURS["muted"],
     "axes.linewidth": 0.6,
@@ -93,8 +101,26 @@ def on_paper(plot: Plot) -> str:
     )
 
 
-def canvas(width_in: float, height_in: float) -> tuple[Any, Any]:
-    """A figure of this size with one set of axes, both transparent."""
+NUMBERS = ("0.0000",)
+"""As long as a scale's numbers are."""
+
+
+def canvas(
+    width_in: float,
+    height_in: float,
+    labels: Sequence[str] = NUMBERS,
+    *,
+    named: bool = False,
+    legend: bool = False,
+) -> tuple[Any, Any]:
+    """A figure of this size with one set of axes, both transparent.
+
+    Args:
+        width_in, height_in: inches.
+        labels: what stands left of the axes, at its ticks.
+        named: whether a name stands beside them, too.
+        legend: whether there is one above.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -102,11 +128,23 @@ def canvas(width_in: float, height_in: float) -> tuple[Any, Any]:
             "plots are drawn with matplotlib, which is not installed; "
             "pip install 'privagg[report]', or ask for the JSON report only"
         ) from error
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure = Figure(figsize=(width_in, height_in))
     figure.patch.set_visible(False)
+    # Room by the length of texts: matplotlib's layouts draw all of it several times.
+    beside = max(map(text_length, labels)) + 8 + (14 if named else 0)
+    wide, high = 72 * width_in, 72 * height_in
+    figure.subplots_adjust(
+        beside / wide, BELOW / high, 1 - 10 / wide, 1 - (22 if legend else 6) / high
+    )
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
     return figure, axes
+
+
+def text_length(text: str) -> float:
+    """About how long a text is on a plot, in points."""
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return FONT * (wide + 0.56 * (len(text) - wide))
 
 
 def styled(name: str) -> Any:

@@ -214,7 +214,7 @@ def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
     means = [[sum(column) / len(group) for column in zip(*group, strict=True)] for group in bins]
     centres = [1 + size * i + (size - 1) / 2 for i in range(len(bins))]
     with styled("time"):
-        figure, axes = canvas(4.4, 2.55)
+        figure, axes = canvas(4.4, 2.55, named=True, legend=True)
         floor = [0.0] * len(means)
         for stage, (label, colour) in enumerate(STAGES):
             heights = [mean[stage] / divisor for mean in means]
@@ -228,7 +228,7 @@ def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
         axes.set_xlim(0.3, len(parts) + 0.7)
         axes.grid(axis="y")
         whole_numbers(axes.xaxis, 8)
-        figure.legend(loc="outside upper left", ncols=3, handlelength=0.9, columnspacing=1.2)
+        figure.legend(loc="upper left", ncols=3, handlelength=0.9, columnspacing=1.2)
         totals = [sum(column) for column in zip(*parts, strict=True)]
         spoken = say(", ").join(
             f"{say(label)} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
@@ -248,7 +248,8 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
     shown = sorted(totals, key=lambda row: -row[1])[:MOST_SITES]
     divisor, unit = byte_unit(max(max(up, down) for _, up, down in totals))
     with styled("bytes"):
-        figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0))
+        names = [shortened(row[0]) for row in shown]
+        figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0), names, legend=True)
         for offset, index, colour, label in (
             (-0.2, 1, "series-1", say("sent")),
             (0.2, 2, "series-3", say("received")),
@@ -256,12 +257,12 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
             amounts = [float(row[index]) / divisor for row in shown]
             places = [i + offset for i in range(len(shown))]
             axes.barh(places, amounts, height=0.36, color=COLOURS[colour], label=label)
-        axes.set_yticks(range(len(shown)), [shortened(row[0]) for row in shown])
+        axes.set_yticks(range(len(shown)), names)
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.invert_yaxis()
         axes.set_xlabel(say("{unit} over the run", unit=say(unit)))
         axes.grid(axis="x")
-        figure.legend(loc="outside upper left", ncols=2, handlelength=0.9, columnspacing=1.2)
+        figure.legend(loc="upper left", ncols=2, handlelength=0.9, columnspacing=1.2)
         sentence = "{site} sent {sent} and received {received} {unit}"
         amounts_of = [
             say(sentence, site=s, sent=f"{up / divisor:.3g}", received=f"{down / divisor:.3g}",
@@ -291,7 +292,8 @@ def accountant_plot(site: SiteReport, number: int, label: Callable[[str], str]) 
     lower = float(proven.epsilon_lower if proven.epsilon_lower is not None else proven.epsilon)
     name = f"accountants-{number}"
     with styled(name):
-        figure, axes = canvas(4.4, max(0.42 * len(figures) + 0.75, 1.6))
+        names = [shortened(label(a.name), 22) for a in figures]
+        figure, axes = canvas(4.4, max(0.42 * len(figures) + 0.75, 1.6), names)
         values = [float(a.epsilon) for a in figures if a.epsilon is not None]
         spread = max(max(values) - min(values), upper * 1e-3)
         axes.axvspan(lower, upper, color=COLOURS["series-1"], alpha=0.25, lw=0)
@@ -306,7 +308,7 @@ def accountant_plot(site: SiteReport, number: int, label: Callable[[str], str]) 
                 (value, i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8,
                 color=COLOURS["warn" if below else "ink"],
             )  # fmt: skip
-        axes.set_yticks(range(len(figures)), [shortened(label(a.name), 22) for a in figures])
+        axes.set_yticks(range(len(figures)), names)
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.set_ylim(len(figures) - 0.5, -0.5)
         axes.set_xlim(min(values) - 0.12 * spread, max(values) + 0.75 * spread)

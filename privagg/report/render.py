@@ -10,8 +10,9 @@ Neither form asks the network for anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,18 @@ def _drawn(page: Page) -> _Drawn:
 
 def _rendered(drawn: _Drawn, embedded: Callable[[Plot], str]) -> str:
     """The template's text, with each plot as the markup that `embedded` gives for it."""
+    template, marked = _template()
+    places = {"language": spoken(), "embedded": lambda plot: marked(embedded(plot))}
+    return str(template.render(_context(drawn) | places))
+
+
+@cache
+def _template() -> tuple[Any, Any]:
+    """The template, compiled, and what marks a text as markup.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
     try:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
@@ -153,17 +166,16 @@ def _rendered(drawn: _Drawn, embedded: Callable[[Plot], str]) -> str:
             **{name: shown(held) for name, held in places.items()}
         )
 
-    environment.globals |= {"say": marked, "told": told, "language": spoken()}
+    environment.globals |= {"say": marked, "told": told}
     environment.globals["code"] = lambda text: Markup("<code>{}</code>").format(shown(text))
     environment.filters["epsilon"] = epsilon_text
-    environment.filters["embedded"] = lambda plot: Markup(embedded(plot))
     environment.filters["unbroken"] = _unbroken
     environment.globals["style"] = Markup(_FILES.joinpath("style.css").read_text("utf-8"))
-    template = environment.from_string(_FILES.joinpath("template.html.j2").read_text("utf-8"))
-    return str(template.render(_context(drawn)))
+    source = _FILES.joinpath("template.html.j2").read_text("utf-8")
+    return environment.from_string(source), Markup
 
 
-def _context(drawn: _Drawn) -> Mapping[str, Any]:
+def _context(drawn: _Drawn) -> dict[str, Any]:
     page, report = drawn.page, drawn.page.report
     return {
         "page": page,

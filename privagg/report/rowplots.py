@@ -6,16 +6,15 @@ are; `drawing` lays out everything else with matplotlib, which also chooses the 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import log10
 from typing import Any
 
-from privagg.report.drawing import few_ticks
+from privagg.report.drawing import FONT, few_ticks, text_length
 
-WIDTH, ROW, FONT = 316.8, 19.4, 8.5
+WIDTH, ROW = 316.8, 19.4
 """In points, as of a drawing 4.4 inches wide."""
 
 LEFT, RIGHT, TOP, SCALE, LABEL = 6.0, 10.0, 5.0, 17.0, 15.0
@@ -63,7 +62,7 @@ def rows_svg(rows: Sequence[Row], scale: Scale, *, below: str, beside: str) -> s
         scale: of the numbers.
         below, beside: names of the scale and of the rows; plain text, may be empty.
     """
-    start = LEFT + max(_length(row.label) for row in rows) + (LABEL if beside else 0)
+    start = LEFT + max(text_length(row.label) for row in rows) + (LABEL if beside else 0)
     bottom = TOP + ROW * len(rows)
     height = bottom + SCALE + (LABEL if below else 0)
     at, ticks = _placed([end for row in rows for end in _reach(row)], scale, start)
@@ -131,12 +130,6 @@ def _reach(row: Row) -> Iterator[float]:
     yield row.value
     for low, high, _, _ in row.ends:
         yield from (low, high)
-
-
-def _length(text: str) -> float:
-    """About how long a text is, in points."""
-    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
-    return FONT * (wide + 0.56 * (len(text) - wide))
 
 
 def _line(x: float, x2: float, y: float, y2: float, colour: str, width: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ from pydantic import ValidationError
 from privagg.errors import ConfigError
 from privagg.programs.fedboost import FedBoost
 from privagg.programs.fedboost.asked import LEAST
+from privagg.programs.fedboost.ensemble import Ensemble
 from privagg.programs.fedboost.program import KEPT, SENSITIVITY_GRID, STEEPEST, mixed
 from privagg.programs.questions.columns import Columns
 from privagg.programs.registry import program_of
 from privagg.programs.sums_program import NoisySum
 from privagg.training.table import TableSchema
 from tests.benchmarks.ensembles import Synthetic, papers_weights
+from tests.commands import call
 from tests.programs.contract import Case, ProgramContract
 from tests.programs.test_scorecard import SCHEMA as CARD_SCHEMA
 from tests.programs.test_scorecard import card, run, scorecard, table
@@ -190,3 +194,37 @@ def test_other_settings_are_refused() -> None:
     facts["data"]["target"] = {"name": "late", "classes": ["1", "2", "3"]}  # type: ignore
     with pytest.raises(ConfigError, match="of two classes"):
         FedBoost.of(facts)
+
+
+def test_its_file_predicts_a_table(tmp_path: Path) -> None:
+    """The weighed mean of what predictors say; silent ones count for nothing."""
+    program = by_columns()
+    facts = program.model([NoisySum(np.array([3000, 1000]) * SENSITIVITY_GRID, 0.0, ("n",))])
+    made = Ensemble.read({"answers": [], "model": facts})
+    first, second = made.weights
+    assert first > second
+    assert Ensemble.is_in({"model": facts})
+    found = made.predictions(Columns.read(RECORDS, SCHEMA, target=False))[:, 0]
+    expected = [first * a + second * b for a, b in ((0, 1), (1, 0), (0.5, 0.5), (0, 1))]
+    assert found[:4] == pytest.approx(expected, abs=1e-9)
+    assert found[4] == 0.5  # the first says nothing
+    path, table = tmp_path / "answers.json", tmp_path / "new.csv"
+    path.write_text(json.dumps({"answers": [], "model": facts}))
+    table.write_text("a,b,token\n1,0,x\n,,y\n")
+    assert call("predict", path, table).out == f"chance\n{first:.6g}\nnan\n"
+    path.write_text(json.dumps({"answers": [], "model": {**facts, "weights": [0.9, 0.9]}}))
+    wrong = call("predict", path, table)
+    assert (wrong.code, "weights are parts of 1" in wrong.err) == (2, True)
+    path.write_text(json.dumps(facts))
+    for form, says in (("onnx", "predictors"), ("sql", "no scorecard")):
+        told = call("export", path, "--format", form)
+        assert (told.code, says in told.err) == (2, True)
+
+
+def test_densities_are_an_ensemble_too() -> None:
+    program = ensemble(*DENSITIES)
+    made = Ensemble.read(program.model([NoisySum(np.full(2, SENSITIVITY_GRID), 0.0, ("n",))]))
+    found = made.predictions(Columns.read(RECORDS, SCHEMA, target=False))[:, 0]
+    expected = np.array(made.weights) @ np.array([each["chances"] for each in DENSITIES])
+    assert (made.names, found[0]) == (("likelihood",), pytest.approx(expected[0]))
+    assert np.isnan(found[2])

@@ -7,41 +7,33 @@ the coordinator, at a site or with whoever is handed it, costs nothing more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from privagg.errors import ConfigError, validation_faults
 from privagg.programs.distill.asked import require_rows
 from privagg.programs.distill.teachers import Classes, chances, fitted, inputs_of
+from privagg.programs.modelfile import ModelFile
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.training.features import Category
 from privagg.training.table import TableSchema
 
-_FORMAT = "privagg-labels/"
 
-
-class Labels(BaseModel):
+class Labels(ModelFile):
     """Public records and how the teachers voted on them.
 
     Args:
-        format: of the file.
-        run: that made it.
-        plan_digest: of the plan that every site agreed to.
-        data: the columns, as declared, and the target.
+        format, run, plan_digest, data: as for `ModelFile`.
         student: the kind of model that is fitted by default.
         queries: of each record the cells.
         votes: of each record what share of the teachers said each class; noise is in it, so that
             it may be below 0 or above 1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    what: ClassVar[str] = "the labels"
 
     format: Literal["privagg-labels/1"] = "privagg-labels/1"
-    run: str = ""
-    plan_digest: str = ""
-    data: TableSchema
     student: str
     queries: tuple[tuple[Category, ...], ...] = Field(min_length=1)
     votes: tuple[tuple[float, ...], ...]
@@ -53,32 +45,10 @@ class Labels(BaseModel):
             raise ValueError(f"votes are {count} shares for each query")
         return self
 
-    @staticmethod
-    def are_in(facts: Any) -> bool:
-        """Whether JSON values say that they are of labels.
-
-        Args:
-            facts: as for `read`.
-        """
-        inside = facts.get("model", facts) if isinstance(facts, dict) else None
-        named = inside.get("format") if isinstance(inside, dict) else None
-        return isinstance(named, str) and named.startswith(_FORMAT)
-
     @classmethod
     def read(cls, facts: Any) -> Self:
-        """Labels from the JSON values of their file; whoever wrote it.
-
-        Args:
-            facts: those of labels, or of an `answers.json` with some.
-
-        Raises:
-            ConfigError: they are none.
-        """
-        inside = facts.get("model") if isinstance(facts, dict) and "answers" in facts else facts
-        try:
-            found = cls.model_validate(inside)
-        except ValidationError as error:
-            raise ConfigError(validation_faults(error, whole="the labels")) from error
+        """See `ModelFile.read`; its queries are records of the declared table."""
+        found = super().read(facts)
         require_rows(found.data, found.queries)
         return found
 

@@ -55,6 +55,19 @@ class Predictor(BaseModel):
             raise ValueError(f"chances of predictor {self.name!r} must be 0 or more and add to 1")
         return self
 
+    def says(self, records: Columns) -> FloatArray:
+        """The chance of the second class, or of the record's value: float64 (r,), NaN: of none.
+
+        Args:
+            records: some; of their target nothing is read.
+        """
+        if self.card is not None:
+            return self.card.predictions(records)
+        assert self.column is not None
+        if self.chances:
+            return np.asarray(np.array([*self.chances, np.nan])[records.codes(self.column)])
+        return records.numbers(self.column)
+
     def likelihood(self, records: Columns, target: FloatArray) -> FloatArray:
         """How likely it finds each record, float64 (r,) within [LEAST, 1]; NaN: it cannot say.
 
@@ -62,16 +75,9 @@ class Predictor(BaseModel):
             records: some.
             target: 1 of the second class, 0 of the first, NaN of neither; float64 (r,).
         """
-        if self.chances:
-            assert self.column is not None
-            table = np.array([*self.chances, np.nan])
-            return np.asarray(np.maximum(table[records.codes(self.column)], LEAST))
-        if self.card is not None:
-            chance = self.card.predictions(records)
-        else:
-            assert self.column is not None
-            chance = records.numbers(self.column)
-        return np.asarray(np.maximum(target * chance + (1 - target) * (1 - chance), LEAST))
+        said = self.says(records)
+        found = said if self.chances else target * said + (1 - target) * (1 - said)
+        return np.asarray(np.maximum(found, LEAST))
 
 
 class Asked(Content):

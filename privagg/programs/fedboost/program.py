@@ -35,6 +35,7 @@ from privagg.privacy.randomness import public_stream
 from privagg.programs.answers import Answer, Figure, Interval
 from privagg.programs.content import OfContent
 from privagg.programs.fedboost.asked import Asked, require_fitting
+from privagg.programs.fedboost.ensemble import Ensemble
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.questions.logistic import ROUNDING
 from privagg.programs.sums import IntMatrix
@@ -147,13 +148,12 @@ class FedBoost(OfContent, SumsProgram):
 
     def model(self, sums: Sequence[NoisySum]) -> dict[str, JsonValue]:
         """See `AnsweringProgram.model`: the predictors with their weights."""
-        predictors = [each.model_dump(mode="json") for each in self.content.predictors]
-        return {
-            "format": "privagg-ensemble/1",
-            "data": self.content.data.model_dump(mode="json"),
-            "predictors": predictors,
-            "weights": self.weights(sums).tolist(),
-        }
+        found = Ensemble(
+            data=self.content.data,
+            predictors=self.content.predictors,
+            weights=tuple(self.weights(sums).tolist()),
+        )
+        return found.model_dump(mode="json")
 
     def _target(self, records: Columns) -> FloatArray:
         if self.content.of_values:

@@ -78,7 +78,8 @@ class Learnt(NamedTuple):
 def count_cells(
     records: Learnt, shares: Sequence[FloatArray], sizes: Sequence[int]
 ) -> tuple[Codes, FloatArray]:
-    """Counts by bin, of each label after the other: where, and how much, (r, labels F) each.
+    """Counts by bin, of each label after the other: where, (r, labels F), and how much in each
+    block, (r, labels).
 
     Args:
         records: some.
@@ -88,8 +89,7 @@ def count_cells(
     there = records.counted / sqrt(len(sizes)) * ROUNDING
     bins, whole = _places(records, sizes), sum(sizes)
     places = np.concatenate([bins + whole * label for label in range(len(shares))], axis=1)
-    amounts = [np.repeat((there * each)[:, None], len(sizes), axis=1) for each in shares]
-    return places, np.concatenate(amounts, axis=1)
+    return places, np.stack([there * each for each in shares], axis=1)
 
 
 def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
@@ -128,7 +128,7 @@ def shrunk(records: Learnt, table: Sequence[FloatArray]) -> list[FloatArray]:
 def score_cells(
     records: Learnt, table: Sequence[FloatArray], sizes: Sequence[int], share: float
 ) -> tuple[Codes, FloatArray]:
-    """Scores by bin: where, and how much, (r, F) each.
+    """Scores by bin: where, (r, F), and how much in each block, (r, 1).
 
     Args:
         records: some.
@@ -137,7 +137,7 @@ def score_cells(
         share: within `SHARES`; the card starts from its logit.
     """
     place = records.counted * (placed(records, table, share) / sqrt(len(sizes)) * ROUNDING)
-    return _places(records, sizes), np.repeat(place[:, None], len(sizes), axis=1)
+    return _places(records, sizes), place[:, None]
 
 
 def placed(records: Learnt, table: Sequence[FloatArray], share: float) -> FloatArray:
@@ -177,4 +177,4 @@ def scores(records: Learnt, table: Sequence[FloatArray], base: float) -> FloatAr
 def _places(records: Learnt, sizes: Sequence[int]) -> Codes:
     """Each record's bin of every block among the bins of all, int64 (r, F)."""
     starts = np.cumsum([0, *sizes[:-1]])
-    return np.asarray((records.codes + starts[:, None]).T, dtype=np.int64)
+    return np.ascontiguousarray((records.codes + starts[:, None]).T, dtype=np.int64)

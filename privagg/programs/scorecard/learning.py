@@ -63,7 +63,7 @@ class Learning:
         return adding.calibration_rows(records, self._table(now.effects), now.share)
 
     def cells(self, now: State, records: adding.Learnt) -> tuple[Codes, FloatArray]:
-        """The same of an opening of scores: where, and how much, (r, F) each.
+        """The same of an opening of scores: where, (r, F), and how much in each block, (r, 1).
 
         Args:
             now, records: as for `rows`.

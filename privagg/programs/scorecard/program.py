@@ -140,7 +140,7 @@ class Scorecard(OfContent, SumsProgram):
             labels = [each.labels for each in some]
             shares = labels if len(labels) > 1 else [1 - labels[0], labels[0]]
             places, amounts = adding.count_cells(some[0], shares, self._one.sizes)
-            return Placed(places, _whole(amounts))
+            return self._in_blocks(places, amounts)
         cards = [*zip(self._states(state), some, strict=True)]
         if kind != SCORES:
             rows = np.concatenate([self._one.rows(kind, *card) for card in cards], axis=1)
@@ -149,7 +149,7 @@ class Scorecard(OfContent, SumsProgram):
         whole = sum(self._one.sizes)
         places = np.concatenate([each + whole * k for k, (each, _) in enumerate(cells)], axis=1)
         amounts = np.concatenate([each for _, each in cells], axis=1) / sqrt(len(cards))
-        return Placed(places, _whole(amounts))
+        return self._in_blocks(places, amounts)
 
     def step(self, number: int, state: FloatVector, found: NoisySum) -> FloatVector:
         """See `SumsProgram.step`: what opened sums say of each card so far."""
@@ -188,6 +188,10 @@ class Scorecard(OfContent, SumsProgram):
         parts = [self._split(number, found) for number, found in enumerate(sums, 1)]
         for label, own in zip(self._labels or (None,), zip(*parts, strict=True), strict=True):
             yield label, self._one.finished(own)
+
+    def _in_blocks(self, places: IntMatrix, amounts: FloatArray) -> Placed:
+        """Rows that hold the same amount in every block."""
+        return Placed(places, np.repeat(_whole(amounts), len(self.blocks), axis=1))
 
     def _states(self, state: FloatVector) -> list[State]:
         return [State.of(each) for each in np.split(state, self.cards)]

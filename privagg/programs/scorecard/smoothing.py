@@ -108,9 +108,15 @@ def smoothed(
         noise: float64 (K,), variance of the noise of each sum.
         distances: float64 (K, K), steps between bins.
     """
+    return _smoothed(*map(_Fixed, (sums, curvature, noise, distances)))
+
+
+@lru_cache(maxsize=4096)
+def _smoothed(sums: _Fixed, curvature: _Fixed, noise: _Fixed, distances: _Fixed) -> Smoothed:
+    """Once for the step after an opening, the card and its answers."""
     evidence, means, variances = list[FloatArray](), list[FloatArray](), list[FloatArray]()
-    for basis in _bases(*map(_Fixed, (curvature, noise, distances))):
-        found = basis.vectors.T @ (sums * basis.scale)
+    for basis in _bases(curvature, noise, distances):
+        found = basis.vectors.T @ (sums.numbers * basis.scale)
         evidence.append(-0.5 * (found**2 / basis.spread + np.log(basis.spread)).sum(axis=1))
         means.append((basis.weights * found) @ basis.sides)
         variances.append(basis.variances)
@@ -118,7 +124,10 @@ def smoothed(
     chance = np.exp(likely - likely.max())
     chance /= chance.sum()
     each, mean = np.concatenate(means), chance @ np.concatenate(means)
-    return Smoothed(mean, chance @ (np.concatenate(variances) + (each - mean) ** 2))
+    found = Smoothed(mean, chance @ (np.concatenate(variances) + (each - mean) ** 2))
+    for numbers in found:
+        numbers.flags.writeable = False
+    return found
 
 
 def monotone(values: FloatArray, weights: FloatArray) -> FloatArray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from privagg.errors import ConfigError, validation_faults
+from privagg.programs.modelfile import ModelFile
 from privagg.programs.questions.columns import Columns, FloatArray
 from privagg.programs.tables.bins import Block, Cut, coded, offsets
 from privagg.programs.trees.growing import State
@@ -74,7 +74,7 @@ class TreeQuestions(BaseModel):
     leaves: tuple[tuple[float, ...], ...]
 
 
-class Trees(BaseModel):
+class Trees(ModelFile):
     """Boosted trees as a file: whatever is needed to read a table by them and to say where from.
 
     A record's score is `base`, the effects of its bins and the leaves that it falls in, added up,
@@ -82,21 +82,15 @@ class Trees(BaseModel):
     intervals.
 
     Args:
-        format: of the file.
-        run: that made it.
-        plan_digest: of the plan that every site agreed to.
-        data: the columns that it was made of, as declared, and its target.
+        format, run, plan_digest, data: as for `ModelFile`.
         columns: bins.
         base: where scores start.
         trees: questions and leaves.
     """
 
-    model_config = _FROZEN
+    what: ClassVar[str] = "the trees"
 
     format: Literal["privagg-boosted-trees/1"] = "privagg-boosted-trees/1"
-    run: str = ""
-    plan_digest: str = ""
-    data: TableSchema
     columns: tuple[ColumnBins, ...] = Field(min_length=1)
     base: tuple[float, ...]
     trees: tuple[TreeQuestions, ...]
@@ -152,33 +146,6 @@ class Trees(BaseModel):
         ]
         base = _short(state.base[None])[0]
         return cls(data=data, columns=tuple(columns), base=base, trees=tuple(trees))
-
-    @staticmethod
-    def is_in(facts: Any) -> bool:
-        """Whether JSON values say that they are of trees.
-
-        Args:
-            facts: as for `read`.
-        """
-        inside = facts.get("model", facts) if isinstance(facts, dict) else None
-        named = inside.get("format") if isinstance(inside, dict) else None
-        return isinstance(named, str) and named.startswith("privagg-boosted-trees/")
-
-    @classmethod
-    def read(cls, facts: Any) -> Self:
-        """Trees from the JSON values of their file; whoever wrote it.
-
-        Args:
-            facts: those of trees, or of an `answers.json` with some.
-
-        Raises:
-            ConfigError: they are none.
-        """
-        inside = facts.get("model") if isinstance(facts, dict) and "answers" in facts else facts
-        try:
-            return cls.model_validate(inside)
-        except ValidationError as error:
-            raise ConfigError(validation_faults(error, whole="the trees")) from error
 
     def scores(self, records: Columns) -> FloatArray:
         """What each record's bins and leaves add up to, float64 (K, r)."""
