@@ -124,10 +124,10 @@ def _smoothed(sums: _Fixed, curvature: _Fixed, noise: _Fixed, distances: _Fixed)
     chance = np.exp(likely - likely.max())
     chance /= chance.sum()
     each, mean = np.concatenate(means), chance @ np.concatenate(means)
-    found = Smoothed(mean, chance @ (np.concatenate(variances) + (each - mean) ** 2))
-    for numbers in found:
+    result = Smoothed(mean, chance @ (np.concatenate(variances) + (each - mean) ** 2))
+    for numbers in result:
         numbers.flags.writeable = False
-    return found
+    return result
 
 
 def monotone(values: FloatArray, weights: FloatArray) -> FloatArray:
