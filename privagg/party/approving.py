@@ -83,11 +83,15 @@ class Job:
 
     @classmethod
     def of(cls, setup: Setup) -> Job:
-        """The job of a setup: what it asks, or a search where it has a grid, or a run."""
+        """The job of a setup: what it asks, or a search where it has a grid, or a run.
+
+        Raises:
+            ParameterError: what the scheme opens for none of its epochs, or has no room for.
+        """
         if setup.job != TRAINING:
-            return cls("plan", (setup.plan,))
+            return cls("plan", (_openable(setup),))
         candidates = [setup.with_config(config) for _, config in tuning_candidates(setup.config)]
-        plans = tuple(candidate.plan for candidate in candidates or [setup])
+        plans = tuple(map(_openable, candidates or [setup]))
         kind: Literal["plan", "tune"] = "tune" if setup.config.tuning else "plan"
         return cls(kind, plans, setup.factories())
 
@@ -162,6 +166,12 @@ def inspect_records(setup: Setup, names: Iterable[str]) -> dict[str, list[Findin
         ApprovalError, ConfigError, DataError: some cannot be read as declared.
     """
     return {name: setup.inspect(setup.section(name)) for name in names}
+
+
+def _openable(setup: Setup) -> Plan:
+    """The setup's plan, once the scheme has parameters for it: nobody is asked for what fails."""
+    _ = setup.parameters
+    return setup.plan
 
 
 def require_joining(approvers: Iterable[Approver]) -> None:

@@ -17,7 +17,7 @@ from privagg.audit.claims import Verdict
 from privagg.audit.continued import BEGAN_WITH
 from privagg.audit.verify import Brought, verify_bundle, verify_file
 from privagg.cli.planview import describe
-from privagg.errors import ConfigError, LedgerError, WrongRoundError
+from privagg.errors import ConfigError, LedgerError, ParameterError, WrongRoundError
 from privagg.party.local import local_ledgers
 from privagg.privacy.ledger.entries import Charge, RosterChanged
 from privagg.protocol.in_memory import LocalTransport
@@ -160,6 +160,16 @@ def test_who_left_may_be_gone_when_the_run_ends(
     result = run_small(changing(tmp_path, "plaintext"))
     assert result.bundle is not None
     assert verify_file(result.bundle, Brought()).holds
+
+
+def test_nobody_is_asked_to_approve_rounds_whose_sum_no_scheme_may_open(tmp_path: Path) -> None:
+    """Of two sites, one may collude: the other's upload would be what is left of the sum."""
+    three = {name: SITES[name] for name in ("north", "south", "east")}
+    spans = {"south": "last_round = 2\n"}
+    path = write_small(tmp_path, rounds=3, scheme="masked", sites=three, spans=spans)
+    with pytest.raises(ParameterError, match=r"in round 3 \(north, east\)"):
+        approved(Federation.from_toml(path))
+    assert not (tmp_path / "out" / "parties").exists()
 
 
 def test_check_tells_who_is_there_when(runs: dict[str, tuple[Federation, RunResult]]) -> None:
