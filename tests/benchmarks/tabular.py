@@ -19,7 +19,8 @@ allowed for. `value` is the mean over draws of the AUC (of heart, of the accurac
 `auto`: what `[ask] program = "auto"` comes to, a scorecard by `sites` or a logistic model with
 proposed settings, trained by the sites' half as `replay.py` does. `--pairs N` compares processor
 times: after one of each that is not counted, N whole runs of credit's scorecard and of its logistic
-model in 40 rounds take turns in one process; a row has both medians and their ratio.
+model in 40 rounds take turns in one process, approved before, which reads the records of both; a
+row has both medians and their ratio.
 
 `peer`: InterpretML's DP-EBM and dp-xgboost on the same splits, all sites' rows in one place, each
 in its own environment (`make tabular`); amounts come on the public log scale. `literature`:
