@@ -21,7 +21,7 @@ EXPECTED = {
     "check_fit_idempotent": BY_NOISE,
     "check_supervised_y_2d": BY_NOISE,
 }
-"""Check -> why it fails, and cannot be met."""
+"""Check -> why it fails, and cannot be met; where noise is why, it passes now and then."""
 
 WITHOUT_FIT = (
     "cloneable", "tags", "repr", "init", "unfitted", "set_params", "get_params", "sparse",
@@ -51,6 +51,11 @@ def named(part: Any) -> str:
     return str(getattr(part, "__name__", type(part).__name__))
 
 
+def by_luck(case: Any) -> Any:
+    """A case that noise decides: it may pass, so that passing is no news."""
+    return pytest.param(*case.values, marks=pytest.mark.xfail(reason=BY_NOISE, strict=False))
+
+
 def cases(*, quick: bool) -> list[Any]:
     """Estimator and check of those that fit nothing, or of all others."""
     every = parametrize_with_checks(
@@ -58,7 +63,7 @@ def cases(*, quick: bool) -> list[Any]:
     ).args[1]
     checks = [getattr(each, "values", each)[1] for each in every]
     return [
-        each
+        by_luck(each) if EXPECTED.get(named(check)) == BY_NOISE else each
         for each, check in zip(every, checks, strict=True)
         if quick == any(part in named(check) for part in WITHOUT_FIT)
     ]
