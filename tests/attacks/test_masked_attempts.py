@@ -100,25 +100,45 @@ def test_a_liar_that_contradicts_and_then_keeps_silent(
         assert "with the fewest left out" in last.refusals["a"]
 
 
-@pytest.mark.parametrize("rule", [True, False])
-def test_a_dealer_of_bad_shares_goes_on_dealing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: bool
-) -> None:
-    """Its shares fit their tags and give another seed than it committed to: no sum ever opens."""
-    mask, deal = sites.MaskedSite.mask, sites.deal
+def dealing_badly(monkeypatch: pytest.MonkeyPatch, part: str, made: Any) -> None:
+    """Site b does one part of its masking in another way."""
+    mask, real = sites.MaskedSite.mask, getattr(sites, part)
 
     def masking(self: Any, values: Any, site: str, *rest: Any) -> Any:
         with monkeypatch.context() as patch:
             if site == "b":
-                patch.setattr(sites, "deal", lambda seeds, *more: deal(np.zeros_like(seeds), *more))
+                patch.setattr(sites, part, lambda *given: made(real, *given))
             return mask(self, values, site, *rest)
 
     monkeypatch.setattr(sites.MaskedSite, "mask", masking)
+
+
+@pytest.mark.parametrize("rule", [True, False])
+@pytest.mark.parametrize(
+    ("part", "made", "told"),
+    [
+        (
+            "deal",
+            lambda deal, seeds, *rest: deal(np.zeros_like(seeds), *rest),
+            "it dealt shares of another seed than it had committed to",
+        ),
+        (
+            "seal",
+            lambda seal, key, *rest: seal(bytes(32), *rest),
+            "it sealed shares that more sites cannot open than may collude",
+        ),
+    ],
+)
+def test_a_dealer_of_bad_shares_goes_on_dealing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: bool, part: str, made: Any, told: str
+) -> None:
+    """Its shares give another seed than it committed to, or nobody can open them: no sum opens."""
+    dealing_badly(monkeypatch, part, made)
     simulation = masked(tmp_path, names=SEVEN, dropouts=1, colluders=1)
     runner = Runner(simulation)
     first = runner.run(1)
-    assert "another seed than it had committed to" in first.refusals["b"]
-    assert "another than it had committed to" in first.reason
+    assert told in first.refusals["b"]
+    assert "a seed of 'b' stays closed" in first.reason
     if not rule:
         runner.job.convicted.clear()
     second = runner.run(2)

@@ -5,7 +5,8 @@ is found here, by place:
 
 * a released share that does not fit its dealer's tag: the releasing site, unless it shows by the
   sealing key that the dealer sealed another share than it tagged;
-* shares that fit their tags and give no seed of the commitment: the dealer.
+* shares that fit their tags and give no seed of the commitment: the dealer;
+* shares under seals that more sites cannot open than may lie: the dealer.
 
 Two sites whose commitments to their common seed differ are told together: one of them lies, and no
 signature says which. As few as can be are left out (`contradictions`).
@@ -86,7 +87,7 @@ class MaskedRecovery(Recovery):
 
         Where none may collude, one may be dishonest all the same, and contradicts everybody.
         """
-        most = max(1, self._graph.rule.colluders)
+        most = self._graph.rule.liars
         missing = self._came.keys() - {self._graph.place(name) for name in summed}
         self._failed |= missing - self._refused - self._left_out
         lies = {place for place, others in self._against.items() if len(others) > most}
@@ -182,6 +183,7 @@ class _Opening:
         self._listed = set(taken)
         self._wanted = {d: wanted_seeds(graph, d, self._listed) for d in sorted(taken)}
         self._pieces: dict[int, dict[int, bytes]] = {dealer: {} for dealer in self._wanted}
+        self._unopened: dict[int, set[int]] = {dealer: set() for dealer in self._wanted}
         self.wrong: dict[int, str] = {}
         self.lacks: tuple[int, str] | None = None
 
@@ -200,6 +202,8 @@ class _Opening:
                 self._judge(site, dealer, entry.data)
             elif entry.data:
                 self._take_shares(site, dealer, entry.data)
+            else:
+                self._note_unopened(site, dealer)
 
     def masks(self) -> list[tuple[bytes, int]]:
         """Every mask in the sum of the listed, with the sign that takes it off.
@@ -227,6 +231,12 @@ class _Opening:
             self.wrong[dealer] = "it sealed other shares than it had tagged"
         else:
             self.wrong[site] = "it complained of shares without cause"
+
+    def _note_unopened(self, site: int, dealer: int) -> None:
+        """What an honest dealer seals every honest site opens, as both derive one key."""
+        self._unopened[dealer].add(site)
+        if len(self._unopened[dealer]) > self._graph.rule.liars:
+            self.wrong[dealer] = "it sealed shares that more sites cannot open than may collude"
 
     def _take_shares(self, site: int, dealer: int, shares: bytes) -> None:
         """Keep a site's shares of a dealer's seeds where all of them fit their tags."""

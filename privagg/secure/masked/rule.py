@@ -143,6 +143,11 @@ class Rule:
         """
         return self.colluders + 1
 
+    @property
+    def liars(self) -> int:
+        """Sites that may say what is not so: where none may collude, one all the same."""
+        return max(1, self.colluders)
+
     def may_be_missing(self) -> dict[str, int]:
         """How many sites, in all, may be missing by each stage of a round that still opens.
 
