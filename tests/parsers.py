@@ -130,8 +130,8 @@ def _masked() -> dict[str, Parser]:
         "masked attachments": Parser(masked.attachments, add),
         "masked packets": Parser(recovery.packets(name, listed), packets),
         "masked release": Parser(release, unmask),
-        "masked joint key": Parser(
-            world.joint.to_bytes(),
+        "masked card": Parser(
+            world.sites[name].encryption_key.to_bytes(),
             lambda data: scheme("masked").load_encryption_key(world.parameters, data),
         ),
         "masked parameters": Parser(

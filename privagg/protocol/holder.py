@@ -266,7 +266,7 @@ class Holder(ABC):
             KeyErasedError, KeyMismatchError: as `KeyStore.secret`.
         """
         name = epoch_name(run, first)
-        data, loaded = self._keys.secret(name), self._loaded
+        data, loaded = self._keys.secret(name, self._today()), self._loaded
         if loaded is None or loaded[0] != name:
             parameters = self.parameters_of(first)
             loaded = name, self._key_generator.load_decryption_key(parameters, data)

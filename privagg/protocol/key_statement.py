@@ -227,8 +227,8 @@ class KeyTerms:
         cards = dict(zip(names, (bytes(frame.payload) for frame in frames), strict=True))
         key = self.joint_key(header.run, cards, first)
         self._check_key(header, key)
-        if header.until != min(card.until for card in stated):
-            raise KeyMismatchError("the cards of a run last as long as the first of them ends")
+        if header.until != self.last_day(stated, first):
+            raise KeyMismatchError("the cards of a run last while enough of them for a sum do")
         statements = tuple(frame.statement for frame in frames)
         return RunKey(
             message.to_bytes(), message.statement, key, header.until, header.run, first,
@@ -255,6 +255,16 @@ class KeyTerms:
             )
         except CiphertextError as error:
             raise KeyMismatchError(f"the cards of run {run!r} make no key: {error}") from error
+
+    def last_day(self, cards: Iterable[KeyStatement], first: int) -> str:
+        """The last day, UTC, on which as many sites as a sum needs still have their keys.
+
+        Args:
+            cards: what sites stated, as many at least.
+            first: the first round under the key.
+        """
+        least = self.plan.in_round(first).minimum_survivors
+        return sorted((card.until for card in cards), reverse=True)[least - 1]
 
     def _load(self, header: KeyStatement, payload: Buffer) -> EncryptionKey:
         try:

@@ -105,8 +105,8 @@ class KeyStore:
                 (run, plan, statement, until, secret),
             )
 
-    def secret(self, run: str) -> bytes:
-        """The secret key of a run.
+    def secret(self, run: str, today: str) -> bytes:
+        """The secret key of a run; once its last day was before `today` it is erased.
 
         Raises:
             KeyErasedError: it is gone.
@@ -114,13 +114,17 @@ class KeyStore:
         """
         with self._connect() as database:
             row = database.execute(
-                "SELECT secret, erased FROM run_key WHERE run = ?", (run,)
+                "SELECT secret, erased, until FROM run_key WHERE run = ?", (run,)
             ).fetchone()
         if row is None:
             raise KeyMismatchError(f"no key was made here for run {run!r}")
-        if row[1]:
-            raise _erased(run, row[1])
-        return bytes(row[0])
+        secret, erased, until = row
+        if not erased and until < today:
+            self.erase_ended(today)
+            return self.secret(run, today)
+        if erased:
+            raise _erased(run, erased)
+        return bytes(secret)
 
     def erase_ended(self, today: str) -> int:
         """Erase every key whose last day was before `today` (`YYYY-MM-DD`); how many there were."""

@@ -319,7 +319,8 @@ class KeyStatement(Header):
         federation_digest: of whose parties' run it is.
         parameters_fingerprint: of the scheme's parameters, the key's public facts included.
         key_id: SHA-256 (hex) that names the key; it follows from parameters and payload.
-        until: last day, UTC, on which the key holder opens anything under it.
+        until: last day, UTC, on which the key holder opens anything under it; of all cards
+            together, on which as many sites as a sum needs still do.
     """
 
     kind: ClassVar[int] = 15

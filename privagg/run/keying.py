@@ -170,7 +170,7 @@ def _gather_cards(
         federation_digest=terms.federation_digest,
         parameters_fingerprint=key.parameters.fingerprint,
         key_id=key.key_id,
-        until=min(terms.take_card(message, run).until for message in messages.values()),
+        until=terms.last_day((terms.take_card(each, run) for each in messages.values()), first),
     )
     return Message.sign(identity, stated, pack_cards(frames.values())).to_bytes()
 

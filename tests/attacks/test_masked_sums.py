@@ -24,6 +24,7 @@ from privagg.protocol.key_statement import pack_cards, split_cards
 from privagg.protocol.mask_holder import MaskHolder
 from privagg.protocol.messages import (
     Consent,
+    KeyStatement,
     Refusal,
     Release,
     ReleaseRequest,
@@ -278,6 +279,47 @@ def test_exchanged_cards(tmp_path: Path) -> None:
     assert outcome.survivors == SEVEN[1:]
     assert "this site took" in outcome.refusals["a"]  # the last: it is whole, and another key
     assert simulation.charges("a") == 0
+
+
+@pytest.mark.parametrize("lie", ["all cards", "a's card", "an early day"])
+def test_one_sites_card_stops_no_run(tmp_path: Path, lie: str) -> None:
+    """It states what is no card, another site's, or a day that is soon over, and is left out."""
+    simulation = Simulation(tmp_path, scheme_name="masked", names=SEVEN, dropouts=1, colluders=1)
+    joint, own_until, stated = simulation.run_key.key, simulation.until, dict[str, Message]()
+
+    def told(frame: bytes) -> bytes:
+        message = read_message(frame, simulation.roster)
+        if not isinstance(message.header, KeyStatement):
+            return frame
+        stated[message.header.sender] = message
+        if message.header.sender == "a" or lie == "an early day":
+            return frame
+        card, key_id = joint.to_bytes(), joint.key_id
+        if lie == "a's card":
+            theirs = stated["a"]
+            card, key_id = bytes(theirs.payload), theirs.header.key_id
+        header = message.header.model_copy(update={"key_id": key_id})
+        return Message.sign(simulation.identities["b"], header, card).to_bytes()
+
+    honest = simulation.wire.handlers["b"]
+
+    def early(frame: bytes) -> bytes:
+        simulation.until = simulation.day if lie == "an early day" else own_until
+        try:
+            return honest(frame)
+        finally:
+            simulation.until = own_until
+
+    simulation.wire.handlers["b"] = early
+    simulation.wire.answers.update(a=told, b=told)
+    simulation.begin("run-2")
+    assert simulation.run_key.until == own_until
+    simulation.day = "2026-11-28"
+    outcome = simulation.round(1)
+    assert outcome.survivors == tuple("acdefg")
+    assert simulation.charges("b") == 0
+    missing = "was erased when its last day" if lie == "an early day" else "do not hold the one"
+    assert missing in outcome.refusals["b"]
 
 
 @pytest.mark.parametrize("rule", [True, False])

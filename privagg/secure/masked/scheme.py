@@ -8,7 +8,7 @@ from typing import Any
 from privagg.encoding.vectors import IntVector
 from privagg.errors import ParameterError
 from privagg.secure import facts as fact
-from privagg.secure.masked.parameters import KEY_BYTES, JointKey, MaskedParameters, SiteCard
+from privagg.secure.masked.parameters import JointKey, MaskedParameters, SiteCard
 from privagg.secure.masked.rule import Rule
 from privagg.secure.scheme import Buffer, EncryptionKey, Parameters, Phase, Requirement, Scheme
 
@@ -49,11 +49,8 @@ class MaskedScheme(Scheme):
         return MaskedParameters(requirement, Rule.from_dict(facts["rule"]))
 
     def load_encryption_key(self, parameters: Parameters, data: Buffer) -> EncryptionKey:
-        """Read a site's card (32 bytes), or the joint key of an epoch."""
-        own = fact.own(parameters, MaskedParameters)
-        if memoryview(data).nbytes == KEY_BYTES:
-            return SiteCard(own, bytes(data))
-        return JointKey.from_bytes(own, data)
+        """Read a site's card: 32 bytes. What all cards are together is `joint_key`."""
+        return SiteCard(fact.own(parameters, MaskedParameters), bytes(data))
 
     def joint_key(
         self, parameters: Parameters, *, epoch: str, roster: str, cards: Mapping[str, bytes]
