@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def no_page() -> Iterator[None]:
-    """Runs draw no page, as where matplotlib is not installed: that takes as long as training."""
+    """Runs draw no page, as where jinja2 is not installed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("privagg.report.write.can_draw", lambda: False)
         yield

@@ -150,7 +150,7 @@ def _write_usual(folder: Path, made: Report) -> Sequence[Path]:
     out = console.console()
     out.print(f"{set_cell_size(say('report'), 9)}{json_path}", markup=False, soft_wrap=True)
     if html_path is None:
-        note = "no page: it needs jinja2 and matplotlib; pip install 'privagg[report]'"
+        note = "no page: it needs jinja2; pip install 'privagg[report]'"
         console.note(say(note))
         return (json_path,)
     out.print(f"{set_cell_size(say('page'), 9)}{html_path}", markup=False, soft_wrap=True)

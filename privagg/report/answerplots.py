@@ -10,19 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from privagg.report.answered import category_name, figure_name, group_name, number_text
-from privagg.report.drawing import COLOURS, Plot, canvas, finish, shortened, styled
+from privagg.report.axes import LINE, Axes, Key, Names, Scale, between, stepped
+from privagg.report.drawing import Plot, shortened
 from privagg.report.language import say
 from privagg.report.model import Answered, AnsweredFigure, Answers, Ends
-from privagg.report.rowplots import Row, Scale, rows_svg
 
 MOST_ROWS = 40
 """Figures in one plot; the table below it has all."""
+
+WIDTH, HEIGHT, ROW = 316.8, 198.0, 19.4
+"""Of a plot and of a row in one, in points."""
+
+PAD = 0.05
+"""Of a scale, beyond the outermost end of an interval."""
 
 SERIES = ("series-1", "series-2", "series-3", "series-4")
 SURVIVAL = "survival at "
 
 BEYOND = 0.15
 """Part of a curve's last step that is drawn after it, so that its interval there is seen."""
+
+SHARES = Scale(0, 1.02, share=True)
+"""Of a share, drawn with room for a line at the whole."""
 
 BANDS = "Dark: for these records. Light: for the population."
 BARS = "Thick: for these records. Thin: for the population."
@@ -97,37 +106,34 @@ def _curves(figures: Sequence[AnsweredFigure], name: str, unit: str) -> Plot | N
             groups.setdefault(label, []).append((time, figure))
     if not groups:
         return None
-    with styled(name):
-        drawn, axes = canvas(4.4, 2.75, legend=any(groups))
-        ends_at = list[float]()
-        for colour, (label, told) in zip(SERIES, groups.items(), strict=False):
-            times = [0.0, *(time for time, _ in told)]
-            times.append(times[-1] + BEYOND * (times[-1] - times[-2]))
-            for which, alpha in (("population", 0.14), ("records", 0.3)):
-                bands = [getattr(figure, which) for _, figure in told]
-                ends = [(1.0, 1.0), *(_ends(each) if each else (0.0, 1.0) for each in bands)]
-                lows, highs = zip(*ends, ends[-1], strict=True)
-                axes.fill_between(
-                    times, lows, highs, step="post", color=COLOURS[colour], alpha=alpha, lw=0
-                )
-            heights = [1.0, *(figure.value for _, figure in told)]
-            axes.step(
-                times, [*heights, heights[-1]], where="post", color=COLOURS[colour], linewidth=1.5,
-                label=shortened(label, 28),
-            )  # fmt: skip
-            axes.plot(
-                times[1:-1], heights[1:], "o", color=COLOURS[colour], markersize=2.6, clip_on=False
+    ends = {label: _stretched([0.0, *(time for time, _ in told)]) for label, told in groups.items()}
+    series = dict(zip(groups, SERIES, strict=False))
+    axes = Axes(
+        WIDTH, HEIGHT, Scale(0, max(ends[label][-1] for label in series), most=8), SHARES,
+        below=shortened(unit),
+        keys=[Key(shortened(label, 28), series[label], "line") for label in series if label],
+    )  # fmt: skip
+    for label, colour in series.items():
+        told, times = groups[label], ends[label]
+        for which, opacity in (("population", 0.14), ("records", 0.3)):
+            bands = [getattr(figure, which) for _, figure in told]
+            reach = [(1.0, 1.0), *(_ends(each) if each else (0.0, 1.0) for each in bands)]
+            lows, highs = (
+                [*zip(times, (*side, side[-1]), strict=True)] for side in zip(*reach, strict=True)
             )
-            ends_at.append(times[-1])
-        axes.set_ylim(0, 1.02)
-        axes.set_xlim(0, max(ends_at))
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
-        axes.grid(axis="y")
-        axes.set_xlabel(shortened(unit))
-        if any(groups):
-            drawn.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.2)
-        spoken = [figure for told in groups.values() for _, figure in told]
-        return finish(drawn, name, say(BANDS), _alt(spoken))
+            axes.area(between(lows, highs), colour, opacity)
+        heights = [1.0, *(float(figure.value or 0.0) for _, figure in told)]
+        points = [*zip(times, (*heights, heights[-1]), strict=True)]
+        axes.line(stepped(points), colour, 1.5)
+        for point in points[1:-1]:
+            axes.mark(point, colour, 1.6)
+    spoken = [figure for told in groups.values() for _, figure in told]
+    return Plot(name, say(BANDS), _alt(spoken), axes.svg())
+
+
+def _stretched(times: Sequence[float]) -> list[float]:
+    """With a last one beyond them, so that the last interval is seen."""
+    return [*times, times[-1] + BEYOND * (times[-1] - times[-2])]
 
 
 def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot | None:
@@ -140,22 +146,43 @@ def _intervals(figures: Sequence[AnsweredFigure], name: str, what: str) -> Plot 
     if not told:
         return None
     ratio, counted = what.endswith("ratio"), what in ("count", "importance")
-    if ratio and any(each.value is None or each.value <= 0 for each in told):
+    if ratio and any((each.value or 0.0) < 1 / LARGEST for each in told):
         return None
     names, beside = _names(told)
     mark = 1.0 if ratio else 0.0 if told[0].what in ("points", "effect") else None
-    rows = [Row(*each) for each in zip(
-        names, [float(each.value or 0.0) for each in told],
-        (tuple(_lines(each, ratio=ratio)) for each in told), strict=True,
-    )]  # fmt: skip
-    svg = rows_svg(
-        rows, Scale(ratio=ratio, bars=counted, mark=mark),
-        below=say(what) if what else "", beside=beside,
+    rows = [(float(each.value or 0.0), [*_lines(each, ratio=ratio)]) for each in told]
+    reach = [
+        end for value, lines in rows for end in (value, *(e for line in lines for e in line[:2]))
+    ]
+    marks = [*([0.0] if counted else ()), *([] if mark is None else [mark])]
+    axes = Axes(
+        WIDTH, ROW * len(rows) + 3 * LINE, _scale([*reach, *marks], ratio=ratio, counted=counted),
+        Names(names), below=say(what) if what else "", beside=beside,
     )  # fmt: skip
-    return Plot(name, say(BARS), _alt(told), svg)
+    if mark is not None:
+        axes.line([(mark, -0.5), (mark, len(rows) - 0.5)], "muted", 0.8)
+    for place, (value, lines) in enumerate(rows):
+        if counted:
+            axes.box((0.0, value), (place - 0.3, place + 0.3), "series-1", 0.45)
+        for low, high, width, colour in lines:
+            axes.line([(low, place), (high, place)], colour, width)
+        axes.mark((value, place), "ink")
+    return Plot(name, say(BARS), _alt(told), axes.svg())
 
 
-def _lines(figure: AnsweredFigure, *, ratio: bool) -> Iterator[tuple[float, float, float, str]]:
+def _scale(numbers: Sequence[float], *, ratio: bool, counted: bool) -> Scale:
+    """A scale for these numbers and a little beyond; counts begin at 0 where none is below."""
+    low, high = min(numbers), max(numbers)
+    if ratio:
+        wider = (high / low) ** PAD if high > low else 1 + PAD
+        return Scale(low / wider, high * wider, ratio=True)
+    pad = PAD * (high - low) or abs(high) * PAD or 1.0
+    return Scale(low - (0.0 if counted else pad), high + pad)
+
+
+def _lines(
+    figure: AnsweredFigure, *, ratio: bool = False
+) -> Iterator[tuple[float, float, float, str]]:
     """A figure's intervals, the wide one first; of a ratio no end lies at 0."""
     for ends, width, colour in (
         (figure.population, 1.3, "muted"), (figure.records, 3.2, "series-1"),
@@ -180,34 +207,26 @@ def _reliability(figures: Sequence[AnsweredFigure], name: str) -> Plot | None:
     """Shares of positives over the scores that were given, beside the line where both agree."""
     places = list[tuple[float, AnsweredFigure]]()
     for figure in figures:
-        low, _, high = figure.group.get("score", "").partition(" to ")
+        first, _, last = figure.group.get("score", "").partition(" to ")
         try:
-            middle = (float(low) + float(high)) / 2
+            middle = (float(first) + float(last)) / 2
         except ValueError:
             return None
         if figure.value is not None and 0 <= middle <= 1:
             places.append((middle, figure))
     if len(places) < 2:
         return None
-    with styled(name):
-        drawn, axes = canvas(4.4, 2.75, named=True)
-        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.8)
-        for middle, figure in places:
-            for ends, width, colour in (
-                (figure.population, 1.3, "muted"), (figure.records, 3.2, "series-1"),
-            ):  # fmt: skip
-                if ends is not None:
-                    axes.plot([middle] * 2, _ends(ends), color=COLOURS[colour], linewidth=width,
-                              solid_capstyle="butt")  # fmt: skip
-            axes.plot([middle], [figure.value], "o", color=COLOURS["ink"], markersize=3.6)
-        axes.set_xlim(0, min(1.0, places[-1][0] + 0.1))
-        axes.set_ylim(0, 1.02)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        axes.grid(axis="y")
-        axes.set_xlabel(say("score"))
-        axes.set_ylabel(say("share of positives"))
-        return finish(drawn, name, say(BARS), _alt([figure for _, figure in places]))
+    axes = Axes(
+        WIDTH, HEIGHT, Scale(0, min(1.0, places[-1][0] + 0.1), most=8, share=True), SHARES,
+        below=say("score"), beside=say("share of positives"),
+    )  # fmt: skip
+    end = axes.x.high
+    axes.line([(0, 0), (end, end)], "muted", 0.8)
+    for middle, figure in places:
+        for low, high, width, colour in _lines(figure):
+            axes.line([(middle, low), (middle, high)], colour, width)
+        axes.mark((middle, float(figure.value or 0.0)), "ink")
+    return Plot(name, say(BARS), _alt([figure for _, figure in places]), axes.svg())
 
 
 def _alt(figures: Sequence[AnsweredFigure]) -> str:

@@ -5,27 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
 
-from privagg.report.drawing import (
-    COLOURS,
-    Plot,
-    canvas,
-    few_ticks,
-    finish,
-    shortened,
-    styled,
-    thinned,
-    whole_numbers,
+from privagg.report.axes import (
+    EDGE,
+    GAP,
+    LINE,
+    Axes,
+    Key,
+    Names,
+    Scale,
+    between,
+    stepped,
+    text_length,
 )
+from privagg.report.drawing import Plot, shortened, thinned
 from privagg.report.figures import byte_unit, delta_text, epsilon_text, relative_text
 from privagg.report.language import say
 from privagg.report.model import RoundReport, SiteReport
 from privagg.training.measures import BASES, LABELS, SHARES, chief
 
 MOST_POINTS = 240
+MOST_DOTS = 60
 MOST_BARS = 60
 MOST_SITES = 24
+
+WIDTH, HEIGHT = 316.8, 183.6
+"""Of a plot, in points; a site's is one of three beside each other."""
+
+ROW = 17.3
+"""Of a row of a plot, in points, at least."""
 
 
 def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
@@ -38,66 +46,31 @@ def epsilon_plot(site: SiteReport, run: str, number: int) -> Plot:
     """
     points = [point for point in site.history if point.run == run]
     finite = [point for point in points if point.epsilon_after.is_finite()]
-    name, title = f"spent-{number}", site.name
-    with styled(name):
-        figure, axes = canvas(2.6, 1.85)
-        before = float(site.epsilon_before_run) if site.epsilon_before_run.is_finite() else 0.0
-        levels = [before, *(float(point.epsilon_after) for point in finite)]
-        kept = thinned(len(levels), MOST_POINTS)
-        heights = [levels[i] for i in kept]
-        axes.fill_between(kept, heights, before, step="post", color=COLOURS["series-1"], alpha=0.22)
-        axes.step(kept, heights, where="post", color=COLOURS["series-1"], linewidth=1.6)
-        last = max(len(points), 1)
-        if before > 0:
-            axes.fill_between([0, last], [before] * 2, color=COLOURS["muted"], alpha=0.18, lw=0)
-            axes.text(last * 0.02, before / 2, say("earlier runs"), va="center", fontsize=7.5)
-        _mark_aborted(axes, points)
-        top = _budget_line(axes, site, levels, last)
-        if len(finite) < len(points):
-            axes.axvspan(
-                len(finite), last, facecolor="none", hatch="////", edgecolor=COLOURS["rule"]
-            )
-            axes.text(
-                last / 2, top / 2, "ε = ∞", ha="center", va="center", fontsize=13,
-                color=COLOURS["warn"],
-            )  # fmt: skip
-        axes.set_xlim(0, last)
-        axes.set_ylim(0, top)
-        if finite or not points:
-            axes.grid(axis="y")
-            axes.yaxis.set_major_locator(few_ticks())
-        else:  # there is no scale to infinity
-            axes.set_yticks([])
-        whole_numbers(axes.xaxis, 5)
-        axes.set_xlabel(say("rounds charged"))
-        return finish(figure, name, title, _epsilon_alt(site, len(points)))
-
-
-def _mark_aborted(axes: Any, points: Sequence[Any]) -> None:
-    aborted = [
-        (i + 1, float(point.epsilon_after))
-        for i, point in enumerate(points)
-        if point.outcome == "aborted" and point.epsilon_after.is_finite()
-    ]
-    if aborted:
-        axes.plot(
-            *zip(*aborted, strict=True), "x", color=COLOURS["warn"], markersize=4.5,
-            markeredgewidth=1.3, clip_on=False, zorder=5,
-        )  # fmt: skip
-
-
-def _budget_line(axes: Any, site: SiteReport, levels: Sequence[float], last: int) -> float:
-    """Draw the budget, if there is a finite one; return the top of the axis."""
-    highest = max(levels)
-    if site.budget is None or not site.budget.epsilon.is_finite():
-        return max(highest * 1.15, 1e-3)
-    budget = float(site.budget.epsilon)
-    axes.axhline(budget, color=COLOURS["ink"], linewidth=1.1, linestyle=(0, (4, 2)))
-    axes.annotate(
-        say("budget {budget}", budget=epsilon_text(site.budget.epsilon)), (last * 0.98, budget),
-        xytext=(0, 1.5), textcoords="offset points", ha="right", va="bottom", fontsize=8,
-    )  # fmt: skip
-    return max(highest, budget) * 1.22
+    before = float(site.epsilon_before_run) if site.epsilon_before_run.is_finite() else 0.0
+    levels = [before, *(float(point.epsilon_after) for point in finite)]
+    spent = [(float(i), levels[i]) for i in thinned(len(levels), MOST_POINTS)]
+    last = max(len(points), 1)
+    bounded = site.budget is not None and site.budget.epsilon.is_finite()
+    budget = site.budget.epsilon if bounded and site.budget else None
+    top = max(1.22 * max(*levels, float(budget or 0)), 1e-3)
+    scale = Scale(0, top, most=6 if finite or not points else 0)  # there is none to infinity
+    axes = Axes(187.2, 133.2, Scale(0, last, whole=True), scale, below=say("rounds charged"))
+    axes.area(between([(x, before) for x, _ in spent], spent), "series-1", 0.22)
+    axes.line(stepped(spent), "series-1", 1.6)
+    if before > 0:
+        axes.box((0, last), (0, before), "muted", 0.18)
+        axes.text((0, before / 2), say("earlier runs"), by=(4, 3))
+    for place, point in enumerate(points, 1):
+        if point.outcome == "aborted" and point.epsilon_after.is_finite():
+            axes.mark((place, float(point.epsilon_after)), "warn", 2.2, "cross")
+    if budget is not None:
+        axes.line([(0, float(budget)), (last, float(budget))], "ink", 1.1, dashed=True)
+        text = say("budget {budget}", budget=epsilon_text(budget))
+        axes.text((last, float(budget)), text, "end", by=(-3, -3))
+    if len(finite) < len(points):
+        axes.box((len(finite), last), (0, top), "warn", 0.1)
+        axes.text((last / 2, top / 2), "ε = ∞", "middle", "warn")
+    return Plot(f"spent-{number}", site.name, _epsilon_alt(site, len(points)), axes.svg())
 
 
 def _epsilon_alt(site: SiteReport, charges: int) -> str:
@@ -132,41 +105,35 @@ def metric_plot(rounds: Sequence[RoundReport], table: str) -> Plot | None:
     label = say("Accuracy") if measure == "accuracy" else LABELS[measure]
     share = measure in SHARES
 
-    with styled("metric"):
-        figure, axes = canvas(4.4, 2.55)
-        kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
-        marker = "o" if len(kept) <= 60 else ""
-        axes.plot(
-            *zip(*kept, strict=True), color=COLOURS["series-1"], linewidth=1.5, marker=marker,
-            markersize=2.8,
-        )  # fmt: skip
-        end, value = series[-1]
-        axes.plot([end], [value], "o", color=COLOURS["series-1"], markersize=5)
-        values = [v for _, v in series]
-        base = (opened[-1][1].metrics or {}).get(BASES.get(measure, ""))
-        if base is not None:
-            axes.axhline(base, color=COLOURS["muted"], linewidth=1, linestyle="--",
-                         label=say(_GUESSES[measure]))  # fmt: skip
-        shown = values if base is None else [*values, base]
-        low, high = min(shown), max(shown)
-        pad = max((high - low) * 0.2, 0.02 if share else 0.02 * abs(high))
-        bottom, top = low - pad, min(high + pad, 1.0 + pad / 2 if share else math.inf)
-        axes.set_ylim(bottom, top)
-        axes.set_xlim(0.5, max(len(rounds), 1) + 0.5)
-        if stopped:
-            axes.plot(
-                stopped, [bottom] * len(stopped), "x", color=COLOURS["warn"], clip_on=False,
-                markersize=5.5, markeredgewidth=1.5, label=say("stopped: nothing was opened"),
-            )  # fmt: skip
-        if stopped or base is not None:
-            axes.legend(loc="best")
-        if share:
-            axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1.0001 else "")
-        axes.grid(axis="y")
-        whole_numbers(axes.xaxis, 8)
-        axes.set_xlabel(say("attempt at a round"))
-        alt = _metric_in_words(label, table, values, base, len(stopped), share=share)
-        return finish(figure, "metric", say("{label} on the public table", label=label), alt)
+    values = [value for _, value in series]
+    base = (opened[-1][1].metrics or {}).get(BASES.get(measure, ""))
+    low, high = _reach(values if base is None else [*values, base], share=share)
+    keys = [Key(say(_GUESSES[measure]), "muted", "dashes")] if base is not None else []
+    if stopped:
+        keys.append(Key(say("stopped: nothing was opened"), "warn", "cross"))
+    x = Scale(0.5, max(len(rounds), 1) + 0.5, most=8, whole=True)
+    axes = Axes(
+        WIDTH, HEIGHT, x, Scale(low, high, most=8, share=share),
+        below=say("attempt at a round"), keys=keys,
+    )  # fmt: skip
+    if base is not None:
+        axes.line(((x.low, base), (x.high, base)), "muted", 1.0, dashed=True)
+    kept = [series[i] for i in thinned(len(series), MOST_POINTS)]
+    axes.line(kept, "series-1", 1.5)
+    for point in kept if len(kept) <= MOST_DOTS else ():
+        axes.mark(point, "series-1")
+    axes.mark(series[-1], "series-1", 2.5)
+    for place in stopped:
+        axes.mark((place, low), "warn", 2.7, "cross")
+    alt = _metric_in_words(label, table, values, base, len(stopped), share=share)
+    return Plot("metric", say("{label} on the public table", label=label), alt, axes.svg())
+
+
+def _reach(values: Sequence[float], *, share: bool) -> tuple[float, float]:
+    """The ends of a scale for these values; of a share none is beyond the whole."""
+    low, high = min(values), max(values)
+    pad = max((high - low) * 0.2, 0.02 if share else 0.02 * abs(high)) or 1.0
+    return low - pad, min(high + pad, 1.0) if share and high <= 1 else high + pad
 
 
 def _metric_in_words(
@@ -213,28 +180,23 @@ def time_plot(rounds: Sequence[RoundReport]) -> Plot | None:
     bins = [parts[i : i + size] for i in range(0, len(parts), size)]
     means = [[sum(column) / len(group) for column in zip(*group, strict=True)] for group in bins]
     centres = [1 + size * i + (size - 1) / 2 for i in range(len(bins))]
-    with styled("time"):
-        figure, axes = canvas(4.4, 2.55, named=True, legend=True)
-        floor = [0.0] * len(means)
-        for stage, (label, colour) in enumerate(STAGES):
-            heights = [mean[stage] / divisor for mean in means]
-            axes.bar(
-                centres, heights, bottom=floor, width=0.82 * size, color=COLOURS[colour],
-                label=say(label), linewidth=0,
-            )  # fmt: skip
-            floor = [f + h for f, h in zip(floor, heights, strict=True)]
-        axes.set_ylabel(unit if size == 1 else say("{unit} (mean of {n})", unit=unit, n=size))
-        axes.set_xlabel(say("attempt at a round"))
-        axes.set_xlim(0.3, len(parts) + 0.7)
-        axes.grid(axis="y")
-        whole_numbers(axes.xaxis, 8)
-        figure.legend(loc="upper left", ncols=3, handlelength=0.9, columnspacing=1.2)
-        totals = [sum(column) for column in zip(*parts, strict=True)]
-        spoken = say(", ").join(
-            f"{say(label)} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
-        )
-        alt = say("Over all rounds: {times}.", times=spoken)
-        return finish(figure, "time", say("Time spent on uploads and sums"), alt)
+    highest = max(map(sum, means)) / divisor
+    axes = Axes(
+        WIDTH, HEIGHT, Scale(0.3, len(parts) + 0.7, most=8, whole=True), Scale(0, 1.04 * highest),
+        below=say("attempt at a round"),
+        beside=unit if size == 1 else say("{unit} (mean of {n})", unit=unit, n=size),
+        keys=[Key(say(label), colour) for label, colour in STAGES],
+    )  # fmt: skip
+    for centre, mean in zip(centres, means, strict=True):
+        floor, reach = 0.0, (centre - 0.41 * size, centre + 0.41 * size)
+        for (_, colour), height in zip(STAGES, mean, strict=True):
+            axes.box(reach, (floor, floor := floor + height / divisor), colour)
+    totals = [sum(column) for column in zip(*parts, strict=True)]
+    spoken = say(", ").join(
+        f"{say(label)} {total:.3g} s" for (label, _), total in zip(STAGES, totals, strict=True)
+    )
+    alt = say("Over all rounds: {times}.", times=spoken)
+    return Plot("time", say("Time spent on uploads and sums"), alt, axes.svg())
 
 
 def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | None:
@@ -247,30 +209,24 @@ def bytes_plot(rounds: Sequence[RoundReport], sites: Sequence[str]) -> Plot | No
         return None
     shown = sorted(totals, key=lambda row: -row[1])[:MOST_SITES]
     divisor, unit = byte_unit(max(max(up, down) for _, up, down in totals))
-    with styled("bytes"):
-        names = [shortened(row[0]) for row in shown]
-        figure, axes = canvas(4.4, max(2.55, 0.24 * len(shown) + 1.0), names, legend=True)
-        for offset, index, colour, label in (
-            (-0.2, 1, "series-1", say("sent")),
-            (0.2, 2, "series-3", say("received")),
-        ):
-            amounts = [float(row[index]) / divisor for row in shown]
-            places = [i + offset for i in range(len(shown))]
-            axes.barh(places, amounts, height=0.36, color=COLOURS[colour], label=label)
-        axes.set_yticks(range(len(shown)), names)
-        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
-        axes.invert_yaxis()
-        axes.set_xlabel(say("{unit} over the run", unit=say(unit)))
-        axes.grid(axis="x")
-        figure.legend(loc="upper left", ncols=2, handlelength=0.9, columnspacing=1.2)
-        sentence = "{site} sent {sent} and received {received} {unit}"
-        amounts_of = [
-            say(sentence, site=s, sent=f"{up / divisor:.3g}", received=f"{down / divisor:.3g}",
-                unit=say(unit))
-            for s, up, down in shown
-        ]  # fmt: skip
-        alt = say("{amounts}.", amounts=say("; ").join(amounts_of))
-        return finish(figure, "bytes", say("Bytes by site and direction"), alt)
+    amounts = [(up / divisor, down / divisor) for _, up, down in shown]
+    directions = (say("sent"), "series-1"), (say("received"), "series-3")
+    axes = Axes(
+        WIDTH, max(HEIGHT, ROW * len(shown) + 4 * LINE),
+        Scale(0, 1.04 * max(map(max, amounts))), Names([shortened(site) for site, _, _ in shown]),
+        below=say("{unit} over the run", unit=say(unit)),
+        keys=[Key(text, colour) for text, colour in directions],
+    )  # fmt: skip
+    for place, pair in enumerate(amounts):
+        for (_, colour), above, amount in zip(directions, (-0.38, 0.02), pair, strict=True):
+            axes.box((0, amount), (place + above, place + above + 0.36), colour)
+    sentence = "{site} sent {sent} and received {received} {unit}"
+    spoken = [
+        say(sentence, site=site, sent=f"{up:.3g}", received=f"{down:.3g}", unit=say(unit))
+        for (site, _, _), (up, down) in zip(shown, amounts, strict=True)
+    ]
+    alt = say("{amounts}.", amounts=say("; ").join(spoken))
+    return Plot("bytes", say("Bytes by site and direction"), alt, axes.svg())
 
 
 def accountant_plot(site: SiteReport, number: int, label: Callable[[str], str]) -> Plot | None:
@@ -290,36 +246,34 @@ def accountant_plot(site: SiteReport, number: int, label: Callable[[str], str]) 
         return None
     upper = float(proven.epsilon)
     lower = float(proven.epsilon_lower if proven.epsilon_lower is not None else proven.epsilon)
-    name = f"accountants-{number}"
-    with styled(name):
-        names = [shortened(label(a.name), 22) for a in figures]
-        figure, axes = canvas(4.4, max(0.42 * len(figures) + 0.75, 1.6), names)
-        values = [float(a.epsilon) for a in figures if a.epsilon is not None]
-        spread = max(max(values) - min(values), upper * 1e-3)
-        axes.axvspan(lower, upper, color=COLOURS["series-1"], alpha=0.25, lw=0)
-        axes.axvline(upper, color=COLOURS["series-1"], linewidth=1.2)
-        for i, (figure_of, value) in enumerate(zip(figures, values, strict=True)):
-            below = value < lower
-            colour = "series-1" if figure_of.certified else "warn" if below else "muted"
-            axes.plot([value], [i], "D" if figure_of.certified else "v" if below else "o",
-                      color=COLOURS[colour], markersize=6)  # fmt: skip
-            axes.annotate(
-                _difference(figure_of.epsilon, proven.epsilon, figure_of.certified),
-                (value, i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8,
-                color=COLOURS["warn" if below else "ink"],
-            )  # fmt: skip
-        axes.set_yticks(range(len(figures)), names)
-        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
-        axes.set_ylim(len(figures) - 0.5, -0.5)
-        axes.set_xlim(min(values) - 0.12 * spread, max(values) + 0.75 * spread)
-        axes.xaxis.set_major_locator(few_ticks())
-        axes.set_xlabel(say("ε at δ = {delta}", delta=delta_text(proven.delta)))
-        axes.grid(axis="x")
-        spoken = say("; ").join(
-            f"{a.name} {epsilon_text(a.epsilon, 6)}" for a in figures if a.epsilon is not None
-        )
-        alt = say("Epsilon by accountant: {figures}.", figures=spoken)
-        return finish(figure, name, say("Proven interval and peers"), alt)
+    values = [float(a.epsilon) for a in figures if a.epsilon is not None]
+    names = [shortened(label(a.name), 22) for a in figures]
+    beside = [_difference(a.epsilon, proven.epsilon, a.certified) for a in figures]
+    room = WIDTH - EDGE - GAP - max(map(text_length, names))
+    needed = (max(map(text_length, beside)) + GAP) / room  # of the scale, right of any figure
+    spread = max(max(values) - min(values), upper * 1e-3) or 1.0
+    low = min(values) - 0.12 * spread
+    axes = Axes(
+        WIDTH, 1.75 * ROW * len(figures) + 3 * LINE,
+        Scale(low, (max(values) - needed * low) / (1 - needed)), Names(names),
+        below=say("ε at δ = {delta}", delta=delta_text(proven.delta)),
+    )  # fmt: skip
+    rows = (-0.5, len(figures) - 0.5)
+    axes.box((lower, upper), rows, "series-1", 0.25)
+    axes.line([(upper, row) for row in rows], "series-1", 1.2)
+    for place, (told, value, text) in enumerate(zip(figures, values, beside, strict=True)):
+        below = value < lower
+        colour, kind = (
+            ("series-1", "diamond") if told.certified else
+            ("warn", "triangle") if below else ("muted", "dot")
+        )  # fmt: skip
+        axes.mark((value, place), colour, 3.2, kind)
+        axes.text((value, place), text, colour="warn" if below else "ink", by=(GAP, 3))
+    spoken = say("; ").join(
+        f"{a.name} {epsilon_text(a.epsilon, 6)}" for a in figures if a.epsilon is not None
+    )
+    alt = say("Epsilon by accountant: {figures}.", figures=spoken)
+    return Plot(f"accountants-{number}", say("Proven interval and peers"), alt, axes.svg())
 
 
 def _difference(value: Decimal | None, proven: Decimal, certified: bool) -> str:

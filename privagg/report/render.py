@@ -41,7 +41,7 @@ def render_html(report: Report) -> str:
     In the language that is spoken (`report.language`).
 
     Raises:
-        MissingDependencyError: jinja2 or matplotlib is not installed (`privagg[report]`).
+        MissingDependencyError: jinja2 is not installed (`privagg[report]`).
     """
     return _rendered(_drawn(arranged(report)), lambda plot: plot.svg)
 
@@ -249,7 +249,7 @@ def _font_folder() -> Path:
         import matplotlib
     except ImportError as error:
         raise MissingDependencyError(
-            "the PDF report needs matplotlib, for plots and fonts, which is not installed; "
+            "the PDF report needs matplotlib, for its fonts, which is not installed; "
             "pip install 'privagg[report]', or ask for the JSON report only"
         ) from error
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -84,7 +84,7 @@ def write_report(
 
 
 def write_files(output: Path, report: Report) -> tuple[Path, Path | None]:
-    """Write a report's JSON and, where the plotting libraries are installed, its page."""
+    """Write a report's JSON and, where what it needs is installed, its page."""
     (json_path,) = write_formats(output, report, ["json"])
     if not can_draw():
         return json_path, None
@@ -123,7 +123,7 @@ def file_name(form: str) -> str:
 
 def can_draw() -> bool:
     """True where what the HTML page needs is installed."""
-    return all(find_spec(name) is not None for name in ("jinja2", "matplotlib"))
+    return find_spec("jinja2") is not None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,7 +9,6 @@ app.secret       secret: shared by this party's own two processes, so that no th
 approved.txt     SHA-256 of the apps with code of their own that this machine's owner approved
 nodes/           coordinator only: the public node keys it registers, and registered.json
 home/, logs/     FLWR_HOME, and what the parts print
-matplotlib/      coordinator only: its cache
 superlink.sqlite coordinator only: Flower's own state
 """
 

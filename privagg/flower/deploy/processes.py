@@ -197,7 +197,6 @@ def environment_of(folder: FlowerFolder) -> dict[str, str]:
         **made,
         **_QUIET,
         "FLWR_HOME": str(folder.home),
-        "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(folder.at("matplotlib"))),
         "NO_PROXY": local,
         "no_proxy": local,
         "PATH": f"/usr/bin{os.pathsep}/bin",
