@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.messages import Release, ReleaseRequest, RoundStart, Statement, Upload
 from privagg.secure.scheme import Recovery, Unmasked
@@ -36,10 +38,12 @@ class Coordinator:
         answer = self.simulation.sites[site].handle(frame)
         return read_message(answer, self.simulation.roster)
 
-    def start(self, site: str, attempt: int = 1) -> Message:
-        """Have a site upload in an attempt."""
-        header = RoundStart(**self.common, attempt=attempt, cohort=self.simulation.names)
-        said = self.ask(site, header, bytes(8 * self.simulation.plan.dimension))
+    def start(self, site: str, attempt: int = 1, model: float = 0.0, **settings: Any) -> Message:
+        """Have a site upload in an attempt, from a model of one number in every place."""
+        header = RoundStart(
+            **self.common, attempt=attempt, cohort=self.simulation.names, settings=settings
+        )
+        said = self.ask(site, header, np.full(self.simulation.plan.dimension, model).tobytes())
         if isinstance(said.header, Upload):
             self.uploads.setdefault(attempt, {})[site] = said
         return said

@@ -81,6 +81,7 @@ class SignedRun:
         self._agreements = Agreements(self.report, self.plan)
         self._together = self.plan.custody is Custody.EVERY_SITE
         self._rounds = {(r.round, r.attempt): r for r in self.report.rounds}
+        self._first_uploads: dict[AttemptId, Upload] = {}
         self._charges = {
             (name, c.charge.round, c.charge.attempt): (c.index, c.charge)
             for name in self.plan.names
@@ -238,6 +239,11 @@ class SignedRun:
             raise VerificationError(
                 f"{where}: {site!r} encrypted under key {upload.key_id[:16]}, the record names "
                 f"{recorded[:16]}"
+            )
+        first = self._first_uploads.setdefault(attempt, upload)
+        if first.start != upload.start:
+            raise VerificationError(
+                f"{where}: {first.sender!r} and {site!r} started from different models or settings"
             )
         if site in self.ledgers:
             self._check_charge(upload)

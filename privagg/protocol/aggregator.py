@@ -56,6 +56,8 @@ class RoundTerms:
         cohort: sites asked in this round.
         minimum_survivors: fewer contributions are not opened.
         strict: keep the upload frames, for the key holder to add again.
+        start: what each upload has to have started from (`start_digest`); empty where this
+            aggregator was not told, as whoever opens holds all of them against each other.
         aggregators: parties whose partial sums are accepted (a tree of aggregators).
     """
 
@@ -69,6 +71,7 @@ class RoundTerms:
     cohort: tuple[str, ...]
     minimum_survivors: int
     strict: bool
+    start: str = ""
     aggregators: tuple[str, ...] = ()
 
     @property
@@ -220,6 +223,7 @@ class Aggregator:
         if not isinstance(header, Upload):
             raise MessageError(f"{header.sender!r} sent a {type(header).__name__}, not an upload")
         self._check_key(header.sender, header.key_id)
+        self._check_start(header)
         self._keep_checkpoints([header])
         self._require_new((header.sender,))
         try:
@@ -276,6 +280,7 @@ class Aggregator:
                 raise MessageError(f"the partial sum of {header.sender!r} names no set of uploads")
             self._check_place(upload)
             self._check_key(upload.sender, upload.key_id)
+            self._check_start(upload)
             statements[upload.sender] = statement
             uploads.append(upload)
         self._require_new(statements)
@@ -310,6 +315,12 @@ class Aggregator:
             raise KeyMismatchError(
                 f"{sender!r} encrypted under key {key_id[:16]}..., this round uses "
                 f"{self.terms.key_id[:16]}..."
+            )
+
+    def _check_start(self, upload: Upload) -> None:
+        if self.terms.start and upload.start != self.terms.start:
+            raise WrongRoundError(
+                f"{upload.sender!r} started from another model or other settings than the round's"
             )
 
     def _check_place(self, header: Header) -> None:

@@ -307,7 +307,7 @@ class Holder(ABC):
                 f"the request is for key {header.key_id[:16]}..., that of run {header.run} is "
                 f"{key_id[:16]}..."
             )
-        uploads = []
+        uploads: list[Upload] = []
         for statement in header.contributions:
             upload = read_statement(statement, self._roster)
             if not isinstance(upload, Upload):
@@ -320,6 +320,11 @@ class Holder(ABC):
                 )
             if upload.key_id != header.key_id:
                 raise KeyMismatchError(f"{upload.sender!r} encrypted under another key")
+            if uploads and upload.start != uploads[0].start:
+                raise OpeningRefusedError(
+                    f"{uploads[0].sender!r} and {upload.sender!r} started from different models or "
+                    "settings; their sum may be that of one of them"
+                )
             uploads.append(upload)
         names, planned = [upload.sender for upload in uploads], plan.in_round(header.round)
         expected = [name for name in planned.names if name in set(names)]

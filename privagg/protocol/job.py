@@ -148,13 +148,16 @@ class Job:
             "plan_digest": self.plan.digest,
         }
 
-    def terms(self, round_number: int, attempt: int, cohort: tuple[str, ...]) -> RoundTerms:
+    def terms(
+        self, round_number: int, attempt: int, cohort: tuple[str, ...], start: str = ""
+    ) -> RoundTerms:
         """What the aggregator holds uploads against.
 
         Args:
             round_number: from 1.
             attempt: from 1.
             cohort: sites that are asked, in roster order.
+            start: as for `RoundTerms`.
         """
         return RoundTerms(
             run=self.run,
@@ -167,6 +170,7 @@ class Job:
             cohort=cohort,
             minimum_survivors=self.plan.in_round(round_number).minimum_survivors,
             strict=self.plan.strict,
+            start=start,
         )
 
 

@@ -141,6 +141,7 @@ class Upload(Header):
         consistency: proofs that it extends each checkpoint that the round's start asked for.
         generator: name of the site's source of randomness (attested).
         noise_stddev_grid: standard deviation of the noise added, in grid units (attested).
+        start: what the site started from (`start_digest`); absent from uploads of earlier versions.
     """
 
     kind: ClassVar[int] = 2
@@ -152,6 +153,11 @@ class Upload(Header):
     consistency: tuple[ConsistencyProof, ...] = Field(default=(), max_length=MAX_PROOFS)
     generator: str = Field(max_length=128)
     noise_stddev_grid: str = Field(max_length=64)
+    start: Hex64 | Literal[""] = ""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name != "start" or value}
 
 
 RefusalReason = Literal[
@@ -406,6 +412,19 @@ KINDS: dict[int, type[Header]] = {
 def refusal_text(error: PrivaggError) -> str:
     """What of an error may leave a party: its message where it is public, else only its kind."""
     return str(error)[:2048] if error.public else type(error).__name__
+
+
+def start_digest(header: RoundStart, model_digest: str) -> str:
+    """SHA-256 (hex) of what a contribution follows from beside records and noise.
+
+    Whoever starts one site from another model than the rest can have these contribute nothing, so
+    that the sum is that one's.
+
+    Args:
+        header: the round's start, whose settings count.
+        model_digest: tree digest of its payload.
+    """
+    return json_digest([model_digest, header.settings], domain=b"privagg/start/1\0")
 
 
 def list_digest(contributions: Iterable[Statement]) -> str:

@@ -40,6 +40,7 @@ from privagg.protocol.messages import (
     RoundClose,
     RoundStart,
     Statement,
+    start_digest,
 )
 from privagg.protocol.transport import Counted, Reply, Transport
 from privagg.protocol.unmasking import Unmasking
@@ -150,9 +151,11 @@ def _drive(state: _RoundState, phases: Iterable[Phase]) -> None:
             return
 
 
-def _fresh_aggregator(job: Job, result: RoundOutcome, recovery: Recovery | None) -> Aggregator:
+def _fresh_aggregator(
+    job: Job, result: RoundOutcome, start: str, recovery: Recovery | None
+) -> Aggregator:
     """Of the round, before any upload."""
-    terms = job.terms(result.round, result.attempt, result.cohort)
+    terms = job.terms(result.round, result.attempt, result.cohort, start)
     return Aggregator(terms, job.parameters, job.roster, job.watch, recovery)
 
 
@@ -207,12 +210,13 @@ def _upload(state: _RoundState) -> None:
         settings=dict(state.settings),
     )
     payload = np.ascontiguousarray(state.parameters, dtype="<f8").tobytes()
-    start = Message.sign(job.identity, header, payload).to_bytes()
+    message = Message.sign(job.identity, header, payload)
+    frame, start = message.to_bytes(), start_digest(header, message.payload_digest)
     asked, recovery = _unbarred(state), job.recovery(result)
     while True:
-        state.aggregator = _fresh_aggregator(job, result, recovery)
+        state.aggregator = _fresh_aggregator(job, result, start, recovery)
         result.exchanges += 1
-        replies = iter(transport.exchange(dict.fromkeys(asked, start)))
+        replies = iter(transport.exchange(dict.fromkeys(asked, frame)))
         while some := list(itertools.islice(replies, TOGETHER)):
             _fold_replies(state, state.aggregator, some)
         wrong = state.aggregator.leave_out(job.failures)

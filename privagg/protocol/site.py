@@ -70,6 +70,7 @@ from privagg.protocol.messages import (
     RoundStart,
     Upload,
     refusal_text,
+    start_digest,
 )
 from privagg.protocol.pins import Pins, require_agreed
 from privagg.protocol.readiness import budget_problem
@@ -311,7 +312,7 @@ class Site:
     # --- taking part ---------------------------------------------------------------------------
 
     def _take_part(self, header: RoundStart, message: Message) -> bytes:
-        key = self._check_start(header)
+        key, start = self._check_start(header), start_digest(header, message.payload_digest)
         parameters = self._read_model(message)
         if self._require_state is not None:
             self._require_state(header.round, parameters)
@@ -327,7 +328,7 @@ class Site:
                 self.ledger.consume(receipt)
         try:
             values = self._train(parameters, header)
-            upload = self._encrypt(header, key, receipt, values)
+            upload = self._encrypt(header, start, key, receipt, values)
         except Exception:
             self.ledger.fail_training(receipt)
             raise
@@ -429,9 +430,9 @@ class Site:
         }
 
     def _encrypt(
-        self, header: RoundStart, key: RunKey, receipt: Receipt, values: IntVector
+        self, header: RoundStart, start: str, key: RunKey, receipt: Receipt, values: IntVector
     ) -> bytes:
-        start, planned = time.perf_counter(), self._plan.in_round(header.round)
+        began, planned = time.perf_counter(), self._plan.in_round(header.round)
         occasion = key.occasion(header.round, header.attempt, header.cohort)
         if self._key_holder is None:
             payload, attachments = key.key.encrypt(values), b""
@@ -455,10 +456,11 @@ class Site:
             consistency=self._consistency(header, receipt),
             generator=self._randomness.name,
             noise_stddev_grid=planned.noise_stddev_text,
+            start=start,
         )
         body = b"".join((tensor.to_bytes(), attachments))
         frame = Message.sign(self.identity, upload, body).to_bytes()
-        self.encrypt_seconds = time.perf_counter() - start
+        self.encrypt_seconds = time.perf_counter() - began
         return frame
 
     def _consistency(self, header: RoundStart, receipt: Receipt) -> tuple[ConsistencyProof, ...]:

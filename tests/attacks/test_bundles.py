@@ -311,9 +311,18 @@ class OthersCharge(World):
             super().upload(name, number)
 
 
+class OtherModels(World):
+    """In round 2 Leuven was started from another model than the others."""
+
+    def attested(self, name: str, number: int) -> dict[str, str]:
+        start = "ab" * 32 if (name, number) == ("leuven", 2) else "00" * 32
+        return {**super().attested(name, number), "start": start}
+
+
 @pytest.mark.parametrize(
     ("story", "options", "words"),
     [
+        (OtherModels, {}, "'leuven' started from different models or settings"),
         (TwoAttempts, {}, "round 2 was opened under two attempts"),
         (TwoAttempts, {}, "signed a second opening of this round"),
         (SaidToHaveStopped, {"stopped": frozenset({2})}, "recorded is stopped with nobody"),

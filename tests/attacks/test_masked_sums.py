@@ -185,6 +185,51 @@ def test_an_attempt_asked_again(tmp_path: Path, rule: bool) -> None:
         assert "keeps no upload of round 1, attempt 1" in said(first["a"])
 
 
+@pytest.mark.parametrize("rule", [True, False])
+@pytest.mark.parametrize("lie", [{"model": 0.5}, {"learning_rate": 0.1}])
+def test_each_site_is_started_from_a_model_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: dict[str, float], rule: bool
+) -> None:
+    """All but g start from what learns nothing, so that the sum of all is g's contribution alone.
+
+    Source: Pasquini, Francati and Ateniese, "Eluding secure aggregation in federated learning via
+    model inconsistency", CCS 2022.
+    """
+    if not rule:
+        monkeypatch.setattr("privagg.protocol.site.start_digest", lambda *start: "00" * 32)
+    simulation = Simulation(tmp_path, scheme_name="masked", names=SEVEN, dropouts=1, colluders=1)
+    alone = simulation.learners["g"].values
+    for name in WITHOUT_G:
+        simulation.learners[name].values = np.zeros_like(alone)
+    coordinator = Coordinator(simulation)
+    for name in SEVEN:
+        assert isinstance(coordinator.start(name, **(lie if name == "g" else {})).header, Upload)
+    answers = {name: coordinator.show(name, SEVEN) for name in SEVEN}
+    found = coordinator.unmask(SEVEN, answers).total
+    if rule:
+        assert all("different models or settings" in said(each) for each in answers.values())
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_a_site_that_says_it_started_elsewhere_is_left_out(tmp_path: Path) -> None:
+    """Else nobody would open a list that it is on."""
+    simulation = Simulation(tmp_path, scheme_name="masked", names=SEVEN, dropouts=1, colluders=1)
+
+    def elsewhere(frame: bytes) -> bytes:
+        message = read_message(frame, simulation.roster)
+        if not isinstance(message.header, Upload):
+            return frame
+        header = message.header.model_copy(update={"start": "ab" * 32})
+        return Message.sign(simulation.identities["b"], header, bytes(message.payload)).to_bytes()
+
+    simulation.wire.answers["b"] = elsewhere
+    outcome = simulation.round(1)
+    assert outcome.survivors == tuple("acdefg")
+    assert "'b' started from another model or other settings" in outcome.refusals["b"]
+
+
 def test_unmasking_without_an_upload(tmp_path: Path) -> None:
     """Whoever is not in a sum opens none: not before it uploaded, nor for a list without it."""
     simulation = Simulation(tmp_path, scheme_name="masked", names=SEVEN, dropouts=1, colluders=1)

@@ -124,6 +124,12 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requests]:
             lambda r: r.request(contributions=(r.presence(), *r.statements()[1:])),
             "cohort: a Presence is not a contribution",
         ),
+        (
+            lambda r: r.request(
+                contributions=(*r.statements()[:3], r.upload(3, start=ELSEWHERE).statement)
+            ),
+            "cohort: 'north' and 'west' started from different models or settings",
+        ),
         (lambda r: r.request(contributions=r.statements()[::-1]), "cohort: .* in roster order"),
         (
             lambda r: r.request(contributions=(r.statements()[0], *r.statements())),
