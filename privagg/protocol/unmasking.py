@@ -12,8 +12,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from privagg.digest import canonical_json
 from privagg.errors import MessageError, OpeningRefusedError, PrivaggError
 from privagg.identity.keys import Roster
+from privagg.protocol.aggregator import FRAME_OVERHEAD_BYTES
 from privagg.protocol.frames import Message, read_message, read_statement
 from privagg.protocol.job import OPENING_TRIES, Job, RoundOutcome
 from privagg.protocol.key_parts import split_key_parts
@@ -75,6 +77,9 @@ class Unmasking:
         if recovery is None:
             raise OpeningRefusedError(f"scheme {job.scheme.name!r} has no masks to take off")
         self._recovery = recovery
+        # A release holds less than a site attached, and its header the list's names.
+        self._limit = job.parameters.attachment_bytes + FRAME_OVERHEAD_BYTES
+        self._limit += len(canonical_json(self.listed))
         self._found: tuple[int, Unmasked] | None = None
         for site, part in zip(self.listed, parts, strict=True):
             self._recovery.add(site, part)
@@ -207,7 +212,7 @@ class Unmasking:
     def _read(self, site: str, data: bytes, kind: type[Answer]) -> Message:
         """An answer, if it is that site's to this very list."""
         job, result = self._job, self._result
-        message = read_message(data, job.roster)
+        message = read_message(data, job.roster, max_bytes=self._limit)
         header = message.header
         if isinstance(header, Refusal) and header.sender == site:
             raise OpeningRefusedError(f"{site!r} refuses to open: {header.message}")

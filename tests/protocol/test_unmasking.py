@@ -284,6 +284,19 @@ def test_a_wrong_share_and_a_false_list_are_told_by_name_and_the_sum_opens(
     assert "signed another list" in outcome.refusals["south"]
 
 
+def test_answers_larger_than_any_are_not_kept(simulation: Simulation) -> None:
+    """Each would lie in the coordinator's memory until the round is over."""
+
+    def padded(message: Message) -> bytes:
+        payload = bytes(message.payload) + bytes(1 << 17)
+        return Message.sign(simulation.identities["east"], message.header, payload).to_bytes()
+
+    answers_of(simulation, "east", padded)
+    outcome = simulation.round(1)
+    assert check(simulation, outcome)
+    assert "accepted here" in outcome.refusals["east"]
+
+
 @pytest.mark.parametrize("rogue", ["north", "south", "west"])
 def test_a_site_that_commits_to_other_seeds_is_told_and_the_round_goes_on_without_it(
     simulation: Simulation, rogue: str
