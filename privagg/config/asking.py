@@ -133,13 +133,15 @@ class SumsSetup(Setup):
             plan = unit.with_noise(least)
             if self._cost(plan) <= self.epsilon:
                 return plan
-        noise = calibrate(
-            lambda candidate: unit.with_noise(candidate).total_committed(unit.names[0]),
-            epsilon=self.epsilon,
-            delta=self.config.privacy.delta,
-            accountant=self.accountant,
-        )
-        return unit.with_noise(noise)
+        asked = (unit.digest, self.epsilon)  # calibrated once, by whoever approves or asks first
+        if asked not in self._noises:
+            self._noises[asked] = calibrate(
+                lambda candidate: unit.with_noise(candidate).total_committed(unit.names[0]),
+                epsilon=self.epsilon,
+                delta=self.config.privacy.delta,
+                accountant=self.accountant,
+            )
+        return unit.with_noise(self._noises[asked])
 
     def quieter(self, usual: Noisy, other: Callable[[], Noisy]) -> tuple[Noisy, SumsPlan]:
         """Of one program under two kinds of noise the one that leaves less in any cell, by public

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -138,6 +139,7 @@ class Setup:
     _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
     _lines: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _rehearsed: set[str] = field(default_factory=set, repr=False)
+    _noises: dict[tuple[str, Decimal], Decimal] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         unknown = set(self.given) - {site.name for site in self.config.sites}

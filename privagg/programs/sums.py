@@ -139,7 +139,7 @@ class SumsLearner(NoisedSums):
 
     def __init__(self, plan: SumsPlan, site: str, program: RecordProgram, records: Any) -> None:
         super().__init__(plan, site, records)
-        self._program = program
+        self._program, self._slices = program, dict[int, list[Any]]()
 
     def total(
         self, number: int, state: FloatVector, terms: OpeningTerms, draws: Draws
@@ -147,10 +147,17 @@ class SumsLearner(NoisedSums):
         """See `NoisedSums.total`: every record's integers, none longer than the plan charges."""
         total = np.zeros(terms.length, dtype=np.int64)
         together = max(1, min(TOGETHER, NUMBERS_TOGETHER // terms.length))
-        for start in range(0, len(self._records), together):
-            some = self._records[start : start + together]
+        for some in self._sliced(together):
             total += self._bounded(number, state, some, terms)
         return total
+
+    def _sliced(self, together: int) -> list[Any]:
+        """The records in order; in every round the same slices, of which a program may remember
+        what it reads from them alone."""
+        if together not in self._slices:
+            starts = range(0, len(self._records), together)
+            self._slices[together] = [self._records[at : at + together] for at in starts]
+        return self._slices[together]
 
     def _bounded(
         self, number: int, state: FloatVector, some: Any, terms: OpeningTerms

@@ -199,6 +199,21 @@ def test_no_record_and_no_state_reach_beyond_the_bound(pairs: Any, classes: bool
     assert min(furthest) >= 0.98 * SENSITIVITY_GRID**2
 
 
+def test_what_is_remembered_of_a_slice_is_its_bins_alone_and_cannot_be_written_to() -> None:
+    program, records = scorecard(openings=8), Columns.read(table(40), SCHEMA)
+    for number in (1, 2, 3, 2, 8):
+        state = wild(program, number)
+        fresh = rows_of(scorecard(openings=8), number, state, records[:])
+        np.testing.assert_array_equal(rows_of(program, number, state, records), fresh)
+    assert len(program._known) == 1
+    (learnt,) = program._known[records]
+    for kept in learnt:
+        with pytest.raises(ValueError, match="read-only"):
+            kept[...] = 0
+    del records
+    assert not program._known  # it goes with the slice
+
+
 def test_a_state_of_no_numbers_moves_no_row_beyond_the_bound() -> None:
     program = scorecard()
     for value in (np.nan, np.inf, -np.inf, 1e308, 0.0):

@@ -205,6 +205,24 @@ def test_a_program_cannot_leave_one_records_word_in_the_state_for_the_next() -> 
     assert not state.any()
 
 
+def test_every_round_is_asked_of_the_same_slices_in_order() -> None:
+    """Of which a program may remember what it reads; the records beside them are others'."""
+
+    class Remembers:
+        def integers(self, number: int, state: Any, records: IntMatrix) -> IntMatrix:
+            asked.append(records)
+            return np.repeat(records[:, :1], 4, axis=1)
+
+    asked: list[IntMatrix] = []
+    plan, records = learner(np.zeros((1, 4), np.int64))._plan, np.arange(3 * TOGETHER)[:, None]
+    made = SumsLearner(plan, "a", Remembers(), records)
+    for _ in range(2):
+        made.contribution(np.zeros(0), DeterministicRandomness(b"s"), PLACE)
+    first, again = asked[: len(asked) // 2], asked[len(asked) // 2 :]
+    assert [*map(id, first)] == [*map(id, again)]
+    np.testing.assert_array_equal(np.concatenate(first), records)
+
+
 def test_no_record_at_all_is_still_noise() -> None:
     nothing = contribution(np.zeros((0, 4), np.int64), multiplier="3")
     assert (nothing[:4] != 0).any()

@@ -108,7 +108,7 @@ def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> 
         for k, b in enumerate(values[i:], i)
     ]
     found += [each * missed for each in values]
-    return np.asarray(np.stack(found, axis=1) / sqrt(0.5 + LABELS**2) * ROUNDING)
+    return np.asarray(np.stack(found).T / sqrt(0.5 + LABELS**2) * ROUNDING)
 
 
 def shrunk(records: Learnt, table: Sequence[FloatArray]) -> list[FloatArray]:

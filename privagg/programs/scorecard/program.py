@@ -10,6 +10,7 @@ from fractions import Fraction
 from functools import cached_property
 from math import isqrt, sqrt
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import JsonValue
@@ -90,6 +91,7 @@ class Scorecard(OfContent, SumsProgram):
         named = {name: directions[each] for name, each in content.monotone.items()}
         rising = tuple(named.get(block.name, 0) for block in self.blocks)
         self._one = Learning(self.blocks, rising, max(len(self._labels) - 1, 1))
+        self._known = WeakKeyDictionary[Columns, list[adding.Learnt]]()
 
     @classmethod
     def chosen(
@@ -135,7 +137,9 @@ class Scorecard(OfContent, SumsProgram):
 
     def integers(self, number: int, state: FloatVector, records: Columns) -> IntMatrix | Placed:
         """See `SumsProgram.integers`."""
-        kind, some = self.rounds[number - 1].kind, self._read(records)
+        if records not in self._known:  # no state is in it
+            self._known[records] = self._read(records)
+        kind, some = self.rounds[number - 1].kind, self._known[records]
         if kind == COUNTS:
             labels = [each.labels for each in some]
             shares = labels if len(labels) > 1 else [1 - labels[0], labels[0]]
@@ -228,10 +232,10 @@ class Scorecard(OfContent, SumsProgram):
             labels = [np.where(codes == each, 1.0, 0.0) for each in classes]
             known = codes < max(self.cards, 2)
         bins, counted = coded(self.blocks, records), known.astype(np.float64)
-        return [
-            adding.Learnt(bins, np.where(known, np.clip(each, 0.0, 1.0), 0.0), counted)
-            for each in labels
-        ]
+        labels = [np.where(known, np.clip(each, 0.0, 1.0), 0.0) for each in labels]
+        for each in (bins, counted, *labels):
+            each.flags.writeable = False  # a later round reads it again
+        return [adding.Learnt(bins, each, counted) for each in labels]
 
     def _length(self, kind: str) -> int:
         whole, count = sum(self._one.sizes), len(self.blocks)
@@ -245,7 +249,7 @@ class Scorecard(OfContent, SumsProgram):
 
 def _whole(amounts: FloatArray) -> IntMatrix:
     """In grid units, towards zero."""
-    return np.trunc(amounts * SENSITIVITY_GRID).astype(np.int64)
+    return (amounts * SENSITIVITY_GRID).astype(np.int64)
 
 
 def _standing_for(names: Sequence[str]) -> float:
