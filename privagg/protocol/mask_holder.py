@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from privagg.digest import tree_digest
@@ -20,6 +20,7 @@ from privagg.encoding.vectors import IntVector
 from privagg.errors import (
     CohortError,
     KeyMismatchError,
+    LedgerTamperedError,
     MessageError,
     OpeningRefusedError,
     WrongRoundError,
@@ -86,8 +87,14 @@ class MaskHolder(Holder):
         with self._database() as database:
             database.executescript(_SCHEMA)
 
-    def require_own(self, key: RunKey, number: int, attempt: int) -> None:
+    def require_own(
+        self, key: RunKey, number: int, attempt: int, *, charged: Callable[[], bool]
+    ) -> None:
         """Refuse cards among which this site's own is missing or another, and a bound round.
+
+        An attempt that was masked is masked again only where the site was killed before its upload
+        was stored. Its charge was stored by then: a ledger without it is an older copy, and the
+        upload may have left.
 
         A site that released masks for no further attempt of the round, and attempts are masked in
         rising order alone: two lists of two attempts could both be opened, each by other sites
@@ -96,13 +103,24 @@ class MaskHolder(Holder):
         Args:
             key: the run's.
             number, attempt: of the round that this site is asked to contribute to.
+            charged: whether the ledger holds a charge of this attempt.
 
         Raises:
             KeyMismatchError, OpeningRefusedError: it is; nothing was charged.
+            LedgerTamperedError: the attempt was masked, and the ledger knows of no charge.
             KeyErasedError: its secret is gone.
         """
         with self._database() as database:
             _require_maskable(database, key.run, number, attempt)
+            again = database.execute(
+                "SELECT 1 FROM piece WHERE run = ? AND round = ? AND attempt = ?",
+                (key.run, number, attempt),
+            ).fetchone()
+        if again is not None and not charged():
+            raise LedgerTamperedError(
+                f"round {number}, attempt {attempt}, of run {key.run!r} was masked here, and the "
+                "ledger has no charge of it: it was set back to an older copy. Nothing was spent"
+            )
         own = self._secret(key.run, key.first).encryption_key.to_bytes()
         if key.members.get(self.identity.name) != own:
             raise KeyMismatchError(

@@ -321,7 +321,13 @@ class Site:
             require_readable(stored)
             return stored
         if isinstance(self._key_holder, MaskHolder):
-            self._key_holder.require_own(key, header.round, header.attempt)
+            subject = (*header.round_id, *self._budget_key)
+            self._key_holder.require_own(
+                key,
+                header.round,
+                header.attempt,
+                charged=lambda: self.ledger.recorded("charge", subject),
+            )
         with self.ledger.together():  # both before training, and so before anything leaves
             receipt = self.ledger.charge(self._charge_request(header, key))
             if not self.ledger.cut_off(receipt):

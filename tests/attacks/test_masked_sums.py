@@ -19,6 +19,7 @@ import pytest
 from privagg.errors import CiphertextError, CohortError
 from privagg.identity.keys import Identity
 from privagg.kernels.packed_sums import PackedSum
+from privagg.privacy.ledger import Ledger
 from privagg.protocol.frames import Message, read_message
 from privagg.protocol.key_statement import pack_cards, split_cards
 from privagg.protocol.mask_holder import MaskHolder
@@ -42,7 +43,7 @@ from privagg.secure.masked.sharing import SEED_BYTES
 from privagg.secure.masked.streams import add_masks
 from tests.dishonest import Coordinator
 from tests.secure.masked.worlds import World
-from tests.simulator import Simulation
+from tests.simulator import ACCOUNTANT, Simulation
 
 SEVEN = tuple("abcdefg")
 WITHOUT_A, WITHOUT_G = SEVEN[1:], SEVEN[:-1]
@@ -161,6 +162,39 @@ def test_a_restored_store_is_told_by_its_own_consent(tmp_path: Path) -> None:
     assert "restored from an older copy" in said(
         coordinator.show("b", WITHOUT_A, [*agreed, earlier])
     )
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_an_attempt_asked_again_of_a_ledger_that_was_set_back(tmp_path: Path, rule: bool) -> None:
+    """Its copy is of before the charge: two uploads of one attempt, two full lists, two sums."""
+    simulation = Simulation(tmp_path, scheme_name="masked", names=SEVEN, dropouts=1, colluders=1)
+    copies = {path: path.read_bytes() for path in tmp_path.glob("a.sqlite*")}
+    coordinator = Coordinator(simulation)
+    for name in SEVEN:
+        assert isinstance(coordinator.start(name).header, Upload)
+    first = dict(coordinator.uploads[1])
+    for path, copy in copies.items():
+        path.write_bytes(copy)
+    key = simulation.identities["a"].key
+    simulation.ledgers["a"] = Ledger.open(
+        tmp_path / "a.sqlite", signing_key=key, accountant=ACCOUNTANT
+    )
+    simulation.sites["a"] = simulation.site("a")
+    if not rule:
+        with closing(sqlite3.connect(tmp_path / "a-openings.sqlite")) as database, database:
+            database.execute("DELETE FROM piece")
+    simulation.learners["a"].values = simulation.learners["a"].values + 9
+    again = coordinator.start("a")
+    if rule:
+        assert "was set back to an older copy" in said(again)
+        assert simulation.charges("a") == 0
+        return
+    second, coordinator.uploads[1] = coordinator.uploads[1], first
+    opened = [coordinator.unmask(SEVEN, {n: coordinator.show(n, SEVEN) for n in "bcg"}).total]
+    unbind(simulation, "g")  # the colluder, at home
+    coordinator.uploads[1] = second
+    opened.append(coordinator.unmask(SEVEN, {n: coordinator.show(n, SEVEN) for n in "deg"}).total)
+    np.testing.assert_array_equal(opened[1] - opened[0], np.full(len(opened[0]), 9))
 
 
 @pytest.mark.parametrize("rule", [True, False])
