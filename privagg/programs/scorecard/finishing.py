@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 
 import numpy as np
@@ -52,7 +53,7 @@ class Finished:
     calibration: tuple[FloatArray, float] | None
     openings: int
 
-    @property
+    @cached_property
     def line(self) -> Line:
         """What makes scores probabilities; by itself no change."""
         if self.calibration is None:
@@ -62,9 +63,9 @@ class Finished:
     def effects(self, blocks: Sequence[Block]) -> tuple[float, list[FloatArray]]:
         """The logit of a record of mean effects, and effects of mean 0, by block."""
         intercept, slope, _ = self.line
-        raw = [self.state.effects[at] for at in offsets(blocks)]
-        whole = [self.state.whole[at] for at in offsets(blocks)]
-        found = [centred(each, count) for each, count in zip(raw, whole, strict=True)]
+        raw, whole = [self.state.effects[at] for at in offsets(blocks)], self.state.whole
+        pairs = zip(raw, offsets(blocks), strict=True)
+        found = [centred(each, whole[at]) for each, at in pairs]
         means = sum(float((a - b)[0]) for a, b in zip(raw, found, strict=True))
         base = logit(self.state.share) + intercept + slope * means
         return base, [slope * each for each in found]
@@ -108,7 +109,7 @@ def answers_of(
     Args:
         content, blocks, found, label: as for `card_of`.
     """
-    card, level = card_of(content, blocks, found, label), content.level
+    card, level, whole = card_of(content, blocks, found, label), content.level, found.state.whole
     per_logit = abs(content.scaling.per_logit(card.counts_up))
     errors = per_logit * np.sqrt(found.point_variances(blocks))
     yield _whole_card(content, blocks, found, card)
@@ -118,7 +119,7 @@ def answers_of(
             importance_figure(
                 block.name,
                 np.array(card.blocks[place].points),
-                found.state.whole[at],
+                whole[at],
                 errors[:, at],
                 level,
             )

@@ -205,11 +205,11 @@ def after_scores(
         stddev: of the noise of each.
     """
     missed, noise, bent = residuals(state, opened, stddev, others)
-    moves, effects = state.moves.copy(), state.effects.copy()
+    moves, effects, whole = state.moves.copy(), state.effects.copy(), state.whole
     for block, direction, at in zip(blocks, rising, offsets(blocks), strict=True):
         found = smoothed(missed[at], bent[at], np.full(len(bent[at]), noise), block.distances)
         moves[at] = MOMENTUM * moves[at] + state.step * found.means
-        effects[at] = directed(block, direction, effects[at] + moves[at], state.whole[at])
+        effects[at] = directed(block, direction, effects[at] + moves[at], whole[at])
     return state._replace(moves=moves, effects=effects)
 
 
