@@ -86,7 +86,7 @@ class Job:
     keyed: set[str] = field(default_factory=set)
     """Sites known to have the run's key, as they uploaded under it."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Site -> how often it was listed and did not consent or release, since it last did both."""
+    """Site -> how often it was listed and did not help to open a sum, since it last did."""
     convicted: dict[str, str] = field(default_factory=dict)
     """Site -> what it is shown to have signed against the protocol; it is asked for no upload."""
 

@@ -130,6 +130,7 @@ class Unmasking:
             self._result.refuse(site, why)
             self._job.convicted.setdefault(site, why)
         if found.total is None:
+            self._job.failures.update(found.doubted)
             raise self._refusal(found.problem)
         job, parameters = self._job, self._job.parameters
         opening = Opening(

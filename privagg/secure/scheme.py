@@ -189,11 +189,14 @@ class Unmasked:
         total: int64 (d,), the sum; None where the releases do not suffice.
         problem: why not; empty where they do.
         wrong: site -> what of it contradicts its own signed commitments or its other words.
+        doubted: a site whose shares others say that they cannot open, and these, where that keeps
+            the sum closed; one of them lies at least.
     """
 
     total: IntVector | None
     problem: str
     wrong: Mapping[str, str]
+    doubted: Collection[str] = ()
 
 
 class Recovery(ABC):

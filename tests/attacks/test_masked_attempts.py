@@ -150,6 +150,36 @@ def test_a_dealer_of_bad_shares_goes_on_dealing(
         assert second.refusals["b"] == first.refusals["b"]
 
 
+@pytest.mark.parametrize("rule", [True, False])
+def test_a_dealer_that_contradicts_one_site_and_seals_badly_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: bool
+) -> None:
+    """Of four sites three open a sum: d is left out for a, and b alone cannot open a's shares."""
+    mask, seal, commit = sites.MaskedSite.mask, sites.seal, sites.attached.commit
+
+    def masking(self: Any, values: Any, site: str, *rest: Any) -> Any:
+        keys = iter([bytes(32), None, None])  # for b, c and d
+        seeds = iter([None, None, None, bytes(32)])  # its own, those with b, c and d
+        with monkeypatch.context() as patch:
+            if site == "a":
+                patch.setattr(sites, "seal", lambda key, *what: seal(next(keys) or key, *what))
+                patch.setattr(sites.attached, "commit", lambda seed: commit(next(seeds) or seed))
+            return mask(self, values, site, *rest)
+
+    monkeypatch.setattr(sites.MaskedSite, "mask", masking)
+    simulation = masked(tmp_path, names=tuple("abcd"), dropouts=1, colluders=1)
+    runner = Runner(simulation)
+    first = runner.run(1)
+    assert "a seed of 'a' stays closed: 2 good shares of 3" in first.reason
+    assert not runner.job.convicted
+    if not rule:
+        runner.job.failures.clear()
+    second = runner.run(2)
+    assert check(simulation, second) == rule, second.reason
+    if rule:
+        assert second.survivors == tuple("bcd")
+
+
 def half_opened(tmp_path: Path) -> tuple[Simulation, Stages]:
     """Five of seven vanish before they release; a and b have released by then."""
     simulation = masked(tmp_path, names=SEVEN, dropouts=2, colluders=2)

@@ -151,7 +151,8 @@ class MaskedRecovery(Recovery):
         wrong = {self._name(place): why for place, why in opening.wrong.items()}
         if opening.lacks is not None:
             name, why = self._name(opening.lacks[0]), opening.lacks[1]
-            return Unmasked(None, f"a seed of {name!r} stays closed: {why}", wrong)
+            doubted = [self._name(place) for place in opening.doubted(opening.lacks[0])]
+            return Unmasked(None, f"a seed of {name!r} stays closed: {why}", wrong, doubted)
         lanes = summed.lanes()
         add_masks(lanes, masks)
         values = self._layout.unpack(self._layout.to_bytes(lanes))
@@ -204,6 +205,11 @@ class _Opening:
                 self._take_shares(site, dealer, entry.data)
             else:
                 self._note_unopened(site, dealer)
+
+    def doubted(self, dealer: int) -> set[int]:
+        """A dealer and those who say that they cannot open its shares; nobody where none does."""
+        unopened = self._unopened[dealer]
+        return unopened | {dealer} if unopened else set()
 
     def masks(self) -> list[tuple[bytes, int]]:
         """Every mask in the sum of the listed, with the sign that takes it off.
