@@ -102,13 +102,17 @@ def product_rows(records: Learnt, table: Sequence[FloatArray], share: float) -> 
     """
     values = shrunk(records, table)
     missed = (records.labels - share) / max(share, 1 - share) * LABELS
-    found = [
-        a * b * (1.0 if k > i else sqrt(0.5))
-        for i, a in enumerate(values)
-        for k, b in enumerate(values[i:], i)
-    ]
-    found += [each * missed for each in values]
-    return np.asarray(np.stack(found).T / sqrt(0.5 + LABELS**2) * ROUNDING)
+    found = np.empty((len(values) * (len(values) + 1) // 2 + len(values), len(missed)))
+    rows = iter(found)  # written in place: in so many numbers, each copy counts
+    for i, a in enumerate(values):
+        np.multiply(a * a, sqrt(0.5), out=next(rows))
+        for b in values[i + 1 :]:
+            np.multiply(a, b, out=next(rows))
+    for each in values:
+        np.multiply(each, missed, out=next(rows))
+    found /= sqrt(0.5 + LABELS**2)
+    found *= ROUNDING
+    return found.T
 
 
 def shrunk(records: Learnt, table: Sequence[FloatArray]) -> list[FloatArray]:

@@ -147,8 +147,8 @@ class Scorecard(OfContent, SumsProgram):
             return self._in_blocks(places, amounts)
         cards = [*zip(self._states(state), some, strict=True)]
         if kind != SCORES:
-            rows = np.concatenate([self._one.rows(kind, *card) for card in cards], axis=1)
-            return _whole(rows / sqrt(len(cards)))
+            rows = [self._one.rows(kind, *card) for card in cards]
+            return _whole(rows[0] if len(rows) == 1 else np.hstack(rows) / sqrt(len(rows)))
         cells = [self._one.cells(*card) for card in cards]
         whole = sum(self._one.sizes)
         places = np.concatenate([each + whole * k for k, (each, _) in enumerate(cells)], axis=1)
