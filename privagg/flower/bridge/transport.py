@@ -10,13 +10,15 @@ else's.
 from __future__ import annotations
 
 import operator
+import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from privagg.errors import AppRefusedError, MessageError, PrivaggError
 from privagg.flower.bridge.directory import Directory
@@ -33,6 +35,14 @@ EXPIRY_SECONDS = 60.0
 
 MAX_REPLY_BYTES = 2**33
 """Most that one answer may hold; `bound_pulls` has Flower stop there while it still comes in."""
+
+SIMULATED_PER_CORE, SIMULATED_SECONDS = 8, 5.0
+"""How many requests a core Flower's simulation engine holds at a time, of those sent this lately.
+
+The engine looks through all that it holds once for each of its nodes, ten times a second: a cohort
+that is asked at once costs the square of its size for as long as any answer is due. Its clients
+take turns anyway. A request that takes longer holds up nobody.
+"""
 
 _FLOWER_ERRORS = {
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its app could not be loaded",
@@ -66,11 +76,12 @@ class Patience:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A message under way. `party` is None for a challenge."""
+    """A message under way, sent at this second of the clock. `party` is None for a challenge."""
 
     exchange: int
     node: int
     party: str | None
+    at: float
     frames: tuple[bytes, ...] = ()
 
 
@@ -121,11 +132,12 @@ class FlowerTransport:
             passed = self._clock() - started
             if passed >= self.patience.answer_seconds:
                 break
-            if left and passed >= self.patience.absent_seconds:
-                yield from self._absent(left)
-                left = {}
+            if passed >= self.patience.absent_seconds:
+                absent = [party for party in left if party not in self.directory.nodes]
+                yield from self._absent(absent)
+                left = {party: left[party] for party in left if party not in absent}
             self._look_round(left, waiting)
-            waiting.update(self._send_out(left))
+            waiting.update(self._send_out(left, self._room(waiting)))
             yield from self._harvest(waiting)
             yield from self._tellings(requests)
             if left or waiting:
@@ -165,13 +177,22 @@ class FlowerTransport:
         self.directory.forget_absent(self._alive)
         if all(party in self.directory.nodes for party in left):
             return
-        for node in self.directory.unknown(self._alive):
+        for node in self.directory.unknown(self._alive)[: self._room(waiting)]:
             waiting.update(self._push(node, None, [self.directory.challenge(node)]))
 
-    def _send_out(self, left: dict[str, bytes]) -> dict[str, _Sent]:
-        """Send to every party that has a node now; those are no longer left."""
+    def _room(self, waiting: Mapping[str, _Sent]) -> int | None:
+        """How many more may be asked now; None where all may."""
+        if not isinstance(self._grid, InMemoryGrid):
+            return None
+        lately = self._clock() - SIMULATED_SECONDS
+        under_way = sum(sent.at > lately for sent in waiting.values())
+        return max(0, SIMULATED_PER_CORE * (os.cpu_count() or 1) - under_way)
+
+    def _send_out(self, left: dict[str, bytes], room: int | None) -> dict[str, _Sent]:
+        """Send to the parties that have a node now, as far as there is room; those are no longer
+        left."""
         sent: dict[str, _Sent] = {}
-        for party in [party for party in left if party in self.directory.nodes]:
+        for party in [party for party in left if party in self.directory.nodes][:room]:
             frames = self._outbox.load(party, left.pop(party))
             sent.update(self._push(self.directory.nodes[party], party, frames))
         return sent
@@ -184,7 +205,7 @@ class FlowerTransport:
             ttl=self.patience.answer_seconds + EXPIRY_SECONDS,
             group_id=str(self.exchanges),
         )
-        sent = _Sent(self.exchanges, node, party, tuple(frames))
+        sent = _Sent(self.exchanges, node, party, self._clock(), tuple(frames))
         (identifier,) = self._grid.push_messages([message])
         if identifier is None:
             self._tell(sent, "cannot be reached: Flower did not take the request")
@@ -275,7 +296,7 @@ class FlowerTransport:
         if sent.party is not None:
             self._told.setdefault(sent.party, []).append(f"{sent.party!r} {problem}")
 
-    def _absent(self, left: Mapping[str, bytes]) -> Iterator[Reply]:
+    def _absent(self, left: Iterable[str]) -> Iterator[Reply]:
         for party in left:
             yield Reply(party, None, self.directory.absence(party))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from privagg.errors import AppRefusedError
+from privagg.flower.bridge import transport
 from privagg.flower.bridge.apps import make_client_app
 from privagg.flower.bridge.directory import Directory
 from privagg.flower.bridge.inprocess import Faults, InProcessGrid, Traffic
@@ -253,6 +254,47 @@ def test_nobody_waits_for_the_whole_deadline_where_a_node_is_gone(network: Netwo
     assert outcome.survivors == ("north", "south", "west")
     assert outcome.refusals == {"east": "no node of 'east' is connected"}
     assert network.time.now < 10
+
+
+@pytest.fixture
+def simulated(network: Network, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The network's Grid as Flower's simulation engine's, with room for two requests; how many it
+    held after each one that it took."""
+    held: list[int] = []
+    push = network.grid.push_messages
+
+    def counted(messages: Iterable[Message]) -> list[str]:
+        taken = list(push(messages))
+        held.append(len(network.grid._pending))
+        return taken
+
+    monkeypatch.setattr(network.grid, "push_messages", counted)
+    monkeypatch.setattr(transport, "InMemoryGrid", InProcessGrid)
+    monkeypatch.setattr(transport, "SIMULATED_PER_CORE", 2)
+    monkeypatch.setattr(transport.os, "cpu_count", lambda: 1)
+    return held
+
+
+def test_the_simulation_engine_never_holds_a_whole_cohort(
+    network: Network, simulated: list[int]
+) -> None:
+    assert network.meet() == {}
+    outcome = network.round()
+    assert outcome.survivors == NAMES
+    assert max(simulated) == 2
+
+
+def test_clients_that_take_long_in_a_simulation_hold_up_nobody(
+    network: Network, simulated: list[int]
+) -> None:
+    assert network.meet() == {}
+    network.transport.patience = Patience(answer_seconds=40, absent_seconds=5, poll_seconds=1)
+    slow = NAMES[:2]
+    for name in slow:
+        network.grid.faults[network.transport.directory.nodes[name]] = Faults(pulls_late=12)
+    replies = list(network.transport.exchange(dict.fromkeys(NAMES, b"")))
+    assert {reply.party for reply in replies[: len(NAMES) - 2]} == {*NAMES} - {*slow}
+    assert {reply.party for reply in replies} == {*NAMES}
 
 
 def test_a_grid_that_fails_while_reading_costs_only_that_party(
