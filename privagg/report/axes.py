@@ -14,6 +14,8 @@ from html import escape
 from itertools import chain, count, pairwise, product
 from math import ceil, floor, log10
 
+from privagg.report.shown import clean
+
 FONT = 8.5
 """Size of a plot's text, in points; one line of it takes `LINE`."""
 
@@ -297,7 +299,7 @@ def _text(place: Point, text: str, anchor: str, colour: str = "muted", more: str
     """A text, in points of the drawing."""
     return (
         f'<text x="{place[0]:.2f}" y="{place[1]:.2f}" text-anchor="{anchor}" '
-        f'fill="var(--{colour})"{more}>{escape(text)}</text>'
+        f'fill="var(--{colour})"{more}>{escape(clean(text))}</text>'
     )
 
 

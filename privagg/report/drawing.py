@@ -46,8 +46,8 @@ def on_paper(plot: Plot) -> str:
     opening, shapes = coloured.split(' aria-hidden="true">', 1)
     return (
         opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" role="img" ', 1)
-        + f' font-family="DejaVu Sans">\n<title>{escape(plot.title)}</title>'
-        + f"\n<desc>{escape(plot.alt)}</desc>{shapes}"
+        + f' font-family="DejaVu Sans">\n<title>{escape(clean(plot.title))}</title>'
+        + f"\n<desc>{escape(clean(plot.alt))}</desc>{shapes}"
     )
 
 
