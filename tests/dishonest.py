@@ -15,12 +15,13 @@ from tests.simulator import Simulation
 
 
 class Coordinator:
-    """It has the coordinator's identity key and every frame of round 1.
+    """It has the coordinator's identity key and every frame of a round; the first, to begin with.
 
     Args:
         simulation: its sites.
 
     Attributes:
+        common: what each of its messages begins with; `round` is the one that it is at.
         uploads: attempt -> site -> its upload.
     """
 
@@ -60,7 +61,8 @@ class Coordinator:
 
     def recovery(self, listed: Sequence[str], attempt: int = 1) -> Recovery:
         """What takes the masks off the sum of a list."""
-        occasion = self.job.key.occasion(1, attempt, self.simulation.names)
+        number = self.common["round"]
+        occasion = self.job.key.occasion(number, attempt, self.simulation.names)
         made = self.job.parameters.recovery(occasion)
         assert made is not None
         for name in listed:
