@@ -25,6 +25,7 @@ from blake3 import blake3
 
 _CONTEXT = "privagg 2026-11-28 digest of a payload"
 _LEAF_BYTES = 1 << 20
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -42,7 +43,7 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         TypeError: anything else.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def json_digest(value: Any, *, domain: bytes = b"") -> str:

@@ -78,8 +78,12 @@ def check_public_hex(key: str) -> str:
 
 
 def _verified(public_key: bytes, message: bytes, signature: bytes) -> None:
-    check_public_key(public_key)
-    Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    _loaded(public_key).verify(signature, message)
+
+
+@lru_cache(maxsize=4096)
+def _loaded(public_key: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(check_public_key(public_key))
 
 
 _remembered = lru_cache(maxsize=4096)(_verified)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class PackedLayout:
         """Bits of the integer."""
         return self.length * self.width
 
-    @property
+    @cached_property
     def words(self) -> int:
         """32-bit words of a payload."""
         return -(-self.bits // _WORD_BITS)

@@ -70,6 +70,8 @@ class EncryptedTensor:
     @property
     def members(self) -> tuple[int, ...]:
         """Roster places of the contributors, ascending."""
+        if (whole := int.from_bytes(self.contributors, "little")).bit_count() == 1:
+            return (whole.bit_length() - 1,)
         bits = np.unpackbits(np.frombuffer(self.contributors, np.uint8), bitorder="little")
         return tuple(int(place) for place in np.flatnonzero(bits))
 

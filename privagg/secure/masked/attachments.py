@@ -21,8 +21,9 @@ sees only their hashes (random oracle).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from privagg.errors import CiphertextError
 from privagg.secure.masked.sealing import OVERHEAD_BYTES, unseal
@@ -45,8 +46,10 @@ def tag(share: bytes) -> bytes:
 
 def tags_of(piece: bytes) -> bytes:
     """The tags of a holder's shares of one site's seeds, joined."""
+    if len(piece) == SEED_BYTES:  # all that is released of most sites
+        return tag(piece)
     shares = range(0, len(piece), SEED_BYTES)
-    return b"".join(tag(piece[at : at + SEED_BYTES]) for at in shares)
+    return b"".join([tag(piece[at : at + SEED_BYTES]) for at in shares])
 
 
 def holders(place: int, neighbours: Sequence[int]) -> list[int]:
@@ -70,29 +73,36 @@ def packet_size(seeds: int) -> int:
     return TAG_BYTES * seeds + sealed_size(seeds)
 
 
-@dataclass(frozen=True)
-class Attachments:
-    """One upload's attachments.
+def write_attachments(
+    own: bytes,
+    pairs: Mapping[int, bytes],
+    tags: Mapping[int, bytes],
+    sealed: Mapping[int, bytes],
+    total: int,
+) -> bytes:
+    """Attachments as bytes, padded with zeros; see `Attachments` for the parts.
 
     Args:
-        own: commitment to the own seed.
-        pairs: neighbour's place -> commitment to the common seed.
-        tags: holder's place -> the tags of its shares, joined; the own seed's first, then the
-            neighbours' in order.
-        sealed: neighbour's place -> its shares under seal.
+        own, pairs, tags, sealed: by place, in order.
+        total: bytes to pad to.
+    """
+    return b"".join((own, *pairs.values(), *tags.values(), *sealed.values())).ljust(total, b"\0")
+
+
+@dataclass(frozen=True)
+class Attachments:
+    """One upload's attachments, cut where they are looked at: whoever adds uploads looks at the
+    commitments alone, and whoever opens the sum at no seal.
+
+    Args:
+        whole: all bytes.
+        place: of the site that they are from.
+        neighbours: its neighbours' places, in order.
     """
 
-    own: bytes
-    pairs: dict[int, bytes]
-    tags: dict[int, bytes]
-    sealed: dict[int, bytes]
-
-    def to_bytes(self, total: int) -> bytes:
-        """The attachments, padded with zeros to `total` bytes."""
-        joined = b"".join(
-            (self.own, *self.pairs.values(), *self.tags.values(), *self.sealed.values())
-        )
-        return joined + bytes(total - len(joined))
+    whole: bytes
+    place: int
+    neighbours: Sequence[int]
 
     @classmethod
     def from_bytes(
@@ -102,35 +112,47 @@ class Attachments:
 
         Args:
             data: `total` bytes.
-            place: of the site that they are from.
-            neighbours: its neighbours' places, in order.
+            place, neighbours: see above.
             total: size that they must have.
 
         Raises:
             CiphertextError: another size, or padding that is not zero.
         """
-        whole, seeds = bytes(data), len(neighbours) + 1
+        whole = bytes(data)
         if len(whole) != total:
             raise CiphertextError(f"attachments have {len(whole)} bytes instead of {total}")
-        at = COMMITMENT_BYTES
-
-        def cut(places: Sequence[int], size: int) -> dict[int, bytes]:
-            nonlocal at
-            start, at = at, at + size * len(places)
-            return {
-                place: whole[start + size * i : start + size * (i + 1)]
-                for i, place in enumerate(places)
-            }
-
-        made = cls(
-            own=whole[:at],
-            pairs=cut(neighbours, COMMITMENT_BYTES),
-            tags=cut(holders(place, neighbours), TAG_BYTES * seeds),
-            sealed=cut(neighbours, sealed_size(seeds)),
-        )
-        if any(whole[at:]):
+        if any(whole[size(len(neighbours)) :]):
             raise CiphertextError("attachments end in bytes that are not zero")
-        return made
+        return cls(whole, place, neighbours)
+
+    @property
+    def own(self) -> bytes:
+        """Commitment to the own seed."""
+        return self.whole[:COMMITMENT_BYTES]
+
+    @cached_property
+    def pairs(self) -> dict[int, bytes]:
+        """Neighbour's place -> commitment to the common seed."""
+        return self._cut(COMMITMENT_BYTES, self.neighbours, COMMITMENT_BYTES)
+
+    @cached_property
+    def tags(self) -> dict[int, bytes]:
+        """Holder's place -> the tags of its shares, joined; the own seed's first, then the
+        neighbours' in order."""
+        held = holders(self.place, self.neighbours)
+        return self._cut(COMMITMENT_BYTES * len(held), held, TAG_BYTES * len(held))
+
+    @cached_property
+    def sealed(self) -> dict[int, bytes]:
+        """Neighbour's place -> its shares under seal."""
+        seeds = len(self.neighbours) + 1
+        start = COMMITMENT_BYTES * seeds + TAG_BYTES * seeds * seeds
+        return self._cut(start, self.neighbours, sealed_size(seeds))
+
+    def _cut(self, start: int, places: Sequence[int], each: int) -> dict[int, bytes]:
+        """As many pieces of `each` bytes as there are places, from `start` on."""
+        whole, ends = self.whole, range(start + each, start + each * len(places) + 1, each)
+        return {place: whole[end - each : end] for place, end in zip(places, ends, strict=True)}
 
     def convicts(self, holder: int, key: bytes) -> bool:
         """Whether a sealing key shows that a holder was sealed other shares than are tagged.

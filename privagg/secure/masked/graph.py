@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from privagg.errors import CohortError
@@ -53,7 +53,7 @@ class Graph:
         held = holders(dealer, self.neighbours[dealer])
         return {place: number + 1 for number, place in enumerate(held)}
 
-    def dealers(self, holder: int, listed: set[int]) -> list[int]:
+    def dealers(self, holder: int, listed: Collection[int]) -> list[int]:
         """Listed members whose shares a listed member holds, itself among them, in order."""
         return [place for place in holders(holder, self.neighbours[holder]) if place in listed]
 

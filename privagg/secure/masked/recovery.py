@@ -189,7 +189,7 @@ class _Opening:
         self.lacks: tuple[int, str] | None = None
 
     def take(self, site: int, data: Buffer) -> None:
-        """Check a listed site's release, and keep what is good of it."""
+        """Check a listed site's release, and keep the shares in it that fit their tags."""
         if site not in self._listed:
             self.wrong[site] = "it released for a list that it is not on"
             return
@@ -201,10 +201,12 @@ class _Opening:
         for dealer, entry in held.items():
             if entry.complains:
                 self._judge(site, dealer, entry.data)
-            elif entry.data:
-                self._take_shares(site, dealer, entry.data)
-            else:
+            elif not entry.data:
                 self._note_unopened(site, dealer)
+            elif attached.tags_of(entry.data) == self._tags(dealer, site):
+                self._pieces[dealer][site] = entry.data
+            else:
+                self.wrong[site] = "it released another share than it was dealt"
 
     def doubted(self, dealer: int) -> set[int]:
         """A dealer and those who say that they cannot open its shares; nobody where none does."""
@@ -244,14 +246,12 @@ class _Opening:
         if len(self._unopened[dealer]) > self._graph.rule.liars:
             self.wrong[dealer] = "it sealed shares that more sites cannot open than may collude"
 
-    def _take_shares(self, site: int, dealer: int, shares: bytes) -> None:
-        """Keep a site's shares of a dealer's seeds where all of them fit their tags."""
-        tags, size = self._taken[dealer].tags[site], attached.TAG_BYTES
-        signed = b"".join(tags[size * i : size * (i + 1)] for i in self._wanted[dealer])
-        if attached.tags_of(shares) == signed:
-            self._pieces[dealer][site] = shares
-        else:
-            self.wrong[site] = "it released another share than it was dealt"
+    def _tags(self, dealer: int, holder: int) -> bytes:
+        """The tags that a dealer signed of a holder's shares of the wanted seeds, joined."""
+        tags, size, wanted = self._taken[dealer].tags[holder], attached.TAG_BYTES, self._wanted
+        if len(wanted[dealer]) == 1:  # the own seed's alone, wherever no neighbour is gone
+            return tags[:size]
+        return b"".join([tags[size * i : size * (i + 1)] for i in wanted[dealer]])
 
     def _combined(self, at: tuple[int, ...], dealers: list[int]) -> dict[int, list[bytes]]:
         """The wanted seeds of dealers whose shares lie at these points."""

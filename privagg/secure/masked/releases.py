@@ -8,7 +8,7 @@ Bytes: for each listed site whose shares the sender holds, in order, a byte that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from privagg.errors import CiphertextError
 from privagg.secure.masked.graph import Graph
@@ -19,8 +19,7 @@ _NOTHING, _SHARES, _COMPLAINT = 0, 1, 2
 _KEY_BYTES = 32
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """What a site releases of one site's seeds.
 
     Args:
@@ -91,17 +90,16 @@ def read_release(
         CiphertextError: no release of this site for this list.
     """
     whole, at, held = bytes(data), 0, {}
-    for dealer in graph.dealers(site, set(wanted)):
+    for dealer in graph.dealers(site, wanted):
         kind = whole[at] if at < len(whole) else -1
-        sizes = {
-            _NOTHING: 0,
-            _SHARES: SEED_BYTES * len(wanted[dealer]),
-            _COMPLAINT: _KEY_BYTES,
-        }
-        if kind not in sizes:
+        if kind == _SHARES:
+            size = SEED_BYTES * len(wanted[dealer])
+        elif kind in (_NOTHING, _COMPLAINT):
+            size = _KEY_BYTES * (kind == _COMPLAINT)
+        else:
             raise CiphertextError("a release breaks off or holds an unknown kind of entry")
-        at += 1 + sizes[kind]
-        held[dealer] = Held(kind, whole[at - sizes[kind] : at])
+        at += 1 + size
+        held[dealer] = Held(kind, whole[at - size : at])
     if len(whole) != at:
         raise CiphertextError(f"a release has {len(whole)} bytes instead of {at}")
     return held

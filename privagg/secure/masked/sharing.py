@@ -12,7 +12,7 @@ nobody can wipe.)
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 SEED_BYTES = 32
+_TOP, _REDUCED = np.uint8(7), np.uint8(0x1B)
+"""The place of a byte's top bit, and x^8 modulo the polynomial."""
 
 
 def deal(seeds: Bytes, threshold: int, holders: int) -> Bytes:
@@ -45,14 +47,15 @@ def deal(seeds: Bytes, threshold: int, holders: int) -> Bytes:
     return shares.reshape(holders, *seeds.shape)
 
 
-def factors_at_zero(points: Sequence[int]) -> Bytes:
+@lru_cache(maxsize=256)  # a run's rounds mostly open at the same points
+def factors_at_zero(points: tuple[int, ...]) -> Bytes:
     """Lagrange's factors: the shares at these points, times these, add up to the seed.
 
     Args:
         points: different, each from 1 to 255; they are public.
 
     Returns:
-        uint8 (points,).
+        uint8 (points,), read-only.
     """
     if len(set(points)) != len(points) or not all(1 <= point <= 255 for point in points):
         raise ValueError(f"shares must be at different points from 1 to 255, not {points}")
@@ -60,6 +63,7 @@ def factors_at_zero(points: Sequence[int]) -> Bytes:
     logs = _LOGS[at]
     differences = _LOGS[at[:, None] ^ at[None, :]]  # the log of 0, on the diagonal, is taken as 0
     factors: Bytes = _POWERS[(logs.sum() - logs - differences.sum(axis=1)) % 255]
+    factors.setflags(write=False)
     return factors
 
 
@@ -85,12 +89,11 @@ def times(secret: Bytes, public: Bytes) -> Bytes:
         secret: uint8, any shape.
         public: uint8, broadcast to it.
     """
-    product = np.zeros(np.broadcast_shapes(secret.shape, public.shape), dtype=np.uint8)
-    power = secret
-    for bit in range(8):
-        mask: Bytes = np.uint8(0) - ((public >> np.uint8(bit)) & np.uint8(1))
-        product ^= power & mask
-        power = (power << np.uint8(1)) ^ (np.uint8(0x1B) & (np.uint8(0) - (power >> np.uint8(7))))
+    masks = -np.unpackbits(public[..., None], axis=-1, bitorder="little")  # 0 or 0xFF, bit by bit
+    product, power = secret & masks[..., 0], secret
+    for bit in range(1, 8):
+        power = (power + power) ^ (_REDUCED & -(power >> _TOP))
+        product ^= power & masks[..., bit]
     return product
 
 

@@ -13,7 +13,6 @@ from privagg.encoding.vectors import IntVector
 from privagg.errors import CiphertextError, KeyMismatchError
 from privagg.secure import facts as fact
 from privagg.secure.masked import attachments as attached
-from privagg.secure.masked.attachments import Attachments
 from privagg.secure.masked.graph import Graph
 from privagg.secure.masked.parameters import KEY_BYTES, JointKey, MaskedParameters, SiteCard
 from privagg.secure.masked.releases import Held, write_release
@@ -132,7 +131,7 @@ class MaskedSite(MaskingKey):
         dealt = deal(seeds.reshape(-1, SEED_BYTES), graph.rule.threshold, len(holders))
         shares = {holder: dealt[number] for number, holder in enumerate(holders)}
         tags = {holder: attached.tags_of(some.tobytes()) for holder, some in shares.items()}
-        made = Attachments(
+        made = attached.write_attachments(
             own=attached.commit(own),
             pairs={other: attached.commit(seed) for other, seed in pairs.seeds.items()},
             tags=tags,
@@ -140,8 +139,9 @@ class MaskedSite(MaskingKey):
                 other: seal(pairs.key(place, other), shares[other].tobytes(), tags[other])
                 for other in pairs.seeds
             },
+            total=self._parameters.attachment_bytes,
         )
-        return shares[place].tobytes(), made.to_bytes(self._parameters.attachment_bytes)
+        return shares[place].tobytes(), made
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privagg.kernels.packed_sums import Lanes, add_stream
+from privagg.kernels.residues import default_backend
 from privagg.threads import run_split, threads_for
 
 _BLOCK_WORDS = 4  # of 16 bytes, the cipher's block
@@ -42,11 +43,11 @@ def _add_part(lanes: Lanes, masks: Sequence[tuple[bytes, int]], first_block: int
     """Add the part of every mask that begins at a block."""
     counter = modes.CTR(first_block.to_bytes(16, "big"))
     streams = [Cipher(algorithms.AES256(seed), counter).encryptor() for seed, _ in masks]
-    out = np.empty(4 * _PIECE + 16, dtype=np.uint8)
-    words = out[: 4 * _PIECE].view("<u4")
+    out = np.empty(4 * min(_PIECE, lanes.size) + 16, dtype=np.uint8)
+    words, into, backend = out[:-16].view("<u4"), out.data, default_backend()
     for start in range(0, lanes.size, _PIECE):
         piece = lanes[start : start + _PIECE]
-        zeros = memoryview(_ZEROS)[: 4 * piece.size]
+        zeros, part = memoryview(_ZEROS)[: 4 * piece.size], words[: piece.size]
         for stream, (_, sign) in zip(streams, masks, strict=True):
-            stream.update_into(zeros, out.data)
-            add_stream(piece, words[: piece.size], sign)
+            stream.update_into(zeros, into)
+            add_stream(piece, part, sign, backend)

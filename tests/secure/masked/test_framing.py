@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from privagg.errors import PrivaggError
-from privagg.secure.masked.attachments import Attachments, tags_of
+from privagg.secure.masked.attachments import Attachments, tags_of, write_attachments
 from privagg.secure.masked.rule import Rule
 from privagg.secure.masked.sealing import seal
 from privagg.secure.masked.sharing import SEED_BYTES
@@ -33,7 +34,10 @@ def _other_commitment(chance: random.Random, made: Attachments, holder: int, key
 def _other_own_seed(
     chance: random.Random, made: Attachments, holder: int, key: bytes
 ) -> Attachments:
-    return Attachments(chance.randbytes(32), made.pairs, made.tags, made.sealed)
+    garbled = replace(made, whole=chance.randbytes(32) + made.whole[32:])
+    for part in ("pairs", "tags", "sealed"):
+        getattr(garbled, part).update(getattr(made, part))
+    return garbled
 
 
 def _tags_beside_the_seal(
@@ -74,7 +78,7 @@ def _garbled_upload(world: World, name: str, chance: random.Random) -> bytes:
     for _ in range(chance.randint(0, 3)):
         holder = chance.choice(others)
         made = chance.choice(GARBLES)(chance, made, holder, keys.key(place, holder)) or made
-    return made.to_bytes(total)
+    return write_attachments(made.own, made.pairs, made.tags, made.sealed, total)
 
 
 def _garbled_release(release: bytes, listed: int, chance: random.Random) -> bytes:

@@ -41,12 +41,12 @@ def test_any_t_shares_give_the_seed_and_fewer_fit_every_seed() -> None:
     seeds = np.frombuffer(bytes(range(96)), dtype=np.uint8).reshape(3, 32)
     shares = deal(seeds, 3, 6)
     for held in combinations(range(6), 3):
-        factors = factors_at_zero([h + 1 for h in held])
+        factors = factors_at_zero(tuple(h + 1 for h in held))
         assert (combine(shares[list(held)], factors) == seeds).all()
         assert [int(f) for f in factors] == _lagrange([h + 1 for h in held])
     # With the third share free, every byte is possible: its factor is not 0.
-    assert all(factors_at_zero([1, 2, other])[2] for other in range(3, 256))
-    assert not (combine(shares[:2], factors_at_zero([1, 2])) == seeds).all()
+    assert all(factors_at_zero((1, 2, other))[2] for other in range(3, 256))
+    assert not (combine(shares[:2], factors_at_zero((1, 2))) == seeds).all()
 
 
 def _lagrange(points: list[int]) -> list[int]:
@@ -69,8 +69,8 @@ def test_shares_of_one_seed_are_fresh_each_time() -> None:
     assert (deal(seed, 1, 3) == 0).all()
 
 
-@pytest.mark.parametrize("points", [[1, 1], [0, 1], [1, 256]])
-def test_points_are_different_and_not_zero(points: list[int]) -> None:
+@pytest.mark.parametrize("points", [(1, 1), (0, 1), (1, 256)])
+def test_points_are_different_and_not_zero(points: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="points"):
         factors_at_zero(points)
 
