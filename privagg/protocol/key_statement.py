@@ -62,6 +62,8 @@ class RunKey:
         first: the first round under it.
         members: site -> the key on its card, in roster order; empty where one party holds the key.
         cards: statements of the cards, in the same order.
+        without: site -> why it has no card among them; known to whoever asked for the cards, and
+            to nobody who reads the statement later.
     """
 
     frame: bytes
@@ -72,6 +74,7 @@ class RunKey:
     first: int = FIRST
     members: Mapping[str, bytes] = field(default_factory=dict)
     cards: tuple[Statement, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def key_id(self) -> str:

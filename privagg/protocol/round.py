@@ -100,6 +100,7 @@ def run_round(
     if journal is not None:
         journal.begun(result)
     with result.timed("round"):
+        _tell_who_has_no_card(job, result)
         _hand_out_key(job, transport, result)
         _call_the_roll(job, transport, result)
         barred = {**dict.fromkeys(released, RELEASED_BEFORE), **job.convicted}
@@ -157,6 +158,14 @@ def _fresh_aggregator(
     """Of the round, before any upload."""
     terms = job.terms(result.round, result.attempt, result.cohort, start)
     return Aggregator(terms, job.parameters, job.roster, job.watch, recovery)
+
+
+def _tell_who_has_no_card(job: Job, result: RoundOutcome) -> None:
+    """Name whoever is asked and has no key of its own in this run, with the reason."""
+    for site in result.cohort if job.scheme.every_site else ():
+        if site not in job.key.members:
+            why = job.key.without.get(site, "it was left out when the run's cards were gathered")
+            result.refuse(site, f"it has no card in this run: {why}")
 
 
 def _hand_out_key(job: Job, transport: Transport, result: RoundOutcome) -> None:

@@ -52,12 +52,12 @@ def key_of_run(
         return known, f"run {run!r} is over"
     if known is not None and terms.scheme.every_site:
         return known, ""  # the cards of a run are those that its sites were shown
+    without = dict[str, str]()
     try:
-        answer = (
-            _gather_cards(terms, run, first, identity, transport)
-            if terms.scheme.every_site
-            else _ask(terms, run, identity, transport)
-        )
+        if terms.scheme.every_site:
+            answer, without = _gather_cards(terms, run, first, identity, transport)
+        else:
+            answer = _ask(terms, run, identity, transport)
     except KeyErasedError as error:
         if known is None:
             raise
@@ -70,7 +70,7 @@ def key_of_run(
         )
     if journal is not None and known is None:
         journal.keep_key(stated.frame, first)
-    return stated, ""
+    return replace(stated, without=without) if without else stated, ""
 
 
 def in_epoch(job: Job, terms: KeyTerms, transport: Transport, journal: Journal, number: int) -> Job:
@@ -134,10 +134,13 @@ def _request(terms: KeyTerms, run: str, first: int, identity: Identity) -> bytes
 
 def _gather_cards(
     terms: KeyTerms, run: str, first: int, identity: Identity, transport: Transport
-) -> bytes:
+) -> tuple[bytes, dict[str, str]]:
     """The cards of a roster epoch, each site's own, stated together by the coordinator.
 
     A site that makes none takes no part in its rounds.
+
+    Returns:
+        The statement, and site -> why what came of it counts as no card, where it does.
 
     Raises:
         KeyMismatchError: too few sites do; the message says why each of the others does not.
@@ -172,7 +175,7 @@ def _gather_cards(
         key_id=key.key_id,
         until=terms.last_day((terms.take_card(each, run) for each in messages.values()), first),
     )
-    return Message.sign(identity, stated, pack_cards(frames.values())).to_bytes()
+    return Message.sign(identity, stated, pack_cards(frames.values())).to_bytes(), problems
 
 
 def _card_in(reply: Reply, terms: KeyTerms, run: str, first: int) -> bytes:

@@ -399,6 +399,8 @@ def test_one_sites_card_stops_no_run(tmp_path: Path, lie: str) -> None:
     assert simulation.charges("b") == 0
     missing = "was erased when its last day" if lie == "an early day" else "do not hold the one"
     assert missing in outcome.refusals["b"]
+    counts_as_none = "it has no card in this run: what 'b' states is no key"
+    assert (counts_as_none in outcome.refusals["b"]) == (lie == "all cards")
 
 
 @pytest.mark.parametrize("rule", [True, False])

@@ -25,6 +25,7 @@ from privagg.protocol.key_statement import pack_cards, split_cards
 from privagg.protocol.messages import (
     Consent,
     Header,
+    KeyStatement,
     Release,
     ReleaseRequest,
     RoundStart,
@@ -440,8 +441,28 @@ def test_a_site_joins_no_round_without_its_own_card(simulation: Simulation) -> N
     outcome = simulation.round(1)
     assert check(simulation, outcome)
     assert outcome.survivors == ("north", "east", "south")
+    assert "it has no card in this run: " in outcome.refusals["west"]
     assert "do not hold the one" in outcome.refusals["west"]
     assert simulation.charges("west") == 0
+
+
+def test_a_card_under_another_signature_is_told_as_that(simulation: Simulation) -> None:
+    """Whoever reads the round sees which site's card counted as none, and that it was signed so."""
+
+    def forged(frame: bytes) -> bytes:
+        message = read_message(frame, simulation.roster)
+        if not isinstance(message.header, KeyStatement):
+            return frame
+        identity = Identity.generate("west")
+        return Message.sign(identity, message.header, bytes(message.payload)).to_bytes()
+
+    simulation.wire.answers["west"] = forged
+    simulation.begin("run-2")
+    outcome = simulation.round(1)
+    assert outcome.survivors == ("north", "east", "south")
+    assert "no card in this run: the answer of" in outcome.refusals["west"]
+    assert "does not verify" in outcome.refusals["west"]
+    assert not {"north", "east", "south"} & outcome.refusals.keys()
 
 
 def test_many_cards_take_the_rosters_digest_once(
