@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,29 +150,37 @@ def open_party(folder: Path, name: str) -> Any:
     )
 
 
-def make_client_app(folder: Path, clients: int, *, private: bool = True) -> Any:
-    """An app that moves the model by a constant, behind the mod."""
+def party_of(folder: Path, clients: int, context: Any) -> Any:
+    """The party behind the partition of a node."""
+    return open_party(folder, name_of(int(context.node_config["partition-id"]), clients))
+
+
+def moved(message: Any, context: Any) -> Any:
+    """A stand-in for training: the model moved by a client's own constant."""
     from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
     from flwr.app import Message as FlowerMessage
+
+    step = np.float32(1e-4) * (int(context.node_config["partition-id"]) % 7)
+    arrays = message.content["arrays"]
+    model = ArrayRecord({name: Array(a.numpy() + step) for name, a in arrays.items()})
+    content = RecordDict({"arrays": model})
+    content["metrics"] = MetricRecord({"num-examples": 100})  # what FedAvg weighs by
+    return FlowerMessage(content, reply_to=message)
+
+
+def make_client_app(folder: Path, clients: int, *, private: bool = True) -> Any:
+    """An app that moves the model by a constant, behind the mod.
+
+    Of functions of this module, as an app is made: one made in here would be written out by value
+    for every message.
+    """
     from flwr.clientapp import ClientApp
 
     from privagg.flower.bridge.mod import PrivateUpdates
 
-    def party_of(context: Any) -> Any:
-        return open_party(folder, name_of(int(context.node_config["partition-id"]), clients))
-
-    app = ClientApp(mods=[PrivateUpdates(party_of)] if private else [])
-
-    @app.train()
-    def train(message: Any, context: Any) -> Any:
-        step = np.float32(1e-4) * (int(context.node_config["partition-id"]) % 7)
-        arrays = message.content["arrays"]
-        moved = ArrayRecord({name: Array(a.numpy() + step) for name, a in arrays.items()})
-        content = RecordDict({"arrays": moved})
-        if not private:  # what FedAvg weighs by
-            content["metrics"] = MetricRecord({"num-examples": 100})
-        return FlowerMessage(content, reply_to=message)
-
+    party = partial(party_of, folder, clients)
+    app = ClientApp(mods=[PrivateUpdates(party)] if private else [])
+    app.train()(moved)
     return app
 
 
