@@ -133,7 +133,8 @@ class SumsSetup(Setup):
             plan = unit.with_noise(least)
             if self._cost(plan) <= self.epsilon:
                 return plan
-        asked = (unit.digest, self.epsilon)  # calibrated once, by whoever approves or asks first
+        # Calibrated once, by whoever approves or asks first.
+        asked = (unit.digest, self.epsilon, self.accountant)
         if asked not in self._noises:
             self._noises[asked] = calibrate(
                 lambda candidate: unit.with_noise(candidate).total_committed(unit.names[0]),

@@ -139,7 +139,9 @@ class Setup:
     _tags: dict[tuple[str, Path], Tags] = field(default_factory=dict, repr=False)
     _lines: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _rehearsed: set[str] = field(default_factory=set, repr=False)
-    _noises: dict[tuple[str, Decimal], Decimal] = field(default_factory=dict, repr=False)
+    _noises: dict[tuple[str, Decimal, Accountant], Decimal] = field(
+        default_factory=dict, repr=False
+    )
 
     def __post_init__(self) -> None:
         unknown = set(self.given) - {site.name for site in self.config.sites}
