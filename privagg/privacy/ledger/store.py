@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import InterfaceError as SqlInterfaceError
 
@@ -59,6 +61,26 @@ def url_of(location: Location) -> URL:
     if url.drivername not in ("sqlite", "postgresql+psycopg"):
         raise LedgerError(f"a ledger lives in SQLite or PostgreSQL, not in {url.drivername!r}")
     return url
+
+
+class _OneSQLite(SQLiteDialect_pysqlite):
+    """SQLite's dialect, the same for all ledgers: a statement is compiled once in a process.
+
+    What SQLAlchemy compiled is found again under the dialect it was compiled for, and by default
+    every engine has one of its own: each ledger would compile all its statements anew.
+    """
+
+    supports_statement_cache = True
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+registry.register("sqlite.privagg", __name__, _OneSQLite.__name__)
+_COMPILED: dict[Any, Any] = {}  # of few statements, as lists of names come in powers of two
 
 
 class _Group(threading.local):
@@ -236,7 +258,11 @@ def _engine(url: URL, read_only: bool) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": 30}
     try:
-        engine = create_engine(url, connect_args=arguments, pool_pre_ping=not sqlite)
+        if sqlite:
+            address, shared = url.set(drivername="sqlite+privagg"), {"compiled_cache": _COMPILED}
+            engine = create_engine(address, connect_args=arguments, execution_options=shared)
+        else:
+            engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise MissingDependencyError(
             f"{url.drivername} needs an optional part: install privagg[postgres]"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier
 from privagg.privacy.ledger.keeper import Shown
@@ -95,6 +96,24 @@ def test_a_later_round_asks_the_database_as_often_as_an_early_one(ledger: Ledger
             one_round(ledger, number)
         counts.append(len(asked))
     assert counts[2] == counts[19]
+
+
+def test_a_second_ledger_compiles_no_statement_anew(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_round(ledger, 0)
+    other = create(folder / "other.db")
+    other.set_budget(RECORDS, Decimal(80), DELTA, who="officer", why="approved")
+    compiled: list[Any] = []
+    start = SQLCompiler.__init__
+
+    def counted(self: Any, dialect: Any, statement: Any, *arguments: Any, **options: Any) -> None:
+        compiled.append(statement)
+        start(self, dialect, statement, *arguments, **options)
+
+    monkeypatch.setattr(SQLCompiler, "__init__", counted)
+    one_round(other, 0)
+    assert compiled == []
 
 
 def test_keeping_checkpoints_looks_them_up_by_key(ledger: Ledger, folder: Path) -> None:
