@@ -1,4 +1,4 @@
-"""Sites that come and go, FedMA, class logits and distillation between real processes.
+"""Sites that come and go, FedMA, class logits and programs between real processes.
 
 Each once, with networks that their owners name in `party.toml`. The same job in one process, with
 the same randomness, ends with the same bytes, and every site is charged the same in both.
@@ -39,8 +39,9 @@ STEPS = 'local_steps = 3\nlocal_learning_rate = 0.3\nlocal_batch_size = 8\nalgor
 ASK = """
 [ask]
 epsilon = 4
-program = "distill"
-
+program = "{}"
+"""
+DISTILL = """
 [ask.settings]
 queries = [[30, 20], [70, 41], ["", 22.5]]
 shards = 4
@@ -53,7 +54,10 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "fedma": (STEPS.format("fedma"), {}),
     "class-logits": (STEPS.format("class-logits"), {}),
     "distill": ("", {}),
+    "scorecard": ("", {}),
+    "boosted-trees": ("", {}),
 }
+PROGRAMS = ("distill", "scorecard", "boosted-trees")
 NETWORKS = {
     "fedma": 'network = "own.safetensors"\n',
     "class-logits": 'network = { kind = "mlp", hidden = [2, 3] }\n',
@@ -74,7 +78,8 @@ def write(folder: Path, case: str, *, own: str = "") -> Path:
     if case == "class-logits":
         text = text.replace('[evaluation]\ndata = "public.csv"\npublic = true\n', "")
     text = text.replace('data = "north.csv"\n', f'data = "north.csv"\n{own}')
-    path.write_text(text + (ASK if case == "distill" else ""))
+    text += ASK.format(case) if case in PROGRAMS else ""
+    path.write_text(text + (DISTILL if case == "distill" else ""))
     draw = np.random.default_rng(1)
     drawn = {name: draw.standard_normal(shape) for name, shape in OWN.items()}
     (folder / "own.safetensors").write_bytes(tensor_bytes(drawn))
@@ -89,7 +94,7 @@ def test_between_processes_it_ends_as_in_one(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(parts, "RESIDENT", "tests.flower.deterministic")
-    job = QUESTIONS if case == "distill" else TRAINING
+    job = QUESTIONS if case in PROGRAMS else TRAINING
     trial = make_deployment(write(tmp_path / "agreed", case), tmp_path / "p")
     if job != TRAINING:
         approved_trial(trial, job)
