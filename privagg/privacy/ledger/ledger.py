@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, delete
 
 from privagg.errors import (
     BudgetExceededError,
@@ -388,9 +388,7 @@ class Ledger(LedgerReader):
                 raise ReceiptError(
                     f"run {charge.run!r} round {charge.round} attempt {charge.attempt} was aborted"
                 )
-            connection.execute(
-                insert(schema.uploads).values(subject=charge.subject, run=charge.run, data=b"")
-            )
+            log.store_bytes(connection, charge.subject, charge.run, b"")
             consumed = Consumed(**_charge_fields(charge), charge=receipt.index)
             return self._append(connection, head, consumed).entry
 
@@ -430,9 +428,7 @@ class Ledger(LedgerReader):
                 )
             _end_training(connection, charge)
             log.forget_uploads(connection, charge.run, (charge.round, charge.attempt))
-            connection.execute(
-                insert(schema.uploads).values(subject=subject, run=charge.run, data=data)
-            )
+            log.store_bytes(connection, subject, charge.run, data)
             upload = UploadStored(
                 run=charge.run, round=charge.round, attempt=charge.attempt,
                 charge=receipt.index, sha256=sha256, length_bytes=len(data),
@@ -481,7 +477,7 @@ class Ledger(LedgerReader):
             KeyMismatchError: the run has another key; the message names both.
         """
         with self._writing() as (connection, head):
-            subject, table = taken.subject, schema.uploads
+            subject = taken.subject
             entry = self._find(connection, head, taken.kind, subject)
             if entry is not None and entry.payload != taken:
                 earlier = entry.payload
@@ -491,9 +487,7 @@ class Ledger(LedgerReader):
                     f"this ledger; a second statement, of {taken.key_id[:16]}..., is refused"
                 )
             if not log.is_stored(connection, subject):
-                connection.execute(
-                    insert(table).values(subject=subject, run=taken.run, data=statement)
-                )
+                log.store_bytes(connection, subject, taken.run, statement)
             return entry or self._append(connection, head, taken).entry
 
     def forget_uploads(self, run: str, *, through: tuple[int, int] | None = None) -> int:

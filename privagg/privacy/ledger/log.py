@@ -429,6 +429,19 @@ def is_stored(connection: Connection, subject: str) -> bool:
     return connection.execute(query).scalar_one_or_none() is not None
 
 
+def store_bytes(connection: Connection, subject: str, run: str, data: bytes) -> None:
+    """Keep bytes of a run under a subject, until they are forgotten.
+
+    Args:
+        connection: inside a write transaction.
+        subject: canonical JSON; nothing is stored under it yet.
+        run: the run's name.
+        data: given beside the statement, which a process keeps.
+    """
+    row = {"subject": subject, "run": run, "data": data}
+    connection.execute(insert(schema.uploads), row)
+
+
 def forget_uploads(connection: Connection, run: str, through: tuple[int, int] | None) -> int:
     """Delete the bytes stored for a run's attempts; how many.
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier
+from privagg.privacy.ledger import CheckpointKeeper, Ledger, Verifier, store
 from privagg.privacy.ledger.keeper import Shown
 from tests.privacy.ledger.conftest import DELTA, KEY, RECORDS, create, request_for
 
@@ -114,6 +114,16 @@ def test_a_second_ledger_compiles_no_statement_anew(
     monkeypatch.setattr(SQLCompiler, "__init__", counted)
     one_round(other, 0)
     assert compiled == []
+
+
+def test_what_a_process_keeps_of_statements_holds_no_upload(ledger: Ledger) -> None:
+    receipt = ledger.charge(request_for(0))
+    ledger.consume(receipt)
+    store._COMPILED.clear()
+    ledger.store_upload(receipt, b"upload")
+    kept = [bound.value for each in store._COMPILED.values() for bound in each.binds.values()]
+    assert kept
+    assert b"upload" not in kept
 
 
 def test_keeping_checkpoints_looks_them_up_by_key(ledger: Ledger, folder: Path) -> None:
